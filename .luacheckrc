@@ -1,0 +1,8 @@
+-- Handlers are checked like our own modules: reading or writing a global is a mistake.
+std = "luajit"
+max_line_length = 120
+exclude_files = { "build" }
+
+-- Tables of cases read best with a case a line.
+files["spec"] = { std = "luajit+busted", max_line_length = 132 }
+files["examples/**/*_spec.lua"] = { std = "luajit+busted" }

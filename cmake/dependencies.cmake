@@ -1,0 +1,28 @@
+# Targets: luajit, luajit_for_modules, libuv, Threads::Threads.
+
+find_package(PkgConfig REQUIRED)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)
+pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv>=1.42)
+add_library(libuv ALIAS PkgConfig::UV)
+
+# A call into a shared library goes through the PLT: 8 ns each, several times per frame. So the
+# static LuaJIT is preferred.
+pkg_check_modules(LUAJIT REQUIRED luajit>=2.1)
+pkg_get_variable(LUAJIT_LIBDIR luajit libdir)
+find_library(LUAJIT_STATIC_LIBRARY libluajit-5.1.a HINTS ${LUAJIT_LIBDIR})
+
+add_library(luajit INTERFACE)
+target_include_directories(luajit SYSTEM INTERFACE ${LUAJIT_INCLUDE_DIRS})
+add_library(luajit_for_modules INTERFACE)
+
+if(LUAJIT_STATIC_LIBRARY)
+  target_link_libraries(luajit INTERFACE ${LUAJIT_STATIC_LIBRARY} m ${CMAKE_DL_LIBS})
+  # Modules for Lua in C take the API from the executable, and may use parts that we do not.
+  target_link_options(luajit_for_modules INTERFACE
+    -Wl,-E -Wl,--whole-archive ${LUAJIT_STATIC_LIBRARY} -Wl,--no-whole-archive)
+else()
+  message(NOTICE "No static LuaJIT in ${LUAJIT_LIBDIR}: the shared one makes calls into Lua slower")
+  target_link_directories(luajit INTERFACE ${LUAJIT_LIBRARY_DIRS})
+  target_link_libraries(luajit INTERFACE ${LUAJIT_LIBRARIES})
+endif()

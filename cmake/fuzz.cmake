@@ -1,0 +1,17 @@
+# fuzz/X_fuzz.c becomes test/fuzz.X, to be run as: build/fuzz/test/fuzz.codec fuzz/corpus/codec
+
+if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "PERILUNE_FUZZ needs clang (and libclang-rt-dev): cmake --preset fuzz")
+endif()
+target_compile_options(perilune_flags INTERFACE -fsanitize=fuzzer-no-link)
+
+file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*_fuzz.c)
+foreach(source IN LISTS fuzz_sources)
+  cmake_path(GET source STEM name)
+  add_executable(${name} ${source})
+  target_link_libraries(${name} PRIVATE perilune_core)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  string(REPLACE "_fuzz" "" name_only ${name})
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test OUTPUT_NAME fuzz.${name_only})
+endforeach()

@@ -1,0 +1,8 @@
+# The executable looks for its Lua modules in ../share/perilune/lua, so the two keep their distance.
+
+set(share share/perilune)
+
+install(TARGETS perilune RUNTIME DESTINATION bin)
+install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
+install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua" PATTERN "*_spec.lua" EXCLUDE)
+install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE DESTINATION share/doc/perilune)

@@ -1,0 +1,107 @@
+# Registers, by what lies there:
+#   spec/unit/X_test.c      unit.X      a cmocka program over perilune_core
+#   spec/unit/*_spec.lua    lua.unit    busted, all in one
+#   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
+#   examples/X_spec.lua     example.X   the same
+#   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
+#   install.*               what `cmake --install` leaves works
+# Paths of Lua modules for the specs: .busted.
+
+pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)
+find_program(LUAJIT_COMMAND luajit)
+find_program(BUSTED_COMMAND busted)
+if(NOT (CMOCKA_FOUND AND LUAJIT_COMMAND AND BUSTED_COMMAND))
+  if(NOT PERILUNE_TESTS STREQUAL "AUTO")
+    message(FATAL_ERROR "The tests need cmocka, luajit and busted: scripts/setup")
+  endif()
+  message(STATUS "Built without tests: they need cmocka, luajit and busted")
+  return()
+endif()
+
+enable_testing()
+set(test_timeout_s 300)
+
+set(test_environment
+  ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
+  UBSAN_OPTIONS=print_stacktrace=1
+  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  # Specs may do less of the same where everything is several times slower. Not PERILUNE_…: those are settings.
+  SANITIZE=${PERILUNE_SANITIZE})
+
+# Debian's busted is a Lua script that starts whatever `lua` is; others wrap theirs in a shell script.
+file(STRINGS ${BUSTED_COMMAND} busted_head LIMIT_COUNT 1)
+if(busted_head MATCHES "lua")
+  set(busted ${LUAJIT_COMMAND} ${BUSTED_COMMAND} --ignore-lua)
+else()
+  set(busted ${BUSTED_COMMAND})
+endif()
+# Names each test before it runs: after a time-out the last one is the culprit.
+list(APPEND busted --output=gtest)
+
+# test_name(out folder path suffix): spec/unit/a/b_test.c becomes a.b
+function(test_name out folder path suffix)
+  cmake_path(RELATIVE_PATH path BASE_DIRECTORY ${CMAKE_SOURCE_DIR}/${folder})
+  string(REGEX REPLACE "${suffix}$" "" path ${path})
+  string(REPLACE "/" "." path ${path})
+  set(${out} ${path} PARENT_SCOPE)
+endfunction()
+
+# perilune_test(name command...)
+function(perilune_test name)
+  set(full_name ${PERILUNE_TEST_PREFIX}${name})
+  add_test(NAME ${full_name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${full_name} PROPERTIES TIMEOUT ${test_timeout_s} ENVIRONMENT "${test_environment}")
+  # These compare counts of descriptors, memory or connections, or fill the machine.
+  if(name MATCHES "load|limits")
+    set_tests_properties(${full_name} PROPERTIES RUN_SERIAL ON)
+  endif()
+endfunction()
+
+# perilune_test_program(name source...)
+function(perilune_test_program name)
+  string(REPLACE "." "_" target test_${name})
+  add_executable(${target} ${ARGN})
+  target_link_libraries(${target} PRIVATE perilune_core PkgConfig::CMOCKA)
+  target_include_directories(${target} PRIVATE spec)
+  # From -O2 on, gcc follows loops over tables of cases and warns of the ones that are not there.
+  target_compile_options(${target} PRIVATE -O1)
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test OUTPUT_NAME ${name})
+endfunction()
+
+file(GLOB_RECURSE unit_sources CONFIGURE_DEPENDS spec/unit/*_test.c)
+file(GLOB support_sources CONFIGURE_DEPENDS spec/support/*.c)
+foreach(source IN LISTS unit_sources)
+  test_name(name spec/unit ${source} _test.c)
+  perilune_test_program(unit.${name} ${source} ${support_sources})
+  perilune_test(unit.${name} test_unit_${name})
+endforeach()
+
+perilune_test(lua.unit ${busted} spec/unit)
+
+file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*_fuzz.c)
+foreach(source IN LISTS fuzz_sources)
+  test_name(name fuzz ${source} _fuzz.c)
+  perilune_test_program(fuzz.${name} ${source} fuzz/replay_main.c)
+  perilune_test(fuzz.${name} test_fuzz_${name} fuzz/corpus/${name})
+endforeach()
+
+# ---- the executable ----
+
+list(APPEND test_environment PERILUNE=$<TARGET_FILE:perilune>)
+
+foreach(group IN ITEMS server:spec/server example:examples)
+  string(REGEX MATCH "^([a-z]+):(.+)$" _ ${group})
+  set(kind ${CMAKE_MATCH_1})
+  set(folder ${CMAKE_MATCH_2})
+  file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
+  foreach(spec IN LISTS specs)
+    test_name(name ${folder} ${spec} _spec.lua)
+    perilune_test(${kind}.${name} ${busted} ${spec})
+  endforeach()
+endforeach()
+
+set(stage ${CMAKE_BINARY_DIR}/stage)
+perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})
+perilune_test(install.check ${stage}/bin/perilune check ${stage}/share/perilune/examples/echo.lua)
+set_tests_properties(${PERILUNE_TEST_PREFIX}install.tree PROPERTIES FIXTURES_SETUP ${PERILUNE_TEST_PREFIX}stage)
+set_tests_properties(${PERILUNE_TEST_PREFIX}install.check PROPERTIES FIXTURES_REQUIRED ${PERILUNE_TEST_PREFIX}stage)
