@@ -1,0 +1,88 @@
+#include "base/idmap.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum { IDMAP_MIN = 64 };
+
+void idmap_init(struct idmap *map)
+{
+	*map = (struct idmap){ 0 };
+}
+
+void idmap_deinit(struct idmap *map)
+{
+	free(map->slots);
+	idmap_init(map);
+}
+
+/* The slot that holds id, or the empty one where it would go. */
+static size_t probe(const struct idmap *map, uint64_t id)
+{
+	size_t mask = map->capacity - 1, at = (size_t)id & mask;
+	while (map->slots[at].id && map->slots[at].id != id)
+		at = (at + 1) & mask;
+	return at;
+}
+
+static int resize(struct idmap *map, size_t capacity)
+{
+	struct idmap old = *map;
+	struct idmap_slot *slots = calloc(capacity, sizeof *slots);
+	if (!slots)
+		return -ENOMEM;
+	map->slots = slots;
+	map->capacity = capacity;
+	for (size_t i = 0; i < old.capacity; i++)
+		if (old.slots[i].id)
+			slots[probe(map, old.slots[i].id)] = old.slots[i];
+	free(old.slots);
+	return 0;
+}
+
+int idmap_put(struct idmap *map, uint64_t id, void *value)
+{
+	if ((map->count + 1) * 4 > map->capacity * 3) {
+		int err = resize(map, map->capacity ? map->capacity * 2 : IDMAP_MIN);
+		if (err)
+			return err;
+	}
+	map->slots[probe(map, id)] = (struct idmap_slot){ id, value };
+	map->count++;
+	return 0;
+}
+
+void *idmap_get(const struct idmap *map, uint64_t id)
+{
+	if (!map->capacity || !id)
+		return NULL;
+	return map->slots[probe(map, id)].value;
+}
+
+/* Moves later entries of the run back, so that no tombstone is ever needed. */
+static void close_gap(struct idmap *map, size_t hole)
+{
+	size_t mask = map->capacity - 1, at = hole;
+	for (;;) {
+		at = (at + 1) & mask;
+		if (!map->slots[at].id)
+			break;
+		size_t home = (size_t)map->slots[at].id & mask;
+		if (((at - home) & mask) < ((at - hole) & mask))
+			continue;
+		map->slots[hole] = map->slots[at];
+		hole = at;
+	}
+	map->slots[hole] = (struct idmap_slot){ 0 };
+}
+
+void idmap_remove(struct idmap *map, uint64_t id)
+{
+	if (!idmap_get(map, id))
+		return;
+	close_gap(map, probe(map, id));
+	map->count--;
+	/* Shrinking far below the growth point keeps this from see-sawing; a failure is harmless. */
+	if (map->capacity > IDMAP_MIN && map->count * 8 < map->capacity)
+		(void)resize(map, map->capacity / 2);
+}

@@ -1,0 +1,34 @@
+/*
+ * Connection ids to pointers: open addressing over consecutive keys.
+ *
+ * Ids are handed out in ascending order and never reused, so the low bits are
+ * the hash, and a stale id finds nothing instead of somebody else.
+ *
+ * Threads: one owner.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct idmap_slot {
+	uint64_t id; /* 0: empty */
+	void *value;
+};
+
+struct idmap {
+	struct idmap_slot *slots;
+	size_t capacity; /* a power of two, or 0 */
+	size_t count;
+};
+
+void idmap_init(struct idmap *map);
+void idmap_deinit(struct idmap *map);
+
+/* id must not be 0 nor present. 0, or UV_ENOMEM with the map unchanged. */
+int idmap_put(struct idmap *map, uint64_t id, void *value);
+
+/* NULL when absent. */
+void *idmap_get(const struct idmap *map, uint64_t id);
+
+void idmap_remove(struct idmap *map, uint64_t id);

@@ -1,0 +1,40 @@
+/*
+ * Log lines: an event, a message, fields. Text on a terminal, JSON elsewhere.
+ *
+ * A line is formatted on the stack and leaves in one write(2), so threads do
+ * not mix. What does not fit is cut. Control characters never reach the output
+ * raw.
+ *
+ * Threads: log_init() first, from one; then any.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON };
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+struct log_field {
+	const char *key;
+	bool is_text;
+	const char *text;
+	int64_t number;
+};
+
+/* Fields that are NULL or "" are left out. */
+#define F_TEXT(k, t) ((struct log_field){ .key = (k), .is_text = true, .text = (t) })
+#define F_INT(k, n) ((struct log_field){ .key = (k), .number = (int64_t)(n) })
+
+/*
+ * log_write(level, "message", F_INT("conn", 42), …). A field named "excerpt" is
+ * for people: it follows the line as it is in text, and is a plain field in JSON.
+ */
+#define log_write(level, message, ...)                                        \
+	log_fields(level, message, (const struct log_field[]){ __VA_ARGS__ }, \
+		   sizeof((const struct log_field[]){ __VA_ARGS__ }) / sizeof(struct log_field))
+
+void log_init(enum log_format format, enum log_level level);
+bool log_enabled(enum log_level level);
+void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n);

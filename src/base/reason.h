@@ -1,0 +1,26 @@
+/* Why a connection ended: a closed list, used in closed(), in logs and as a metric label. */
+#pragma once
+
+enum close_reason {
+	REASON_NONE,
+	REASON_PEER,
+	REASON_AGENT,
+	REASON_ERROR,
+	REASON_READ_TIMEOUT,
+	REASON_WRITE_TIMEOUT,
+	REASON_IDLE_TIMEOUT,
+	REASON_PROCEED_TIMEOUT,
+	REASON_FRAME_ERROR,
+	REASON_OVERSIZE,
+	REASON_LIMIT,
+	REASON_SLOW_CONSUMER,
+	REASON_MEMORY,
+	REASON_RESET,
+	REASON_DRAIN,
+	REASON_KICK,
+	REASON_TLS,
+	REASON_COUNT
+};
+
+/* The name users see: "peer", "idle_timeout", … */
+const char *reason_name(enum close_reason reason);
