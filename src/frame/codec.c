@@ -1,0 +1,156 @@
+/*
+ * The list of framings, and what they have in common.
+ */
+#include "frame/codec.h"
+
+#include "base/err.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Declared here only: everybody else asks codec_ops_of(). */
+extern const struct codec_ops codec_length_ops, codec_delimiter_ops, codec_line_ops, codec_fixed_ops,
+    codec_netstring_ops, codec_raw_ops;
+
+static const struct codec_ops *const registry[CODEC_KINDS] = {
+	[CODEC_LENGTH] = &codec_length_ops,       [CODEC_DELIMITER] = &codec_delimiter_ops,
+	[CODEC_LINE] = &codec_line_ops,           [CODEC_FIXED] = &codec_fixed_ops,
+	[CODEC_NETSTRING] = &codec_netstring_ops, [CODEC_RAW] = &codec_raw_ops,
+};
+
+struct short_name {
+	const char *name;
+	enum codec_kind kind;
+	enum codec_empty empty;
+	uint8_t length_bytes;
+	bool little_endian;
+};
+
+static const struct short_name short_names[] = {
+	{ .name = "u8", .kind = CODEC_LENGTH, .length_bytes = 1 },
+	{ .name = "u16be", .kind = CODEC_LENGTH, .length_bytes = 2 },
+	{ .name = "u16le", .kind = CODEC_LENGTH, .length_bytes = 2, .little_endian = true },
+	{ .name = "u24be", .kind = CODEC_LENGTH, .length_bytes = 3 },
+	{ .name = "u32be", .kind = CODEC_LENGTH, .length_bytes = 4 },
+	{ .name = "u32le", .kind = CODEC_LENGTH, .length_bytes = 4, .little_endian = true },
+	{ .name = "u64be", .kind = CODEC_LENGTH, .length_bytes = 8 },
+	{ .name = "varint", .kind = CODEC_LENGTH },
+	{ .name = "line", .kind = CODEC_LINE, .empty = CODEC_EMPTY_DELIVER },
+	{ .name = "netstring", .kind = CODEC_NETSTRING, .empty = CODEC_EMPTY_DELIVER },
+	{ .name = "raw", .kind = CODEC_RAW },
+};
+
+const struct codec_ops *codec_ops_of(enum codec_kind kind)
+{
+	return (unsigned)kind < CODEC_KINDS ? registry[kind] : NULL;
+}
+
+const char *codec_init(struct codec *codec)
+{
+	if ((unsigned)codec->kind >= CODEC_KINDS)
+		return "unknown framing";
+	if (codec->kind != CODEC_LUA)
+		codec->ops = codec_ops_of(codec->kind);
+	if (!codec->ops)
+		return "framing in Lua needs its functions";
+	if (codec->max_bytes == 0)
+		return "the frame limit must be at least 1 byte";
+	if (codec->max_bytes > CODEC_FRAME_LIMIT)
+		return "the frame limit must be at most 1 GiB";
+	if ((unsigned)codec->empty > CODEC_EMPTY_IGNORE)
+		return "empty must be error, deliver or ignore";
+	/* codec_flatten() relies on it. */
+	if (codec->offset && codec->kind != CODEC_LENGTH)
+		return "offset is for length framing only";
+	return codec->ops->check ? codec->ops->check(codec) : NULL;
+}
+
+int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes)
+{
+	for (size_t i = 0; i < sizeof short_names / sizeof *short_names; i++) {
+		const struct short_name *found = &short_names[i];
+		if (strcmp(found->name, name) != 0)
+			continue;
+		*codec = (struct codec){
+			.kind = found->kind,
+			.empty = found->empty,
+			.length_bytes = found->length_bytes,
+			.little_endian = found->little_endian,
+			.max_bytes = max_bytes,
+		};
+		return codec_init(codec) ? -EINVAL : 0;
+	}
+	return -EINVAL;
+}
+
+const char *codec_error_text(const struct codec *codec, const struct frame_batch *batch, char *text,
+			     size_t size)
+{
+	switch (batch->error) {
+	case 0:
+		snprintf(text, size, "no error");
+		break;
+	case ERR_FRAME_EMPTY:
+		snprintf(text, size, "empty frame");
+		break;
+	case ERR_FRAME_TOO_LARGE:
+		snprintf(text, size, "frame too large: %" PRIu64 " > %" PRIu32, batch->announced,
+			 codec->max_bytes);
+		break;
+	case ERR_FRAME_MALFORMED:
+		if (codec->kind != CODEC_LENGTH)
+			snprintf(text, size, "malformed %s", codec->ops->name);
+		else if (codec->length_bytes == 0)
+			snprintf(text, size, "malformed varint");
+		else
+			snprintf(text, size, "malformed length: %" PRIu64, batch->announced);
+		break;
+	default:
+		snprintf(text, size, "frame error %d", batch->error);
+	}
+	return text;
+}
+
+size_t codec_flatten(const struct codec *codec, const struct frame *frame, uint8_t *to)
+{
+	if (codec->offset) {
+		memcpy(to, frame->data - codec->length_bytes - codec->offset, codec->offset);
+		to += codec->offset;
+	}
+	if (frame->len)
+		memcpy(to, frame->data, frame->len);
+	return codec->offset + frame->len;
+}
+
+unsigned codec_encode_batch(const struct codec *codec, const struct reply *replies, unsigned n,
+			    struct buf_pool *pool, struct buf **out, int *error)
+{
+	if (codec->ops->encode_batch)
+		return codec->ops->encode_batch(codec, replies, n, pool, out, error);
+	*error = 0;
+	for (unsigned i = 0; i < n; i++) {
+		*error = codec->ops->encode(codec, replies[i].data, replies[i].len, pool, out);
+		if (*error)
+			return i;
+	}
+	return n;
+}
+
+bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, unsigned first, unsigned last,
+		       const uint8_t **raw, size_t *bytes)
+{
+	if (codec->kind != CODEC_LENGTH || !codec->length_bytes || codec->offset)
+		return false;
+	const uint8_t *from = frames[first].data - codec->length_bytes;
+	const uint8_t *to = frames[first].data + frames[first].len;
+	for (unsigned i = first + 1; i < last; i++) {
+		if (frames[i].data != to + codec->length_bytes)
+			return false;
+		to = frames[i].data + frames[i].len;
+	}
+	*raw = from;
+	*bytes = (size_t)(to - from);
+	return true;
+}

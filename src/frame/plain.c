@@ -1,0 +1,85 @@
+/*
+ * Frames without a header or terminator: all bytes at hand (raw), or always the
+ * same number of them (fixed).
+ */
+#include "base/buf.h"
+#include "base/err.h"
+#include "frame/codec.h"
+
+extern const struct codec_ops codec_raw_ops, codec_fixed_ops;
+
+/* Cuts in[0 .. n) into pieces of `size` bytes; a shorter rest is a frame only if `rest`. */
+static void cut(const uint8_t *in, size_t n, unsigned limit, uint32_t size, bool rest,
+		struct frame_batch *out)
+{
+	unsigned count = 0;
+	size_t at = 0;
+
+	out->need = 0;
+	out->error = 0;
+	out->announced = 0;
+	while (count < limit && at < n) {
+		uint32_t len = size;
+		if (n - at < size) {
+			if (!rest) {
+				out->need = size;
+				break;
+			}
+			len = (uint32_t)(n - at);
+		}
+		out->frames[count++] = (struct frame){ in + at, len, (uint32_t)(at + len) };
+		at += len;
+	}
+	out->count = count;
+	out->consumed = at;
+}
+
+static void raw_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+		       uint32_t *scanned, struct frame_batch *out)
+{
+	(void)scanned;
+	cut(in, n, limit, codec->max_bytes, true, out);
+}
+
+static int raw_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+		      struct buf **out)
+{
+	(void)codec;
+	/* Nothing to send must not leave an empty block lent out. */
+	return len ? buf_append(pool, out, data, len) : 0;
+}
+
+static void fixed_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+			 uint32_t *scanned, struct frame_batch *out)
+{
+	(void)scanned;
+	cut(in, n, limit, codec->fixed_bytes, false, out);
+}
+
+static int fixed_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+			struct buf **out)
+{
+	return len == codec->fixed_bytes ? buf_append(pool, out, data, len) : ERR_FRAME_REPLY;
+}
+
+static const char *fixed_check(const struct codec *codec)
+{
+	if (codec->fixed_bytes == 0)
+		return "fixed frames need at least 1 byte";
+	if (codec->fixed_bytes > codec->max_bytes)
+		return "fixed frames are larger than the frame limit";
+	return NULL;
+}
+
+const struct codec_ops codec_raw_ops = {
+	.name = "raw",
+	.decode = raw_decode,
+	.encode = raw_encode,
+};
+
+const struct codec_ops codec_fixed_ops = {
+	.name = "fixed",
+	.decode = fixed_decode,
+	.encode = fixed_encode,
+	.check = fixed_check,
+};
