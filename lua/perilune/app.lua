@@ -1,0 +1,179 @@
+--- Loads a user's script: reads it, runs its top level in fresh globals, and
+--- turns what it returns into a configuration. Binds nothing, starts nothing.
+local config = require "perilune.config"
+local fault = require "perilune.fault"
+local json = require "perilune.json"
+local sandbox = require "perilune.sandbox"
+
+local M = {}
+
+local SOURCE_MAX = 16 * 1024 * 1024
+local READ_BYTES = 16 * 1024
+
+---@class perilune.app
+---@field conf perilune.conf
+---@field file string as given
+---@field env table the script's globals
+
+local function read_file(path)
+  local file, err = io.open(path, "rb")
+  if not file then return nil, err end
+  -- In pieces: file:read(n) reserves n bytes at once, and a VM keeps such a buffer for long.
+  local pieces, size = {}, 0
+  repeat
+    local piece
+    piece, err = file:read(READ_BYTES)
+    size = size + #(piece or "")
+    pieces[#pieces + 1] = piece
+  until not piece or size > SOURCE_MAX
+  file:close()
+  if err then return nil, path .. ": " .. err end
+  if size > SOURCE_MAX then return nil, path .. ": is larger than 16 MiB" end
+  return table.concat(pieces)
+end
+
+local function directory_of(path)
+  return path:match("^(.*)/[^/]*$") or "."
+end
+
+--- The file of an app's module: `a.b` is a/b.lua or a/b/init.lua beside the script.
+local function find_module(directory, name)
+  local relative = name:gsub("%.", "/")
+  local tried = {}
+  for _, form in ipairs { "%s/%s.lua", "%s/%s/init.lua" } do
+    local path = form:format(directory, relative)
+    local file = io.open(path, "rb")
+    if file then
+      file:close()
+      return path
+    end
+    tried[#tried + 1] = path
+  end
+  return nil, tried
+end
+
+local function compile(path, directory, env)
+  local source, err = read_file(path)
+  if not source then return nil, err end
+  if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
+  local shown = path
+  if path:sub(1, #directory + 1) == directory .. "/" then shown = path:sub(#directory + 2) end
+  return load(source:gsub("^#[^\n]*", "", 1), "@" .. shown, "t", env)
+end
+
+local function check_name(name)
+  if type(name) ~= "string" or name == "" or name:find("[^%w_%.%-]") or name:find("..", 1, true)
+    or name:sub(1, 1) == "." then
+    error("require: '" .. tostring(name) .. "' is not a module name (letters, digits, _ - and single dots)", 3)
+  end
+end
+
+local function is_ours(name)
+  return name == "perilune" or name:match("^perilune%.") ~= nil
+end
+
+--- `require` for one app: its own folder, Perilune's modules, and the system's by permission.
+local function new_require(directory, env, state)
+  local loaded = {}
+  return function(name)
+    check_name(name)
+    if is_ours(name) then return require(name) end
+    local entry = loaded[name]
+    if entry then
+      if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
+      return entry.value
+    end
+    local path, tried = find_module(directory, name)
+    if not path then
+      state.wanted[name] = tried
+      local ok, value = pcall(require, name)
+      if ok then
+        state.system[name] = true
+        loaded[name] = { value = value }
+        return value
+      end
+      error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
+        .. ") nor on the system", 2)
+    end
+    local chunk, err = compile(path, directory, env)
+    if not chunk then error(err, 0) end
+    loaded[name] = { loading = true }
+    local value = chunk(name)
+    if value == nil then value = true end
+    loaded[name] = { value = value }
+    return value
+  end
+end
+
+--- System modules must be named in `modules`, so that a typing error in a require never
+--- finds something else, and a reader sees what the app rests on.
+local function check_modules(conf, state)
+  local allowed = {}
+  for _, name in ipairs(conf.modules or {}) do allowed[name] = true end
+  local errors = {}
+  for name in pairs(state.system) do
+    if not allowed[name] then
+      errors[#errors + 1] = {
+        path = "modules",
+        message = ("the script requires '%s', which is no file of the app: if the system's is meant, "
+          .. "add modules = { %q }"):format(name, name),
+      }
+    end
+  end
+  table.sort(errors, function(a, b) return a.message < b.message end)
+  return errors
+end
+
+--- A failed load as printable text, with the place and an excerpt of the source.
+local function failure_text(path, value)
+  local file, line, text = fault.parse(value)
+  local directory = directory_of(path)
+  return fault.render {
+    message = text or fault.describe(value),
+    file = file and (directory == "." and file or file:sub(1, 1) == "/" and file or directory .. "/" .. file) or path,
+    line = line,
+  }
+end
+
+--- Loads and validates.
+---@param path string the script's file
+---@param options { overrides: perilune.override[]?, cpus: integer? }
+---@return perilune.app|nil
+---@return string|nil message for people, possibly of several lines
+---@return table[]|nil errors the configuration's errors, one by one
+function M.load(path, options)
+  options = options or {}
+  local directory = directory_of(path)
+  local env = sandbox.new()
+  local state = { wanted = {}, system = {} }
+  rawset(env, "require", new_require(directory, env, state))
+  local chunk, err = compile(path, directory, env)
+  if not chunk then
+    local file = fault.parse(err)
+    return nil, file and failure_text(path, err) or "error: " .. tostring(err)
+  end
+  local ok, script = pcall(chunk, path)
+  if not ok then return nil, failure_text(path, script) end
+  local conf, errors = config.normalise(script, { overrides = options.overrides, cpus = options.cpus, file = path })
+  if conf then
+    errors = check_modules(conf, state)
+    if #errors > 0 then conf = nil end
+  end
+  if not conf then return nil, config.format_errors(errors, path), errors end
+  return { conf = conf, file = path, env = env }
+end
+
+--- What a load has to tell, given what load() returned: on failure always, on success when asked for.
+---@param form "print"|"json"|nil
+---@return string?
+function M.report(form, app, message, errors)
+  if form == "json" then
+    if app then return (config.to_json(app.conf):gsub("^{", '{"ok":true,', 1)) end
+    if errors then return assert(json.encode { ok = false, errors = json.array(errors) }) end
+    return assert(json.encode { ok = false, message = message })
+  end
+  if not app then return message end
+  return form == "print" and config.print(app.conf) or nil
+end
+
+return M

@@ -1,0 +1,184 @@
+--- Turns what a script returns, and what the command line and the environment
+--- override, into one plain description of the server. All errors are collected.
+--- Runs no code of the script but the __index of an agent.
+---
+--- Every key may be given in three layers: an entry of `listen`, the top level, an
+--- override. A listener's value comes from the strongest that has one:
+--- override, then its own entry, then the top level, then the default.
+local address = require "perilune.config.address"
+local check = require "perilune.config.check"
+local frame = require "perilune.config.frame"
+local print_conf = require "perilune.config.print"
+local printable = require "perilune.printable"
+local read = require "perilune.config.read"
+local schema = require "perilune.config.schema"
+
+local M = {}
+
+local report = read.report
+
+local EXPECTED_SCRIPT = "the script must end in return { listen = …, agent = … }; it returned "
+
+---@class perilune.config_error
+---@field path string where: "limits.connections", "listen[2].frame", or "" for the script as a whole
+---@field message string
+---@field origin string? of the override that is at fault; nil: the script
+
+---@class perilune.override
+---@field path string "limits.connections"
+---@field value string as typed
+---@field origin string "flag --set limits.connections", "env PERILUNE_LIMITS_CONNECTIONS"
+
+---@class perilune.config_options
+---@field overrides perilune.override[]? weakest first
+---@field cpus integer? the default of `workers`
+---@field file string? of the script, for messages
+
+---@class perilune.listener: perilune.address
+---@field name string
+---@field backlog integer
+---@field keepalive integer milliseconds, 0: off
+---@field nodelay boolean
+---@field mode integer? permissions of a Unix socket; nil: as the umask says
+---@field frame perilune.frame
+---@field agent function|table
+---@field limits table<string, any> connections, per_ip, accept_rate, frame, inbox, send_buffer, slow_consumer, reject
+---@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame, drain
+
+---@class perilune.conf
+---@field workers integer
+---@field modules string[]
+---@field log { format: string, level: string, frame_bytes: integer }
+---@field buffers integer bytes for all buffers of the process
+---@field drain_ms integer
+---@field listeners perilune.listener[]
+---@field setup function?
+---@field teardown function?
+---@field origins table<string, string> "limits.connections" or "listen[1].limits.connections" → "default", "script", …
+
+local function default_of(state, key)
+  if key.path == "workers" then return math.max(1, math.min(schema.WORKERS_MAX, math.floor(state.cpus))) end
+  if type(key.default) == "table" then return {} end
+  return key.default
+end
+
+-- A key's value and where it comes from; layer is a listener's own, or nil for the top level.
+local function resolve(state, layer, key)
+  local path = key.path
+  local forced = state.forced[path]
+  if forced then return forced.value, forced.origin end
+  for _, source in ipairs { layer or state.top, state.top } do
+    if source.values[path] ~= nil then return source.values[path], "script" end
+  end
+  return default_of(state, key), "default"
+end
+
+local function put(out, path, value)
+  local group, name = path:match("^(%w+)%.(.+)$")
+  if not group then
+    out[path] = value
+    return
+  end
+  out[group] = out[group] or {}
+  out[group][name] = value
+end
+
+local function parse_address(state, entry)
+  if type(entry.text) ~= "string" then
+    local message = entry.text == nil and 'has no address: write it first, as in { "tcp://127.0.0.1:9000", … }'
+      or read.EXPECTED_LISTEN .. printable.value(entry.text)
+    report(state, entry.place, message)
+    return {}
+  end
+  local parsed, message = address.parse(entry.text)
+  if not parsed then report(state, entry.place, message, entry.origin) end
+  return parsed or {}
+end
+
+local function build_listener(state, entry, index)
+  local listener = parse_address(state, entry)
+  for _, key in ipairs(schema.KEYS) do
+    if key.scope == "listener" then
+      local value, origin = resolve(state, entry.layer, key)
+      put(listener, key.path, value)
+      state.origins[("listen[%d].%s"):format(index, key.path)] = origin
+    end
+  end
+  state.origins[("listen[%d].address"):format(index)] = entry.origin or "script"
+  listener.frame = frame.parse(listener.frame, listener.limits.frame)
+  return listener
+end
+
+local function build_process(state)
+  local conf = {}
+  for _, key in ipairs(schema.KEYS) do
+    local value, origin = resolve(state, nil, key)
+    state.origins[key.path] = origin
+    if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
+  end
+  conf.buffers, conf.limits = conf.limits.buffers, nil
+  conf.drain_ms = resolve(state, nil, schema.BY_PATH["timeout.drain"])
+  conf.origins = state.origins
+  return conf
+end
+
+local function build(state, entries)
+  local conf = build_process(state)
+  conf.listeners = {}
+  for i, entry in ipairs(entries) do conf.listeners[i] = build_listener(state, entry, i) end
+  check.run(state, entries, conf)
+  return conf
+end
+
+local function require_listen(state, script)
+  if rawget(script, "listen") == nil and not state.forced.listen then
+    report(state, "listen", 'no address to listen on: set listen = "tcp://127.0.0.1:9000"')
+  end
+end
+
+--- Validates and completes what a script returned.
+---@param script any
+---@param opts? perilune.config_options
+---@return perilune.conf?
+---@return perilune.config_error[]? errors
+function M.normalise(script, opts)
+  opts = opts or {}
+  local state = read.new_state(opts.cpus or 1)
+  if type(script) ~= "table" then
+    report(state, "", EXPECTED_SCRIPT .. printable.value(script))
+    return nil, state.errors
+  end
+  local entries = read.read_script(state, script)
+  for _, override in ipairs(opts.overrides or {}) do read.apply_override(state, override) end
+  require_listen(state, script)
+  local conf = build(state, read.override_listen(state, entries))
+  if #state.errors > 0 then return nil, state.errors end
+  return conf
+end
+
+--- The errors as text, a line each: "app.lua: limits.conections: unknown key …".
+--- One that an override caused is named after it: "env PERILUNE_WORKERS: expects …".
+---@param errors perilune.config_error[]
+---@param file string?
+---@return string
+function M.format_errors(errors, file)
+  local lines = {}
+  for i, err in ipairs(errors) do
+    local place = err.origin or file or "script"
+    if err.path ~= "" and not err.origin then place = place .. ": " .. err.path end
+    lines[i] = printable.escape(place, 512) .. ": " .. err.message
+  end
+  return table.concat(lines, "\n")
+end
+
+--- A framing's canonical form; see perilune.config.frame.
+M.frame = frame.parse
+
+--- The keys that overrides may set, in the order of the manual: "workers", "limits.connections", …
+---@return string[]
+M.paths = read.paths
+
+M.print = print_conf.text
+M.to_json = print_conf.json
+
+return M

@@ -1,0 +1,144 @@
+--- Reads listener addresses: "tcp://host:port", "tcp://[v6]:port", "unix:///path".
+--- Only the text is checked; names are resolved and sockets bound elsewhere.
+local printable = require "perilune.printable"
+local suggest = require "perilune.suggest"
+
+local M = {}
+
+local PORT_MAX = 65535
+-- sockaddr_un.sun_path has 108 bytes on Linux, one of them for the terminator.
+local UNIX_PATH_MAX = 107
+local HOST_MAX = 253
+
+---@class perilune.address
+---@field kind "tcp"|"unix"
+---@field host string? tcp: a name, an address without brackets, or "" for all (dual-stack)
+---@field port integer? tcp
+---@field path string? unix
+---@field address string as it was written
+
+local quote = printable.quote
+
+local function is_ipv4(host)
+  local parts = { host:match("^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$") }
+  for _, part in ipairs(parts) do
+    if tonumber(part) > 255 then return false end
+  end
+  return #parts == 4
+end
+
+-- Groups of one to four hex digits in `part` ("" has none); an IPv4 tail counts for two. nil: malformed.
+local function ipv6_groups(part, may_end_in_ipv4)
+  if part == "" then return 0 end
+  local count = 0
+  for group, colon in (part .. ":"):gmatch("([^:]*)(:)") do
+    count = count + #colon
+    if not group:find("^%x%x?%x?%x?$") then
+      if not (may_end_in_ipv4 and is_ipv4(group) and part:sub(-#group) == group) then return nil end
+      count = count + 1
+    end
+  end
+  return count
+end
+
+local function is_ipv6(host)
+  local bare = host:match("^(.-)%%[%w._-]+$") or host
+  local left, right = bare:match("^(.-)::(.*)$")
+  if not left then return ipv6_groups(bare, true) == 8 end
+  local before, after = ipv6_groups(left, false), ipv6_groups(right, true)
+  return before ~= nil and after ~= nil and before + after <= 7
+end
+
+local function check_host(host)
+  if host == "*" then return nil, 'for all addresses leave the host out: "tcp://:9000"' end
+  if #host > HOST_MAX or host:find("[^%w._-]") then
+    return nil, "not a host name or address: " .. quote(host)
+  end
+  if host:find("^[%d.]+$") and not is_ipv4(host) then
+    return nil, "not an IPv4 address: " .. quote(host)
+  end
+  return host
+end
+
+-- Splits "host:port"; the port stays text. nil, message when it has another shape.
+local function split_host(rest)
+  if rest:sub(1, 1) == "[" then
+    local host, port = rest:match("^%[([^%]]*)%](.*)$")
+    if not host then return nil, 'no closing "]" in ' .. quote(rest) end
+    if not is_ipv6(host) then return nil, "not an IPv6 address: " .. quote(host) end
+    return host, port
+  end
+  if rest:find(":.*:") then
+    return nil, 'an IPv6 address needs brackets, as in "tcp://[::1]:9000", got ' .. quote(rest)
+  end
+  local name, port = rest:match("^([^:]*)(.*)$")
+  local host, message = check_host(name)
+  if not host then return nil, message end
+  return host, port
+end
+
+local function parse_port(text, rest)
+  if text == "" or text == ":" then
+    return nil, ("no port in %s (write it as in \"tcp://%s:9000\"; 0 picks a free one)")
+      :format(quote("tcp://" .. rest), printable.escape((rest:gsub(":$", "")), 60))
+  end
+  local digits = text:match("^:(%d+)$")
+  local port = digits and tonumber(digits)
+  if not port or port > PORT_MAX then
+    return nil, ("expects a port from 0 to %d, got %s"):format(PORT_MAX, quote((text:gsub("^:", ""))))
+  end
+  return port
+end
+
+local function parse_tcp(rest, address)
+  local host, port_or_message = split_host(rest)
+  if not host then return nil, port_or_message end
+  local port, message = parse_port(port_or_message, rest)
+  if not port then return nil, message end
+  return { kind = "tcp", host = host, port = port, address = address }
+end
+
+local function parse_unix(path, address)
+  if path == "" then return nil, 'no path in "unix://" (write it as in "unix:///run/app.sock")' end
+  if path:find("%z") then return nil, "a socket's path cannot contain a NUL byte" end
+  if path:sub(1, 1) == "@" then return nil, "abstract Unix sockets are not available in this version" end
+  if path:sub(-1) == "/" then return nil, quote(path) .. " is a directory, not a socket's path" end
+  if #path > UNIX_PATH_MAX then
+    return nil, ("a Unix socket's path takes at most %d bytes, this one has %d"):format(UNIX_PATH_MAX, #path)
+  end
+  return { kind = "unix", path = path, address = address }
+end
+
+local function unavailable(_, address)
+  return nil, address:match("^%a+") .. ":// is not available in this version"
+end
+
+local SCHEMES = { tcp = parse_tcp, unix = parse_unix, udp = unavailable, tls = unavailable }
+local SCHEME_NAMES = { "tcp", "unix" }
+
+local function no_scheme(text)
+  local hint = ""
+  if text:find("^[^/]*:%d+$") then
+    hint = " (did you mean " .. quote("tcp://" .. text) .. "?)"
+  elseif text:find("^%.?/") then
+    hint = " (did you mean " .. quote("unix://" .. text) .. "?)"
+  end
+  return nil, ('expects an address such as "tcp://127.0.0.1:9000" or "unix:///run/app.sock", got %s%s')
+    :format(quote(text), hint)
+end
+
+--- Reads one address.
+---@param text string
+---@return perilune.address?
+---@return string? message
+function M.parse(text)
+  local scheme, rest = text:match("^(%a[%w+.-]*)://(.*)$")
+  if not scheme then return no_scheme(text) end
+  local parse = SCHEMES[scheme]
+  if not parse then
+    return nil, "unknown scheme " .. quote(scheme) .. suggest.hint(scheme, SCHEME_NAMES)
+  end
+  return parse(rest, text)
+end
+
+return M

@@ -1,0 +1,61 @@
+--- Checks `agent = …`: a factory function, or a prototype table that leads to `proceed`.
+local printable = require "perilune.printable"
+local suggest = require "perilune.suggest"
+
+local M = {}
+
+--- The methods that the core calls.
+M.METHODS = {
+  "proceed", "opened", "eof", "closed", "timeout", "failed", "oversize",
+  "writable", "drain", "message", "snapshot", "upgrade",
+}
+
+M.MISSING = "no agent: set agent = function(conn) … end, or a table with a proceed method"
+
+local CHAIN_MAX = 8
+
+local is_method = {}
+for _, name in ipairs(M.METHODS) do is_method[name] = true end
+
+-- The table that `t` inherits from, when that is one.
+local function parent(t)
+  local meta = debug.getmetatable(t)
+  local index = meta and rawget(meta, "__index")
+  return type(index) == "table" and index or nil
+end
+
+-- `"procede" (did you mean "proceed"?)` for every function whose name is nearly a method's.
+local function misspelt(agent)
+  local found = {}
+  for _ = 1, CHAIN_MAX do
+    for key, value in next, agent do
+      local near = type(value) == "function" and not is_method[key] and suggest.suggest(key, M.METHODS)
+      if near then found[#found + 1] = printable.quote(key) .. ' (did you mean "' .. near .. '"?)' end
+    end
+    agent = parent(agent)
+    if not agent then break end
+  end
+  table.sort(found)
+  return table.concat(found, ", ")
+end
+
+local function check_prototype(agent)
+  local ok, proceed = pcall(function() return agent.proceed end)
+  if not ok then return nil, "looking up its method proceed failed: " .. printable.value(proceed) end
+  if type(proceed) == "function" then return agent end
+  if proceed ~= nil then return nil, "its method proceed must be a function, got " .. printable.value(proceed) end
+  local hints = misspelt(agent)
+  return nil, "no proceed: the table has no function proceed" .. (hints ~= "" and "; it has " .. hints or "")
+end
+
+--- A usable agent, or nil and what is wrong. May run an __index function of the script, protected.
+---@param agent any
+---@return function|table|nil
+---@return string? message
+function M.check(agent)
+  if type(agent) == "function" then return agent end
+  if type(agent) == "table" then return check_prototype(agent) end
+  return nil, "expects a function(conn), or a table with a proceed method, got " .. printable.value(agent)
+end
+
+return M

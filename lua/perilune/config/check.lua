@@ -1,0 +1,91 @@
+--- Checks that go across keys and listeners, once each value by itself is right.
+local agent = require "perilune.config.agent"
+local read = require "perilune.config.read"
+local units = require "perilune.units"
+
+local M = {}
+
+local report = read.report
+
+local function check_agents(state, entries)
+  if state.top.given.agent then return end
+  local some_have = false
+  for _, entry in ipairs(entries) do some_have = some_have or entry.layer.given.agent end
+  if not some_have then return report(state, "agent", agent.MISSING) end
+  for _, entry in ipairs(entries) do
+    if not entry.layer.given.agent then report(state, entry.place .. ".agent", agent.MISSING) end
+  end
+end
+
+local function check_names(state, entries, listeners)
+  local shared = state.forced.name or state.top.values.name
+  if shared and #entries > 1 then
+    report(state, "name", "several listeners cannot share a name: give each its own in its entry of listen",
+      state.forced.name and shared.origin)
+  end
+  local taken = {}
+  for i, listener in ipairs(listeners) do
+    local own = entries[i].layer.values.name
+    local first = own and taken[own]
+    if first then report(state, entries[i].place .. ".name", ("%s already has the name %q"):format(first, own)) end
+    if own then taken[own] = taken[own] or entries[i].place end
+    if not listener.name then
+      listener.name = listener.address
+      state.origins[("listen[%d].name"):format(i)] = "default"
+    end
+  end
+end
+
+local function check_addresses(state, entries, listeners)
+  local taken = {}
+  for i, listener in ipairs(listeners) do
+    local id = listener.path or listener.port and listener.port > 0 and listener.host .. ":" .. listener.port
+    if id and taken[id] then report(state, entries[i].place, "has the same address as " .. taken[id]) end
+    if id then taken[id] = taken[id] or entries[i].place end
+  end
+end
+
+-- An inherited mode is for the Unix sockets among several listeners.
+local function check_modes(state, entries, listeners)
+  local has_unix = false
+  for i, listener in ipairs(listeners) do
+    has_unix = has_unix or listener.kind ~= "tcp"
+    if listener.kind == "tcp" then
+      if entries[i].layer.given.mode then
+        report(state, entries[i].place .. ".mode", "only a Unix socket has permissions")
+      end
+      listener.mode = nil
+      state.origins[("listen[%d].mode"):format(i)] = "default"
+    end
+  end
+  local forced = state.forced.mode
+  if (forced or state.top.given.mode) and #listeners > 0 and not has_unix then
+    report(state, "mode", "only a Unix socket has permissions", forced and forced.origin)
+  end
+end
+
+local TOO_SMALL = "%s in all cannot hold one frame of %s (up to %s): raise it, or lower limits.frame"
+
+local function check_buffers(state, entries, listeners, buffers)
+  for i, listener in ipairs(listeners) do
+    local max = listener.frame.kind ~= "raw" and listener.frame.max or 0
+    if max > buffers then
+      local text = TOO_SMALL:format(units.format_size(buffers), entries[i].place, units.format_size(max))
+      report(state, "limits.buffers", text)
+    end
+  end
+end
+
+--- Reports what does not go together, and completes what depends on the neighbours (default names).
+---@param state perilune.config_state
+---@param entries perilune.config_entry[] one for each listener
+---@param conf perilune.conf
+function M.run(state, entries, conf)
+  check_agents(state, entries)
+  check_names(state, entries, conf.listeners)
+  check_addresses(state, entries, conf.listeners)
+  check_modes(state, entries, conf.listeners)
+  check_buffers(state, entries, conf.listeners, conf.buffers)
+end
+
+return M

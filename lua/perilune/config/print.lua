@@ -1,0 +1,103 @@
+--- Shows a normalised configuration: for people (`check --print`) and as JSON (`check --json`).
+local frame = require "perilune.config.frame"
+local json = require "perilune.json"
+local printable = require "perilune.printable"
+local schema = require "perilune.config.schema"
+
+local M = {}
+
+-- Longer values do not push the origins of all others to the right.
+local VALUE_WIDTH_MAX = 40
+
+local function get(t, path)
+  for name in path:gmatch("[^.]+") do t = t[name] end
+  return t
+end
+
+local function show(key, value)
+  if key.type == "frame" then return frame.describe(value) end
+  return schema.show(key, value)
+end
+
+-- Appends rows { name, value, origin } as aligned lines.
+local function add_rows(lines, rows, indent)
+  local name_width, value_width = 0, 0
+  for _, row in ipairs(rows) do
+    name_width = math.max(name_width, #row[1])
+    if #row[2] <= VALUE_WIDTH_MAX then value_width = math.max(value_width, #row[2]) end
+  end
+  local format = ("%s%%-%ds = %%-%ds   (%%s)"):format(indent, name_width, value_width)
+  for _, row in ipairs(rows) do lines[#lines + 1] = format:format(row[1], row[2], row[3]) end
+end
+
+local function process_rows(conf)
+  local rows, top = {}, { limits = { buffers = conf.buffers } }
+  setmetatable(top, { __index = conf })
+  for _, key in ipairs(schema.KEYS) do
+    if key.scope == "process" and key.path ~= "listen" then
+      rows[#rows + 1] = { key.path, show(key, get(top, key.path)), conf.origins[key.path] }
+    end
+  end
+  local drain = schema.BY_PATH["timeout.drain"]
+  rows[#rows + 1] = { drain.path, show(drain, conf.drain_ms), conf.origins[drain.path] }
+  return rows
+end
+
+-- A default name is the address, which stands above it already.
+local function listener_rows(conf, index)
+  local listener, prefix = conf.listeners[index], ("listen[%d]."):format(index)
+  local rows = { { "address", printable.escape(listener.address, 256), conf.origins[prefix .. "address"] } }
+  for _, key in ipairs(schema.KEYS) do
+    if key.scope == "listener" and not (key.path == "mode" and listener.kind ~= "unix") then
+      rows[#rows + 1] = { key.path, show(key, get(listener, key.path)), conf.origins[prefix .. key.path] }
+    end
+  end
+  return rows
+end
+
+--- Every value with its origin, aligned: `limits.connections = 10000   (default)`.
+---@param conf perilune.conf
+---@return string text ends in a newline
+function M.text(conf)
+  local lines = {}
+  add_rows(lines, process_rows(conf), "")
+  for i, listener in ipairs(conf.listeners) do
+    lines[#lines + 1] = ""
+    lines[#lines + 1] = ("listener %d: %s"):format(i, printable.escape(listener.name, 256))
+    add_rows(lines, listener_rows(conf, i), "  ")
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- A copy in which a function stands as the word "function"; `special` replaces fields by name.
+local function plain(t, special)
+  local out = {}
+  for key, value in pairs(t) do
+    if type(value) == "function" then value = "function" end
+    if type(value) == "table" and not special[key] then value = plain(value, {}) end
+    out[key] = special[key] and special[key](value) or value
+  end
+  return out
+end
+
+local function plain_list(list) return json.array(plain(list, {})) end
+
+local function plain_listener(listener)
+  return plain(listener, { agent = function(agent) return type(agent) == "table" and "table" or agent end })
+end
+
+local function plain_listeners(listeners)
+  local out = {}
+  for i, listener in ipairs(listeners) do out[i] = plain_listener(listener) end
+  return json.array(out)
+end
+
+--- The configuration as JSON, in canonical units (bytes, milliseconds). Functions are the text "function",
+--- an agent prototype is "table".
+---@param conf perilune.conf
+---@return string
+function M.json(conf)
+  return assert(json.encode(plain(conf, { listeners = plain_listeners, modules = plain_list })))
+end
+
+return M

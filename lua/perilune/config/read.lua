@@ -1,0 +1,223 @@
+--- Reads the layers of a configuration: the script's top level, the entries of its
+--- `listen`, and the overrides. Values are parsed one by one here; what they mean
+--- together is for perilune.config.
+local printable = require "perilune.printable"
+local schema = require "perilune.config.schema"
+local suggest = require "perilune.suggest"
+
+local M = {}
+
+local LISTENERS_MAX = 256
+local ERRORS_MAX = 200
+
+---@class perilune.config_layer what one table of the script says
+---@field place string "" or "listen[1]."
+---@field scope "process"|"listener"
+---@field values table<string, any> path → canonical value
+---@field given table<string, true> path → present, even when its value was refused
+
+---@class perilune.config_state
+---@field errors perilune.config_error[]
+---@field reported table<string, true>
+---@field top perilune.config_layer
+---@field forced table<string, { value: any, origin: string }> the overrides
+---@field origins table<string, string>
+---@field cpus integer
+
+---@class perilune.config_entry of `listen`
+---@field text any the address as written
+---@field place string "listen[1]"
+---@field layer perilune.config_layer its own settings
+---@field plain boolean? an address without settings
+---@field origin string? of the override that set the address
+
+local function new_layer(place, scope) return { place = place, scope = scope, values = {}, given = {} } end
+
+---@param cpus integer
+---@return perilune.config_state
+function M.new_state(cpus)
+  return { errors = {}, reported = {}, origins = {}, forced = {}, top = new_layer("", "process"), cpus = cpus }
+end
+
+--- Notes an error; the same one only once.
+---@param state perilune.config_state
+---@param path string
+---@param message string
+---@param origin string? of the override at fault
+function M.report(state, path, message, origin)
+  local id = path .. "\0" .. message
+  if state.reported[id] or #state.errors >= ERRORS_MAX then return end
+  state.reported[id] = true
+  state.errors[#state.errors + 1] = { path = path, message = message, origin = origin }
+end
+
+local report = M.report
+
+local function sorted_keys(t)
+  local keys = {}
+  for key in next, t do keys[#keys + 1] = key end
+  table.sort(keys, function(a, b) return printable.key(a) < printable.key(b) end)
+  return keys
+end
+
+local function unknown_key(name, prefix, scope)
+  local shown = type(name) == "string" and printable.quote(name) or printable.key(name)
+  local elsewhere = schema.elsewhere(name)
+  if elsewhere then return ('unknown key %s (did you mean "%s"?)'):format(shown, elsewhere) end
+  return "unknown key " .. shown .. suggest.hint(name, schema.names(prefix, scope))
+end
+
+local function read_value(state, layer, key, value)
+  local canonical, message = schema.parse(key, value)
+  layer.given[key.path] = true
+  if message then return report(state, layer.place .. key.path, message) end
+  layer.values[key.path] = canonical
+end
+
+local read_table
+
+local function read_group(state, layer, name, value)
+  if type(value) == "table" then return read_table(state, layer, value, name .. ".") end
+  report(state, layer.place .. name, "expects a table such as { " .. schema.names(name .. ".", "process")[1]
+    .. " = … }, got " .. printable.value(value))
+end
+
+local function read_key(state, layer, prefix, name, value)
+  local path = prefix .. printable.key(name)
+  local key = type(name) == "string" and schema.BY_PATH[path]
+  local is_group = prefix == "" and schema.GROUPS[name] and not (name == "log" and layer.scope == "listener")
+  if schema.UNAVAILABLE[path] then
+    report(state, layer.place .. path, "not available in this version")
+  elseif is_group then
+    read_group(state, layer, name, value)
+  elseif key and (layer.scope == "process" or key.scope == "listener") then
+    read_value(state, layer, key, value)
+  elseif key or name == "log" then
+    report(state, layer.place .. path, "applies to the whole process: set it at the top level")
+  else
+    report(state, layer.place .. path, unknown_key(name, prefix, layer.scope))
+  end
+end
+
+function read_table(state, layer, t, prefix)
+  for _, name in ipairs(sorted_keys(t)) do read_key(state, layer, prefix, name, rawget(t, name)) end
+end
+
+--- Begins the message about an address of another type.
+M.EXPECTED_LISTEN = 'expects an address such as "tcp://127.0.0.1:9000", or a list of them, got '
+local WRAP = "one listener with its own settings is written listen = { { \"tcp://…\", frame = … } }"
+
+local function read_entry_table(state, item, place)
+  local layer, rest = new_layer(place .. ".", "listener"), {}
+  for key, value in next, item do
+    if key ~= 1 and key ~= "address" then rest[key] = value end
+  end
+  local first, named = rawget(item, 1), rawget(item, "address")
+  if first ~= nil and named ~= nil then report(state, place, "has two addresses: at [1] and at the key address") end
+  read_table(state, layer, rest, "")
+  return { text = first == nil and named or first, place = place, layer = layer }
+end
+
+local function read_entry(state, item, place)
+  if type(item) == "table" then return read_entry_table(state, item, place) end
+  return { text = item, place = place, layer = new_layer(place .. ".", "listener"), plain = true }
+end
+
+local function read_list(state, list)
+  local entries = {}
+  if #list == 0 then report(state, "listen", M.EXPECTED_LISTEN .. "a table without one") end
+  if #list > LISTENERS_MAX then
+    report(state, "listen", ("has %d listeners, at most %d are possible"):format(#list, LISTENERS_MAX))
+  end
+  for i = 1, math.min(#list, LISTENERS_MAX) do
+    entries[i] = read_entry(state, rawget(list, i), ("listen[%d]"):format(i))
+  end
+  for _, key in ipairs(sorted_keys(list)) do
+    if type(key) ~= "number" or key < 1 or key > #list or key ~= math.floor(key) then
+      report(state, "listen", ("unknown key %s; %s"):format(printable.key(key), WRAP))
+    end
+  end
+  return entries
+end
+
+local function read_listen(state, value)
+  if value == nil then return {} end
+  if type(value) == "table" then return read_list(state, value) end
+  if type(value) == "string" then return { read_entry(state, value, "listen") } end
+  report(state, "listen", M.EXPECTED_LISTEN .. printable.value(value))
+  return {}
+end
+
+--- The paths that overrides may set.
+---@return string[]
+function M.paths()
+  local paths = {}
+  for _, key in ipairs(schema.KEYS) do
+    if schema.TYPES[key.type].from_text then paths[#paths + 1] = key.path end
+  end
+  return paths
+end
+
+-- What is wrong with setting `path` from outside; nil when it can be.
+local function refuse_override(path)
+  local key = schema.BY_PATH[path]
+  if schema.UNAVAILABLE[path] then return "not available in this version" end
+  if not key then
+    local near = schema.elsewhere(path) or suggest.suggest(path, M.paths())
+    return "unknown key " .. printable.quote(path) .. (near and ' (did you mean "' .. near .. '"?)' or "")
+  end
+  if not schema.TYPES[key.type].from_text then return "can only be set in the script" end
+end
+
+--- Parses one override by its key's type; a later one of the same path wins.
+---@param state perilune.config_state
+---@param override perilune.override
+function M.apply_override(state, override)
+  local path, origin = override.path, override.origin
+  local refusal = refuse_override(path)
+  if refusal then return report(state, path, refusal, origin) end
+  local key = schema.BY_PATH[path]
+  local value, message = schema.parse(key, schema.TYPES[key.type].from_text(tostring(override.value)))
+  if message then return report(state, path, message, origin) end
+  state.forced[path] = { value = value, origin = origin }
+end
+
+--- The entries with an overridden `listen` in their place.
+---@param state perilune.config_state
+---@param entries perilune.config_entry[]
+---@return perilune.config_entry[]
+function M.override_listen(state, entries)
+  local forced = state.forced.listen
+  if not forced then return entries end
+  local layer = new_layer("listen.", "listener")
+  local entry = { text = forced.value, place = "listen", layer = layer, origin = forced.origin }
+  if #entries <= 1 then
+    if entries[1] then entry.layer = entries[1].layer end
+    return { entry }
+  end
+  for _, other in ipairs(entries) do
+    if not other.plain then
+      report(state, "listen", ("is ambiguous: the script has %d listeners with their own settings"):format(#entries),
+        forced.origin)
+      return entries
+    end
+  end
+  return { entry }
+end
+
+--- Reads what the script returned into state.top.
+---@param state perilune.config_state
+---@param script table
+---@return perilune.config_entry[]
+function M.read_script(state, script)
+  local rest = {}
+  for key, value in next, script do rest[key] = value end
+  rest.listen = nil
+  read_table(state, state.top, rest, "")
+  local listen = rawget(script, "listen")
+  local entries = read_listen(state, listen)
+  if listen ~= nil then state.top.values.listen = true end
+  return entries
+end
+
+return M

@@ -1,0 +1,322 @@
+--- Shows an error of a script: where it happened, the source line, the culprit underlined.
+--- Everything that comes from the script or the network is escaped and bounded.
+local printable = require "perilune.printable"
+
+local M = {}
+
+M.RENDER_MAX = 4096     -- bytes of a whole report
+M.TEXT_MAX = 1024       -- bytes of a message
+local SOURCE_MAX = 1024 * 1024
+local FIELD_MAX = 200   -- bytes of a file name, a function, a peer, a line of a traceback
+local WIDTH_MAX = 96    -- columns of a source line
+local TAB = 4
+local TRACEBACK_MAX = 16
+
+---@class perilune.fault
+---@field message any what was raised, with or without "file:line:" in front
+---@field file string? chunk name; taken from the message when absent
+---@field line integer?
+---@field func string? "Chat:proceed"
+---@field conn integer|string|nil id of the connection
+---@field peer string?
+---@field listener string?
+---@field generation integer?
+---@field traceback string[]?
+---@field source string? text of the file; else it is read
+
+local escape = printable.escape
+
+local function cut(text, max)
+  if #text <= max then return text end
+  return text:sub(1, max - #"…") .. "…"
+end
+
+-- What a table says about itself. Its __tostring is the script's code: it may raise or return anything.
+local function table_text(value)
+  local message = type(value) == "table" and rawget(value, "message")
+  local meta = debug.getmetatable(value)
+  if meta and rawget(meta, "__tostring") ~= nil then
+    local ok, text = pcall(tostring, value)
+    if ok and type(text) == "string" then return text end
+    return "(a " .. type(value) .. " whose __tostring failed)"
+  end
+  if type(message) == "string" then return message end
+  return "(error object is a " .. type(value) .. ")"
+end
+
+local PLAIN = { ["nil"] = true, boolean = true, number = true }
+
+local function text_of(value)
+  if type(value) == "string" then return value end
+  if PLAIN[type(value)] then return tostring(value) end
+  return table_text(value)
+end
+
+--- Any raised value as one printable line of at most 1 KiB. Never raises.
+---@param value any
+---@return string
+function M.describe(value)
+  return escape(text_of(value), M.TEXT_MAX)
+end
+
+--- Splits "chat.lua:14: text". Text that has no such prefix comes back whole, without file and line.
+---@param message any strings and error objects of any type
+---@return string? file
+---@return integer? line
+---@return string text as it was raised, at most 1 KiB; not escaped
+function M.parse(message)
+  local whole = text_of(message)
+  if type(message) == "string" then
+    local file, line, rest = whole:sub(1, 2 * M.TEXT_MAX):match("^([^\n]-[^\n]):(%d+): ?(.*)$")
+    if file and #line < 10 then return file, tonumber(line), cut(rest, M.TEXT_MAX) end
+  end
+  return nil, nil, cut(whole, M.TEXT_MAX)
+end
+
+-- LuaJIT's "attempt to index local 'user' (a nil value)": what was done, the kind of name, the name, the type.
+local function culprit_of(text)
+  local action, kind, name, value = text:match("attempt to ([%a ]-) ?(%a+) '([%a_][%w_]*)' %(an? ([%w ]-) value%)")
+  if name then return { action = action, kind = kind, name = name, note = value .. " here" } end
+  name = text:match("global ['\"]([%a_][%w_]*)['\"]")
+  return name and { action = "", kind = "global", name = name, note = "" }
+end
+
+-- Blanks out what ends a token at `from`: a string or a comment, of which at least one byte.
+local function skip_literal(line, from)
+  local quote = line:sub(from, from)
+  if line:find("^%-%-", from) then return #line end
+  if line:find("^%[=*%[", from) then
+    local equals = line:match("^%[(=*)%[", from)
+    local _, stop = line:find("]" .. equals .. "]", from, true)
+    return stop or #line
+  end
+  local at = from + 1
+  while at <= #line and line:sub(at, at) ~= quote do
+    at = at + (line:sub(at, at) == "\\" and 2 or 1)
+  end
+  return math.min(at, #line)
+end
+
+-- The line with the insides of strings and comments blanked out, byte for byte.
+local function mask(line)
+  local out, at = {}, 1
+  while at <= #line do
+    local start = line:find("[\"'%[%-]", at)
+    if not start then break end
+    local is_literal = line:find("^[\"']", start) or line:find("^%[=*%[", start) or line:find("^%-%-", start)
+    local stop = is_literal and skip_literal(line, start) or start
+    out[#out + 1] = line:sub(at, start)
+    out[#out + 1] = ("\0"):rep(stop - start)
+    at = stop + 1
+  end
+  return table.concat(out) .. line:sub(at)
+end
+
+-- What stands right after the culprit of each action, and right before each kind of name.
+local AFTER = {
+  index = "^%s*[.:%[]", call = "^%s*[({\"'%[]", concatenate = "^%s*%.%.",
+  ["perform arithmetic on"] = "^%s*[-+*/%%^]",
+}
+local BEFORE = { concatenate = "%.%.%s*$", ["perform arithmetic on"] = "[-+*/%%^]%s*$", ["get length of"] = "#%s*$" }
+local NEAR = 16
+
+local function score(line, from, to, culprit)
+  local before, after = line:sub(math.max(1, from - NEAR), from - 1), line:sub(to + 1, to + NEAR)
+  local dot = before:match("([.:])%s*$")
+  if dot == "." and before:find("%.%.%s*$") then dot = nil end
+  local points = 0
+  if culprit.kind == "field" and dot == "." or culprit.kind == "method" and dot == ":" then points = 2 end
+  if culprit.kind ~= "field" and culprit.kind ~= "method" and not dot then points = 2 end
+  local fits_after, fits_before = AFTER[culprit.action], BEFORE[culprit.action]
+  if fits_after and after:find(fits_after) or fits_before and before:find(fits_before) then points = points + 1 end
+  return points
+end
+
+-- The best whole-word occurrence of the name; the first one of equals.
+local function find_word(line, culprit)
+  local pattern = "%f[%w_]" .. culprit.name .. "%f[^%w_]"
+  local best, best_from, best_to = -1, nil, nil
+  local from, to = line:find(pattern)
+  while from do
+    local points = score(line, from, to, culprit)
+    if points > best then best, best_from, best_to = points, from, to end
+    from, to = line:find(pattern, to + 1)
+  end
+  return best_from, best_to
+end
+
+-- A field may be written t["name"], so strings are searched as well.
+local function locate(line, text)
+  local culprit = culprit_of(text)
+  if not culprit then return nil end
+  local from, to = find_word(mask(line), culprit)
+  if not from and culprit.kind == "field" then from, to = find_word(line, culprit) end
+  return from, to, culprit.note
+end
+
+local function read_source(f)
+  if f.source then return f.source end
+  local name = f.file and f.file:gsub("^@", ""):gsub("#g%d+$", "")
+  if not name or name:find("^%[string") or name:find("^=") then return nil end
+  local file = io.open(name, "rb")
+  if not file then return nil end
+  local source = file:read(SOURCE_MAX)
+  file:close()
+  return source
+end
+
+-- Lines `n` - 1 and `n`, without their ends; nil for one that does not exist.
+local function lines_at(source, n)
+  if #source > SOURCE_MAX then source = source:sub(1, SOURCE_MAX) end
+  local at, previous = 1, nil
+  for number = 1, n do
+    if at > #source then return nil end
+    local stop = source:find("\n", at, true) or #source + 1
+    if number == n - 1 then previous = source:sub(at, stop - 1):gsub("\r$", "") end
+    if number == n then return (source:sub(at, stop - 1):gsub("\r$", "")), previous end
+    at = stop + 1
+  end
+end
+
+-- Columns a text takes: continuation bytes of UTF-8 take none.
+local function width(text)
+  return #text - select(2, text:gsub("[\128-\191]", ""))
+end
+
+-- What to print for the character at byte i, in which columns: tabs become spaces.
+local function cell_at(line, i, column)
+  if line:byte(i) == 9 then return (" "):rep(TAB - column % TAB), 1 end
+  return printable.char_at(line, i)
+end
+
+-- Renders bytes first..last. Returns the text, and the columns (from 0) where the bytes from..to begin and end.
+local function layout(line, first, last, from, to)
+  local out, column, begins, ends, i = {}, 0, nil, nil, first
+  while i <= last do
+    if i == from then begins = column end
+    local text, n = cell_at(line, i, column)
+    out[#out + 1] = text
+    column = column + width(text)
+    i = i + n
+    if i == (to or 0) + 1 then ends = column end
+  end
+  return table.concat(out), begins, ends
+end
+
+-- Moves i back to where a UTF-8 sequence starts.
+local function char_start(line, i)
+  for _ = 1, 3 do
+    local b = line:byte(i)
+    if not b or b < 128 or b > 191 then return i end
+    i = i - 1
+  end
+  return i
+end
+
+-- The part of a long line to show: all around byte `at`.
+local function window(line, at)
+  if #line <= WIDTH_MAX then return 1, #line end
+  local first = math.max(1, (at or 1) - math.floor(WIDTH_MAX / 2))
+  local last = math.min(#line, first + WIDTH_MAX - 1)
+  if first > 1 then first = char_start(line, first) end
+  if last < #line then last = char_start(line, last + 1) - 1 end
+  return first, last
+end
+
+-- A source line as printed, and the columns of bytes from..to in it.
+local function show_line(line, from, to)
+  local first, last = window(line, from)
+  local stop = to and math.min(to, last)
+  local text, begins, ends = layout(line, first, last, from, stop)
+  if last < #line then text = text .. "…" end
+  if first == 1 then return text, begins, ends end
+  return "…" .. text, begins and begins + 1, ends and ends + 1
+end
+
+local function excerpt(lines, f, text)
+  local source = f.line and f.line > 0 and f.line < 1e8 and read_source(f)
+  local line, previous
+  if source then line, previous = lines_at(source, f.line) end
+  if not line then return end
+  local gutter = #tostring(f.line)
+  local function add(number, shown) lines[#lines + 1] = ("%" .. gutter .. "s | %s"):format(number, shown) end
+  if previous and previous:find("%S") then add(f.line - 1, (show_line(previous))) end
+  local from, to, note = locate(line, text)
+  local shown, begins, ends = show_line(line, from, to)
+  add(f.line, shown)
+  if begins and ends and ends > begins then
+    add("", ((" "):rep(begins) .. ("^"):rep(ends - begins) .. " " .. note):gsub("%s+$", ""))
+  end
+end
+
+local function field(value) return escape(tostring(value), FIELD_MAX) end
+
+-- "chat.lua:14 in Chat:proceed    conn 42  10.0.0.7:5060 → :7000  generation 3", as far as it is known.
+local function place_line(f)
+  local where = {}
+  if f.file then where[1] = field(f.file) .. (f.line and ":" .. f.line or "") end
+  if f.func then where[#where + 1] = "in " .. field(f.func) end
+  local who = {}
+  if f.conn then who[1] = "conn " .. field(f.conn) end
+  local ends = {}
+  if f.peer then ends[1] = field(f.peer) end
+  if f.listener then ends[#ends + 1] = "→ " .. field(f.listener) end
+  if #ends > 0 then who[#who + 1] = table.concat(ends, " ") end
+  if f.generation then who[#who + 1] = "generation " .. field(f.generation) end
+  local parts = {}
+  if #where > 0 then parts[1] = table.concat(where, " ") end
+  if #who > 0 then parts[#parts + 1] = table.concat(who, "  ") end
+  return #parts > 0 and "  --> " .. table.concat(parts, "    ") or nil
+end
+
+local function add_traceback(lines, traceback)
+  for i, entry in ipairs(traceback or {}) do
+    if i > TRACEBACK_MAX then
+      lines[#lines + 1] = ("    … %d more"):format(#traceback - TRACEBACK_MAX)
+      return
+    end
+    lines[#lines + 1] = "    " .. field(entry)
+  end
+end
+
+-- Whole lines only, so that no escape or character is torn.
+local function bounded(lines)
+  local size = 0
+  for i, line in ipairs(lines) do
+    size = size + #line + 1
+    if size > M.RENDER_MAX - #"…\n" then
+      for k = #lines, i + 1, -1 do lines[k] = nil end
+      lines[i] = "…"
+      break
+    end
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- The fault with its place split off the message when that says nothing new.
+local function located(f)
+  local file, line, text = M.parse(f.message)
+  if not file then return f, text end
+  if f.file == nil then
+    return setmetatable({ file = file, line = line }, { __index = f }), text
+  end
+  if f.file == file and (f.line == nil or f.line == line) then
+    return setmetatable({ line = line }, { __index = f }), text
+  end
+  return f, cut(text_of(f.message), M.TEXT_MAX)
+end
+
+--- The report of a fault: several lines, at most 4 KiB, ends in a newline. Without the source, or when
+--- the message names no culprit, there is no excerpt or no underline.
+---@param f perilune.fault
+---@return string
+function M.render(f)
+  local place, text = located(f)
+  local lines = { "error: " .. escape(text, M.TEXT_MAX) }
+  lines[2] = place_line(place)
+  excerpt(lines, place, text)
+  add_traceback(lines, place.traceback)
+  return bounded(lines)
+end
+
+return M

@@ -1,0 +1,244 @@
+--- The Lua half of a worker: what the C core calls. Internal.
+---
+--- The core enters Lua with one of these functions in a pooled coroutine; an
+--- error in there is that agent's alone. No function here keeps state of a
+--- connection but `defers`.
+local fault = require "perilune.fault"
+local printable = require "perilune.printable"
+
+local M = {}
+
+--- Runs proceed() for each frame of a batch. The frames are the arguments, the replies the
+--- results; between the two, each reply takes the place of its frame in `b`, where the core finds
+--- the first ones should it need them early. `c` is the core's control table, laid out in
+--- src/agent/run.h: c[1] is the index of the frame at hand, c[2] how many there are (the core
+--- lowers it to end a batch early), c[3] is `b`.
+---
+--- Every listener gets a copy of its own, so that one handler's types never spoil the machine code
+--- compiled for another's.
+local BATCH_LOOP = [[
+local unpack = unpack
+return function(agent, c, ...)
+  local b, i = { ... }, 1
+  c[3] = b
+  repeat
+    c[1] = i
+    local reply, action = agent:proceed(b[i])
+    b[i] = reply
+    if action ~= nil then return action, unpack(b, 1, i) end
+    i = i + 1
+  until i > c[2]
+  return nil, unpack(b, 1, i - 1)
+end]]
+
+--- The same for a codec in Lua, whose decode() may add a second value to each frame.
+local META_LOOP = [[
+local metas = ...
+local unpack = unpack
+return function(agent, c, ...)
+  local b, m, i = { ... }, {}, 1
+  for k = 1, c[2] do m[k] = metas[k] end
+  c[3] = b
+  repeat
+    c[1] = i
+    local reply, action = agent:proceed(b[i], m[i])
+    b[i] = reply
+    if action ~= nil then return action, unpack(b, 1, i) end
+    i = i + 1
+  until i > c[2]
+  return nil, unpack(b, 1, i - 1)
+end]]
+
+--- The same with views: `view` is moved over the frames in the core's own batch, and a view that
+--- comes back as the reply is marked, for the core to copy its bytes. Other replies stay in c[3].
+local VIEW_LOOP = [[
+local view, lent, frames, echoed, rawequal = ...
+return function(agent, c)
+  local b, i = c[3], 1
+  repeat
+    c[1] = i
+    local frame = frames[i - 1]
+    lent.data, lent.len = frame.data, frame.len
+    local reply, action = agent:proceed(view)
+    if rawequal(reply, view) then
+      echoed[i - 1] = 1
+    else
+      echoed[i - 1] = 0
+      b[i] = reply
+    end
+    if action ~= nil then return action end
+    i = i + 1
+  until i > c[2]
+end]]
+
+local ONE = [[
+return function(agent, frame, meta)
+  return agent:proceed(frame, meta)
+end]]
+
+local function build(source, name, ...)
+  return assert(loadstring(source, "=(" .. name .. ")"))(...)
+end
+
+---@return function loop for strings
+function M.batch_loop() return build(BATCH_LOOP, "batch") end
+
+---@return function loop for a codec in Lua
+function M.meta_loop(metas) return build(META_LOOP, "batch", metas) end
+
+---@return function one the call for a single frame
+function M.single() return build(ONE, "frame") end
+
+---@param batch lightuserdata the core's frames
+---@param echoed lightuserdata one byte a frame
+---@return function loop for views
+---@return ffi.cdata* view what handlers get; there is one in a VM
+---@return ffi.cdata* lent what it stands for: the core ends its life
+function M.view_loop(batch, echoed)
+  local view = require "perilune.view"
+  local frames, marks = view.core_arrays(batch, echoed)
+  return build(VIEW_LOOP, "batch", view.object, view.lent, frames, marks, rawequal), view.object, view.lent
+end
+
+--- Calls agent:name(...) if there is such a method.
+---@return boolean found and then the method's results
+function M.invoke(agent, name, ...)
+  local method = agent[name]
+  if method == nil then return false end
+  return true, method(agent, ...)
+end
+
+---@return boolean
+function M.has(agent, name)
+  return agent[name] ~= nil
+end
+
+local function check_agent(agent)
+  if agent == nil then error("the agent factory returned nil; it must return the agent", 0) end
+  local kind = type(agent)
+  if kind ~= "table" and kind ~= "userdata" then
+    error("the agent factory returned a " .. kind .. "; it must return the agent, a table with a method proceed", 0)
+  end
+  if agent.proceed == nil then error("the agent has no method proceed", 0) end
+  return agent
+end
+
+--- Inherited metamethods work as users expect only when the prototype itself is the metatable.
+local function metatable_for(prototype)
+  if rawget(prototype, "__index") ~= nil then return prototype end
+  return { __index = prototype }
+end
+
+--- Makes agents of a factory or a prototype.
+---@param agent function|table
+---@param anchor fun(agent: table) keeps it for the connection
+---@return fun(conn: table) opener: makes the agent, then calls its opened()
+function M.opener(agent, anchor)
+  if type(agent) == "table" then
+    local metatable = metatable_for(agent)
+    return function(conn)
+      local instance = setmetatable({ conn = conn }, metatable)
+      anchor(instance)
+      local opened = instance.opened
+      if opened then return opened(instance) end
+    end
+  end
+  return function(conn)
+    local instance = check_agent(agent(conn))
+    anchor(instance)
+    local opened = instance.opened
+    if opened then return opened(instance) end
+  end
+end
+
+--- The __index of conn objects.
+---@param methods table<string, function>
+---@param property fun(conn: table, key: any): any
+function M.conn_index(methods, property)
+  return function(conn, key)
+    local method = methods[key]
+    if method ~= nil then return method end
+    return property(conn, key)
+  end
+end
+
+-- ---- conn:defer ------------------------------------------------------------
+
+local defers = {}
+
+function M.defer(id, fn)
+  if type(fn) ~= "function" then error("conn:defer expects a function, got " .. type(fn), 3) end
+  local list = defers[id]
+  if not list then
+    list = {}
+    defers[id] = list
+  end
+  list[#list + 1] = fn
+end
+
+--- Takes a connection's deferred functions; the core runs them, the latest first.
+function M.take_defer(id)
+  local list = defers[id]
+  local fn = list and table.remove(list)
+  if not fn then defers[id] = nil end
+  return fn
+end
+
+-- ---- faults ----------------------------------------------------------------
+
+local TRACE_LINES, LEVELS_MAX = 12, 60
+
+local function is_users(info)
+  return info.what ~= "C" and info.source:sub(1, 1) == "@" and not info.source:find("/lua/perilune/", 1, true)
+end
+
+local function name_of(info)
+  if info.name then return info.name end
+  if info.what == "main" then return "main chunk" end
+  return "function at line " .. info.linedefined
+end
+
+--- The frames of the user's files on a dead or suspended coroutine's stack.
+local function walk(co)
+  local lines, first = {}, nil
+  for level = 0, LEVELS_MAX do
+    local info = co and debug.getinfo(co, level, "Snl")
+    if not info or #lines == TRACE_LINES then break end
+    if is_users(info) then
+      first = first or info
+      lines[#lines + 1] = ("%s:%d: in %s"):format(info.source:sub(2), info.currentline, name_of(info))
+    end
+  end
+  return lines, first
+end
+
+--- What a fault's log entry needs, as plain strings and numbers of bounded size.
+---@param err any the error value
+---@param co thread|nil where it was raised
+---@param about { directory: string, callback: string, conn: integer, peer: string, listener: string, generation: integer }
+---@return string message one line
+---@return string rendered the excerpt for people
+---@return string trace lines of the user's files, separated by "\n"
+---@return string place "chat.lua:14", or ""
+function M.describe_fault(err, co, about)
+  local lines, first = walk(co)
+  local file, line, text = fault.parse(err)
+  if not file and first then file, line = first.source:sub(2), first.currentline end
+  local message = text or fault.describe(err)
+  local shown_file = file and file:sub(1, 1) ~= "/" and about.directory ~= "." and about.directory .. "/" .. file or file
+  local rendered = fault.render {
+    message = message,
+    file = shown_file,
+    line = line,
+    func = first and name_of(first) or about.callback,
+    conn = about.conn,
+    peer = about.peer,
+    listener = about.listener,
+    generation = about.generation,
+    traceback = lines,
+  }
+  local place = file and ("%s:%d"):format(file, line or 0) or ""
+  return printable.escape(message), rendered, table.concat(lines, "\n"), place
+end
+
+return M

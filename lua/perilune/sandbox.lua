@@ -1,0 +1,57 @@
+--- The globals that a user's script sees: private to one load of one app, strict,
+--- without the doors that lead out of the VM.
+---
+--- Reading an undefined global and writing any is an error that names it: state
+--- that leaks from one connection to all others is the bug this prevents.
+local M = {}
+
+local COPIED = {
+  "assert", "error", "ipairs", "next", "pairs", "pcall", "print", "rawequal", "rawget",
+  "rawset", "select", "setmetatable", "getmetatable", "tonumber", "tostring", "type", "unpack", "xpcall",
+  "_VERSION",
+}
+local LIBRARIES = { "string", "table", "math", "bit", "coroutine", "io", "os" }
+local WITHHELD = {
+  string = { dump = true },
+  os = { exit = true, execute = true, setlocale = true },
+  io = { popen = true },
+}
+
+local function copy_library(name)
+  local copy, withheld = {}, WITHHELD[name] or {}
+  for key, value in pairs(_G[name]) do
+    if not withheld[key] then copy[key] = value end
+  end
+  return copy
+end
+
+local function undefined(_, name)
+  error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)
+end
+
+local function undeclared(_, name)
+  error("assignment to global '" .. tostring(name) .. "': make it a local of the file, or a field of self", 2)
+end
+
+--- Text chunks only: bytecode can crash the process.
+local function text_loader(env)
+  return function(chunk, name, mode, own_env)
+    if mode ~= nil and not tostring(mode):find("t", 1, true) then
+      return nil, "only text chunks can be loaded"
+    end
+    return load(chunk, name, "t", own_env or env)
+  end
+end
+
+--- @return table env fresh globals; `require` is for the caller to add with rawset
+function M.new()
+  local env = {}
+  for _, name in ipairs(COPIED) do env[name] = _G[name] end
+  for _, name in ipairs(LIBRARIES) do env[name] = copy_library(name) end
+  env.load = text_loader(env)
+  env.loadstring = function(text, name) return env.load(text, name) end
+  env._G = env
+  return setmetatable(env, { __index = undefined, __newindex = undeclared, __metatable = "globals are strict" })
+end
+
+return M

@@ -1,0 +1,617 @@
+local address = require "perilune.config.address"
+local config = require "perilune.config"
+
+local function agent() end
+local function noop() end
+
+-- A valid script with `fields` on top; NONE takes a field away.
+local NONE = {}
+local function script_with(fields)
+  local script = { listen = "tcp://127.0.0.1:9000", agent = agent }
+  for key, value in pairs(fields or {}) do
+    if value == NONE then script[key] = nil else script[key] = value end
+  end
+  return script
+end
+
+local function normalise(fields, opts)
+  local conf, errors = config.normalise(script_with(fields), opts)
+  assert(conf, errors and config.format_errors(errors, "app.lua"))
+  return conf
+end
+
+local function errors_of(fields, opts)
+  local conf, errors = config.normalise(script_with(fields), opts)
+  assert.is_nil(conf)
+  return config.format_errors(errors, "app.lua")
+end
+
+local function override(path, value, origin)
+  return { path = path, value = value, origin = origin or "flag --set " .. path }
+end
+
+describe("config.address", function()
+  local good = {
+    ["tcp://127.0.0.1:9000"] = { kind = "tcp", host = "127.0.0.1", port = 9000 },
+    ["tcp://:9000"] = { kind = "tcp", host = "", port = 9000 },
+    ["tcp://localhost:0"] = { kind = "tcp", host = "localhost", port = 0 },
+    ["tcp://a-b.example:65535"] = { kind = "tcp", host = "a-b.example", port = 65535 },
+    ["tcp://[::1]:9000"] = { kind = "tcp", host = "::1", port = 9000 },
+    ["tcp://[::]:9000"] = { kind = "tcp", host = "::", port = 9000 },
+    ["tcp://[fe80::1%eth0]:1"] = { kind = "tcp", host = "fe80::1%eth0", port = 1 },
+    ["tcp://[1:2:3:4:5:6:7:8]:1"] = { kind = "tcp", host = "1:2:3:4:5:6:7:8", port = 1 },
+    ["tcp://[::ffff:10.0.0.1]:1"] = { kind = "tcp", host = "::ffff:10.0.0.1", port = 1 },
+    ["unix:///run/app.sock"] = { kind = "unix", path = "/run/app.sock" },
+    ["unix://app.sock"] = { kind = "unix", path = "app.sock" },
+    ["unix://" .. ("a"):rep(107)] = { kind = "unix", path = ("a"):rep(107) },
+  }
+  for text, expected in pairs(good) do
+    it("reads " .. text:sub(1, 40), function()
+      expected.address = text
+      assert.same(expected, address.parse(text))
+    end)
+  end
+
+  local bad = {
+    [""] = "expects an address such as", ["9000"] = "expects an address such as",
+    ["127.0.0.1:9000"] = 'did you mean "tcp://127.0.0.1:9000"?', [":9000"] = 'did you mean "tcp://:9000"?',
+    ["/run/app.sock"] = 'did you mean "unix:///run/app.sock"?',
+    ["tpc://:9000"] = 'unknown scheme "tpc" (did you mean "tcp"?)', ["unxi:///a"] = '(did you mean "unix"?)',
+    ["http://:80"] = 'unknown scheme "http"',
+    ["udp://:9000"] = "udp:// is not available in this version",
+    ["tls://:9000"] = "tls:// is not available in this version",
+    ["tcp://localhost"] = 'no port in "tcp://localhost" (write it as in "tcp://localhost:9000"',
+    ["tcp://localhost:"] = 'no port in "tcp://localhost:"', ["tcp://"] = "no port", ["tcp://[::1]"] = "no port",
+    ["tcp://:65536"] = 'expects a port from 0 to 65535, got "65536"', ["tcp://:-1"] = "expects a port",
+    ["tcp://:99999999999999999999"] = "expects a port", ["tcp://:http"] = "expects a port",
+    ["tcp://:80/"] = "expects a port", ["tcp://[::1]9000"] = "expects a port",
+    ["tcp://::1:9000"] = "an IPv6 address needs brackets", ["tcp://[::1:9000"] = 'no closing "]"',
+    ["tcp://[]:1"] = "not an IPv6 address", ["tcp://[:::]:1"] = "not an IPv6 address",
+    ["tcp://[1:2]:1"] = "not an IPv6 address", ["tcp://[1::2::3]:1"] = "not an IPv6 address",
+    ["tcp://[12345::]:1"] = "not an IPv6 address", ["tcp://[::10.0.0.256]:1"] = "not an IPv6 address",
+    ["tcp://[10.0.0.1::]:1"] = "not an IPv6 address", ["tcp://[1:2:3:4:5:6:7:8:9]:1"] = "not an IPv6 address",
+    ["tcp://*:9000"] = '"tcp://:9000"', ["tcp://a b:1"] = "not a host name", ["tcp://256.0.0.1:1"] = "not an IPv4",
+    ["tcp://1.2.3:1"] = "not an IPv4", ["tcp://" .. ("a"):rep(254) .. ":1"] = "not a host name",
+    ["unix://"] = "no path", ["unix:///run/"] = "is a directory", ["unix://@name"] = "not available in this version",
+    ["unix://a\0b"] = "NUL", ["unix://" .. ("a"):rep(108)] = "takes at most 107 bytes, this one has 108",
+  }
+  for text, expected in pairs(bad) do
+    it("refuses " .. ("%q"):format(text:sub(1, 40)), function()
+      local parsed, message = address.parse(text)
+      assert.is_nil(parsed)
+      assert.truthy(message:find(expected, 1, true), message)
+      assert.is_true(#message < 300)
+    end)
+  end
+end)
+
+describe("config.frame", function()
+  local LIMIT = 1048576
+
+  local function length(fields)
+    local frame = {
+      kind = "length", bytes = 4, endian = "big", offset = 0, adjust = 0, max = LIMIT, empty = "error", view = false,
+    }
+    for key, value in pairs(fields) do frame[key] = value end
+    return frame
+  end
+
+  local function other(kind, fields)
+    local frame = { kind = kind, max = LIMIT, empty = "deliver", view = false }
+    for key, value in pairs(fields or {}) do frame[key] = value end
+    return frame
+  end
+
+  local good = {
+    { "u8", length { bytes = 1 } }, { "u16be", length { bytes = 2 } },
+    { "u16le", length { bytes = 2, endian = "little" } }, { "u24be", length { bytes = 3 } },
+    { "u32be", length {} }, { "u32le", length { endian = "little" } }, { "u64be", length { bytes = 8 } },
+    { "varint", length { bytes = 0 } },
+    { "line", other "line" }, { "raw", other "raw" }, { "netstring", other "netstring" },
+    { { "u32be" }, length {} }, { { "line" }, other "line" },
+    { { "u32be", view = true, max = "64k", empty = "deliver" }, length { view = true, max = 65536, empty = "deliver" } },
+    { { "u16be", offset = 2, adjust = -4 }, length { bytes = 2, offset = 2, adjust = -4 } },
+    { { "u32be", max = "1g" }, length { max = 2 ^ 30 } },
+    { { "length" }, length {} },
+    { { "length", bytes = "varint" }, length { bytes = 0 } },
+    { { "length", bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" },
+      length { bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" } },
+    { { "delimiter", "\0" }, other("delimiter", { delimiter = "\0" }) },
+    { { "delimiter", ("x"):rep(32), empty = "ignore" }, other("delimiter", { delimiter = ("x"):rep(32), empty = "ignore" }) },
+    { { "fixed", 32 }, other("fixed", { fixed = 32, max = 32 }) },
+    { { "fixed", "2m", view = true }, other("fixed", { fixed = 2097152, max = 2097152, view = true }) },
+    { { "raw", max = 10, view = true }, other("raw", { max = 10, view = true }) },
+    { { "netstring", empty = "error" }, other("netstring", { empty = "error" }) },
+    { { decode = agent, encode = noop }, other("lua", { decode = agent, encode = noop }) },
+    { { decode = agent, encode = noop, max = "1k" }, other("lua", { decode = agent, encode = noop, max = 1024 }) },
+  }
+  for i, case in ipairs(good) do
+    it("reads " .. tostring(type(case[1]) == "table" and case[1][1] or case[1]) .. " (" .. i .. ")", function()
+      assert.same(case[2], config.frame(case[1], LIMIT))
+    end)
+  end
+
+  local bad = {
+    { "u23be", 'unknown framing "u23be" (did you mean "u32be"?)' }, { "lines", '(did you mean "line"?)' },
+    { "lua", 'unknown framing "lua"' }, { "", 'unknown framing ""' },
+    { 4, "expects a name" }, { true, "expects a name" }, { {}, "a table without a name at [1]" },
+    { { 4 }, "got 4 at [1]" }, { { max = 1 }, "a table without a name" },
+    { "delimiter", 'expects a text of 1 to 32 bytes, as in { "delimiter", "\\0" }, got nothing' },
+    { { "delimiter", "" }, "got 0 bytes" }, { { "delimiter", ("x"):rep(33) }, "got 33 bytes" },
+    { { "delimiter", 0 }, "got 0" }, { { "delimiter", delimiter = "x" }, 'unknown option "delimiter"' },
+    { "fixed", 'as in { "fixed", 32 }, got nothing' }, { { "fixed", 0 }, "got 0" },
+    { { "fixed", "2g" }, 'got "2g"' }, { { "fixed", 1.5 }, "got 1.5" },
+    { { "fixed", 32, max = 64 }, '"fixed" does not take the option "max"' },
+    { { "length", bytes = 5 }, 'option "bytes" expects 1, 2, 3, 4, 8 or "varint", got 5' },
+    { { "length", endian = "middle" }, 'option "endian" expects "big" or "little", got "middle"' },
+    { { "length", offset = 65 }, 'option "offset" expects a whole number from 0 to 64, got 65' },
+    { { "length", offset = -1 }, "got -1" }, { { "length", adjust = 0.5 }, "got 0.5" },
+    { { "length", adjust = 2 ^ 40 }, 'option "adjust"' }, { { "length", offset = 0 / 0 }, 'option "offset"' },
+    { { "length", bytes = "varint", offset = 1 }, "cannot be combined with a varint" },
+    { { "varint", offset = 1 }, "cannot be combined with a varint" },
+    { { "length", bytes = "varint", endian = "big" }, "makes no sense with a varint" },
+    { { "u32be", offset = 1, view = true }, 'cannot be combined with "view"' },
+    { { "u32be", max = "2g" }, 'option "max" expects a size from 1b to 1g, got "2g"' },
+    { { "u32be", max = 2 ^ 30 + 1 }, 'option "max"' }, { { "u32be", max = 0 }, 'option "max"' },
+    { { "u32be", empty = "drop" }, 'option "empty" expects "error", "deliver" or "ignore", got "drop"' },
+    { { "u32be", view = 1 }, 'option "view" expects true or false, got 1' },
+    { { "u32be", veiw = true }, 'unknown option "veiw" (did you mean "view"?)' },
+    { { "u32be", bytes = 4 }, '"u32be" does not take the option "bytes"' },
+    { { "line", "x" }, "unknown option [2]" }, { { "raw", empty = "error" }, 'does not take the option "empty"' },
+    { { decode = agent }, 'option "encode" expects a function, got nothing' },
+    { { encode = agent }, 'option "decode" expects a function, got nothing' },
+    { { decode = 1, encode = agent }, 'option "decode" expects a function, got 1' },
+    { { decode = agent, encode = agent, view = true }, 'does not take the option "view"' },
+    { { "line", decode = agent }, '"line" does not take the option "decode"' },
+    { { "u32be", max = "x", view = 2 }, 'got "x"; option "view"' },
+  }
+  for i, case in ipairs(bad) do
+    it(("refuses %s (%d)"):format(case[2], i), function()
+      local frame, message = config.frame(case[1], LIMIT)
+      assert.is_nil(frame)
+      assert.truthy(message:find(case[2], 1, true), message)
+    end)
+  end
+  it("refuses nothing at all", function() assert.matches("got nothing$", select(2, config.frame(nil, LIMIT))) end)
+  it("leaves the spec as it was", function()
+    local spec = { "u32be", max = "64k" }
+    config.frame(spec, LIMIT)
+    assert.same({ "u32be", max = "64k" }, spec)
+  end)
+end)
+
+describe("config.normalise", function()
+  it("completes a minimal script with the defaults", function()
+    local conf = normalise({}, { cpus = 6 })
+    conf.origins = nil
+    assert.same({
+      workers = 6, modules = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
+      buffers = 256 * 1024 * 1024, drain_ms = 10000,
+      listeners = { {
+        kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
+        backlog = 1024, keepalive = 30000, nodelay = true, agent = agent,
+        frame = {
+          kind = "length", bytes = 4, endian = "big", offset = 0, adjust = 0, max = 1048576, empty = "error", view = false,
+        },
+        limits = {
+          connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
+          slow_consumer = "pause", reject = false,
+        },
+        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, drain = 10000 },
+      } },
+    }, conf)
+  end)
+
+  it("takes every key", function()
+    local conf = normalise {
+      listen = "unix://app.sock", name = "front", mode = "0660", workers = 3, modules = { "app.rooms", "app.users" },
+      setup = agent, teardown = noop, backlog = 5, keepalive = false, nodelay = false, frame = "line",
+      log = { format = "json", level = "warn", frame_bytes = 64 },
+      limits = {
+        connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
+        slow_consumer = "drop", reject = "busy\n", buffers = "7m",
+      },
+      timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, drain = false },
+    }
+    assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop }, { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
+    assert.same({ "app.rooms", "app.users" }, conf.modules)
+    assert.same({ format = "json", level = "warn", frame_bytes = 64 }, conf.log)
+    local front = conf.listeners[1]
+    assert.same({ "front", 432, 5, 0, false, "line", 4096 },
+      { front.name, front.mode, front.backlog, front.keepalive, front.nodelay, front.frame.kind, front.frame.max })
+    assert.same({
+      connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, send_buffer = 6144,
+      slow_consumer = "drop", reject = "busy\n",
+    }, front.limits)
+    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, drain = 0 }, front.timeout)
+  end)
+
+  it("bounds the default of workers", function()
+    assert.equal(256, normalise({}, { cpus = 1024 }).workers)
+    assert.equal(1, normalise({}).workers)
+  end)
+
+  it("does not change the script, and shares nothing between results", function()
+    local script = { listen = { { "tcp://:0", limits = { inbox = 5 } } }, agent = agent, timeout = { idle = "5m" } }
+    local first = assert(config.normalise(script))
+    first.modules[1] = "x"
+    assert.same({}, config.normalise(script).modules)
+    assert.same({ listen = { { "tcp://:0", limits = { inbox = 5 } } }, agent = agent, timeout = { idle = "5m" } }, script)
+  end)
+
+  describe("listen", function()
+    it("takes a list of addresses and tables, which inherit key by key", function()
+      local function other() end
+      local conf = normalise {
+        listen = {
+          "tcp://:1",
+          { "tcp://:2", frame = "line", limits = { inbox = 5 }, timeout = { idle = 0 }, name = "two", backlog = 7 },
+          { address = "unix://three.sock", agent = other, mode = "600", limits = { frame = "2k" } },
+        },
+        frame = "u16be", limits = { inbox = 9, connections = 8, frame = "1k" }, timeout = { read = 1, idle = 2 },
+      }
+      local one, two, three = unpack(conf.listeners)
+      assert.same({ "tcp://:1", "two", "unix://three.sock" }, { one.name, two.name, three.name })
+      assert.same({ 9, 5, 9 }, { one.limits.inbox, two.limits.inbox, three.limits.inbox })
+      assert.same({ 8, 8, 8 }, { one.limits.connections, two.limits.connections, three.limits.connections })
+      assert.same({ 2000, 0, 2000 }, { one.timeout.idle, two.timeout.idle, three.timeout.idle })
+      assert.same({ 1000, 1000, 1000 }, { one.timeout.read, two.timeout.read, three.timeout.read })
+      assert.same({ "length", "line", "length" }, { one.frame.kind, two.frame.kind, three.frame.kind })
+      assert.same({ 1024, 1024, 2048 }, { one.frame.max, two.frame.max, three.frame.max })
+      assert.same({ 1024, 7, 1024 }, { one.backlog, two.backlog, three.backlog })
+      assert.same({ agent, agent, other }, { one.agent, two.agent, three.agent })
+      assert.same({ n = 3, [3] = 384 }, { n = 3, one.mode, two.mode, three.mode })
+    end)
+
+    for what, case in pairs {
+      ["nothing"] = { NONE, 'app.lua: listen: no address to listen on: set listen = "tcp://127.0.0.1:9000"' },
+      ["a number"] = { 9000, "app.lua: listen: expects an address such as" },
+      ["an empty list"] = { {}, "app.lua: listen: expects an address" },
+      ["an unknown scheme"] = { "tpc://:1", 'app.lua: listen: unknown scheme "tpc" (did you mean "tcp"?)' },
+      ["udp"] = { { "udp://:1" }, "app.lua: listen[1]: udp:// is not available in this version" },
+      ["a list with a number"] = { { "tcp://:1", 9000 }, "app.lua: listen[2]: expects an address" },
+      ["an entry without address"] = { { { frame = "line" } }, "app.lua: listen[1]: has no address" },
+      ["an entry with two"] = { { { "tcp://:1", address = "tcp://:2" } }, "app.lua: listen[1]: has two addresses" },
+      ["settings beside the address"] =
+        { { "tcp://:1", frame = "line" }, "app.lua: listen: unknown key frame; one listener with its own settings" },
+      ["an unknown key in an entry"] =
+        { { { "tcp://:1", fraem = "line" } }, 'app.lua: listen[1].fraem: unknown key "fraem" (did you mean "frame"?)' },
+      ["an unknown limit in an entry"] = { { { "tcp://:1", limits = { conections = 1 } } },
+        'app.lua: listen[1].limits.conections: unknown key "conections" (did you mean "connections"?)' },
+      ["a process key in an entry"] = { { { "tcp://:1", workers = 2 } }, "listen[1].workers: applies to the whole process" },
+      ["the log in an entry"] = { { { "tcp://:1", log = {} } }, "listen[1].log: applies to the whole process" },
+      ["buffers in an entry"] =
+        { { { "tcp://:1", limits = { buffers = 1 } } }, "listen[1].limits.buffers: applies to the whole process" },
+      ["tls in an entry"] = { { { "tcp://:1", tls = {} } }, "listen[1].tls: not available in this version" },
+      ["the same address twice"] = { { "tcp://:1", "tcp://:1" }, "app.lua: listen[2]: has the same address as listen[1]" },
+      ["the same name twice"] = { { { "tcp://:1", name = "a" }, { "tcp://:2", name = "a" } },
+        'app.lua: listen[2].name: listen[1] already has the name "a"' },
+      ["a mode of a TCP entry"] = { { { "tcp://:1", mode = "600" }, "unix://a" }, "listen[1].mode: only a Unix socket" },
+    } do
+      it("refuses " .. what, function()
+        local text = errors_of { listen = case[1] }
+        assert.truthy(text:find(case[2], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+
+    it("takes port 0 as often as you like", function()
+      assert.equal(2, #normalise({ listen = { "tcp://:0", "tcp://:0" } }).listeners)
+    end)
+    it("refuses one name for several listeners", function()
+      assert.matches("^app.lua: name: several listeners cannot share a name", errors_of {
+        listen = { "tcp://:1", "tcp://:2" }, name = "a",
+      })
+    end)
+    it("applies an inherited mode to the Unix sockets only", function()
+      local conf = normalise { listen = { "tcp://:1", "unix://a" }, mode = "0600" }
+      assert.same({ n = 2, [2] = 384 }, { n = 2, conf.listeners[1].mode, conf.listeners[2].mode })
+      assert.matches("^app.lua: mode: only a Unix socket", errors_of { mode = "0600" })
+    end)
+  end)
+
+  describe("agent", function()
+    it("takes a factory, a prototype, and what leads to proceed", function()
+      local base = { proceed = agent }
+      local by_function = setmetatable({}, { __index = function(_, key) return base[key] end })
+      for _, value in ipairs { agent, base, setmetatable({}, { __index = base }), by_function } do
+        assert.equal(value, normalise({ agent = value }).listeners[1].agent)
+      end
+    end)
+
+    it("is required, with one clear line", function()
+      local expected = "app.lua: agent: no agent: set agent = function(conn) … end, or a table with a proceed method"
+      assert.equal(expected, errors_of { agent = NONE })
+      assert.equal(expected, errors_of { agent = NONE, listen = { "tcp://:1", "tcp://:2" } })
+    end)
+    it("may be missing at the top when each entry has its own", function()
+      assert.equal(agent, normalise({ agent = NONE, listen = { { "tcp://:1", agent = agent } } }).listeners[1].agent)
+      assert.matches("^app.lua: listen%[2%]%.agent: no agent: [^\n]*$",
+        errors_of { agent = NONE, listen = { { "tcp://:1", agent = agent }, "tcp://:2" } })
+    end)
+
+    for what, case in pairs {
+      ["a number"] = { 1, "expects a function(conn), or a table with a proceed method, got 1" },
+      ["an empty table"] = { {}, "no proceed: the table has no function proceed" },
+      ["a misspelt method"] = { { procede = noop, helper = noop, opened = noop },
+        'no proceed: the table has no function proceed; it has "procede" (did you mean "proceed"?)' },
+      ["several misspelt methods"] = { { procede = noop, close = noop },
+        'it has "close" (did you mean "closed"?), "procede" (did you mean "proceed"?)' },
+      ["an inherited misspelling"] = { setmetatable({}, { __index = { proced = noop } }), '"proced" (did you mean "proceed"?)' },
+      ["a proceed that is no function"] = { { proceed = "x" }, 'its method proceed must be a function, got "x"' },
+      ["an __index that raises"] = { setmetatable({}, { __index = function() error("boom", 0) end }),
+        'looking up its method proceed failed: "boom"' },
+    } do
+      it("refuses " .. what, function()
+        local text = errors_of { agent = case[1] }
+        assert.truthy(text:find("app.lua: agent: ", 1, true), text)
+        assert.truthy(text:find(case[2], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+
+    it("survives a table that inherits from itself", function()
+      local loop = {}
+      setmetatable(loop, { __index = loop })
+      assert.truthy(errors_of({ agent = loop }):find("no proceed", 1, true) or errors_of({ agent = loop }):find("failed"))
+    end)
+  end)
+
+  describe("refuses", function()
+    local whole = "expects a whole number from "
+    for i, case in ipairs {
+      { { limits = { conections = 1 } }, 'limits.conections: unknown key "conections" (did you mean "connections"?)' },
+      { { fram = "line" }, 'fram: unknown key "fram" (did you mean "frame"?)' },
+      { { colour = 1 }, 'colour: unknown key "colour"' }, { { [1] = "x" }, "[1]: unknown key [1]" },
+      { { connections = 5 }, 'connections: unknown key "connections" (did you mean "limits.connections"?)' },
+      { { idle_timeout = 5 }, 'idle_timeout: unknown key "idle_timeout"' },
+      { { limits = { idle = 5 } }, 'limits.idle: unknown key "idle" (did you mean "timeout.idle"?)' },
+      { { limits = 5 }, "limits: expects a table such as { buffers = … }, got 5" },
+      { { timeout = "5m" }, 'timeout: expects a table such as { read = … }, got "5m"' },
+      { { log = true }, "log: expects a table such as { format = … }, got true" },
+      { { workers = 0 }, "workers: " .. whole .. "1 to 256, got 0" }, { { workers = 257 }, "got 257" },
+      { { workers = 1.5 }, "got 1.5" }, { { workers = "2" }, 'got "2"' }, { { workers = 0 / 0 }, whole },
+      { { limits = { connections = 0 } }, "limits.connections: " .. whole .. "1 to 10000000, got 0" },
+      { { limits = { per_ip = -1 } }, "limits.per_ip: " .. whole }, { { limits = { inbox = 0 } }, "limits.inbox: " .. whole },
+      { { limits = { frame = "2g" } }, 'limits.frame: expects a size from 1b to 1g, got "2g"' },
+      { { limits = { frame = 0 } }, "limits.frame: expects a size from 1b to 1g, got 0" },
+      { { limits = { send_buffer = "1x" } }, "limits.send_buffer: expects a size such as" },
+      { { limits = { slow_consumer = "wait" } },
+        'limits.slow_consumer: expects "pause", "close" or "drop", got "wait"' },
+      { { limits = { reject = true } }, "limits.reject: expects a text of at most 1024 bytes" },
+      { { limits = { reject = ("x"):rep(1025) } }, "limits.reject: expects a text" },
+      { { limits = { buffers = 1 } }, "limits.buffers: expects a size from 64k to 1024g, got 1" },
+      { { limits = { frame = "300m" } }, "limits.buffers: 256m in all cannot hold one frame of listen (up to 300m)" },
+      { { frame = { "u32be", max = "1g" } }, "limits.buffers: 256m in all cannot hold one frame" },
+      { { timeout = { read = {} } }, 'timeout.read: expects a duration such as 10, "10s" or "5m", got a table' },
+      { { timeout = { read = "30d" } }, 'timeout.read: expects a duration from 1ms to 20d, or 0 for off, got "30d"' },
+      { { timeout = { idle = true } }, "timeout.idle: expects a duration" }, { { timeout = { idle = -1 } }, "got -1" },
+      { { keepalive = "500ms" }, 'keepalive: expects a duration from 1s to 20d, or 0 for off, got "500ms"' },
+      { { nodelay = 1 }, "nodelay: expects true or false, got 1" },
+      { { backlog = 0 }, "backlog: " .. whole .. "1 to 65535, got 0" },
+      { { name = "" }, "name: expects a name" }, { { name = "a b" }, "name: expects a name" },
+      { { listen = "unix://a", mode = 660 }, 'mode: expects permissions as an octal text such as "0660", got 660' },
+      { { listen = "unix://a", mode = "0999" }, 'got "0999"' }, { { listen = "unix://a", mode = "4755" }, 'got "4755"' },
+      { { modules = "app" }, "modules: expects a list of module names" }, { { modules = { 1 } }, "got 1" },
+      { { modules = { a = "b" } }, "modules: expects a list" },
+      { { setup = {} }, "setup: expects a function, got a table" }, { { teardown = 1 }, "teardown: expects a function, got 1" },
+      { { frame = "u23be" }, 'frame: unknown framing "u23be" (did you mean "u32be"?)' },
+      { { log = { level = "verbose" } }, 'log.level: expects "debug", "info", "warn" or "error", got "verbose"' },
+      { { log = { format = "xml" } }, "log.format: expects" }, { { log = { frame_bytes = "1m" } }, "log.frame_bytes: expects" },
+    } do
+      it(("%s (%d)"):format(case[2], i), function()
+        local text = errors_of(case[1])
+        assert.equal("app.lua: ", text:sub(1, 9))
+        assert.truthy(text:find(case[2], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+
+    for path, fields in pairs {
+      ["limits.memory"] = { limits = { memory = "64m" } }, ["limits.proceed"] = { limits = { proceed = 1 } },
+      ["limits.allocation"] = { limits = { allocation = 1 } }, ["timeout.proceed"] = { timeout = { proceed = 1 } },
+      reload = { reload = "pin" }, unsafe = { unsafe = true }, tls = { tls = {} },
+    } do
+      it(path .. ", which is yet to come", function()
+        assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
+      end)
+    end
+
+    it("what is no table", function()
+      for value, got in pairs { [12] = "12", x = '"x"', [agent] = "a function" } do
+        local conf, errors = config.normalise(value)
+        assert.is_nil(conf)
+        assert.equal("app.lua: the script must end in return { listen = …, agent = … }; it returned " .. got,
+          config.format_errors(errors, "app.lua"))
+      end
+      assert.matches("it returned nothing$", config.format_errors(select(2, config.normalise(nil))))
+    end)
+
+    it("everything that is wrong at once, each once", function()
+      local _, errors = config.normalise({
+        listen = { "tpc://:1", { "tcp://:2", timeout = { idle = {} } }, "tcp://:3" }, fram = 1, frame = "x",
+        limits = { memory = 1, inbox = 0 },
+      }, { overrides = { override("workers", "many"), override("nope", "1") } })
+      local paths = {}
+      for i, err in ipairs(errors) do paths[i] = err.path end
+      table.sort(paths)
+      assert.same({
+        "agent", "fram", "frame", "limits.inbox", "limits.memory", "listen[1]", "listen[2].timeout.idle", "nope", "workers",
+      }, paths)
+    end)
+
+    it("with bounded, printable messages", function()
+      local evil = "\27[2J\n" .. ("x"):rep(1e5)
+      local text = errors_of { [evil] = 1, frame = evil, listen = evil, name = evil, timeout = { read = evil } }
+      assert.is_true(#text < 2000)
+      assert.is_nil(text:find("[%z\1-\9\11-\31]"))
+      assert.equal(4, select(2, text:gsub("\n", "")))
+    end)
+
+    it("does not run the script's metamethods", function()
+      local trap = setmetatable({}, { __index = error, __tostring = error, __newindex = error, __len = error })
+      assert.is_string(errors_of { [trap] = 1, frame = trap, workers = trap, limits = trap, listen = trap, modules = trap })
+    end)
+  end)
+
+  describe("overrides", function()
+    local function with(...) return { overrides = { ... }, cpus = 2 } end
+
+    it("are parsed by the key's type", function()
+      local conf = normalise({}, with(
+        override("workers", "3"), override("limits.connections", "100"), override("limits.frame", "64k"),
+        override("timeout.idle", "5m"), override("timeout.read", "2"), override("timeout.write", "off"),
+        override("nodelay", "no"), override("limits.per_ip", "off"), override("limits.slow_consumer", "drop"),
+        override("limits.reject", "busy"), override("log.level", "debug"), override("frame", "line"),
+        override("modules", "a.b, c"), override("name", "front"), override("limits.buffers", "1g")))
+      local front = conf.listeners[1]
+      assert.same({ 3, 100, 65536, 300000, 2000, 0, false, 0, "drop", "busy", "debug", "line", "front", 2 ^ 30 }, {
+        conf.workers, front.limits.connections, front.limits.frame, front.timeout.idle, front.timeout.read,
+        front.timeout.write, front.nodelay, front.limits.per_ip, front.limits.slow_consumer, front.limits.reject,
+        conf.log.level, front.frame.kind, front.name, conf.buffers,
+      })
+      assert.equal(65536, front.frame.max)
+      assert.same({ "a.b", "c" }, conf.modules)
+    end)
+
+    it("win over the script, everywhere; the last one wins", function()
+      local conf = normalise({
+        listen = { { "tcp://:1", limits = { inbox = 5 } }, "tcp://:2" }, limits = { inbox = 6 }, timeout = { drain = 1 },
+      }, with(override("limits.inbox", "7", "env PERILUNE_LIMITS_INBOX"), override("limits.inbox", "8", "flag --inbox"),
+        override("timeout.drain", "3")))
+      assert.same({ 8, 8, 3000 }, { conf.listeners[1].limits.inbox, conf.listeners[2].limits.inbox, conf.drain_ms })
+      assert.equal("flag --inbox", conf.origins["limits.inbox"])
+      assert.equal("flag --inbox", conf.origins["listen[1].limits.inbox"])
+    end)
+
+    describe("of listen", function()
+      local to_unix = override("listen", "unix://a", "flag --listen")
+
+      it("replaces an address", function()
+        for _, listen in ipairs { NONE, "tcp://:1", { "tcp://:1", "tcp://:2" } } do
+          local conf = normalise({ listen = listen }, with(to_unix))
+          assert.equal(1, #conf.listeners)
+          assert.equal("a", conf.listeners[1].path)
+          assert.equal("flag --listen", conf.origins["listen[1].address"])
+          assert.equal("flag --listen", conf.origins.listen)
+        end
+      end)
+      it("keeps the settings of a single entry", function()
+        local conf = normalise({ listen = { { "tcp://:1", frame = "line" } } }, with(to_unix))
+        assert.same({ "a", "line" }, { conf.listeners[1].path, conf.listeners[1].frame.kind })
+      end)
+      it("is refused as ambiguous when several have their own", function()
+        assert.equal("flag --listen: is ambiguous: the script has 2 listeners with their own settings",
+          errors_of({ listen = { { "tcp://:1", frame = "line" }, "tcp://:2" } }, with(to_unix)))
+      end)
+      it("names itself when it is wrong", function()
+        assert.equal('flag --listen: unknown scheme "tpc" (did you mean "tcp"?)',
+          errors_of({}, with(override("listen", "tpc://:1", "flag --listen"))))
+      end)
+    end)
+
+    for i, case in ipairs {
+      { "limits.conections", "1", 'unknown key "limits.conections" (did you mean "limits.connections"?)' },
+      { "limit.connections", "1", '(did you mean "limits.connections"?)' },
+      { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
+      { "limits", "1", 'unknown key "limits"' },
+      { "limits.memory", "1", "not available in this version" }, { "reload", "pin", "not available in this version" },
+      { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
+      { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
+      { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },
+      { "nodelay", "perhaps", 'expects true or false, got "perhaps"' }, { "timeout.idle", "soon", 'got "soon"' },
+      { "frame", "delimiter", "expects a text of 1 to 32 bytes" }, { "frame", "u23be", "did you mean" },
+    } do
+      it(("refuse %s=%s (%d) and name the origin"):format(case[1], case[2], i), function()
+        local text = errors_of({}, with(override(case[1], case[2], "env X")))
+        assert.equal("env X: ", text:sub(1, 7))
+        assert.truthy(text:find(case[3], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+  end)
+
+  it("knows where each value comes from", function()
+    local conf = normalise({
+      listen = { "tcp://:1", { "tcp://:2", limits = { inbox = 5 } } }, limits = { connections = 7 },
+    }, { overrides = { override("timeout.idle", "5", "env PERILUNE_TIMEOUT_IDLE") } })
+    for path, origin in pairs {
+      listen = "script", workers = "default", agent = "script", ["limits.connections"] = "script",
+      ["limits.inbox"] = "default", ["timeout.idle"] = "env PERILUNE_TIMEOUT_IDLE",
+      ["listen[1].address"] = "script", ["listen[1].limits.inbox"] = "default", ["listen[2].limits.inbox"] = "script",
+      ["listen[2].limits.connections"] = "script", ["listen[2].timeout.idle"] = "env PERILUNE_TIMEOUT_IDLE",
+      ["listen[1].name"] = "default",
+    } do
+      assert.equal(origin, conf.origins[path], path)
+    end
+  end)
+end)
+
+describe("config.paths", function()
+  it("lists what can be set from outside", function()
+    local set = {}
+    for _, path in ipairs(config.paths()) do set[path] = true end
+    assert.is_true(set["limits.connections"] and set.listen and set.workers and set["log.level"])
+    assert.is_nil(set.agent or set.setup or set.teardown)
+  end)
+end)
+
+describe("config.print", function()
+  it("shows each value with its origin, aligned", function()
+    local text = config.print(normalise({
+      listen = { "tcp://:1", { "unix://a", mode = "0660", frame = { "delimiter", "\0" } } }, timeout = { idle = "90s" },
+    }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
+    for _, pattern in ipairs {
+      "^workers         = 4      %(default%)\n", "\nlimits%.buffers  = 256m   %(default%)\n",
+      "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",
+      "\n  limits%.connections   = 5 +%(flag %-%-set limits%.connections%)\n",
+      "\n  frame                = u32be max=1m empty=error +%(default%)\n",
+      "\n  frame                = delimiter \"\\x00\" max=1m empty=deliver +%(script%)\n",
+      "\n  mode                 = 0660 +%(script%)\n", "\n  limits%.per_ip        = off +%(default%)\n",
+    } do
+      assert.matches(pattern, text)
+    end
+  end)
+
+  it("aligns the values of a section", function()
+    local columns = {}
+    for line in config.print(normalise()):match("listener 1[^\n]*\n(.*)$"):gmatch("[^\n]+") do
+      columns[line:find(" = ", 1, true) .. ":" .. line:find("   (", 1, true)] = true
+    end
+    assert.equal(1, #(function() local n = {} for _ in pairs(columns) do n[#n + 1] = 1 end return n end)())
+  end)
+
+  it("shows every framing", function()
+    for spec, expected in pairs {
+      u8 = "u8 max=1m empty=error", u24be = "u24be max=1m empty=error", u32le = "u32le max=1m empty=error",
+      varint = "varint max=1m empty=error", line = "line max=1m empty=deliver", raw = "raw max=1m",
+      [{ "fixed", 32, view = true }] = "fixed 32 max=32b view", [{ decode = agent, encode = agent }] = "lua max=1m",
+      [{ "u16be", offset = 2, adjust = -4 }] = "u16be offset=2 adjust=-4 max=1m empty=error",
+    } do
+      assert.truthy(config.print(normalise { frame = spec }):find("= " .. expected .. " ", 1, true), expected)
+    end
+  end)
+end)
+
+describe("config.to_json", function()
+  it("writes plain data in canonical units, without functions", function()
+    local text = config.to_json(normalise({
+      agent = { proceed = agent }, setup = agent, frame = { decode = agent, encode = agent }, limits = { reject = "no\n" },
+    }, { cpus = 2 }))
+    for _, part in ipairs {
+      '"agent":"table"', '"setup":"function"', '"decode":"function"', '"modules":[]', '"workers":2', '"reject":"no\\n"',
+      '"limits.reject":"script"', '"listeners":[{"address":"tcp://127.0.0.1:9000"', '"drain_ms":10000', '"idle":60000',
+    } do
+      assert.truthy(text:find(part, 1, true), part)
+    end
+  end)
+  it("is the same for the same script", function()
+    assert.equal(config.to_json(normalise()), config.to_json(normalise()))
+  end)
+  it("leaves the configuration as it was", function()
+    local conf = normalise()
+    config.to_json(conf)
+    assert.equal(agent, conf.listeners[1].agent)
+    assert.is_nil(getmetatable(conf.modules))
+  end)
+end)
