@@ -1,0 +1,265 @@
+/*
+ * One connection: bytes in, frames up, replies down, deadlines kept, one end.
+ *
+ * A state machine over a transport and an injected clock. It never sees Lua:
+ * what happens is reported upwards through struct conn_handler, which the
+ * agent layer implements. Calls from above (conn_send, conn_close, …) only
+ * change state and queue the connection for attention; sockets are touched,
+ * and handlers called, from the loop alone. So no handler is ever entered from
+ * within another.
+ *
+ *               close asked            output gone            unread input
+ *   OPEN ─────────────────────▶ CLOSING ──────────▶ (LINGER) ◀────────────
+ *     │ reset, abort, deadline      │                   │ end of stream, deadline
+ *     └─────────────────────────────┴───────────────────┴──▶ CLOSED
+ *
+ * Threads: a connection belongs to its worker.
+ */
+#pragma once
+
+#include "base/buf.h"
+#include "base/counters.h"
+#include "base/idmap.h"
+#include "base/reason.h"
+#include "base/wheel.h"
+#include "frame/codec.h"
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct conn;
+struct own_codec;
+struct transport_ops;
+
+/* Milliseconds; 0: off. */
+struct timeouts {
+	uint32_t read;        /* a started frame must complete */
+	uint32_t write;       /* pending output must make progress */
+	uint32_t idle;        /* a frame must complete now and then */
+	uint32_t first_frame; /* the first frame must complete after the accept */
+};
+
+enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
+
+/* What to do with a peer that does not read, past the high-water mark. */
+enum slow_policy {
+	SLOW_PAUSE, /* stop reading from it; timeout.write ends it */
+	SLOW_CLOSE, /* end it with slow_consumer */
+	SLOW_DROP,  /* drop what is sent until it has drained, and count */
+};
+
+/* The limits and time-outs of a listener's connections. Immutable while they live. */
+struct conn_rules {
+	struct timeouts timeouts;
+	uint32_t send_buffer_bytes; /* high-water mark of pending output */
+	uint32_t inbox_frames;      /* frames that may wait for a suspended agent */
+	enum slow_policy slow;
+};
+
+/* How an ending treats output that is still pending. */
+enum close_how {
+	CLOSE_FLUSH, /* deliver it first */
+	CLOSE_NOW,   /* drop it */
+	CLOSE_RESET, /* drop it, and let the peer see a reset */
+};
+
+enum eof_answer {
+	EOF_CLOSE, /* end the connection, delivering what is pending */
+	EOF_KEEP,  /* keep it for writing */
+	EOF_LATER, /* the agent is suspended: finish that, and its frames, and ask again */
+};
+
+/* Implemented by the layer above. Called from the loop only, never nested. */
+struct conn_handler {
+	void (*opened)(struct conn *conn);
+
+	/*
+	 * Frames have arrived: batch->count of them, at least one. Returns how many were used;
+	 * the bytes of the others are kept and decoded again later. When conn->reading is set
+	 * the batch is the one frame that the agent waits for.
+	 */
+	unsigned (*frames)(struct conn *conn, struct frame_batch *batch);
+
+	/* The peer will send no more, and all its frames were handed up. */
+	enum eof_answer (*eof)(struct conn *conn);
+
+	/* A deadline has passed. True: keep the connection (the deadline starts anew). */
+	bool (*timeout)(struct conn *conn, enum timeout_kind kind);
+
+	/* A frame broke the rules; the connection ends after this. */
+	void (*bad_frame)(struct conn *conn, const struct frame_batch *batch);
+
+	/* Pending output fell below the low-water mark again. */
+	void (*writable)(struct conn *conn);
+
+	/* All output has been handed over; only when conn->flushing was set. */
+	void (*flushed)(struct conn *conn);
+
+	/* The server is going away in remaining_ms. True: the agent will close by itself. */
+	bool (*drain)(struct conn *conn, uint64_t remaining_ms);
+
+	/* The last call, exactly once, opened or not. Whatever the agent waits for is cancelled. */
+	void (*closed)(struct conn *conn, enum close_reason reason);
+};
+
+enum { CONN_SCRATCH_BYTES = 65536 };
+
+/*
+ * What the connections of one worker share. `owner` is the worker's own.
+ * The scratch buffer and the batch serve one event at a time.
+ */
+struct conn_host {
+	const struct conn_handler *handler;
+	uint64_t now_ms; /* loop clock; set before anything here runs */
+	struct wheel wheel;
+	struct buf_pool pool;
+	struct counters *counters;
+	struct conn *attention, **attention_tail; /* queued by conn_attend() */
+	struct frame_batch batch;
+	uint8_t *scratch;                /* CONN_SCRATCH_BYTES */
+	struct conn *current;            /* whose event is being served; settled when it ends */
+	size_t open;                     /* connections not yet closed */
+	uint64_t drain_deadline_ms;      /* set before conn_drain() is called */
+	void (*gone)(struct conn *conn); /* the carrier may free its memory */
+	struct idmap ids;                /* every connection whose memory is not yet gone, by id */
+	void *owner;
+};
+
+enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED };
+
+struct conn {
+	const struct transport_ops *transport;
+	struct conn_host *host;
+	const struct conn_rules *rules;
+	const struct timeouts *timeouts; /* the rules', or this connection's own */
+	const struct codec *codec;       /* the listener's, or this connection's own */
+	const struct codec *reading;     /* one frame is wanted with this codec, by an agent that waits */
+	struct buf *in;                  /* bytes received and not yet used, or NULL */
+	struct buf *out;                 /* bytes to send, or NULL */
+	struct own_codec *own_codecs;    /* what conn_set_codec() made, the newest first; or NULL */
+	struct conn *next_attention;
+	struct wheel_node timer; /* the earliest deadline, or earlier */
+	uint64_t id;             /* unique in the process, ascending; 0 is nobody */
+	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
+	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
+	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
+	uint32_t scanned;        /* decode state of the partial frame */
+	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
+	uint32_t counted_bytes;  /* of `in`, how far they were counted */
+	uint16_t batch_limit;    /* frames per batch now: 1 after a suspension, doubling */
+	uint8_t state;           /* enum conn_state */
+	uint8_t reason;          /* enum close_reason, once an end was decided */
+	uint8_t how;             /* enum close_how */
+	uint8_t watching;        /* what the transport was told */
+	bool queued : 1;         /* in the attention list */
+	bool gone : 1;           /* the carrier is done; free when it leaves the list */
+	bool busy : 1;           /* the agent is suspended: no frames, but for `reading` */
+	bool flushing : 1;       /* the agent waits until the output is gone */
+	bool paused : 1;         /* by the agent */
+	bool choked : 1;         /* output past the high-water mark */
+	bool blocked : 1;        /* the transport took not all; waiting for writable */
+	bool more : 1;           /* input at hand that was left for fairness */
+	bool eof : 1;            /* the peer has shut its side */
+	bool eof_done : 1;       /* ... and the agent knows */
+	bool shut : 1;           /* we have sent our end-of-stream */
+	bool shut_asked : 1;
+	bool framed : 1; /* a first frame has completed */
+	bool draining : 1;
+	bool drain_told : 1;
+	bool drain_kept : 1; /* the agent closes by itself */
+	bool own_timeouts : 1;
+	bool opened : 1;        /* the handler has been told of the start, and not yet of the end */
+	bool lost : 1;          /* the transport reported a reset: read what is left, then end */
+	bool eof_later : 1;     /* EOF_LATER was the answer */
+	bool owes_writable : 1; /* the layer above: to be told once it is free */
+	bool has_defers : 1;
+
+	/* The layer above: its memory in here, with the two bits before. */
+	uint16_t listener;
+	uint32_t agent;           /* where its agent is anchored; 0: there is none */
+	void *suspended;          /* the call that is suspended, or NULL */
+	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
+};
+
+/* ---- for the worker ---- */
+
+/* 0 or UV_ENOMEM. */
+int conn_host_init(struct conn_host *host, const struct conn_handler *handler, struct counters *counters,
+		   size_t buffer_limit_bytes, uint64_t now_ms);
+void conn_host_deinit(struct conn_host *host);
+
+/* Serves due deadlines and queued connections. True: there is more to do at once. */
+bool conn_host_turn(struct conn_host *host, uint64_t now_ms);
+
+/* When conn_host_turn() must next run; WHEEL_NEVER: only on events. */
+uint64_t conn_host_next_ms(const struct conn_host *host);
+
+/*
+ * Begins a connection in caller's memory, zeroed but for `transport`, `peer` and what the layer
+ * above keeps. Reports opened() and starts watching.
+ */
+void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
+	       const struct codec *codec, uint64_t id);
+
+/* Events, from the carrier. */
+void conn_on_readable(struct conn *conn);
+void conn_on_writable(struct conn *conn);
+void conn_on_broken(struct conn *conn);
+void conn_on_closed(struct conn *conn);
+
+/* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
+void conn_drain(struct conn *conn);
+
+/* ---- for the layer above: state changes only, effective from the loop ---- */
+
+/* Queues the connection for the next turn. */
+void conn_attend(struct conn *conn);
+
+/*
+ * Appends one framed reply. 0 and *below: is the output still below its mark?
+ * ERR_FRAME_REPLY, UV_EPIPE when it is closing or shut.
+ */
+int conn_send(struct conn *conn, const void *data, size_t len, bool *below);
+
+/*
+ * The same for several replies. *sent says how many are done with. Past the high-water mark it goes on:
+ * who has more than a few dozen calls it in portions.
+ */
+int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, unsigned *sent);
+
+/* Appends bytes that are framed already: `frames` of them. */
+int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames);
+
+/* Hands pending output to the transport now. True: nothing is left pending. */
+bool conn_flush_now(struct conn *conn);
+
+/* Asks for the end. The first reason given is the one that counts. */
+void conn_close(struct conn *conn, enum close_reason reason, enum close_how how);
+
+/* Half-close: once the output is gone, our end-of-stream. */
+void conn_shutdown(struct conn *conn);
+
+void conn_pause(struct conn *conn);
+void conn_resume(struct conn *conn);
+
+/* From the next frame on. Takes a copy. 0 or UV_ENOMEM. */
+int conn_set_codec(struct conn *conn, const struct codec *codec);
+
+/* 0 or UV_ENOMEM. */
+int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
+
+/* The agent is suspended, or free again. */
+void conn_set_busy(struct conn *conn, bool busy);
+
+/* May frames be handed up? Nothing is, once an end was decided. */
+static inline bool conn_is_open(const struct conn *conn)
+{
+	return conn->state == CONN_OPEN;
+}
+
+static inline size_t conn_pending_bytes(const struct conn *conn)
+{
+	return buf_len(conn->out);
+}

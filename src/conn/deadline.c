@@ -1,0 +1,121 @@
+/*
+ * A connection's deadlines.
+ *
+ * One wheel node serves them all. Activity only writes a time stamp; the node
+ * is moved when a deadline becomes earlier than it stands, and one that fires
+ * too early is filed again. So the hot path does not touch the wheel.
+ */
+#include "conn/internal.h"
+
+static const enum close_reason REASONS[TIMEOUT_KINDS] = {
+	[TIMEOUT_READ] = REASON_READ_TIMEOUT,
+	[TIMEOUT_WRITE] = REASON_WRITE_TIMEOUT,
+	[TIMEOUT_IDLE] = REASON_IDLE_TIMEOUT,
+	/* A peer that never says anything is idle; the log names the deadline. */
+	[TIMEOUT_FIRST_FRAME] = REASON_IDLE_TIMEOUT,
+};
+
+static uint64_t after(uint64_t since_ms, uint32_t ms)
+{
+	return ms ? since_ms + ms : WHEEL_NEVER;
+}
+
+/* Is it the peer's turn? A suspended or paused agent makes no peer idle. */
+static bool peers_turn(const struct conn *conn)
+{
+	return input_may_deliver(conn) && !conn->more && !conn->eof;
+}
+
+static uint64_t write_deadline(const struct conn *conn)
+{
+	uint32_t ms = conn->timeouts->write;
+	if (!ms && conn->state == CONN_CLOSING)
+		ms = CONN_CLOSING_WRITE_MS;
+	return conn->blocked ? after(conn->write_since_ms, ms) : WHEEL_NEVER;
+}
+
+static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
+{
+	switch (kind) {
+	case TIMEOUT_WRITE:
+		return write_deadline(conn);
+	case TIMEOUT_READ:
+		return input_partial(conn) ? after(conn->read_since_ms, conn->timeouts->read) : WHEEL_NEVER;
+	case TIMEOUT_IDLE:
+		return peers_turn(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
+	case TIMEOUT_FIRST_FRAME:
+		return !conn->framed && peers_turn(conn)
+			   ? after(conn->idle_since_ms, conn->timeouts->first_frame)
+			   : WHEEL_NEVER;
+	case TIMEOUT_KINDS:
+		break;
+	}
+	return WHEEL_NEVER;
+}
+
+static uint64_t earliest(const struct conn *conn)
+{
+	if (conn->state == CONN_LINGER)
+		return conn->write_since_ms;
+	uint64_t first = WHEEL_NEVER;
+	for (int kind = 0; kind < TIMEOUT_KINDS; kind++) {
+		uint64_t at = deadline_of(conn, (enum timeout_kind)kind);
+		if (at < first)
+			first = at;
+	}
+	return first;
+}
+
+void deadline_arm(struct conn *conn)
+{
+	uint64_t at = earliest(conn);
+	if (at == WHEEL_NEVER)
+		return;
+	if (!wheel_armed(&conn->timer) || at < conn->timer.expires_ms)
+		wheel_arm(&conn->host->wheel, &conn->timer, at);
+}
+
+static void keep(struct conn *conn, enum timeout_kind kind)
+{
+	uint64_t now_ms = conn->host->now_ms;
+	switch (kind) {
+	case TIMEOUT_READ:
+		conn->read_since_ms = now_ms;
+		break;
+	case TIMEOUT_WRITE:
+		conn->write_since_ms = now_ms;
+		break;
+	case TIMEOUT_FIRST_FRAME:
+		conn->framed = true; /* asked once; idle watches from here on */
+		break;
+	case TIMEOUT_IDLE:
+	case TIMEOUT_KINDS:
+		conn->idle_since_ms = now_ms;
+		break;
+	}
+}
+
+static void expire(struct conn *conn, enum timeout_kind kind)
+{
+	/* A suspended agent cannot be asked: one callback at a time. */
+	bool ask = conn->state == CONN_OPEN && !conn->busy;
+	if (ask && conn->host->handler->timeout(conn, kind)) {
+		keep(conn, kind);
+		return;
+	}
+	conn_close(conn, REASONS[kind], kind == TIMEOUT_WRITE ? CLOSE_NOW : CLOSE_FLUSH);
+}
+
+void deadline_fire(struct conn *conn)
+{
+	uint64_t now_ms = conn->host->now_ms;
+	if (conn->state == CONN_LINGER) {
+		if (now_ms >= conn->write_since_ms)
+			conn->how = CLOSE_NOW;
+		return;
+	}
+	/* Once one has ended the connection, the others have nothing to say. */
+	for (int kind = 0; kind < TIMEOUT_KINDS && conn->how == CLOSE_FLUSH; kind++)
+		if (now_ms >= deadline_of(conn, (enum timeout_kind)kind))
+			expire(conn, (enum timeout_kind)kind);
+}

@@ -1,0 +1,128 @@
+/* What the connections of one worker share: deadlines, buffers, turns. */
+#include "conn/internal.h"
+#include "conn/transport.h"
+
+#include <stdlib.h>
+#include <uv.h>
+
+enum { HOST_KEPT_BUFFERS = 32 };
+
+int conn_host_init(struct conn_host *host, const struct conn_handler *handler, struct counters *counters,
+		   size_t buffer_limit_bytes, uint64_t now_ms)
+{
+	*host = (struct conn_host){ .handler = handler, .counters = counters, .now_ms = now_ms };
+	host->attention_tail = &host->attention;
+	host->scratch = malloc(CONN_SCRATCH_BYTES);
+	if (!host->scratch)
+		return UV_ENOMEM;
+	wheel_init(&host->wheel, now_ms);
+	idmap_init(&host->ids);
+	buf_pool_init(&host->pool, buffer_limit_bytes, HOST_KEPT_BUFFERS);
+	return 0;
+}
+
+void conn_host_deinit(struct conn_host *host)
+{
+	buf_pool_deinit(&host->pool);
+	idmap_deinit(&host->ids);
+	free(host->scratch);
+	host->scratch = NULL;
+}
+
+void host_forget(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	idmap_remove(&host->ids, conn->id);
+	host->open--;
+	host->gone(conn);
+}
+
+void conn_attend(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	if (conn->queued)
+		return;
+	conn->queued = true;
+	conn->next_attention = NULL;
+	*host->attention_tail = conn;
+	host->attention_tail = &conn->next_attention;
+}
+
+static struct conn *conn_of(struct wheel_node *timer)
+{
+	return (struct conn *)(void *)((char *)timer - offsetof(struct conn, timer));
+}
+
+static void serve_deadlines(struct conn_host *host)
+{
+	struct wheel_node due, *node;
+	wheel_advance(&host->wheel, host->now_ms, &due);
+	while ((node = wheel_pop(&due))) {
+		struct conn *conn = host->current = conn_of(node);
+		deadline_fire(conn);
+		conn_settle(conn);
+	}
+	host->current = NULL;
+}
+
+static void serve_queued(struct conn_host *host)
+{
+	struct conn *next, *conn = host->attention;
+	host->attention = NULL;
+	host->attention_tail = &host->attention;
+	for (; conn; conn = next) {
+		next = conn->next_attention;
+		conn->queued = false;
+		if (conn->gone) {
+			host_forget(conn);
+			continue;
+		}
+		host->current = conn;
+		if (input_may_deliver(conn))
+			input_feed(conn);
+		conn_settle(conn);
+	}
+	host->current = NULL;
+}
+
+bool conn_host_turn(struct conn_host *host, uint64_t now_ms)
+{
+	host->now_ms = now_ms;
+	serve_deadlines(host);
+	serve_queued(host);
+	return host->attention;
+}
+
+uint64_t conn_host_next_ms(const struct conn_host *host)
+{
+	return host->attention ? host->now_ms : wheel_next_ms(&host->wheel);
+}
+
+/* Whoever holds most buffer. O(connections), and only when the memory for buffers is used up. */
+static struct conn *fattest(const struct conn_host *host)
+{
+	struct conn *found = NULL;
+	size_t most = 0;
+	for (size_t i = 0; i < host->ids.capacity; i++) {
+		struct conn *conn = host->ids.slots[i].value;
+		size_t held = conn ? (conn->in ? conn->in->cap : 0) + (conn->out ? conn->out->cap : 0) : 0;
+		if (held > most) {
+			most = held;
+			found = conn;
+		}
+	}
+	return found;
+}
+
+bool host_relieve(struct conn_host *host, struct conn *conn)
+{
+	struct conn *victim = fattest(host);
+	/* Whoever is being served may have frames that point into its buffer. */
+	if (!victim || victim == conn || victim == host->current)
+		return false;
+	conn_close(victim, REASON_MEMORY, CLOSE_NOW);
+	buf_release(&host->pool, &victim->in);
+	buf_release(&host->pool, &victim->out);
+	victim->blocked = false;
+	return true;
+}

@@ -1,0 +1,217 @@
+/* From readable bytes to frames handed up. */
+#include "base/err.h"
+#include "conn/internal.h"
+#include "conn/transport.h"
+
+#include <string.h>
+#include <uv.h>
+
+bool input_may_deliver(const struct conn *conn)
+{
+	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && (!conn->busy || conn->reading);
+}
+
+/* A suspended agent's frames wait in `in` as bytes; both their number and their size are bounded. */
+static bool inbox_full(const struct conn *conn)
+{
+	return conn->busy && !conn->reading &&
+	       (conn->waiting_frames >= conn->rules->inbox_frames ||
+		buf_len(conn->in) >= (size_t)conn->codec->max_bytes + CONN_SCRATCH_BYTES);
+}
+
+bool input_wanted(const struct conn *conn)
+{
+	if (conn->state == CONN_LINGER)
+		return true;
+	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && !conn->eof && !conn->lost &&
+	       !conn->more && !inbox_full(conn);
+}
+
+bool input_partial(const struct conn *conn)
+{
+	return conn->in && !conn->more && !conn->eof && input_may_deliver(conn);
+}
+
+/* Counts the whole frames that wait while the agent is suspended. */
+static void count_waiting(struct conn *conn)
+{
+	struct frame_batch *batch = &conn->host->batch;
+	if (!conn->in || conn->codec->kind == CODEC_LUA)
+		return; /* only bytes bound a codec in Lua: counting would mean running it */
+	while (conn->waiting_frames < conn->rules->inbox_frames) {
+		const uint8_t *from = conn->in->data + conn->in->start + conn->counted_bytes;
+		size_t n = buf_len(conn->in) - conn->counted_bytes;
+		conn->codec->ops->decode(conn->codec, from, n, FRAME_BATCH_MAX, &conn->scanned, batch);
+		conn->waiting_frames += batch->count;
+		conn->counted_bytes += (uint32_t)batch->consumed;
+		if (batch->count < FRAME_BATCH_MAX)
+			break;
+	}
+}
+
+static unsigned deliver(struct conn *conn, struct frame_batch *batch)
+{
+	struct conn_host *host = conn->host;
+	conn->framed = true;
+	conn->idle_since_ms = conn->read_since_ms = host->now_ms;
+	unsigned used = host->handler->frames(conn, batch);
+	count_add(&host->counters->frames_in, used);
+	/* An agent that suspends makes decoding ahead a waste; trust returns by doubling. */
+	if (conn->busy || conn->choked)
+		conn->batch_limit = 1;
+	else if (conn->batch_limit < FRAME_BATCH_MAX)
+		conn->batch_limit = (uint16_t)(conn->batch_limit * 2);
+	return used;
+}
+
+static void refuse(struct conn *conn, const struct frame_batch *batch)
+{
+	conn->host->handler->bad_frame(conn, batch);
+	bool too_large = batch->error == ERR_FRAME_TOO_LARGE;
+	conn_close(conn, too_large ? REASON_OVERSIZE : REASON_FRAME_ERROR, CLOSE_FLUSH);
+}
+
+/* Hands up the frames of in[0 .. n); returns how many bytes are done with. */
+static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
+{
+	struct frame_batch *batch = &conn->host->batch;
+	size_t used = 0;
+	unsigned frames = 0;
+	conn->more = false;
+	while (used < n && input_may_deliver(conn)) {
+		if (frames >= CONN_FRAMES_PER_TURN) {
+			conn->more = true;
+			conn_attend(conn);
+			break;
+		}
+		const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+		unsigned limit = conn->reading ? 1 : conn->batch_limit;
+		codec->ops->decode(codec, in + used, n - used, limit, &conn->scanned, batch);
+		if (!batch->count) {
+			used += batch->consumed;
+			if (batch->error)
+				refuse(conn, batch);
+			break;
+		}
+		bool reading = conn->reading, last = batch->count < limit && !batch->error;
+		unsigned count = batch->count;
+		size_t consumed = batch->consumed;
+		uint32_t scanned = conn->scanned;
+		unsigned taken = deliver(conn, batch);
+		frames += taken;
+		if (taken == count && !reading && codec == conn->codec) {
+			used += consumed;
+			conn->scanned = scanned;
+			if (last && !conn->reading)
+				break;
+		} else {
+			used += taken ? batch->frames[taken - 1].end : 0;
+			conn->scanned = 0;
+		}
+	}
+	return used;
+}
+
+/* Bytes that nobody will look at any more are not kept. */
+static bool keep_rest(const struct conn *conn)
+{
+	return conn->state == CONN_OPEN;
+}
+
+static void drop_rest(struct conn *conn, size_t n)
+{
+	count_add(&conn->host->counters->discarded_bytes, n);
+}
+
+static void feed_scratch(struct conn *conn, size_t n)
+{
+	struct conn_host *host = conn->host;
+	size_t used = feed(conn, host->scratch, n);
+	if (used == n)
+		return;
+	if (!keep_rest(conn)) {
+		drop_rest(conn, n - used);
+		return;
+	}
+	conn->read_since_ms = host->now_ms;
+	while (buf_append(&host->pool, &conn->in, host->scratch + used, n - used)) {
+		if (!host_relieve(host, conn)) {
+			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			return;
+		}
+	}
+	if (conn->busy && !conn->reading)
+		count_waiting(conn);
+}
+
+void input_feed(struct conn *conn)
+{
+	if (!conn->in)
+		return;
+	if (conn->busy && !conn->reading) {
+		count_waiting(conn);
+		return;
+	}
+	size_t used = feed(conn, conn->in->data + conn->in->start, buf_len(conn->in));
+	if (used)
+		buf_consume(&conn->host->pool, &conn->in, used);
+	if (conn->in && !keep_rest(conn)) {
+		drop_rest(conn, buf_len(conn->in));
+		buf_release(&conn->host->pool, &conn->in);
+	}
+	if (conn->in && conn->busy && !conn->reading)
+		count_waiting(conn);
+}
+
+/* Room grows with what was received: at most as much again, never what was announced. */
+static uint8_t *tail_room(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	size_t len = buf_len(conn->in), want = BUF_MIN_BYTES / 4;
+	if (buf_room(conn->in) < want)
+		want = len > want ? len : want;
+	if (want > CONN_SCRATCH_BYTES)
+		want = CONN_SCRATCH_BYTES;
+	uint8_t *tail;
+	while (!(tail = buf_reserve(&host->pool, &conn->in, want)))
+		if (!host_relieve(host, conn))
+			return NULL;
+	return tail;
+}
+
+ssize_t input_read(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	ssize_t n;
+	if (!conn->in) {
+		n = conn->transport->read(conn, host->scratch, CONN_SCRATCH_BYTES);
+		if (n > 0)
+			feed_scratch(conn, (size_t)n);
+	} else {
+		uint8_t *tail = tail_room(conn);
+		if (!tail) {
+			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			return UV_ENOMEM;
+		}
+		n = conn->transport->read(conn, tail, buf_room(conn->in));
+		if (n > 0) {
+			buf_commit(conn->in, (size_t)n);
+			input_feed(conn);
+		}
+	}
+	if (n > 0)
+		count_add(&host->counters->bytes_in, (uint64_t)n);
+	else if (n == 0)
+		conn->eof = true;
+	else if (n != UV_EAGAIN)
+		conn_close(conn, REASON_RESET, CLOSE_NOW);
+	return n;
+}
+
+bool input_discard(struct conn *conn)
+{
+	ssize_t n = conn->transport->read(conn, conn->host->scratch, CONN_SCRATCH_BYTES);
+	if (n > 0)
+		drop_rest(conn, (size_t)n);
+	return n == 0 || (n < 0 && n != UV_EAGAIN);
+}

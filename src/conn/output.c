@@ -1,0 +1,153 @@
+/* From replies to written bytes. */
+#include "base/err.h"
+#include "conn/internal.h"
+#include "conn/transport.h"
+
+#include <uv.h>
+
+int output_write(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	size_t len = buf_len(conn->out);
+	ssize_t n = conn->transport->write(conn, conn->out->data + conn->out->start, len);
+	if (n < 0 && n != UV_EAGAIN)
+		return (int)n;
+	if (n > 0) {
+		count_add(&host->counters->bytes_out, (uint64_t)n);
+		buf_consume(&host->pool, &conn->out, (size_t)n);
+	}
+	/* The deadline runs from when output first had to wait, and anew with each progress. */
+	if (n > 0 || !conn->blocked)
+		conn->write_since_ms = host->now_ms;
+	conn->blocked = conn->out;
+	return 0;
+}
+
+static void lose_output(struct conn *conn)
+{
+	conn_close(conn, REASON_RESET, CLOSE_NOW);
+}
+
+static bool above_mark(const struct conn *conn)
+{
+	return buf_len(conn->out) > conn->rules->send_buffer_bytes;
+}
+
+void output_flush(struct conn *conn)
+{
+	if (conn->out && !conn->blocked && output_write(conn)) {
+		lose_output(conn);
+		return;
+	}
+	if (conn->choked && buf_len(conn->out) <= conn->rules->send_buffer_bytes / 2) {
+		conn->choked = false;
+		conn_attend(conn);
+		if (conn->state == CONN_OPEN)
+			conn->host->handler->writable(conn);
+	}
+	if (!conn->out && conn->flushing && conn->state == CONN_OPEN) {
+		conn->host->handler->flushed(conn);
+		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
+	}
+}
+
+/*
+ * Past the mark we try the transport before we judge: a reply that it takes at
+ * once is no sign of a slow consumer, however large.
+ */
+static void judge(struct conn *conn)
+{
+	if (!conn->blocked && output_write(conn)) {
+		lose_output(conn);
+		return;
+	}
+	if (!above_mark(conn))
+		return;
+	conn->choked = true;
+	if (conn->rules->slow == SLOW_CLOSE)
+		conn_close(conn, REASON_SLOW_CONSUMER, CLOSE_NOW);
+}
+
+bool conn_flush_now(struct conn *conn)
+{
+	if (conn->out && !conn->blocked && output_write(conn))
+		lose_output(conn);
+	return !conn->out;
+}
+
+static bool is_sendable(const struct conn *conn)
+{
+	bool open = conn->state == CONN_OPEN || (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH);
+	return open && !conn->shut_asked;
+}
+
+static bool is_dropping(const struct conn *conn)
+{
+	return conn->choked && conn->rules->slow == SLOW_DROP;
+}
+
+/* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */
+static bool make_room(struct conn *conn)
+{
+	if (host_relieve(conn->host, conn))
+		return true;
+	conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+	return false;
+}
+
+static void appended(struct conn *conn, unsigned frames)
+{
+	count_add(&conn->host->counters->frames_out, frames);
+	if (above_mark(conn) && !conn->choked)
+		judge(conn);
+	if (conn->host->current != conn)
+		conn_attend(conn);
+}
+
+int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, unsigned *sent)
+{
+	*sent = 0;
+	if (!is_sendable(conn))
+		return UV_EPIPE;
+	if (is_dropping(conn)) {
+		count_add(&conn->host->counters->dropped_frames, n);
+		*sent = n;
+		return 0;
+	}
+	int err = 0;
+	while (*sent < n) {
+		*sent += codec_encode_batch(conn->codec, replies + *sent, n - *sent, &conn->host->pool,
+					    &conn->out, &err);
+		if (err == ERR_BUFFER_LIMIT && make_room(conn))
+			continue;
+		if (err)
+			break;
+	}
+	if (*sent)
+		appended(conn, *sent);
+	return err == ERR_BUFFER_LIMIT ? UV_EPIPE : err;
+}
+
+int conn_send(struct conn *conn, const void *data, size_t len, bool *below)
+{
+	struct reply reply = { data, len };
+	unsigned sent;
+	int err = conn_send_batch(conn, &reply, 1, &sent);
+	*below = !conn->choked;
+	return err;
+}
+
+int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames)
+{
+	if (!is_sendable(conn))
+		return UV_EPIPE;
+	if (is_dropping(conn)) {
+		count_add(&conn->host->counters->dropped_frames, frames);
+		return 0;
+	}
+	while (buf_append(&conn->host->pool, &conn->out, bytes, n))
+		if (!make_room(conn))
+			return UV_EPIPE;
+	appended(conn, frames);
+	return 0;
+}
