@@ -1,0 +1,339 @@
+#include "agent/agent.h"
+
+#include "agent/peer.h"
+#include "agent/run.h"
+#include "base/err.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <uv.h>
+
+/* ---- anchors ---- */
+
+enum { ANCHORS_PER_TABLE = 256 };
+
+static int anchor_table_of(const struct agents *agents, uint32_t anchor)
+{
+	return agents->anchor_tables[(anchor - 1) / ANCHORS_PER_TABLE];
+}
+
+static int anchor_slot_of(uint32_t anchor)
+{
+	return (int)((anchor - 1) % ANCHORS_PER_TABLE) + 1;
+}
+
+/* One more table of anchors, all free. */
+static bool add_anchors(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	uint32_t tables = agents->anchor_count / ANCHORS_PER_TABLE, first = agents->anchor_count + 1;
+	int *refs = realloc(agents->anchor_tables, (tables + 1) * sizeof *refs);
+	if (!refs)
+		return false;
+	agents->anchor_tables = refs;
+	size_t slots = (size_t)agents->anchor_count + ANCHORS_PER_TABLE + 1;
+	uint32_t *next = realloc(agents->anchor_next, slots * sizeof *next);
+	if (!next)
+		return false;
+	agents->anchor_next = next;
+	lua_createtable(lua, ANCHORS_PER_TABLE, 0);
+	refs[tables] = luaL_ref(lua, LUA_REGISTRYINDEX);
+	agents->anchor_count += ANCHORS_PER_TABLE;
+	for (uint32_t i = agents->anchor_count; i >= first; i--) {
+		next[i] = agents->anchor_free;
+		agents->anchor_free = i;
+	}
+	return true;
+}
+
+void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
+{
+	if (!agents->anchor_free && !add_anchors(agents))
+		luaL_error(lua, "not enough memory for another agent");
+	uint32_t anchor = agents->anchor_free;
+	agents->anchor_free = agents->anchor_next[anchor];
+	conn->agent = anchor;
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
+	lua_insert(lua, -2);
+	lua_rawseti(lua, -2, anchor_slot_of(anchor));
+	lua_pop(lua, 1);
+}
+
+static void release_agent(struct agents *agents, struct conn *conn)
+{
+	uint32_t anchor = conn->agent;
+	if (!anchor)
+		return;
+	lua_State *lua = agents->vm.lua;
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
+	lua_pushnil(lua);
+	lua_rawseti(lua, -2, anchor_slot_of(anchor));
+	lua_pop(lua, 1);
+	agents->anchor_next[anchor] = agents->anchor_free;
+	agents->anchor_free = anchor;
+	conn->agent = 0;
+}
+
+void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn)
+{
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, conn->agent));
+	lua_rawgeti(lua, -1, anchor_slot_of(conn->agent));
+	lua_replace(lua, -2);
+}
+
+/* ---- callbacks other than proceed ---- */
+
+void callback_prepare(struct agents *agents, struct run *run, struct conn *conn, enum callback callback)
+{
+	run_begin(agents, run, conn, callback);
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	lua_pushvalue(lua, AT_INVOKE);
+	lua_xmove(lua, co, 1);
+	agent_push(agents, co, conn);
+	lua_pushstring(co, callback_name(callback));
+}
+
+/* What a callback that asks "shall the connection go on?" means by not saying so. */
+static void unless_kept(struct run *run, bool keep)
+{
+	struct conn *conn = run->conn;
+	if (keep)
+		return;
+	if (run->callback == CALL_EOF)
+		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
+	if (run->callback == CALL_DRAIN)
+		conn->drain_kept = false;
+}
+
+bool callback_finish(struct agents *agents, struct run *run, enum outcome outcome)
+{
+	bool keep = false, failed = outcome == RUN_FAILED;
+	/* opened() is called by the opener, without a "found" before its results. */
+	int first = run->callback == CALL_OPENED ? 1 : 2;
+	if (outcome == RUN_DONE && !reply_take(agents, run, first, &keep))
+		failed = true;
+	if (failed)
+		fault_raise(agents, run);
+	if (run->resumed && !failed)
+		unless_kept(run, keep);
+	run_end(agents, run, outcome == RUN_FAILED);
+	return keep;
+}
+
+/* Calls agent:name(), with one more argument if there is one on the VM's stack. */
+static bool call(struct agents *agents, struct conn *conn, enum callback callback, int nargs)
+{
+	struct run run;
+	callback_prepare(agents, &run, conn, callback);
+	lua_xmove(agents->vm.lua, run.co.lua, nargs);
+	enum outcome outcome = run_enter(agents, &run, 2 + nargs);
+	return outcome == RUN_SUSPENDED || callback_finish(agents, &run, outcome);
+}
+
+/* Looking a method up may run an __index of the script, so it is protected. */
+static bool has_method(struct agents *agents, const struct conn *conn, enum callback callback)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_pushvalue(lua, AT_HAS);
+	agent_push(agents, lua, conn);
+	lua_pushstring(lua, callback_name(callback));
+	bool has = !lua_pcall(lua, 2, 1, 0) && lua_toboolean(lua, -1);
+	lua_settop(lua, AT_TOP);
+	return has;
+}
+
+/* ---- struct conn_handler ---- */
+
+static void push_conn(struct agents *agents, lua_State *lua, const struct conn *conn)
+{
+	lua_createtable(lua, 1, 0);
+	lua_pushnumber(lua, (lua_Number)conn->id);
+	lua_rawseti(lua, -2, 1);
+	lua_pushvalue(agents->vm.lua, AT_CONN);
+	lua_xmove(agents->vm.lua, lua, 1);
+	lua_setmetatable(lua, -2);
+}
+
+static void on_opened(struct conn *conn)
+{
+	struct agents *agents = agents_of_conn(conn);
+	struct run run;
+	run_begin(agents, &run, conn, CALL_OPENED);
+	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
+	push_conn(agents, run.co.lua, conn);
+	enum outcome outcome = run_enter(agents, &run, 1);
+	if (outcome != RUN_SUSPENDED)
+		callback_finish(agents, &run, outcome);
+}
+
+static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
+{
+	struct agents *agents = agents_of_conn(conn);
+	if (!conn->reading)
+		return batch_run(agents, conn, batch);
+	struct run *run = conn->suspended;
+	batch_push_frame(agents, run->co.lua, conn->reading, batch, 0);
+	run_wake(agents, run, 1);
+	return 1;
+}
+
+static enum eof_answer on_eof(struct conn *conn)
+{
+	struct agents *agents = agents_of_conn(conn);
+	struct run *run = conn->suspended;
+	if (run && run->wait == WAIT_READ) {
+		lua_pushnil(run->co.lua);
+		lua_pushliteral(run->co.lua, "end of stream");
+		lua_pushliteral(run->co.lua, "EOF");
+		run_wake(agents, run, 3);
+		return EOF_LATER;
+	}
+	if (!conn->agent)
+		return EOF_CLOSE;
+	/* An agent that knows half-close finishes what it is at; for others the peer has left. */
+	if (run)
+		return has_method(agents, conn, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
+	return call(agents, conn, CALL_EOF, 0) ? EOF_KEEP : EOF_CLOSE;
+}
+
+static const char *const TIMEOUT_NAMES[TIMEOUT_KINDS] = { "read", "write", "idle", "first_frame" };
+
+static bool on_timeout(struct conn *conn, enum timeout_kind kind)
+{
+	struct agents *agents = agents_of_conn(conn);
+	if (!conn->agent)
+		return false;
+	lua_pushstring(agents->vm.lua, TIMEOUT_NAMES[kind]);
+	return call(agents, conn, CALL_TIMEOUT, 1);
+}
+
+static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+{
+	struct agents *agents = agents_of_conn(conn);
+	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	char text[128], peer[PEER_TEXT_BYTES];
+	const char *error = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED
+				? agents->codec_error
+				: codec_error_text(codec, batch, text, sizeof text);
+	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", conn->id),
+		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
+		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation));
+	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent || conn->suspended)
+		return;
+	lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
+	call(agents, conn, CALL_OVERSIZE, 1);
+}
+
+static void on_writable(struct conn *conn)
+{
+	struct agents *agents = agents_of_conn(conn);
+	if (conn->suspended)
+		conn->owes_writable = true;
+	else if (conn->agent)
+		call(agents, conn, CALL_WRITABLE, 0);
+}
+
+static void on_flushed(struct conn *conn)
+{
+	struct agents *agents = agents_of_conn(conn);
+	struct run *run = conn->suspended;
+	lua_pushboolean(run->co.lua, 1);
+	run_wake(agents, run, 1);
+}
+
+static bool on_drain(struct conn *conn, uint64_t remaining_ms)
+{
+	struct agents *agents = agents_of_conn(conn);
+	if (!conn->agent)
+		return false;
+	lua_pushnumber(agents->vm.lua, (lua_Number)remaining_ms / 1000);
+	return call(agents, conn, CALL_DRAIN, 1);
+}
+
+static void run_defers(struct agents *agents, struct conn *conn)
+{
+	lua_State *lua = agents->vm.lua;
+	for (;;) {
+		lua_pushvalue(lua, AT_TAKE_DEFER);
+		lua_pushnumber(lua, (lua_Number)conn->id);
+		if (lua_pcall(lua, 1, 1, 0) || lua_isnil(lua, -1))
+			break;
+		struct run run;
+		run_begin(agents, &run, conn, CALL_DEFER);
+		lua_xmove(lua, run.co.lua, 1);
+		enum outcome outcome = run_enter(agents, &run, 0);
+		if (outcome == RUN_FAILED)
+			fault_raise(agents, &run);
+		run_end(agents, &run, outcome == RUN_FAILED);
+	}
+	lua_settop(lua, AT_TOP);
+}
+
+static void on_closed(struct conn *conn, enum close_reason reason)
+{
+	struct agents *agents = agents_of_conn(conn);
+	run_cancel(agents, conn);
+	if (conn->agent) {
+		lua_pushstring(agents->vm.lua, reason_name(reason));
+		call(agents, conn, CALL_CLOSED, 1);
+	}
+	if (conn->has_defers)
+		run_defers(agents, conn);
+	release_agent(agents, conn);
+}
+
+const struct conn_handler AGENT_HANDLER = {
+	.opened = on_opened,
+	.frames = on_frames,
+	.eof = on_eof,
+	.timeout = on_timeout,
+	.bad_frame = on_bad_frame,
+	.writable = on_writable,
+	.flushed = on_flushed,
+	.drain = on_drain,
+	.closed = on_closed,
+};
+
+/* ---- time ---- */
+
+static struct run *run_of(struct wheel_node *timer)
+{
+	return (struct run *)(void *)((char *)timer - offsetof(struct run, timer));
+}
+
+void agents_turn(struct agents *agents, uint64_t now_ms)
+{
+	struct wheel_node due, *node;
+	wheel_advance(&agents->sleeps, now_ms, &due);
+	while ((node = wheel_pop(&due))) {
+		struct run *run = run_of(node);
+		if (run->wait == WAIT_SLEEP) {
+			run_wake(agents, run, 0);
+			continue;
+		}
+		lua_pushnil(run->co.lua);
+		lua_pushliteral(run->co.lua, "timeout");
+		lua_pushliteral(run->co.lua, "ETIMEDOUT");
+		run_wake(agents, run, 3);
+	}
+}
+
+uint64_t agents_next_ms(const struct agents *agents)
+{
+	uint64_t sleep_ms = wheel_next_ms(&agents->sleeps);
+	return sleep_ms < agents->repeats_ms ? sleep_ms : agents->repeats_ms;
+}
+
+void agents_report(struct agents *agents)
+{
+	uint64_t now_ms = agents->host->now_ms;
+	if (now_ms >= agents->repeats_ms)
+		fault_sweep(agents, now_ms);
+}
+
+const struct codec *agents_codec(const struct agents *agents, unsigned listener)
+{
+	return &agents->listeners[listener].codec;
+}

@@ -1,0 +1,105 @@
+/*
+ * Agents: the Lua objects behind connections, and the one place from which Lua
+ * is entered.
+ *
+ * Implements struct conn_handler. Every callback runs in a pooled coroutine
+ * (run.c), so it may wait; while it does, a struct run keeps what is needed to
+ * go on, and the connection is busy. Frames go in as a batch (batch.c): C puts
+ * them into a table, a compiled Lua loop calls proceed() for each, replies
+ * come back in the same table.
+ *
+ * Threads: everything belongs to one worker.
+ */
+#pragma once
+
+#include "base/fold.h"
+#include "base/wheel.h"
+#include "conn/conn.h"
+#include "vm/vm.h"
+
+#include <lua.h>
+
+struct agent_listener;
+
+enum { AGENT_COROUTINES_KEPT = 64 };
+
+/* A coroutine that is free, or belongs to a run. The registry keeps it alive. */
+struct coroutine {
+	lua_State *lua;
+	int ref;
+};
+
+/* One per worker and generation of the script. */
+struct agents {
+	struct vm vm; /* first: vm_of() leads here */
+	struct conn_host *host;
+	struct wheel sleeps; /* perilune.sleep, conn:read time-outs */
+	struct run *current; /* the call that is running, or NULL */
+	uint32_t generation;
+	unsigned worker;
+	struct counters *counters;
+
+	struct coroutine pool[AGENT_COROUTINES_KEPT];
+	unsigned pooled;
+
+	/* Anchors: agents live in tables of ANCHORS_PER_TABLE, so that the collector never has
+	 * to traverse one huge table in a single step. */
+	int *anchor_tables;    /* registry references */
+	uint32_t *anchor_next; /* free list; 0 ends it */
+	uint32_t anchor_count, anchor_free;
+
+	struct agent_listener *listeners;
+	unsigned listener_count;
+
+	uint8_t echoed[FRAME_BATCH_MAX]; /* views that came back as replies */
+	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
+	const void *view_object;         /* to know it again */
+
+	uint32_t log_frame_bytes; /* of a faulty frame in the log */
+	struct fold faults;       /* repeats of the same fault */
+	uint64_t repeats_ms;      /* when some are to be reported; WHEEL_NEVER */
+	char directory[1024];     /* of the script, for excerpts */
+	char codec_error[256];    /* what the last codec in Lua that failed had to say */
+	int app_ref, teardown_ref;
+};
+
+/* Bytes lent to a handler; dead (data is NULL) once proceed() has returned or waits. Its layout is
+ * declared to LuaJIT in lua/perilune/view.lua. */
+struct view {
+	const uint8_t *data;
+	uint32_t len;
+};
+
+/* What a listener's agents have in common. */
+struct agent_listener {
+	const char *name; /* its address, for logs; the config's */
+	struct codec codec;
+	int opener_ref;                   /* runtime.opener: conn → agent, opened */
+	int loop_ref, single_ref;         /* the compiled loops of this listener alone */
+	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */
+};
+
+/*
+ * Loads the script in a fresh VM and readies its agents. On failure returns a negative code and
+ * writes an explanation of up to size - 1 bytes.
+ */
+struct config;
+int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
+		struct counters *counters, char *why, size_t size);
+
+/* Runs teardown(app), closes the VM. All connections must be gone. */
+void agents_close(struct agents *agents);
+
+/* The frame codec of a listener: connections are opened with it. */
+const struct codec *agents_codec(const struct agents *agents, unsigned listener);
+
+/* Wakes those whose time has come; call once a turn. */
+void agents_turn(struct agents *agents, uint64_t now_ms);
+
+/* When agents_turn() must next run. */
+uint64_t agents_next_ms(const struct agents *agents);
+
+/* Logs the repeats of faults whose window has ended; call once a turn. */
+void agents_report(struct agents *agents);
+
+extern const struct conn_handler AGENT_HANDLER;

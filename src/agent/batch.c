@@ -1,0 +1,305 @@
+/*
+ * The hot path: frames in, proceed() for each, replies out.
+ *
+ * C pushes the frames of a batch as arguments of the listener's loop and resumes it once; the
+ * replies come back as its results. That is four calls of Lua's API a frame less than a table
+ * would take. A batch of one has a call of its own: the loop would learn the wrong thing from it.
+ */
+#include "agent/run.h"
+
+/* ---- the control table ---- */
+
+void batch_new_control(lua_State *lua)
+{
+	lua_createtable(lua, CONTROL_REPLIES, 0);
+	lua_createtable(lua, 0, 0);
+	lua_rawseti(lua, -2, CONTROL_REPLIES);
+}
+
+static void push_control(struct agents *agents, const struct run *run)
+{
+	if (run->control_ref == LUA_NOREF)
+		lua_pushvalue(agents->vm.lua, AT_CONTROL);
+	else
+		lua_rawgeti(agents->vm.lua, LUA_REGISTRYINDEX, run->control_ref);
+}
+
+unsigned batch_index(struct agents *agents, const struct run *run)
+{
+	lua_State *lua = agents->vm.lua;
+	push_control(agents, run);
+	lua_rawgeti(lua, -1, CONTROL_INDEX);
+	unsigned index = (unsigned)lua_tointeger(lua, -1);
+	lua_pop(lua, 2);
+	return index;
+}
+
+void batch_cut(struct agents *agents, struct run *run)
+{
+	lua_State *lua = agents->vm.lua;
+	if (!run->batched)
+		return;
+	push_control(agents, run);
+	lua_rawgeti(lua, -1, CONTROL_INDEX);
+	lua_rawseti(lua, -2, CONTROL_COUNT);
+	lua_pop(lua, 1);
+}
+
+/* ---- replies ---- */
+
+/* Replies on their way into one call of the connection. */
+struct portion {
+	struct reply replies[64];
+	unsigned n;
+	size_t bytes;
+};
+
+enum { PORTION_REPLIES = 64, PORTION_BYTES = 65536 };
+
+/* False with an error message pushed on lua. */
+static bool send_portion(struct conn *conn, lua_State *lua, struct portion *portion)
+{
+	unsigned sent, n = portion->n;
+	portion->n = 0;
+	portion->bytes = 0;
+	int err = n ? conn_send_batch(conn, portion->replies, n, &sent) : 0;
+	return !err || reply_explain(conn, lua, portion->replies[sent].len, err);
+}
+
+/*
+ * Sends the values first .. last of lua's stack. They stay there, and so alive. False with an error
+ * message pushed.
+ */
+static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua, int first, int last)
+{
+	struct portion portion;
+	bool plain = conn->codec->kind != CODEC_LUA, below;
+	portion.n = 0;
+	portion.bytes = 0;
+	for (int i = first; i <= last; i++) {
+		size_t len;
+		const char *data = plain ? lua_tolstring(lua, i, &len) : NULL;
+		if (data) {
+			portion.replies[portion.n++] = (struct reply){ (const uint8_t *)data, len };
+			portion.bytes += len;
+			if (portion.n < PORTION_REPLIES && portion.bytes < PORTION_BYTES)
+				continue;
+		}
+		if (!send_portion(conn, lua, &portion))
+			return false;
+		if (!data && !reply_send(agents, conn, lua, i, &below))
+			return false;
+	}
+	return send_portion(conn, lua, &portion);
+}
+
+/* How many frames from `first` on came back as they were. */
+static unsigned echoed_from(const struct agents *agents, unsigned first, unsigned last)
+{
+	unsigned end = first;
+	while (end < last && agents->echoed[end])
+		end++;
+	return end - first;
+}
+
+/* Views that came back go out as one stretch of the input where the framing allows it. */
+static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, unsigned n)
+{
+	struct conn *conn = run->conn;
+	const struct frame *frames = conn->host->batch.frames;
+	const uint8_t *raw;
+	size_t bytes;
+	if (conn->codec == run->codec &&
+	    codec_is_verbatim(conn->codec, frames, first, first + n, &raw, &bytes)) {
+		conn_send_raw(conn, raw, bytes, n);
+		return true;
+	}
+	for (unsigned i = first; i < first + n; i++) {
+		bool below;
+		int err = conn_send(conn, frames[i].data, frames[i].len, &below);
+		if (err && !reply_explain(conn, lua, frames[i].len, err))
+			return false;
+	}
+	return true;
+}
+
+/* Sends replies sent + 1 .. last from where the loop leaves them; see send_values() for the rest. */
+static bool send_left(struct agents *agents, struct run *run, lua_State *lua, unsigned last)
+{
+	struct conn *conn = run->conn;
+	bool views = run->views && !run->resumed, below, ok = true;
+	push_control(agents, run);
+	lua_rawgeti(agents->vm.lua, -1, CONTROL_REPLIES);
+	lua_remove(agents->vm.lua, -2);
+	if (lua != agents->vm.lua)
+		lua_xmove(agents->vm.lua, lua, 1);
+	int replies = lua_gettop(lua);
+	while (ok && run->sent < last) {
+		unsigned n = views ? echoed_from(agents, run->sent, last) : 0;
+		if (run->resumed && run->views && agents->echoed[run->sent]) {
+			lua_pushstring(lua, REPLY_DEAD_VIEW);
+			ok = false;
+		} else if (n) {
+			ok = send_echoed(run, lua, run->sent, n);
+		} else {
+			n = 1;
+			lua_rawgeti(lua, replies, (int)run->sent + 1);
+			ok = reply_send(agents, conn, lua, lua_gettop(lua), &below);
+		}
+		run->sent += n;
+		if (ok)
+			lua_settop(lua, replies);
+	}
+	if (ok)
+		lua_settop(lua, replies - 1);
+	return ok;
+}
+
+void batch_take_replies(struct agents *agents, struct run *run)
+{
+	if (!run->batched)
+		return;
+	unsigned index = batch_index(agents, run);
+	lua_State *lua = agents->vm.lua;
+	int top = lua_gettop(lua);
+	if (index > run->sent + 1)
+		send_left(agents, run, lua, index - 1);
+	lua_settop(lua, top); /* a reply that could not be sent is the run's fault when it ends: see finish */
+}
+
+/* ---- frames ---- */
+
+/* Frames in two pieces (codec->offset) are put together here; larger ones in a buffer of Lua's. */
+static void push_flattened(lua_State *lua, const struct codec *codec, const struct frame *frame)
+{
+	size_t size = (size_t)frame->len + codec->offset;
+	uint8_t small[1024], *to = size <= sizeof small ? small : lua_newuserdata(lua, size);
+	lua_pushlstring(lua, (char *)to, codec_flatten(codec, frame, to));
+	if (to != small)
+		lua_remove(lua, -2);
+}
+
+void batch_push_frame(struct agents *agents, lua_State *lua, const struct codec *codec,
+		      const struct frame_batch *batch, unsigned i)
+{
+	const struct frame *frame = &batch->frames[i];
+	if (codec->kind == CODEC_LUA) {
+		lua_pushvalue(agents->vm.lua, AT_VALUES);
+		lua_rawgeti(agents->vm.lua, -1, (int)i + 1);
+		if (lua != agents->vm.lua)
+			lua_xmove(agents->vm.lua, lua, 1);
+		else
+			lua_remove(lua, -2);
+		if (lua != agents->vm.lua)
+			lua_pop(agents->vm.lua, 1);
+	} else if (codec->offset) {
+		push_flattened(lua, codec, frame);
+	} else {
+		lua_pushlstring(lua, (const char *)frame->data, frame->len);
+	}
+}
+
+static int push_one(struct agents *agents, struct run *run, const struct frame_batch *batch)
+{
+	struct conn *conn = run->conn;
+	const struct codec *codec = conn->codec;
+	lua_State *co = run->co.lua;
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agents->listeners[conn->listener].single_ref);
+	agent_push(agents, co, conn);
+	batch_push_frame(agents, co, codec, batch, 0);
+	if (codec->kind != CODEC_LUA)
+		return 2;
+	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
+	lua_xmove(agents->vm.lua, co, 1);
+	return 3;
+}
+
+static int loop_of(const struct agents *agents, const struct conn *conn)
+{
+	const struct agent_listener *listener = &agents->listeners[conn->listener];
+	if (conn->codec->view)
+		return listener->view_loop_ref;
+	return conn->codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
+}
+
+static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
+{
+	struct conn *conn = run->conn;
+	const struct codec *codec = conn->codec;
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	int count = codec->view ? 0 : (int)batch->count;
+	run->batched = true;
+	lua_pushinteger(lua, (lua_Integer)batch->count);
+	lua_rawseti(lua, AT_CONTROL, CONTROL_COUNT);
+	lua_checkstack(co, count + 8);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn));
+	agent_push(agents, co, conn);
+	lua_pushvalue(lua, AT_CONTROL);
+	lua_xmove(lua, co, 1);
+	if (codec->kind == CODEC_LUA || codec->offset)
+		for (int i = 0; i < count; i++)
+			batch_push_frame(agents, co, codec, batch, (unsigned)i);
+	else
+		for (int i = 0; i < count; i++)
+			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);
+	return 2 + count;
+}
+
+/* ---- the end of a call ---- */
+
+/* The coroutine holds the action, then the replies (views: in the control table). */
+static bool send_results(struct agents *agents, struct run *run)
+{
+	lua_State *co = run->co.lua;
+	if (run->views)
+		return send_left(agents, run, co, batch_index(agents, run));
+	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
+}
+
+static void finish_many(struct agents *agents, struct run *run)
+{
+	if (!send_results(agents, run) || !reply_action(run->conn, run->co.lua, 1))
+		fault_raise(agents, run);
+}
+
+static void finish_one(struct agents *agents, struct run *run)
+{
+	lua_State *co = run->co.lua;
+	bool below;
+	if (!reply_send(agents, run->conn, co, 1, &below) || !reply_action(run->conn, co, 2))
+		fault_raise(agents, run);
+}
+
+void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
+{
+	if (outcome == RUN_FAILED) {
+		batch_take_replies(agents, run);
+		fault_raise(agents, run);
+	} else if (run->batched) {
+		finish_many(agents, run);
+	} else {
+		finish_one(agents, run);
+	}
+	run_end(agents, run, outcome == RUN_FAILED);
+}
+
+unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch)
+{
+	struct run run;
+	unsigned count = batch->count;
+	run_begin(agents, &run, conn, CALL_PROCEED);
+	bool one = count == 1 && !conn->codec->view;
+	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
+	enum outcome outcome = run_enter(agents, &run, nargs);
+	if (outcome == RUN_SUSPENDED) {
+		struct run *suspended = conn->suspended;
+		if (one)
+			return 1;
+		batch_take_replies(agents, suspended);
+		batch_cut(agents, suspended);
+		return batch_index(agents, suspended);
+	}
+	unsigned used = one ? 1 : batch_index(agents, &run);
+	batch_finish(agents, &run, outcome);
+	return used;
+}

@@ -1,0 +1,127 @@
+/* What happens when a handler raises: one log entry, a last word, the end of its connection. */
+#include "agent/peer.h"
+#include "agent/run.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void set_text(lua_State *lua, const char *key, const char *text)
+{
+	lua_pushstring(lua, text);
+	lua_setfield(lua, -2, key);
+}
+
+/* Pushes what runtime.describe_fault() wants to know. */
+static void push_about(struct agents *agents, const struct run *run, const char *peer)
+{
+	lua_State *lua = agents->vm.lua;
+	struct conn *conn = run->conn;
+	lua_createtable(lua, 0, 6);
+	set_text(lua, "directory", agents->directory);
+	set_text(lua, "callback", callback_name(run->callback));
+	set_text(lua, "peer", peer);
+	set_text(lua, "listener", agents->listeners[conn->listener].name);
+	lua_pushnumber(lua, (lua_Number)conn->id);
+	lua_setfield(lua, -2, "conn");
+	lua_pushinteger(lua, (lua_Integer)agents->generation);
+	lua_setfield(lua, -2, "generation");
+}
+
+static void report_repeats(void *data, const char *text, uint32_t repeats, uint64_t lasted_ms)
+{
+	struct agents *agents = data;
+	char times[48];
+	snprintf(times, sizeof times, "\xc3\x97%u in %llu s", repeats + 1,
+		 (unsigned long long)(lasted_ms + 500) / 1000);
+	log_write(LOG_ERROR, "handler failed again", F_TEXT("error", text), F_TEXT("repeats", times),
+		  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
+}
+
+void fault_sweep(struct agents *agents, uint64_t now_ms)
+{
+	fold_sweep(&agents->faults, now_ms, report_repeats, agents);
+	agents->repeats_ms = fold_next_ms(&agents->faults);
+}
+
+enum { FRAME_TEXT_MAX = 64 };
+
+/* The first bytes of the frame that proceed() was given, when log.frame_bytes asks for them. */
+static void frame_text(struct agents *agents, const struct run *run, char *text, size_t size)
+{
+	*text = '\0';
+	if (run->callback != CALL_PROCEED || run->resumed || !agents->log_frame_bytes)
+		return;
+	unsigned index = run->batched ? batch_index(agents, run) - 1 : 0;
+	const struct frame *frame = &run->conn->host->batch.frames[index];
+	size_t n = frame->data ? frame->len : 0;
+	if (n > agents->log_frame_bytes)
+		n = agents->log_frame_bytes;
+	for (size_t i = 0, at = 0; i < n && at + 5 <= size; i++) {
+		uint8_t byte = frame->data[i];
+		bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
+		at += (size_t)snprintf(text + at, size - at, plain ? "%c" : "\\x%02x", byte);
+	}
+}
+
+static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
+		      const char *excerpt, const char *trace, const char *place)
+{
+	char key[FOLD_TEXT_BYTES];
+	snprintf(key, sizeof key, "%s%s%s", place, *place ? ": " : "", message);
+	bool first = fold_note(&agents->faults, key, agents->host->now_ms, report_repeats, agents);
+	agents->repeats_ms = fold_next_ms(&agents->faults);
+	if (!first)
+		return;
+	char frame[4 * FRAME_TEXT_MAX + 1];
+	frame_text(agents, run, frame, sizeof frame);
+	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
+		  F_TEXT("callback", callback_name(run->callback)), F_INT("conn", run->conn->id),
+		  F_TEXT("peer", peer), F_TEXT("listener", agents->listeners[run->conn->listener].name),
+		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
+		  F_TEXT("frame", frame), F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
+}
+
+/* Describing an error runs code that the error itself may upset; then the bare fact must do. */
+static void describe(struct agents *agents, const struct run *run)
+{
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	char peer[PEER_TEXT_BYTES];
+	peer_text(run->conn, peer, sizeof peer);
+	lua_pushvalue(lua, AT_DESCRIBE);
+	lua_pushvalue(co, -1);
+	lua_xmove(co, lua, 1);
+	lua_pushthread(co);
+	lua_xmove(co, lua, 1);
+	push_about(agents, run, peer);
+	if (lua_pcall(lua, 3, 4, 0)) {
+		log_fault(agents, run, peer, "an error that cannot be described", "", "", "");
+	} else {
+		log_fault(agents, run, peer, lua_tostring(lua, -4), lua_tostring(lua, -3),
+			  lua_tostring(lua, -2), lua_tostring(lua, -1));
+	}
+	lua_settop(lua, AT_TOP);
+}
+
+/* The agent may say a last word. */
+static void ask_failed(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	struct run last;
+	callback_prepare(agents, &last, conn, CALL_FAILED);
+	lua_pushvalue(run->co.lua, -1);
+	lua_xmove(run->co.lua, last.co.lua, 1);
+	callback_finish(agents, &last, run_enter(agents, &last, 3));
+}
+
+void fault_raise(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	count(&agents->counters->faults);
+	describe(agents, run);
+	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
+			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
+	if (last_word)
+		ask_failed(agents, run);
+	conn_close(conn, REASON_ERROR, CLOSE_FLUSH);
+}

@@ -1,0 +1,247 @@
+/* How a worker's VM comes to be: runtime, script, listeners; and how it ends. */
+#include "agent/run.h"
+#include "base/log.h"
+#include "bind/bind.h"
+#include "config/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+/* Keeps module.name where C finds it by name. */
+static void keep_function(lua_State *lua, const char *module, const char *name)
+{
+	lua_getglobal(lua, "require");
+	lua_pushfstring(lua, "perilune.%s", module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_pushfstring(lua, "perilune.%s.%s", module, name);
+	lua_insert(lua, -2);
+	lua_settable(lua, LUA_REGISTRYINDEX);
+	lua_pop(lua, 1);
+}
+
+static void push_runtime(lua_State *lua, const char *name)
+{
+	lua_getglobal(lua, "require");
+	lua_pushliteral(lua, "perilune.runtime");
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_remove(lua, -2);
+}
+
+/* The runtime's anchor(agent): called by an opener, on behalf of the connection being opened. */
+static int l_anchor(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	lua_settop(lua, 1);
+	agent_anchor(agents, lua, agents->current->conn);
+	return 0;
+}
+
+/* Lays out what stays on the VM's stack, in the order of enum AT_*. */
+static void lay_out(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	keep_function(lua, "runtime", "defer");
+	keep_function(lua, "runtime", "conn_index");
+	keep_function(lua, "config", "frame");
+	keep_function(lua, "units", "duration");
+	batch_new_control(lua);
+	lua_createtable(lua, FRAME_BATCH_MAX, 0);
+	lua_createtable(lua, FRAME_BATCH_MAX, 0);
+	push_runtime(lua, "invoke");
+	push_runtime(lua, "has");
+	push_runtime(lua, "describe_fault");
+	push_runtime(lua, "take_defer");
+	bind_conn(lua);
+}
+
+static int runtime_ref(lua_State *lua, const char *name, int nargs)
+{
+	push_runtime(lua, name);
+	lua_insert(lua, -1 - nargs);
+	lua_call(lua, nargs, 1);
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
+}
+
+static int view_loop_ref(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	push_runtime(lua, "view_loop");
+	lua_pushlightuserdata(lua, agents->host->batch.frames);
+	lua_pushlightuserdata(lua, agents->echoed);
+	lua_call(lua, 2, 3);
+	agents->view = (struct view *)lua_topointer(lua, -1);
+	agents->view_object = lua_topointer(lua, -2);
+	lua_pop(lua, 2); /* the loop keeps both alive */
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
+}
+
+/* conf.listeners[i + 1] is on top of the stack; pops it. */
+static void open_listener(struct agents *agents, unsigned i, const char *name)
+{
+	lua_State *lua = agents->vm.lua;
+	struct agent_listener *listener = &agents->listeners[i];
+	listener->name = name;
+	lua_getfield(lua, -1, "frame");
+	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
+	if (wrong)
+		luaL_error(lua, "listener %s: frame: %s", name, wrong);
+	lua_pop(lua, 1);
+	lua_getfield(lua, -1, "agent");
+	lua_pushcfunction(lua, l_anchor);
+	listener->opener_ref = runtime_ref(lua, "opener", 2);
+	listener->loop_ref = runtime_ref(lua, "batch_loop", 0);
+	listener->single_ref = runtime_ref(lua, "single", 0);
+	lua_pushvalue(lua, AT_METAS);
+	listener->meta_loop_ref = runtime_ref(lua, "meta_loop", 1);
+	listener->view_loop_ref = listener->codec.view ? view_loop_ref(agents) : LUA_NOREF;
+	lua_pop(lua, 1);
+}
+
+/* What setup() and teardown() are given. */
+static void push_app(struct agents *agents, const struct config *config)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_createtable(lua, 0, 4);
+	lua_pushinteger(lua, (lua_Integer)agents->worker);
+	lua_setfield(lua, -2, "worker");
+	lua_pushinteger(lua, (lua_Integer)config->workers);
+	lua_setfield(lua, -2, "workers");
+	lua_pushinteger(lua, (lua_Integer)agents->generation);
+	lua_setfield(lua, -2, "generation");
+	lua_pushstring(lua, config->script);
+	lua_setfield(lua, -2, "script");
+}
+
+struct opening {
+	struct agents *agents;
+	const struct config *config;
+};
+
+/* Runs protected. Raises what went wrong. */
+static void open_script(lua_State *lua)
+{
+	const struct opening *opening = lua_touserdata(lua, 1);
+	struct agents *agents = opening->agents;
+	const struct config *config = opening->config;
+	lua_settop(lua, 0);
+	lay_out(agents);
+	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "loaded");
+	bind_core(lua);
+	lua_setfield(lua, -2, "perilune.core");
+	lua_settop(lua, AT_TOP);
+	lua_getglobal(lua, "require");
+	lua_pushliteral(lua, "perilune.app");
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, "load");
+	lua_pushstring(lua, config->script);
+	config_push_options(lua, config);
+	lua_call(lua, 2, 2);
+	if (lua_isnil(lua, -2))
+		lua_error(lua);
+	lua_getfield(lua, -2, "conf");
+	lua_getfield(lua, -1, "listeners");
+	if (lua_objlen(lua, -1) != config->listener_count)
+		luaL_error(lua, "the script returns other listeners each time it is loaded");
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		lua_rawgeti(lua, -1, (int)i + 1);
+		open_listener(agents, i, config->listeners[i].name);
+	}
+	lua_pop(lua, 1);
+	push_app(agents, config);
+	agents->app_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	lua_getfield(lua, -1, "teardown");
+	agents->teardown_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	lua_getfield(lua, -1, "setup");
+	if (!lua_isnil(lua, -1)) {
+		lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
+		lua_call(lua, 1, 0);
+	}
+}
+
+/* What lay_out() made becomes the results, and so the bottom of the VM's own stack. */
+static int open_and_keep(lua_State *lua)
+{
+	open_script(lua);
+	lua_settop(lua, AT_TOP);
+	return AT_TOP;
+}
+
+static void remember_directory(struct agents *agents, const char *script)
+{
+	const char *slash = strrchr(script, '/');
+	if (slash)
+		snprintf(agents->directory, sizeof agents->directory, "%.*s", (int)(slash - script), script);
+	else
+		snprintf(agents->directory, sizeof agents->directory, ".");
+}
+
+int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
+		struct counters *counters, char *why, size_t size)
+{
+	enum { FOLD_WINDOW_MS = 10000 };
+	memset(agents, 0, sizeof *agents);
+	agents->host = host;
+	agents->worker = worker;
+	agents->generation = 1;
+	agents->counters = counters;
+	agents->log_frame_bytes = config->log_frame_bytes;
+	agents->listener_count = config->listener_count;
+	agents->teardown_ref = agents->app_ref = LUA_NOREF;
+	wheel_init(&agents->sleeps, host->now_ms);
+	fold_init(&agents->faults, FOLD_WINDOW_MS);
+	agents->repeats_ms = WHEEL_NEVER;
+	remember_directory(agents, config->script);
+	snprintf(why, size, "not enough memory");
+	agents->listeners = calloc(config->listener_count, sizeof *agents->listeners);
+	if (!agents->listeners)
+		return UV_ENOMEM;
+	if (vm_open(&agents->vm)) {
+		free(agents->listeners);
+		return UV_ENOMEM;
+	}
+	lua_State *lua = agents->vm.lua;
+	struct opening opening = { agents, config };
+	lua_pushcfunction(lua, open_and_keep);
+	lua_pushlightuserdata(lua, &opening);
+	if (lua_pcall(lua, 1, AT_TOP, 0)) {
+		const char *message = lua_tostring(lua, -1);
+		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
+		agents_close(agents);
+		return UV_EINVAL;
+	}
+	vm_pace(&agents->vm);
+	return 0;
+}
+
+static void run_teardown(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->teardown_ref);
+	if (!lua_isfunction(lua, -1))
+		return;
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
+	if (lua_pcall(lua, 1, 0, 0)) {
+		const char *message = lua_tostring(lua, -1);
+		log_write(LOG_ERROR, "teardown failed", F_TEXT("error", message ? message : "?"),
+			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
+	}
+}
+
+void agents_close(struct agents *agents)
+{
+	if (agents->vm.lua) {
+		fault_sweep(agents, UINT64_MAX);
+		if (agents->teardown_ref != LUA_NOREF)
+			run_teardown(agents);
+		vm_close(&agents->vm);
+	}
+	free(agents->anchor_tables);
+	free(agents->anchor_next);
+	free(agents->listeners);
+	memset(agents, 0, sizeof *agents);
+}

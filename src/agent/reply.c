@@ -1,0 +1,122 @@
+/* From what a handler returns to bytes on their way. */
+#include "agent/run.h"
+#include "base/err.h"
+
+#include <string.h>
+#include <uv.h>
+
+bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err)
+{
+	if (err != ERR_FRAME_REPLY)
+		return true; /* the connection has ended or is about to: there is nobody to tell */
+	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len, conn->codec->ops->name);
+	return false;
+}
+
+static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size_t len, bool *below)
+{
+	int err = conn_send(conn, data, len, below);
+	return !err || reply_explain(conn, lua, len, err);
+}
+
+/* A codec in Lua takes any value and makes a string of it. */
+static bool send_encoded(struct conn *conn, lua_State *lua, int idx, bool *below)
+{
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
+	lua_pushvalue(lua, idx);
+	if (lua_pcall(lua, 1, 1, 0))
+		return false;
+	size_t len;
+	const char *data = lua_type(lua, -1) == LUA_TSTRING ? lua_tolstring(lua, -1, &len) : NULL;
+	if (!data) {
+		lua_pushfstring(lua, "the codec's encode returned a %s, not a string",
+				luaL_typename(lua, -1));
+		return false;
+	}
+	bool ok = send_bytes(conn, lua, data, len, below);
+	if (ok)
+		lua_pop(lua, 1);
+	return ok;
+}
+
+static bool send_view(struct agents *agents, struct conn *conn, lua_State *lua, bool *below)
+{
+	struct view *view = agents->view;
+	if (!view->data) {
+		lua_pushstring(lua, REPLY_DEAD_VIEW);
+		return false;
+	}
+	return send_bytes(conn, lua, view->data, view->len, below);
+}
+
+static bool is_view(struct agents *agents, lua_State *lua, int idx)
+{
+	return agents->view && lua_type(lua, idx) == 10 /* cdata */ &&
+	       lua_topointer(lua, idx) == agents->view_object;
+}
+
+static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+{
+	size_t n = lua_objlen(lua, idx);
+	for (size_t i = 1; i <= n; i++) {
+		lua_rawgeti(lua, idx, (int)i);
+		if (!lua_isstring(lua, -1)) {
+			lua_pushfstring(lua, "a list of replies holds strings; item %d is a %s", (int)i,
+					luaL_typename(lua, -1));
+			return false;
+		}
+		if (!reply_send(agents, conn, lua, lua_gettop(lua), below))
+			return false;
+		lua_pop(lua, 1);
+	}
+	return true;
+}
+
+bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+{
+	int type = lua_type(lua, idx);
+	*below = true;
+	if (type == LUA_TNIL || type == LUA_TNONE)
+		return true;
+	if (conn->codec->kind == CODEC_LUA && conn->codec->lua_encode_ref != LUA_NOREF)
+		return send_encoded(conn, lua, idx, below);
+	if (type == LUA_TSTRING || type == LUA_TNUMBER) {
+		size_t len;
+		const char *data = lua_tolstring(lua, idx, &len);
+		return send_bytes(conn, lua, data, len, below);
+	}
+	if (is_view(agents, lua, idx))
+		return send_view(agents, conn, lua, below);
+	if (type == LUA_TTABLE)
+		return send_list(agents, conn, lua, idx, below);
+	lua_pushfstring(lua, "a reply is a string, a list of strings or nil, not a %s",
+			luaL_typename(lua, idx));
+	return false;
+}
+
+bool reply_action(struct conn *conn, lua_State *lua, int idx)
+{
+	if (lua_isnoneornil(lua, idx))
+		return true;
+	const char *action = lua_type(lua, idx) == LUA_TSTRING ? lua_tostring(lua, idx) : NULL;
+	if (action && !strcmp(action, "close")) {
+		conn_close(conn, REASON_AGENT, CLOSE_FLUSH);
+		return true;
+	}
+	if (action)
+		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", action);
+	else
+		lua_pushfstring(lua, "the action after a reply is \"close\" or nothing, not a %s",
+				luaL_typename(lua, idx));
+	return false;
+}
+
+bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
+{
+	lua_State *co = run->co.lua;
+	bool below;
+	*keep = lua_type(co, first) == LUA_TBOOLEAN && lua_toboolean(co, first);
+	if (lua_type(co, first) != LUA_TBOOLEAN && !reply_send(agents, run->conn, co, first, &below))
+		return false;
+	return reply_action(run->conn, co, first + 1);
+}

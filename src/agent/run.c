@@ -1,0 +1,171 @@
+#include "agent/run.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+	const char *name;
+	bool may_wait;
+} CALLBACKS[] = {
+	[CALL_OPENED] = { "opened", true },     [CALL_PROCEED] = { "proceed", true },
+	[CALL_EOF] = { "eof", true },           [CALL_TIMEOUT] = { "timeout", false },
+	[CALL_FAILED] = { "failed", false },    [CALL_OVERSIZE] = { "oversize", false },
+	[CALL_WRITABLE] = { "writable", true }, [CALL_DRAIN] = { "drain", true },
+	[CALL_CLOSED] = { "closed", false },    [CALL_DEFER] = { "defer", false },
+};
+
+const char *callback_name(enum callback callback)
+{
+	return CALLBACKS[callback].name;
+}
+
+bool callback_may_wait(enum callback callback)
+{
+	return CALLBACKS[callback].may_wait;
+}
+
+/* ---- the pool ---- */
+
+static struct coroutine take_coroutine(struct agents *agents)
+{
+	if (agents->pooled)
+		return agents->pool[--agents->pooled];
+	struct coroutine co = { .lua = lua_newthread(agents->vm.lua) };
+	co.ref = luaL_ref(agents->vm.lua, LUA_REGISTRYINDEX);
+	return co;
+}
+
+/* A coroutine that returned can be started again; one that failed or is suspended cannot. */
+static void give_coroutine(struct agents *agents, struct coroutine co, bool reusable)
+{
+	if (!reusable || agents->pooled == AGENT_COROUTINES_KEPT) {
+		luaL_unref(agents->vm.lua, LUA_REGISTRYINDEX, co.ref);
+		return;
+	}
+	lua_settop(co.lua, 0);
+	agents->pool[agents->pooled++] = co;
+}
+
+/* ---- a run ---- */
+
+void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback)
+{
+	/* Field by field: read_codec is large, and set only where it is used. */
+	run->co = take_coroutine(agents);
+	run->conn = conn;
+	run->codec = conn->codec;
+	run->views = conn->codec->view;
+	run->callback = callback;
+	run->wait = WAIT_NONE;
+	run->batched = run->resumed = false;
+	run->control_ref = LUA_NOREF;
+	run->sent = 0;
+	run->until_ms = WHEEL_NEVER;
+	run->timer = (struct wheel_node){ 0 };
+}
+
+void run_end(struct agents *agents, struct run *run, bool failed)
+{
+	give_coroutine(agents, run->co, !failed);
+	if (run->control_ref != LUA_NOREF)
+		luaL_unref(agents->vm.lua, LUA_REGISTRYINDEX, run->control_ref);
+}
+
+/* The control table goes with the run; the worker gets a new one. */
+static void keep_control(struct agents *agents, struct run *run)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_pushvalue(lua, AT_CONTROL);
+	run->control_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	batch_new_control(lua);
+	lua_replace(lua, AT_CONTROL);
+}
+
+static bool suspend(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	if (conn->suspended != run) {
+		struct run *kept = malloc(sizeof *kept);
+		if (!kept)
+			return false;
+		*kept = *run;
+		conn->suspended = run = kept;
+		if (run->batched)
+			keep_control(agents, run);
+		count(&agents->counters->suspensions);
+	}
+	if (run->until_ms != WHEEL_NEVER)
+		wheel_arm(&agents->sleeps, &run->timer, run->until_ms);
+	conn->reading = run->wait == WAIT_READ ? &run->read_codec : NULL;
+	conn->flushing = run->wait == WAIT_FLUSH;
+	conn_set_busy(conn, true);
+	return true;
+}
+
+enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
+{
+	assert(!agents->current);
+	lua_State *co = run->co.lua;
+	agents->current = run;
+	run->wait = WAIT_NONE;
+	run->until_ms = WHEEL_NEVER;
+	int status = lua_resume(co, nargs);
+	agents->current = NULL;
+	if (agents->view)
+		agents->view->data = NULL;
+	if (status == 0)
+		return RUN_DONE;
+	if (status != LUA_YIELD)
+		return RUN_FAILED;
+	if (run->wait == WAIT_NONE) {
+		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "
+				    "(to wait, use perilune.sleep or conn:read)");
+		return RUN_FAILED;
+	}
+	if (!suspend(agents, run)) {
+		lua_pushliteral(co, "not enough memory to suspend the handler");
+		return RUN_FAILED;
+	}
+	return RUN_SUSPENDED;
+}
+
+static void forget_wait(struct conn *conn, struct run *run)
+{
+	wheel_disarm(&run->timer);
+	conn->reading = NULL;
+	conn->flushing = false;
+}
+
+void run_cancel(struct agents *agents, struct conn *conn)
+{
+	struct run *run = conn->suspended;
+	if (!run)
+		return;
+	forget_wait(conn, run);
+	conn->suspended = NULL;
+	conn->busy = false;
+	run_end(agents, run, true);
+	free(run);
+}
+
+void run_wake(struct agents *agents, struct run *run, int nargs)
+{
+	struct conn *conn = run->conn;
+	forget_wait(conn, run);
+	run->resumed = true;
+	enum outcome outcome = run_enter(agents, run, nargs);
+	if (outcome == RUN_SUSPENDED)
+		return;
+	conn->suspended = NULL;
+	conn_set_busy(conn, false);
+	if (run->callback == CALL_PROCEED)
+		batch_finish(agents, run, outcome);
+	else
+		callback_finish(agents, run, outcome);
+	free(run);
+	if (conn->owes_writable && conn_is_open(conn) && !conn->suspended) {
+		conn->owes_writable = false;
+		AGENT_HANDLER.writable(conn);
+	}
+}

@@ -1,0 +1,160 @@
+/*
+ * A call into Lua: the coroutine it runs in, what it waits for.
+ *
+ * A run starts on the C stack; only one that suspends moves to the heap, where
+ * conn->suspended leads to it. run_enter() is the one function that resumes
+ * Lua coroutines.
+ */
+#pragma once
+
+#include "agent/agent.h"
+
+enum callback {
+	CALL_OPENED,
+	CALL_PROCEED,
+	CALL_EOF,
+	CALL_TIMEOUT,
+	CALL_FAILED,
+	CALL_OVERSIZE,
+	CALL_WRITABLE,
+	CALL_DRAIN,
+	CALL_CLOSED,
+	CALL_DEFER,
+};
+
+enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH };
+
+struct run {
+	struct coroutine co;
+	struct conn *conn;
+	enum callback callback;
+	enum wait wait;
+	bool batched;              /* a batch loop runs, and the control table tells how far it is */
+	bool views;                /* the handler got views */
+	const struct codec *codec; /* under which the frames came; only to compare: it may be gone */
+	bool resumed;              /* it has been suspended: the frames it came with are gone */
+	int control_ref;           /* its control table, once suspended; LUA_NOREF: the worker's own */
+	unsigned sent;             /* replies of the batch already taken */
+	uint64_t until_ms;         /* WAIT_SLEEP, WAIT_READ: when; WHEEL_NEVER: no time-out */
+	struct wheel_node timer;
+	struct codec read_codec; /* WAIT_READ */
+};
+
+/* What stays on the VM's own stack, where it is cheapest to reach. */
+enum {
+	AT_CONTROL = 1, /* the batch loops' control table */
+	AT_VALUES,      /* what a codec in Lua made of the frames */
+	AT_METAS,       /* ... and its second values */
+	AT_INVOKE,      /* runtime.invoke … */
+	AT_HAS,
+	AT_DESCRIBE,
+	AT_TAKE_DEFER,
+	AT_CONN, /* the metatable of conn objects */
+	AT_TOP = AT_CONN
+};
+
+/* Layout of the control table; shared with the loops in lua/perilune/runtime.lua. */
+enum { CONTROL_INDEX = 1, CONTROL_COUNT = 2, CONTROL_REPLIES = 3 };
+
+enum outcome { RUN_DONE, RUN_SUSPENDED, RUN_FAILED };
+
+static inline struct agents *agents_of(lua_State *lua)
+{
+	return (struct agents *)(void *)vm_of(lua);
+}
+
+static inline struct agents *agents_of_conn(const struct conn *conn)
+{
+	return (struct agents *)conn->host->owner;
+}
+
+const char *callback_name(enum callback callback);
+
+/* May the call wait? Those that end something, or must answer at once, may not. */
+bool callback_may_wait(enum callback callback);
+
+/* Takes a coroutine from the pool (or makes one) for a call on conn's behalf. */
+void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
+
+/* Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. */
+enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
+
+/* Gives the coroutine back. It must be done or failed; `failed` ones are dropped. */
+void run_end(struct agents *agents, struct run *run, bool failed);
+
+/* Abandons a suspended call: nothing of it ever runs again. */
+void run_cancel(struct agents *agents, struct conn *conn);
+
+/* Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack. */
+void run_wake(struct agents *agents, struct run *run, int nargs);
+
+/* ---- agent.c ---- */
+
+/* Readies agent:name() on a coroutine of its own; push its arguments, then run_enter() with 3 more.
+ * What it leaves there: was there such a method, then its results. */
+void callback_prepare(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
+
+/* Handles the end of any callback but proceed: its replies, its action, or its fault. True: its
+ * first result was `true`. Ends the run. */
+bool callback_finish(struct agents *agents, struct run *run, enum outcome outcome);
+
+/* Pushes the connection's agent on `lua`. It must have one. */
+void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn);
+
+/* Keeps the value on top of lua's stack (popped) as conn's agent. */
+void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
+
+/* ---- batch.c ---- */
+
+/* Sends what the batch's loop has replied so far and not yet sent. Before anything that must keep
+ * its order with them. */
+void batch_take_replies(struct agents *agents, struct run *run);
+
+/* Makes the running batch end after the frame at hand. */
+void batch_cut(struct agents *agents, struct run *run);
+
+/* Pushes a fresh control table. */
+void batch_new_control(lua_State *lua);
+
+/* Which frame of its batch the run is at, from 1. */
+unsigned batch_index(struct agents *agents, const struct run *run);
+
+/* Hands a batch to conn's agent; returns how many frames were used. */
+unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch);
+
+/* Handles the end of a CALL_PROCEED, whose coroutine holds results or the error. Ends the run. */
+void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
+
+/* Pushes frame number i as its codec delivers it: one value. */
+void batch_push_frame(struct agents *agents, lua_State *lua, const struct codec *codec,
+		      const struct frame_batch *batch, unsigned i);
+
+/* ---- reply.c ---- */
+
+#define REPLY_DEAD_VIEW \
+	"this view is dead: it lives until proceed returns or waits (view:string() can be kept)"
+
+/* What conn_send() said of a reply. True: nobody to blame; false with an error message pushed. */
+bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err);
+
+/*
+ * Sends the value at idx of lua's stack: nil, a string (or a number, as its text), a view, a list of strings; or, with a
+ * codec in Lua, whatever its encode() takes. True, or false with an error message pushed.
+ */
+bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below);
+
+/* Interprets what a callback returned from stack index `first` on: reply, action. *keep: the
+ * first is `true`. False with an error message pushed. */
+bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);
+
+/* Does what the second result of a callback, at idx, asks for. False with an error message pushed. */
+bool reply_action(struct conn *conn, lua_State *lua, int idx);
+
+/* ---- fault.c ---- */
+
+/* Logs the error on top of run's coroutine, asks failed(), ends the connection. The run goes on to
+ * its end. */
+void fault_raise(struct agents *agents, struct run *run);
+
+/* Reports repeats whose window has ended. */
+void fault_sweep(struct agents *agents, uint64_t now_ms);

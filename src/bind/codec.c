@@ -1,0 +1,224 @@
+/* Frame codecs as Lua describes them, and codecs written in Lua. */
+#include "agent/run.h"
+#include "base/err.h"
+#include "bind/bind.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+/* ---- codecs in Lua ---- */
+
+/* decode(bytes, position) → frame, next [, meta] | nil: more bytes needed | false, why. */
+struct decoding {
+	struct agents *agents;
+	const struct codec *codec;
+	struct frame_batch *out;
+	size_t pos; /* from 0 */
+	size_t n;
+};
+
+static void malformed(struct decoding *d, const char *why)
+{
+	d->out->error = ERR_FRAME_MALFORMED;
+	d->out->announced = d->n - d->pos;
+	snprintf(d->agents->codec_error, sizeof d->agents->codec_error, "%s", why ? why : "malformed frame");
+}
+
+/* Takes one frame from what decode() returned at results … results + 2. False: stop. */
+static bool take_decoded(struct decoding *d, lua_State *lua, int results)
+{
+	struct frame_batch *out = d->out;
+	if (lua_isboolean(lua, results) && !lua_toboolean(lua, results)) {
+		malformed(d, lua_tostring(lua, results + 1));
+		return false;
+	}
+	if (lua_isnil(lua, results) && lua_isnil(lua, results + 1))
+		return false;
+	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
+	if (!(next > (double)d->pos + 1 && next <= (double)d->n + 1)) {
+		malformed(d, "the codec's decode must return a frame and the position after it");
+		return false;
+	}
+	d->pos = (size_t)next - 1;
+	out->consumed = d->pos;
+	if (lua_isnil(lua, results))
+		return true; /* bytes without a frame: a comment, padding */
+	if (lua_type(lua, results) == LUA_TSTRING && lua_objlen(lua, results) > d->codec->max_bytes) {
+		out->error = ERR_FRAME_TOO_LARGE;
+		out->announced = lua_objlen(lua, results);
+		return false;
+	}
+	out->frames[out->count++] = (struct frame){ .end = (uint32_t)d->pos };
+	lua_pushvalue(lua, results);
+	lua_rawseti(lua, AT_VALUES, (int)out->count);
+	lua_pushvalue(lua, results + 2);
+	lua_rawseti(lua, AT_METAS, (int)out->count);
+	return true;
+}
+
+static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+			     uint32_t *scanned, struct frame_batch *out)
+{
+	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .n = n };
+	lua_State *lua = d.agents->vm.lua;
+	(void)scanned;
+	out->count = 0;
+	out->consumed = out->need = 0;
+	out->error = 0;
+	lua_pushlstring(lua, (const char *)in, n);
+	int bytes = lua_gettop(lua);
+	while (out->count < limit && d.pos < n) {
+		lua_rawgeti(lua, LUA_REGISTRYINDEX, codec->lua_decode_ref);
+		lua_pushvalue(lua, bytes);
+		lua_pushnumber(lua, (lua_Number)d.pos + 1);
+		if (lua_pcall(lua, 2, 3, 0)) {
+			malformed(&d, lua_tostring(lua, -1));
+			break;
+		}
+		bool more = take_decoded(&d, lua, bytes + 1);
+		lua_settop(lua, bytes);
+		if (!more)
+			break;
+	}
+	lua_settop(lua, bytes - 1);
+	if (!out->error && !out->count && n - out->consumed > codec->max_bytes) {
+		out->error = ERR_FRAME_TOO_LARGE;
+		out->announced = n - out->consumed;
+	}
+}
+
+/* The user's encode() has run by now (reply.c): these bytes go out as they are. */
+static int lua_codec_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+			    struct buf **out)
+{
+	(void)codec;
+	return buf_append(pool, out, data, len);
+}
+
+static const struct codec_ops LUA_CODEC_OPS = {
+	.name = "lua",
+	.decode = lua_codec_decode,
+	.encode = lua_codec_encode,
+};
+
+static int ref_field(lua_State *lua, int idx, const char *key)
+{
+	lua_getfield(lua, idx, key);
+	if (!lua_isnil(lua, -1))
+		return luaL_ref(lua, LUA_REGISTRYINDEX);
+	lua_pop(lua, 1);
+	return LUA_NOREF;
+}
+
+/* ---- from the canonical table ---- */
+
+static double number_field(lua_State *lua, int idx, const char *key)
+{
+	lua_getfield(lua, idx, key);
+	double n = lua_tonumber(lua, -1);
+	lua_pop(lua, 1);
+	return n;
+}
+
+static bool flag_field(lua_State *lua, int idx, const char *key)
+{
+	lua_getfield(lua, idx, key);
+	bool flag = lua_toboolean(lua, -1);
+	lua_pop(lua, 1);
+	return flag;
+}
+
+static int choice_field(lua_State *lua, int idx, const char *key, const char *const *choices)
+{
+	lua_getfield(lua, idx, key);
+	const char *text = lua_tostring(lua, -1);
+	int found = 0;
+	for (int i = 0; text && choices[i]; i++)
+		if (!strcmp(choices[i], text))
+			found = i;
+	lua_pop(lua, 1);
+	return found;
+}
+
+static void read_delimiter(lua_State *lua, int idx, struct codec *codec)
+{
+	size_t len;
+	lua_getfield(lua, idx, "delimiter");
+	const char *bytes = lua_tolstring(lua, -1, &len);
+	if (bytes && len <= CODEC_DELIMITER_MAX) {
+		memcpy(codec->delimiter, bytes, len);
+		codec->delimiter_bytes = (uint8_t)len;
+	}
+	lua_pop(lua, 1);
+}
+
+const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
+{
+	static const char *const KINDS[] = {
+		[CODEC_LENGTH] = "length",
+		[CODEC_DELIMITER] = "delimiter",
+		[CODEC_LINE] = "line",
+		[CODEC_FIXED] = "fixed",
+		[CODEC_NETSTRING] = "netstring",
+		[CODEC_RAW] = "raw",
+		[CODEC_LUA] = "lua",
+		[CODEC_KINDS] = NULL,
+	};
+	static const char *const EMPTY[] = { "error", "deliver", "ignore", NULL };
+	static const char *const ENDIAN[] = { "big", "little", NULL };
+	memset(codec, 0, sizeof *codec);
+	codec->kind = (enum codec_kind)choice_field(lua, idx, "kind", KINDS);
+	codec->max_bytes = (uint32_t)number_field(lua, idx, "max");
+	codec->empty = (enum codec_empty)choice_field(lua, idx, "empty", EMPTY);
+	codec->view = flag_field(lua, idx, "view");
+	codec->length_bytes = (uint8_t)number_field(lua, idx, "bytes");
+	codec->little_endian = choice_field(lua, idx, "endian", ENDIAN) == 1;
+	codec->offset = (uint32_t)number_field(lua, idx, "offset");
+	codec->adjust = (int64_t)number_field(lua, idx, "adjust");
+	codec->fixed_bytes = (uint32_t)number_field(lua, idx, "fixed");
+	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
+	read_delimiter(lua, idx, codec);
+	if (codec->kind != CODEC_LUA)
+		return codec_init(codec);
+	codec->ops = &LUA_CODEC_OPS;
+	codec->lua_owner = agents_of(lua);
+	codec->lua_decode_ref = ref_field(lua, idx, "decode");
+	codec->lua_encode_ref = ref_field(lua, idx, "encode");
+	return NULL;
+}
+
+/* ---- from what users write ---- */
+
+void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec *codec)
+{
+	memset(codec, 0, sizeof *codec);
+	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
+	if (lua_type(lua, idx) == LUA_TSTRING && !codec_init_named(codec, lua_tostring(lua, idx), max_bytes))
+		return;
+	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.config.frame");
+	lua_pushvalue(lua, idx);
+	lua_pushnumber(lua, max_bytes);
+	lua_call(lua, 2, 2);
+	if (lua_isnil(lua, -2))
+		luaL_error(lua, "frame: %s", lua_tostring(lua, -1));
+	const char *wrong = bind_codec(lua, lua_gettop(lua) - 1, codec);
+	if (wrong)
+		luaL_error(lua, "frame: %s", wrong);
+	/* Views and codecs in Lua belong to a listener: their loops are built when it is. */
+	if (codec->kind == CODEC_LUA || codec->view)
+		luaL_error(lua, "frame: a view or a codec in Lua can only be a listener's own");
+	lua_pop(lua, 2);
+}
+
+uint32_t bind_duration_check(lua_State *lua, int idx)
+{
+	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.units.duration");
+	lua_pushvalue(lua, idx);
+	lua_call(lua, 1, 2);
+	if (lua_isnil(lua, -2))
+		luaL_error(lua, "%s", lua_tostring(lua, -1));
+	double ms = lua_tonumber(lua, -2);
+	lua_pop(lua, 2);
+	return ms < 0 ? 0 : ms > 0x7fffffff ? 0x7fffffff : (uint32_t)ms;
+}

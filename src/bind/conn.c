@@ -1,0 +1,355 @@
+/*
+ * The `conn` object: conn.id, conn.peer, conn:send(…) ….
+ *
+ * It is a small table that holds nothing but the connection's id: cheap (no
+ * userdata, which the collector would walk in one step), and one that has
+ * outlived its connection finds nothing instead of something else.
+ */
+#include "agent/peer.h"
+#include "agent/run.h"
+#include "base/err.h"
+#include "bind/bind.h"
+
+#include <string.h>
+#include <uv.h>
+
+/* MAY RAISE. The connection, or NULL when it has ended. */
+static struct conn *check_conn(lua_State *lua, struct agents *agents)
+{
+	if (lua_type(lua, 1) != LUA_TTABLE)
+		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
+	lua_rawgeti(lua, 1, 1);
+	if (lua_type(lua, -1) != LUA_TNUMBER)
+		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
+	uint64_t id = (uint64_t)lua_tonumber(lua, -1);
+	lua_pop(lua, 1);
+	return idmap_get(&agents->host->ids, id);
+}
+
+static int closed(lua_State *lua)
+{
+	lua_pushnil(lua);
+	lua_pushliteral(lua, "closed");
+	return 2;
+}
+
+/* The running call, if it is on behalf of conn. */
+static struct run *own_run(const struct agents *agents, const struct conn *conn)
+{
+	struct run *run = agents->current;
+	return run && run->conn == conn ? run : NULL;
+}
+
+/* The batch at hand must end here: what follows is not for it. */
+static void cut_batch(struct agents *agents, const struct conn *conn)
+{
+	struct run *run = own_run(agents, conn);
+	if (run)
+		batch_cut(agents, run);
+}
+
+/* MAY RAISE. conn:send(data) → true | false past the high-water mark | nil, "closed" */
+static int l_conn_send(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (lua_isnoneornil(lua, 2))
+		return luaL_argerror(lua, 2, "data expected, got nil");
+	if (!conn || !conn_is_open(conn) || conn->shut_asked)
+		return closed(lua);
+	struct run *run = own_run(agents, conn);
+	if (run)
+		batch_take_replies(agents, run);
+	bool below;
+	lua_settop(lua, 2);
+	if (!reply_send(agents, conn, lua, 2, &below))
+		return luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
+	lua_pushboolean(lua, below);
+	return 1;
+}
+
+/* MAY RAISE, MAY YIELD. The current call waits; see run.h. */
+static int wait_for(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms)
+{
+	run->wait = wait;
+	run->until_ms = until_ms;
+	return lua_yield(lua, 0);
+}
+
+/* MAY RAISE: only the handler's own coroutine, in a callback that may wait. */
+static struct run *check_may_wait(lua_State *lua, struct agents *agents, const char *what)
+{
+	struct run *run = agents->current;
+	if (!run)
+		luaL_error(lua, "%s: only a running handler can wait", what);
+	if (run->co.lua != lua)
+		luaL_error(lua, "%s: cannot wait inside a coroutine of the handler's own", what);
+	if (!callback_may_wait(run->callback))
+		luaL_error(lua, "%s: %s() must not wait", what, callback_name(run->callback));
+	return run;
+}
+
+/* MAY RAISE, MAY YIELD. conn:flush() → true: everything was handed to the system | nil, "closed" */
+static int l_conn_flush(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	struct run *run = own_run(agents, conn);
+	if (run)
+		batch_take_replies(agents, run);
+	if (conn_flush_now(conn)) {
+		lua_pushboolean(lua, 1);
+		return 1;
+	}
+	if (!run)
+		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
+	run = check_may_wait(lua, agents, "conn:flush");
+	return wait_for(lua, run, WAIT_FLUSH, WHEEL_NEVER);
+}
+
+/* MAY RAISE, MAY YIELD. conn:read([frame], [timeout]) → frame | nil, message, code */
+static int l_conn_read(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	struct run *run = check_may_wait(lua, agents, "conn:read");
+	if (run->conn != conn)
+		return luaL_error(lua, "conn:read: a handler can read from its own connection only");
+	uint64_t until_ms = WHEEL_NEVER;
+	if (!lua_isnoneornil(lua, 3)) {
+		uint32_t ms = bind_duration_check(lua, 3);
+		until_ms = ms ? agents->host->now_ms + ms : WHEEL_NEVER;
+	}
+	if (lua_isnoneornil(lua, 2)) {
+		run->read_codec = *conn->codec;
+	} else {
+		bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &run->read_codec);
+	}
+	run->read_codec.view = false;
+	return wait_for(lua, run, WAIT_READ, until_ms);
+}
+
+/* MAY RAISE. conn:close() */
+static int l_conn_close(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	const char *kick = luaL_optstring(lua, 2, "agent");
+	bool kicked = !strcmp(kick, "kick");
+	if (!kicked && strcmp(kick, "agent") != 0)
+		return luaL_argerror(lua, 2, "the reason is \"agent\" (the default) or \"kick\"");
+	if (!conn)
+		return closed(lua);
+	cut_batch(agents, conn);
+	conn_close(conn, kicked ? REASON_KICK : REASON_AGENT, CLOSE_FLUSH);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:abort(): pending output is dropped, the peer sees a reset. */
+static int l_conn_abort(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn)
+		return closed(lua);
+	cut_batch(agents, conn);
+	conn_close(conn, REASON_AGENT, CLOSE_RESET);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:shutdown(): half-close, once what is pending has gone. */
+static int l_conn_shutdown(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	struct run *run = own_run(agents, conn);
+	if (run)
+		batch_take_replies(agents, run);
+	conn_shutdown(conn);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:pause(): no more frames until conn:resume(). */
+static int l_conn_pause(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	cut_batch(agents, conn);
+	conn_pause(conn);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:resume() */
+static int l_conn_resume(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	conn_resume(conn);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:set_frame(spec): from the next frame on, the bytes already received included. */
+static int l_conn_set_frame(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	struct codec codec;
+	luaL_checkany(lua, 2);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &codec);
+	struct run *run = own_run(agents, conn);
+	if (run)
+		batch_take_replies(agents, run); /* they were made under the old framing */
+	cut_batch(agents, conn);
+	if (conn_set_codec(conn, &codec))
+		return luaL_error(lua, "conn:set_frame: not enough memory");
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:set_timeout(kind, duration): for this connection. */
+static int l_conn_set_timeout(lua_State *lua)
+{
+	static const char *const KINDS[] = { "read", "write", "idle", "first_frame", NULL };
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	int kind = luaL_checkoption(lua, 2, NULL, KINDS);
+	luaL_checkany(lua, 3);
+	uint32_t ms = bind_duration_check(lua, 3);
+	if (!conn || !conn_is_open(conn))
+		return closed(lua);
+	if (conn_set_timeout(conn, (enum timeout_kind)kind, ms))
+		return luaL_error(lua, "conn:set_timeout: not enough memory");
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. conn:defer(fn): fn runs when the connection has ended, the latest first. */
+static int l_conn_defer(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct conn *conn = check_conn(lua, agents);
+	luaL_checktype(lua, 2, LUA_TFUNCTION);
+	if (!conn || !conn->opened)
+		return closed(lua);
+	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.defer");
+	lua_pushnumber(lua, (lua_Number)conn->id);
+	lua_pushvalue(lua, 2);
+	lua_call(lua, 2, 0);
+	conn->has_defers = true;
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* ---- properties ---- */
+
+static int get_id(lua_State *lua, struct conn *conn)
+{
+	(void)conn;
+	lua_rawgeti(lua, 1, 1);
+	return 1;
+}
+
+static int get_peer(lua_State *lua, struct conn *conn)
+{
+	char text[PEER_TEXT_BYTES];
+	lua_pushstring(lua, peer_text(conn, text, sizeof text));
+	return 1;
+}
+
+static int get_local_addr(lua_State *lua, struct conn *conn)
+{
+	char text[PEER_TEXT_BYTES * 2];
+	lua_pushstring(lua, local_text(conn, text, sizeof text));
+	return 1;
+}
+
+static int get_listener(lua_State *lua, struct conn *conn)
+{
+	lua_pushstring(lua, agents_of(lua)->listeners[conn->listener].name);
+	return 1;
+}
+
+static const struct {
+	const char *name;
+	int (*get)(lua_State *lua, struct conn *conn);
+} PROPERTIES[] = {
+	{ "id", get_id },
+	{ "peer", get_peer },
+	{ "local_addr", get_local_addr },
+	{ "listener", get_listener },
+};
+
+/* MAY RAISE. (conn, key): what is no method. Called by the __index in lua/perilune/runtime.lua, which
+ * is Lua so that conn:send() stays one compiled look-up. */
+static int l_conn_property(lua_State *lua)
+{
+	const char *key = lua_type(lua, 2) == LUA_TSTRING ? lua_tostring(lua, 2) : "?";
+	struct conn *conn = check_conn(lua, agents_of(lua));
+	for (size_t i = 0; i < sizeof PROPERTIES / sizeof *PROPERTIES; i++) {
+		if (strcmp(PROPERTIES[i].name, key) != 0)
+			continue;
+		if (!conn && PROPERTIES[i].get != get_id)
+			return 0;
+		return PROPERTIES[i].get(lua, conn);
+	}
+	return luaL_error(lua, "conn has no field or method '%s'", key);
+}
+
+static int l_conn_newindex(lua_State *lua)
+{
+	return luaL_error(lua, "conn is read-only: keep '%s' in the agent (self)",
+			  lua_type(lua, 2) == LUA_TSTRING ? lua_tostring(lua, 2) : "?");
+}
+
+static int l_conn_tostring(lua_State *lua)
+{
+	struct conn *conn = check_conn(lua, agents_of(lua));
+	char peer[PEER_TEXT_BYTES];
+	lua_rawgeti(lua, 1, 1);
+	lua_pushfstring(lua, "conn %d (%s)", (int)lua_tointeger(lua, -1),
+			conn ? peer_text(conn, peer, sizeof peer) : "closed");
+	return 1;
+}
+
+static const luaL_Reg METHODS[] = {
+	{ "send", l_conn_send },           { "flush", l_conn_flush },
+	{ "close", l_conn_close },         { "abort", l_conn_abort },
+	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
+	{ "resume", l_conn_resume },       { "read", l_conn_read },
+	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
+	{ "defer", l_conn_defer },         { NULL, NULL },
+};
+
+void bind_conn(lua_State *lua)
+{
+	lua_newtable(lua); /* metatable */
+	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.conn_index");
+	lua_newtable(lua); /* metatable, conn_index, methods */
+	luaL_register(lua, NULL, METHODS);
+	lua_pushcfunction(lua, l_conn_property);
+	lua_call(lua, 2, 1); /* metatable, __index */
+	lua_setfield(lua, -2, "__index");
+	lua_pushcfunction(lua, l_conn_newindex);
+	lua_setfield(lua, -2, "__newindex");
+	lua_pushcfunction(lua, l_conn_tostring);
+	lua_setfield(lua, -2, "__tostring");
+	lua_pushliteral(lua, "conn");
+	lua_setfield(lua, -2, "__metatable");
+}

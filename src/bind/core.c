@@ -1,0 +1,63 @@
+/* The C side of `require "perilune"`; its Lua side is lua/perilune.lua. */
+#include "agent/run.h"
+#include "base/log.h"
+#include "bind/bind.h"
+
+#include <uv.h>
+
+/* MAY RAISE, MAY YIELD. sleep(duration): suspends the handler; its frames wait, others go on. */
+static int l_sleep(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct run *run = agents->current;
+	luaL_checkany(lua, 1);
+	uint32_t ms = bind_duration_check(lua, 1);
+	if (!run)
+		return luaL_error(lua, "perilune.sleep: only a running handler can wait");
+	if (run->co.lua != lua)
+		return luaL_error(lua, "perilune.sleep: cannot wait inside a coroutine of the handler's own");
+	if (!callback_may_wait(run->callback))
+		return luaL_error(lua, "perilune.sleep: %s() must not wait", callback_name(run->callback));
+	run->wait = WAIT_SLEEP;
+	run->until_ms = agents->host->now_ms + ms;
+	return lua_yield(lua, 0);
+}
+
+/* now() → seconds on the loop's monotonic clock; it stands still during a callback. */
+static int l_now(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	lua_pushnumber(lua, (lua_Number)agents->host->now_ms / 1000);
+	return 1;
+}
+
+/* MAY RAISE. log(level, message) */
+static int l_log(lua_State *lua)
+{
+	static const char *const LEVELS[] = { "debug", "info", "warn", "error", NULL };
+	struct agents *agents = agents_of(lua);
+	int level = luaL_checkoption(lua, 1, NULL, LEVELS);
+	const char *message = luaL_checkstring(lua, 2);
+	const struct run *run = agents->current;
+	if (run)
+		log_write((enum log_level)level, message, F_INT("conn", run->conn->id),
+			  F_TEXT("listener", agents->listeners[run->conn->listener].name),
+			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
+	else
+		log_write((enum log_level)level, message, F_INT("worker", agents->worker),
+			  F_INT("generation", agents->generation));
+	return 0;
+}
+
+static const luaL_Reg FUNCTIONS[] = {
+	{ "sleep", l_sleep },
+	{ "now", l_now },
+	{ "log", l_log },
+	{ NULL, NULL },
+};
+
+void bind_core(lua_State *lua)
+{
+	lua_newtable(lua);
+	luaL_register(lua, NULL, FUNCTIONS);
+}

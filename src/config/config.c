@@ -1,0 +1,403 @@
+#include "config/config.h"
+
+#include "vm/vm.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+/*
+ * One load. All Lua runs in a protected call; what is allocated meanwhile hangs from *config or
+ * *text at once, so an error that unwinds the C stack leaks nothing.
+ */
+struct load {
+	lua_State *lua;
+	struct config *config;
+	const char *form; /* of *text: "print", "json" or NULL */
+	char **text;
+	enum config_status status;
+	bool no_memory; /* malloc's, not Lua's */
+};
+
+/* ---- fields of the table on top of the stack; all of these may raise ---- */
+
+static void raise_no_memory(struct load *load)
+{
+	load->no_memory = true;
+	luaL_error(load->lua, "not enough memory");
+}
+
+static void *allocate(struct load *load, size_t n, size_t bytes)
+{
+	void *block = calloc(n ? n : 1, bytes);
+	if (!block)
+		raise_no_memory(load);
+	return block;
+}
+
+/* A copy of the string at idx. */
+static char *copy_text(struct load *load, int idx, size_t *bytes)
+{
+	size_t len = 0;
+	const char *text = luaL_checklstring(load->lua, idx, &len);
+	char *copy = allocate(load, len + 1, 1);
+	memcpy(copy, text, len);
+	if (bytes)
+		*bytes = len;
+	return copy;
+}
+
+/* NULL when the field is nil or false. Owned by the caller. */
+static char *text_field(struct load *load, const char *key, size_t *bytes)
+{
+	char *copy = NULL;
+	lua_getfield(load->lua, -1, key);
+	if (lua_toboolean(load->lua, -1))
+		copy = copy_text(load, lua_gettop(load->lua), bytes);
+	lua_pop(load->lua, 1);
+	return copy;
+}
+
+static double number_field(struct load *load, const char *key, double max)
+{
+	lua_getfield(load->lua, -1, key);
+	double value = lua_tonumber(load->lua, -1);
+	if (lua_type(load->lua, -1) != LUA_TNUMBER || !(value >= 0 && value <= max))
+		luaL_error(load->lua, "configuration: '%s' is not a number from 0 to %f", key, max);
+	lua_pop(load->lua, 1);
+	return value;
+}
+
+static uint32_t u32_field(struct load *load, const char *key)
+{
+	return (uint32_t)number_field(load, key, UINT32_MAX);
+}
+
+static bool bool_field(struct load *load, const char *key)
+{
+	lua_getfield(load->lua, -1, key);
+	bool value = lua_toboolean(load->lua, -1);
+	lua_pop(load->lua, 1);
+	return value;
+}
+
+/* The index in a NULL-terminated list of names. */
+static int choice_field(struct load *load, const char *key, const char *const *names)
+{
+	lua_getfield(load->lua, -1, key);
+	const char *name = lua_tostring(load->lua, -1);
+	int i = 0;
+	while (names[i] && !(name && !strcmp(names[i], name)))
+		i++;
+	if (!names[i])
+		luaL_error(load->lua, "configuration: '%s' has an unknown value", key);
+	lua_pop(load->lua, 1);
+	return i;
+}
+
+/* Pushes a field that is a table. */
+static void enter(struct load *load, const char *key)
+{
+	lua_getfield(load->lua, -1, key);
+	if (!lua_istable(load->lua, -1))
+		luaL_error(load->lua, "configuration: '%s' is not a table", key);
+}
+
+static void leave(struct load *load)
+{
+	lua_pop(load->lua, 1);
+}
+
+/* ---- the parts of a configuration ---- */
+
+static void read_address(struct load *load, struct listener_config *listener)
+{
+	static const char *const KINDS[] = { [LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", NULL };
+	listener->name = text_field(load, "name", NULL);
+	listener->address = text_field(load, "address", NULL);
+	listener->kind = (enum listener_kind)choice_field(load, "kind", KINDS);
+	listener->mode = -1;
+	if (listener->kind == LISTENER_TCP) {
+		listener->host = text_field(load, "host", NULL);
+		listener->port = (uint16_t)number_field(load, "port", UINT16_MAX);
+		return;
+	}
+	listener->path = text_field(load, "path", NULL);
+	lua_getfield(load->lua, -1, "mode");
+	bool has_mode = !lua_isnil(load->lua, -1);
+	lua_pop(load->lua, 1);
+	if (has_mode)
+		listener->mode = (int)number_field(load, "mode", 07777);
+}
+
+static void read_limits(struct load *load, struct listener_config *listener)
+{
+	static const char *const POLICIES[] = {
+		[SLOW_PAUSE] = "pause", [SLOW_CLOSE] = "close", [SLOW_DROP] = "drop", NULL
+	};
+	enter(load, "limits");
+	listener->connections = u32_field(load, "connections");
+	listener->per_ip = u32_field(load, "per_ip");
+	listener->accept_rate = number_field(load, "accept_rate", 1e9);
+	listener->reject = text_field(load, "reject", &listener->reject_bytes);
+	listener->rules.send_buffer_bytes = u32_field(load, "send_buffer");
+	listener->rules.inbox_frames = u32_field(load, "inbox");
+	listener->rules.slow = (enum slow_policy)choice_field(load, "slow_consumer", POLICIES);
+	leave(load);
+}
+
+static void read_timeouts(struct load *load, struct timeouts *timeouts)
+{
+	enter(load, "timeout");
+	timeouts->read = u32_field(load, "read");
+	timeouts->write = u32_field(load, "write");
+	timeouts->idle = u32_field(load, "idle");
+	timeouts->first_frame = u32_field(load, "first_frame");
+	leave(load);
+}
+
+static void read_listener(struct load *load, struct listener_config *listener)
+{
+	read_address(load, listener);
+	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
+	listener->keepalive_ms = u32_field(load, "keepalive");
+	listener->nodelay = bool_field(load, "nodelay");
+	read_limits(load, listener);
+	read_timeouts(load, &listener->rules.timeouts);
+}
+
+static void read_listeners(struct load *load)
+{
+	struct config *config = load->config;
+	enter(load, "listeners");
+	size_t n = lua_objlen(load->lua, -1);
+	config->listeners = allocate(load, n, sizeof *config->listeners);
+	for (size_t i = 0; i < n; i++) {
+		config->listener_count++;
+		lua_rawgeti(load->lua, -1, (int)i + 1);
+		read_listener(load, &config->listeners[i]);
+		lua_pop(load->lua, 1);
+	}
+	leave(load);
+}
+
+static void read_log(struct load *load)
+{
+	static const char *const FORMATS[] = {
+		[LOG_AUTO] = "auto", [LOG_TEXT] = "text", [LOG_JSON] = "json", NULL
+	};
+	static const char *const LEVELS[] = {
+		[LOG_DEBUG] = "debug", [LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error", NULL
+	};
+	struct config *config = load->config;
+	enter(load, "log");
+	config->log_format = (enum log_format)choice_field(load, "format", FORMATS);
+	config->log_level = (enum log_level)choice_field(load, "level", LEVELS);
+	config->log_frame_bytes = u32_field(load, "frame_bytes");
+	leave(load);
+}
+
+static void read_config(struct load *load)
+{
+	struct config *config = load->config;
+	config->workers = u32_field(load, "workers");
+	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
+	config->drain_ms = u32_field(load, "drain_ms");
+	read_log(load);
+	read_listeners(load);
+}
+
+/* Pushes a function of one of Perilune's modules. May raise. */
+static void push_function(lua_State *lua, const char *module, const char *name)
+{
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_remove(lua, -2);
+}
+
+/* The text for people or programs. Stack in and out: app or nil, message, errors. May raise. */
+static void take_text(struct load *load)
+{
+	lua_State *lua = load->lua;
+	push_function(lua, "perilune.app", "report");
+	if (load->form)
+		lua_pushstring(lua, load->form);
+	else
+		lua_pushnil(lua);
+	for (int i = 1; i <= 3; i++)
+		lua_pushvalue(lua, i);
+	lua_call(lua, 4, 1);
+	if (!lua_isnil(lua, -1))
+		*load->text = copy_text(load, lua_gettop(lua), NULL);
+	lua_pop(lua, 1);
+}
+
+static int load_protected(lua_State *lua)
+{
+	struct load *load = lua_touserdata(lua, 1);
+	lua_settop(lua, 0);
+	push_function(lua, "perilune.app", "load");
+	lua_pushstring(lua, load->config->script);
+	config_push_options(lua, load->config);
+	lua_call(lua, 2, 3);
+	take_text(load);
+	load->status = CONFIG_BAD;
+	/* app or nil, message, errors */
+	if (!lua_toboolean(lua, 1))
+		return 0;
+	lua_getfield(lua, 1, "conf");
+	read_config(load);
+	load->status = CONFIG_OK;
+	return 0;
+}
+
+/* Perilune's own Lua failed. The error is on top of the stack. */
+static enum config_status take_failure(struct load *load, int status)
+{
+	free(*load->text);
+	*load->text = NULL;
+	if (status == LUA_ERRMEM || load->no_memory)
+		return CONFIG_NO_MEMORY;
+	/* Converting anything else could raise. */
+	bool is_text = lua_type(load->lua, -1) == LUA_TSTRING;
+	const char *message = is_text ? lua_tostring(load->lua, -1) : "an error that is no text";
+	*load->text = strdup(message);
+	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
+}
+
+enum config_status config_load(struct config *config, const char *print, char **text)
+{
+	struct vm vm;
+	*text = NULL;
+	if (vm_open(&vm))
+		return CONFIG_NO_MEMORY;
+	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
+	int status = lua_cpcall(vm.lua, load_protected, &load);
+	if (status)
+		load.status = take_failure(&load, status);
+	vm_close(&vm);
+	return load.status;
+}
+
+int config_add_override(struct config *config, const char *path, const char *value, const char *origin)
+{
+	size_t n = config->override_count;
+	struct override *grown = realloc(config->overrides, (n + 1) * sizeof *grown);
+	if (!grown)
+		return UV_ENOMEM;
+	config->overrides = grown;
+	grown[n] = (struct override){ strdup(path), strdup(value), strdup(origin) };
+	config->override_count++;
+	return grown[n].path && grown[n].value && grown[n].origin ? 0 : UV_ENOMEM;
+}
+
+static void free_listener(struct listener_config *listener)
+{
+	free(listener->name);
+	free(listener->address);
+	free(listener->host);
+	free(listener->path);
+	free(listener->reject);
+}
+
+void config_free(struct config *config)
+{
+	for (size_t i = 0; i < config->override_count; i++) {
+		free(config->overrides[i].path);
+		free(config->overrides[i].value);
+		free(config->overrides[i].origin);
+	}
+	for (size_t i = 0; i < config->listener_count; i++)
+		free_listener(&config->listeners[i]);
+	free(config->overrides);
+	free(config->listeners);
+	free(config->script);
+	*config = (struct config){ 0 };
+}
+
+static void set_text(lua_State *lua, const char *key, const char *text)
+{
+	lua_pushstring(lua, text);
+	lua_setfield(lua, -2, key);
+}
+
+void config_push_options(lua_State *lua, const struct config *config)
+{
+	luaL_checkstack(lua, 4, "options");
+	lua_createtable(lua, 0, 2);
+	lua_createtable(lua, (int)config->override_count, 0);
+	for (size_t i = 0; i < config->override_count; i++) {
+		const struct override *override = &config->overrides[i];
+		lua_createtable(lua, 0, 3);
+		set_text(lua, "path", override->path);
+		set_text(lua, "value", override->value);
+		set_text(lua, "origin", override->origin);
+		lua_rawseti(lua, -2, (int)i + 1);
+	}
+	lua_setfield(lua, -2, "overrides");
+	lua_pushinteger(lua, (lua_Integer)config_processors());
+	lua_setfield(lua, -2, "cpus");
+}
+
+/* Fills in load->paths, which is NULL-terminated at any moment. */
+struct path_load {
+	struct load load; /* for allocate() and copy_text() */
+	char **paths;
+};
+
+static int load_paths_protected(lua_State *lua)
+{
+	struct path_load *load = lua_touserdata(lua, 1);
+	lua_settop(lua, 0);
+	push_function(lua, "perilune.config", "paths");
+	lua_call(lua, 0, 1);
+	size_t n = lua_objlen(lua, 1);
+	load->paths = allocate(&load->load, n + 1, sizeof *load->paths);
+	for (size_t i = 0; i < n; i++) {
+		lua_rawgeti(lua, 1, (int)i + 1);
+		load->paths[i] = copy_text(&load->load, 2, NULL);
+		lua_pop(lua, 1);
+	}
+	return 0;
+}
+
+int config_paths(char ***paths)
+{
+	struct vm vm;
+	*paths = NULL;
+	if (vm_open(&vm))
+		return UV_ENOMEM;
+	struct path_load load = { .load.lua = vm.lua };
+	int status = lua_cpcall(vm.lua, load_paths_protected, &load);
+	vm_close(&vm);
+	if (!status) {
+		*paths = load.paths;
+		return 0;
+	}
+	config_free_paths(load.paths);
+	return status == LUA_ERRMEM || load.load.no_memory ? UV_ENOMEM : UV_ENOENT;
+}
+
+void config_free_paths(char **paths)
+{
+	for (char **path = paths; path && *path; path++)
+		free(*path);
+	free(paths);
+}
+
+unsigned config_processors(void)
+{
+	cpu_set_t allowed;
+	/* Fails on a machine with more than CPU_SETSIZE processors. */
+	if (!sched_getaffinity(0, sizeof allowed, &allowed)) {
+		int count = CPU_COUNT(&allowed);
+		return count > 0 ? (unsigned)count : 1;
+	}
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	return online > 0 ? (unsigned)online : 1;
+}

@@ -1,0 +1,91 @@
+/*
+ * The configuration of a server, as plain C data: read once from the validated
+ * script, then immutable and shared by all threads.
+ */
+#pragma once
+
+#include "base/log.h"
+#include "conn/conn.h"
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
+
+struct listener_config {
+	char *name;    /* for logs: what the user called it, or its address */
+	char *address; /* as written: "tcp://127.0.0.1:9000" */
+	enum listener_kind kind;
+	char *host;    /* TCP; "" is every address */
+	uint16_t port; /* TCP; 0 lets the system choose */
+	char *path;    /* Unix */
+	int mode;      /* Unix: permissions; -1: as the umask says */
+	int backlog;
+	struct conn_rules rules;
+	uint32_t connections; /* at most so many at once */
+	uint32_t per_ip;      /* 0: no limit */
+	double accept_rate;   /* a second; 0: no limit */
+	char *reject;         /* told to whom is refused, or NULL */
+	size_t reject_bytes;
+	uint32_t keepalive_ms; /* 0: off */
+	bool nodelay;
+};
+
+/* A setting from outside of the script, weakest first. */
+struct override {
+	char *path; /* "limits.connections" */
+	char *value;
+	char *origin; /* "flag --workers" */
+};
+
+struct config {
+	char *script;
+	struct override *overrides;
+	size_t override_count;
+	unsigned workers;
+	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
+	uint32_t drain_ms;   /* 0: as long as it takes */
+	enum log_format log_format;
+	enum log_level log_level;
+	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */
+	struct listener_config *listeners;
+	unsigned listener_count;
+};
+
+/* How an attempt to load a configuration ended. */
+enum config_status {
+	CONFIG_OK,
+	CONFIG_BAD,    /* the script or an override is at fault */
+	CONFIG_BROKEN, /* Perilune itself is: its Lua modules are damaged */
+	CONFIG_NO_MEMORY
+};
+
+/*
+ * Loads config->script (whose overrides are set) in a VM of its own and fills in the rest; once per
+ * config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
+ *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
+ *   CONFIG_BAD     what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
+ *                  {"ok":false,"message":…}
+ *   CONFIG_BROKEN  what is wrong, for people
+ */
+enum config_status config_load(struct config *config, const char *print, char **text);
+
+/* Copies its arguments. A later override of the same path wins. 0 or UV_ENOMEM. */
+int config_add_override(struct config *config, const char *path, const char *value, const char *origin);
+
+void config_free(struct config *config);
+
+/* Pushes the options table that perilune.app's load() takes. Raises when Lua's memory is short. */
+void config_push_options(lua_State *lua, const struct config *config);
+
+/*
+ * The keys that overrides may set ("workers", "limits.connections", …), NULL-terminated, to be
+ * freed with config_free_paths(). 0, UV_ENOMEM, or UV_ENOENT: Perilune's Lua modules are damaged.
+ */
+int config_paths(char ***paths);
+void config_free_paths(char **paths);
+
+/* The number of processors this process may use. */
+unsigned config_processors(void);
