@@ -1,0 +1,120 @@
+#include "cli/cli.h"
+
+#include "base/suggest.h"
+#include "cli/options.h"
+#include "cli/version.h"
+#include "server/server.h"
+
+#include <luajit.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+static const struct command *const COMMANDS[] = { &command_run, &command_check };
+enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
+
+static const char HELP_SUMMARY[] = "explain a command";
+
+static const char ENVIRONMENT[] =
+    "Environment:\n"
+    "  PERILUNE_<KEY>       any key, in capitals and with _ for the dots: PERILUNE_WORKERS,\n"
+    "                       PERILUNE_LISTEN, PERILUNE_LIMITS_CONNECTIONS, PERILUNE_TIMEOUT_IDLE, …\n"
+    "                       (an empty one counts as not set)\n"
+    "  PERILUNE_LUA_PATH    where Perilune's own Lua modules are, as a folder or a pattern with ?\n"
+    "  Flags win over the environment, that over the script, that over the defaults;\n"
+    "  'perilune check --print' lists all keys, their values and where these come from.\n";
+
+static void print_usage(FILE *to)
+{
+	fprintf(to, "perilune: sockets in C, protocols in Lua\n\n"
+		    "usage: perilune COMMAND [arguments]\n\n");
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		fprintf(to, "  %-6s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+	fprintf(to, "  %-6s %s\n\n", "help", HELP_SUMMARY);
+	fprintf(to, "'perilune COMMAND --help' explains a command, 'perilune --version' tells the version.\n"
+		    "First steps: write app.lua, then 'perilune check' and 'perilune run'.\n");
+}
+
+static void print_help(const struct command *command)
+{
+	printf("usage: perilune %s %s\n\n%s\n\nOptions:\n", command->name, command->arguments,
+	       command->about);
+	options_print(command->options);
+	printf("\n%s\n%s", ENVIRONMENT, command->notes);
+}
+
+static int print_version(void)
+{
+	printf("perilune %s (%s, libuv %s)\n", PERILUNE_VERSION, LUAJIT_VERSION, uv_version_string());
+	return EXIT_OK;
+}
+
+static const struct command *find(const char *name)
+{
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		if (!strcmp(COMMANDS[i]->name, name))
+			return COMMANDS[i];
+	return NULL;
+}
+
+static int refuse(const char *name)
+{
+	const char *names[COMMAND_COUNT + 3] = { "help", "--help", "--version" };
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		names[i + 3] = COMMANDS[i]->name;
+	const char *near = suggest_nearest(name, names, COMMAND_COUNT + 3);
+	size_t len = strlen(name);
+	fprintf(stderr, "perilune: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
+	if (len > 4 && !strcmp(name + len - 4, ".lua"))
+		fprintf(stderr, " (did you mean 'perilune run %s'?)", name);
+	else if (near)
+		fprintf(stderr, " (did you mean '%s'?)", near);
+	fprintf(stderr, "\nsee 'perilune --help'\n");
+	return EXIT_USAGE;
+}
+
+static int help(int argc, char **argv)
+{
+	if (argc < 2 || !strcmp(argv[1], "help") || argv[1][0] == '-') {
+		print_usage(stdout);
+		return EXIT_OK;
+	}
+	const struct command *command = find(argv[1]);
+	if (!command)
+		return refuse(argv[1]);
+	print_help(command);
+	return EXIT_OK;
+}
+
+static int run(const struct command *command, int argc, char **argv, const char *problem)
+{
+	struct options options;
+	int code = options_parse(&options, command->name, command->options, argc, argv);
+	if (!code && options.help) {
+		print_help(command);
+	} else if (!code && problem) {
+		fprintf(stderr, "perilune: %s\n", problem);
+		code = EXIT_FAILED;
+	} else if (!code) {
+		code = command->run(&options);
+	}
+	options_free(&options);
+	return code;
+}
+
+int cli_main(int argc, char **argv, const char *problem)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+	if (argc < 2) {
+		print_usage(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+		return print_version();
+	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
+		return help(argc - 1, argv + 1);
+	const struct command *command = find(name);
+	if (!command)
+		return refuse(name);
+	return run(command, argc - 1, argv + 1, problem);
+}

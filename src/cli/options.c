@@ -1,0 +1,218 @@
+#include "cli/options.h"
+
+#include "base/suggest.h"
+#include "cli/cli.h"
+#include "config/config.h"
+#include "server/server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+enum option_kind { OPTION_KEY, OPTION_SET, OPTION_JSON, OPTION_PRINT, OPTION_HELP };
+
+struct option {
+	const char *name;     /* after the "--" */
+	const char *argument; /* what the help calls it; NULL: takes none */
+	enum option_kind kind;
+	unsigned commands;
+	const char *path; /* OPTION_KEY: the key it sets */
+	const char *help;
+};
+
+static const struct option OPTIONS[] = {
+	{ "listen", "ADDR", OPTION_KEY, FOR_RUN | FOR_CHECK, "listen",
+	  "listen here, and only here: tcp://HOST:PORT or unix:///PATH" },
+	{ "workers", "N", OPTION_KEY, FOR_RUN | FOR_CHECK, "workers",
+	  "worker threads (default: the processors available)" },
+	{ "drain", "TIME", OPTION_KEY, FOR_RUN | FOR_CHECK, "timeout.drain",
+	  "how long a stop may take: 10, 500ms, 5m; 0 is as long as it takes" },
+	{ "log-format", "FORMAT", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.format",
+	  "auto, text or json (default auto: text on a terminal)" },
+	{ "log-level", "LEVEL", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.level",
+	  "debug, info, warn or error (default info)" },
+	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
+	  "set any key, as in --set limits.connections=500; repeatable" },
+	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
+	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
+	{ "help", NULL, OPTION_HELP, FOR_RUN | FOR_CHECK, NULL, "this text" },
+};
+enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
+
+/* The option that an argument such as "--name" or "--name=value" gives, or NULL. */
+static const struct option *find(unsigned which, const char *given)
+{
+	const char *name = strcmp(given, "-h") ? given : "--help";
+	if (strncmp(name, "--", 2))
+		return NULL;
+	name += 2;
+	size_t length = strcspn(name, "=");
+	for (size_t i = 0; i < OPTION_COUNT; i++)
+		if (OPTIONS[i].commands & which && strlen(OPTIONS[i].name) == length &&
+		    !memcmp(OPTIONS[i].name, name, length))
+			return &OPTIONS[i];
+	return NULL;
+}
+
+static int refuse(const char *command)
+{
+	fprintf(stderr, "see 'perilune %s --help'\n", command);
+	return EXIT_USAGE;
+}
+
+static int refuse_unknown(const char *command, unsigned which, const char *given)
+{
+	const char *names[OPTION_COUNT], *near = NULL;
+	char word[SUGGEST_WORD_MAX + 2];
+	size_t n = 0;
+	for (size_t i = 0; i < OPTION_COUNT; i++)
+		if (OPTIONS[i].commands & which)
+			names[n++] = OPTIONS[i].name;
+	const char *bare = given + strspn(given, "-");
+	snprintf(word, sizeof word, "%.*s", (int)strcspn(bare, "="), bare);
+	near = suggest_nearest(word, names, n);
+	fprintf(stderr, "perilune %s: unknown option %.*s", command, (int)strcspn(given, "="), given);
+	if (near)
+		fprintf(stderr, " (did you mean --%s?)", near);
+	fputc('\n', stderr);
+	return refuse(command);
+}
+
+/* Takes the option's effect. `value` is NULL when it takes none. */
+static int take(struct options *options, const struct option *option, const char *value)
+{
+	switch (option->kind) {
+	case OPTION_SET:
+		if (value[0] == '=' || !strchr(value, '=')) {
+			fprintf(stderr, "perilune %s: --set expects KEY=VALUE, got '%s'\n", options->command,
+				value);
+			return refuse(options->command);
+		}
+		/* fall through */
+	case OPTION_KEY:
+		options->settings[options->setting_count++] = (struct setting){ option, value };
+		break;
+	case OPTION_JSON:
+		options->json = true;
+		break;
+	case OPTION_PRINT:
+		options->print = true;
+		break;
+	case OPTION_HELP:
+		options->help = true;
+		break;
+	}
+	return 0;
+}
+
+/* Reads the option argv[*at], and its value where that is the next argument. */
+static int parse_option(struct options *options, unsigned which, char **argv, int *at)
+{
+	const char *given = argv[*at], *command = options->command;
+	const struct option *option = find(which, given);
+	if (!option)
+		return refuse_unknown(command, which, given);
+	const char *equals = strchr(given, '=');
+	const char *value = equals ? equals + 1 : NULL;
+	if (!option->argument && value) {
+		fprintf(stderr, "perilune %s: --%s takes no value\n", command, option->name);
+		return refuse(command);
+	}
+	/* No value begins with "--"; the user has forgotten it. */
+	if (option->argument && !value && argv[*at + 1] && strncmp(argv[*at + 1], "--", 2))
+		value = argv[++*at];
+	if (option->argument && !value) {
+		fprintf(stderr, "perilune %s: --%s needs a value: --%s %s\n", command, option->name,
+			option->name, option->argument);
+		return refuse(command);
+	}
+	return take(options, option, value);
+}
+
+static int take_script(struct options *options, const char *script)
+{
+	if (options->script_named) {
+		fprintf(stderr, "perilune %s: takes one script, got '%s' and '%s'\n", options->command,
+			options->script, script);
+		return refuse(options->command);
+	}
+	options->script = script;
+	options->script_named = true;
+	return 0;
+}
+
+int options_parse(struct options *options, const char *command, unsigned which, int argc, char **argv)
+{
+	*options = (struct options){ .command = command, .script = "app.lua" };
+	options->settings = calloc((size_t)argc + 1, sizeof *options->settings);
+	if (!options->settings) {
+		fprintf(stderr, "perilune: not enough memory\n");
+		return EXIT_FAILED;
+	}
+	bool only_names = false;
+	int code = 0;
+	for (int at = 1; at < argc && !code && !options->help; at++) {
+		if (!only_names && !strcmp(argv[at], "--"))
+			only_names = true;
+		else if (!only_names && argv[at][0] == '-' && argv[at][1])
+			code = parse_option(options, which, argv, &at);
+		else
+			code = take_script(options, argv[at]);
+	}
+	if (!code && options->json && options->print) {
+		fprintf(stderr, "perilune %s: --json and --print exclude each other\n", command);
+		code = refuse(command);
+	}
+	return code;
+}
+
+void options_free(struct options *options)
+{
+	free(options->settings);
+	options->settings = NULL;
+}
+
+static int apply_set(const struct setting *setting, struct config *config)
+{
+	const char *value = strchr(setting->value, '=') + 1;
+	char *path = strndup(setting->value, (size_t)(value - 1 - setting->value));
+	if (!path)
+		return UV_ENOMEM;
+	char origin[128];
+	snprintf(origin, sizeof origin, "flag --set %s", path);
+	int err = config_add_override(config, path, value, origin);
+	free(path);
+	return err;
+}
+
+static int apply_key(const struct setting *setting, struct config *config)
+{
+	char origin[64];
+	snprintf(origin, sizeof origin, "flag --%s", setting->option->name);
+	return config_add_override(config, setting->option->path, setting->value, origin);
+}
+
+int options_apply(const struct options *options, struct config *config)
+{
+	int err = 0;
+	for (size_t i = 0; i < options->setting_count && !err; i++) {
+		const struct setting *setting = &options->settings[i];
+		err = setting->option->kind == OPTION_SET ? apply_set(setting, config)
+							  : apply_key(setting, config);
+	}
+	return err;
+}
+
+void options_print(unsigned which)
+{
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option *option = &OPTIONS[i];
+		if (!(option->commands & which))
+			continue;
+		char form[48];
+		snprintf(form, sizeof form, "--%s %s", option->name,
+			 option->argument ? option->argument : "");
+		printf("  %-20s %s\n", form, option->help);
+	}
+}

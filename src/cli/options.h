@@ -1,0 +1,38 @@
+/*
+ * The options of run and check: one table, read from the arguments in any order.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct config;
+struct option;
+
+/* A key set by an option; both point into argv. */
+struct setting {
+	const struct option *option;
+	const char *value;
+};
+
+struct options {
+	const char *command;
+	const char *script; /* points into argv, or is the default */
+	bool script_named;
+	bool help, json, print;
+	struct setting *settings; /* in the order given */
+	size_t setting_count;
+};
+
+/*
+ * Reads argv[1] … of `command`, which takes the options of bit `which`. 0, or an exit code after having said
+ * what is wrong. To be freed either way. With `help` the rest may not have been read.
+ */
+int options_parse(struct options *options, const char *command, unsigned which, int argc, char **argv);
+void options_free(struct options *options);
+
+/* Adds the settings as overrides. 0 or UV_ENOMEM. */
+int options_apply(const struct options *options, struct config *config);
+
+/* Prints the table's lines for one command to stdout. */
+void options_print(unsigned which);

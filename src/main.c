@@ -1,0 +1,83 @@
+/*
+ * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
+ */
+#include "cli/cli.h"
+#include "server/server.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* With descriptor 2 closed, the first socket would get the log lines. */
+static void open_standard_streams(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Does the pattern lead to our modules? */
+static bool leads_to_modules(const char *pattern)
+{
+	const char *mark = strchr(pattern, '?');
+	char probe[4200];
+	snprintf(probe, sizeof probe, "%.*sperilune/runtime%s", (int)(mark - pattern), pattern, mark + 1);
+	return !access(probe, R_OK);
+}
+
+/* NULL, or why our Lua modules cannot be found. `path` is what PERILUNE_LUA_PATH says. */
+static const char *use_given_path(const char *path)
+{
+	static char problem[4400];
+	char pattern[4096];
+	int n = snprintf(pattern, sizeof pattern, "%s%s", path, strchr(path, '?') ? "" : "/?.lua");
+	if (n < 0 || (size_t)n >= sizeof pattern)
+		return "PERILUNE_LUA_PATH is too long";
+	if (!leads_to_modules(pattern)) {
+		snprintf(problem, sizeof problem,
+			 "PERILUNE_LUA_PATH does not lead to Perilune's Lua modules: %s", pattern);
+		return problem;
+	}
+	vm_set_lua_path(pattern);
+	return NULL;
+}
+
+static const char *find_modules(void)
+{
+	const char *given = getenv("PERILUNE_LUA_PATH");
+	char pattern[4096];
+	if (given && *given)
+		return use_given_path(given);
+	if (vm_find_lua_path(pattern, sizeof pattern))
+		return "Perilune's Lua modules are not where the binary expects them (../lua or"
+		       " ../share/perilune/lua); say where with PERILUNE_LUA_PATH";
+	vm_set_lua_path(pattern);
+	return NULL;
+}
+
+/* A full disk is a failure; a reader that has seen enough is not worth a word. */
+static int end_output(int code)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return code;
+	if (errno != EPIPE)
+		fprintf(stderr, "perilune: cannot write to standard output: %s\n", strerror(errno));
+	return code ? code : EXIT_FAILED;
+}
+
+int main(int argc, char **argv)
+{
+	open_standard_streams();
+	signal(SIGPIPE, SIG_IGN);
+	int code = cli_main(argc, argv, find_modules());
+	return end_output(code);
+}

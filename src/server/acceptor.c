@@ -1,0 +1,301 @@
+#include "server/acceptor.h"
+
+#include "agent/peer.h"
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	ACCEPTS_PER_EVENT = 128, /* then the other listeners have their turn */
+	STARVED_MS = 100,        /* pause after EMFILE and its kin */
+	LOG_EVERY_MS = 1000,     /* at most one line a second of each kind */
+	SPARE_DESCRIPTORS = 8,   /* for refusing, for log files, for what handlers open */
+};
+
+static struct acceptor *owner_of(struct listener *listener)
+{
+	return listener->owner;
+}
+
+static unsigned index_of(const struct listener *listener)
+{
+	return (unsigned)(listener - owner_of((struct listener *)listener)->listeners);
+}
+
+/* ---- descriptors ---- */
+
+static unsigned descriptors_in_use(void)
+{
+	unsigned n = 0;
+	DIR *dir = opendir("/proc/self/fd");
+	while (dir && readdir(dir))
+		n++;
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static unsigned descriptor_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return 1024;
+	struct rlimit raised = { .rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max };
+	if (limit.rlim_cur < limit.rlim_max && !setrlimit(RLIMIT_NOFILE, &raised))
+		limit = raised;
+	return limit.rlim_cur > 1u << 30 ? 1u << 30 : (unsigned)limit.rlim_cur;
+}
+
+static void set_budget(struct acceptor *acceptor)
+{
+	unsigned limit = descriptor_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
+	uint64_t wanted = 0;
+	acceptor->descriptor_budget = limit > used ? limit - used : 1;
+	for (unsigned i = 0; i < acceptor->listener_count; i++)
+		wanted += acceptor->listeners[i].config->connections;
+	if (wanted > acceptor->descriptor_budget)
+		log_write(LOG_WARN, "fewer connections than configured: the limit of open files is too low",
+			  F_INT("connections", acceptor->descriptor_budget), F_INT("configured", wanted),
+			  F_INT("nofile", limit));
+}
+
+/* ---- refusing ---- */
+
+/* One line a second and listener; each says how many there have been. */
+static void log_refusal(struct listener *listener, const struct sockaddr_in6 *peer, const char *why)
+{
+	uint64_t now_ms = uv_now(owner_of(listener)->loop);
+	char text[PEER_TEXT_BYTES];
+	listener->refused++;
+	if (listener->refused_logged_ms && now_ms - listener->refused_logged_ms < LOG_EVERY_MS)
+		return;
+	listener->refused_logged_ms = now_ms ? now_ms : 1;
+	log_write(
+	    LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", why),
+	    F_TEXT("peer", address_text((const struct sockaddr *)(const void *)peer, text, sizeof text)),
+	    F_TEXT("listener", listener->config->name), F_INT("refused", listener->refused));
+}
+
+/*
+ * Tells the client why, if the script says so. What it may have sent already is read first: closing
+ * with unread input would reset the connection, and the words be lost.
+ */
+static void refuse(struct listener *listener, int fd, const struct sockaddr_in6 *peer, const char *why)
+{
+	const struct listener_config *config = listener->config;
+	char ignored[4096];
+	count(&owner_of(listener)->counters.closed[REASON_LIMIT]);
+	log_refusal(listener, peer, why);
+	if (config->reject &&
+	    send(fd, config->reject, config->reject_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
+		shutdown(fd, SHUT_WR);
+		for (int i = 0; i < 16 && recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0; i++)
+			;
+	}
+	close(fd);
+}
+
+/* ---- admission ---- */
+
+/* Why the client may not come in, or NULL: it is counted in. */
+static const char *admit(struct listener *listener, const struct sockaddr_in6 *peer)
+{
+	struct acceptor *acceptor = owner_of(listener);
+	const struct listener_config *config = listener->config;
+	if (atomic_load_explicit(&acceptor->open, memory_order_relaxed) >= acceptor->descriptor_budget)
+		return "open files";
+	if (atomic_load_explicit(&listener->open, memory_order_relaxed) >= config->connections)
+		return "connections";
+	if (listener->peers) {
+		struct peer_key key = peer_key_of((const struct sockaddr *)(const void *)peer);
+		if (!peer_table_enter(listener->peers, key, config->per_ip))
+			return "per_ip";
+	}
+	atomic_fetch_add_explicit(&listener->open, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&acceptor->open, 1, memory_order_relaxed);
+	return NULL;
+}
+
+void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
+{
+	struct listener *listener = &acceptor->listeners[conn->listener];
+	if (listener->peers)
+		peer_table_leave(listener->peers,
+				 peer_key_of((const struct sockaddr *)(const void *)&conn->peer));
+	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&acceptor->open, 1, memory_order_relaxed);
+}
+
+static struct worker *least_loaded(struct acceptor *acceptor)
+{
+	struct worker *best = NULL;
+	unsigned least = 0;
+	for (unsigned i = 0; i < acceptor->worker_count; i++) {
+		struct worker *worker = &acceptor->workers[(acceptor->turn + i) % acceptor->worker_count];
+		unsigned load = atomic_load_explicit(&worker->load, memory_order_relaxed);
+		if (!best || load < least) {
+			best = worker;
+			least = load;
+		}
+	}
+	acceptor->turn++;
+	return best;
+}
+
+static void take_in(struct listener *listener, int fd, const struct sockaddr_in6 *peer, bool *given)
+{
+	struct acceptor *acceptor = owner_of(listener);
+	count(&acceptor->counters.accepted);
+	const char *why_not = admit(listener, peer);
+	if (why_not) {
+		refuse(listener, fd, peer, why_not);
+		return;
+	}
+	struct worker *worker = least_loaded(acceptor);
+	if (worker_give(worker, fd, index_of(listener), acceptor->next_id++, peer)) {
+		struct conn nobody = { .listener = (uint16_t)index_of(listener), .peer = *peer };
+		count(&acceptor->counters.closed[REASON_MEMORY]);
+		acceptor_left(acceptor, &nobody);
+		close(fd);
+		return;
+	}
+	given[worker->index] = true;
+}
+
+/* ---- accepting, and pausing to accept ---- */
+
+static void on_listener(uv_poll_t *poll, int status, int events);
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct listener *listener = timer->data;
+	if (listener->fd >= 0)
+		uv_poll_start(&listener->poll, UV_READABLE, on_listener);
+}
+
+/* Clients wait in the backlog meanwhile: nobody is dropped. */
+static void pause_accepting(struct listener *listener, uint64_t ms)
+{
+	uv_poll_stop(&listener->poll);
+	uv_timer_start(&listener->pause, on_pause_over, ms, 0);
+}
+
+static void starve(struct listener *listener, int err)
+{
+	struct acceptor *acceptor = owner_of(listener);
+	uint64_t now_ms = uv_now(acceptor->loop);
+	count(&acceptor->counters.accept_errors);
+	if (!listener->error_logged_ms || now_ms - listener->error_logged_ms >= LOG_EVERY_MS) {
+		listener->error_logged_ms = now_ms ? now_ms : 1;
+		log_write(LOG_ERROR, "cannot accept: clients wait in the backlog",
+			  F_TEXT("error", strerror(-err)), F_TEXT("listener", listener->config->name),
+			  F_INT("accept_errors", count_read(&acceptor->counters.accept_errors)));
+	}
+	pause_accepting(listener, STARVED_MS);
+}
+
+/* The client's own doing, or a passing fault of its network: the next one may be fine (accept(2)). */
+static bool is_clients_fault(int err)
+{
+	return err == UV_ECONNABORTED || err == UV_EINTR || err == UV_EPROTO || err == UV_ENETDOWN ||
+	       err == UV_ENOPROTOOPT || err == UV_EHOSTDOWN || err == UV_ENONET || err == UV_EHOSTUNREACH ||
+	       err == -EOPNOTSUPP || err == UV_ENETUNREACH || err == UV_EPERM;
+}
+
+/* False: nothing more to accept now. */
+static bool accept_one(struct listener *listener, bool *given)
+{
+	struct acceptor *acceptor = owner_of(listener);
+	struct sockaddr_in6 peer;
+	uint64_t now_ms = uv_now(acceptor->loop), wait_ms = rate_wait_ms(&listener->rate, now_ms);
+	if (wait_ms) {
+		count(&acceptor->counters.accept_delays);
+		pause_accepting(listener, wait_ms);
+		return false;
+	}
+	int fd = listener_accept(listener, &peer);
+	if (fd >= 0) {
+		rate_take(&listener->rate, now_ms);
+		take_in(listener, fd, &peer, given);
+		return true;
+	}
+	if (fd == UV_EAGAIN)
+		return false;
+	if (is_clients_fault(fd))
+		return true;
+	starve(listener, fd);
+	return false;
+}
+
+static void on_listener(uv_poll_t *poll, int status, int events)
+{
+	struct listener *listener = poll->data;
+	struct acceptor *acceptor = owner_of(listener);
+	bool given[256] = { false };
+	(void)status;
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(listener, given); i++)
+		;
+	for (unsigned i = 0; i < acceptor->worker_count; i++)
+		if (given[i])
+			worker_kick(&acceptor->workers[i]);
+}
+
+/* ---- life ---- */
+
+void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listener *listeners,
+		   unsigned listener_count, struct worker *workers, unsigned worker_count)
+{
+	*acceptor = (struct acceptor){ .loop = loop,
+				       .listeners = listeners,
+				       .listener_count = listener_count,
+				       .workers = workers,
+				       .worker_count = worker_count,
+				       .next_id = 1 };
+}
+
+static int start_one(struct acceptor *acceptor, struct listener *listener)
+{
+	const struct listener_config *config = listener->config;
+	listener->owner = acceptor;
+	rate_init(&listener->rate, config->accept_rate, uv_now(acceptor->loop));
+	if (config->per_ip && !(listener->peers = peer_table_new()))
+		return UV_ENOMEM;
+	int err = uv_poll_init(acceptor->loop, &listener->poll, listener->fd);
+	if (err)
+		return err;
+	uv_timer_init(acceptor->loop, &listener->pause);
+	listener->poll.data = listener->pause.data = listener;
+	return uv_poll_start(&listener->poll, UV_READABLE, on_listener);
+}
+
+int acceptor_start(struct acceptor *acceptor)
+{
+	set_budget(acceptor);
+	for (unsigned i = 0; i < acceptor->listener_count; i++) {
+		int err = start_one(acceptor, &acceptor->listeners[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+void acceptor_stop(struct acceptor *acceptor)
+{
+	for (unsigned i = 0; i < acceptor->listener_count; i++) {
+		struct listener *listener = &acceptor->listeners[i];
+		if (listener->fd < 0)
+			continue;
+		if (listener->poll.data) {
+			uv_close((uv_handle_t *)&listener->poll, NULL);
+			uv_close((uv_handle_t *)&listener->pause, NULL);
+		}
+		listener_close(listener);
+	}
+}

@@ -1,0 +1,40 @@
+/*
+ * Takes clients from the listeners, decides who may come in, and hands them to
+ * the least loaded worker.
+ *
+ * Threads: the main thread, but for acceptor_left().
+ */
+#pragma once
+
+#include "base/counters.h"
+#include "server/listener.h"
+#include "server/worker.h"
+
+struct acceptor {
+	uv_loop_t *loop;
+	struct listener *listeners;
+	unsigned listener_count;
+	struct worker *workers;
+	unsigned worker_count;
+	unsigned turn; /* where the search for the least loaded begins */
+	uint64_t next_id;
+	unsigned descriptor_budget; /* connections that RLIMIT_NOFILE leaves room for */
+	atomic_uint open;           /* over all listeners */
+	struct counters counters;   /* accepted, refused */
+};
+
+void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listener *listeners,
+		   unsigned listener_count, struct worker *workers, unsigned worker_count);
+
+/*
+ * Begins to accept; listeners are bound and workers ready. Derives how many connections the descriptor
+ * limit leaves room for (raising the soft limit to the hard one), and says so when that is less than
+ * the script asks for. 0 or an error.
+ */
+int acceptor_start(struct acceptor *acceptor);
+
+/* Stops accepting and closes the listeners: their addresses are free at once. Idempotent. */
+void acceptor_stop(struct acceptor *acceptor);
+
+/* A connection is gone; its place is free. Any thread. */
+void acceptor_left(struct acceptor *acceptor, const struct conn *conn);

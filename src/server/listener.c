@@ -1,0 +1,211 @@
+#include "server/listener.h"
+
+#include "agent/peer.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int explain(char *why, size_t size, const char *address, const char *what)
+{
+	snprintf(why, size, "%s: %s", address, what);
+	return -1;
+}
+
+/* ---- Unix sockets ---- */
+
+/* Does a server answer at this path? */
+static bool is_live(const struct sockaddr_un *address)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return true; /* cannot tell: do no harm */
+	int failed = connect(fd, (const struct sockaddr *)address, sizeof *address);
+	bool refused = failed && errno == ECONNREFUSED;
+	close(fd);
+	return !refused;
+}
+
+static int bind_unix_over_stale(struct listener *listener, const struct sockaddr_un *address, char *why,
+				size_t size)
+{
+	const char *shown = listener->config->address;
+	struct stat st;
+	if (lstat(address->sun_path, &st))
+		return explain(why, size, shown, strerror(errno));
+	if (!S_ISSOCK(st.st_mode))
+		return explain(why, size, shown, "exists and is not a socket; it is left alone");
+	if (is_live(address))
+		return explain(why, size, shown, "in use: a running server answers there");
+	if (unlink(address->sun_path) ||
+	    bind(listener->fd, (const struct sockaddr *)address, sizeof *address))
+		return explain(why, size, shown, strerror(errno));
+	return 0;
+}
+
+static int bind_unix(struct listener *listener, char *why, size_t size)
+{
+	const struct listener_config *config = listener->config;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct stat st;
+	if (strlen(config->path) >= sizeof address.sun_path)
+		return explain(why, size, config->address,
+			       "the path is too long for a Unix socket (107 bytes)");
+	memcpy(address.sun_path, config->path, strlen(config->path) + 1);
+	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (listener->fd < 0)
+		return explain(why, size, config->address, strerror(errno));
+	if (bind(listener->fd, (struct sockaddr *)&address, sizeof address)) {
+		if (errno != EADDRINUSE)
+			return explain(why, size, config->address, strerror(errno));
+		if (bind_unix_over_stale(listener, &address, why, size))
+			return -1;
+	}
+	if (config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
+		return explain(why, size, config->address, strerror(errno));
+	if (!lstat(config->path, &st)) {
+		listener->unix_inode = st.st_ino;
+		listener->unix_device = st.st_dev;
+	}
+	snprintf(listener->address, sizeof listener->address, "unix://%s", config->path);
+	return 0;
+}
+
+/* ---- TCP ---- */
+
+/* On Linux an accepted socket inherits these from the listening one: no system calls per client. */
+static void set_tcp_options(int fd, const struct listener_config *config)
+{
+	int one = 1, seconds = (int)((config->keepalive_ms + 999) / 1000);
+	if (config->nodelay)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (!config->keepalive_ms)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+}
+
+static int open_tcp(struct listener *listener, const struct addrinfo *info)
+{
+	int one = 1, zero = 0;
+	listener->fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (listener->fd < 0)
+		return -errno;
+	setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (info->ai_family == AF_INET6)
+		setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, *listener->config->host ? &one : &zero,
+			   sizeof one);
+	set_tcp_options(listener->fd, listener->config);
+	if (!bind(listener->fd, info->ai_addr, info->ai_addrlen))
+		return 0;
+	int err = -errno;
+	close(listener->fd);
+	listener->fd = -1;
+	return err;
+}
+
+static void remember_address(struct listener *listener)
+{
+	struct sockaddr_storage got;
+	socklen_t len = sizeof got;
+	char text[PEER_TEXT_BYTES];
+	if (getsockname(listener->fd, (struct sockaddr *)&got, &len))
+		return;
+	snprintf(listener->address, sizeof listener->address, "tcp://%s",
+		 address_text((struct sockaddr *)&got, text, sizeof text));
+}
+
+/* A name may stand for several addresses; the first that can be bound is taken, as Go does it. */
+static int bind_tcp(struct listener *listener, char *why, size_t size)
+{
+	const struct listener_config *config = listener->config;
+	const char *hosts[] = { *config->host ? config->host : "::", *config->host ? NULL : "0.0.0.0" };
+	char port[8];
+	int err = UV_EADDRNOTAVAIL;
+	snprintf(port, sizeof port, "%u", config->port);
+	for (int i = 0; i < 2 && hosts[i] && listener->fd < 0; i++) {
+		struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+					  .ai_flags = AI_PASSIVE | AI_NUMERICSERV },
+				*list;
+		int failed = getaddrinfo(hosts[i], port, &hints, &list);
+		if (failed)
+			return explain(why, size, config->address, gai_strerror(failed));
+		for (struct addrinfo *info = list; info && listener->fd < 0; info = info->ai_next)
+			err = open_tcp(listener, info);
+		freeaddrinfo(list);
+	}
+	if (listener->fd < 0)
+		return explain(why, size, config->address, strerror(-err));
+	remember_address(listener);
+	return 0;
+}
+
+int listener_bind(struct listener *listener, const struct listener_config *config, char *why, size_t size)
+{
+	memset(listener, 0, sizeof *listener);
+	listener->config = config;
+	listener->fd = -1;
+	int failed =
+	    config->kind == LISTENER_TCP ? bind_tcp(listener, why, size) : bind_unix(listener, why, size);
+	if (failed && listener->fd >= 0) {
+		close(listener->fd);
+		listener->fd = -1;
+	}
+	return failed;
+}
+
+int listener_listen(struct listener *listener, char *why, size_t size)
+{
+	if (listen(listener->fd, listener->config->backlog))
+		return explain(why, size, listener->config->address, strerror(errno));
+	return 0;
+}
+
+void listener_close(struct listener *listener)
+{
+	struct stat st;
+	if (listener->fd < 0)
+		return;
+	close(listener->fd);
+	listener->fd = -1;
+	const char *path = listener->config->kind == LISTENER_UNIX ? listener->config->path : NULL;
+	if (path && !lstat(path, &st) && st.st_ino == listener->unix_inode &&
+	    st.st_dev == listener->unix_device)
+		unlink(path);
+}
+
+/* ---- clients ---- */
+
+static void to_mapped(const struct sockaddr_storage *from, struct sockaddr_in6 *to)
+{
+	memset(to, 0, sizeof *to);
+	to->sin6_family = AF_UNIX;
+	if (from->ss_family == AF_INET6) {
+		memcpy(to, from, sizeof *to);
+	} else if (from->ss_family == AF_INET) {
+		struct sockaddr_in in;
+		memcpy(&in, from, sizeof in);
+		to->sin6_family = AF_INET6;
+		to->sin6_port = in.sin_port;
+		to->sin6_addr.s6_addr[10] = to->sin6_addr.s6_addr[11] = 0xff;
+		memcpy(&to->sin6_addr.s6_addr[12], &in.sin_addr, 4);
+	}
+}
+
+int listener_accept(struct listener *listener, struct sockaddr_in6 *peer)
+{
+	struct sockaddr_storage from = { 0 };
+	socklen_t len = sizeof from;
+	int fd = accept4(listener->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	to_mapped(&from, peer);
+	return fd;
+}

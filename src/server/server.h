@@ -1,0 +1,15 @@
+/*
+ * The main thread: listeners, admission, hand-over to workers, signals, drain.
+ */
+#pragma once
+
+struct config;
+
+/* Exit codes (sysexits.h's EX_CONFIG is 78). */
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_BAD_CONFIG = 78 };
+
+/*
+ * Serves until a signal ends it. Logs what happens, failures to start included.
+ * Returns the exit code. Call once per process, from the main thread.
+ */
+int server_run(const struct config *config);

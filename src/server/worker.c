@@ -1,0 +1,385 @@
+#include "server/worker.h"
+
+#include "base/log.h"
+#include "config/config.h"
+#include "conn/socket.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+	STACK_BYTES = 64 << 20, /* deep Lua recursion through C ends in an error, not in a signal */
+	LOOK_EVERY_MS = 1000,
+	PACE_EVERY_MS = 100,
+	TIDY_STEP_KB = 64,
+};
+
+enum order_kind { ORDER_ACCEPT, ORDER_DRAIN, ORDER_STOP };
+
+struct order {
+	struct mail mail; /* first */
+	enum order_kind kind;
+	int fd;
+	unsigned listener;
+	uint64_t id;
+	struct sockaddr_in6 peer;
+};
+
+/* ---- connections ---- */
+
+static struct worker *worker_of(const struct conn *conn)
+{
+	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
+}
+
+static void on_gone(struct conn *conn)
+{
+	struct worker *worker = worker_of(conn);
+	worker->links.left(worker->links.server, worker->index, conn);
+	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
+	free(conn);
+}
+
+static void refuse_accepted(struct worker *worker, const struct order *order)
+{
+	struct conn nobody = { .listener = (uint16_t)order->listener, .peer = order->peer };
+	count(&worker->counters.closed[REASON_MEMORY]);
+	worker->links.left(worker->links.server, worker->index, &nobody);
+	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
+}
+
+static void accept_one(struct worker *worker, const struct order *order)
+{
+	struct socket_conn *socket = calloc(1, sizeof *socket);
+	if (!socket)
+		close(order->fd);
+	if (!socket || socket_conn_init(socket, &worker->loop, order->fd)) {
+		free(socket);
+		refuse_accepted(worker, order);
+		return;
+	}
+	struct conn *conn = &socket->conn;
+	conn->listener = (uint16_t)order->listener;
+	conn->peer = order->peer;
+	conn_open(conn, &worker->host, &worker->config->listeners[order->listener].rules,
+		  agents_codec(&worker->agents, order->listener), order->id);
+	if (worker->draining)
+		conn_drain(conn);
+}
+
+/* ---- the end ---- */
+
+static void each_conn(struct worker *worker, void (*visit)(struct conn *conn))
+{
+	/* No handler runs in here, so the map stands still. */
+	for (size_t i = 0; i < worker->host.ids.capacity; i++)
+		if (worker->host.ids.slots[i].value)
+			visit(worker->host.ids.slots[i].value);
+}
+
+static void cut(struct conn *conn)
+{
+	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
+		count(&conn->host->counters->cut);
+	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+}
+
+static void begin_drain(struct worker *worker)
+{
+	if (worker->draining)
+		return;
+	uint32_t ms = worker->config->drain_ms;
+	worker->draining = true;
+	worker->host.drain_deadline_ms = ms ? worker->host.now_ms + ms : WHEEL_NEVER;
+	each_conn(worker, conn_drain);
+}
+
+static void cut_all(struct worker *worker)
+{
+	begin_drain(worker);
+	worker->cut = true;
+	each_conn(worker, cut);
+}
+
+static void close_handles(struct worker *worker)
+{
+	worker->stopping = true;
+	uv_close((uv_handle_t *)&worker->wake, NULL);
+	uv_close((uv_handle_t *)&worker->turn, NULL);
+	uv_close((uv_handle_t *)&worker->alarm, NULL);
+	uv_close((uv_handle_t *)&worker->busy, NULL);
+}
+
+/* ---- mail ---- */
+
+static void obey(struct worker *worker, const struct order *order)
+{
+	switch (order->kind) {
+	case ORDER_ACCEPT:
+		accept_one(worker, order);
+		break;
+	case ORDER_DRAIN:
+		begin_drain(worker);
+		break;
+	case ORDER_STOP:
+		cut_all(worker);
+		break;
+	}
+}
+
+static void on_wake(uv_async_t *wake)
+{
+	struct worker *worker = wake->data;
+	struct mail *next, *mail = mailbox_take(&worker->mailbox);
+	worker->host.now_ms = uv_now(&worker->loop);
+	for (; mail; mail = next) {
+		next = mail->next;
+		obey(worker, (struct order *)(void *)mail);
+		free(mail);
+	}
+}
+
+/* ---- turns ---- */
+
+static uint64_t activity_of(const struct worker *worker)
+{
+	return count_read(&worker->counters.frames_in) + counters_closed(&worker->counters);
+}
+
+/*
+ * When a second has passed without anything happening, garbage is collected in small steps, and
+ * memory that a burst left behind goes back to the system. True: there is more to tidy at once.
+ */
+static bool tidy(struct worker *worker)
+{
+	vm_sample(&worker->agents.vm);
+	uint64_t now_ms = worker->host.now_ms, activity = activity_of(worker);
+	if (activity != worker->activity) {
+		if (now_ms - worker->paced_ms >= PACE_EVERY_MS) {
+			worker->paced_ms = now_ms;
+			vm_pace(&worker->agents.vm);
+		}
+		worker->activity = activity;
+		worker->look_ms = now_ms + LOOK_EVERY_MS;
+		worker->tidy_cycles = 2; /* the first may have begun before the garbage was made */
+		return false;
+	}
+	if (!worker->tidy_cycles || now_ms < worker->look_ms)
+		return false;
+	if (lua_gc(worker->agents.vm.lua, LUA_GCSTEP, TIDY_STEP_KB))
+		worker->tidy_cycles--;
+	if (worker->tidy_cycles)
+		return true;
+	worker->look_ms = WHEEL_NEVER;
+	buf_pool_trim(&worker->host.pool);
+	vm_pace(&worker->agents.vm);
+	malloc_trim(0);
+	return false;
+}
+
+static uint64_t earliest(const struct worker *worker)
+{
+	uint64_t at = conn_host_next_ms(&worker->host), other = agents_next_ms(&worker->agents);
+	if (other < at)
+		at = other;
+	if (worker->tidy_cycles && worker->look_ms < at)
+		at = worker->look_ms;
+	if (worker->draining && !worker->cut && worker->host.drain_deadline_ms < at)
+		at = worker->host.drain_deadline_ms;
+	return at;
+}
+
+static void nothing(uv_timer_t *alarm)
+{
+	(void)alarm; /* waking up is all: the turn before the next poll does the work */
+}
+
+static void again(uv_idle_t *busy)
+{
+	(void)busy;
+}
+
+static void set_alarm(struct worker *worker, bool more)
+{
+	uint64_t at = earliest(worker), now_ms = worker->host.now_ms;
+	if (more) {
+		uv_idle_start(&worker->busy, again);
+		return;
+	}
+	uv_idle_stop(&worker->busy);
+	if (at == WHEEL_NEVER) {
+		uv_timer_stop(&worker->alarm);
+		return;
+	}
+	uint64_t wait_ms = at > now_ms ? at - now_ms : 0;
+	if (!uv_is_active((uv_handle_t *)&worker->alarm) || uv_timer_get_due_in(&worker->alarm) != wait_ms)
+		uv_timer_start(&worker->alarm, nothing, wait_ms, 0);
+}
+
+static void on_turn(uv_prepare_t *turn)
+{
+	struct worker *worker = turn->data;
+	uint64_t now_ms = worker->host.now_ms = uv_now(&worker->loop);
+	agents_turn(&worker->agents, now_ms);
+	bool more = conn_host_turn(&worker->host, now_ms);
+	agents_report(&worker->agents);
+	if (worker->draining) {
+		if (!worker->cut && now_ms >= worker->host.drain_deadline_ms) {
+			cut_all(worker);
+			more = true;
+		}
+		if (!worker->host.open) {
+			close_handles(worker);
+			return;
+		}
+	}
+	more = tidy(worker) || more;
+	set_alarm(worker, more);
+}
+
+/* ---- the thread ---- */
+
+static void report(struct worker *worker, enum report_kind kind)
+{
+	struct report *words = worker->last_words;
+	worker->last_words = kind == REPORT_READY ? calloc(1, sizeof *words) : NULL;
+	if (kind == REPORT_READY && !worker->last_words)
+		abort();
+	words->kind = kind;
+	words->worker = worker->index;
+	worker->links.report(worker->links.server, words);
+}
+
+static int open_loop(struct worker *worker)
+{
+	int err = uv_loop_init(&worker->loop);
+	if (err)
+		return err;
+	err = uv_async_init(&worker->loop, &worker->wake, on_wake);
+	if (err) {
+		uv_loop_close(&worker->loop);
+		return err;
+	}
+	uv_prepare_init(&worker->loop, &worker->turn);
+	uv_timer_init(&worker->loop, &worker->alarm);
+	uv_idle_init(&worker->loop, &worker->busy);
+	worker->wake.data = worker->turn.data = worker;
+	uv_prepare_start(&worker->turn, on_turn);
+	return 0;
+}
+
+static void run(void *data)
+{
+	struct worker *worker = data;
+	size_t share = worker->config->buffer_bytes / worker->config->workers;
+	char *why = worker->last_words->text;
+	size_t size = sizeof worker->last_words->text;
+	uint64_t now_ms = uv_now(&worker->loop);
+	int err = conn_host_init(&worker->host, &AGENT_HANDLER, &worker->counters, share, now_ms);
+	if (err) {
+		snprintf(why, size, "%s", uv_strerror(err));
+	} else {
+		worker->host.gone = on_gone;
+		worker->host.owner = &worker->agents;
+		err = agents_open(&worker->agents, &worker->host, worker->config, worker->index,
+				  &worker->counters, why, size);
+		if (err)
+			conn_host_deinit(&worker->host);
+	}
+	if (err) {
+		close_handles(worker);
+		uv_run(&worker->loop, UV_RUN_DEFAULT);
+		report(worker, REPORT_FAILED);
+		return;
+	}
+	report(worker, REPORT_READY);
+	uv_run(&worker->loop, UV_RUN_DEFAULT);
+	agents_close(&worker->agents);
+	conn_host_deinit(&worker->host);
+	report(worker, REPORT_STOPPED);
+}
+
+int worker_start(struct worker *worker, const struct config *config, unsigned index,
+		 struct worker_links links)
+{
+	memset(worker, 0, sizeof *worker);
+	worker->config = config;
+	worker->index = index;
+	worker->links = links;
+	worker->look_ms = WHEEL_NEVER;
+	mailbox_init(&worker->mailbox);
+	worker->last_words = calloc(1, sizeof *worker->last_words);
+	if (!worker->last_words)
+		return UV_ENOMEM;
+	int err = open_loop(worker);
+	if (!err) {
+		uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE,
+						.stack_size = STACK_BYTES };
+		err = uv_thread_create_ex(&worker->thread, &options, run, worker);
+		if (err) {
+			close_handles(worker);
+			uv_run(&worker->loop, UV_RUN_DEFAULT);
+			uv_loop_close(&worker->loop);
+		}
+	}
+	if (err)
+		free(worker->last_words);
+	return err;
+}
+
+/* ---- from other threads ---- */
+
+int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
+		const struct sockaddr_in6 *peer)
+{
+	struct order *order = malloc(sizeof *order);
+	if (!order)
+		return UV_ENOMEM;
+	*order =
+	    (struct order){ .kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer };
+	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
+	mailbox_push(&worker->mailbox, &order->mail);
+	return 0;
+}
+
+void worker_kick(struct worker *worker)
+{
+	uv_async_send(&worker->wake);
+}
+
+static void send_order(struct worker *worker, enum order_kind kind)
+{
+	struct order *order = calloc(1, sizeof *order);
+	if (!order)
+		return; /* the deadline, or a second signal, will do */
+	order->kind = kind;
+	mailbox_push(&worker->mailbox, &order->mail);
+	worker_kick(worker);
+}
+
+void worker_drain(struct worker *worker)
+{
+	send_order(worker, ORDER_DRAIN);
+}
+
+void worker_stop(struct worker *worker)
+{
+	send_order(worker, ORDER_STOP);
+}
+
+void worker_join(struct worker *worker)
+{
+	uv_thread_join(&worker->thread);
+	uv_loop_close(&worker->loop);
+	struct mail *next, *mail = mailbox_take(&worker->mailbox);
+	for (; mail; mail = next) {
+		next = mail->next;
+		struct order *order = (struct order *)(void *)mail;
+		if (order->kind == ORDER_ACCEPT)
+			close(order->fd);
+		free(order);
+	}
+	free(worker->last_words);
+}

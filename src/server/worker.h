@@ -1,0 +1,77 @@
+/*
+ * A worker: one thread with an event loop, a VM, a timer wheel and its connections.
+ *
+ * It shares nothing. What it is told and what it reports are mail; what others
+ * may read of it are counters.
+ */
+#pragma once
+
+#include "agent/agent.h"
+#include "base/mailbox.h"
+#include "conn/conn.h"
+
+#include <uv.h>
+
+struct config;
+
+/* Mail from a worker to the server. */
+enum report_kind { REPORT_READY, REPORT_FAILED, REPORT_STOPPED };
+
+struct report {
+	struct mail mail; /* first */
+	enum report_kind kind;
+	unsigned worker;
+	char text[4096]; /* REPORT_FAILED: why */
+};
+
+/* How a worker reaches the server; both functions may be called from any thread. */
+struct worker_links {
+	void *server;
+	void (*report)(void *server, struct report *report);                  /* takes it over */
+	void (*left)(void *server, unsigned worker, const struct conn *conn); /* a place is free again */
+};
+
+struct worker {
+	unsigned index;
+	const struct config *config;
+	struct worker_links links;
+	uv_thread_t thread;
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_prepare_t turn;
+	uv_timer_t alarm; /* the next deadline */
+	uv_idle_t busy;   /* active while there is more to do at once */
+	struct mailbox mailbox;
+	struct conn_host host;
+	struct agents agents;
+	struct counters counters;
+	atomic_uint load; /* connections given to it and not yet gone; the server adds, it subtracts */
+	struct report *last_words; /* allocated at the start, so that the end cannot fail */
+
+	uint64_t activity;    /* of the counters, when last looked at */
+	uint64_t paced_ms;    /* when the collector was last tuned */
+	uint64_t look_ms;     /* when to look again; WHEEL_NEVER: it is quiet and tidy */
+	unsigned tidy_cycles; /* collections still to finish before it is tidy */
+	bool draining, stopping, cut;
+};
+
+/* Starts the thread; its first report is READY or FAILED. 0 or an error. */
+int worker_start(struct worker *worker, const struct config *config, unsigned index,
+		 struct worker_links links);
+
+/*
+ * Gives it a connected, non-blocking descriptor. Any thread. 0 or UV_ENOMEM, and then the
+ * descriptor is still the caller's. Call worker_kick() after the last of several.
+ */
+int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
+		const struct sockaddr_in6 *peer);
+void worker_kick(struct worker *worker);
+
+/* Asks it to finish what is in flight and stop. Any thread. */
+void worker_drain(struct worker *worker);
+
+/* Asks it to cut what is left and stop. Any thread. */
+void worker_stop(struct worker *worker);
+
+/* After REPORT_STOPPED or REPORT_FAILED: waits for the thread and frees what it had. */
+void worker_join(struct worker *worker);
