@@ -1,0 +1,99 @@
+#define _GNU_SOURCE
+#include "dial.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 5000 };
+
+/* The port is chosen at connect(), when both ends are known: each pair of addresses has all ephemeral ports. */
+static int bind_source(int fd, uint32_t host)
+{
+	struct sockaddr_in source = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(host) };
+	const int on = 1;
+
+	if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) != 0)
+		return -1;
+	return bind(fd, (struct sockaddr *)&source, sizeof source);
+}
+
+int dial_start(const struct options *o, uint64_t nth)
+{
+	struct sockaddr_in server = { .sin_family = AF_INET, .sin_port = htons(o->port) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -1;
+	if (inet_pton(AF_INET, o->host, &server.sin_addr) != 1) {
+		errno = EINVAL;
+		goto fail;
+	}
+	if (o->sources > 1 && bind_source(fd, INADDR_LOOPBACK + (uint32_t)(nth % (uint64_t)o->sources)) != 0)
+		goto fail;
+	if (connect(fd, (struct sockaddr *)&server, sizeof server) == 0 || errno == EINPROGRESS)
+		return fd;
+fail:;
+	int err = errno;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
+int dial(const struct options *o, uint64_t nth)
+{
+	int fd = dial_start(o, nth), err = ETIMEDOUT;
+	socklen_t len = sizeof err;
+	const int on = 1;
+
+	if (fd < 0)
+		die("connect");
+	if (dial_wait(fd, POLLOUT))
+		getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	errno = err;
+	if (err)
+		die("connect");
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	return fd;
+}
+
+bool dial_wait(int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	return poll(&p, 1, PATIENCE_MS) == 1;
+}
+
+bool dial_send(int fd, const uint8_t *bytes, size_t len)
+{
+	while (len) {
+		ssize_t sent = send(fd, bytes, len, MSG_NOSIGNAL);
+
+		if (sent < 0 && (errno != EAGAIN || !dial_wait(fd, POLLOUT)))
+			return false;
+		if (sent > 0) {
+			bytes += sent;
+			len -= (size_t)sent;
+		}
+	}
+	return true;
+}
+
+bool dial_receive(int fd, uint8_t *bytes, size_t len)
+{
+	while (len) {
+		ssize_t got = recv(fd, bytes, len, 0);
+
+		if (got == 0 || (got < 0 && (errno != EAGAIN || !dial_wait(fd, POLLIN))))
+			return false;
+		if (got > 0) {
+			bytes += got;
+			len -= (size_t)got;
+		}
+	}
+	return true;
+}

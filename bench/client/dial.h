@@ -1,0 +1,17 @@
+#pragma once
+
+#include "client.h"
+
+/* Starts the nth connection to the server, from one source address after another, without waiting for it. Returns a
+ * non-blocking socket that the caller owns, or -1 with errno. */
+int dial_start(const struct options *o, uint64_t nth);
+
+/* The same with TCP_NODELAY, established. Dies when that fails. */
+int dial(const struct options *o, uint64_t nth);
+
+/* Waits until the socket is ready for `events` of poll(). Returns false after some seconds without. */
+bool dial_wait(int fd, short events);
+
+/* All of it, waiting as needed. Returns false on an error, the end of the stream, or seconds without progress. */
+bool dial_send(int fd, const uint8_t *bytes, size_t len);
+bool dial_receive(int fd, uint8_t *bytes, size_t len);

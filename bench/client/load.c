@@ -1,0 +1,348 @@
+/*
+ * Closed loop: each connection keeps `pipeline` frames in flight, and every reply releases one more.
+ *
+ * A connection's stream is a pure function of the position in it: frame k of connection i carries the serial
+ * first + k * connections + i. So nothing is kept per frame: requests are stamped into one shared image just before they
+ * leave, all that one read released in one write, and after a partial write the rest is simply stamped again.
+ */
+#define _GNU_SOURCE
+#include "client.h"
+#include "clock.h"
+#include "dial.h"
+#include "frame.h"
+#include "hist.h"
+#include "proc.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+	EVENTS = 512,
+	READ_BYTES = 256 << 10,
+	TICK_MS = 100,
+	DRAIN_NS = 2000000000,
+	STALL_NS = 2000000000, /* between progress and giving up, on top of the ticks */
+};
+
+/* Frames released together, hence sent together. */
+struct batch {
+	uint64_t at_ns;
+	uint64_t frames;
+};
+
+struct conn {
+	int fd; /* -1 when lost */
+	bool out_armed;
+	uint64_t released;        /* frames allowed to leave */
+	uint64_t sent_bytes;      /* of the request stream */
+	uint64_t received;        /* complete replies */
+	size_t have;              /* bytes of the reply in progress */
+	uint8_t head[FRAME_HEAD]; /* its first bytes */
+	/* A ring: batches not yet answered in full. There are never more than frames in flight. */
+	struct batch *batches;
+	uint64_t first_batch, next_batch;
+};
+
+struct sample {
+	uint64_t at_ns;
+	struct proc_times server, client;
+};
+
+struct load {
+	const struct options *o;
+	int epoll_fd;
+	size_t frame_bytes;
+	uint64_t first_serial;
+	uint8_t *image, *in;
+	struct conn *conns;
+	uint64_t batch_mask;
+	bool draining;
+	uint64_t frames, errors, total; /* total includes the warm-up */
+	struct hist latency;
+	struct sample start, end;
+};
+
+static uint64_t serial_of(const struct load *l, const struct conn *c, uint64_t nth)
+{
+	return l->first_serial + nth * (uint64_t)l->o->connections + (uint64_t)(c - l->conns);
+}
+
+static void lose(struct load *l, struct conn *c)
+{
+	close(c->fd);
+	c->fd = -1;
+	l->errors++;
+}
+
+static void watch(struct load *l, struct conn *c, int op, bool out)
+{
+	struct epoll_event ev = { .events = EPOLLIN | (out ? EPOLLOUT : 0u), .data.ptr = c };
+
+	if (epoll_ctl(l->epoll_fd, op, c->fd, &ev) != 0)
+		die("epoll_ctl");
+	c->out_armed = out;
+}
+
+/* Sends the released frames in one write. Returns false when the connection is lost. */
+static bool flush(struct load *l, struct conn *c)
+{
+	uint64_t nth = c->sent_bytes / l->frame_bytes;
+	size_t begin = c->sent_bytes % l->frame_bytes;
+	size_t count = (size_t)(c->released - nth);
+	uint64_t serial = serial_of(l, c, nth);
+	size_t len = count * l->frame_bytes - begin;
+	ssize_t sent;
+
+	for (size_t i = 0; i < count; i++, serial += (uint64_t)l->o->connections)
+		frame_put_serial(l->image + i * l->frame_bytes, serial);
+	sent = send(c->fd, l->image + begin, len, MSG_NOSIGNAL);
+	if (sent < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			return false;
+		sent = 0;
+	}
+	c->sent_bytes += (uint64_t)sent;
+	if (c->out_armed != ((size_t)sent < len))
+		watch(l, c, EPOLL_CTL_MOD, (size_t)sent < len);
+	return true;
+}
+
+static void release(struct load *l, struct conn *c, uint64_t frames, uint64_t now)
+{
+	c->batches[c->next_batch++ & l->batch_mask] = (struct batch){ .at_ns = now, .frames = frames };
+	c->released += frames;
+}
+
+static bool reply_is_right(const struct load *l, const struct conn *c, const uint8_t *frame, uint64_t nth)
+{
+	if (frame_payload(frame) != l->o->size)
+		return false;
+	return !l->o->verify || frame_serial(frame) == serial_of(l, c, nth);
+}
+
+/* Takes what is missing of a reply that began in an earlier read. Returns the bytes used. */
+static size_t take_piece(const struct load *l, struct conn *c, const uint8_t *bytes, size_t len, bool *right)
+{
+	size_t want = l->frame_bytes - c->have, used = len < want ? len : want;
+
+	for (size_t i = 0; i < used && c->have + i < FRAME_HEAD; i++)
+		c->head[c->have + i] = bytes[i];
+	if (c->have < FRAME_HEAD && c->have + used >= FRAME_HEAD)
+		*right = reply_is_right(l, c, c->head, c->received);
+	c->have += used;
+	if (c->have == l->frame_bytes) {
+		c->have = 0;
+		c->received++;
+	}
+	return used;
+}
+
+/* Counts the replies that len more bytes complete. Returns false when one is not what it must be. */
+static bool take(const struct load *l, struct conn *c, const uint8_t *bytes, size_t len)
+{
+	const size_t frame_bytes = l->frame_bytes;
+	bool right = true;
+
+	if (c->have) {
+		size_t used = take_piece(l, c, bytes, len, &right);
+		bytes += used;
+		len -= used;
+	}
+	for (; len >= frame_bytes && right; bytes += frame_bytes, len -= frame_bytes)
+		right = reply_is_right(l, c, bytes, c->received++);
+	if (len && right)
+		take_piece(l, c, bytes, len, &right);
+	return right && c->received <= c->released;
+}
+
+static void note_latency(struct load *l, struct conn *c, uint64_t replies, uint64_t now)
+{
+	while (replies) {
+		struct batch *b = &c->batches[c->first_batch & l->batch_mask];
+		uint64_t n = b->frames < replies ? b->frames : replies;
+
+		hist_add(&l->latency, now - b->at_ns, n);
+		replies -= n;
+		b->frames -= n;
+		if (!b->frames)
+			c->first_batch++;
+	}
+}
+
+/* Returns false when the connection is lost. */
+static bool on_readable(struct load *l, struct conn *c)
+{
+	uint64_t before = c->received, now, replies;
+	ssize_t got = recv(c->fd, l->in, READ_BYTES, 0);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return true;
+	now = now_ns();
+	if (got <= 0 || !take(l, c, l->in, (size_t)got))
+		return false;
+	replies = c->received - before;
+	if (!replies)
+		return true;
+	l->total += replies;
+	l->frames += replies;
+	note_latency(l, c, replies, now);
+	if (l->draining)
+		return true;
+	release(l, c, replies, now);
+	return flush(l, c);
+}
+
+static void turn(struct load *l)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(l->epoll_fd, events, EVENTS, TICK_MS);
+
+	for (int i = 0; i < n; i++) {
+		struct conn *c = events[i].data.ptr;
+		bool fine = true;
+
+		if (events[i].events & EPOLLOUT)
+			fine = flush(l, c);
+		if (fine && events[i].events & ~(uint32_t)EPOLLOUT)
+			fine = on_readable(l, c);
+		if (!fine)
+			lose(l, c);
+	}
+}
+
+static struct sample sample(const struct options *o)
+{
+	struct sample s = { .client = proc_times(getpid()) };
+
+	if (o->server_pid)
+		s.server = proc_times(o->server_pid);
+	s.at_ns = now_ns();
+	return s;
+}
+
+static void start_measuring(struct load *l)
+{
+	hist_reset(&l->latency);
+	l->frames = 0;
+	l->start = sample(l->o);
+}
+
+/* Turns until `until`; gives up on a server that has stopped answering. */
+static void run_until(struct load *l, uint64_t until)
+{
+	uint64_t seen = l->total, seen_at = now_ns(), now = seen_at;
+
+	while (now < until) {
+		turn(l);
+		now = now_ns();
+		if (l->total != seen) {
+			seen = l->total;
+			seen_at = now;
+		} else if (now - seen_at > STALL_NS) {
+			l->errors++;
+			return;
+		}
+	}
+}
+
+static uint64_t in_flight(const struct load *l)
+{
+	uint64_t frames = 0;
+
+	for (int i = 0; i < l->o->connections; i++)
+		if (l->conns[i].fd >= 0)
+			frames += l->conns[i].released - l->conns[i].received;
+	return frames;
+}
+
+/* Every frame that left must come back; those that do not are errors. */
+static void drain(struct load *l)
+{
+	uint64_t deadline = now_ns() + DRAIN_NS;
+
+	l->draining = true;
+	while (in_flight(l) && now_ns() < deadline)
+		turn(l);
+	l->errors += in_flight(l);
+}
+
+static void report(const struct load *l)
+{
+	const struct options *o = l->o;
+	const struct sample *a = &l->start, *b = &l->end;
+	double wall = (double)(b->at_ns - a->at_ns);
+	double frames = l->frames ? (double)l->frames : 1;
+	double cpu = (double)(b->server.cpu_ns - a->server.cpu_ns);
+
+	printf("{\"mode\":\"load\",\"connections\":%d,\"pipeline\":%d,\"size\":%zu,\"verify\":%s,",
+	       o->connections, o->pipeline, o->size, o->verify ? "true" : "false");
+	printf("\"seconds\":%.3f,\"frames\":%" PRIu64 ",\"frames_per_s\":%.0f,\"errors\":%" PRIu64 ",",
+	       wall / 1e9, l->frames, (double)l->frames / wall * 1e9, l->errors);
+	printf("\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f,",
+	       (double)hist_quantile(&l->latency, 0.50) / 1e3, (double)hist_quantile(&l->latency, 0.99) / 1e3,
+	       (double)hist_quantile(&l->latency, 0.999) / 1e3, (double)l->latency.max / 1e3);
+	if (o->server_pid)
+		printf("\"server_ns_per_frame\":%.2f,\"server_busy\":%.4f,\"server_waited\":%.4f,",
+		       cpu / frames, cpu / wall, (double)(b->server.wait_ns - a->server.wait_ns) / wall);
+	else
+		printf("\"server_ns_per_frame\":null,\"server_busy\":null,\"server_waited\":null,");
+	printf("\"client_ns_per_frame\":%.2f,\"client_busy\":%.4f,\"client_waited\":%.4f}\n",
+	       (double)(b->client.cpu_ns - a->client.cpu_ns) / frames,
+	       (double)(b->client.cpu_ns - a->client.cpu_ns) / wall,
+	       (double)(b->client.wait_ns - a->client.wait_ns) / wall);
+}
+
+static void prepare(struct load *l)
+{
+	size_t pipeline = (size_t)l->o->pipeline, ring = 1;
+	struct batch *batches;
+
+	while (ring < pipeline)
+		ring *= 2;
+	l->batch_mask = ring - 1;
+	l->frame_bytes = FRAME_HEADER + l->o->size;
+	l->first_serial = frame_first_serial();
+	l->image = need_zeroed(pipeline, l->frame_bytes);
+	frame_fill(l->image, pipeline, l->o->size);
+	l->in = need_zeroed(1, READ_BYTES);
+	l->conns = need_zeroed((size_t)l->o->connections, sizeof *l->conns);
+	batches = need_zeroed((size_t)l->o->connections * ring, sizeof *batches);
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (l->epoll_fd < 0)
+		die("epoll_create1");
+	for (int i = 0; i < l->o->connections; i++) {
+		struct conn *c = &l->conns[i];
+
+		c->batches = batches + (size_t)i * ring;
+		c->fd = dial(l->o, (uint64_t)i);
+		watch(l, c, EPOLL_CTL_ADD, false);
+	}
+}
+
+int load_run(const struct options *o)
+{
+	static struct load load;
+	struct load *l = &load;
+
+	l->o = o;
+	prepare(l);
+	for (int i = 0; i < o->connections; i++) {
+		release(l, &l->conns[i], (uint64_t)o->pipeline, now_ns());
+		if (!flush(l, &l->conns[i]))
+			lose(l, &l->conns[i]);
+	}
+	run_until(l, now_ns() + seconds_ns(o->warmup_s));
+	start_measuring(l);
+	run_until(l, now_ns() + seconds_ns(o->duration_s));
+	l->end = sample(o);
+	uint64_t frames = l->frames;
+	drain(l);
+	l->frames = frames;
+	report(l);
+	return l->errors ? 1 : 0;
+}

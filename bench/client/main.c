@@ -1,0 +1,204 @@
+/* The load client of the benchmark: reads the command line, pins itself to a core, runs one mode. */
+#define _GNU_SOURCE
+#include "client.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { GRACE_S = 60, MAX_PAYLOAD = 1 << 20, MAX_IN_FLIGHT_BYTES = 256 << 20 };
+
+static const struct {
+	const char *name;
+	int (*run)(const struct options *o);
+} modes[] = {
+	{ "load", load_run },
+	{ "idle", idle_run },
+	{ "churn", churn_run },
+	{ "rss", rss_run },
+};
+
+static const char usage[] =
+    "usage: load MODE [options]        prints one JSON object\n"
+    "  load    closed loop: frames a second, latency, CPU per frame\n"
+    "  idle    open connections, exchange a frame on each, report the server's memory\n"
+    "  churn   connect, one frame, close: cycles a second\n"
+    "  rss     the server's memory\n"
+    "\n"
+    "  --host ADDR        IPv4 address of the server (127.0.0.1)\n"
+    "  --port N\n"
+    "  --pid N            the server process, for its CPU time and memory\n"
+    "  --core N           run on this core\n"
+    "  --connections N    connections, or slots of churn (50)\n"
+    "  --pipeline N       frames in flight on each connection (1)\n"
+    "  --size BYTES       payload, at least 8 (32)\n"
+    "  --sources N        connect from 127.0.0.1 … 127.0.0.N (1)\n"
+    "  --warmup S         before measuring (0.5)\n"
+    "  --duration S       measured (2)\n"
+    "  --hold S           idle: silence before memory is read (1)\n"
+    "  --verify           compare the serial number of each reply\n"
+    "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
+
+void die(const char *what)
+{
+	if (errno)
+		fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+	else
+		fprintf(stderr, "load: %s\n", what);
+	exit(2);
+}
+
+void *need_zeroed(size_t count, size_t size)
+{
+	void *memory = calloc(count ? count : 1, size);
+
+	if (!memory)
+		die("calloc");
+	return memory;
+}
+
+static void pin(int core)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((size_t)core, &set);
+	if (sched_setaffinity(0, sizeof set, &set) != 0)
+		die("cannot run on that core");
+}
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static long number(const char *text, long low, long high)
+{
+	char *end;
+	long value;
+
+	errno = 0;
+	value = strtol(text, &end, 10);
+	if (errno || end == text || *end || value < low || value > high) {
+		fprintf(stderr, "load: %s is not a number from %ld to %ld\n", text, low, high);
+		exit(2);
+	}
+	return value;
+}
+
+static double seconds(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value >= 0) || value > 3600) {
+		fprintf(stderr, "load: %s is not a number of seconds\n", text);
+		exit(2);
+	}
+	return value;
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "host", required_argument, NULL, 'H' },
+		{ "port", required_argument, NULL, 'p' },
+		{ "pid", required_argument, NULL, 'P' },
+		{ "core", required_argument, NULL, 'c' },
+		{ "connections", required_argument, NULL, 'n' },
+		{ "pipeline", required_argument, NULL, 'd' },
+		{ "size", required_argument, NULL, 's' },
+		{ "sources", required_argument, NULL, 'S' },
+		{ "warmup", required_argument, NULL, 'w' },
+		{ "duration", required_argument, NULL, 't' },
+		{ "hold", required_argument, NULL, 'h' },
+		{ "verify", no_argument, NULL, 'v' },
+		{ 0 },
+	};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (opt) {
+		case 'H':
+			o->host = optarg;
+			break;
+		case 'p':
+			o->port = (uint16_t)number(optarg, 1, 65535);
+			break;
+		case 'P':
+			o->server_pid = (pid_t)number(optarg, 1, 1 << 30);
+			break;
+		case 'c':
+			pin((int)number(optarg, 0, CPU_SETSIZE - 1));
+			break;
+		case 'n':
+			o->connections = (int)number(optarg, 1, 1000000);
+			break;
+		case 'd':
+			o->pipeline = (int)number(optarg, 1, 65536);
+			break;
+		case 's':
+			o->size = (size_t)number(optarg, 8, MAX_PAYLOAD);
+			break;
+		case 'S':
+			o->sources = (int)number(optarg, 1, 250);
+			break;
+		case 'w':
+			o->warmup_s = seconds(optarg);
+			break;
+		case 't':
+			o->duration_s = seconds(optarg);
+			break;
+		case 'h':
+			o->hold_s = seconds(optarg);
+			break;
+		case 'v':
+			o->verify = true;
+			break;
+		default:
+			fputs(usage, stderr);
+			exit(2);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {
+		.host = "127.0.0.1",
+		.connections = 50,
+		.pipeline = 1,
+		.sources = 1,
+		.size = 32,
+		.warmup_s = 0.5,
+		.duration_s = 2,
+		.hold_s = 1,
+	};
+
+	if (argc < 2) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	parse(&o, argc - 1, argv + 1);
+	errno = 0;
+	if ((size_t)o.pipeline * (o.size + 4) > MAX_IN_FLIGHT_BYTES)
+		die("--pipeline times --size is too much");
+	raise_descriptor_limit();
+	/* Whatever hangs, this does not: SIGALRM ends it. */
+	alarm((unsigned)(o.warmup_s + o.duration_s + 2 * o.hold_s) + GRACE_S);
+	for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+		if (strcmp(argv[1], modes[i].name) == 0)
+			return modes[i].run(&o);
+	fputs(usage, stderr);
+	return 2;
+}

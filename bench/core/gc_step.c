@@ -1,0 +1,75 @@
+/*
+ * The longest step of the collector with many agents in one VM.
+ *
+ *   gc_step [AGENTS] [SCRIPT]
+ *
+ * Opens that many connections, then serves frames round-robin through several collections, with the
+ * collector in its own pace, and measures the CPU time of each event. An event's own work is a
+ * few microseconds; what stands out is the collector. The collections themselves are then also run
+ * step by step. Prints JSON.
+ */
+#include "harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAYLOAD = 32, FRAME = PAYLOAD + 4, BATCH = 16 };
+
+static double serve(struct harness *harness, struct memory_conn **conns, unsigned n, unsigned long events)
+{
+	static uint64_t serial;
+	uint8_t input[BATCH * FRAME];
+	double longest = 0;
+	for (int i = 0; i < BATCH; i++)
+		memcpy(input + i * FRAME, (uint8_t[]){ 0, 0, 0, PAYLOAD }, 4);
+	for (unsigned long i = 0; i < events; i++) {
+		struct memory_conn *memory = conns[i % n];
+		for (int k = 0; k < BATCH; k++) {
+			serial++;
+			memcpy(input + k * FRAME + 4, &serial, sizeof serial);
+		}
+		memory_conn_put(memory, input, sizeof input);
+		uint64_t from = harness_cpu_ns();
+		memory_conn_run(memory);
+		double ms = (double)(harness_cpu_ns() - from) / 1e6;
+		longest = ms > longest ? ms : longest;
+		memory->outward_bytes = 0;
+		vm_sample(&harness->agents.vm);
+		if (i % 4096 == 0)
+			vm_pace(&harness->agents.vm);
+	}
+	return longest;
+}
+
+static double step_through(struct harness *harness)
+{
+	double longest = 0;
+	for (int cycles = 0; cycles < 3;) {
+		uint64_t from = harness_cpu_ns();
+		cycles += lua_gc(harness->agents.vm.lua, LUA_GCSTEP, 0);
+		double ms = (double)(harness_cpu_ns() - from) / 1e6;
+		longest = ms > longest ? ms : longest;
+	}
+	return longest;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 100000;
+	static struct harness harness;
+	harness_open(&harness, argc > 2 ? argv[2] : "bench/apps/echo.lua");
+	struct memory_conn **conns = calloc(n, sizeof *conns);
+	for (unsigned i = 0; i < n; i++)
+		conns[i] = harness_connect(&harness);
+	vm_pace(&harness.agents.vm);
+	serve(&harness, conns, n, 200000); /* warm: compiled, sized */
+	double served = serve(&harness, conns, n, 400000), stepped = step_through(&harness);
+	printf("{\"agents\":%u,\"heap_kb\":%d,\"longest_event_ms\":%.3f,\"longest_explicit_step_ms\":%.3f,"
+	       "\"longest_step_ms\":%.3f}\n",
+	       n, lua_gc(harness.agents.vm.lua, LUA_GCCOUNT, 0), served, stepped,
+	       served > stepped ? served : stepped);
+	free(conns);
+	harness_close(&harness);
+	return 0;
+}
