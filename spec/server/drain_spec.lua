@@ -1,0 +1,280 @@
+local errno = require "posix.errno"
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+local start_lines = server.start_lines
+
+local SLEEPER = [[
+  function Agent:closed(reason) note("closed " .. reason) end
+  function Agent:proceed(line)
+    local duration = line:match("^sleep (.*)$")
+    if duration then
+      note("asleep")
+      perilune.sleep(duration)
+    end
+    return line
+  end ]]
+
+local function took(began, most)
+  local seconds = wait.now() - began
+  assert.is_true(seconds < most * wait.SCALE, ("took %.3f s"):format(seconds))
+end
+
+describe("a drain", function()
+  after_each(server.finish)
+
+  for _, name in ipairs { "TERM", "INT", "QUIT" } do
+    it("by " .. name .. " with idle clients ends at once, with 0", function()
+      local app = start_lines(SLEEPER)
+      local clients = app:connect_many(10)
+      for _, client in ipairs(clients) do client:echo_line("x") end
+      local began = wait.now()
+      local result = app:stop(name)
+      took(began, 0.5)
+      assert.equal(0, result.code)
+      assert.equal("drain=10", result.summary.reasons)
+      for _, client in ipairs(clients) do client:expect_closed() end
+    end)
+  end
+
+  it("with no client at all ends at once, with 0", function()
+    local app = start_lines(SLEEPER)
+    local began = wait.now()
+    assert.equal(0, app:stop().code)
+    took(began, 0.5)
+  end)
+
+  it("with clients that never said anything ends at once", function()
+    local app = start_lines(SLEEPER)
+    app:connect_many(5)
+    local began = wait.now()
+    assert.equal(0, app:stop().code)
+    took(began, 0.5)
+  end)
+
+  it("over several workers ends at once", function()
+    local app = start_lines(SLEEPER, { workers = 4 })
+    for _, client in ipairs(app:connect_many(20)) do client:echo_line("x") end
+    local began = wait.now()
+    local result = app:stop()
+    took(began, 0.7)
+    assert.same({ 0, "drain=20" }, { result.code, result.summary.reasons })
+  end)
+
+  it("frees the port at once, while requests are still being answered", function()
+    local app = start_lines(SLEEPER)
+    local client = app:connect():send("sleep 700ms\n")
+    app:wait_log "asleep"
+    app:signal("TERM")
+    app:wait_log "draining"
+    local code
+    wait.until_true("the port is free", function()
+      local late
+      late, _, code = app:try_connect()
+      if late then late:close() end
+      return not late
+    end)
+    assert.equal(errno.ECONNREFUSED, code)
+    local second = start_lines(SLEEPER, { listen = "tcp://127.0.0.1:" .. app.port })
+    second:connect():echo_line("served by the next one")
+    assert.equal("sleep 700ms\n", (client:recv_all()))
+    assert.equal(0, app:wait_end().code)
+  end)
+
+  it("answers what is in flight, and everything that was sent before", function()
+    local app = start_lines(SLEEPER)
+    local client, idle = app:connect():send("sleep 300ms\na\nb\n"), app:connect()
+    app:wait_log "asleep"
+    app:signal("TERM")
+    idle:expect_closed()
+    assert.equal("sleep 300ms\na\nb\n", (client:recv_all()))
+    local result = app:wait_end()
+    assert.equal(0, result.code)
+    assert.equal(0, result.summary.cut)
+    assert.is_true(result.summary.drained_ms >= 200)
+  end)
+
+  it("answers what had arrived and was not yet read", function()
+    local app = start_lines [[
+      function Agent:proceed(line)
+        if line == "block" then
+          note("blocking")
+          local x = 0
+          for i = 1, 3e8 do x = x + i % 7 end
+        end
+        return line
+      end]]
+    local blocker, client = app:connect(), app:connect()
+    client:echo_line("x")
+    blocker:send("block\n")
+    app:wait_log "blocking"
+    client:send("one\ntwo\n")
+    app:signal("TERM")
+    assert.equal("one\ntwo\n", (client:recv_all()))
+    assert.equal("block\n", (blocker:recv_all()))
+    assert.equal(0, app:wait_end().code)
+  end)
+
+  it("delivers output that is pending", function()
+    local app = start_lines [[function Agent:proceed(line) note("replied") return line:rep(8e6) end]]
+    local client = app:connect { receive_buffer = 4096 }
+    client:send("x\n")
+    app:wait_log "replied"
+    app:signal("TERM")
+    app:wait_log "draining"
+    local bytes, how = client:recv_all()
+    assert.same({ 8e6 + 1, "closed" }, { #bytes, how })
+    assert.equal(0, app:wait_end().code)
+  end)
+
+  it("waits for a frame that has begun", function()
+    local app = start_lines(SLEEPER)
+    local client = app:connect():echo_line("x")
+    client:send("hel")
+    app:connect():echo_line("the server has read it")
+    wait.pause(0.05)
+    app:signal("TERM")
+    app:wait_log "draining"
+    client:send("lo\n")
+    assert.equal("hello\n", (client:recv_all()))
+    assert.equal(0, app:wait_end().code)
+  end)
+
+  describe("asks drain(deadline)", function()
+    it("with the seconds that are left, and delivers its reply", function()
+      local app = start_lines([[
+        function Agent:drain(deadline) note("deadline " .. deadline) return "going away" end
+        function Agent:closed(reason) note("closed " .. reason) end
+        function Agent:proceed(line) return line end]], nil, [[timeout = { drain = "7s" }]])
+      local client = app:connect():echo_line("x")
+      app:signal("TERM")
+      assert.equal("going away\n", (client:recv_all()))
+      assert.equal(0, app:wait_end().code)
+      local deadline, closed = unpack(app:notes(1))
+      assert.is_true(math.abs(tonumber(deadline:match("[%d.]+")) - 7) < 0.5, deadline)
+      assert.equal("closed drain", closed)
+    end)
+
+    it("and leaves the end to an agent that says true", function()
+      local app = start_lines [[
+        function Agent:drain() self.conn:send("finish, please") return true end
+        function Agent:closed(reason) note("closed " .. reason) end
+        function Agent:proceed(line)
+          if line == "done" then return "bye", "close" end
+          return line
+        end]]
+      local client = app:connect():echo_line("x")
+      app:signal("TERM")
+      assert.equal("finish, please", client:recv_line())
+      client:echo_line("one more"):send("done\n")
+      assert.equal("bye\n", (client:recv_all()))
+      assert.equal(0, app:wait_end().code)
+      assert.same({ "closed agent" }, app:notes(1))
+    end)
+
+    it("and gives it time to wait", function()
+      local app = start_lines [[
+        function Agent:drain() perilune.sleep("150ms") return "saved" end
+        function Agent:proceed(line) return line end]]
+      local client = app:connect():echo_line("x")
+      app:signal("TERM")
+      assert.equal("saved\n", (client:recv_all()))
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("and ends its connection when it fails", function()
+      local app = start_lines [[
+        function Agent:drain() error("in drain") end
+        function Agent:proceed(line) return line end]]
+      app:connect():echo_line("x")
+      local result = app:stop()
+      assert.equal(0, result.code)
+      has("in drain", app:wait_log("handler failed").error)
+    end)
+  end)
+
+  describe("past its deadline", function()
+    it("cuts what is left, says how many, and ends with 1", function()
+      local app = start_lines(SLEEPER, nil, [[timeout = { drain = "300ms" }]])
+      local clients = app:connect_many(3)
+      for _, client in ipairs(clients) do client:send("sleep 60s\n") end
+      app:connect():echo_line("idle")
+      app:wait_log("asleep", nil, 3)
+      local began = wait.now()
+      local result = app:stop()
+      assert.is_true(wait.now() - began >= 0.29)
+      took(began, 1)
+      assert.same({ 1, 3 }, { result.code, result.summary.cut })
+      assert.equal(3, app:wait_log("connections were cut at the deadline of the drain").cut)
+      assert.equal(4, #app:find_log "closed drain")
+    end)
+
+    it("cuts an agent that said true and did not close", function()
+      local app = start_lines([[
+        function Agent:drain() return true end
+        function Agent:proceed(line) return line end]], nil, [[timeout = { drain = "300ms" }]])
+      app:connect():echo_line("x")
+      local result = app:stop()
+      assert.same({ 1, 1 }, { result.code, result.summary.cut })
+    end)
+
+    it("cuts a client that does not read", function()
+      local app = start_lines([[function Agent:proceed(line) note("replied") return line:rep(3e7) end]], nil,
+        [[timeout = { drain = "300ms" }]])
+      app:connect({ receive_buffer = 4096 }):send("x\n")
+      app:wait_log "replied"
+      local result = app:stop()
+      assert.same({ 1, 1 }, { result.code, result.summary.cut })
+    end)
+  end)
+
+  it("is forced by a second signal", function()
+    local app = start_lines(SLEEPER, nil, [[timeout = { drain = "60s" }]])
+    app:connect():send("sleep 60s\n")
+    app:wait_log "asleep"
+    app:signal("TERM")
+    app:wait_log "draining"
+    wait.while_true("it waits for the handler", function() return not app:has_ended() end, 0.2)
+    local began = wait.now()
+    local result = app:stop("INT")
+    took(began, 0.5)
+    assert.same({ 1, 1 }, { result.code, result.summary.cut })
+    app:wait_log "second signal: connections are cut"
+  end)
+
+  it("counts clients that wait in the backlog of no one", function()
+    local app = start_lines(SLEEPER)
+    for _ = 1, 5 do
+      app:connect():echo_line("x")
+    end
+    local result = app:stop()
+    assert.equal(5, result.summary.accepted)
+  end)
+
+  it("ends when a handler never returns, with 1, and says so", function()
+    local app = start_lines([[
+      function Agent:proceed() note("spinning") while true do end end]], nil, [[timeout = { drain = "100ms" }]])
+    app:connect():send("x\n")
+    app:wait_log "spinning"
+    app:signal("TERM")
+    wait.until_true("the server's end", function() return app:has_ended() end, 10)
+    app.stopped = true
+    app:wait_log "a worker does not stop: its handler never returns"
+    assert.same({ "exited", 1 }, { app.ended.how, app.ended.code })
+  end)
+end)
+
+describe("a signal that means nothing yet", function()
+  after_each(server.finish)
+
+  it("is ignored, said, and nobody notices", function()
+    local app = start_lines(SLEEPER)
+    local client = app:connect():echo_line("x")
+    for _, name in ipairs { "HUP", "USR1" } do
+      app:signal(name)
+      app:wait_log(function(entry) return entry.message:find("^signal ignored") end, nil, name == "HUP" and 1 or 2)
+    end
+    client:echo_line("still served")
+  end)
+end)

@@ -1,0 +1,346 @@
+local errno = require "posix.errno"
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+local start_lines = server.start_lines
+
+local ECHO = [[
+  function Agent:closed(reason) note("closed " .. reason) end
+  function Agent:proceed(line)
+    if line == "quit" then return "bye", "close" end
+    return line
+  end ]]
+
+-- The count of a reason in a summary such as "peer=3 limit=1".
+local function count_of(summary, reason)
+  return tonumber(((summary.reasons or "") .. " "):match("%f[%w_]" .. reason .. "=(%d+) ")) or 0
+end
+
+local function refusals(app, limit) return app:find_log { message = "connection refused", limit = limit } end
+
+-- At most one line a second, with a little for where the seconds begin.
+local function assert_rare(entries, seconds)
+  assert.is_true(#entries <= math.ceil(seconds) + 1, ("%d lines in %.1f s"):format(#entries, seconds))
+end
+
+describe("limits.connections", function()
+  after_each(server.finish)
+
+  it("closes the one too many, told why, logged and counted; the others are served", function()
+    local app = start_lines(ECHO, nil, [[limits = { connections = 2, reject = "busy\n" }]])
+    local first, second = app:connect(), app:connect()
+    first:echo_line("a")
+    second:echo_line("b")
+    local third = app:connect()
+    assert.equal("busy\n", (third:recv_all()))
+    local entry = app:wait_log "connection refused"
+    assert.same({ "limit", "connections", 1, "warn" }, { entry.reason, entry.limit, entry.refused, entry.level })
+    has("127.0.0.1:" .. third.port, entry.peer)
+    assert.equal("tcp://127.0.0.1:0", entry.listener)
+    first:echo_line("still")
+    second:echo_line("here")
+    local summary = app:stop().summary
+    assert.equal(3, summary.accepted)
+    assert.equal(1, count_of(summary, "limit"))
+  end)
+
+  it("without limits.reject says nothing", function()
+    local app = start_lines(ECHO, nil, "limits = { connections = 1 }")
+    app:connect():echo_line("x")
+    app:connect():expect_closed()
+  end)
+
+  it("tells why even to one who has already sent something", function()
+    local app = start_lines(ECHO, nil, [[limits = { connections = 1, reject = "busy\n" }]])
+    app:connect():echo_line("x")
+    for _ = 1, 20 do assert.equal("busy\n", (app:connect():send("hello\n"):recv_all())) end
+  end)
+
+  it("lets the next one in as soon as one has left", function()
+    local app = start_lines(ECHO, nil, [[limits = { connections = 1, reject = "busy\n" }]])
+    for i = 1, 100 do
+      local client = app:connect():send("quit\n")
+      assert.equal("bye\n", (client:recv_all()), "connection " .. i)
+      client:close()
+    end
+    assert.equal(0, #refusals(app))
+  end)
+
+  it("is each listener's own", function()
+    local app = server.start { script = [[
+      local Agent = { proceed = function(_, line) return line end }
+      return { listen = { { "tcp://127.0.0.1:0", limits = { connections = 1 } }, "tcp://127.0.0.1:0" },
+        frame = "line", agent = Agent }]] }
+    app:connect({ listener = 1 }):echo_line("x")
+    app:connect({ listener = 1 }):expect_closed()
+    for _ = 1, 5 do app:connect({ listener = 2 }):echo_line("x") end
+  end)
+
+  it("that refuses many logs a line a second, which says how many", function()
+    local app, began = start_lines(ECHO, nil, "limits = { connections = 1 }"), wait.now()
+    app:connect():echo_line("x")
+    for _ = 1, 200 do
+      local client = app:connect()
+      client:expect_closed()
+      client:close()
+    end
+    local took = wait.now() - began
+    assert_rare(refusals(app), took)
+    wait.pause(math.max(0, 1.01 - took))
+    app:connect():expect_closed()
+    wait.until_true("the count of all refusals", function()
+      local entries = refusals(app)
+      return entries[#entries].refused == 201
+    end)
+    assert.equal(201, count_of(app:stop().summary, "limit"))
+  end)
+end)
+
+describe("limits.per_ip", function()
+  after_each(server.finish)
+
+  it("counts each address by itself", function()
+    local app = start_lines(ECHO, nil, [[limits = { per_ip = 2, reject = "too many\n" }]])
+    local first = app:connect():echo_line("a")
+    app:connect():echo_line("b")
+    assert.equal("too many\n", (app:connect():recv_all()))
+    assert.equal("per_ip", app:wait_log("connection refused").limit)
+    for _ = 1, 2 do app:connect({ source = "127.0.0.2" }):echo_line("x") end
+    assert.equal("too many\n", (app:connect({ source = "127.0.0.2" }):recv_all()))
+    assert.equal("bye\n", (first:send("quit\n"):recv_all()))
+    app:connect():echo_line("in again")
+  end)
+
+  it("says nothing of Unix sockets", function()
+    local app = server.start { script = [[
+      return { listen = "unix://here.sock", frame = "line", limits = { per_ip = 1 },
+        agent = { proceed = function(_, line) return line end } }]] }
+    app.path = app.folder .. "/here.sock"
+    for _ = 1, 5 do app:connect({ path = app.path }):echo_line("x") end
+  end)
+end)
+
+describe("limits.accept_rate", function()
+  after_each(server.finish)
+
+  it("makes clients wait and drops nobody", function()
+    local app, began = start_lines(ECHO, nil, "limits = { accept_rate = 40 }"), wait.now()
+    local clients = app:connect_many(80)
+    for i, client in ipairs(clients) do client:send("line " .. i .. "\n") end
+    for i, client in ipairs(clients) do assert.equal("line " .. i, client:recv_line()) end
+    local took = wait.now() - began
+    assert.is_true(took >= 0.9, ("80 clients came in within %.2f s"):format(took))
+    local summary = app:stop().summary
+    assert.equal(80, summary.accepted)
+    assert.equal(0, count_of(summary, "limit"))
+    assert.is_true(summary.accept_delays > 0)
+  end)
+end)
+
+describe("limits.send_buffer", function()
+  after_each(server.finish)
+
+  it("makes send answer false, stops reading, and calls writable() when the peer has caught up", function()
+    local app = start_lines([[
+      function Agent:writable() note("writable") self.full = false end
+      function Agent:proceed(line)
+        if line ~= "fill" then return line end
+        local sent = 0
+        repeat
+          local below = self.conn:send(("x"):rep(99999))
+          sent = sent + 1
+        until not below or sent > 1000
+        note("full " .. sent)
+      end]], nil, [[limits = { send_buffer = "1m" }]])
+    local client = app:connect { receive_buffer = 16384 }
+    client:send("fill\nafter\n")
+    local entry = app:wait_log(function(entry) return entry.message:find("^full") end)
+    local sent = tonumber(entry.message:match("%d+"))
+    assert.is_true(sent > 10 and sent < 200, "the mark was passed after " .. sent)
+    assert.equal(0, #app:find_log "writable")
+    for _ = 1, sent do client:recv_exact(100000) end
+    app:wait_log "writable"
+    assert.equal("after", client:recv_line())
+  end)
+
+  it("bounds what a client can make the server hold that sends and does not read", function()
+    local app = start_lines([[function Agent:proceed(line) return line:rep(1000) end]],
+      { env = { ASAN_OPTIONS = "quarantine_size_mb=1" } }, [[limits = { send_buffer = "256k" }]])
+    local client, before, sent, since = app:connect { receive_buffer = 4096 }, app:rss(), 0, wait.now()
+    while wait.now() - since < 0.3 and sent < 3e7 do
+      local n = client:send_some(("0123456789abcdef\n"):rep(1000):sub(1 + sent % 17))
+      if n > 0 then since = wait.now() end
+      sent = sent + n
+    end
+    assert.is_true(sent < 3e7, "it read on")
+    assert.is_true(app:rss() - before < 8e6, "it grew by " .. app:rss() - before)
+    client:reset()
+  end)
+
+  it("with slow_consumer = \"close\" ends the connection at the mark", function()
+    local app = start_lines([[
+      function Agent:closed(reason) note("closed " .. reason) end
+      function Agent:proceed(line)
+        if line ~= "fill" then return line end
+        local below
+        repeat below = self.conn:send(("x"):rep(99999)) until not below
+        note("full " .. tostring(below))
+      end]], nil, [[limits = { send_buffer = "1m", slow_consumer = "close" }]])
+    local slow, other = app:connect { receive_buffer = 4096 }, app:connect()
+    slow:send("fill\n")
+    app:wait_log { message = "closed slow_consumer", conn = 1 }
+    other:echo_line("alive")
+    assert.equal(1, count_of(app:stop().summary, "slow_consumer"))
+  end)
+
+  it("with slow_consumer = \"drop\" drops whole replies, counted, until the peer has caught up", function()
+    local app = start_lines([[
+      function Agent:writable() note("writable") end
+      function Agent:proceed(line)
+        if line ~= "fill" then return line end
+        for i = 1, 400 do self.conn:send(("%06d"):format(i) .. ("x"):rep(99993)) end
+        note("filled")
+      end]], nil, [[limits = { send_buffer = "1m", slow_consumer = "drop" }]])
+    local client = app:connect { receive_buffer = 16384 }
+    client:send("fill\n")
+    app:wait_log "filled"
+    local received, last = 0, 0
+    while #app:find_log "writable" == 0 do
+      local text = client:recv_exact(100000)
+      assert.truthy(text:find("^%d%d%d%d%d%dx+\n$"))
+      assert.equal(last + 1, tonumber(text:sub(1, 6)), "out of order")
+      last, received = last + 1, received + 1
+    end
+    client:send("alive\n")
+    local line = client:recv_line()
+    while line ~= "alive" do
+      received = received + 1
+      line = client:recv_line()
+    end
+    assert.equal(400 - received, app:stop().summary.dropped_frames)
+    assert.is_true(received < 400)
+  end)
+end)
+
+describe("limits.buffers", function()
+  after_each(server.finish)
+
+  local function start_frames()
+    return server.start {
+      env = { ASAN_OPTIONS = "quarantine_size_mb=1" },
+      script = server.NOTE .. [[
+        local Agent = {}
+        function Agent:closed(reason) note("closed " .. reason) end
+        function Agent:proceed(frame) return frame end
+        return { listen = "tcp://127.0.0.1:0", agent = Agent, limits = { buffers = "2m", frame = "1m" } }]],
+    }
+  end
+
+  it("ends who holds most when all of it is used, and serves the others", function()
+    local app = start_frames()
+    local small = app:connect()
+    for _ = 1, 10 do app:connect():send("\0\16\0\0" .. ("x"):rep(900000)) end
+    app:wait_log "closed memory"
+    small:echo_frame("alive")
+    app:connect():echo_frame("and served")
+    assert.is_true(count_of(app:stop().summary, "memory") >= 7)
+  end)
+
+  it("is not touched by frames that are only announced", function()
+    local app = start_frames()
+    app:connect():echo_frame("warm")
+    local before = app:rss()
+    for _, client in ipairs(app:connect_many(200)) do client:send("\0\16\0\0") end
+    app:connect():echo_frame("served")
+    assert.is_true(app:rss() - before < server.scaled(1.5e6, 6e6), "it grew by " .. app:rss() - before)
+    assert.equal(0, #app:find_log "closed memory")
+  end)
+end)
+
+describe("a limit of open files", function()
+  after_each(server.finish)
+
+  -- All lines of one kind come at most once a second.
+  local function assert_quiet(app, seconds)
+    local counts = {}
+    for _, entry in ipairs(app:log()) do
+      local key = entry.message .. " " .. (entry.limit or "")
+      counts[key] = (counts[key] or 0) + 1
+    end
+    for key, n in pairs(counts) do
+      assert.is_true(n <= math.ceil(seconds) + 1 or key:find("closed", 1, true), ("%d × %s"):format(n, key))
+    end
+  end
+
+  it("too low for the connections asked for is said at the start", function()
+    local app = start_lines(ECHO, { nofile = 64 })
+    local entry = app:wait_log "fewer connections than configured: the limit of open files is too low"
+    assert.same({ 10000, 64 }, { entry.configured, entry.nofile })
+    assert.is_true(entry.connections > 20 and entry.connections < 60)
+  end)
+
+  it("refuses who is too many, without a spin, and recovers by itself", function()
+    local app, began = start_lines(ECHO, { nofile = 64 }, [[limits = { reject = "busy\n" }]]), wait.now()
+    local served, refused = {}, 0
+    for i = 1, 120 do
+      local client = app:connect():send("line " .. i .. "\n")
+      local line = client:recv_line()
+      if line == "busy" then refused = refused + 1 else served[#served + 1] = client end
+    end
+    assert.is_true(#served > 20 and #served < 60, #served .. " were served")
+    assert.equal("open files", app:wait_log("connection refused").limit)
+    local cpu = app:cpu()
+    wait.pause(1)
+    assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+    for _, client in ipairs(served) do client:echo_line("still served") end
+    assert_quiet(app, wait.now() - began)
+    for _, client in ipairs(served) do client:close() end
+    wait.until_true("a new client is served", function()
+      local client = app:connect():send("x\n")
+      local line = client:recv_line()
+      client:close()
+      return line == "x"
+    end)
+    assert.is_true(count_of(app:stop().summary, "limit") >= refused)
+  end)
+
+  it("that is reached all the same makes clients wait in the backlog, and is logged once a second", function()
+    local app = start_lines([[
+      local files = {}
+      function Agent:proceed(line)
+        if line == "eat" then
+          repeat
+            local file = io.open("/dev/null")
+            files[#files + 1] = file
+          until not file
+        elseif line == "free" then
+          for i, file in ipairs(files) do file:close() files[i] = nil end
+        end
+        return line
+      end]], { nofile = 64 })
+    local first, began = app:connect(), wait.now()
+    first:echo_line("eat")
+    local waiting = app:connect_many(5)
+    for _, client in ipairs(waiting) do client:send("hello\n") end
+    local entry = app:wait_log "cannot accept: clients wait in the backlog"
+    assert.equal("Too many open files", entry.error)
+    local cpu = app:cpu()
+    waiting[1]:expect_silence(1.2)
+    assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+    assert_quiet(app, wait.now() - began)
+    first:echo_line("free")
+    for _, client in ipairs(waiting) do assert.equal("hello", client:recv_line()) end
+    local summary = app:stop().summary
+    assert.equal(6, summary.accepted)
+    assert.is_true(summary.accept_errors > 0)
+  end)
+
+  it("leaves the port when the server has gone", function()
+    local app = start_lines(ECHO, { nofile = 64 })
+    app:stop()
+    local client, _, code = app:try_connect()
+    assert.is_nil(client)
+    assert.equal(errno.ECONNREFUSED, code)
+  end)
+end)

@@ -1,0 +1,406 @@
+--- The real binary, running a script, with clients of its own.
+---
+---     after_each(server.finish)
+---     local app = server.start { script = "return { … }" }
+---     app:connect():echo_line("hello")
+---
+--- However a server ends, it is checked: no report of a sanitizer, every log line whole, every connection
+--- accounted for. One that the specification did not stop has to end with 0 when it is asked to.
+local client = require "spec.support.client"
+local command = require "spec.support.command"
+local dirent = require "posix.dirent"
+local fcntl = require "posix.fcntl"
+local json_decode = require "spec.support.json_decode"
+local posix_signal = require "posix.signal"
+local posix_wait = require "posix.sys.wait"
+local resource = require "posix.sys.resource"
+local stdlib = require "posix.stdlib"
+local unistd = require "posix.unistd"
+local wait = require "spec.support.wait"
+
+local M = {}
+
+-- A write to a peer that has gone is an error, not the end of the specifications.
+posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_IGN)
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+--- "address", "thread" or nil: what the binary was built with.
+M.sanitizer = (function()
+  local file = io.open(command.binary, "rb")
+  local text = file and file:read("*a") or ""
+  if file then file:close() end
+  return text:find("__asan_init", 1, true) and "address" or text:find("__tsan_init", 1, true) and "thread" or nil
+end)()
+
+if M.sanitizer then wait.SCALE = 3 end
+
+--- `full` of a quantity, or `reduced` where everything is several times slower.
+function M.scaled(full, reduced) return M.sanitizer and reduced or full end
+
+--- In front of a script: note(text) writes a log entry, which wait_log() finds.
+M.NOTE = [[local perilune = require "perilune"; local function note(text) perilune.log("info", text) end; ]]
+
+local running = {}
+
+---@class perilune.server
+---@field pid integer
+---@field port integer? of the first listener
+---@field listeners { name: string, address: string, host: string?, port: integer?, path: string? }[]
+---@field folder string
+local server = {}
+server.__index = server
+
+-- ---- starting ----
+
+local KEPT = { PERILUNE_LUA_PATH = true }
+
+-- Runs in the child, between fork and exec.
+local function set_environment(env)
+  for name in pairs(stdlib.getenv()) do
+    if name:find("^PERILUNE_") and not KEPT[name] then stdlib.setenv(name, nil) end
+  end
+  for name, value in pairs(env or {}) do stdlib.setenv(name, value) end
+end
+
+local function redirect(path, fd)
+  local file = fcntl.open(path, fcntl.O_WRONLY + fcntl.O_CREAT + fcntl.O_TRUNC + fcntl.O_APPEND, 420)
+  unistd.dup2(file, fd)
+  unistd.close(file)
+end
+
+local function become(self, options, words)
+  posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_DFL)
+  set_environment(options.env)
+  unistd.chdir(self.folder)
+  redirect(self.folder .. "/out", 1)
+  redirect(self.folder .. "/err", 2)
+  unistd.close(0)
+  fcntl.open("/dev/null", fcntl.O_RDONLY)
+  if options.nofile then
+    resource.setrlimit(resource.RLIMIT_NOFILE, { rlim_cur = options.nofile, rlim_max = options.nofile })
+  end
+  unistd.execp(command.binary, words)
+  unistd._exit(127)
+end
+
+local function launch(options)
+  local folder = options.folder or command.folder()
+  local self = setmetatable({
+    folder = folder, own_folder = not options.folder, clients = {}, entries = {}, at = 1,
+    format = options.format or "json",
+  }, server)
+  local path = options.file or command.write(folder .. "/app.lua", options.script)
+  for name, text in pairs(options.modules or {}) do command.write(folder .. "/" .. name .. ".lua", text) end
+  command.write(folder .. "/err", "")
+  local words = { [0] = command.binary, "run", path, "--log-format", self.format }
+  if not options.workers then words[#words + 1] = "--workers=1" end
+  if options.workers then words[#words + 1] = "--workers=" .. options.workers end
+  for _, word in ipairs(options.args or {}) do words[#words + 1] = word end
+  local pid = assert(unistd.fork())
+  if pid == 0 then become(self, options, words) end
+  self.pid = pid
+  running[#running + 1] = self
+  return self
+end
+
+-- "tcp://[::1]:80", "unix:///a" in parts.
+local function listener_of(entry)
+  local host, port = entry.address:match("^tcp://%[?([^%]]-)%]?:(%d+)$")
+  return {
+    name = entry.listener, address = entry.address, host = host, port = tonumber(port),
+    path = entry.address:match("^unix://(.*)$"),
+  }
+end
+
+-- The same from text: "12:00:00.000 info  listening  address=… listener=…".
+local function listener_of_line(line)
+  local address, name = line:match("  listening  address=(%S+)  listener=(.*)$")
+  return address and listener_of { address = address, listener = name }
+end
+
+local function find_listeners(self)
+  local found = {}
+  if self.format == "text" then
+    for line in self:text():gmatch("[^\n]+") do found[#found + 1] = listener_of_line(line) end
+    return self:text():find("serving  script=", 1, true) and found
+  end
+  for _, entry in ipairs(self:log()) do
+    if entry.message == "listening" then found[#found + 1] = listener_of(entry) end
+    if entry.message == "serving" then return found end
+  end
+end
+
+--- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
+---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
+---  env: table<string, string>?, nofile: integer?, workers: integer?, format: "json"|"text"|nil, folder: string? }
+---@return perilune.server
+function M.start(options)
+  local self = launch(options)
+  self.listeners = wait.until_true(function() return "the server to serve; it said:\n" .. self:text() end, function()
+    return self:has_ended() or find_listeners(self)
+  end, 10)
+  if self.ended then error("the server ended instead of serving; it said:\n" .. self:text(), 2) end
+  self.port, self.path = self.listeners[1].port, self.listeners[1].path
+  return self
+end
+
+--- Starts a script of lines: `body` defines the methods of Agent, and may call note().
+---@param body string
+---@param options table? as for start()
+---@param settings string? more of what the script returns, such as `limits = { inbox = 4 }`
+---@return perilune.server
+function M.start_lines(body, options, settings)
+  local copy = {}
+  for key, value in pairs(options or {}) do copy[key] = value end
+  copy.script = ("%slocal Agent = {}; %s\nreturn { listen = %q, frame = %q, agent = Agent, %s }"):format(M.NOTE, body,
+    copy.listen or "tcp://127.0.0.1:0", "line", settings or "")
+  return M.start(copy)
+end
+
+--- Starts the binary on a script that cannot be served, and waits for its end.
+---@return { code: integer, log: table[], text: string }
+function M.start_failing(options)
+  local self = launch(options)
+  wait.until_true("the end of a server that cannot serve", function() return self:has_ended() end, 10)
+  self.stopped = true
+  return { code = self.ended.code, log = self:log(), text = self:text() }
+end
+
+-- ---- watching ----
+
+function server:has_ended()
+  if self.ended then return true end
+  local pid, how, status = posix_wait.wait(self.pid, posix_wait.WNOHANG)
+  if pid == self.pid and how ~= "running" then self.ended = { how = how, code = status } end
+  return self.ended ~= nil
+end
+
+--- All that it has written to standard error.
+---@return string
+function server:text() return read(self.folder .. "/err") end
+
+local SAID_MAX = 6000
+
+-- The same for a message of failure: the beginning and the end of it.
+local function said(self)
+  local text = self:text()
+  if #text <= SAID_MAX then return "it said:\n" .. text end
+  return "it said:\n" .. text:sub(1, SAID_MAX / 2) .. "\n[…]\n" .. text:sub(-SAID_MAX / 2)
+end
+
+--- Its log so far; raises when a line is not whole and valid JSON.
+---@return table[]
+function server:log()
+  local file = assert(io.open(self.folder .. "/err", "rb"))
+  file:seek("set", self.at - 1)
+  local text = file:read("*a")
+  file:close()
+  for line in text:gmatch("([^\n]*)\n") do
+    local ok, entry = pcall(json_decode, line)
+    if not ok then error("not a log line: " .. line .. "\n" .. said(self), 2) end
+    self.entries[#self.entries + 1] = entry
+    self.at = self.at + #line + 1
+  end
+  return self.entries
+end
+
+local function wanted_text(wanted)
+  if type(wanted) ~= "table" then return tostring(wanted) end
+  local parts = {}
+  for key, value in pairs(wanted) do parts[#parts + 1] = ("%s = %s"):format(key, tostring(value)) end
+  table.sort(parts)
+  return "{ " .. table.concat(parts, ", ") .. " }"
+end
+
+local function matcher(wanted)
+  if type(wanted) == "function" then return wanted end
+  if type(wanted) == "string" then wanted = { message = wanted } end
+  return function(entry)
+    for key, value in pairs(wanted) do
+      if entry[key] ~= value then return false end
+    end
+    return true
+  end
+end
+
+--- The entries that a predicate accepts, or that have these fields, or this message.
+---@param wanted string|table|fun(entry: table): boolean
+---@return table[]
+function server:find_log(wanted)
+  local matches, found = matcher(wanted), {}
+  for _, entry in ipairs(self:log()) do
+    if matches(entry) then found[#found + 1] = entry end
+  end
+  return found
+end
+
+--- What a connection's agent has noted so far.
+---@param conn integer
+---@return string[]
+function server:notes(conn)
+  local texts = {}
+  for _, entry in ipairs(self:find_log { conn = conn, level = "info" }) do texts[#texts + 1] = entry.message end
+  return texts
+end
+
+--- Waits for such an entry, or for the count-th one.
+---@param wanted string|table|fun(entry: table): boolean
+---@param seconds number?
+---@param count integer?
+---@return table entry
+function server:wait_log(wanted, seconds, count)
+  local function what()
+    return ("log entry %s; %s"):format(wanted_text(wanted), said(self))
+  end
+  return wait.until_true(what, function() return self:find_log(wanted)[count or 1] end, seconds)
+end
+
+--- Descriptors that it has open.
+---@return integer
+function server:fds()
+  local n = 0
+  for name in dirent.files("/proc/" .. self.pid .. "/fd") do
+    if name ~= "." and name ~= ".." then n = n + 1 end
+  end
+  return n
+end
+
+--- Resident memory in bytes.
+---@return integer
+function server:rss()
+  return tonumber(read("/proc/" .. self.pid .. "/status"):match("VmRSS:%s*(%d+)")) * 1024
+end
+
+--- Processor time it has used, in seconds.
+---@return number
+function server:cpu()
+  local user, system = read("/proc/" .. self.pid .. "/stat"):match("%) %S+ " .. ("%S+ "):rep(10) .. "(%d+) (%d+)")
+  return (user + system) / 100
+end
+
+-- ---- clients ----
+
+local function target(self, options)
+  local to = {}
+  for key, value in pairs(options or {}) do to[key] = value end
+  local listener = self.listeners[to.listener or 1]
+  to.port, to.path = to.port or listener.port, to.path or listener.path
+  to.host = to.host or (listener.host == "0.0.0.0" or listener.host == "::") and "127.0.0.1" or listener.host
+  return to
+end
+
+--- A client of the first listener, or of number `listener`.
+---@param options { listener: integer?, source: string?, receive_buffer: integer?, send_buffer: integer? }?
+---@return perilune.client
+function server:connect(options)
+  local one = client.connect(target(self, options))
+  self.clients[#self.clients + 1] = one
+  return one
+end
+
+--- The same; or nil, message, code.
+function server:try_connect(options)
+  local one, message, code = client.try_connect(target(self, options))
+  self.clients[#self.clients + 1] = one
+  return one, message, code
+end
+
+---@param n integer
+---@return perilune.client[]
+function server:connect_many(n, options)
+  local many = {}
+  for i = 1, n do many[i] = self:connect(options) end
+  return many
+end
+
+-- ---- the end ----
+
+---@param name "TERM"|"INT"|"QUIT"|"HUP"|"USR1"
+function server:signal(name) assert(posix_signal.kill(self.pid, posix_signal["SIG" .. name])) end
+
+local REPORTS = { "AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "Assertion", "PANIC" }
+
+local function summary_of(self)
+  if self.format == "json" then return self:find_log("stopped")[1] end
+  local summary
+  for line in self:text():gmatch("[^\n]+") do
+    if line:find("  stopped  ", 1, true) then
+      summary = {}
+      for key, value in line:gmatch("([%w_]+)=(%d+)") do summary[key] = summary[key] or tonumber(value) end
+    end
+  end
+  return summary
+end
+
+-- What must hold however it ended.
+local function check_end(self)
+  local text = self:text()
+  for _, report in ipairs(REPORTS) do
+    if text:find(report, 1, true) then error("the server failed; " .. said(self), 0) end
+  end
+  if self.ended.how ~= "exited" then error(("the server was %s by signal %d; %s")
+    :format(self.ended.how, self.ended.code, said(self)), 0) end
+  local summary = summary_of(self)
+  if not summary then error("the server ended without a summary; " .. said(self), 0) end
+  if summary.open ~= 0 or summary.accepted ~= summary.closed then
+    error(("not every connection is accounted for: %d accepted, %d closed, %d open"):format(summary.accepted,
+      summary.closed, summary.open), 0)
+  end
+  return summary
+end
+
+--- Waits for its end and checks it.
+---@param seconds number?
+---@return { code: integer, summary: table }
+function server:wait_end(seconds)
+  wait.until_true(function() return "the server's end; " .. said(self) end, function()
+    return self:has_ended()
+  end, seconds or 15)
+  self.stopped = true
+  return { code = self.ended.code, summary = check_end(self) }
+end
+
+--- Asks it to end, waits, and checks the end.
+---@param name "TERM"|"INT"|"QUIT"|nil
+---@param seconds number?
+---@return { code: integer, summary: table }
+function server:stop(name, seconds)
+  self:signal(name or "TERM")
+  return self:wait_end(seconds)
+end
+
+local function finish(self)
+  for _, one in ipairs(self.clients) do one:close() end
+  if self.stopped then return end
+  if self:has_ended() then error("the server ended by itself; " .. said(self), 0) end
+  local result = self:stop()
+  if result.code ~= 0 then error(("the server ended with %d; %s"):format(result.code, said(self)), 0) end
+end
+
+local function remove(self)
+  if not self:has_ended() then
+    posix_signal.kill(self.pid, posix_signal.SIGKILL)
+    posix_wait.wait(self.pid)
+  end
+  if self.own_folder then command.remove(self.folder) end
+end
+
+--- For after_each(): closes the clients, ends the servers, and fails when one did not end as it should.
+function M.finish()
+  local all, first = running, nil
+  running = {}
+  for _, self in ipairs(all) do
+    local ok, message = pcall(finish, self)
+    first = first or (not ok and message) or nil
+    remove(self)
+  end
+  if first then error(first, 0) end
+end
+
+return M
