@@ -3,6 +3,8 @@
 set(share share/perilune)
 
 install(TARGETS perilune RUNTIME DESTINATION bin)
+install(FILES lua/perilune.lua DESTINATION ${share}/lua)
 install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
 install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua" PATTERN "*_spec.lua" EXCLUDE)
+install(DIRECTORY docs DESTINATION share/doc/perilune)
 install(FILES README.md ARCHITECTURE.md CHANGELOG.md LICENSE DESTINATION share/doc/perilune)

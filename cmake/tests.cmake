@@ -102,6 +102,6 @@ endforeach()
 
 set(stage ${CMAKE_BINARY_DIR}/stage)
 perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})
-perilune_test(install.check ${stage}/bin/perilune check ${stage}/share/perilune/examples/echo.lua)
+perilune_test(install.check ${stage}/bin/perilune check ${stage}/share/perilune/examples/countdown.lua)
 set_tests_properties(${PERILUNE_TEST_PREFIX}install.tree PROPERTIES FIXTURES_SETUP ${PERILUNE_TEST_PREFIX}stage)
 set_tests_properties(${PERILUNE_TEST_PREFIX}install.check PROPERTIES FIXTURES_REQUIRED ${PERILUNE_TEST_PREFIX}stage)

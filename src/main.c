@@ -79,5 +79,8 @@ int main(int argc, char **argv)
 	open_standard_streams();
 	signal(SIGPIPE, SIG_IGN);
 	int code = cli_main(argc, argv, find_modules());
-	return end_output(code);
+	code = end_output(code);
+	if (server_is_stuck())
+		_exit(code); /* exit() would pull the ground from under its thread */
+	return code;
 }

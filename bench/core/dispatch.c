@@ -39,7 +39,7 @@ static void run(struct harness *harness, struct memory_conn *memory, uint8_t *in
 		memory->outward_bytes = 0;
 		vm_sample(&harness->agents.vm);
 	}
-	vm_pace(&harness->agents.vm);
+	vm_pace(&harness->agents.vm, PAYLOAD);
 }
 
 int main(int argc, char **argv)

@@ -37,7 +37,7 @@ static double serve(struct harness *harness, struct memory_conn **conns, unsigne
 		memory->outward_bytes = 0;
 		vm_sample(&harness->agents.vm);
 		if (i % 4096 == 0)
-			vm_pace(&harness->agents.vm);
+			vm_pace(&harness->agents.vm, PAYLOAD);
 	}
 	return longest;
 }
@@ -62,7 +62,7 @@ int main(int argc, char **argv)
 	struct memory_conn **conns = calloc(n, sizeof *conns);
 	for (unsigned i = 0; i < n; i++)
 		conns[i] = harness_connect(&harness);
-	vm_pace(&harness.agents.vm);
+	vm_pace(&harness.agents.vm, PAYLOAD);
 	serve(&harness, conns, n, 200000); /* warm: compiled, sized */
 	double served = serve(&harness, conns, n, 400000), stepped = step_through(&harness);
 	printf("{\"agents\":%u,\"heap_kb\":%d,\"longest_event_ms\":%.3f,\"longest_explicit_step_ms\":%.3f,"

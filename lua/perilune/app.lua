@@ -68,8 +68,23 @@ local function check_name(name)
   end
 end
 
-local function is_ours(name)
-  return name == "perilune" or name:match("^perilune%.") ~= nil
+-- Perilune's modules that are for users.
+local PUBLIC = { perilune = true }
+
+--- A module of the system. While the script loads, those it takes are noted, for check_modules();
+--- afterwards they must be named in `modules`.
+local function require_system(name, tried, state)
+  if name:find("^perilune%.") then error("require: '" .. name .. "' is internal to Perilune", 3) end
+  if state.allowed and not state.allowed[name] then
+    error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
+  end
+  local ok, value = pcall(require, name)
+  if not ok then
+    error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
+      .. ") nor on the system", 3)
+  end
+  state.system[name] = true
+  return value
 end
 
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.
@@ -77,7 +92,8 @@ local function new_require(directory, env, state)
   local loaded = {}
   return function(name)
     check_name(name)
-    if is_ours(name) then return require(name) end
+    if PUBLIC[name] then return require(name) end
+    if sandbox.is_library(name) then return rawget(env, name) end
     local entry = loaded[name]
     if entry then
       if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
@@ -85,15 +101,9 @@ local function new_require(directory, env, state)
     end
     local path, tried = find_module(directory, name)
     if not path then
-      state.wanted[name] = tried
-      local ok, value = pcall(require, name)
-      if ok then
-        state.system[name] = true
-        loaded[name] = { value = value }
-        return value
-      end
-      error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
-        .. ") nor on the system", 2)
+      local value = require_system(name, tried, state)
+      loaded[name] = { value = value }
+      return value
     end
     local chunk, err = compile(path, directory, env)
     if not chunk then error(err, 0) end
@@ -110,6 +120,7 @@ end
 local function check_modules(conf, state)
   local allowed = {}
   for _, name in ipairs(conf.modules or {}) do allowed[name] = true end
+  state.allowed = allowed
   local errors = {}
   for name in pairs(state.system) do
     if not allowed[name] then
@@ -145,7 +156,7 @@ function M.load(path, options)
   options = options or {}
   local directory = directory_of(path)
   local env = sandbox.new()
-  local state = { wanted = {}, system = {} }
+  local state = { system = {} }
   rawset(env, "require", new_require(directory, env, state))
   local chunk, err = compile(path, directory, env)
   if not chunk then

@@ -43,7 +43,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field frame perilune.frame
 ---@field agent function|table
 ---@field limits table<string, any> connections, per_ip, accept_rate, frame, inbox, send_buffer, slow_consumer, reject
----@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame, drain
+---@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame
 
 ---@class perilune.conf
 ---@field workers integer
@@ -117,7 +117,7 @@ local function build_process(state)
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
   conf.buffers, conf.limits = conf.limits.buffers, nil
-  conf.drain_ms = resolve(state, nil, schema.BY_PATH["timeout.drain"])
+  conf.drain_ms, conf.timeout = conf.timeout.drain, nil
   conf.origins = state.origins
   return conf
 end

@@ -3,10 +3,18 @@
 --- The core enters Lua with one of these functions in a pooled coroutine; an
 --- error in there is that agent's alone. No function here keeps state of a
 --- connection but `defers`.
-local fault = require "perilune.fault"
-local printable = require "perilune.printable"
-
 local M = {}
+
+--- What only loading needs is forgotten afterwards, and comes back when it is required again: the
+--- collector marks the whole heap in every cycle, so a worker keeps its own small. `fault`, the rest
+--- of `config` and so on thus live only while they are of use.
+local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true }
+
+function M.forget_loaders()
+  for name in pairs(package.loaded) do
+    if name:find("^perilune%.") and not KEPT[name] then package.loaded[name] = nil end
+  end
+end
 
 --- Runs proceed() for each frame of a batch. The frames are the arguments, the replies the
 --- results; between the two, each reply takes the place of its frame in `b`, where the core finds
@@ -198,18 +206,40 @@ local function name_of(info)
   return "function at line " .. info.linedefined
 end
 
---- The frames of the user's files on a dead or suspended coroutine's stack.
-local function walk(co)
-  local lines, first = {}, nil
+--- The function that raised has no line of its own any more: its coroutine is dead. The message
+--- mostly has it.
+local function line_of(info, file, line)
+  if info.currentline > 0 then return info.currentline end
+  return info.source:sub(2) == file and line or nil
+end
+
+local function trace_line(info, name, line)
+  return ("%s%s: in %s"):format(info.source:sub(2), line and ":" .. line or "", name)
+end
+
+--- The frames of the user's files on a dead coroutine's stack, innermost first.
+local function user_frames(co)
+  local frames = {}
   for level = 0, LEVELS_MAX do
     local info = co and debug.getinfo(co, level, "Snl")
-    if not info or #lines == TRACE_LINES then break end
-    if is_users(info) then
-      first = first or info
-      lines[#lines + 1] = ("%s:%d: in %s"):format(info.source:sub(2), info.currentline, name_of(info))
-    end
+    if not info or #frames == TRACE_LINES then break end
+    if is_users(info) then frames[#frames + 1] = info end
   end
-  return lines, first
+  return frames
+end
+
+--- What those frames say: a line each, the name of the innermost function, and its place.
+local function walk(co, callback, file, line)
+  local frames, lines = user_frames(co), {}
+  for i, info in ipairs(frames) do
+    local outermost = i == #frames and i < TRACE_LINES
+    local name = outermost and callback or name_of(info)
+    lines[i] = trace_line(info, name, line_of(info, file, line))
+    if i == 1 then frames.name = name end
+  end
+  local first = frames[1]
+  if first and not file then file, line = first.source:sub(2), line_of(first) end
+  return lines, frames.name or callback, file, line
 end
 
 --- What a fault's log entry needs, as plain strings and numbers of bounded size.
@@ -221,23 +251,24 @@ end
 ---@return string trace lines of the user's files, separated by "\n"
 ---@return string place "chat.lua:14", or ""
 function M.describe_fault(err, co, about)
-  local lines, first = walk(co)
+  local fault, printable = require "perilune.fault", require "perilune.printable"
   local file, line, text = fault.parse(err)
-  if not file and first then file, line = first.source:sub(2), first.currentline end
+  local lines, func
+  lines, func, file, line = walk(co, about.callback, file, line)
   local message = text or fault.describe(err)
   local shown_file = file and file:sub(1, 1) ~= "/" and about.directory ~= "." and about.directory .. "/" .. file or file
   local rendered = fault.render {
     message = message,
     file = shown_file,
     line = line,
-    func = first and name_of(first) or about.callback,
+    func = func,
     conn = about.conn,
     peer = about.peer,
     listener = about.listener,
     generation = about.generation,
     traceback = lines,
   }
-  local place = file and ("%s:%d"):format(file, line or 0) or ""
+  local place = file and (line and file .. ":" .. line or file) or ""
   return printable.escape(message), rendered, table.concat(lines, "\n"), place
 end
 

@@ -43,6 +43,13 @@ local function text_loader(env)
   end
 end
 
+local IS_LIBRARY = {}
+for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
+
+--- Is it a library that scripts have as a global?
+---@return boolean
+function M.is_library(name) return IS_LIBRARY[name] == true end
+
 --- @return table env fresh globals; `require` is for the caller to add with rawset
 function M.new()
   local env = {}

@@ -292,7 +292,7 @@ describe("an agent", function()
       return start([[
         local Agent, WHAT = {}, {
           list = { "a", "b", "", "c" }, none = {}, number = 42, yes = true, no = false, nested = { "a", { "b" } },
-          numbers = { "a", 1 }, func = function() end,
+          numbers = { "a", 1.5 }, func = function() end,
         }
         function Agent:proceed(what)
           if what == "nil" then return nil end
@@ -322,16 +322,20 @@ describe("an agent", function()
       assert.equal("end", client:recv_frame())
     end)
 
+    it("with a number, as Lua writes it", function()
+      local client = start_replies():connect()
+      client:send(frame("number") .. frame("numbers") .. frame("number"))
+      for _, text in ipairs { "42", "a", "1.5", "42" } do assert.equal(text, client:recv_frame()) end
+    end)
+
     it("with an empty frame", function()
       local client = start_replies():connect():send_frame("empty")
       assert.equal("", client:recv_frame())
     end)
 
     local wrong = {
-      number = "a reply is a string, a list of strings or nil, not a number",
-      yes = "not a boolean", no = "not a boolean", func = "not a function",
+      yes = "a reply is a string, a list of strings or nil, not a boolean", no = "not a boolean", func = "not a function",
       nested = "a list of replies holds strings; item 2 is a table",
-      numbers = "a list of replies holds strings; item 2 is a number",
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }
     for what, message in pairs(wrong) do

@@ -87,12 +87,12 @@ describe("conn", function()
     it("refuses nil and other things that are no reply", function()
       local app = start_lines [[
         function Agent:proceed(line)
-          local what = { ["nil"] = nil, number = 1, boolean = true }
+          local what = { ["nil"] = nil, func = print, boolean = true }
           return tostring(select(2, pcall(self.conn.send, self.conn, what[line])))
         end]]
       local client = app:connect()
       has("data expected, got nil", client:send("nil\n"):recv_line())
-      has("not a number", client:send("number\n"):recv_line())
+      has("not a function", client:send("func\n"):recv_line())
       has("not a boolean", client:send("boolean\n"):recv_line())
     end)
 

@@ -70,9 +70,9 @@ describe("a drain", function()
     app:wait_log "draining"
     local code
     wait.until_true("the port is free", function()
-      local late
-      late, _, code = app:try_connect()
+      local late, _, why = app:try_connect()
       if late then late:close() end
+      code = why
       return not late
     end)
     assert.equal(errno.ECONNREFUSED, code)
@@ -243,18 +243,10 @@ describe("a drain", function()
     app:wait_log "second signal: connections are cut"
   end)
 
-  it("counts clients that wait in the backlog of no one", function()
-    local app = start_lines(SLEEPER)
-    for _ = 1, 5 do
-      app:connect():echo_line("x")
-    end
-    local result = app:stop()
-    assert.equal(5, result.summary.accepted)
-  end)
-
   it("ends when a handler never returns, with 1, and says so", function()
     local app = start_lines([[
-      function Agent:proceed() note("spinning") while true do end end]], nil, [[timeout = { drain = "100ms" }]])
+      function Agent:proceed() note("spinning") while true do end end]], { asan = "detect_leaks=0" },
+      [[timeout = { drain = "100ms" }]])
     app:connect():send("x\n")
     app:wait_log "spinning"
     app:signal("TERM")

@@ -58,8 +58,8 @@ describe("limits.connections", function()
   end)
 
   it("lets the next one in as soon as one has left", function()
-    local app = start_lines(ECHO, nil, [[limits = { connections = 1, reject = "busy\n" }]])
-    for i = 1, 100 do
+    local app = start_lines(ECHO, { workers = 2 }, [[limits = { connections = 1, per_ip = 1, reject = "busy\n" }]])
+    for i = 1, 1000 do
       local client = app:connect():send("quit\n")
       assert.equal("bye\n", (client:recv_all()), "connection " .. i)
       client:close()
@@ -166,7 +166,7 @@ describe("limits.send_buffer", function()
 
   it("bounds what a client can make the server hold that sends and does not read", function()
     local app = start_lines([[function Agent:proceed(line) return line:rep(1000) end]],
-      { env = { ASAN_OPTIONS = "quarantine_size_mb=1" } }, [[limits = { send_buffer = "256k" }]])
+      { asan = "quarantine_size_mb=1" }, [[limits = { send_buffer = "256k" }]])
     local client, before, sent, since = app:connect { receive_buffer = 4096 }, app:rss(), 0, wait.now()
     while wait.now() - since < 0.3 and sent < 3e7 do
       local n = client:send_some(("0123456789abcdef\n"):rep(1000):sub(1 + sent % 17))
@@ -174,7 +174,8 @@ describe("limits.send_buffer", function()
       sent = sent + n
     end
     assert.is_true(sent < 3e7, "it read on")
-    assert.is_true(app:rss() - before < 8e6, "it grew by " .. app:rss() - before)
+    local grown = app:rss() - before
+    assert.is_true(not server.measures_memory or grown < 8e6, "it grew by " .. grown)
     client:reset()
   end)
 
@@ -228,7 +229,7 @@ describe("limits.buffers", function()
 
   local function start_frames()
     return server.start {
-      env = { ASAN_OPTIONS = "quarantine_size_mb=1" },
+      asan = "quarantine_size_mb=1",
       script = server.NOTE .. [[
         local Agent = {}
         function Agent:closed(reason) note("closed " .. reason) end
@@ -253,7 +254,8 @@ describe("limits.buffers", function()
     local before = app:rss()
     for _, client in ipairs(app:connect_many(200)) do client:send("\0\16\0\0") end
     app:connect():echo_frame("served")
-    assert.is_true(app:rss() - before < server.scaled(1.5e6, 6e6), "it grew by " .. app:rss() - before)
+    local grown = app:rss() - before
+    assert.is_true(not server.measures_memory or grown < server.scaled(1.5e6, 6e6), "it grew by " .. grown)
     assert.equal(0, #app:find_log "closed memory")
   end)
 end)

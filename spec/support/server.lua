@@ -40,6 +40,9 @@ end)()
 
 if M.sanitizer then wait.SCALE = 3 end
 
+--- Does resident memory say anything about ours? ThreadSanitizer's shadow drowns it.
+M.measures_memory = M.sanitizer ~= "thread"
+
 --- `full` of a quantity, or `reduced` where everything is several times slower.
 function M.scaled(full, reduced) return M.sanitizer and reduced or full end
 
@@ -61,11 +64,14 @@ server.__index = server
 local KEPT = { PERILUNE_LUA_PATH = true }
 
 -- Runs in the child, between fork and exec.
-local function set_environment(env)
+local function set_environment(options)
   for name in pairs(stdlib.getenv()) do
     if name:find("^PERILUNE_") and not KEPT[name] then stdlib.setenv(name, nil) end
   end
-  for name, value in pairs(env or {}) do stdlib.setenv(name, value) end
+  for name, value in pairs(options.env or {}) do stdlib.setenv(name, value) end
+  if options.asan then
+    stdlib.setenv("ASAN_OPTIONS", (stdlib.getenv("ASAN_OPTIONS") or "") .. ":" .. options.asan)
+  end
 end
 
 local function redirect(path, fd)
@@ -76,7 +82,7 @@ end
 
 local function become(self, options, words)
   posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_DFL)
-  set_environment(options.env)
+  set_environment(options)
   unistd.chdir(self.folder)
   redirect(self.folder .. "/out", 1)
   redirect(self.folder .. "/err", 2)
@@ -138,7 +144,8 @@ end
 
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
----  env: table<string, string>?, nofile: integer?, workers: integer?, format: "json"|"text"|nil, folder: string? }
+---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
+---  folder: string? } `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
 ---@return perilune.server
 function M.start(options)
   local self = launch(options)

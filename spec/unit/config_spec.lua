@@ -197,7 +197,7 @@ describe("config.normalise", function()
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
           slow_consumer = "pause", reject = false,
         },
-        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, drain = 10000 },
+        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 },
       } },
     }, conf)
   end)
@@ -223,7 +223,8 @@ describe("config.normalise", function()
       connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, send_buffer = 6144,
       slow_consumer = "drop", reject = "busy\n",
     }, front.limits)
-    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, drain = 0 }, front.timeout)
+    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500 }, front.timeout)
+    assert.equal(0, conf.drain_ms)
   end)
 
   it("bounds the default of workers", function()

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <uv.h>
@@ -243,12 +244,16 @@ static void on_flushed(struct conn *conn)
 	run_wake(agents, run, 1);
 }
 
+/* timeout.drain = 0 leaves as long as it takes. */
+static const uint64_t DRAIN_FOREVER_MS = UINT64_C(1) << 50;
+
 static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 {
 	struct agents *agents = agents_of_conn(conn);
 	if (!conn->agent)
 		return false;
-	lua_pushnumber(agents->vm.lua, (lua_Number)remaining_ms / 1000);
+	lua_pushnumber(agents->vm.lua,
+		       remaining_ms > DRAIN_FOREVER_MS ? HUGE_VAL : (lua_Number)remaining_ms / 1000);
 	return call(agents, conn, CALL_DRAIN, 1);
 }
 
@@ -271,10 +276,22 @@ static void run_defers(struct agents *agents, struct conn *conn)
 	lua_settop(lua, AT_TOP);
 }
 
+static void log_end(struct agents *agents, const struct conn *conn, enum close_reason reason)
+{
+	char peer[PEER_TEXT_BYTES];
+	if (!log_enabled(LOG_DEBUG))
+		return;
+	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", conn->id),
+		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
+		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation));
+}
+
 static void on_closed(struct conn *conn, enum close_reason reason)
 {
 	struct agents *agents = agents_of_conn(conn);
 	run_cancel(agents, conn);
+	log_end(agents, conn, reason);
 	if (conn->agent) {
 		lua_pushstring(agents->vm.lua, reason_name(reason));
 		call(agents, conn, CALL_CLOSED, 1);

@@ -44,7 +44,7 @@ void fault_sweep(struct agents *agents, uint64_t now_ms)
 	agents->repeats_ms = fold_next_ms(&agents->faults);
 }
 
-enum { FRAME_TEXT_MAX = 64 };
+enum { FRAME_TEXT_MAX = 256 }; /* the most that log.frame_bytes may ask for */
 
 /* The first bytes of the frame that proceed() was given, when log.frame_bytes asks for them. */
 static void frame_text(struct agents *agents, const struct run *run, char *text, size_t size)

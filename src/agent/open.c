@@ -46,8 +46,6 @@ static void lay_out(struct agents *agents)
 	lua_State *lua = agents->vm.lua;
 	keep_function(lua, "runtime", "defer");
 	keep_function(lua, "runtime", "conn_index");
-	keep_function(lua, "config", "frame");
-	keep_function(lua, "units", "duration");
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
@@ -157,6 +155,10 @@ static void open_script(lua_State *lua)
 	lua_getfield(lua, -1, "teardown");
 	agents->teardown_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
 	lua_getfield(lua, -1, "setup");
+	lua_replace(lua, AT_TOP + 1);
+	lua_settop(lua, AT_TOP + 1);
+	push_runtime(lua, "forget_loaders");
+	lua_call(lua, 0, 0);
 	if (!lua_isnil(lua, -1)) {
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
 		lua_call(lua, 1, 0);
@@ -214,7 +216,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 		agents_close(agents);
 		return UV_EINVAL;
 	}
-	vm_pace(&agents->vm);
+	vm_pace(&agents->vm, 0);
 	return 0;
 }
 

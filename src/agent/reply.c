@@ -9,7 +9,8 @@ bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err)
 {
 	if (err != ERR_FRAME_REPLY)
 		return true; /* the connection has ended or is about to: there is nobody to tell */
-	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len, conn->codec->ops->name);
+	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len,
+			codec_name(conn->codec));
 	return false;
 }
 
@@ -60,7 +61,7 @@ static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, 
 	size_t n = lua_objlen(lua, idx);
 	for (size_t i = 1; i <= n; i++) {
 		lua_rawgeti(lua, idx, (int)i);
-		if (!lua_isstring(lua, -1)) {
+		if (!lua_isstring(lua, -1) && !is_view(agents, lua, lua_gettop(lua))) {
 			lua_pushfstring(lua, "a list of replies holds strings; item %d is a %s", (int)i,
 					luaL_typename(lua, -1));
 			return false;

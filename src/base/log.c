@@ -6,7 +6,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_MAX_BYTES = 12288, TAIL_BYTES = 8 };
+enum {
+	LINE_MAX_BYTES = 16384,
+	TAIL_BYTES = 8,
+	TEXT_MAX_BYTES = 4096, /* of a message, or of a field: so that no text crowds the others out */
+};
 
 static enum log_format format = LOG_TEXT;
 static enum log_level threshold = LOG_INFO;
@@ -75,7 +79,12 @@ static size_t utf8_bytes(const unsigned char *s)
 /* JSON string contents (RFC 8259); in text mode the same escapes keep a line a line. */
 static void put_escaped(struct line *line, const char *text, bool json)
 {
+	size_t limit = line->len + TEXT_MAX_BYTES;
 	for (const unsigned char *s = (const unsigned char *)text; *s && !line->full;) {
+		if (line->len >= limit) {
+			put_text(line, "\xe2\x80\xa6"); /* an ellipsis */
+			return;
+		}
 		size_t n = utf8_bytes(s);
 		char escape[8];
 		if (!n) {

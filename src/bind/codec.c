@@ -129,6 +129,14 @@ static bool flag_field(lua_State *lua, int idx, const char *key)
 	return flag;
 }
 
+static bool has_function(lua_State *lua, int idx, const char *key)
+{
+	lua_getfield(lua, idx, key);
+	bool found = lua_isfunction(lua, -1);
+	lua_pop(lua, 1);
+	return found;
+}
+
 static int choice_field(lua_State *lua, int idx, const char *key, const char *const *choices)
 {
 	lua_getfield(lua, idx, key);
@@ -190,30 +198,46 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 
 /* ---- from what users write ---- */
 
+/* A function of a module that loading has used and forgotten; see runtime.forget_loaders(). */
+static void push_loader_function(lua_State *lua, const char *module, const char *name)
+{
+	lua_getfield(lua, LUA_GLOBALSINDEX, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_remove(lua, -2);
+}
+
 void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec *codec)
 {
 	memset(codec, 0, sizeof *codec);
 	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
 	if (lua_type(lua, idx) == LUA_TSTRING && !codec_init_named(codec, lua_tostring(lua, idx), max_bytes))
 		return;
-	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.config.frame");
+	push_loader_function(lua, "perilune.config", "frame");
 	lua_pushvalue(lua, idx);
 	lua_pushnumber(lua, max_bytes);
 	lua_call(lua, 2, 2);
 	if (lua_isnil(lua, -2))
 		luaL_error(lua, "frame: %s", lua_tostring(lua, -1));
-	const char *wrong = bind_codec(lua, lua_gettop(lua) - 1, codec);
+	/* Views and codecs in Lua belong to a listener: their loops are built when it is. */
+	int canonical = lua_gettop(lua) - 1;
+	if (has_function(lua, canonical, "decode") || flag_field(lua, canonical, "view"))
+		luaL_error(lua, "frame: a view or a codec in Lua can only be a listener's own");
+	const char *wrong = bind_codec(lua, canonical, codec);
 	if (wrong)
 		luaL_error(lua, "frame: %s", wrong);
-	/* Views and codecs in Lua belong to a listener: their loops are built when it is. */
-	if (codec->kind == CODEC_LUA || codec->view)
-		luaL_error(lua, "frame: a view or a codec in Lua can only be a listener's own");
 	lua_pop(lua, 2);
 }
 
 uint32_t bind_duration_check(lua_State *lua, int idx)
 {
-	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.units.duration");
+	if (lua_type(lua, idx) == LUA_TNUMBER && lua_tonumber(lua, idx) >= 0 &&
+	    lua_tonumber(lua, idx) < 1e6) {
+		double seconds = lua_tonumber(lua, idx);
+		return seconds > 0 && seconds < 0.001 ? 1 : (uint32_t)(seconds * 1000 + 0.5);
+	}
+	push_loader_function(lua, "perilune.units", "duration");
 	lua_pushvalue(lua, idx);
 	lua_call(lua, 1, 2);
 	if (lua_isnil(lua, -2))

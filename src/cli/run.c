@@ -23,7 +23,8 @@ static int run(const struct options *options)
 	struct app_load load;
 	app_load(&load, options, NULL);
 	int code = load.status == CONFIG_OK ? serve(&load) : app_explain(&load, options);
-	app_free(&load);
+	if (!server_is_stuck())
+		app_free(&load);
 	return code;
 }
 
@@ -35,6 +36,7 @@ const struct command command_run = {
 	.notes = "Signals:\n"
 		 "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
 		 "                       (a second one forces)\n"
+		 "  HUP, USR1, USR2      ignored, with a warning\n"
 		 "\n"
 		 "Exit codes:\n"
 		 "  0   stopped, every connection served to its end\n"

@@ -85,10 +85,21 @@ static void release(struct conn *conn)
 	conn->timeouts = &conn->rules->timeouts;
 }
 
+/* A peer that sees the end and comes back at once finds its place free. */
+static void leave(struct conn *conn)
+{
+	if (conn->has_left)
+		return;
+	conn->has_left = true;
+	if (conn->host->left)
+		conn->host->left(conn);
+}
+
 static void finish(struct conn *conn)
 {
 	conn->state = CONN_CLOSED;
 	tell_closed(conn);
+	leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
 	release(conn);
 	conn->transport->close(conn, conn->how == CLOSE_RESET);
@@ -103,6 +114,7 @@ static bool must_linger(struct conn *conn)
 static void linger(struct conn *conn)
 {
 	tell_closed(conn);
+	leave(conn);
 	buf_release(&conn->host->pool, &conn->in);
 	conn->state = CONN_LINGER;
 	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;

@@ -118,10 +118,12 @@ struct conn_host {
 	struct counters *counters;
 	struct conn *attention, **attention_tail; /* queued by conn_attend() */
 	struct frame_batch batch;
-	uint8_t *scratch;                /* CONN_SCRATCH_BYTES */
-	struct conn *current;            /* whose event is being served; settled when it ends */
-	size_t open;                     /* connections not yet closed */
-	uint64_t drain_deadline_ms;      /* set before conn_drain() is called */
+	uint8_t *scratch;           /* CONN_SCRATCH_BYTES */
+	struct conn *current;       /* whose event is being served; settled when it ends */
+	size_t open;                /* connections not yet closed */
+	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
+	void (*left)(
+	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*gone)(struct conn *conn); /* the carrier may free its memory */
 	struct idmap ids;                /* every connection whose memory is not yet gone, by id */
 	void *owner;
@@ -145,6 +147,7 @@ struct conn {
 	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
 	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
+	size_t unsent;           /* what the transport held when output last had to wait */
 	uint32_t scanned;        /* decode state of the partial frame */
 	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
 	uint32_t counted_bytes;  /* of `in`, how far they were counted */
@@ -174,6 +177,7 @@ struct conn {
 	bool lost : 1;          /* the transport reported a reset: read what is left, then end */
 	bool eof_later : 1;     /* EOF_LATER was the answer */
 	bool owes_writable : 1; /* the layer above: to be told once it is free */
+	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
 
 	/* The layer above: its memory in here, with the two bits before. */

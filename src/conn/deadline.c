@@ -6,6 +6,7 @@
  * too early is filed again. So the hot path does not touch the wheel.
  */
 #include "conn/internal.h"
+#include "conn/transport.h"
 
 static const enum close_reason REASONS[TIMEOUT_KINDS] = {
 	[TIMEOUT_READ] = REASON_READ_TIMEOUT,
@@ -95,8 +96,23 @@ static void keep(struct conn *conn, enum timeout_kind kind)
 	}
 }
 
+/*
+ * A transport says "writable" late: a socket only when a third of its buffer is free. So a peer that
+ * takes its bytes slowly, but takes them, is recognised by what the transport still holds.
+ */
+static bool made_progress(struct conn *conn)
+{
+	size_t before = conn->unsent;
+	conn->unsent = conn->transport->unsent(conn);
+	return conn->unsent < before;
+}
+
 static void expire(struct conn *conn, enum timeout_kind kind)
 {
+	if (kind == TIMEOUT_WRITE && made_progress(conn)) {
+		conn->write_since_ms = conn->host->now_ms;
+		return;
+	}
 	/* A suspended agent cannot be asked: one callback at a time. */
 	bool ask = conn->state == CONN_OPEN && !conn->busy;
 	if (ask && conn->host->handler->timeout(conn, kind)) {

@@ -67,6 +67,11 @@ static int memory_watch(struct conn *conn, unsigned events)
 	return 0;
 }
 
+static size_t memory_unsent(struct conn *conn)
+{
+	return self(conn)->outward_bytes;
+}
+
 static int memory_shutdown(struct conn *conn)
 {
 	self(conn)->our_shut = true;
@@ -96,6 +101,7 @@ static const struct transport_ops MEMORY_OPS = {
 	.read = memory_read,
 	.write = memory_write,
 	.watch = memory_watch,
+	.unsent = memory_unsent,
 	.shutdown = memory_shutdown,
 	.has_unread = memory_has_unread,
 	.close = memory_close,

@@ -20,6 +20,8 @@ int output_write(struct conn *conn)
 	if (n > 0 || !conn->blocked)
 		conn->write_since_ms = host->now_ms;
 	conn->blocked = conn->out;
+	if (conn->blocked)
+		conn->unsent = conn->transport->unsent(conn);
 	return 0;
 }
 

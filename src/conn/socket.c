@@ -3,9 +3,11 @@
 #include "conn/transport.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct socket_conn *self(struct conn *conn)
@@ -26,11 +28,15 @@ static inline int fast_fd(struct conn *conn)
 	return self(conn)->poll.io_watcher.fd;
 }
 
+/*
+ * recv() and send() are cancellation points: with threads, the C library brackets each with two locked
+ * instructions. Nobody is ever cancelled here.
+ */
 static ssize_t socket_read(struct conn *conn, void *to, size_t n)
 {
 	ssize_t got;
 	do
-		got = recv(fast_fd(conn), to, n, 0);
+		got = syscall(SYS_recvfrom, fast_fd(conn), to, n, 0, NULL, NULL);
 	while (got < 0 && errno == EINTR);
 	return got < 0 ? -errno : got;
 }
@@ -39,7 +45,7 @@ static ssize_t socket_write(struct conn *conn, const void *from, size_t n)
 {
 	ssize_t put;
 	do
-		put = send(fast_fd(conn), from, n, MSG_NOSIGNAL);
+		put = syscall(SYS_sendto, fast_fd(conn), from, n, MSG_NOSIGNAL, NULL, 0);
 	while (put < 0 && errno == EINTR);
 	return put < 0 ? -errno : put;
 }
@@ -77,6 +83,12 @@ static int socket_shutdown(struct conn *conn)
 	return shutdown(fd_of(conn), SHUT_WR) ? -errno : 0;
 }
 
+static size_t socket_unsent(struct conn *conn)
+{
+	int n = 0;
+	return ioctl(fd_of(conn), SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+}
+
 static bool socket_has_unread(struct conn *conn)
 {
 	int n = 0;
@@ -108,6 +120,7 @@ static const struct transport_ops SOCKET_OPS = {
 	.read = socket_read,
 	.write = socket_write,
 	.watch = socket_watch,
+	.unsent = socket_unsent,
 	.shutdown = socket_shutdown,
 	.has_unread = socket_has_unread,
 	.close = socket_close,

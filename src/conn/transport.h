@@ -29,6 +29,9 @@ struct transport_ops {
 	/* Sets what is reported (conn_on_readable, conn_on_writable, conn_on_broken). 0 or an error. */
 	int (*watch)(struct conn *conn, unsigned events);
 
+	/* Bytes that were written and that the peer has not yet taken. */
+	size_t (*unsent)(struct conn *conn);
+
 	/* Sends our end-of-stream; reading goes on. */
 	int (*shutdown)(struct conn *conn);
 

@@ -154,3 +154,16 @@ bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, un
 	*bytes = (size_t)(to - from);
 	return true;
 }
+
+const char *codec_name(const struct codec *codec)
+{
+	for (size_t i = 0; i < sizeof short_names / sizeof *short_names; i++) {
+		const struct short_name *known = &short_names[i];
+		bool same_length = known->length_bytes == codec->length_bytes &&
+				   known->little_endian == codec->little_endian && !codec->offset &&
+				   !codec->adjust;
+		if (known->kind == codec->kind && (codec->kind != CODEC_LENGTH || same_length))
+			return known->name;
+	}
+	return codec->ops->name;
+}

@@ -142,6 +142,9 @@ int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes);
  */
 const char *codec_init(struct codec *codec);
 
+/* What users call it: "u32be", "line", "length". Static text. */
+const char *codec_name(const struct codec *codec);
+
 /*
  * Says in words why decoding stopped: "empty frame", "frame too large: 1048577 > 1048576",
  * "malformed netstring". Returns text (in `text`, always terminated).

@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-	SIGNALS = 5,
+	SIGNALS = 6,
 	STUCK_MS = 2000, /* how long after its deadline a worker may take to stop */
 };
 
@@ -97,7 +97,8 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 static void on_unused_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN, "signal ignored: this version neither reloads nor reopens logs",
+	log_write(LOG_WARN,
+		  "signal ignored: this version neither reloads, nor reopens logs, nor restarts itself",
 		  F_TEXT("signal", strsignal(number)));
 }
 
@@ -106,11 +107,9 @@ static void watch_signals(struct server *server)
 	static const struct {
 		int number;
 		uv_signal_cb callback;
-	} WATCHED[SIGNALS] = { { SIGTERM, on_stop_signal },
-			       { SIGINT, on_stop_signal },
-			       { SIGQUIT, on_stop_signal },
-			       { SIGHUP, on_unused_signal },
-			       { SIGUSR1, on_unused_signal } };
+	} WATCHED[SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
+			       { SIGQUIT, on_stop_signal },   { SIGHUP, on_unused_signal },
+			       { SIGUSR1, on_unused_signal }, { SIGUSR2, on_unused_signal } };
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;
@@ -264,7 +263,10 @@ static int exit_code(struct server *server)
 	if (server->failed)
 		return server->ready == server->config->workers ? EXIT_FAILED : EXIT_BAD_CONFIG;
 	if (cut)
-		log_write(LOG_WARN, "connections were cut at the deadline of the drain", F_INT("cut", cut));
+		log_write(LOG_WARN,
+			  server->forced ? "connections were cut by the second signal"
+					 : "connections were cut at the deadline of the drain",
+			  F_INT("cut", cut));
 	return cut || server->stuck ? EXIT_FAILED : EXIT_OK;
 }
 
@@ -296,9 +298,15 @@ static void close_server(struct server *server)
 	free(server->workers);
 }
 
+static struct server server; /* workers outlive server_run() when one is stuck */
+
+bool server_is_stuck(void)
+{
+	return server.stuck;
+}
+
 int server_run(const struct config *config)
 {
-	static struct server server; /* workers outlive this call when one is stuck */
 	if (!open_server(&server, config)) {
 		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
 		return EXIT_FAILED;

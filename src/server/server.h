@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct config;
 
 /* Exit codes (sysexits.h's EX_CONFIG is 78). */
@@ -13,3 +15,9 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_BAD_CONFIG = 78 };
  * Returns the exit code. Call once per process, from the main thread.
  */
 int server_run(const struct config *config);
+
+/*
+ * Is a handler still running that never returned? Then its thread uses the configuration and all else: free
+ * nothing, and end the process with _exit().
+ */
+bool server_is_stuck(void);

@@ -34,10 +34,15 @@ static struct worker *worker_of(const struct conn *conn)
 	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
 }
 
-static void on_gone(struct conn *conn)
+static void on_left(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
 	worker->links.left(worker->links.server, worker->index, conn);
+}
+
+static void on_gone(struct conn *conn)
+{
+	struct worker *worker = worker_of(conn);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 	free(conn);
 }
@@ -148,6 +153,17 @@ static uint64_t activity_of(const struct worker *worker)
 	return count_read(&worker->counters.frames_in) + counters_closed(&worker->counters);
 }
 
+/* The average frame since the last call. */
+static size_t recent_frame_bytes(struct worker *worker)
+{
+	uint64_t frames = count_read(&worker->counters.frames_in),
+		 bytes = count_read(&worker->counters.bytes_in);
+	uint64_t more = frames - worker->paced_frames, size = more ? (bytes - worker->paced_bytes) / more : 0;
+	worker->paced_frames = frames;
+	worker->paced_bytes = bytes;
+	return (size_t)size;
+}
+
 /*
  * When a second has passed without anything happening, garbage is collected in small steps, and
  * memory that a burst left behind goes back to the system. True: there is more to tidy at once.
@@ -159,7 +175,7 @@ static bool tidy(struct worker *worker)
 	if (activity != worker->activity) {
 		if (now_ms - worker->paced_ms >= PACE_EVERY_MS) {
 			worker->paced_ms = now_ms;
-			vm_pace(&worker->agents.vm);
+			vm_pace(&worker->agents.vm, recent_frame_bytes(worker));
 		}
 		worker->activity = activity;
 		worker->look_ms = now_ms + LOOK_EVERY_MS;
@@ -174,7 +190,7 @@ static bool tidy(struct worker *worker)
 		return true;
 	worker->look_ms = WHEEL_NEVER;
 	buf_pool_trim(&worker->host.pool);
-	vm_pace(&worker->agents.vm);
+	slab_trim(&worker->agents.vm.slab);
 	malloc_trim(0);
 	return false;
 }
@@ -281,6 +297,7 @@ static void run(void *data)
 	if (err) {
 		snprintf(why, size, "%s", uv_strerror(err));
 	} else {
+		worker->host.left = on_left;
 		worker->host.gone = on_gone;
 		worker->host.owner = &worker->agents;
 		err = agents_open(&worker->agents, &worker->host, worker->config, worker->index,

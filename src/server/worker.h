@@ -48,10 +48,11 @@ struct worker {
 	atomic_uint load; /* connections given to it and not yet gone; the server adds, it subtracts */
 	struct report *last_words; /* allocated at the start, so that the end cannot fail */
 
-	uint64_t activity;    /* of the counters, when last looked at */
-	uint64_t paced_ms;    /* when the collector was last tuned */
-	uint64_t look_ms;     /* when to look again; WHEEL_NEVER: it is quiet and tidy */
-	unsigned tidy_cycles; /* collections still to finish before it is tidy */
+	uint64_t activity;                  /* of the counters, when last looked at */
+	uint64_t paced_ms;                  /* when the collector was last tuned, */
+	uint64_t paced_frames, paced_bytes; /* ... and what had come in by then */
+	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
+	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
 	bool draining, stopping, cut;
 };
 

@@ -35,15 +35,24 @@ struct slab_chunk {
 
 enum { PAGES_PER_CHUNK = SLAB_CHUNK_BYTES / SLAB_PAGE_BYTES };
 
-/* ---- size classes: steps of 8 to 256, of 32 to 512, of 128 to 1024 ---- */
+/*
+ * ---- size classes: steps of 8 to 256, of 32 to 512, of 128 to 1024; then four to a doubling ----
+ */
+
+static unsigned large_class_of(size_t bytes)
+{
+	if (bytes <= 512)
+		return (unsigned)(32 + (bytes - 257) / 32);
+	if (bytes <= 1024)
+		return (unsigned)(40 + (bytes - 513) / 128);
+	unsigned doubling =
+	    63u - (unsigned)__builtin_clzll(bytes - 1); /* 2^doubling < bytes <= 2^(doubling + 1) */
+	return 44 + (doubling - 10) * 4 + (unsigned)((bytes - 1 - ((size_t)1 << doubling)) >> (doubling - 2));
+}
 
 static inline unsigned class_of(size_t bytes)
 {
-	if (bytes <= 256)
-		return (unsigned)((bytes + 7) / 8 - 1);
-	if (bytes <= 512)
-		return (unsigned)(32 + (bytes - 257) / 32);
-	return (unsigned)(40 + (bytes - 513) / 128);
+	return LIKELY(bytes <= 256) ? (unsigned)(bytes + 7) / 8 - 1 : large_class_of(bytes);
 }
 
 static size_t class_bytes(unsigned class)
@@ -52,7 +61,10 @@ static size_t class_bytes(unsigned class)
 		return (class + 1) * 8;
 	if (class < 40)
 		return 256 + (class - 31) * 32;
-	return 512 + (class - 39) * 128;
+	if (class < 44)
+		return 512 + (class - 39) * 128;
+	size_t base = (size_t)1024 << ((class - 44) / 4);
+	return base + base / 4 * ((class - 44) % 4 + 1);
 }
 
 /* ---- chunks: aligned address space, cut into pages ---- */
@@ -180,7 +192,7 @@ static struct slab_page *page_new(struct slab *slab, unsigned class)
 
 /* ---- blocks ---- */
 
-static void *alloc_slow(struct slab *slab, unsigned class)
+static __attribute__((noinline)) void *alloc_slow(struct slab *slab, unsigned class)
 {
 	for (;;) {
 		struct slab_page *page = slab->partial[class];
@@ -214,7 +226,7 @@ static inline void *small_alloc(struct slab *slab, size_t bytes)
 	return alloc_slow(slab, class);
 }
 
-static void free_slow(struct slab *slab, struct slab_page *page)
+static __attribute__((noinline)) void free_slow(struct slab *slab, struct slab_page *page)
 {
 	if (!page->listed)
 		list_page(slab, page);
@@ -246,7 +258,7 @@ static inline void small_free(struct slab *slab, void *ptr)
 		free_slow(slab, page);
 }
 
-static void *any_alloc(struct slab *slab, size_t bytes)
+static inline void *any_alloc(struct slab *slab, size_t bytes)
 {
 	if (LIKELY(bytes <= SLAB_SMALL_BYTES))
 		return small_alloc(slab, bytes);
@@ -256,7 +268,7 @@ static void *any_alloc(struct slab *slab, size_t bytes)
 	return block;
 }
 
-static void any_free(struct slab *slab, void *block, size_t bytes)
+static inline void any_free(struct slab *slab, void *block, size_t bytes)
 {
 	if (LIKELY(bytes <= SLAB_SMALL_BYTES)) {
 		small_free(slab, block);
@@ -266,7 +278,8 @@ static void any_free(struct slab *slab, void *block, size_t bytes)
 	free(block);
 }
 
-static void *any_realloc(struct slab *slab, void *block, size_t old_bytes, size_t new_bytes)
+static __attribute__((noinline)) void *any_realloc(struct slab *slab, void *block, size_t old_bytes,
+						   size_t new_bytes)
 {
 	bool both_small = old_bytes <= SLAB_SMALL_BYTES && new_bytes <= SLAB_SMALL_BYTES;
 	if (both_small && class_of(old_bytes) == class_of(new_bytes))
@@ -290,11 +303,20 @@ void *slab_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
 	struct slab *slab = data;
 	if (!block)
 		return new_bytes ? any_alloc(slab, new_bytes) : NULL;
-	if (!new_bytes) {
-		any_free(slab, block, old_bytes);
-		return NULL;
+	if (new_bytes)
+		return any_realloc(slab, block, old_bytes, new_bytes);
+	any_free(slab, block, old_bytes);
+	return NULL;
+}
+
+void slab_trim(struct slab *slab)
+{
+	while (slab->empty) {
+		struct slab_page *page = slab->empty;
+		slab->empty = page->next;
+		slab->empty_count--;
+		page_return(slab, page);
 	}
-	return any_realloc(slab, block, old_bytes, new_bytes);
 }
 
 void slab_init(struct slab *slab)

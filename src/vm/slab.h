@@ -16,11 +16,11 @@
 #include <stdint.h>
 
 enum {
-	SLAB_SMALL_BYTES = 1024,
+	SLAB_SMALL_BYTES = 16384,
 	SLAB_PAGE_BYTES = 65536,
 	SLAB_CHUNK_BYTES = 4 << 20, /* address space taken from the system at a time */
-	SLAB_CLASSES = 44,
-	SLAB_KEEP_PAGES = 16, /* empty pages kept resident for the next need */
+	SLAB_CLASSES = 60,
+	SLAB_KEEP_PAGES = 64, /* empty pages kept resident for the next need */
 };
 
 struct slab_page;
@@ -39,6 +39,9 @@ void slab_init(struct slab *slab);
 
 /* Gives everything back, whatever is still allocated. */
 void slab_deinit(struct slab *slab);
+
+/* Gives the pages kept for the next need back to the system. */
+void slab_trim(struct slab *slab);
 
 /* A lua_Alloc; `slab` is a struct slab *. NULL when the system has no memory. */
 void *slab_alloc(void *slab, void *block, size_t old_bytes, size_t new_bytes);

@@ -42,13 +42,14 @@ static int on_panic(lua_State *lua)
 static const char TUNE_JIT[] = "jit.opt.start('maxtrace=4000', 'maxrecord=8000', 'maxmcode=8192')";
 
 /*
- * The string table shrinks when it is less than a quarter full after a cycle, and doubles when it is
- * full: a VM with few strings of its own would rehash twice a cycle. These keep a table of 16384
- * from ever shrinking. 40 bytes each.
+ * The string table doubles when it is full, and halves when a cycle leaves it less than a quarter full:
+ * a VM with few strings of its own would rehash twice a cycle. With these (40 bytes each) it has enough
+ * to keep a table of 4096, and the garbage of a cycle fits in the rest.
  */
+enum { PINNED_STRINGS = 300, GARBAGE_STRINGS = 2000 };
+
 static void pin_strings(lua_State *lua)
 {
-	enum { PINNED_STRINGS = 2600 };
 	lua_createtable(lua, PINNED_STRINGS, 0);
 	for (int i = 1; i <= PINNED_STRINGS; i++) {
 		lua_pushfstring(lua, "\x01%d", i);
@@ -90,7 +91,7 @@ int vm_open(struct vm *vm)
 		vm_close(vm);
 		return UV_ENOMEM;
 	}
-	vm_pace(vm);
+	vm_pace(vm, 0);
 	return 0;
 }
 
@@ -124,11 +125,21 @@ void vm_sample(struct vm *vm)
  * keeps its size (see PINNED_STRINGS) and all fits the caches; a large heap may have
  * GARBAGE_PERCENT of itself.
  */
-void vm_pace(struct vm *vm)
+void vm_pace(struct vm *vm, size_t frame_bytes)
 {
-	enum { GARBAGE_KB = 600, GARBAGE_PERCENT = 4, CYCLE_KB = 700, SPEED_MIN = 400, SPEED_MAX = 10000 };
+	enum {
+		STRING_BYTES = 32, /* a string's head */
+		GARBAGE_MAX_KB = 1536,
+		GARBAGE_PERCENT = 4,
+		CYCLE_KB = 700,
+		SPEED_MIN = 400,
+		SPEED_MAX = 10000
+	};
 	vm_sample(vm);
-	int percent = 100 * GARBAGE_KB / (vm->low_kb + 1);
+	size_t garbage_kb = (frame_bytes + STRING_BYTES) * GARBAGE_STRINGS / 1024;
+	if (garbage_kb > GARBAGE_MAX_KB)
+		garbage_kb = GARBAGE_MAX_KB;
+	int percent = 100 * (int)garbage_kb / (vm->low_kb + 1);
 	lua_gc(vm->lua, LUA_GCSETPAUSE, 100 + (percent > GARBAGE_PERCENT ? percent : GARBAGE_PERCENT));
 	/* A cycle must also be over before CYCLE_KB more have been allocated: the larger the heap, the
 	 * more is marked for each kilobyte. At SPEED_MAX that is 100 KB of objects in one step. */

@@ -32,8 +32,9 @@ struct vm *vm_of(lua_State *lua);
 /* Notes the size of the heap; call it often (it costs nothing) between calls of vm_pace(). */
 void vm_sample(struct vm *vm);
 
-/* Tunes the collector to what is live in the heap. Cheap: call it now and then. */
-void vm_pace(struct vm *vm);
+/* Tunes the collector to what is live in the heap and to the size of the frames that pass through it.
+ * Cheap: call it now and then. */
+void vm_pace(struct vm *vm, size_t frame_bytes);
 
 /* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
 void vm_set_lua_path(const char *pattern);

@@ -31,15 +31,13 @@ local function add_rows(lines, rows, indent)
 end
 
 local function process_rows(conf)
-  local rows, top = {}, { limits = { buffers = conf.buffers } }
+  local rows, top = {}, { limits = { buffers = conf.buffers }, timeout = { drain = conf.drain_ms } }
   setmetatable(top, { __index = conf })
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "process" and key.path ~= "listen" then
       rows[#rows + 1] = { key.path, show(key, get(top, key.path)), conf.origins[key.path] }
     end
   end
-  local drain = schema.BY_PATH["timeout.drain"]
-  rows[#rows + 1] = { drain.path, show(drain, conf.drain_ms), conf.origins[drain.path] }
   return rows
 end
 

@@ -177,7 +177,7 @@ M.KEYS = {
   { path = "teardown", scope = "process", type = "callback" },
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
   { path = "log.level", scope = "process", type = "enum", values = LEVELS, default = "info" },
-  { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 4096, default = 0 },
+  { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
@@ -199,7 +199,7 @@ M.KEYS = {
   { path = "timeout.write", scope = "listener", type = "duration", default = 10e3 },
   { path = "timeout.idle", scope = "listener", type = "duration", default = 60e3 },
   { path = "timeout.first_frame", scope = "listener", type = "duration", default = 0 },
-  { path = "timeout.drain", scope = "listener", type = "duration", default = 10e3 },
+  { path = "timeout.drain", scope = "process", type = "duration", default = 10e3 },
 }
 
 --- Keys of the contract that are yet to come: refused, never ignored.
