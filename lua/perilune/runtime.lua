@@ -26,9 +26,9 @@ end
 --- compiled for another's.
 local BATCH_LOOP = [[
 local unpack = unpack
-return function(agent, c, ...)
+return function(agent, c, n, ...)
   local b, i = { ... }, 1
-  c[3] = b
+  c[2], c[3] = n, b
   repeat
     c[1] = i
     local reply, action = agent:proceed(b[i])
@@ -43,10 +43,10 @@ end]]
 local META_LOOP = [[
 local metas = ...
 local unpack = unpack
-return function(agent, c, ...)
+return function(agent, c, n, ...)
   local b, m, i = { ... }, {}, 1
-  for k = 1, c[2] do m[k] = metas[k] end
-  c[3] = b
+  for k = 1, n do m[k] = metas[k] end
+  c[2], c[3] = n, b
   repeat
     c[1] = i
     local reply, action = agent:proceed(b[i], m[i])
@@ -58,11 +58,13 @@ return function(agent, c, ...)
 end]]
 
 --- The same with views: `view` is moved over the frames in the core's own batch, and a view that
---- comes back as the reply is marked, for the core to copy its bytes. Other replies stay in c[3].
+--- comes back as the reply is marked, for the core to copy its bytes. Other replies stay in c[3]; the
+--- second result is how many frames were used.
 local VIEW_LOOP = [[
 local view, lent, frames, echoed, rawequal = ...
-return function(agent, c)
+return function(agent, c, n)
   local b, i = c[3], 1
+  c[2] = n
   repeat
     c[1] = i
     local frame = frames[i - 1]
@@ -74,9 +76,10 @@ return function(agent, c)
       echoed[i - 1] = 0
       b[i] = reply
     end
-    if action ~= nil then return action end
+    if action ~= nil then return action, i end
     i = i + 1
   until i > c[2]
+  return nil, i - 1
 end]]
 
 local ONE = [[
@@ -245,7 +248,7 @@ end
 --- What a fault's log entry needs, as plain strings and numbers of bounded size.
 ---@param err any the error value
 ---@param co thread|nil where it was raised
----@param about { directory: string, callback: string, conn: integer, peer: string, listener: string, generation: integer }
+---@param about table directory, callback, conn, peer, listener, generation: see src/agent/fault.c
 ---@return string message one line
 ---@return string rendered the excerpt for people
 ---@return string trace lines of the user's files, separated by "\n"
@@ -256,7 +259,8 @@ function M.describe_fault(err, co, about)
   local lines, func
   lines, func, file, line = walk(co, about.callback, file, line)
   local message = text or fault.describe(err)
-  local shown_file = file and file:sub(1, 1) ~= "/" and about.directory ~= "." and about.directory .. "/" .. file or file
+  local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
+  local shown_file = is_relative and about.directory .. "/" .. file or file
   local rendered = fault.render {
     message = message,
     file = shown_file,

@@ -45,7 +45,7 @@ function methods.sub(_, i, j)
   j = j or -1
   if i < 0 then i = math.max(len + i + 1, 1) elseif i < 1 then i = 1 end
   if j < 0 then j = len + j + 1 elseif j > len then j = len end
-  if not (i <= j) then return "" end
+  if i > j or i ~= i or j ~= j then return "" end -- NaN is no position
   return string_of(lent.data + (i - 1), j - i + 1)
 end
 

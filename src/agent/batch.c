@@ -229,30 +229,37 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	int count = codec->view ? 0 : (int)batch->count;
 	run->batched = true;
-	lua_pushinteger(lua, (lua_Integer)batch->count);
-	lua_rawseti(lua, AT_CONTROL, CONTROL_COUNT);
 	lua_checkstack(co, count + 8);
 	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn));
 	agent_push(agents, co, conn);
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);
+	lua_pushinteger(co, (lua_Integer)batch->count);
 	if (codec->kind == CODEC_LUA || codec->offset)
 		for (int i = 0; i < count; i++)
 			batch_push_frame(agents, co, codec, batch, (unsigned)i);
 	else
 		for (int i = 0; i < count; i++)
 			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);
-	return 2 + count;
+	return 3 + count;
 }
 
 /* ---- the end of a call ---- */
+
+/* How many frames the loop has used, once it has returned: it gives a reply, if nil, for each; with
+ * views it says so. */
+static unsigned frames_used(const struct run *run)
+{
+	lua_State *co = run->co.lua;
+	return run->views ? (unsigned)lua_tointeger(co, 2) : (unsigned)lua_gettop(co) - 1;
+}
 
 /* The coroutine holds the action, then the replies (views: in the control table). */
 static bool send_results(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
 	if (run->views)
-		return send_left(agents, run, co, batch_index(agents, run));
+		return send_left(agents, run, co, frames_used(run));
 	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
 }
 
@@ -299,7 +306,7 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 		batch_cut(agents, suspended);
 		return batch_index(agents, suspended);
 	}
-	unsigned used = one ? 1 : batch_index(agents, &run);
+	unsigned used = one ? 1 : outcome == RUN_DONE ? frames_used(&run) : count;
 	batch_finish(agents, &run, outcome);
 	return used;
 }

@@ -6,12 +6,19 @@
  */
 #pragma once
 
-#include "frame/codec.h"
+#include "agent/run.h"
 
+#include <lauxlib.h>
 #include <lua.h>
 #include <stdint.h>
+#include <stdlib.h>
 
-struct agents;
+/* luaL_error(), in words that the compiler and its analyzers understand: it does not return. */
+#define RAISE(...)                       \
+	do {                             \
+		luaL_error(__VA_ARGS__); \
+		abort();                 \
+	} while (0)
 
 /* conn.c: pushes the metatable of conn objects. */
 void bind_conn(lua_State *lua);
@@ -28,5 +35,12 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec);
 /* codec.c: the same from what a user wrote (a name or a table) at idx. MAY RAISE. */
 void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec *codec);
 
-/* units: a duration at idx (seconds, "5m", false) in milliseconds. MAY RAISE. */
+/* conn.c: the running call. MAY RAISE: only the handler's own coroutine, in a callback that may wait. `what`
+ * names the function for the message. */
+struct run *bind_check_may_wait(lua_State *lua, const char *what);
+
+/* conn.c: suspends the running call; return what it returns. MAY YIELD. */
+int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms);
+
+/* codec.c: a duration at idx (seconds, "5m", false) in milliseconds. MAY RAISE. */
 uint32_t bind_duration_check(lua_State *lua, int idx);

@@ -68,24 +68,22 @@ static int l_conn_send(lua_State *lua)
 	return 1;
 }
 
-/* MAY RAISE, MAY YIELD. The current call waits; see run.h. */
-static int wait_for(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms)
+int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms)
 {
 	run->wait = wait;
 	run->until_ms = until_ms;
 	return lua_yield(lua, 0);
 }
 
-/* MAY RAISE: only the handler's own coroutine, in a callback that may wait. */
-static struct run *check_may_wait(lua_State *lua, struct agents *agents, const char *what)
+struct run *bind_check_may_wait(lua_State *lua, const char *what)
 {
-	struct run *run = agents->current;
+	struct run *run = agents_of(lua)->current;
 	if (!run)
-		luaL_error(lua, "%s: only a running handler can wait", what);
+		RAISE(lua, "%s: only a running handler can wait", what);
 	if (run->co.lua != lua)
-		luaL_error(lua, "%s: cannot wait inside a coroutine of the handler's own", what);
+		RAISE(lua, "%s: cannot wait inside a coroutine of the handler's own", what);
 	if (!callback_may_wait(run->callback))
-		luaL_error(lua, "%s: %s() must not wait", what, callback_name(run->callback));
+		RAISE(lua, "%s: %s() must not wait", what, callback_name(run->callback));
 	return run;
 }
 
@@ -105,8 +103,8 @@ static int l_conn_flush(lua_State *lua)
 	}
 	if (!run)
 		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
-	run = check_may_wait(lua, agents, "conn:flush");
-	return wait_for(lua, run, WAIT_FLUSH, WHEEL_NEVER);
+	run = bind_check_may_wait(lua, "conn:flush");
+	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
 }
 
 /* MAY RAISE, MAY YIELD. conn:read([frame], [timeout]) → frame | nil, message, code */
@@ -116,7 +114,7 @@ static int l_conn_read(lua_State *lua)
 	struct conn *conn = check_conn(lua, agents);
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
-	struct run *run = check_may_wait(lua, agents, "conn:read");
+	struct run *run = bind_check_may_wait(lua, "conn:read");
 	if (run->conn != conn)
 		return luaL_error(lua, "conn:read: a handler can read from its own connection only");
 	uint64_t until_ms = WHEEL_NEVER;
@@ -130,7 +128,7 @@ static int l_conn_read(lua_State *lua)
 		bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &run->read_codec);
 	}
 	run->read_codec.view = false;
-	return wait_for(lua, run, WAIT_READ, until_ms);
+	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
 
 /* MAY RAISE. conn:close() */

@@ -8,19 +8,10 @@
 /* MAY RAISE, MAY YIELD. sleep(duration): suspends the handler; its frames wait, others go on. */
 static int l_sleep(lua_State *lua)
 {
-	struct agents *agents = agents_of(lua);
-	struct run *run = agents->current;
 	luaL_checkany(lua, 1);
 	uint32_t ms = bind_duration_check(lua, 1);
-	if (!run)
-		return luaL_error(lua, "perilune.sleep: only a running handler can wait");
-	if (run->co.lua != lua)
-		return luaL_error(lua, "perilune.sleep: cannot wait inside a coroutine of the handler's own");
-	if (!callback_may_wait(run->callback))
-		return luaL_error(lua, "perilune.sleep: %s() must not wait", callback_name(run->callback));
-	run->wait = WAIT_SLEEP;
-	run->until_ms = agents->host->now_ms + ms;
-	return lua_yield(lua, 0);
+	struct run *run = bind_check_may_wait(lua, "perilune.sleep");
+	return bind_wait(lua, run, WAIT_SLEEP, agents_of(lua)->host->now_ms + ms);
 }
 
 /* now() → seconds on the loop's monotonic clock; it stands still during a callback. */

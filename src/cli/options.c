@@ -5,6 +5,7 @@
 #include "config/config.h"
 #include "server/server.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,7 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 /* Takes the option's effect. `value` is NULL when it takes none. */
 static int take(struct options *options, const struct option *option, const char *value)
 {
+	assert(value || (option->kind != OPTION_SET && option->kind != OPTION_KEY));
 	switch (option->kind) {
 	case OPTION_SET:
 		if (value[0] == '=' || !strchr(value, '=')) {

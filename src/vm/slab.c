@@ -104,6 +104,7 @@ static struct slab_chunk *chunk_new(struct slab *slab)
 
 static void chunk_free(struct slab *slab, struct slab_chunk *chunk)
 {
+	assert(chunk->prev ? chunk->prev->next == chunk : slab->chunks == chunk);
 	if (chunk->prev)
 		chunk->prev->next = chunk->next;
 	else
@@ -326,7 +327,10 @@ void slab_init(struct slab *slab)
 
 void slab_deinit(struct slab *slab)
 {
-	while (slab->chunks)
-		chunk_free(slab, slab->chunks);
+	for (struct slab_chunk *next, *chunk = slab->chunks; chunk; chunk = next) {
+		next = chunk->next;
+		munmap(chunk->base, SLAB_CHUNK_BYTES);
+		free(chunk);
+	}
 	slab_init(slab);
 }

@@ -44,9 +44,10 @@ static const char TUNE_JIT[] = "jit.opt.start('maxtrace=4000', 'maxrecord=8000',
 /*
  * The string table doubles when it is full, and halves when a cycle leaves it less than a quarter full:
  * a VM with few strings of its own would rehash twice a cycle. With these (40 bytes each) it has enough
- * to keep a table of 4096, and the garbage of a cycle fits in the rest.
+ * to keep a table of 8192, and the garbage of a cycle fits in the rest. Sweeping costs by the slot, so
+ * the garbage should also fill it.
  */
-enum { PINNED_STRINGS = 300, GARBAGE_STRINGS = 2000 };
+enum { PINNED_STRINGS = 1300, GARBAGE_STRINGS = 4500 };
 
 static void pin_strings(lua_State *lua)
 {
