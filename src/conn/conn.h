@@ -122,6 +122,8 @@ struct conn_host {
 	struct conn *current;       /* whose event is being served; settled when it ends */
 	size_t open;                /* connections not yet closed */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
+	/* Reads the clock anew: a handler may have taken long since now_ms was set. NULL: now_ms is right. */
+	uint64_t (*clock_ms)(struct conn_host *host);
 	void (*left)(
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*gone)(struct conn *conn); /* the carrier may free its memory */

@@ -17,11 +17,12 @@ int output_write(struct conn *conn)
 		buf_consume(&host->pool, &conn->out, (size_t)n);
 	}
 	/* The deadline runs from when output first had to wait, and anew with each progress. */
-	if (n > 0 || !conn->blocked)
-		conn->write_since_ms = host->now_ms;
+	bool began = !conn->blocked;
 	conn->blocked = conn->out;
-	if (conn->blocked)
+	if (conn->blocked && (n > 0 || began)) {
+		conn->write_since_ms = host->clock_ms ? host->clock_ms(host) : host->now_ms;
 		conn->unsent = conn->transport->unsent(conn);
+	}
 	return 0;
 }
 

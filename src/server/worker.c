@@ -40,6 +40,13 @@ static void on_left(struct conn *conn)
 	worker->links.left(worker->links.server, worker->index, conn);
 }
 
+static uint64_t read_clock(struct conn_host *host)
+{
+	struct worker *worker = (struct worker *)(void *)((char *)host - offsetof(struct worker, host));
+	uv_update_time(&worker->loop);
+	return host->now_ms = uv_now(&worker->loop);
+}
+
 static void on_gone(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
@@ -297,6 +304,7 @@ static void run(void *data)
 	if (err) {
 		snprintf(why, size, "%s", uv_strerror(err));
 	} else {
+		worker->host.clock_ms = read_clock;
 		worker->host.left = on_left;
 		worker->host.gone = on_gone;
 		worker->host.owner = &worker->agents;
