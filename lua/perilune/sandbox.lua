@@ -11,6 +11,7 @@ local COPIED = {
   "_VERSION",
 }
 local LIBRARIES = { "string", "table", "math", "bit", "coroutine", "io", "os" }
+local COROUTINES_DEEP = 180 -- LuaJIT crashes the process not far beyond 200
 local WITHHELD = {
   string = { dump = true },
   os = { exit = true, execute = true, setlocale = true },
@@ -23,6 +24,39 @@ local function copy_library(name)
     if not withheld[key] then copy[key] = value end
   end
   return copy
+end
+
+--- Coroutines of the script's own: nested only so deep, and never the one a handler runs in, which
+--- only the core may resume.
+local function safe_coroutines(library)
+  local create, resume = coroutine.create, coroutine.resume
+  local own, depth = setmetatable({}, { __mode = "k" }), 0
+  local function left(...)
+    depth = depth - 1
+    return ...
+  end
+  function library.create(fn)
+    local co = create(fn)
+    own[co] = true
+    return co
+  end
+  function library.resume(co, ...)
+    if type(co) == "thread" and not own[co] then
+      error("coroutine.resume: a handler is resumed by the server, when what it waits for has come", 2)
+    end
+    if depth >= COROUTINES_DEEP then return false, "coroutines are nested too deep" end
+    depth = depth + 1
+    return left(resume(co, ...))
+  end
+  local function results(ok, ...)
+    if not ok then error((...), 0) end
+    return ...
+  end
+  function library.wrap(fn)
+    local co = library.create(fn)
+    return function(...) return results(library.resume(co, ...)) end
+  end
+  return library
 end
 
 local function undefined(_, name)
@@ -55,6 +89,7 @@ function M.new()
   local env = {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
   for _, name in ipairs(LIBRARIES) do env[name] = copy_library(name) end
+  safe_coroutines(env.coroutine)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end
   env._G = env

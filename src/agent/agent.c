@@ -179,11 +179,16 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 	return 1;
 }
 
+enum { EOF_READS_MAX = 100 };
+
 static enum eof_answer on_eof(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
 	struct run *run = conn->suspended;
 	if (run && run->wait == WAIT_READ) {
+		/* It reads on and on, and does not look: that would be for ever. */
+		if (++conn->eof_reads > EOF_READS_MAX)
+			return EOF_CLOSE;
 		lua_pushnil(run->co.lua);
 		lua_pushliteral(run->co.lua, "end of stream");
 		lua_pushliteral(run->co.lua, "EOF");

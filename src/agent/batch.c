@@ -146,25 +146,36 @@ static bool send_left(struct agents *agents, struct run *run, lua_State *lua, un
 			lua_rawgeti(lua, replies, (int)run->sent + 1);
 			ok = reply_send(agents, conn, lua, lua_gettop(lua), &below);
 		}
+		if (!ok)
+			break;
 		run->sent += n;
-		if (ok)
-			lua_settop(lua, replies);
+		lua_settop(lua, replies);
 	}
 	if (ok)
 		lua_settop(lua, replies - 1);
 	return ok;
 }
 
-void batch_take_replies(struct agents *agents, struct run *run)
+bool batch_take_replies(struct agents *agents, struct run *run, lua_State *lua)
 {
 	if (!run->batched)
-		return;
+		return true;
 	unsigned index = batch_index(agents, run);
+	if (index <= run->sent + 1)
+		return true;
+	bool ok = send_left(agents, run, lua, index - 1);
+	if (!conn_is_open(run->conn))
+		batch_cut(agents, run); /* sending may have ended it: nothing more is for this agent */
+	return ok;
+}
+
+/* When the call has failed or waits, what cannot be sent is its fault later, or no matter any more. */
+static void take_replies_quietly(struct agents *agents, struct run *run)
+{
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
-	if (index > run->sent + 1)
-		send_left(agents, run, lua, index - 1);
-	lua_settop(lua, top); /* a reply that could not be sent is the run's fault when it ends: see finish */
+	batch_take_replies(agents, run, lua);
+	lua_settop(lua, top);
 }
 
 /* ---- frames ---- */
@@ -229,6 +240,8 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	int count = codec->view ? 0 : (int)batch->count;
 	run->batched = true;
+	lua_pushinteger(lua, 0); /* a loop that fails before its first frame has none */
+	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
 	lua_checkstack(co, count + 8);
 	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn));
 	agent_push(agents, co, conn);
@@ -280,7 +293,7 @@ static void finish_one(struct agents *agents, struct run *run)
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 {
 	if (outcome == RUN_FAILED) {
-		batch_take_replies(agents, run);
+		take_replies_quietly(agents, run);
 		fault_raise(agents, run);
 	} else if (run->batched) {
 		finish_many(agents, run);
@@ -302,7 +315,7 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 		struct run *suspended = conn->suspended;
 		if (one)
 			return 1;
-		batch_take_replies(agents, suspended);
+		take_replies_quietly(agents, suspended);
 		batch_cut(agents, suspended);
 		return batch_index(agents, suspended);
 	}

@@ -53,6 +53,8 @@ static void frame_text(struct agents *agents, const struct run *run, char *text,
 	if (run->callback != CALL_PROCEED || run->resumed || !agents->log_frame_bytes)
 		return;
 	unsigned index = run->batched ? batch_index(agents, run) - 1 : 0;
+	if (index >= run->conn->host->batch.count)
+		return;
 	const struct frame *frame = &run->conn->host->batch.frames[index];
 	size_t n = frame->data ? frame->len : 0;
 	if (n > agents->log_frame_bytes)

@@ -108,7 +108,7 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
 
 /* Sends what the batch's loop has replied so far and not yet sent. Before anything that must keep
  * its order with them. */
-void batch_take_replies(struct agents *agents, struct run *run);
+bool batch_take_replies(struct agents *agents, struct run *run, lua_State *lua);
 
 /* Makes the running batch end after the frame at hand. */
 void batch_cut(struct agents *agents, struct run *run);

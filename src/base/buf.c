@@ -126,6 +126,15 @@ uint8_t *buf_reserve(struct buf_pool *pool, struct buf **bp, size_t n)
 	return b->data + b->end;
 }
 
+bool buf_could_hold(const struct buf_pool *pool, const struct buf *b, size_t n)
+{
+	if (n > UINT32_MAX || buf_len(b) + n > UINT32_MAX)
+		return false;
+	/* While a block grows, the old one is held, too. */
+	size_t needed = block_bytes(buf_len(b) + n) + (b ? b->cap : 0);
+	return needed <= UINT32_MAX && (!pool->limit_bytes || needed <= pool->limit_bytes);
+}
+
 int buf_append(struct buf_pool *pool, struct buf **b, const void *bytes, size_t n)
 {
 	uint8_t *to = buf_reserve(pool, b, n);

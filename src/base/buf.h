@@ -48,6 +48,9 @@ void buf_pool_trim(struct buf_pool *pool);
  */
 uint8_t *buf_reserve(struct buf_pool *pool, struct buf **b, size_t n);
 
+/* Could b take n more bytes if nobody else held anything? Otherwise no eviction will help. */
+bool buf_could_hold(const struct buf_pool *pool, const struct buf *b, size_t n);
+
 /* 0, or ERR_BUFFER_LIMIT with nothing appended. */
 int buf_append(struct buf_pool *pool, struct buf **b, const void *bytes, size_t n);
 

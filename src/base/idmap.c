@@ -16,10 +16,20 @@ void idmap_deinit(struct idmap *map)
 	idmap_init(map);
 }
 
+/*
+ * Where id would like to be (Knuth's multiplicative hash). Ids are consecutive, and their low bits alone
+ * would do for look-ups; but then the live ones form one unbroken run, which every removal walks to
+ * its end.
+ */
+static size_t home_of(const struct idmap *map, uint64_t id)
+{
+	return (size_t)((id * UINT64_C(0x9E3779B97F4A7C15)) >> 32) & (map->capacity - 1);
+}
+
 /* The slot that holds id, or the empty one where it would go. */
 static size_t probe(const struct idmap *map, uint64_t id)
 {
-	size_t mask = map->capacity - 1, at = (size_t)id & mask;
+	size_t mask = map->capacity - 1, at = home_of(map, id);
 	while (map->slots[at].id && map->slots[at].id != id)
 		at = (at + 1) & mask;
 	return at;
@@ -67,7 +77,7 @@ static void close_gap(struct idmap *map, size_t hole)
 		at = (at + 1) & mask;
 		if (!map->slots[at].id)
 			break;
-		size_t home = (size_t)map->slots[at].id & mask;
+		size_t home = home_of(map, map->slots[at].id);
 		if (((at - home) & mask) < ((at - hole) & mask))
 			continue;
 		map->slots[hole] = map->slots[at];

@@ -1,8 +1,8 @@
 /*
- * Connection ids to pointers: open addressing over consecutive keys.
+ * Connection ids to pointers: open addressing over multiplicatively hashed keys.
  *
- * Ids are handed out in ascending order and never reused, so the low bits are
- * the hash, and a stale id finds nothing instead of somebody else.
+ * Ids are handed out in ascending order and never reused: a stale id finds
+ * nothing instead of somebody else.
  *
  * Threads: one owner.
  */

@@ -40,6 +40,13 @@ static struct run *own_run(const struct agents *agents, const struct conn *conn)
 	return run && run->conn == conn ? run : NULL;
 }
 
+/* MAY RAISE: replies that go before what is asked for now, and that cannot be sent. */
+static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
+{
+	if (run && !batch_take_replies(agents, run, lua))
+		lua_error(lua);
+}
+
 /* The batch at hand must end here: what follows is not for it. */
 static void cut_batch(struct agents *agents, const struct conn *conn)
 {
@@ -58,12 +65,13 @@ static int l_conn_send(lua_State *lua)
 	if (!conn || !conn_is_open(conn) || conn->shut_asked)
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
-	if (run)
-		batch_take_replies(agents, run);
+	take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
 	if (!reply_send(agents, conn, lua, 2, &below))
 		return luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
+	if (run && !conn_is_open(conn))
+		batch_cut(agents, run); /* sending has ended it: nothing more is for this agent */
 	lua_pushboolean(lua, below);
 	return 1;
 }
@@ -95,8 +103,7 @@ static int l_conn_flush(lua_State *lua)
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
-	if (run)
-		batch_take_replies(agents, run);
+	take_replies(lua, agents, run);
 	if (conn_flush_now(conn)) {
 		lua_pushboolean(lua, 1);
 		return 1;
@@ -169,8 +176,7 @@ static int l_conn_shutdown(lua_State *lua)
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
-	if (run)
-		batch_take_replies(agents, run);
+	take_replies(lua, agents, run);
 	conn_shutdown(conn);
 	lua_pushboolean(lua, 1);
 	return 1;
@@ -212,8 +218,7 @@ static int l_conn_set_frame(lua_State *lua)
 		return closed(lua);
 	bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &codec);
 	struct run *run = own_run(agents, conn);
-	if (run)
-		batch_take_replies(agents, run); /* they were made under the old framing */
+	take_replies(lua, agents, run); /* they were made under the old framing */
 	cut_batch(agents, conn);
 	if (conn_set_codec(conn, &codec))
 		return luaL_error(lua, "conn:set_frame: not enough memory");

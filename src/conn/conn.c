@@ -97,6 +97,8 @@ static void leave(struct conn *conn)
 
 static void finish(struct conn *conn)
 {
+	if (conn->state == CONN_LINGER)
+		conn->host->lingering--;
 	conn->state = CONN_CLOSED;
 	tell_closed(conn);
 	leave(conn);
@@ -108,7 +110,7 @@ static void finish(struct conn *conn)
 /* Closing a socket with unread input resets it, and may take our last words along. */
 static bool must_linger(struct conn *conn)
 {
-	return !conn->eof && !conn->lost && (conn->in || conn->transport->has_unread(conn));
+	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX && (conn->in || conn->transport->has_unread(conn));
 }
 
 static void linger(struct conn *conn)
@@ -117,6 +119,7 @@ static void linger(struct conn *conn)
 	leave(conn);
 	buf_release(&conn->host->pool, &conn->in);
 	conn->state = CONN_LINGER;
+	conn->host->lingering++;
 	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;
 	if (!conn->shut && conn->transport->shutdown(conn))
 		conn->how = CLOSE_NOW;
@@ -203,13 +206,17 @@ static void advance_drain(struct conn *conn)
 		return;
 	if (!conn->drain_told) {
 		read_what_arrived(conn);
+		if (conn->eof && !conn->eof_done && !conn->eof_later) {
+			conn_attend(conn); /* the end of its stream comes first */
+			return;
+		}
 		if (conn->state != CONN_OPEN || conn->busy || conn->more)
 			return;
 		conn->drain_told = true;
 		uint64_t now_ms = conn->host->now_ms, end_ms = conn->host->drain_deadline_ms;
 		conn->drain_kept = conn->host->handler->drain(conn, end_ms > now_ms ? end_ms - now_ms : 0);
 	}
-	bool in_flight = conn->busy || conn->more || (conn->in && !conn->paused && !conn->eof);
+	bool in_flight = conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
 	if (!conn->drain_kept && !in_flight)
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 }

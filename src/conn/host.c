@@ -98,6 +98,11 @@ uint64_t conn_host_next_ms(const struct conn_host *host)
 	return host->attention ? host->now_ms : wheel_next_ms(&host->wheel);
 }
 
+static size_t held_by(const struct conn *conn)
+{
+	return (conn->in ? conn->in->cap : 0) + (conn->out ? conn->out->cap : 0);
+}
+
 /* Whoever holds most buffer. O(connections), and only when the memory for buffers is used up. */
 static struct conn *fattest(const struct conn_host *host)
 {
@@ -105,7 +110,7 @@ static struct conn *fattest(const struct conn_host *host)
 	size_t most = 0;
 	for (size_t i = 0; i < host->ids.capacity; i++) {
 		struct conn *conn = host->ids.slots[i].value;
-		size_t held = conn ? (conn->in ? conn->in->cap : 0) + (conn->out ? conn->out->cap : 0) : 0;
+		size_t held = conn ? held_by(conn) : 0;
 		if (held > most) {
 			most = held;
 			found = conn;
@@ -114,11 +119,14 @@ static struct conn *fattest(const struct conn_host *host)
 	return found;
 }
 
-bool host_relieve(struct conn_host *host, struct conn *conn)
+bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *wanting, size_t n)
 {
 	struct conn *victim = fattest(host);
+	/* Who asks for more than anybody holds is the one to go; neighbours could die in vain for it. */
+	if (!victim || held_by(victim) < held_by(conn) + n || !buf_could_hold(&host->pool, wanting, n))
+		return false;
 	/* Whoever is being served may have frames that point into its buffer. */
-	if (!victim || victim == conn || victim == host->current)
+	if (victim == conn || victim == host->current)
 		return false;
 	conn_close(victim, REASON_MEMORY, CLOSE_NOW);
 	buf_release(&host->pool, &victim->in);

@@ -135,7 +135,7 @@ static void feed_scratch(struct conn *conn, size_t n)
 	}
 	conn->read_since_ms = host->now_ms;
 	while (buf_append(&host->pool, &conn->in, host->scratch + used, n - used)) {
-		if (!host_relieve(host, conn)) {
+		if (!host_relieve(host, conn, conn->in, n - used)) {
 			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 			return;
 		}
@@ -174,7 +174,7 @@ static uint8_t *tail_room(struct conn *conn)
 		want = CONN_SCRATCH_BYTES;
 	uint8_t *tail;
 	while (!(tail = buf_reserve(&host->pool, &conn->in, want)))
-		if (!host_relieve(host, conn))
+		if (!host_relieve(host, conn, conn->in, want))
 			return NULL;
 	return tail;
 }

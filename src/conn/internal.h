@@ -5,6 +5,7 @@
 
 enum {
 	CONN_LINGER_MS = 1000,         /* how long unread input may keep an ended connection */
+	CONN_LINGER_MAX = 256,         /* so many at once, then they are closed without ceremony */
 	CONN_CLOSING_WRITE_MS = 10000, /* write deadline of an ending where timeout.write is off */
 	CONN_FRAMES_PER_TURN = 256,    /* then others have their turn */
 	CONN_DRAIN_READS = 64,         /* reads granted to input that arrived before a drain */
@@ -56,5 +57,6 @@ void conn_settle(struct conn *conn);
 /* The last thing that happens to a connection: its memory is the carrier's. */
 void host_forget(struct conn *conn);
 
-/* Frees buffers by ending whoever holds most. False: that is `conn` itself, or nobody. */
-bool host_relieve(struct conn_host *host, struct conn *conn);
+/* Frees buffers by ending whoever holds most, so that `wanting`, one of conn's, can take n more bytes.
+ * False: that would be conn itself, or would not help. */
+bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *wanting, size_t n);

@@ -19,7 +19,8 @@ static void queue_put(uint8_t **queue, size_t *bytes, size_t *room, const void *
 		*queue = realloc(*queue, *room);
 		assert(*queue);
 	}
-	memcpy(*queue + *bytes, from, n);
+	if (n)
+		memcpy(*queue + *bytes, from, n);
 	*bytes += n;
 }
 
@@ -38,10 +39,9 @@ static size_t queue_take(uint8_t *queue, size_t *bytes, void *to, size_t n)
 static ssize_t memory_read(struct conn *conn, void *to, size_t n)
 {
 	struct memory_conn *m = self(conn);
-	if (m->broken)
-		return UV_ECONNRESET;
+	/* What came before a reset can still be read, as from a socket. */
 	if (!m->inward_bytes)
-		return m->peer_shut ? 0 : UV_EAGAIN;
+		return m->broken ? UV_ECONNRESET : m->peer_shut ? 0 : UV_EAGAIN;
 	if (m->read_max && n > m->read_max)
 		n = m->read_max;
 	return (ssize_t)queue_take(m->inward, &m->inward_bytes, to, n);

@@ -90,9 +90,9 @@ static bool is_dropping(const struct conn *conn)
 }
 
 /* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */
-static bool make_room(struct conn *conn)
+static bool make_room(struct conn *conn, size_t n)
 {
-	if (host_relieve(conn->host, conn))
+	if (host_relieve(conn->host, conn, conn->out, n))
 		return true;
 	conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	return false;
@@ -121,7 +121,7 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 	while (*sent < n) {
 		*sent += codec_encode_batch(conn->codec, replies + *sent, n - *sent, &conn->host->pool,
 					    &conn->out, &err);
-		if (err == ERR_BUFFER_LIMIT && make_room(conn))
+		if (err == ERR_BUFFER_LIMIT && make_room(conn, replies[*sent].len + CODEC_OVERHEAD_MAX))
 			continue;
 		if (err)
 			break;
@@ -149,7 +149,7 @@ int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frame
 		return 0;
 	}
 	while (buf_append(&conn->host->pool, &conn->out, bytes, n))
-		if (!make_room(conn))
+		if (!make_room(conn, n))
 			return UV_EPIPE;
 	appended(conn, frames);
 	return 0;

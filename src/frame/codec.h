@@ -20,6 +20,7 @@ struct buf_pool;
 enum {
 	FRAME_BATCH_MAX = 256,      /* frames decoded in one go */
 	CODEC_DELIMITER_MAX = 32,   /* bytes of a delimiter */
+	CODEC_OVERHEAD_MAX = 64,    /* bytes that a framing adds to a reply */
 	CODEC_OFFSET_MAX = 64,      /* bytes allowed before a length field */
 	CODEC_FRAME_LIMIT = 1 << 30 /* no frame may be larger, whatever is configured */
 };

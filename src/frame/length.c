@@ -346,8 +346,19 @@ static int encode(const struct codec *codec, const uint8_t *data, size_t len, st
 				    : encode_width(codec, data, len, pool, out, false);
 }
 
+static unsigned encode_each(const struct codec *codec, const struct reply *replies, unsigned n,
+			    struct buf_pool *pool, struct buf **out, int *error)
+{
+	for (unsigned i = 0; i < n; i++) {
+		*error = encode(codec, replies[i].data, replies[i].len, pool, out);
+		if (*error)
+			return i;
+	}
+	return n;
+}
+
 /* The framing that most servers speak, without a doubt to check: room for all is made at once. */
-static unsigned encode_u32be(const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
+static unsigned encode_u32be(const struct codec *codec, const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
 			     int *error)
 {
 	size_t bytes = 0;
@@ -357,10 +368,8 @@ static unsigned encode_u32be(const struct reply *replies, unsigned n, struct buf
 		fits = fits && replies[i].len <= UINT32_MAX;
 	}
 	uint8_t *to = fits ? reserve(pool, out, bytes) : NULL;
-	if (!to) {
-		*error = fits ? ERR_BUFFER_LIMIT : ERR_FRAME_REPLY;
-		return 0;
-	}
+	if (!to)
+		return encode_each(codec, replies, n, pool, out, error); /* as far as it goes */
 	for (unsigned i = 0; i < n; i++) {
 		size_t len = replies[i].len;
 		store(to, len, 4, false);
@@ -376,13 +385,8 @@ static unsigned encode_batch(const struct codec *codec, const struct reply *repl
 {
 	*error = 0;
 	if (codec->length_bytes == 4 && !codec->little_endian && !codec->offset && !codec->adjust)
-		return encode_u32be(replies, n, pool, out, error);
-	for (unsigned i = 0; i < n; i++) {
-		*error = encode(codec, replies[i].data, replies[i].len, pool, out);
-		if (*error)
-			return i;
-	}
-	return n;
+		return encode_u32be(codec, replies, n, pool, out, error);
+	return encode_each(codec, replies, n, pool, out, error);
 }
 
 /* Whether some value of the field announces a frame that is neither negative nor too large. */

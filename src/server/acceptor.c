@@ -52,6 +52,11 @@ static unsigned descriptor_limit(void)
 	return limit.rlim_cur > 1u << 30 ? 1u << 30 : (unsigned)limit.rlim_cur;
 }
 
+void acceptor_raise_descriptor_limit(void)
+{
+	(void)descriptor_limit();
+}
+
 static void set_budget(struct acceptor *acceptor)
 {
 	unsigned limit = descriptor_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
@@ -129,6 +134,10 @@ void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
 		peer_table_leave(listener->peers,
 				 peer_key_of((const struct sockaddr *)(const void *)&conn->peer));
 	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_relaxed);
+}
+
+void acceptor_gone(struct acceptor *acceptor)
+{
 	atomic_fetch_sub_explicit(&acceptor->open, 1, memory_order_relaxed);
 }
 
@@ -162,6 +171,7 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 		struct conn nobody = { .listener = (uint16_t)index_of(listener), .peer = *peer };
 		count(&acceptor->counters.closed[REASON_MEMORY]);
 		acceptor_left(acceptor, &nobody);
+		acceptor_gone(acceptor);
 		close(fd);
 		return;
 	}

@@ -36,5 +36,11 @@ int acceptor_start(struct acceptor *acceptor);
 /* Stops accepting and closes the listeners: their addresses are free at once. Idempotent. */
 void acceptor_stop(struct acceptor *acceptor);
 
-/* A connection is gone; its place is free. Any thread. */
+/* Raises the soft limit of open files to the hard one; before anything is opened. */
+void acceptor_raise_descriptor_limit(void);
+
+/* A connection's descriptor is closed. Any thread. */
+void acceptor_gone(struct acceptor *acceptor);
+
+/* A connection has ended; its place is free, though its descriptor may linger. Any thread. */
 void acceptor_left(struct acceptor *acceptor, const struct conn *conn);

@@ -30,6 +30,7 @@ struct server {
 	struct acceptor acceptor;
 	struct worker *workers;
 	unsigned started, ready, stopped; /* workers */
+	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
 	bool forced, stuck;
 	uint64_t drain_began_ms;
@@ -128,11 +129,15 @@ static void post_report(void *data, struct report *report)
 }
 
 /* From any worker's thread. */
-static void note_left(void *data, unsigned worker, const struct conn *conn)
+static void note_left(void *data, const struct conn *conn)
 {
-	struct server *server = data;
-	(void)worker;
-	acceptor_left(&server->acceptor, conn);
+	acceptor_left(&((struct server *)data)->acceptor, conn);
+}
+
+/* From any worker's thread. */
+static void note_gone(void *data)
+{
+	acceptor_gone(&((struct server *)data)->acceptor);
 }
 
 static void serve(struct server *server)
@@ -163,7 +168,7 @@ static void heed(struct server *server, const struct report *report)
 		if (!server->failed)
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
-		server->failed = true;
+		server->failed = server->script_failed = true;
 		server->stopped++;
 		if (server->stage != DRAINING)
 			drain(server);
@@ -189,7 +194,7 @@ static void on_wake(uv_async_t *wake)
 
 static int start_workers(struct server *server)
 {
-	struct worker_links links = { server, post_report, note_left };
+	struct worker_links links = { server, post_report, note_left, note_gone };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {
@@ -261,7 +266,7 @@ static int exit_code(struct server *server)
 	for (unsigned i = 0; i < server->started; i++)
 		cut += count_read(&server->workers[i].counters.cut);
 	if (server->failed)
-		return server->ready == server->config->workers ? EXIT_FAILED : EXIT_BAD_CONFIG;
+		return server->script_failed ? EXIT_BAD_CONFIG : EXIT_FAILED;
 	if (cut)
 		log_write(LOG_WARN,
 			  server->forced ? "connections were cut by the second signal"
@@ -311,13 +316,13 @@ int server_run(const struct config *config)
 		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
 		return EXIT_FAILED;
 	}
+	acceptor_raise_descriptor_limit();
 	watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = bind_all(&server);
 	if (!bound || start_workers(&server)) {
 		server.failed = true;
-		server.ready = config->workers; /* not the script's fault */
 		if (server.started)
 			drain(&server);
 		else

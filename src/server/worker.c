@@ -37,7 +37,7 @@ static struct worker *worker_of(const struct conn *conn)
 static void on_left(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
-	worker->links.left(worker->links.server, worker->index, conn);
+	worker->links.left(worker->links.server, conn);
 }
 
 static uint64_t read_clock(struct conn_host *host)
@@ -50,6 +50,7 @@ static uint64_t read_clock(struct conn_host *host)
 static void on_gone(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
+	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 	free(conn);
 }
@@ -58,7 +59,8 @@ static void refuse_accepted(struct worker *worker, const struct order *order)
 {
 	struct conn nobody = { .listener = (uint16_t)order->listener, .peer = order->peer };
 	count(&worker->counters.closed[REASON_MEMORY]);
-	worker->links.left(worker->links.server, worker->index, &nobody);
+	worker->links.left(worker->links.server, &nobody);
+	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
 
@@ -293,6 +295,22 @@ static int open_loop(struct worker *worker)
 	return 0;
 }
 
+/* However many workers share the memory for buffers, each must be able to take a few of its largest
+ * frames (a block that grows is held twice). */
+static void raise_share(struct worker *worker)
+{
+	size_t total = worker->config->buffer_bytes, largest = 0;
+	for (unsigned i = 0; i < worker->config->listener_count; i++) {
+		size_t frame = agents_codec(&worker->agents, i)->max_bytes;
+		largest = frame > largest ? frame : largest;
+	}
+	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
+	if (least > total)
+		least = total;
+	if (worker->host.pool.limit_bytes && worker->host.pool.limit_bytes < least)
+		worker->host.pool.limit_bytes = least;
+}
+
 static void run(void *data)
 {
 	struct worker *worker = data;
@@ -319,6 +337,7 @@ static void run(void *data)
 		report(worker, REPORT_FAILED);
 		return;
 	}
+	raise_share(worker);
 	report(worker, REPORT_READY);
 	uv_run(&worker->loop, UV_RUN_DEFAULT);
 	agents_close(&worker->agents);

@@ -24,11 +24,12 @@ struct report {
 	char text[4096]; /* REPORT_FAILED: why */
 };
 
-/* How a worker reaches the server; both functions may be called from any thread. */
+/* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
 	void (*report)(void *server, struct report *report);                  /* takes it over */
-	void (*left)(void *server, unsigned worker, const struct conn *conn); /* a place is free again */
+	void (*left)(void *server, const struct conn *conn); /* its place is free again */
+	void (*gone)(void *server);                          /* its descriptor is closed */
 };
 
 struct worker {

@@ -1,0 +1,358 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LINE_MAX_BYTES = 16384, TEXT_MAX_BYTES = 4096 };
+
+static char output[4 * LINE_MAX_BYTES];
+static size_t output_bytes;
+static FILE *file;
+static int real_stderr;
+
+/* ---- what is logged between begin() and end() is in `output` ---- */
+
+static void begin(void)
+{
+	fflush(stderr);
+	file = tmpfile();
+	assert_non_null(file);
+	real_stderr = dup(STDERR_FILENO);
+	dup2(fileno(file), STDERR_FILENO);
+}
+
+static void end(void)
+{
+	dup2(real_stderr, STDERR_FILENO);
+	close(real_stderr);
+	rewind(file);
+	output_bytes = fread(output, 1, sizeof output - 1, file);
+	output[output_bytes] = '\0';
+	fclose(file);
+}
+
+static void write_fields(const char *message, const struct log_field *fields, size_t n)
+{
+	begin();
+	log_fields(LOG_WARN, message, fields, n);
+	end();
+}
+
+/* ---- a strict reader of one flat JSON object ---- */
+
+static const unsigned char *skip_utf8(const unsigned char *s)
+{
+	size_t n = *s < 0x80 ? 1 : *s < 0xc2 ? 0 : *s < 0xe0 ? 2 : *s < 0xf0 ? 3 : *s < 0xf5 ? 4 : 0;
+	assert_true(n > 0);
+	for (size_t i = 1; i < n; i++)
+		assert_int_equal(s[i] & 0xc0, 0x80);
+	assert_false(*s == 0xe0 && s[1] < 0xa0); /* overlong */
+	assert_false(*s == 0xed && s[1] > 0x9f); /* surrogates */
+	assert_false(*s == 0xf0 && s[1] < 0x90); /* overlong */
+	assert_false(*s == 0xf4 && s[1] > 0x8f); /* past the last */
+	return s + n;
+}
+
+static const unsigned char *skip_string(const unsigned char *s)
+{
+	assert_int_equal(*s++, '"');
+	while (*s != '"') {
+		assert_true(*s >= 0x20);
+		if (*s != '\\') {
+			s = skip_utf8(s);
+			continue;
+		}
+		if (s[1] == 'u')
+			for (int i = 2; i < 6; i++)
+				assert_non_null(memchr("0123456789abcdefABCDEF", s[i], 22));
+		else
+			assert_non_null(memchr("\"\\/bfnrt", s[1], 8));
+		s += s[1] == 'u' ? 6 : 2;
+	}
+	return s + 1;
+}
+
+static const unsigned char *skip_value(const unsigned char *s)
+{
+	if (*s == '"')
+		return skip_string(s);
+	s += *s == '-';
+	size_t digits = strspn((const char *)s, "0123456789");
+	assert_true(digits > 0);
+	return s + digits;
+}
+
+/* The one line in `output` is one JSON object; returns the number of its members. */
+static unsigned assert_json_line(void)
+{
+	const unsigned char *s = (const unsigned char *)output;
+	unsigned members = 0;
+	assert_int_equal(strlen(output), output_bytes);
+	assert_true(output_bytes <= LINE_MAX_BYTES);
+	assert_int_equal(*s, '{');
+	do {
+		s = skip_string(s + 1);
+		assert_int_equal(*s++, ':');
+		s = skip_value(s);
+		members++;
+	} while (*s == ',');
+	assert_string_equal((const char *)s, "}\n");
+	return members;
+}
+
+static void assert_has(const char *text)
+{
+	if (!strstr(output, text))
+		fail_msg("no %s in %s", text, output);
+}
+
+static void assert_has_not(const char *text)
+{
+	if (strstr(output, text))
+		fail_msg("%s in %s", text, output);
+}
+
+/* ---- tests ---- */
+
+static int json(void **state)
+{
+	(void)state;
+	log_init(LOG_JSON, LOG_INFO);
+	return 0;
+}
+
+static int text(void **state)
+{
+	(void)state;
+	log_init(LOG_TEXT, LOG_INFO);
+	return 0;
+}
+
+static void a_json_line_has_time_level_message_fields(void **state)
+{
+	(void)state;
+	begin();
+	log_write(LOG_ERROR, "it broke", F_TEXT("peer", "[::1]:7"), F_INT("conn", -42),
+		  F_INT("most", INT64_MAX), F_INT("least", INT64_MIN));
+	end();
+	assert_int_equal(assert_json_line(), 7);
+	int year, month, day, hour, minute, second, millis, length = 0;
+	sscanf(output, "{\"time\":\"%4d-%2d-%2dT%2d:%2d:%2d.%3dZ\",%n", &year, &month, &day, &hour, &minute,
+	       &second, &millis, &length);
+	assert_int_equal(length, 35);
+	assert_string_equal(output + length,
+			    "\"level\":\"error\",\"message\":\"it broke\",\"peer\":\"[::1]:7\",\"conn\":-42,"
+			    "\"most\":9223372036854775807,\"least\":-9223372036854775808}\n");
+}
+
+static void levels_have_names_and_a_threshold(void **state)
+{
+	(void)state;
+	static const char *const NAMES[] = { "debug", "info", "warn", "error" };
+	for (unsigned least = LOG_DEBUG; least <= LOG_ERROR; least++) {
+		log_init(LOG_JSON, (enum log_level)least);
+		for (unsigned level = LOG_DEBUG; level <= LOG_ERROR; level++) {
+			begin();
+			log_fields((enum log_level)level, "m", NULL, 0);
+			end();
+			assert_int_equal(log_enabled((enum log_level)level), level >= least);
+			assert_int_equal(output_bytes > 0, level >= least);
+			if (level >= least)
+				assert_has(NAMES[level]);
+		}
+	}
+}
+
+static void auto_is_json_where_nobody_watches(void **state)
+{
+	(void)state;
+	begin();
+	log_init(LOG_AUTO, LOG_INFO);
+	log_fields(LOG_INFO, "m", NULL, 0);
+	end();
+	assert_int_equal(assert_json_line(), 3);
+}
+
+static void hostile_text_stays_in_its_string(void **state)
+{
+	(void)state;
+	static const char *const HOSTILE[] = {
+		"\"},{\"a\":\"b",
+		"\\",
+		"\\\"",
+		"\r\n{}\n",
+		"\x1b[31m\x07\x7f",
+		"\xff\xfe",
+		"\x80",
+		"\xc3",
+		"\xe2\x82",
+		"\xc0\xaf",
+		"\xe0\x80\x80",
+		"\xed\xa0\x80",
+		"\xf0\x80\x80\x80",
+		"\xf4\x90\x80\x80",
+		"\xf8\x88\x80\x80\x80",
+		"\xc3\xa9\xe2\x82\xac\xf0\x9f\x99\x82",
+		"\xe2\x82\"",
+		"\xf0\x9f\\",
+	};
+	for (size_t i = 0; i < sizeof HOSTILE / sizeof *HOSTILE; i++) {
+		write_fields(HOSTILE[i], (struct log_field[]){ F_TEXT("a", HOSTILE[i]), F_INT("b", 1) }, 2);
+		assert_int_equal(assert_json_line(), 5);
+		assert_has(",\"b\":1}");
+	}
+}
+
+static void escapes_say_what_was_there(void **state)
+{
+	(void)state;
+	write_fields("a\"b\\c\nd\te\x7f", (struct log_field[]){ F_TEXT("x", "\xc3\xa9\xff") }, 1);
+	assert_has("\"message\":\"a\\\"b\\\\c\\nd\\u0009e\\u007f\"");
+	assert_has("\"x\":\"\xc3\xa9\xef\xbf\xbd\"");
+}
+
+static void random_bytes_make_valid_json(void **state)
+{
+	(void)state;
+	uint64_t seed = 20260103;
+	for (unsigned round = 0; round < 300; round++) {
+		static char noise[3][9000];
+		for (unsigned k = 0; k < 3; k++) {
+			size_t n = 0, most = round % 10 ? 200 : sizeof noise[0] - 1;
+			for (; n < most; n++) {
+				seed = seed * 6364136223846793005u + 1442695040888963407u;
+				unsigned char byte = (unsigned char)(seed >> 56);
+				noise[k][n] = byte ? (char)byte : 'x';
+			}
+			noise[k][n] = '\0';
+		}
+		write_fields(noise[0],
+			     (struct log_field[]){ F_TEXT("a", noise[1]), F_TEXT("excerpt", noise[2]) }, 2);
+		assert_true(assert_json_line() >= 3);
+	}
+}
+
+static void a_long_message_is_cut_and_its_fields_stay(void **state)
+{
+	(void)state;
+	static char longer[3 * LINE_MAX_BYTES];
+	static const char *const PIECES[] = { "x",  "\xe2\x82\xac",    "\xff", "\x01", "\"",
+					      "\n", "\xf0\x9f\x99\x82" };
+	for (size_t i = 0; i < sizeof PIECES / sizeof *PIECES; i++) {
+		size_t n = 0, piece = strlen(PIECES[i]);
+		for (; n + piece < sizeof longer; n += piece)
+			memcpy(longer + n, PIECES[i], piece);
+		longer[n] = '\0';
+		write_fields(longer, (struct log_field[]){ F_TEXT("a", longer), F_INT("conn", 7) }, 2);
+		assert_int_equal(assert_json_line(), 5);
+		assert_has("\xe2\x80\xa6\",\"a\":");
+		assert_has("\xe2\x80\xa6\",\"conn\":7}");
+		assert_in_range(output_bytes, 2 * TEXT_MAX_BYTES, 2 * TEXT_MAX_BYTES + 200);
+	}
+}
+
+static void a_text_that_just_fits_is_whole(void **state)
+{
+	(void)state;
+	char message[TEXT_MAX_BYTES + 2];
+	memset(message, 'x', sizeof message);
+	message[TEXT_MAX_BYTES] = '\0';
+	write_fields(message, NULL, 0);
+	assert_has_not("\xe2\x80\xa6");
+	message[TEXT_MAX_BYTES] = 'x';
+	message[TEXT_MAX_BYTES + 1] = '\0';
+	write_fields(message, NULL, 0);
+	assert_has("x\xe2\x80\xa6\"}");
+}
+
+static void fields_that_do_not_fit_are_left_out_whole(void **state)
+{
+	(void)state;
+	char longer[TEXT_MAX_BYTES + 1];
+	struct log_field fields[8];
+	memset(longer, '\x01', sizeof longer - 1);
+	longer[sizeof longer - 1] = '\0';
+	for (size_t cut = 0; cut < 60; cut++) {
+		for (size_t i = 0; i < 8; i++)
+			fields[i] = F_TEXT("field", i == 2 ? longer + cut * 68 : longer);
+		write_fields(longer, fields, 8);
+		assert_in_range(assert_json_line(), 5, 7);
+	}
+}
+
+static void empty_fields_are_left_out(void **state)
+{
+	(void)state;
+	const struct log_field fields[] = { F_TEXT("null", NULL), F_TEXT("none", ""), F_INT("zero", 0),
+					    F_TEXT("excerpt", "") };
+	for (unsigned format = LOG_TEXT; format <= LOG_JSON; format++) {
+		log_init((enum log_format)format, LOG_INFO);
+		write_fields("m", fields, 4);
+		assert_has_not("null");
+		assert_has_not("none");
+		assert_has_not("excerpt");
+		assert_has("zero");
+	}
+	assert_int_equal(assert_json_line(), 4);
+}
+
+static void text_is_one_line(void **state)
+{
+	(void)state;
+	write_fields("two\nlines \x1b[0m", (struct log_field[]){ F_TEXT("a", "x\ny\xff"), F_INT("b", 2) }, 2);
+	int hour, minute, second, millis, length = 0;
+	sscanf(output, "%2d:%2d:%2d.%3d %n", &hour, &minute, &second, &millis, &length);
+	assert_int_equal(length, 13);
+	assert_string_equal(output + length, "warn  two\\nlines \\u001b[0m  a=x\\ny\xef\xbf\xbd  b=2\n");
+}
+
+static void an_excerpt_follows_the_line(void **state)
+{
+	(void)state;
+	const struct log_field fields[] = { F_TEXT("excerpt", "  1 | code\n    ^ \"here\""), F_INT("b", 2) };
+	write_fields("m", fields, 2);
+	assert_string_equal(output + 13, "warn  m  b=2\n  1 | code\n    ^ \"here\"\n");
+	log_init(LOG_JSON, LOG_INFO);
+	write_fields("m", fields, 2);
+	assert_int_equal(assert_json_line(), 5);
+	assert_has(",\"excerpt\":\"  1 | code\\n    ^ \\\"here\\\"\",\"b\":2}");
+}
+
+static void long_text_lines_are_cut(void **state)
+{
+	(void)state;
+	static char longer[3 * LINE_MAX_BYTES];
+	memset(longer, 'x', sizeof longer - 1);
+	write_fields(longer, (struct log_field[]){ F_INT("b", 2), F_TEXT("excerpt", longer) }, 2);
+	assert_has("\xe2\x80\xa6  b=2\nx");
+	assert_in_range(output_bytes, LINE_MAX_BYTES - 16, LINE_MAX_BYTES);
+	assert_int_equal(output[output_bytes - 1], '\n');
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(a_json_line_has_time_level_message_fields, json),
+		cmocka_unit_test_setup(levels_have_names_and_a_threshold, json),
+		cmocka_unit_test_setup(auto_is_json_where_nobody_watches, text),
+		cmocka_unit_test_setup(hostile_text_stays_in_its_string, json),
+		cmocka_unit_test_setup(escapes_say_what_was_there, json),
+		cmocka_unit_test_setup(random_bytes_make_valid_json, json),
+		cmocka_unit_test_setup(a_long_message_is_cut_and_its_fields_stay, json),
+		cmocka_unit_test_setup(a_text_that_just_fits_is_whole, json),
+		cmocka_unit_test_setup(fields_that_do_not_fit_are_left_out_whole, json),
+		cmocka_unit_test_setup(empty_fields_are_left_out, json),
+		cmocka_unit_test_setup(text_is_one_line, text),
+		cmocka_unit_test_setup(an_excerpt_follows_the_line, text),
+		cmocka_unit_test_setup(long_text_lines_are_cut, text),
+	};
+	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
+}
