@@ -168,7 +168,8 @@ static void heed(struct server *server, const struct report *report)
 		if (!server->failed)
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
-		server->failed = server->script_failed = true;
+		server->script_failed = server->script_failed || !server->failed;
+		server->failed = true;
 		server->stopped++;
 		if (server->stage != DRAINING)
 			drain(server);

@@ -1,0 +1,125 @@
+--- What one connection does wrong, and what its neighbours must not notice.
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+
+local start_lines = server.start_lines
+
+describe("a neighbour", function()
+  after_each(server.finish)
+
+  it("keeps its buffers when somebody else's reply is larger than all of them", function()
+    local app = start_lines([[
+      function Agent:closed(reason) note("closed " .. reason) end
+      function Agent:proceed(line)
+        if line == "huge" then return ("x"):rep(12 * 1024 * 1024) end
+        return line
+      end ]], nil, [[limits = { buffers = "8m" }]])
+    local neighbours = {}
+    for i = 1, 5 do neighbours[i] = app:connect():send("part") end
+    app:connect():send("huge\n"):recv_all()
+    app:wait_log "closed memory"
+    for _, neighbour in ipairs(neighbours) do
+      neighbour:send("ial\n")
+      assert.equal("partial", neighbour:recv_line())
+    end
+  end)
+
+  it("is served after coroutines were nested without end", function()
+    local app = start_lines [[
+      local function deep(n) return coroutine.wrap(function() return deep(n + 1) end)() end
+      function Agent:proceed(line)
+        if line == "deep" then return tostring(select(2, pcall(deep, 1))) end
+        return line
+      end ]]
+    local one, other = app:connect(), app:connect()
+    has("nested too deep", one:send("deep\n"):recv_line())
+    one:echo_line("still here")
+    other:echo_line("and here")
+  end)
+
+  it("is not resumed by somebody else's handler", function()
+    local app = start_lines [[
+      local perilune = require "perilune"
+      local sleeper
+      function Agent:proceed(line)
+        if line == "sleep" then
+          sleeper = coroutine.running()
+          perilune.sleep("200ms")
+          return "slept"
+        end
+        return tostring(select(2, pcall(coroutine.resume, sleeper)))
+      end ]]
+    local one, other = app:connect(), app:connect()
+    one:send("sleep\n")
+    has("resumed by the server", other:send("wake\n"):recv_line())
+    assert.equal("slept", one:recv_line())
+  end)
+end)
+
+describe("a reply that cannot be sent", function()
+  after_each(server.finish)
+
+  local SCRIPT = [[
+    function Agent:proceed(line)
+      if line == "bad" then return true end
+      self.conn:send("sent " .. line)
+    end ]]
+
+  it("is a fault, whatever follows it in the same piece", function()
+    local app = start_lines(SCRIPT)
+    assert.equal("", (app:connect():send("bad\nhello\n"):recv_all()))
+    local entry = app:wait_log "handler failed"
+    has("a reply is a string", entry.error)
+  end)
+
+  it("is a fault after the replies before it", function()
+    local app = start_lines(SCRIPT)
+    assert.equal("sent a\nsent b\n", (app:connect():send("a\nb\nbad\nhello\n"):recv_all()))
+    app:wait_log "handler failed"
+  end)
+end)
+
+describe("an agent whose end was decided", function()
+  after_each(server.finish)
+
+  it("gets no further frame of the same piece", function()
+    local app = start_lines([[
+      local calls = 0
+      function Agent:proceed()
+        calls = calls + 1
+        note("call " .. calls)
+        self.conn:send(("x"):rep(2e7))
+      end
+      function Agent:closed(reason) note("closed " .. reason) end ]], nil,
+      [[limits = { slow_consumer = "close", send_buffer = "64k" }]])
+    app:connect({ receive_buffer = 4096 }):send("1\n2\n3\n4\n")
+    app:wait_log "closed slow_consumer"
+    assert.equal(0, #app:find_log "call 2")
+  end)
+
+  it("hears of the end of the stream even when that comes with the drain", function()
+    local app = start_lines [[
+      function Agent:drain() return true end
+      function Agent:eof() note("eof") return "bye", "close" end
+      function Agent:proceed(line) return line end ]]
+    local client = app:connect()
+    client:echo_line("a")
+    app:signal("STOP")
+    client:shutdown("send")
+    app:signal("TERM")
+    app:signal("CONT")
+    assert.equal("bye\n", (client:recv_all()))
+    assert.equal(0, app:wait_end().code)
+  end)
+end)
+
+describe("a worker that cannot be started", function()
+  after_each(server.finish)
+
+  it("is a failure of the machine, not of the script", function()
+    local failed = server.start_failing {
+      script = [[return { listen = "tcp://127.0.0.1:0", agent = function() end }]], workers = 40, nofile = 40,
+    }
+    assert.equal(1, failed.code)
+  end)
+end)
