@@ -251,6 +251,15 @@ local function established(fd, address, seconds)
   return nil, message, code
 end
 
+-- luaposix passes getsockname(2) a length that it has not set, so now and then an address comes back
+-- cut off, without a port; and none for a Unix socket.
+local function own_port(fd)
+  for _ = 1, 50 do
+    local name = posix_socket.getsockname(fd)
+    if name and (name.port or name.family == posix_socket.AF_UNIX) then return name.port end
+  end
+end
+
 --- Connects, or gives nil, message, code.
 ---@param to { port: integer?, host: string?, path: string?, source: string?, receive_buffer: integer?,
 ---  send_buffer: integer?, seconds: number? } `source` is the address to connect from
@@ -266,9 +275,8 @@ function M.try_connect(to)
     unistd.close(fd)
     return nil, message, code
   end
-  local name = posix_socket.getsockname(fd)
   return setmetatable({
-    fd = fd, port = name and name.port, seconds = to.seconds, pieces = {}, buffer = "", at = 1, buffered = 0,
+    fd = fd, port = own_port(fd), seconds = to.seconds, pieces = {}, buffer = "", at = 1, buffered = 0,
   }, client)
 end
 
