@@ -110,7 +110,8 @@ static void finish(struct conn *conn)
 /* Closing a socket with unread input resets it, and may take our last words along. */
 static bool must_linger(struct conn *conn)
 {
-	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX && (conn->in || conn->transport->has_unread(conn));
+	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
+	       (conn->in || conn->transport->has_unread(conn));
 }
 
 static void linger(struct conn *conn)
@@ -216,7 +217,8 @@ static void advance_drain(struct conn *conn)
 		uint64_t now_ms = conn->host->now_ms, end_ms = conn->host->drain_deadline_ms;
 		conn->drain_kept = conn->host->handler->drain(conn, end_ms > now_ms ? end_ms - now_ms : 0);
 	}
-	bool in_flight = conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
+	bool in_flight =
+	    conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
 	if (!conn->drain_kept && !in_flight)
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 }

@@ -121,7 +121,7 @@ struct conn_host {
 	uint8_t *scratch;           /* CONN_SCRATCH_BYTES */
 	struct conn *current;       /* whose event is being served; settled when it ends */
 	size_t open;                /* connections not yet closed */
-	unsigned lingering; /* of those, ended and waiting for the peer */
+	unsigned lingering;         /* of those, ended and waiting for the peer */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
 	/* Reads the clock anew: a handler may have taken long since now_ms was set. NULL: now_ms is right. */
 	uint64_t (*clock_ms)(struct conn_host *host);
@@ -180,7 +180,7 @@ struct conn {
 	bool lost : 1;          /* the transport reported a reset: read what is left, then end */
 	bool eof_later : 1;     /* EOF_LATER was the answer */
 	bool owes_writable : 1; /* the layer above: to be told once it is free */
-	uint8_t eof_reads; /* how often conn:read() was told of the end */
+	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
 

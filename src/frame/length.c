@@ -358,8 +358,8 @@ static unsigned encode_each(const struct codec *codec, const struct reply *repli
 }
 
 /* The framing that most servers speak, without a doubt to check: room for all is made at once. */
-static unsigned encode_u32be(const struct codec *codec, const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
-			     int *error)
+static unsigned encode_u32be(const struct codec *codec, const struct reply *replies, unsigned n,
+			     struct buf_pool *pool, struct buf **out, int *error)
 {
 	size_t bytes = 0;
 	bool fits = true;

@@ -27,7 +27,7 @@ struct report {
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
-	void (*report)(void *server, struct report *report);                  /* takes it over */
+	void (*report)(void *server, struct report *report); /* takes it over */
 	void (*left)(void *server, const struct conn *conn); /* its place is free again */
 	void (*gone)(void *server);                          /* its descriptor is closed */
 };
