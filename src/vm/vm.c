@@ -41,24 +41,6 @@ static int on_panic(lua_State *lua)
 /* luajit's defaults suit short scripts; a server compiles for days. */
 static const char TUNE_JIT[] = "jit.opt.start('maxtrace=4000', 'maxrecord=8000', 'maxmcode=8192')";
 
-/*
- * The string table doubles when it is full, and halves when a cycle leaves it less than a quarter full:
- * a VM with few strings of its own would rehash twice a cycle. With these (40 bytes each) it has enough
- * to keep a table of 8192, and the garbage of a cycle fits in the rest. Sweeping costs by the slot, so
- * the garbage should also fill it.
- */
-enum { PINNED_STRINGS = 1300, GARBAGE_STRINGS = 4500 };
-
-static void pin_strings(lua_State *lua)
-{
-	lua_createtable(lua, PINNED_STRINGS, 0);
-	for (int i = 1; i <= PINNED_STRINGS; i++) {
-		lua_pushfstring(lua, "\x01%d", i);
-		lua_rawseti(lua, -2, i);
-	}
-	luaL_ref(lua, LUA_REGISTRYINDEX);
-}
-
 static int setup(lua_State *lua)
 {
 	luaL_openlibs(lua);
@@ -75,7 +57,6 @@ static int setup(lua_State *lua)
 	lua_getmetatable(lua, -1);
 	lua_pushliteral(lua, "locked");
 	lua_setfield(lua, -2, "__metatable");
-	pin_strings(lua);
 	return 0;
 }
 
@@ -122,14 +103,16 @@ void vm_sample(struct vm *vm)
  * LuaJIT starts a cycle when the heap has grown by `pause` percent. In a small heap that is soon: it
  * would mark the standard libraries again for every few hundred frames. In a large one it is late:
  * hundreds of thousands of dead strings would make the string table grow, which LuaJIT does in one
- * long step, and shrink again after the cycle. So we aim at so much garbage a cycle that the table
- * keeps its size (see PINNED_STRINGS) and all fits the caches; a large heap may have
- * GARBAGE_PERCENT of itself.
+ * long step, and shrink again after the cycle. So we aim at so much garbage a cycle that a table of
+ * 8192 is well filled (sweeping costs by the slot) and all fits the caches; a large heap may have
+ * GARBAGE_PERCENT of itself. Keeping live strings of our own to stop a small table from shrinking
+ * gains nothing with small frames, and costs a fifth with large ones: they have few strings a cycle.
  */
 void vm_pace(struct vm *vm, size_t frame_bytes)
 {
 	enum {
 		STRING_BYTES = 32, /* a string's head */
+		GARBAGE_STRINGS = 6000,
 		GARBAGE_MAX_KB = 1536,
 		GARBAGE_PERCENT = 4,
 		CYCLE_KB = 700,
