@@ -16,7 +16,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { START_MS = 5, FRAME_MAX_BYTES = 10000, TIMEOUT_MS = 1000, CLIENTS = 8 };
+enum { START_MS = 5, FRAME_MAX_BYTES = 10000, TIMEOUT_MS = 1000, CLIENTS = 40, MODEL_CLIENTS = 8 };
 
 /* A connection, its peer, and what its agent has seen and shall do. */
 struct client {
@@ -260,13 +260,23 @@ static bool has_event(const struct memory_conn *m)
 	       ((m->watched & WATCH_READ) && (m->inward_bytes || m->peer_shut));
 }
 
+/* One poll: every connection that has an event gets it, then all are settled. */
+static bool poll_all(void)
+{
+	bool any = false;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (clients[i])
+			any |= memory_conn_report(&clients[i]->memory);
+	conn_host_settle(&host);
+	return any;
+}
+
 static void run(void)
 {
 	for (unsigned turns = 0, more = 1; more; turns++) {
 		assert_true(turns < 100000);
-		for (unsigned i = 0; i < CLIENTS; i++)
-			if (clients[i])
-				memory_conn_run(&clients[i]->memory);
+		while (poll_all())
+			;
 		more = conn_host_turn(&host, now_ms);
 		more |= conn_host_next_ms(&host) <= now_ms;
 		for (unsigned i = 0; i < CLIENTS; i++)
@@ -379,6 +389,53 @@ static void replies_are_written(void **state)
 	assert_true(below);
 	run();
 	expect_output(c, "by itself\n");
+}
+
+static void small_output_of_a_poll_leaves_together(void **state)
+{
+	(void)state;
+	struct client *c = join(), *other = join();
+	c->echo = other->echo = true;
+	memory_conn_put(&c->memory, "one\n", 4);
+	memory_conn_put(&other->memory, "two\n", 4);
+	assert_true(memory_conn_report(&c->memory));
+	assert_true(memory_conn_report(&other->memory));
+	assert_int_equal(c->memory.outward_bytes, 0);
+	conn_host_settle(&host);
+	expect_output(c, "one\n");
+	expect_output(other, "two\n");
+}
+
+static void a_full_list_is_settled_within_the_poll(void **state)
+{
+	(void)state;
+	struct client *all[CONN_UNSETTLED_MAX + 1];
+	for (unsigned i = 0; i <= CONN_UNSETTLED_MAX; i++) {
+		all[i] = join();
+		all[i]->echo = true;
+		memory_conn_put(&all[i]->memory, "x\n", 2);
+	}
+	for (unsigned i = 0; i <= CONN_UNSETTLED_MAX; i++)
+		assert_true(memory_conn_report(&all[i]->memory));
+	assert_int_equal(all[CONN_UNSETTLED_MAX]->memory.outward_bytes, 0);
+	assert_int_equal(all[CONN_UNSETTLED_MAX - 1]->memory.outward_bytes, 2);
+	expect_output(all[0], "x\n");
+	run();
+	expect_output(all[CONN_UNSETTLED_MAX], "x\n");
+}
+
+static void large_output_leaves_at_once(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	static char frames[4 * FRAME_MAX_BYTES];
+	memset(frames, 'x', sizeof frames);
+	for (size_t end = FRAME_MAX_BYTES; end <= sizeof frames; end += FRAME_MAX_BYTES)
+		frames[end - 1] = '\n';
+	c->echo = true;
+	memory_conn_put(&c->memory, frames, sizeof frames);
+	assert_true(memory_conn_report(&c->memory));
+	assert_int_equal(c->memory.outward_bytes, sizeof frames);
 }
 
 static void many_frames_take_turns(void **state)
@@ -1187,8 +1244,8 @@ static void model_frame(struct client *c, const char *text)
 		conn_pause(conn_of(c));
 	else if (what < 117)
 		model_close(c);
-	else if (what < 119 && clients[what % CLIENTS])
-		model_send(clients[what % CLIENTS]);
+	else if (what < 119 && clients[what % MODEL_CLIENTS])
+		model_send(clients[what % MODEL_CLIENTS]);
 }
 
 static void model_join(unsigned slot)
@@ -1306,7 +1363,7 @@ static void whatever_happens_each_end_is_told_once(void **state)
 {
 	(void)state;
 	for (unsigned n = 0; n < MODEL_STEPS; n++) {
-		unsigned slot = below(CLIENTS);
+		unsigned slot = below(MODEL_CLIENTS);
 		if (!clients[slot])
 			model_join(slot);
 		else if (!clients[slot]->closed)
@@ -1343,6 +1400,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(frames_come_in_order_however_reads_split),
 		TEST(replies_are_written),
+		TEST(small_output_of_a_poll_leaves_together),
+		TEST(a_full_list_is_settled_within_the_poll),
+		TEST(large_output_leaves_at_once),
 		TEST(many_frames_take_turns),
 		TEST(a_bad_frame_ends_it_after_the_good_ones),
 		TEST(a_new_codec_takes_over_with_the_next_byte),

@@ -104,7 +104,7 @@ struct conn_handler {
 	void (*closed)(struct conn *conn, enum close_reason reason);
 };
 
-enum { CONN_SCRATCH_BYTES = 65536 };
+enum { CONN_SCRATCH_BYTES = 65536, CONN_UNSETTLED_MAX = 32 };
 
 /*
  * What the connections of one worker share. `owner` is the worker's own.
@@ -118,9 +118,13 @@ struct conn_host {
 	struct counters *counters;
 	struct conn *attention, **attention_tail; /* queued by conn_attend() */
 	struct frame_batch batch;
-	uint8_t *scratch;           /* CONN_SCRATCH_BYTES */
-	struct conn *current;       /* whose event is being served; settled when it ends */
-	size_t open;                /* connections not yet closed */
+	uint8_t *scratch;     /* CONN_SCRATCH_BYTES */
+	struct conn *current; /* whose event is being served; settled when it ends */
+	size_t open;          /* connections not yet closed */
+	/* Their events of this poll have been served, but for writing and what follows from it. */
+	struct conn *unsettled[CONN_UNSETTLED_MAX];
+	unsigned unsettled_count;
+	size_t unsettled_bytes;     /* of output they have */
 	unsigned lingering;         /* of those, ended and waiting for the peer */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
 	/* Reads the clock anew: a handler may have taken long since now_ms was set. NULL: now_ms is right. */
@@ -197,6 +201,9 @@ struct conn {
 int conn_host_init(struct conn_host *host, const struct conn_handler *handler, struct counters *counters,
 		   size_t buffer_limit_bytes, uint64_t now_ms);
 void conn_host_deinit(struct conn_host *host);
+
+/* Ends the events of a poll: the carrier calls it when it has reported all, before any on_closed. */
+void conn_host_settle(struct conn_host *host);
 
 /* Serves due deadlines and queued connections. True: there is more to do at once. */
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms);

@@ -48,6 +48,17 @@ void conn_attend(struct conn *conn)
 	host->attention_tail = &conn->next_attention;
 }
 
+void conn_host_settle(struct conn_host *host)
+{
+	for (unsigned i = 0; i < host->unsettled_count; i++) {
+		host->current = host->unsettled[i];
+		conn_settle(host->current);
+	}
+	host->current = NULL;
+	host->unsettled_count = 0;
+	host->unsettled_bytes = 0;
+}
+
 static struct conn *conn_of(struct wheel_node *timer)
 {
 	return (struct conn *)(void *)((char *)timer - offsetof(struct conn, timer));

@@ -4,11 +4,13 @@
 #include "conn/conn.h"
 
 enum {
-	CONN_LINGER_MS = 1000,         /* how long unread input may keep an ended connection */
-	CONN_LINGER_MAX = 256,         /* so many at once, then they are closed without ceremony */
-	CONN_CLOSING_WRITE_MS = 10000, /* write deadline of an ending where timeout.write is off */
-	CONN_FRAMES_PER_TURN = 256,    /* then others have their turn */
-	CONN_DRAIN_READS = 64,         /* reads granted to input that arrived before a drain */
+	CONN_LINGER_MS = 1000,          /* how long unread input may keep an ended connection */
+	CONN_LINGER_MAX = 256,          /* so many at once, then they are closed without ceremony */
+	CONN_CLOSING_WRITE_MS = 10000,  /* write deadline of an ending where timeout.write is off */
+	CONN_FRAMES_PER_TURN = 256,     /* then others have their turn */
+	CONN_WRITE_LATER_BYTES = 32768, /* more is written at once, ... */
+	CONN_UNSETTLED_BYTES = 65536, /* ... as is all when it is so much: it should still be in the caches */
+	CONN_DRAIN_READS = 64,        /* reads granted to input that arrived before a drain */
 };
 
 /* input.c */

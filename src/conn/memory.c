@@ -142,8 +142,7 @@ void memory_conn_reset(struct memory_conn *m)
 	m->broken = true;
 }
 
-/* One event, as a level-triggered poll would report it. False: nothing to report. */
-static bool report(struct memory_conn *m)
+bool memory_conn_report(struct memory_conn *m)
 {
 	struct conn *conn = &m->conn;
 	if (m->closed)
@@ -170,6 +169,7 @@ static bool report(struct memory_conn *m)
 
 void memory_conn_run(struct memory_conn *m)
 {
-	while (report(m))
-		;
+	struct conn_host *host = m->conn.host;
+	while (memory_conn_report(m))
+		conn_host_settle(host);
 }

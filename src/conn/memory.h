@@ -32,5 +32,11 @@ size_t memory_conn_take(struct memory_conn *memory, void *to, size_t n);
 void memory_conn_half_close(struct memory_conn *memory);
 void memory_conn_reset(struct memory_conn *memory);
 
+/*
+ * Reports one event, as a level-triggered poll would; several connections may have theirs before
+ * conn_host_settle() ends the poll. False: nothing to report, and the memory may be gone.
+ */
+bool memory_conn_report(struct memory_conn *memory);
+
 /* Reports what is due, as an event loop would, until nothing more happens. */
 void memory_conn_run(struct memory_conn *memory);

@@ -121,6 +121,7 @@ static void close_handles(struct worker *worker)
 {
 	worker->stopping = true;
 	uv_close((uv_handle_t *)&worker->wake, NULL);
+	uv_close((uv_handle_t *)&worker->polled, NULL);
 	uv_close((uv_handle_t *)&worker->turn, NULL);
 	uv_close((uv_handle_t *)&worker->alarm, NULL);
 	uv_close((uv_handle_t *)&worker->busy, NULL);
@@ -243,6 +244,12 @@ static void set_alarm(struct worker *worker, bool more)
 		uv_timer_start(&worker->alarm, nothing, wait_ms, 0);
 }
 
+static void on_polled(uv_check_t *polled)
+{
+	struct worker *worker = polled->data;
+	conn_host_settle(&worker->host);
+}
+
 static void on_turn(uv_prepare_t *turn)
 {
 	struct worker *worker = turn->data;
@@ -290,8 +297,10 @@ static int open_loop(struct worker *worker)
 	uv_prepare_init(&worker->loop, &worker->turn);
 	uv_timer_init(&worker->loop, &worker->alarm);
 	uv_idle_init(&worker->loop, &worker->busy);
-	worker->wake.data = worker->turn.data = worker;
+	uv_check_init(&worker->loop, &worker->polled);
+	worker->wake.data = worker->turn.data = worker->polled.data = worker;
 	uv_prepare_start(&worker->turn, on_turn);
+	uv_check_start(&worker->polled, on_polled);
 	return 0;
 }
 

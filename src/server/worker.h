@@ -40,8 +40,9 @@ struct worker {
 	uv_loop_t loop;
 	uv_async_t wake;
 	uv_prepare_t turn;
-	uv_timer_t alarm; /* the next deadline */
-	uv_idle_t busy;   /* active while there is more to do at once */
+	uv_check_t polled; /* after each poll */
+	uv_timer_t alarm;  /* the next deadline */
+	uv_idle_t busy;    /* active while there is more to do at once */
 	struct mailbox mailbox;
 	struct conn_host host;
 	struct agents agents;
