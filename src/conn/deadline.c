@@ -54,16 +54,20 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 	return WHEEL_NEVER;
 }
 
+/* deadline_of() of all kinds, without asking the same question twice: it ends every event. */
 static uint64_t earliest(const struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		return conn->write_since_ms;
-	uint64_t first = WHEEL_NEVER;
-	for (int kind = 0; kind < TIMEOUT_KINDS; kind++) {
-		uint64_t at = deadline_of(conn, (enum timeout_kind)kind);
-		if (at < first)
-			first = at;
-	}
+	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
+	if (!peers_turn(conn))
+		return first;
+	if (conn->in && (at = after(conn->read_since_ms, conn->timeouts->read)) < first)
+		first = at;
+	if ((at = after(conn->idle_since_ms, conn->timeouts->idle)) < first)
+		first = at;
+	if (!conn->framed && (at = after(conn->idle_since_ms, conn->timeouts->first_frame)) < first)
+		first = at;
 	return first;
 }
 

@@ -4,7 +4,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -15,19 +15,6 @@ static struct socket_conn *self(struct conn *conn)
 	return (struct socket_conn *)(void *)conn;
 }
 
-static int fd_of(struct conn *conn)
-{
-	uv_os_fd_t fd = -1;
-	uv_fileno((uv_handle_t *)&self(conn)->poll, &fd);
-	return fd;
-}
-
-/* uv_fileno() would do; this is its one load, on the hot path. */
-static inline int fast_fd(struct conn *conn)
-{
-	return self(conn)->poll.io_watcher.fd;
-}
-
 /*
  * recv() and send() are cancellation points: with threads, the C library brackets each with two locked
  * instructions. Nobody is ever cancelled here.
@@ -36,8 +23,9 @@ static ssize_t socket_read(struct conn *conn, void *to, size_t n)
 {
 	ssize_t got;
 	do
-		got = syscall(SYS_recvfrom, fast_fd(conn), to, n, 0, NULL, NULL);
+		got = syscall(SYS_recvfrom, self(conn)->fd, to, n, 0, NULL, NULL);
 	while (got < 0 && errno == EINTR);
+	self(conn)->drained = got < (ssize_t)n;
 	return got < 0 ? -errno : got;
 }
 
@@ -45,75 +33,66 @@ static ssize_t socket_write(struct conn *conn, const void *from, size_t n)
 {
 	ssize_t put;
 	do
-		put = syscall(SYS_sendto, fast_fd(conn), from, n, MSG_NOSIGNAL, NULL, 0);
+		put = syscall(SYS_sendto, self(conn)->fd, from, n, MSG_NOSIGNAL, NULL, 0);
 	while (put < 0 && errno == EINTR);
 	return put < 0 ? -errno : put;
 }
 
-static void on_poll(uv_poll_t *poll, int status, int events)
+static int control(struct socket_conn *socket, int operation, uint32_t events)
 {
-	struct conn *conn = poll->data;
-	conn->host->now_ms = uv_now(poll->loop);
-	if (status < 0) {
-		conn_on_broken(conn);
-		return;
-	}
-	if (events & UV_WRITABLE)
-		conn_on_writable(conn);
-	if (events & UV_READABLE)
-		conn_on_readable(conn);
-	/* Nothing was to be read, so this is a hang-up (or urgent data, which we do not speak):
-	 * once is enough, it would be reported for ever. */
-	if (events == UV_PRIORITIZED)
-		uv_poll_stop(poll);
+	struct epoll_event event = { .events = events, .data.ptr = socket };
+	return epoll_ctl(socket->poller->epoll_fd, operation, socket->fd, &event) ? -errno : 0;
 }
 
 /*
- * With nothing to watch, the descriptor stays registered (for urgent data, of all things), since
- * the kernel then still reports a reset: a paused or back-pressured peer that dies is noticed.
+ * Every change is a new edge: what is ready already is reported. With nothing to watch the socket
+ * stays in the set, where the kernel still reports a reset: a paused or back-pressured peer that
+ * dies is noticed.
  */
 static int socket_watch(struct conn *conn, unsigned events)
 {
-	int wanted = (events & WATCH_READ ? UV_READABLE : 0) | (events & WATCH_WRITE ? UV_WRITABLE : 0);
-	return uv_poll_start(&self(conn)->poll, wanted ? wanted : UV_PRIORITIZED, on_poll);
+	struct socket_conn *socket = self(conn);
+	int err = control(socket, socket->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
+			  EPOLLET | (events & WATCH_READ ? EPOLLIN | EPOLLRDHUP : 0u) |
+			      (events & WATCH_WRITE ? EPOLLOUT : 0u));
+	socket->registered = !err;
+	return err;
 }
 
 static int socket_shutdown(struct conn *conn)
 {
-	return shutdown(fd_of(conn), SHUT_WR) ? -errno : 0;
+	return shutdown(self(conn)->fd, SHUT_WR) ? -errno : 0;
 }
 
 static size_t socket_unsent(struct conn *conn)
 {
 	int n = 0;
-	return ioctl(fd_of(conn), SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+	return ioctl(self(conn)->fd, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
 }
 
 static bool socket_has_unread(struct conn *conn)
 {
 	int n = 0;
-	return !ioctl(fd_of(conn), FIONREAD, &n) && n > 0;
+	return !ioctl(self(conn)->fd, FIONREAD, &n) && n > 0;
 }
 
-static void on_close(uv_handle_t *handle)
-{
-	conn_on_closed(handle->data);
-}
-
+/* Closing takes it out of the set. */
 static void socket_close(struct conn *conn, bool reset)
 {
-	int fd = fd_of(conn);
+	struct socket_conn *socket = self(conn);
 	struct linger now = { .l_onoff = 1, .l_linger = 0 };
 	if (reset)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-	uv_close((uv_handle_t *)&self(conn)->poll, on_close);
-	close(fd);
+		setsockopt(socket->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	close(socket->fd);
+	socket->fd = -1;
+	socket->next_closed = socket->poller->closed;
+	socket->poller->closed = socket;
 }
 
 static int socket_local_address(struct conn *conn, struct sockaddr_storage *address)
 {
 	socklen_t len = sizeof *address;
-	return getsockname(fd_of(conn), (struct sockaddr *)address, &len) ? -errno : 0;
+	return getsockname(self(conn)->fd, (struct sockaddr *)address, &len) ? -errno : 0;
 }
 
 static const struct transport_ops SOCKET_OPS = {
@@ -127,14 +106,120 @@ static const struct transport_ops SOCKET_OPS = {
 	.local_address = socket_local_address,
 };
 
-int socket_conn_init(struct socket_conn *socket, uv_loop_t *loop, int fd)
+void socket_conn_init(struct socket_conn *socket, struct poller *poller, int fd)
 {
-	int err = uv_poll_init(loop, &socket->poll, fd);
-	if (err) {
-		close(fd);
+	socket->poller = poller;
+	socket->fd = fd;
+	socket->conn.transport = &SOCKET_OPS;
+}
+
+/* ---- the poller ---- */
+
+enum { EVENTS_MAX = 256 };
+
+static void read_event(struct socket_conn *socket)
+{
+	struct poller *poller = socket->poller;
+	socket->drained = false;
+	conn_on_readable(&socket->conn);
+	if ((socket->drained && !socket->hung_up) || socket->conn.eof || socket->fd < 0 || socket->is_ready)
+		return;
+	socket->is_ready = true;
+	socket->next_ready = poller->ready;
+	poller->ready = socket;
+}
+
+static void serve(struct socket_conn *socket, uint32_t events)
+{
+	struct conn *conn = &socket->conn;
+	if (socket->fd < 0)
+		return; /* closed in this very poll */
+	if (events & EPOLLERR) {
+		conn_on_broken(conn);
+		return;
+	}
+	if (events & (EPOLLRDHUP | EPOLLHUP))
+		socket->hung_up = true;
+	if ((conn->watching & WATCH_WRITE) && (events & (EPOLLOUT | EPOLLHUP)))
+		conn_on_writable(conn);
+	if ((conn->watching & WATCH_READ) && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)))
+		read_event(socket);
+}
+
+/* Who is not watched any more will have a new edge when it is again. */
+static void serve_ready(struct poller *poller)
+{
+	struct socket_conn *next, *socket = poller->ready;
+	poller->ready = NULL;
+	for (; socket; socket = next) {
+		next = socket->next_ready;
+		socket->is_ready = false;
+		if (socket->fd >= 0 && (socket->conn.watching & WATCH_READ))
+			read_event(socket);
+	}
+}
+
+static void update_clock(struct poller *poller)
+{
+	uv_update_time(poller->loop);
+	poller->host->now_ms = uv_now(poller->loop);
+}
+
+void poller_poll(struct poller *poller, int timeout_ms)
+{
+	struct epoll_event events[EVENTS_MAX];
+	int uv_ms = uv_backend_timeout(poller->loop);
+	bool uv_is_due = !uv_ms;
+	if (poller->ready)
+		timeout_ms = 0;
+	if (uv_ms >= 0 && (timeout_ms < 0 || uv_ms < timeout_ms))
+		timeout_ms = uv_ms;
+	int n = epoll_wait(poller->epoll_fd, events, EVENTS_MAX, timeout_ms);
+	update_clock(poller);
+	serve_ready(poller);
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.ptr)
+			serve(events[i].data.ptr, events[i].events);
+		else
+			uv_is_due = true;
+	}
+	conn_host_settle(poller->host);
+	if (uv_is_due || (n <= 0 && uv_ms > 0))
+		uv_run(poller->loop, UV_RUN_NOWAIT);
+}
+
+void poller_forget(struct poller *poller)
+{
+	struct socket_conn *next, *socket = poller->closed;
+	poller->closed = NULL;
+	for (; socket; socket = next) {
+		next = socket->next_closed;
+		if (socket->is_ready) {
+			socket->next_closed = poller->closed; /* serve_ready() has to see it first */
+			poller->closed = socket;
+		} else {
+			conn_on_closed(&socket->conn);
+		}
+	}
+}
+
+int poller_init(struct poller *poller, struct conn_host *host, uv_loop_t *loop)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	*poller = (struct poller){ .host = host, .loop = loop };
+	poller->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (poller->epoll_fd < 0)
+		return -errno;
+	if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, uv_backend_fd(loop), &event)) {
+		int err = -errno;
+		poller_deinit(poller);
 		return err;
 	}
-	socket->poll.data = &socket->conn;
-	socket->conn.transport = &SOCKET_OPS;
 	return 0;
+}
+
+void poller_deinit(struct poller *poller)
+{
+	close(poller->epoll_fd);
+	poller->epoll_fd = -1;
 }

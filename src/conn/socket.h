@@ -1,8 +1,12 @@
 /*
- * The transport of real connections: a stream socket, watched by libuv.
+ * The transport of real connections: stream sockets, watched by an epoll set of their own.
  *
- * libuv says when, we read and write ourselves: a uv_poll_t is smaller than a
- * uv_tcp_t, and nothing is copied or queued behind our back.
+ * libuv's loop is for everything else; its descriptor is one of the set. A connection then costs
+ * one system call to watch and none to forget (libuv: five), and an event one indirect call. The set
+ * is edge-triggered: a level-triggered one asks every socket again, at the next poll, whether it has
+ * more. We ask only those that were not read empty.
+ *
+ * Threads: a poller and its sockets belong to one thread.
  */
 #pragma once
 
@@ -10,13 +14,40 @@
 
 #include <uv.h>
 
-struct socket_conn {
-	struct conn conn; /* first: carriers and connections convert by cast */
-	uv_poll_t poll;
+struct poller {
+	int epoll_fd;
+	struct conn_host *host;
+	uv_loop_t *loop;
+	struct socket_conn *ready;  /* not read empty: no edge will tell of what they have left */
+	struct socket_conn *closed; /* their descriptors are; their memory waits for poller_forget() */
 };
 
+struct socket_conn {
+	struct conn conn; /* first: carriers and connections convert by cast */
+	struct poller *poller;
+	struct socket_conn *next_ready, *next_closed;
+	int fd;
+	bool registered; /* in the epoll set */
+	bool drained;    /* the last read took all there was */
+	bool hung_up;    /* the peer's end-of-stream has arrived, behind whatever is unread */
+	bool is_ready;   /* in the poller's list */
+};
+
+/* `host` and `loop` outlive it. 0 or an error. */
+int poller_init(struct poller *poller, struct conn_host *host, uv_loop_t *loop);
+void poller_deinit(struct poller *poller);
+
 /*
- * Takes over a connected, non-blocking descriptor (closed on failure) on `loop`, and
- * sets up conn.transport. The caller then calls conn_open(). 0 or an error.
+ * Waits, at most so long (-1: for ever) and no longer than libuv may, and serves what happened: of
+ * sockets first, of libuv then. Sets host->now_ms.
  */
-int socket_conn_init(struct socket_conn *socket, uv_loop_t *loop, int fd);
+void poller_poll(struct poller *poller, int timeout_ms);
+
+/* Reports conn_on_closed() for connections that have been closed since the last call. */
+void poller_forget(struct poller *poller);
+
+/*
+ * Takes over a connected, non-blocking descriptor and sets up conn.transport. The caller then calls
+ * conn_open().
+ */
+void socket_conn_init(struct socket_conn *socket, struct poller *poller, int fd);

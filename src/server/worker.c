@@ -2,8 +2,8 @@
 
 #include "base/log.h"
 #include "config/config.h"
-#include "conn/socket.h"
 
+#include <limits.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,13 +67,12 @@ static void refuse_accepted(struct worker *worker, const struct order *order)
 static void accept_one(struct worker *worker, const struct order *order)
 {
 	struct socket_conn *socket = calloc(1, sizeof *socket);
-	if (!socket)
+	if (!socket) {
 		close(order->fd);
-	if (!socket || socket_conn_init(socket, &worker->loop, order->fd)) {
-		free(socket);
 		refuse_accepted(worker, order);
 		return;
 	}
+	socket_conn_init(socket, &worker->poller, order->fd);
 	struct conn *conn = &socket->conn;
 	conn->listener = (uint16_t)order->listener;
 	conn->peer = order->peer;
@@ -115,16 +114,6 @@ static void cut_all(struct worker *worker)
 	begin_drain(worker);
 	worker->cut = true;
 	each_conn(worker, cut);
-}
-
-static void close_handles(struct worker *worker)
-{
-	worker->stopping = true;
-	uv_close((uv_handle_t *)&worker->wake, NULL);
-	uv_close((uv_handle_t *)&worker->polled, NULL);
-	uv_close((uv_handle_t *)&worker->turn, NULL);
-	uv_close((uv_handle_t *)&worker->alarm, NULL);
-	uv_close((uv_handle_t *)&worker->busy, NULL);
 }
 
 /* ---- mail ---- */
@@ -217,58 +206,40 @@ static uint64_t earliest(const struct worker *worker)
 	return at;
 }
 
-static void nothing(uv_timer_t *alarm)
+/* What is due by the clock, and what was put off. True: there is more to do at once. */
+static bool turn(struct worker *worker)
 {
-	(void)alarm; /* waking up is all: the turn before the next poll does the work */
-}
-
-static void again(uv_idle_t *busy)
-{
-	(void)busy;
-}
-
-static void set_alarm(struct worker *worker, bool more)
-{
-	uint64_t at = earliest(worker), now_ms = worker->host.now_ms;
-	if (more) {
-		uv_idle_start(&worker->busy, again);
-		return;
-	}
-	uv_idle_stop(&worker->busy);
-	if (at == WHEEL_NEVER) {
-		uv_timer_stop(&worker->alarm);
-		return;
-	}
-	uint64_t wait_ms = at > now_ms ? at - now_ms : 0;
-	if (!uv_is_active((uv_handle_t *)&worker->alarm) || uv_timer_get_due_in(&worker->alarm) != wait_ms)
-		uv_timer_start(&worker->alarm, nothing, wait_ms, 0);
-}
-
-static void on_polled(uv_check_t *polled)
-{
-	struct worker *worker = polled->data;
-	conn_host_settle(&worker->host);
-}
-
-static void on_turn(uv_prepare_t *turn)
-{
-	struct worker *worker = turn->data;
-	uint64_t now_ms = worker->host.now_ms = uv_now(&worker->loop);
+	uint64_t now_ms = worker->host.now_ms;
 	agents_turn(&worker->agents, now_ms);
 	bool more = conn_host_turn(&worker->host, now_ms);
 	agents_report(&worker->agents);
-	if (worker->draining) {
-		if (!worker->cut && now_ms >= worker->host.drain_deadline_ms) {
-			cut_all(worker);
-			more = true;
-		}
-		if (!worker->host.open) {
-			close_handles(worker);
-			return;
-		}
+	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
+		cut_all(worker);
+		more = true;
 	}
-	more = tidy(worker) || more;
-	set_alarm(worker, more);
+	return tidy(worker) || more;
+}
+
+/* For epoll_wait(): milliseconds, -1 for ever. */
+static int wait_ms(const struct worker *worker)
+{
+	uint64_t at = earliest(worker), now_ms = worker->host.now_ms;
+	if (at == WHEEL_NEVER)
+		return -1;
+	if (at <= now_ms)
+		return 0;
+	return at - now_ms < INT_MAX ? (int)(at - now_ms) : INT_MAX;
+}
+
+static void serve(struct worker *worker)
+{
+	for (;;) {
+		bool more = turn(worker);
+		poller_forget(&worker->poller);
+		if (worker->draining && !worker->host.open)
+			return;
+		poller_poll(&worker->poller, more ? 0 : wait_ms(worker));
+	}
 }
 
 /* ---- the thread ---- */
@@ -284,24 +255,34 @@ static void report(struct worker *worker, enum report_kind kind)
 	worker->links.report(worker->links.server, words);
 }
 
+static void close_wake(struct worker *worker)
+{
+	uv_close((uv_handle_t *)&worker->wake, NULL);
+	uv_run(&worker->loop, UV_RUN_DEFAULT);
+}
+
 static int open_loop(struct worker *worker)
 {
 	int err = uv_loop_init(&worker->loop);
 	if (err)
 		return err;
 	err = uv_async_init(&worker->loop, &worker->wake, on_wake);
-	if (err) {
-		uv_loop_close(&worker->loop);
-		return err;
-	}
-	uv_prepare_init(&worker->loop, &worker->turn);
-	uv_timer_init(&worker->loop, &worker->alarm);
-	uv_idle_init(&worker->loop, &worker->busy);
-	uv_check_init(&worker->loop, &worker->polled);
-	worker->wake.data = worker->turn.data = worker->polled.data = worker;
-	uv_prepare_start(&worker->turn, on_turn);
-	uv_check_start(&worker->polled, on_polled);
-	return 0;
+	if (err)
+		goto close_loop;
+	worker->wake.data = worker;
+	err = poller_init(&worker->poller, &worker->host, &worker->loop);
+	if (!err)
+		return 0;
+	close_wake(worker);
+close_loop:
+	uv_loop_close(&worker->loop);
+	return err;
+}
+
+static void close_loop(struct worker *worker)
+{
+	poller_deinit(&worker->poller);
+	close_wake(worker);
 }
 
 /* However many workers share the memory for buffers, each must be able to take a few of its largest
@@ -341,14 +322,14 @@ static void run(void *data)
 			conn_host_deinit(&worker->host);
 	}
 	if (err) {
-		close_handles(worker);
-		uv_run(&worker->loop, UV_RUN_DEFAULT);
+		close_loop(worker);
 		report(worker, REPORT_FAILED);
 		return;
 	}
 	raise_share(worker);
 	report(worker, REPORT_READY);
-	uv_run(&worker->loop, UV_RUN_DEFAULT);
+	serve(worker);
+	close_loop(worker);
 	agents_close(&worker->agents);
 	conn_host_deinit(&worker->host);
 	report(worker, REPORT_STOPPED);
@@ -372,8 +353,7 @@ int worker_start(struct worker *worker, const struct config *config, unsigned in
 						.stack_size = STACK_BYTES };
 		err = uv_thread_create_ex(&worker->thread, &options, run, worker);
 		if (err) {
-			close_handles(worker);
-			uv_run(&worker->loop, UV_RUN_DEFAULT);
+			close_loop(worker);
 			uv_loop_close(&worker->loop);
 		}
 	}

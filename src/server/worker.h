@@ -8,7 +8,7 @@
 
 #include "agent/agent.h"
 #include "base/mailbox.h"
-#include "conn/conn.h"
+#include "conn/socket.h"
 
 #include <uv.h>
 
@@ -39,10 +39,7 @@ struct worker {
 	uv_thread_t thread;
 	uv_loop_t loop;
 	uv_async_t wake;
-	uv_prepare_t turn;
-	uv_check_t polled; /* after each poll */
-	uv_timer_t alarm;  /* the next deadline */
-	uv_idle_t busy;    /* active while there is more to do at once */
+	struct poller poller;
 	struct mailbox mailbox;
 	struct conn_host host;
 	struct agents agents;
@@ -55,7 +52,7 @@ struct worker {
 	uint64_t paced_frames, paced_bytes; /* ... and what had come in by then */
 	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
 	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
-	bool draining, stopping, cut;
+	bool draining, cut;
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */
