@@ -82,8 +82,9 @@ return function(agent, c, n)
   return nil, i - 1
 end]]
 
+--- One frame. The first argument is what holds the agent, and of no interest.
 local ONE = [[
-return function(agent, frame, meta)
+return function(_, agent, frame, meta)
   return agent:proceed(frame, meta)
 end]]
 

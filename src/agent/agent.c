@@ -76,10 +76,15 @@ static void release_agent(struct agents *agents, struct conn *conn)
 	conn->agent = 0;
 }
 
-void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn)
+void agent_push_anchored(struct agents *agents, lua_State *lua, const struct conn *conn)
 {
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, conn->agent));
 	lua_rawgeti(lua, -1, anchor_slot_of(conn->agent));
+}
+
+void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn)
+{
+	agent_push_anchored(agents, lua, conn);
 	lua_replace(lua, -2);
 }
 

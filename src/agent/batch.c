@@ -216,13 +216,13 @@ static int push_one(struct agents *agents, struct run *run, const struct frame_b
 	const struct codec *codec = conn->codec;
 	lua_State *co = run->co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, agents->listeners[conn->listener].single_ref);
-	agent_push(agents, co, conn);
+	agent_push_anchored(agents, co, conn);
 	batch_push_frame(agents, co, codec, batch, 0);
 	if (codec->kind != CODEC_LUA)
-		return 2;
+		return 3;
 	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
 	lua_xmove(agents->vm.lua, co, 1);
-	return 3;
+	return 4;
 }
 
 static int loop_of(const struct agents *agents, const struct conn *conn)
@@ -282,10 +282,24 @@ static void finish_many(struct agents *agents, struct run *run)
 		fault_raise(agents, run);
 }
 
+/* A string and nothing else, in a framing of ours: what nearly every call returns. */
+static bool finish_plainly(struct run *run)
+{
+	lua_State *co = run->co.lua;
+	size_t len;
+	bool below;
+	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING || run->conn->codec->kind == CODEC_LUA)
+		return false;
+	const char *data = lua_tolstring(co, 1, &len);
+	return !conn_send(run->conn, data, len, &below);
+}
+
 static void finish_one(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
 	bool below;
+	if (finish_plainly(run))
+		return;
 	if (!reply_send(agents, run->conn, co, 1, &below) || !reply_action(run->conn, co, 2))
 		fault_raise(agents, run);
 }

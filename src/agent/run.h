@@ -101,6 +101,9 @@ bool callback_finish(struct agents *agents, struct run *run, enum outcome outcom
 /* Pushes the connection's agent on `lua`. It must have one. */
 void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn);
 
+/* The same, and what holds it below it: two values, which spares the hot path a call. */
+void agent_push_anchored(struct agents *agents, lua_State *lua, const struct conn *conn);
+
 /* Keeps the value on top of lua's stack (popped) as conn's agent. */
 void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
 
