@@ -32,6 +32,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@class perilune.config_options
 ---@field overrides perilune.override[]? weakest first
 ---@field cpus integer? the default of `workers`
+---@field memory integer? bytes that the machine has: what the default of `limits.memory` comes from
 ---@field file string? of the script, for messages
 
 ---@class perilune.listener: perilune.address
@@ -49,6 +50,8 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field workers integer
 ---@field modules string[]
 ---@field log { format: string, level: string, frame_bytes: integer }
+---@field jit boolean
+---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field drain_ms integer
 ---@field listeners perilune.listener[]
@@ -56,14 +59,24 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field teardown function?
 ---@field origins table<string, string> "limits.connections" or "listen[1].limits.connections" â†’ "default", "script", â€¦
 
+local resolve
+
+-- Half of the machine's, in equal parts.
+local function default_memory(state)
+  local workers = resolve(state, nil, schema.BY_PATH.workers)
+  local least = schema.BY_PATH["limits.memory"].min
+  return math.max(least, math.floor(state.memory / 2 / (tonumber(workers) or 1)))
+end
+
 local function default_of(state, key)
+  if key.path == "limits.memory" then return default_memory(state) end
   if key.path == "workers" then return math.max(1, math.min(schema.WORKERS_MAX, math.floor(state.cpus))) end
   if type(key.default) == "table" then return {} end
   return key.default
 end
 
 -- A key's value and where it comes from; layer is a listener's own, or nil for the top level.
-local function resolve(state, layer, key)
+function resolve(state, layer, key)
   local path = key.path
   local forced = state.forced[path]
   if forced then return forced.value, forced.origin end
@@ -116,7 +129,7 @@ local function build_process(state)
     state.origins[key.path] = origin
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
-  conf.buffers, conf.limits = conf.limits.buffers, nil
+  conf.buffers, conf.memory, conf.limits = conf.limits.buffers, conf.limits.memory, nil
   conf.drain_ms, conf.timeout = conf.timeout.drain, nil
   conf.origins = state.origins
   return conf
@@ -143,7 +156,7 @@ end
 ---@return perilune.config_error[]? errors
 function M.normalise(script, opts)
   opts = opts or {}
-  local state = read.new_state(opts.cpus or 1)
+  local state = read.new_state(opts.cpus or 1, opts.memory or 2 ^ 32)
   if type(script) ~= "table" then
     report(state, "", EXPECTED_SCRIPT .. printable.value(script))
     return nil, state.errors

@@ -8,7 +8,8 @@ local M = {}
 --- What only loading needs is forgotten afterwards, and comes back when it is required again: the
 --- collector marks the whole heap in every cycle, so a worker keeps its own small. `fault`, the rest
 --- of `config` and so on thus live only while they are of use.
-local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true }
+local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true,
+  ["perilune.guard"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do

@@ -59,6 +59,38 @@ local function safe_coroutines(library)
   return library
 end
 
+local has_guard, guard = pcall(require, "perilune.guard") -- not in a plain LuaJIT, as in unit specs
+local interrupted = has_guard and guard.interrupted or function() return false end
+
+--- When a call is ended from outside, the error is raised inside of a hook, and its handler runs there
+--- as well, where nothing can interrupt it: so it does not run. A handler is wrapped once and kept, for
+--- xpcall compiles, and making a closure does not.
+local function safe_xpcall(xpcall)
+  local wrapped = setmetatable({}, { __mode = "k" })
+  return function(fn, handler, ...)
+    local safe = wrapped[handler]
+    if not safe and type(handler) == "function" then
+      safe = function(err)
+        if interrupted() then return err end
+        return handler(err)
+      end
+      wrapped[handler] = safe
+    end
+    return xpcall(fn, safe or handler, ...)
+  end
+end
+
+local SORTED_IN_C = 2000
+local function less(a, b) return a < b end
+
+--- Without a function of its own a sort is one long call of C, that cannot be interrupted.
+local function safe_sort(sort)
+  return function(list, compare)
+    if compare == nil and type(list) == "table" and #list > SORTED_IN_C then compare = less end
+    return sort(list, compare)
+  end
+end
+
 local function undefined(_, name)
   error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)
 end
@@ -90,6 +122,8 @@ function M.new()
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
   for _, name in ipairs(LIBRARIES) do env[name] = copy_library(name) end
   safe_coroutines(env.coroutine)
+  env.xpcall = safe_xpcall(env.xpcall)
+  env.table.sort = safe_sort(env.table.sort)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end
   env._G = env

@@ -96,7 +96,7 @@ describe("a drain", function()
   end)
 
   it("answers what had arrived and was not yet read", function()
-    local app = start_lines [[
+    local app = start_lines([[
       function Agent:proceed(line)
         if line == "block" then
           note("blocking")
@@ -104,7 +104,7 @@ describe("a drain", function()
           for i = 1, 3e8 do x = x + i % 7 end
         end
         return line
-      end]]
+      end]], nil, "limits = { proceed = false }")
     local blocker, client = app:connect(), app:connect()
     client:echo_line("x")
     blocker:send("block\n")
@@ -246,7 +246,7 @@ describe("a drain", function()
   it("ends when a handler never returns, with 1, and says so", function()
     local app = start_lines([[
       function Agent:proceed() note("spinning") while true do end end]], { asan = "detect_leaks=0" },
-      [[timeout = { drain = "100ms" }]])
+      [[timeout = { drain = "100ms" }, limits = { proceed = false }]])
     app:connect():send("x\n")
     app:wait_log "spinning"
     app:signal("TERM")

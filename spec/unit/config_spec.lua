@@ -186,7 +186,7 @@ describe("config.normalise", function()
     conf.origins = nil
     assert.same({
       workers = 6, modules = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
-      buffers = 256 * 1024 * 1024, drain_ms = 10000,
+      jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
         backlog = 1024, keepalive = 30000, nodelay = true, agent = agent,
@@ -195,7 +195,7 @@ describe("config.normalise", function()
         },
         limits = {
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
-          slow_consumer = "pause", reject = false,
+          proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false,
         },
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 },
       } },
@@ -204,12 +204,12 @@ describe("config.normalise", function()
 
   it("takes every key", function()
     local conf = normalise {
-      listen = "unix://app.sock", name = "front", mode = "0660", workers = 3, modules = { "app.rooms", "app.users" },
+      listen = "unix://app.sock", jit = false, name = "front", mode = "0660", workers = 3, modules = { "app.rooms", "app.users" },
       setup = agent, teardown = noop, backlog = 5, keepalive = false, nodelay = false, frame = "line",
       log = { format = "json", level = "warn", frame_bytes = 64 },
       limits = {
         connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
-        slow_consumer = "drop", reject = "busy\n", buffers = "7m",
+        slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", proceed = "5ms", allocation = "1m",
       },
       timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, drain = false },
     }
@@ -221,10 +221,16 @@ describe("config.normalise", function()
       { front.name, front.mode, front.backlog, front.keepalive, front.nodelay, front.frame.kind, front.frame.max })
     assert.same({
       connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, send_buffer = 6144,
-      slow_consumer = "drop", reject = "busy\n",
+      slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20,
     }, front.limits)
+    assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500 }, front.timeout)
     assert.equal(0, conf.drain_ms)
+  end)
+
+  it("gives the workers' VMs half of the memory", function()
+    assert.equal(256 * 2 ^ 20, normalise({ workers = 4 }, { memory = 2 ^ 31 }).memory)
+    assert.equal(4 * 2 ^ 20, normalise({ workers = 256 }, { memory = 2 ^ 20 }).memory)
   end)
 
   it("bounds the default of workers", function()
@@ -367,7 +373,7 @@ describe("config.normalise", function()
       { { connections = 5 }, 'connections: unknown key "connections" (did you mean "limits.connections"?)' },
       { { idle_timeout = 5 }, 'idle_timeout: unknown key "idle_timeout"' },
       { { limits = { idle = 5 } }, 'limits.idle: unknown key "idle" (did you mean "timeout.idle"?)' },
-      { { limits = 5 }, "limits: expects a table such as { buffers = … }, got 5" },
+      { { limits = 5 }, "limits: expects a table such as { memory = … }, got 5" },
       { { timeout = "5m" }, 'timeout: expects a table such as { read = … }, got "5m"' },
       { { log = true }, "log: expects a table such as { format = … }, got true" },
       { { workers = 0 }, "workers: " .. whole .. "1 to 256, got 0" }, { { workers = 257 }, "got 257" },
@@ -409,8 +415,7 @@ describe("config.normalise", function()
     end
 
     for path, fields in pairs {
-      ["limits.memory"] = { limits = { memory = "64m" } }, ["limits.proceed"] = { limits = { proceed = 1 } },
-      ["limits.allocation"] = { limits = { allocation = 1 } }, ["timeout.proceed"] = { timeout = { proceed = 1 } },
+      ["timeout.proceed"] = { timeout = { proceed = 1 } },
       reload = { reload = "pin" }, unsafe = { unsafe = true }, tls = { tls = {} },
     } do
       it(path .. ", which is yet to come", function()
@@ -516,7 +521,7 @@ describe("config.normalise", function()
       { "limit.connections", "1", '(did you mean "limits.connections"?)' },
       { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
       { "limits", "1", 'unknown key "limits"' },
-      { "limits.memory", "1", "not available in this version" }, { "reload", "pin", "not available in this version" },
+      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload", "pin", "not available in this version" },
       { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
       { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },

@@ -144,7 +144,8 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 	lua_pushvalue(lua, AT_HAS);
 	agent_push(agents, lua, conn);
 	lua_pushstring(lua, callback_name(callback));
-	bool has = !lua_pcall(lua, 2, 1, 0) && lua_toboolean(lua, -1);
+	const struct vm_budget *budget = &agents->listeners[conn->listener].budget;
+	bool has = !vm_pcall(&agents->vm, lua, 2, 1, budget) && lua_toboolean(lua, -1);
 	lua_settop(lua, AT_TOP);
 	return has;
 }
@@ -333,6 +334,7 @@ static struct run *run_of(struct wheel_node *timer)
 void agents_turn(struct agents *agents, uint64_t now_ms)
 {
 	struct wheel_node due, *node;
+	vm_relieve(&agents->vm);
 	wheel_advance(&agents->sleeps, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
 		struct run *run = run_of(node);

@@ -48,6 +48,7 @@ struct agents {
 	uint32_t *anchor_next; /* free list; 0 ends it */
 	uint32_t anchor_count, anchor_free;
 
+	struct vm_budget budget; /* the most generous of the listeners': for what is no listener's own */
 	struct agent_listener *listeners;
 	unsigned listener_count;
 
@@ -74,6 +75,7 @@ struct view {
 struct agent_listener {
 	const char *name; /* its address, for logs; the config's */
 	struct codec codec;
+	struct vm_budget budget;          /* of each call */
 	int opener_ref;                   /* runtime.opener: conn → agent, opened */
 	int loop_ref, single_ref;         /* the compiled loops of this listener alone */
 	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */

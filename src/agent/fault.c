@@ -84,6 +84,23 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 		  F_TEXT("frame", frame), F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }
 
+/* An error's __tostring is code of the user's. */
+static const struct vm_budget DESCRIBE_BUDGET = { .ms = 100 };
+
+static enum close_reason reason_of(const struct run *run)
+{
+	switch ((enum guard_verdict)run->verdict) {
+	case GUARD_CPU:
+		return REASON_PROCEED_TIMEOUT;
+	case GUARD_MEMORY:
+	case GUARD_ALLOCATION:
+		return REASON_MEMORY;
+	case GUARD_FINE:
+		break;
+	}
+	return REASON_ERROR;
+}
+
 /* Describing an error runs code that the error itself may upset; then the bare fact must do. */
 static void describe(struct agents *agents, const struct run *run)
 {
@@ -96,7 +113,7 @@ static void describe(struct agents *agents, const struct run *run)
 	lua_pushthread(co);
 	lua_xmove(co, lua, 1);
 	push_about(agents, run, peer);
-	if (lua_pcall(lua, 3, 4, 0)) {
+	if (vm_pcall(&agents->vm, lua, 3, 4, &DESCRIBE_BUDGET)) {
 		log_fault(agents, run, peer, "an error that cannot be described", "", "", "");
 	} else {
 		log_fault(agents, run, peer, lua_tostring(lua, -4), lua_tostring(lua, -3),
@@ -125,5 +142,5 @@ void fault_raise(struct agents *agents, struct run *run)
 			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
 	if (last_word)
 		ask_failed(agents, run);
-	conn_close(conn, REASON_ERROR, CLOSE_FLUSH);
+	conn_close(conn, reason_of(run), CLOSE_FLUSH);
 }

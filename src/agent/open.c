@@ -182,6 +182,28 @@ static void remember_directory(struct agents *agents, const char *script)
 		snprintf(agents->directory, sizeof agents->directory, ".");
 }
 
+/* A budget of 0 is none, and so the most generous. */
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+	return !a || !b ? 0 : a > b ? a : b;
+}
+
+static void set_budgets(struct agents *agents, const struct config *config)
+{
+	uint32_t least_ms = GUARD_BUDGET_MAX_MS;
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		struct vm_budget budget = config->listeners[i].budget;
+		agents->listeners[i].budget = budget;
+		agents->budget.ms = i ? (uint32_t)larger(agents->budget.ms, budget.ms) : budget.ms;
+		if (budget.ms && budget.ms < least_ms)
+			least_ms = budget.ms;
+	}
+	guard_set_least(&agents->vm.guard, least_ms);
+	agents->vm.memory_bytes = config->memory_bytes;
+	if (!config->jit)
+		vm_stop_jit(&agents->vm);
+}
+
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		struct counters *counters, char *why, size_t size)
 {
@@ -206,11 +228,12 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 		free(agents->listeners);
 		return UV_ENOMEM;
 	}
+	set_budgets(agents, config);
 	lua_State *lua = agents->vm.lua;
 	struct opening opening = { agents, config };
 	lua_pushcfunction(lua, open_and_keep);
 	lua_pushlightuserdata(lua, &opening);
-	if (lua_pcall(lua, 1, AT_TOP, 0)) {
+	if (vm_pcall(&agents->vm, lua, 1, AT_TOP, &VM_LOAD_BUDGET)) {
 		const char *message = lua_tostring(lua, -1);
 		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
 		agents_close(agents);
@@ -227,7 +250,7 @@ static void run_teardown(struct agents *agents)
 	if (!lua_isfunction(lua, -1))
 		return;
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
-	if (lua_pcall(lua, 1, 0, 0)) {
+	if (vm_pcall(&agents->vm, lua, 1, 0, &VM_LOAD_BUDGET)) {
 		const char *message = lua_tostring(lua, -1);
 		log_write(LOG_ERROR, "teardown failed", F_TEXT("error", message ? message : "?"),
 			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));

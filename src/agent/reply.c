@@ -21,11 +21,11 @@ static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size
 }
 
 /* A codec in Lua takes any value and makes a string of it. */
-static bool send_encoded(struct conn *conn, lua_State *lua, int idx, bool *below)
+static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
 {
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
 	lua_pushvalue(lua, idx);
-	if (lua_pcall(lua, 1, 1, 0))
+	if (vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget))
 		return false;
 	size_t len;
 	const char *data = lua_type(lua, -1) == LUA_TSTRING ? lua_tolstring(lua, -1, &len) : NULL;
@@ -80,7 +80,7 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
 	if (type == LUA_TNIL || type == LUA_TNONE)
 		return true;
 	if (conn->codec->kind == CODEC_LUA && conn->codec->lua_encode_ref != LUA_NOREF)
-		return send_encoded(conn, lua, idx, below);
+		return send_encoded(agents, conn, lua, idx, below);
 	if (type == LUA_TSTRING || type == LUA_TNUMBER) {
 		size_t len;
 		const char *data = lua_tolstring(lua, idx, &len);

@@ -57,6 +57,7 @@ void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum c
 	run->codec = conn->codec;
 	run->views = conn->codec->view;
 	run->callback = callback;
+	run->verdict = GUARD_FINE;
 	run->wait = WAIT_NONE;
 	run->batched = run->resumed = false;
 	run->control_ref = LUA_NOREF;
@@ -103,6 +104,22 @@ static bool suspend(struct agents *agents, struct run *run)
 	return true;
 }
 
+/*
+ * A call that the guard ended has the guard's error, whatever the script made of it. One that got a
+ * refusal of memory has met the same limit.
+ */
+static enum outcome fail(struct agents *agents, struct run *run, int status, enum guard_verdict verdict)
+{
+	if (verdict == GUARD_FINE && status == LUA_ERRMEM) {
+		verdict = GUARD_MEMORY;
+		agents->vm.is_full = true;
+	} else if (verdict != GUARD_FINE) {
+		guard_push_error(&agents->vm.guard, run->co.lua);
+	}
+	run->verdict = (uint8_t)verdict;
+	return RUN_FAILED;
+}
+
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 {
 	assert(!agents->current);
@@ -110,14 +127,17 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	agents->current = run;
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
+	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
+	vm_enter(&agents->vm, budget);
 	int status = lua_resume(co, nargs);
+	enum guard_verdict verdict = vm_leave(&agents->vm);
 	agents->current = NULL;
 	if (agents->view)
 		agents->view->data = NULL;
 	if (status == 0)
 		return RUN_DONE;
 	if (status != LUA_YIELD)
-		return RUN_FAILED;
+		return fail(agents, run, status, verdict);
 	if (run->wait == WAIT_NONE) {
 		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "
 				    "(to wait, use perilune.sleep or conn:read)");

@@ -35,6 +35,7 @@ struct run {
 	bool resumed;              /* it has been suspended: the frames it came with are gone */
 	int control_ref;           /* its control table, once suspended; LUA_NOREF: the worker's own */
 	unsigned sent;             /* replies of the batch already taken */
+	uint8_t verdict;           /* enum guard_verdict: what ended it from outside */
 	uint64_t until_ms;         /* WAIT_SLEEP, WAIT_READ: when; WHEEL_NEVER: no time-out */
 	struct wheel_node timer;
 	struct codec read_codec; /* WAIT_READ */

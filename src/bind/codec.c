@@ -72,7 +72,7 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
 		lua_pushnumber(lua, (lua_Number)d.pos + 1);
-		if (lua_pcall(lua, 2, 3, 0)) {
+		if (vm_pcall(&d.agents->vm, lua, 2, 3, &d.agents->budget)) {
 			malformed(&d, lua_tostring(lua, -1));
 			break;
 		}

@@ -144,6 +144,8 @@ static void read_limits(struct load *load, struct listener_config *listener)
 	listener->accept_rate = number_field(load, "accept_rate", 1e9);
 	listener->reject = text_field(load, "reject", &listener->reject_bytes);
 	listener->rules.send_buffer_bytes = u32_field(load, "send_buffer");
+	listener->budget.ms = (uint32_t)number_field(load, "proceed", GUARD_BUDGET_MAX_MS);
+	listener->budget.allocated_bytes = (uint64_t)number_field(load, "allocation", (double)(SIZE_MAX / 2));
 	listener->rules.inbox_frames = u32_field(load, "inbox");
 	listener->rules.slow = (enum slow_policy)choice_field(load, "slow_consumer", POLICIES);
 	leave(load);
@@ -205,6 +207,8 @@ static void read_config(struct load *load)
 	struct config *config = load->config;
 	config->workers = u32_field(load, "workers");
 	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
+	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
+	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
 	read_log(load);
 	read_listeners(load);
@@ -256,6 +260,20 @@ static int load_protected(lua_State *lua)
 	return 0;
 }
 
+/* The script was ended from outside: what it did until then is of no interest. */
+static int explain_protected(lua_State *lua)
+{
+	struct load *load = lua_touserdata(lua, 1);
+	free(*load->text);
+	*load->text = NULL;
+	lua_settop(lua, 0);
+	lua_pushnil(lua);
+	guard_push_error(&vm_of(lua)->guard, lua);
+	lua_pushnil(lua);
+	take_text(load);
+	return 0;
+}
+
 /* Perilune's own Lua failed. The error is on top of the stack. */
 static enum config_status take_failure(struct load *load, int status)
 {
@@ -277,7 +295,12 @@ enum config_status config_load(struct config *config, const char *print, char **
 	if (vm_open(&vm))
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
+	vm_enter(&vm, &VM_LOAD_BUDGET);
 	int status = lua_cpcall(vm.lua, load_protected, &load);
+	if (vm_leave(&vm) != GUARD_FINE && status) {
+		load.status = CONFIG_BAD;
+		status = lua_cpcall(vm.lua, explain_protected, &load);
+	}
 	if (status)
 		load.status = take_failure(&load, status);
 	vm_close(&vm);
@@ -329,7 +352,7 @@ static void set_text(lua_State *lua, const char *key, const char *text)
 void config_push_options(lua_State *lua, const struct config *config)
 {
 	luaL_checkstack(lua, 4, "options");
-	lua_createtable(lua, 0, 2);
+	lua_createtable(lua, 0, 3);
 	lua_createtable(lua, (int)config->override_count, 0);
 	for (size_t i = 0; i < config->override_count; i++) {
 		const struct override *override = &config->overrides[i];
@@ -342,6 +365,8 @@ void config_push_options(lua_State *lua, const struct config *config)
 	lua_setfield(lua, -2, "overrides");
 	lua_pushinteger(lua, (lua_Integer)config_processors());
 	lua_setfield(lua, -2, "cpus");
+	lua_pushnumber(lua, (lua_Number)config_memory());
+	lua_setfield(lua, -2, "memory");
 }
 
 /* Fills in load->paths, which is NULL-terminated at any moment. */
@@ -388,6 +413,12 @@ void config_free_paths(char **paths)
 	for (char **path = paths; path && *path; path++)
 		free(*path);
 	free(paths);
+}
+
+uint64_t config_memory(void)
+{
+	uint64_t machine = uv_get_total_memory(), ours = uv_get_constrained_memory();
+	return ours && ours < machine ? ours : machine;
 }
 
 unsigned config_processors(void)

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "conn/conn.h"
+#include "vm/vm.h"
 
 #include <lua.h>
 #include <stdbool.h>
@@ -29,7 +30,8 @@ struct listener_config {
 	double accept_rate;   /* a second; 0: no limit */
 	char *reject;         /* told to whom is refused, or NULL */
 	size_t reject_bytes;
-	uint32_t keepalive_ms; /* 0: off */
+	struct vm_budget budget; /* of each call of a handler */
+	uint32_t keepalive_ms;   /* 0: off */
 	bool nodelay;
 };
 
@@ -46,7 +48,9 @@ struct config {
 	size_t override_count;
 	unsigned workers;
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
-	uint32_t drain_ms;   /* 0: as long as it takes */
+	size_t memory_bytes; /* of each worker's VM */
+	bool jit;
+	uint32_t drain_ms; /* 0: as long as it takes */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */
@@ -86,6 +90,9 @@ void config_push_options(lua_State *lua, const struct config *config);
  */
 int config_paths(char ***paths);
 void config_free_paths(char **paths);
+
+/* The memory this process may use, in bytes: the machine's, or its control group's. */
+uint64_t config_memory(void);
 
 /* The number of processors this process may use. */
 unsigned config_processors(void);

@@ -1,6 +1,7 @@
 #include "vm/vm.h"
 
 #include <limits.h>
+#include <luajit.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,20 +9,148 @@
 #include <unistd.h>
 #include <uv.h>
 
-#ifdef PERILUNE_PLAIN_ALLOC
-/* Sanitizer builds: malloc knows each block's bounds, a slab does not. */
-static void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
+/* ---- memory ---- */
+
+enum {
+	CREDIT_BYTES = 65536, /* allocated between two looks at the limits */
+	HARD_SPARE_BYTES = 8 << 20,
+};
+
+static size_t heap_bytes(const struct vm *vm)
 {
-	(void)data;
+	return (size_t)lua_gc(vm->lua, LUA_GCCOUNT, 0) << 10;
+}
+
+static void give_credit(struct vm *vm)
+{
+	int64_t allocated = (int64_t)vm_allocated(vm), more = CREDIT_BYTES;
+	if (vm->call_end > allocated && vm->call_end - allocated < more)
+		more = vm->call_end - allocated;
+	vm->credit = more;
+	vm->granted = allocated + more;
+}
+
+/*
+ * Past the limit (soft) a call is told to end and memory is given all the same, since Lua takes a refusal
+ * well only where it may raise; the call ends at its next instruction. Past an eighth more (hard)
+ * there is none: that is for one huge request. Outside of calls the core allocates little, and
+ * may not raise: it is never refused.
+ */
+static bool may_have(struct vm *vm, size_t bytes)
+{
+	if (!vm->memory_bytes || !guard_is_running(&vm->guard))
+		return true;
+	size_t heap = heap_bytes(vm) + bytes,
+	       hard = vm->memory_bytes + vm->memory_bytes / 8 + HARD_SPARE_BYTES;
+	if (heap <= vm->memory_bytes)
+		return true;
+	if (heap > hard)
+		return false;
+	if (!vm->is_full) {
+		vm->is_full = true;
+		guard_interrupt(&vm->guard, GUARD_MEMORY);
+	}
+	return true;
+}
+
+/* The credit is used up. False: the request is refused. */
+static __attribute__((noinline)) bool look_at_limits(struct vm *vm, size_t bytes)
+{
+	if (!vm->lua) {
+		give_credit(vm);
+		return true;
+	}
+	if (!may_have(vm, bytes)) {
+		vm->credit += (int64_t)bytes;
+		return false;
+	}
+	if ((int64_t)vm_allocated(vm) > vm->call_end)
+		guard_interrupt(&vm->guard, GUARD_ALLOCATION);
+	give_credit(vm);
+	return true;
+}
+
+static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_bytes)
+{
+#ifdef PERILUNE_PLAIN_ALLOC
+	/* Sanitizer builds: malloc knows each block's bounds, a slab does not. */
+	(void)vm;
 	(void)old_bytes;
 	if (new_bytes)
 		return realloc(block, new_bytes);
 	free(block);
 	return NULL;
-}
 #else
-#define vm_alloc slab_alloc
+	return slab_alloc(&vm->slab, block, old_bytes, new_bytes);
 #endif
+}
+
+static void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
+{
+	struct vm *vm = data;
+	if (new_bytes > old_bytes) {
+		vm->credit -= (int64_t)(new_bytes - old_bytes);
+		if (__builtin_expect(vm->credit < 0, 0) && !look_at_limits(vm, new_bytes - old_bytes))
+			return NULL;
+	}
+	return allocate(vm, block, old_bytes, new_bytes);
+}
+
+/* LuaJIT's first block is the VM's state. */
+static void *first_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
+{
+	struct vm *vm = data;
+	void *got = vm_alloc(vm, block, old_bytes, new_bytes);
+	if (!vm->state && got) {
+		vm->state = got;
+		vm->state_bytes = new_bytes;
+	}
+	return got;
+}
+
+void vm_limit_call(struct vm *vm, uint64_t bytes)
+{
+	vm->call_end = (int64_t)(vm_allocated(vm) + bytes);
+	give_credit(vm);
+}
+
+void vm_unlimit_call(struct vm *vm)
+{
+	vm->call_end = INT64_MAX;
+	give_credit(vm);
+}
+
+void vm_relieve(struct vm *vm)
+{
+	if (!vm->is_full)
+		return;
+	lua_gc(vm->lua, LUA_GCCOLLECT, 0);
+	vm->is_full = false;
+}
+
+/* ---- calls ---- */
+
+const struct vm_budget VM_LOAD_BUDGET = { .ms = 5000 };
+
+void vm_stop_jit(struct vm *vm)
+{
+	luaJIT_setmode(vm->lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+}
+
+int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struct vm_budget *budget)
+{
+	if (guard_is_running(&vm->guard))
+		return lua_pcall(lua, nargs, nresults, 0);
+	vm_enter(vm, budget);
+	int status = lua_pcall(lua, nargs, nresults, 0);
+	if (vm_leave(vm) != GUARD_FINE && status) {
+		lua_pop(lua, 1);
+		guard_push_error(&vm->guard, lua);
+	}
+	return status;
+}
+
+/* ---- the VM ---- */
 
 static char lua_path[4096];
 
@@ -41,9 +170,28 @@ static int on_panic(lua_State *lua)
 /* luajit's defaults suit short scripts; a server compiles for days. */
 static const char TUNE_JIT[] = "jit.opt.start('maxtrace=4000', 'maxrecord=8000', 'maxmcode=8192')";
 
+/* perilune.guard.interrupted() → is the running call being ended? */
+static int l_interrupted(lua_State *lua)
+{
+	lua_pushboolean(lua, vm_of(lua)->guard.verdict != GUARD_FINE);
+	return 1;
+}
+
+static void open_guard(lua_State *lua)
+{
+	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "loaded");
+	lua_createtable(lua, 0, 1);
+	lua_pushcfunction(lua, l_interrupted);
+	lua_setfield(lua, -2, "interrupted");
+	lua_setfield(lua, -2, "perilune.guard");
+	lua_pop(lua, 2);
+}
+
 static int setup(lua_State *lua)
 {
 	luaL_openlibs(lua);
+	open_guard(lua);
 	lua_getglobal(lua, "package");
 	lua_pushfstring(lua, "%s;%s", lua_path, "");
 	lua_getfield(lua, -2, "path");
@@ -62,11 +210,15 @@ static int setup(lua_State *lua)
 
 int vm_open(struct vm *vm)
 {
+	*vm = (struct vm){ .low_kb = INT_MAX, .call_end = INT64_MAX };
 	slab_init(&vm->slab);
-	vm->low_kb = INT_MAX;
-	vm->lua = lua_newstate(vm_alloc, &vm->slab);
+	if (!guard_start())
+		return UV_EAGAIN;
+	vm->lua = lua_newstate(first_alloc, vm);
 	if (!vm->lua)
 		return UV_ENOMEM;
+	lua_setallocf(vm->lua, vm_alloc, vm);
+	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	lua_atpanic(vm->lua, on_panic);
 	int status = lua_cpcall(vm->lua, (lua_CFunction)setup, NULL);
 	if (status) {
@@ -79,6 +231,7 @@ int vm_open(struct vm *vm)
 
 void vm_close(struct vm *vm)
 {
+	guard_close(&vm->guard);
 	if (vm->lua)
 		lua_close(vm->lua);
 	vm->lua = NULL;
@@ -87,9 +240,9 @@ void vm_close(struct vm *vm)
 
 struct vm *vm_of(lua_State *lua)
 {
-	void *slab;
-	(void)lua_getallocf(lua, &slab);
-	return slab;
+	void *vm;
+	(void)lua_getallocf(lua, &vm);
+	return vm;
 }
 
 void vm_sample(struct vm *vm)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "vm/guard.h"
 #include "vm/slab.h"
 
 #include <lauxlib.h>
@@ -16,8 +17,25 @@
  */
 struct vm {
 	struct slab slab; /* first */
+	/*
+	 * What may be allocated before somebody looks: the one thing that the allocator counts. Credit is
+	 * given in portions (`granted` in all), so granted - credit is what was ever allocated, in bytes.
+	 */
+	int64_t credit, granted;
+	int64_t call_end;    /* limits.allocation: where that sum ends the running call */
+	size_t memory_bytes; /* limits.memory; 0: no limit */
+	bool is_full;        /* it was reached; vm_relieve() is due */
+	struct guard guard;
+	void *state; /* the VM's first block */
+	size_t state_bytes;
 	lua_State *lua;
 	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
+};
+
+/* What one call into Lua may use. */
+struct vm_budget {
+	uint32_t ms;              /* limits.proceed: CPU time; 0: any */
+	uint64_t allocated_bytes; /* limits.allocation; 0: any */
 };
 
 /*
@@ -28,6 +46,31 @@ int vm_open(struct vm *vm);
 void vm_close(struct vm *vm);
 
 struct vm *vm_of(lua_State *lua);
+
+/* Of a script's top level, setup() and teardown(). */
+extern const struct vm_budget VM_LOAD_BUDGET;
+
+/* From now on everything is interpreted. */
+void vm_stop_jit(struct vm *vm);
+
+/* Begins and ends a call into Lua, see vm/guard.h; none may be running. */
+static inline void vm_enter(struct vm *vm, const struct vm_budget *budget);
+static inline enum guard_verdict vm_leave(struct vm *vm);
+
+/*
+ * lua_pcall() under a budget: its own, or that of the call it is part of. What ended it by verdict is the
+ * error on the stack.
+ */
+int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struct vm_budget *budget);
+
+/* Bytes allocated since the VM was opened. */
+static inline uint64_t vm_allocated(const struct vm *vm)
+{
+	return (uint64_t)(vm->granted - vm->credit);
+}
+
+/* Collects all garbage once limits.memory was reached, so that the next call has room. Outside of Lua. */
+void vm_relieve(struct vm *vm);
 
 /* Notes the size of the heap; call it often (it costs nothing) between calls of vm_pace(). */
 void vm_sample(struct vm *vm);
@@ -44,3 +87,22 @@ void vm_set_lua_path(const char *pattern);
  * they were installed. Writes a package.path pattern. 0 or UV_ENOENT.
  */
 int vm_find_lua_path(char *pattern, size_t size);
+
+/* ---- inline ---- */
+
+void vm_limit_call(struct vm *vm, uint64_t bytes);
+void vm_unlimit_call(struct vm *vm);
+
+static inline void vm_enter(struct vm *vm, const struct vm_budget *budget)
+{
+	if (budget->allocated_bytes)
+		vm_limit_call(vm, budget->allocated_bytes);
+	guard_enter(&vm->guard, budget->ms ? budget->ms : GUARD_UNBOUNDED_MS);
+}
+
+static inline enum guard_verdict vm_leave(struct vm *vm)
+{
+	if (vm->call_end != INT64_MAX)
+		vm_unlimit_call(vm);
+	return guard_leave(&vm->guard);
+}

@@ -35,8 +35,9 @@ local function new_layer(place, scope) return { place = place, scope = scope, va
 
 ---@param cpus integer
 ---@return perilune.config_state
-function M.new_state(cpus)
-  return { errors = {}, reported = {}, origins = {}, forced = {}, top = new_layer("", "process"), cpus = cpus }
+function M.new_state(cpus, memory)
+  return { errors = {}, reported = {}, origins = {}, forced = {}, top = new_layer("", "process"), cpus = cpus,
+    memory = memory }
 end
 
 --- Notes an error; the same one only once.

@@ -79,12 +79,18 @@ local function parse_size(value, key)
   return got(("expects a size from %s to %s"):format(units.format_size(key.min), units.format_size(key.max)), value)
 end
 
+local function parse_size_or_off(value, key)
+  if value == false or value == 0 then return 0 end
+  return parse_size(value, key)
+end
+
 local function parse_duration(value, key)
   local ms, message = units.duration(value)
   if not ms then return nil, message end
-  if ms == 0 or (ms >= (key.min or 1) and ms <= DURATION_MAX) then return ms end
+  local least, most = key.min or 1, key.max or DURATION_MAX
+  if ms == 0 or (ms >= least and ms <= most) then return ms end
   return got(("expects a duration from %s to %s, or 0 for off")
-    :format(units.format_duration(key.min or 1), units.format_duration(DURATION_MAX)), value)
+    :format(units.format_duration(least), units.format_duration(most)), value)
 end
 
 local function parse_boolean(value)
@@ -144,6 +150,7 @@ end
 local function show_mode(mode) return ("%04o"):format(mode) end
 local function show_reject(text) return text and printable.quote(text) or "false" end
 local function show_count(n) return n == 0 and "off" or ("%d"):format(n) end
+local function show_size_or_off(n) return n == 0 and "off" or units.format_size(n) end
 local function show_modules(names) return #names > 0 and table.concat(names, ", ") or "none" end
 
 ---@type table<string, perilune.key_type>
@@ -151,6 +158,7 @@ M.TYPES = {
   whole = { parse = parse_whole, from_text = text_to_number },
   count_or_off = { parse = parse_count_or_off, from_text = text_to_number, show = show_count },
   size = { parse = parse_size, from_text = same, show = units.format_size },
+  size_or_off = { parse = parse_size_or_off, from_text = text_or_off, show = show_size_or_off },
   duration = { parse = parse_duration, from_text = text_or_off, show = units.format_duration },
   boolean = { parse = parse_boolean, from_text = text_to_boolean },
   enum = { parse = parse_enum, from_text = same },
@@ -178,6 +186,8 @@ M.KEYS = {
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
   { path = "log.level", scope = "process", type = "enum", values = LEVELS, default = "info" },
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
+  { path = "jit", scope = "process", type = "boolean", default = true },
+  { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
@@ -193,6 +203,8 @@ M.KEYS = {
   { path = "limits.frame", scope = "listener", type = "size", min = 1, max = GIB, default = MIB },
   { path = "limits.inbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1024 },
   { path = "limits.send_buffer", scope = "listener", type = "size", min = 1, max = GIB, default = MIB },
+  { path = "limits.proceed", scope = "listener", type = "duration", min = 5, max = 3600e3, default = 1e3 },
+  { path = "limits.allocation", scope = "listener", type = "size_or_off", min = 65536, max = 1024 * GIB, default = 0 },
   { path = "limits.slow_consumer", scope = "listener", type = "enum", values = SLOW_CONSUMER, default = "pause" },
   { path = "limits.reject", scope = "listener", type = "reject", default = false },
   { path = "timeout.read", scope = "listener", type = "duration", default = 10e3 },
@@ -204,7 +216,6 @@ M.KEYS = {
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["limits.memory"] = true, ["limits.proceed"] = true, ["limits.allocation"] = true,
   ["timeout.proceed"] = true, reload = true, unsafe = true, tls = true,
 }
 

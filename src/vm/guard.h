@@ -1,0 +1,102 @@
+/*
+ * Ends Lua that does not return.
+ *
+ * Every entry into Lua is a *dispatch*: guard_enter() gives it a number and a budget, guard_leave()
+ * ends it. A watchdog thread looks at all guards; where the same dispatch has used up its budget of
+ * CPU time, it sends the thread a signal. The handler checks that this very dispatch is still
+ * running and arms a hook that raises at every instruction until guard_leave(). So a kill never
+ * meets another dispatch, and a script's own pcall cannot swallow it for longer than an instruction.
+ *
+ * LuaJIT's compiled code does not look at hooks. It does look, at every loop, at the profiler's bit of
+ * the hook mask, if the trace was recorded while profiling by line was asked for; that is asked for here
+ * (without ever owning the profiler), and the handler sets the bit. guard_self_test() finds out whether
+ * this works with the LuaJIT at hand.
+ *
+ * Threads: a guard belongs to the thread of its VM. The watchdog reads `dispatch` and writes `victim`.
+ */
+#pragma once
+
+#include <lua.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+	GUARD_BUDGET_BITS = 22,                            /* milliseconds: up to 70 minutes */
+	GUARD_UNBOUNDED_MS = (1 << GUARD_BUDGET_BITS) - 1, /* no budget; memory is still watched */
+	GUARD_BUDGET_MAX_MS = GUARD_UNBOUNDED_MS - 1,
+};
+
+/* Why a dispatch has to end. */
+enum guard_verdict { GUARD_FINE, GUARD_CPU, GUARD_MEMORY, GUARD_ALLOCATION };
+
+/* All zero: not opened; then nothing is watched. */
+struct guard {
+	_Atomic uint64_t dispatch; /* number << GUARD_BUDGET_BITS | budget; a budget of 0: no Lua runs */
+	_Atomic uint64_t victim;   /* the dispatch to end */
+	/* Set from the signal handler; whoever loops for long in C looks at it. enum guard_verdict. */
+	volatile sig_atomic_t verdict;
+	lua_State *lua;
+	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
+	pthread_t thread;
+	struct guard *outer; /* this thread's, until this one is closed */
+	char place[160];     /* "chat.lua:14", where the dispatch was when it was ended */
+	char why[160];       /* what the error says; set by whoever knows the limits */
+
+	/* The watchdog's own. */
+	struct guard *next;
+	uint32_t least_ms; /* the smallest budget that will be asked for */
+	uint64_t seen;
+	int64_t seen_ns, signalled_ns; /* CPU time of the thread when first seen; clock */
+};
+
+/*
+ * Starts the watchdog, finds out how running Lua can be interrupted here; once per process, before
+ * other threads. Returns a word for the log: "hook" (JIT on), or "no-jit": compiled code cannot be
+ * interrupted, so guard_open() turns the compiler off. NULL: the watchdog cannot be started.
+ */
+const char *guard_start(void);
+
+/* Ends the watchdog; no guard may be open. */
+void guard_stop(void);
+
+/* Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. */
+void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes);
+void guard_close(struct guard *guard);
+
+/* The smallest budget that will be asked for: how closely the watchdog must look. */
+void guard_set_least(struct guard *guard, uint32_t ms);
+
+static inline bool guard_is_running(const struct guard *guard)
+{
+	return atomic_load_explicit(&guard->dispatch, memory_order_relaxed) & GUARD_UNBOUNDED_MS;
+}
+
+/* Begins a dispatch, budget_ms: 1 .. GUARD_UNBOUNDED_MS. None may be running. */
+static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
+{
+	uint64_t now = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
+	atomic_store_explicit(&guard->dispatch, now + (UINT64_C(1) << GUARD_BUDGET_BITS) + budget_ms,
+			      memory_order_relaxed);
+}
+
+/* Of this thread: makes the running dispatch end at its next instruction. Harmless when none runs. */
+void guard_interrupt(struct guard *guard, enum guard_verdict verdict);
+
+/* Undoes guard_interrupt(). */
+enum guard_verdict guard_disarm(struct guard *guard);
+
+/* Ends the dispatch. Anything but GUARD_FINE: it was told to end. */
+static inline enum guard_verdict guard_leave(struct guard *guard)
+{
+	uint64_t now = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
+	atomic_store_explicit(&guard->dispatch, now & ~(uint64_t)GUARD_UNBOUNDED_MS, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst); /* from here on the handler does nothing */
+	return guard->verdict ? guard_disarm(guard) : GUARD_FINE;
+}
+
+/* Pushes the error that ended the last dispatch, with its place. */
+void guard_push_error(const struct guard *guard, lua_State *lua);
