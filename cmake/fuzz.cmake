@@ -5,11 +5,13 @@ if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
 endif()
 target_compile_options(perilune_flags INTERFACE -fsanitize=fuzzer-no-link)
 
+include(cmake/support.cmake)
+
 file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*_fuzz.c)
 foreach(source IN LISTS fuzz_sources)
   cmake_path(GET source STEM name)
   add_executable(${name} ${source})
-  target_link_libraries(${name} PRIVATE perilune_core)
+  target_link_libraries(${name} PRIVATE perilune_support)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
   string(REPLACE "_fuzz" "" name_only ${name})
   set_target_properties(${name} PROPERTIES

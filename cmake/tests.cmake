@@ -57,22 +57,33 @@ function(perilune_test name)
   endif()
 endfunction()
 
+include(cmake/support.cmake)
+
 # perilune_test_program(name source...)
 function(perilune_test_program name)
   string(REPLACE "." "_" target test_${name})
   add_executable(${target} ${ARGN})
-  target_link_libraries(${target} PRIVATE perilune_core PkgConfig::CMOCKA)
-  target_include_directories(${target} PRIVATE spec)
+  target_link_libraries(${target} PRIVATE perilune_support PkgConfig::CMOCKA)
   # From -O2 on, gcc follows loops over tables of cases and warns of the ones that are not there.
   target_compile_options(${target} PRIVATE -O1)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test OUTPUT_NAME ${name})
 endfunction()
 
+list(APPEND test_environment PERILUNE=$<TARGET_FILE:perilune>)
+
+# perilune_specs(kind folder)
+function(perilune_specs kind folder)
+  file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
+  foreach(spec IN LISTS specs)
+    test_name(name ${folder} ${spec} _spec.lua)
+    perilune_test(${kind}.${name} ${busted} ${spec})
+  endforeach()
+endfunction()
+
 file(GLOB_RECURSE unit_sources CONFIGURE_DEPENDS spec/unit/*_test.c)
-file(GLOB support_sources CONFIGURE_DEPENDS spec/support/*.c)
 foreach(source IN LISTS unit_sources)
   test_name(name spec/unit ${source} _test.c)
-  perilune_test_program(unit.${name} ${source} ${support_sources})
+  perilune_test_program(unit.${name} ${source})
   perilune_test(unit.${name} test_unit_${name})
 endforeach()
 
@@ -87,18 +98,8 @@ endforeach()
 
 # ---- the executable ----
 
-list(APPEND test_environment PERILUNE=$<TARGET_FILE:perilune>)
-
-foreach(group IN ITEMS server:spec/server example:examples)
-  string(REGEX MATCH "^([a-z]+):(.+)$" _ ${group})
-  set(kind ${CMAKE_MATCH_1})
-  set(folder ${CMAKE_MATCH_2})
-  file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
-  foreach(spec IN LISTS specs)
-    test_name(name ${folder} ${spec} _spec.lua)
-    perilune_test(${kind}.${name} ${busted} ${spec})
-  endforeach()
-endforeach()
+perilune_specs(server spec/server)
+perilune_specs(example examples)
 
 set(stage ${CMAKE_BINARY_DIR}/stage)
 perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})

@@ -1,0 +1,284 @@
+#include "support/conn_world.h"
+
+#include "conn/transport.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct conn_host host;
+struct counters counters;
+struct conn_rules rules;
+struct codec line, u8;
+uint64_t now_ms;
+struct client *clients[CLIENTS];
+bool world_frees;
+
+static uint64_t last_id;
+static unsigned opened_total, closed_total, gone_total;
+static uint64_t frames_total;
+static bool in_handler;
+
+/* ---- the agent ---- */
+
+static struct client *enter(struct conn *conn)
+{
+	struct client *client = (struct client *)(void *)conn;
+	assert(!in_handler); /* never nested */
+	assert(client->closed == 0);
+	in_handler = true;
+	return client;
+}
+
+static void leave(void)
+{
+	in_handler = false;
+}
+
+static void see(struct client *client, const void *text, size_t len)
+{
+	size_t at = strlen(client->seen);
+	if (world_frees || at + len + 2 > sizeof client->seen)
+		return;
+	memcpy(client->seen + at, text, len);
+	memcpy(client->seen + at + len, "|", 2);
+}
+
+static void on_opened(struct conn *conn)
+{
+	enter(conn)->opened++;
+	leave();
+}
+
+bool world_may_go_on(const struct conn *conn)
+{
+	return conn_is_open(conn) && !conn->busy && !conn->paused && !conn->choked;
+}
+
+static void echo(struct conn *conn, const struct frame *frame)
+{
+	bool below;
+	int err = conn_send(conn, frame->data, frame->len, &below);
+	assert(!err);
+}
+
+static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
+{
+	struct client *client = enter(conn);
+	const struct codec *codec = conn->codec;
+	unsigned used = 0;
+	bool reading = conn->reading;
+	assert(client->opened == 1);
+	assert(conn_is_open(conn) && !conn->paused && !conn->choked && (!conn->busy || reading));
+	assert(batch->count >= 1 && batch->count <= (reading ? 1 : FRAME_BATCH_MAX));
+	do {
+		const struct frame *frame = &batch->frames[used++];
+		char text[64];
+		snprintf(text, sizeof text, "%.*s", (int)frame->len, (const char *)frame->data);
+		see(client, frame->data, frame->len);
+		client->frames_seen++;
+		frames_total++;
+		if (client->echo)
+			echo(conn, frame);
+		if (client->on_frame)
+			client->on_frame(client, text);
+	} while (used < batch->count && world_may_go_on(conn) && conn->codec == codec);
+	leave();
+	return used;
+}
+
+static enum eof_answer on_eof(struct conn *conn)
+{
+	struct client *client = enter(conn);
+	client->eofs++;
+	if (conn->reading) { /* it is told that nothing more comes */
+		conn->reading = NULL;
+		conn_set_busy(conn, false);
+		leave();
+		return EOF_LATER;
+	}
+	enum eof_answer answer = conn->busy ? EOF_LATER : client->eof_answer;
+	if (answer != EOF_LATER)
+		see(client, "EOF", 3);
+	leave();
+	return answer;
+}
+
+static bool on_timeout(struct conn *conn, enum timeout_kind kind)
+{
+	struct client *client = enter(conn);
+	assert(conn_is_open(conn) && !conn->busy);
+	client->timeouts++;
+	client->timeout_kind = kind;
+	leave();
+	return client->keep;
+}
+
+static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+{
+	struct client *client = enter(conn);
+	assert(batch->error);
+	client->bad_frames++;
+	leave();
+}
+
+static void on_writable(struct conn *conn)
+{
+	enter(conn)->writables++;
+	leave();
+}
+
+static void on_flushed(struct conn *conn)
+{
+	struct client *client = enter(conn);
+	assert(conn_pending_bytes(conn) == 0);
+	client->flushes++;
+	conn->flushing = false;
+	leave();
+}
+
+static bool on_drain(struct conn *conn, uint64_t remaining_ms)
+{
+	struct client *client = enter(conn);
+	client->drains++;
+	client->drain_remaining_ms = remaining_ms;
+	leave();
+	return client->drain_keeps;
+}
+
+static void on_closed(struct conn *conn, enum close_reason reason)
+{
+	struct client *client = enter(conn);
+	assert(reason != REASON_NONE);
+	client->closed++;
+	closed_total++;
+	client->reason = reason;
+	client->ended_ms = now_ms;
+	leave();
+}
+
+static const struct conn_handler HANDLER = {
+	.opened = on_opened,
+	.frames = on_frames,
+	.eof = on_eof,
+	.timeout = on_timeout,
+	.bad_frame = on_bad_frame,
+	.writable = on_writable,
+	.flushed = on_flushed,
+	.drain = on_drain,
+	.closed = on_closed,
+};
+
+/* ---- the worker ---- */
+
+static void on_left(struct conn *conn)
+{
+	struct client *client = (struct client *)(void *)conn;
+	assert(client->closed == 1);
+	assert(client->left == 0);
+	client->left++;
+}
+
+static void on_gone(struct conn *conn)
+{
+	struct client *client = (struct client *)(void *)conn;
+	assert(client->left == 1);
+	assert(client->gone == 0);
+	client->gone++;
+	assert(!idmap_get(&host.ids, conn->id));
+	gone_total++;
+	if (!world_frees)
+		return;
+	clients[client->slot] = NULL;
+	memory_conn_deinit(&client->memory);
+	free(client); /* whoever touches it now is caught by the sanitizer */
+}
+
+int world_start(size_t buffer_limit_bytes)
+{
+	now_ms = START_MS;
+	last_id = opened_total = closed_total = gone_total = 0;
+	frames_total = 0;
+	world_frees = in_handler = false;
+	memset(&counters, 0, sizeof counters);
+	memset(clients, 0, sizeof clients);
+	rules = (struct conn_rules){ .send_buffer_bytes = 1000, .inbox_frames = 16 };
+	if (codec_init_named(&line, "line", FRAME_MAX_BYTES) || codec_init_named(&u8, "u8", 255))
+		return -1;
+	int err = conn_host_init(&host, &HANDLER, &counters, buffer_limit_bytes, now_ms);
+	host.left = on_left;
+	host.gone = on_gone;
+	return err;
+}
+
+struct client *world_connect(unsigned slot)
+{
+	struct client *client = calloc(1, sizeof *client);
+	assert(client);
+	client->slot = slot;
+	memory_conn_init(&client->memory);
+	clients[slot] = client;
+	opened_total++;
+	conn_open(&client->memory.conn, &host, &rules, &line, ++last_id);
+	return client;
+}
+
+/* Would memory_conn_run() report anything? */
+static bool has_event(const struct memory_conn *m)
+{
+	if (m->closed)
+		return false;
+	return m->closing || m->broken ||
+	       ((m->watched & WATCH_WRITE) && m->outward_bytes < m->window_bytes) ||
+	       ((m->watched & WATCH_READ) && (m->inward_bytes || m->peer_shut));
+}
+
+/* One poll: every connection that has an event gets it, then all are settled. */
+static bool poll_all(void)
+{
+	bool any = false;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (clients[i])
+			any |= memory_conn_report(&clients[i]->memory);
+	conn_host_settle(&host);
+	return any;
+}
+
+void world_run(void)
+{
+	for (unsigned turns = 0, more = 1; more; turns++) {
+		assert(turns < 100000);
+		while (poll_all())
+			;
+		more = conn_host_turn(&host, now_ms);
+		more |= conn_host_next_ms(&host) <= now_ms;
+		for (unsigned i = 0; i < CLIENTS; i++)
+			more |= clients[i] && has_event(&clients[i]->memory);
+	}
+}
+
+void world_end(void)
+{
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (clients[i] && !clients[i]->gone)
+			memory_conn_reset(&clients[i]->memory);
+	world_run();
+	assert(host.open == 0);
+	assert(host.ids.count == 0);
+	assert(host.pool.lent_bytes == 0);
+	assert(!host.attention);
+	assert(host.unsettled_count == 0 && host.lingering == 0);
+	assert(conn_host_next_ms(&host) == WHEEL_NEVER);
+	assert(opened_total == gone_total);
+	assert(opened_total == closed_total);
+	assert(opened_total == counters_closed(&counters));
+	assert(frames_total == count_read(&counters.frames_in));
+	conn_host_deinit(&host);
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		if (clients[i])
+			memory_conn_deinit(&clients[i]->memory);
+		free(clients[i]);
+		clients[i] = NULL;
+	}
+}

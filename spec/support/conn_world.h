@@ -1,0 +1,50 @@
+/*
+ * Connections over the memory transport, with everything around them: a worker's share, a clock, and agents that
+ * check at each call that they are called as promised. It asserts, and so serves programs without cmocka too.
+ */
+#pragma once
+
+#include "base/counters.h"
+#include "conn/conn.h"
+#include "conn/memory.h"
+
+enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
+
+/* A connection, its peer, and what its agent has seen and shall do. */
+struct client {
+	struct memory_conn memory; /* first */
+	char seen[4096];           /* "frame|frame|", and EOF, TIMEOUT … */
+	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
+	enum close_reason reason;
+	enum timeout_kind timeout_kind;
+	uint64_t ended_ms, drain_remaining_ms;
+	void (*on_frame)(struct client *client, const char *text);
+	enum eof_answer eof_answer;
+	bool echo, keep, drain_keeps;
+	/* conn_model.c's */
+	char rest[4096]; /* of a frame begun */
+	unsigned slot, frames_begun, frames_put, frames_seen, sent, received, number;
+	bool wild; /* sends anything, in any framing */
+};
+
+extern struct conn_host host;
+extern struct counters counters;
+extern struct conn_rules rules; /* of connections that begin */
+extern struct codec line, u8;
+extern uint64_t now_ms;
+extern struct client *clients[CLIENTS];
+extern bool world_frees; /* memory of connections that are gone, and their place */
+
+/* 0 or an error. */
+int world_start(size_t buffer_limit_bytes);
+
+struct client *world_connect(unsigned slot);
+
+/* Polls and turns until nothing more happens. */
+void world_run(void);
+
+/* May its agent be given frames now? */
+bool world_may_go_on(const struct conn *conn);
+
+/* Ends whatever is left; then nothing may be held, and the sums must be right. */
+void world_end(void);
