@@ -1,9 +1,12 @@
-# fuzz/X_fuzz.c becomes test/fuzz.X, to be run as: build/fuzz/test/fuzz.codec fuzz/corpus/codec
+# fuzz/X_fuzz.c becomes test/fuzz.X, which scripts/fuzz runs.
 
 if(NOT CMAKE_C_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "PERILUNE_FUZZ needs clang (and libclang-rt-dev): cmake --preset fuzz")
 endif()
-target_compile_options(perilune_flags INTERFACE -fsanitize=fuzzer-no-link)
+# The profile is for scripts/fuzz, which says what lines were reached.
+target_compile_options(perilune_flags INTERFACE
+  -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping)
+target_link_options(perilune_flags INTERFACE -fprofile-instr-generate)
 
 include(cmake/support.cmake)
 
