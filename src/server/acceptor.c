@@ -14,6 +14,7 @@
 enum {
 	ACCEPTS_PER_EVENT = 128, /* then the other listeners have their turn */
 	STARVED_MS = 100,        /* pause after EMFILE and its kin */
+	CLIENTS_FAULTS_MAX = 16, /* in a row; more are not the clients' */
 	LOG_EVERY_MS = 1000,     /* at most one line a second of each kind */
 	SPARE_DESCRIPTORS = 8,   /* for refusing, for log files, for what handlers open */
 };
@@ -207,10 +208,14 @@ static void starve(struct listener *listener, int err)
 			  F_TEXT("error", strerror(-err)), F_TEXT("listener", listener->config->name),
 			  F_INT("accept_errors", count_read(&acceptor->counters.accept_errors)));
 	}
+	listener->faults_in_row = 0;
 	pause_accepting(listener, STARVED_MS);
 }
 
-/* The client's own doing, or a passing fault of its network: the next one may be fine (accept(2)). */
+/*
+ * The client's own doing, or a passing fault of its network: the next one may be fine (accept(2)). A
+ * network that stays down, or a rule that forbids every accept, would make us spin.
+ */
 static bool is_clients_fault(int err)
 {
 	return err == UV_ECONNABORTED || err == UV_EINTR || err == UV_EPROTO || err == UV_ENETDOWN ||
@@ -231,13 +236,14 @@ static bool accept_one(struct listener *listener, bool *given)
 	}
 	int fd = listener_accept(listener, &peer);
 	if (fd >= 0) {
+		listener->faults_in_row = 0;
 		rate_take(&listener->rate, now_ms);
 		take_in(listener, fd, &peer, given);
 		return true;
 	}
 	if (fd == UV_EAGAIN)
 		return false;
-	if (is_clients_fault(fd))
+	if (is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX)
 		return true;
 	starve(listener, fd);
 	return false;

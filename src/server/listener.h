@@ -30,6 +30,7 @@ struct listener {
 	uv_poll_t poll;
 	uv_timer_t pause; /* running while accepting is suspended */
 	uint64_t refused, refused_logged_ms, error_logged_ms;
+	unsigned faults_in_row; /* of clients, with no accept between */
 };
 
 /*
