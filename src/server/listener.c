@@ -111,15 +111,16 @@ static int open_tcp(struct listener *listener, const struct addrinfo *info)
 	return err;
 }
 
-static void remember_address(struct listener *listener)
+static int remember_address(struct listener *listener)
 {
 	struct sockaddr_storage got;
 	socklen_t len = sizeof got;
 	char text[PEER_TEXT_BYTES];
 	if (getsockname(listener->fd, (struct sockaddr *)&got, &len))
-		return;
+		return -errno;
 	snprintf(listener->address, sizeof listener->address, "tcp://%s",
 		 address_text((struct sockaddr *)&got, text, sizeof text));
+	return 0;
 }
 
 /* A name may stand for several addresses; the first that can be bound is taken, as Go does it. */
@@ -141,9 +142,11 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 			err = open_tcp(listener, info);
 		freeaddrinfo(list);
 	}
-	if (listener->fd < 0)
+	/* Nobody could find a server on a port that it cannot name. */
+	if (listener->fd >= 0)
+		err = remember_address(listener);
+	if (err)
 		return explain(why, size, config->address, strerror(-err));
-	remember_address(listener);
 	return 0;
 }
 
