@@ -6,10 +6,12 @@
 #include "server/listener.h"
 #include "server/worker.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	SIGNALS = 6,
@@ -278,6 +280,17 @@ static int exit_code(struct server *server)
 
 /* ---- life ---- */
 
+/* libuv aborts where it cannot have the pipe for its signals, so it is tried beforehand. */
+static bool have_pipes(void)
+{
+	int fds[2];
+	if (pipe2(fds, O_CLOEXEC))
+		return false;
+	close(fds[0]);
+	close(fds[1]);
+	return true;
+}
+
 static bool open_server(struct server *server, const struct config *config)
 {
 	memset(server, 0, sizeof *server);
@@ -285,7 +298,7 @@ static bool open_server(struct server *server, const struct config *config)
 	mailbox_init(&server->mailbox);
 	server->listeners = calloc(config->listener_count, sizeof *server->listeners);
 	server->workers = calloc(config->workers, sizeof *server->workers);
-	if (!server->listeners || !server->workers || uv_loop_init(&server->loop))
+	if (!server->listeners || !server->workers || !have_pipes() || uv_loop_init(&server->loop))
 		return false;
 	if (uv_async_init(&server->loop, &server->wake, on_wake))
 		return false;
