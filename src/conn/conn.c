@@ -63,6 +63,13 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		conn_attend(conn);
 }
 
+/* A socket can fail for want of memory, too, and then the peer has done nothing. */
+void conn_fail(struct conn *conn, int err)
+{
+	bool memory = err == UV_ENOMEM || err == UV_ENOBUFS;
+	conn_close(conn, memory ? REASON_MEMORY : REASON_RESET, CLOSE_NOW);
+}
+
 /* The agent hears of the end before the transport is gone. */
 static void tell_closed(struct conn *conn)
 {

@@ -204,7 +204,7 @@ ssize_t input_read(struct conn *conn)
 	else if (n == 0)
 		conn->eof = true;
 	else if (n != UV_EAGAIN)
-		conn_close(conn, REASON_RESET, CLOSE_NOW);
+		conn_fail(conn, (int)n);
 	return n;
 }
 

@@ -51,6 +51,9 @@ void deadline_fire(struct conn *conn);
 
 /* conn.c */
 
+/* Ends it, since reading or writing failed. */
+void conn_fail(struct conn *conn, int err);
+
 /* Brings transport, timers and state in line with what happened. Ends every event. */
 void conn_settle(struct conn *conn);
 

@@ -26,11 +26,6 @@ int output_write(struct conn *conn)
 	return 0;
 }
 
-static void lose_output(struct conn *conn)
-{
-	conn_close(conn, REASON_RESET, CLOSE_NOW);
-}
-
 static bool above_mark(const struct conn *conn)
 {
 	return buf_len(conn->out) > conn->rules->send_buffer_bytes;
@@ -38,8 +33,9 @@ static bool above_mark(const struct conn *conn)
 
 void output_flush(struct conn *conn)
 {
-	if (conn->out && !conn->blocked && output_write(conn)) {
-		lose_output(conn);
+	int err = conn->out && !conn->blocked ? output_write(conn) : 0;
+	if (err) {
+		conn_fail(conn, err);
 		return;
 	}
 	if (conn->choked && buf_len(conn->out) <= conn->rules->send_buffer_bytes / 2) {
@@ -60,8 +56,9 @@ void output_flush(struct conn *conn)
  */
 static void judge(struct conn *conn)
 {
-	if (!conn->blocked && output_write(conn)) {
-		lose_output(conn);
+	int err = conn->blocked ? 0 : output_write(conn);
+	if (err) {
+		conn_fail(conn, err);
 		return;
 	}
 	if (!above_mark(conn))
@@ -73,8 +70,9 @@ static void judge(struct conn *conn)
 
 bool conn_flush_now(struct conn *conn)
 {
-	if (conn->out && !conn->blocked && output_write(conn))
-		lose_output(conn);
+	int err = conn->out && !conn->blocked ? output_write(conn) : 0;
+	if (err)
+		conn_fail(conn, err);
 	return !conn->out;
 }
 
