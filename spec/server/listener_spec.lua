@@ -1,3 +1,4 @@
+local accepted = require "spec.support.accepted"
 local client = require "spec.support.client"
 local command = require "spec.support.command"
 local has = require "spec.support.has"
@@ -71,6 +72,20 @@ describe("listeners", function()
     local app = start [[listen = "tcp://127.0.0.1:0", frame = "line"]]
     assert.is_true(app.port > 0)
     assert.equal("tcp://127.0.0.1:" .. app.port, app.listeners[1].address)
+  end)
+
+  it("give what they accept TCP_NODELAY and keep-alive, as configured", function()
+    local app = start [[frame = "line", listen = { "tcp://127.0.0.1:0",
+      { "tcp://127.0.0.1:0", keepalive = "40s", nodelay = false }, { "tcp://127.0.0.1:0", keepalive = false } }]]
+    local found = {}
+    for i = 1, 3 do
+      local one = app:connect({ listener = i }):echo_line("hello")
+      found[i] = accepted.options(app, one)
+    end
+    if not found[1] then pending "pidfd_getfd(2) is not to be had" end
+    assert.same({ nodelay = true, keepalive = true, idle_s = 30, interval_s = 30 }, found[1])
+    assert.same({ nodelay = false, keepalive = true, idle_s = 40, interval_s = 40 }, found[2])
+    assert.same({ true, false }, { found[3].nodelay, found[3].keepalive })
   end)
 
   it("take a name for an address", function()

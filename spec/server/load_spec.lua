@@ -32,6 +32,7 @@ end
 local function start_measured(settings, options)
   local app = start(settings, options)
   app.fds_before = app:fds()
+  app.descriptors_before = app:descriptors()
   return app, baseline(app)
 end
 
@@ -39,6 +40,7 @@ end
 local function assert_back(app, before, slack)
   wait.until_true(function() return ("descriptors back: %d, were %d"):format(app:fds(), app.fds_before) end,
     function() return app:fds() == app.fds_before end, 10)
+  assert.same(app.descriptors_before, app:descriptors())
   if server.sanitizer then return end
   wait.until_true(function() return ("memory back: %d, was %d"):format(app:rss(), before) end,
     function() return app:rss() - before < slack end, 10)
@@ -199,7 +201,7 @@ describe("under load", function()
         return frame
       end
       return { listen = "tcp://127.0.0.1:0", agent = Agent }]] }
-    app.fds_before = app:fds()
+    app.fds_before, app.descriptors_before = app:fds(), app:descriptors()
     local before = baseline(app)
     local clients = app:connect_many(n)
     for _, client in ipairs(clients) do client:send(frame("sleep") .. frame("a") .. frame("b")) end

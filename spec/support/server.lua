@@ -278,6 +278,16 @@ function server:fds()
   return n
 end
 
+--- What they are, by number: "socket:[4711]", "anon_inode:[eventpoll]", a path.
+---@return table<string, string>
+function server:descriptors()
+  local found, folder = {}, "/proc/" .. self.pid .. "/fd/"
+  for name in dirent.files(folder) do
+    if name ~= "." and name ~= ".." then found[name] = unistd.readlink(folder .. name) end
+  end
+  return found
+end
+
 --- Resident memory in bytes.
 ---@return integer
 function server:rss()
