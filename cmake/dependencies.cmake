@@ -4,7 +4,14 @@ find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv>=1.42)
-add_library(libuv ALIAS PkgConfig::UV)
+if(PERILUNE_FAULTS)
+  # What a shared library calls cannot be made to fail.
+  find_library(UV_STATIC_LIBRARY NAMES libuv_a.a libuv.a HINTS ${UV_LIBDIR} REQUIRED)
+  add_library(libuv INTERFACE)
+  target_link_libraries(libuv INTERFACE ${UV_STATIC_LIBRARY} Threads::Threads ${CMAKE_DL_LIBS} rt)
+else()
+  add_library(libuv ALIAS PkgConfig::UV)
+endif()
 
 # A call into a shared library goes through the PLT: 8 ns each, several times per frame. So the
 # static LuaJIT is preferred.

@@ -2,6 +2,7 @@
 #   spec/unit/X_test.c      unit.X      a cmocka program over perilune_core
 #   spec/unit/*_spec.lua    lua.unit    busted, all in one
 #   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
+#   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
 #   examples/X_spec.lua     example.X   the same
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   install.*               what `cmake --install` leaves works
@@ -79,6 +80,11 @@ function(perilune_specs kind folder)
     perilune_test(${kind}.${name} ${busted} ${spec})
   endforeach()
 endfunction()
+
+if(PERILUNE_FAULTS)
+  perilune_specs(faults spec/faults)
+  return()
+endif()
 
 file(GLOB_RECURSE unit_sources CONFIGURE_DEPENDS spec/unit/*_test.c)
 foreach(source IN LISTS unit_sources)

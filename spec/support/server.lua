@@ -142,17 +142,54 @@ local function find_listeners(self)
   end
 end
 
+local SAID_MAX = 6000
+
+-- The same for a message of failure: the beginning and the end of it.
+local function said(self)
+  local text = self:text()
+  if #text <= SAID_MAX then return "it said:\n" .. text end
+  return "it said:\n" .. text:sub(1, SAID_MAX / 2) .. "\n[…]\n" .. text:sub(-SAID_MAX / 2)
+end
+
+local REPORTS = { "AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "Assertion", "PANIC" }
+
+-- No sanitizer had anything to say, and no signal ended it.
+local function check_reports(self)
+  local text = self:text()
+  for _, report in ipairs(REPORTS) do
+    if text:find(report, 1, true) then error("the server failed; " .. said(self), 0) end
+  end
+  if self.ended.how ~= "exited" then
+    error(("the server was %s by signal %d; %s"):format(self.ended.how, self.ended.code, said(self)), 0)
+  end
+end
+
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
 ---  folder: string? } `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
 ---@return perilune.server
 function M.start(options)
+  local self = M.try_start(options)
+  if self.ended then error("the server ended instead of serving; it said:\n" .. self:text(), 2) end
+  return self
+end
+
+--- The same for one that may end instead: `ended` tells.
+---@return perilune.server
+function M.try_start(options)
   local self = launch(options)
   self.listeners = wait.until_true(function() return "the server to serve; it said:\n" .. self:text() end, function()
-    return self:has_ended() or find_listeners(self)
+    if self:has_ended() then return {} end
+    -- Before there is a log, what fails is told in plain words.
+    local ok, found = pcall(find_listeners, self)
+    return ok and found
   end, 10)
-  if self.ended then error("the server ended instead of serving; it said:\n" .. self:text(), 2) end
+  if self.ended then
+    self.stopped, self.listeners = true, {}
+    check_reports(self)
+    return self
+  end
   self.port, self.path = self.listeners[1].port, self.listeners[1].path
   return self
 end
@@ -179,6 +216,10 @@ function M.start_failing(options)
   return { code = self.ended.code, log = self:log(), text = self:text() }
 end
 
+--- The one started last, even when it did not come so far as to serve.
+---@return perilune.server
+function M.last() return running[#running] end
+
 -- ---- watching ----
 
 function server:has_ended()
@@ -191,15 +232,6 @@ end
 --- All that it has written to standard error.
 ---@return string
 function server:text() return read(self.folder .. "/err") end
-
-local SAID_MAX = 6000
-
--- The same for a message of failure: the beginning and the end of it.
-local function said(self)
-  local text = self:text()
-  if #text <= SAID_MAX then return "it said:\n" .. text end
-  return "it said:\n" .. text:sub(1, SAID_MAX / 2) .. "\n[…]\n" .. text:sub(-SAID_MAX / 2)
-end
 
 --- Its log so far; raises when a line is not whole and valid JSON.
 ---@return table[]
@@ -341,8 +373,6 @@ end
 ---@param name "TERM"|"INT"|"QUIT"|"HUP"|"USR1"
 function server:signal(name) assert(posix_signal.kill(self.pid, posix_signal["SIG" .. name])) end
 
-local REPORTS = { "AddressSanitizer", "LeakSanitizer", "ThreadSanitizer", "runtime error:", "Assertion", "PANIC" }
-
 local function summary_of(self)
   if self.format == "json" then return self:find_log("stopped")[1] end
   local summary
@@ -357,12 +387,7 @@ end
 
 -- What must hold however it ended.
 local function check_end(self)
-  local text = self:text()
-  for _, report in ipairs(REPORTS) do
-    if text:find(report, 1, true) then error("the server failed; " .. said(self), 0) end
-  end
-  if self.ended.how ~= "exited" then error(("the server was %s by signal %d; %s")
-    :format(self.ended.how, self.ended.code, said(self)), 0) end
+  check_reports(self)
   local summary = summary_of(self)
   if not summary then error("the server ended without a summary; " .. said(self), 0) end
   if summary.open ~= 0 or summary.accepted ~= summary.closed then

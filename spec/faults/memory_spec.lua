@@ -1,0 +1,39 @@
+--- Each allocation in C fails once: at the start, while it serves, while it drains. Lua's own are not ours.
+local faults = require "spec.support.faults"
+local server = require "spec.support.server"
+
+-- Still to be mended, in the worker's thread. Each line is to go with what it excuses.
+local KNOWN = {
+  ["code 78, 1 lines of error"] = "a worker without memory is taken for a bad script",
+  ["killed by signal 6"] = "a worker without memory for its last words aborts",
+  ["without a summary"] = "a worker that could not be sent its order to drain is taken for stuck",
+}
+
+local function pend(met)
+  local texts = {}
+  for what, times in pairs(met) do texts[#texts + 1] = ("%s (%d times)"):format(what, times) end
+  table.sort(texts)
+  if #texts > 0 then pending(table.concat(texts, "; ")) end
+end
+
+describe("without memory", function()
+  after_each(server.finish)
+
+  it("one connection at most ends, or the start fails with a line", function()
+    local calls, met = faults.each("memory", nil, function(result, fault)
+      if not result.started then return end
+      assert.equal(0, result.code, fault)
+      assert.is_true(result.lost <= 1, fault .. ": " .. result.lost .. " connections were lost")
+    end, KNOWN)
+    assert.is_true(calls > 20)
+    pend(met)
+  end)
+
+  it("libuv fails the start, or ends the process where it knows no other way", function()
+    local calls, met = faults.each("uv_memory", nil, function(result, fault)
+      assert.is_true(not result.started or result.lost == 0, fault)
+    end, { ["killed by signal 6"] = "libuv aborts: it cannot grow its list of descriptors" })
+    assert.is_true(calls > 0)
+    pend(met)
+  end)
+end)

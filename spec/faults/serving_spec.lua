@@ -1,0 +1,81 @@
+--- Calls that fail while clients are served. A fault is one connection's, or nobody's.
+local faults = require "spec.support.faults"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+-- Call, how it fails, how many connections that may cost.
+local POINTS = {
+  { "accept4", "EMFILE", 0 }, { "accept4", "ENFILE", 0 }, { "accept4", "ENOMEM", 0 }, { "accept4", "ENOBUFS", 0 },
+  { "accept4", "ECONNABORTED", 0 }, { "accept4", "EPERM", 0 }, { "accept4", "EPROTO", 0 }, { "accept4", "EINTR", 0 },
+  { "accept4", "EAGAIN", 0 },
+  { "recvfrom", "EINTR", 0 }, { "recvfrom", "EAGAIN", 0 }, { "recvfrom", "short", 0 },
+  { "recvfrom", "ECONNRESET", 1 }, { "recvfrom", "ENOMEM", 1 },
+  { "sendto", "EINTR", 0 }, { "sendto", "EAGAIN", 0 }, { "sendto", "short", 0 },
+  { "sendto", "EPIPE", 1 }, { "sendto", "ENOBUFS", 1 },
+  { "epoll_wait", "EINTR", 0 },
+}
+
+describe("a call that fails once", function()
+  after_each(server.finish)
+
+  for _, point in ipairs(POINTS) do
+    local kind, how, cost = unpack(point)
+    it(("%s() with %s costs %d"):format(kind, how, cost), function()
+      local calls = faults.each(kind, how, function(result, fault)
+        assert.same({ true, 0 }, { result.started, result.code }, fault)
+        assert.is_true(result.lost <= cost, ("%s: %d connections were lost"):format(fault, result.lost))
+      end)
+      assert.is_true(calls > 0)
+    end)
+  end
+
+  it("epoll_ctl() costs one connection, or the start, or libuv ends the process", function()
+    local _, met = faults.each("epoll_ctl", nil, function(result, fault)
+      assert.is_true(not result.started or result.lost <= 1, fault)
+    end, { ["killed by signal 6"] = "libuv aborts", ["Connection refused"] = "libuv aborts" })
+    if met["libuv aborts"] then
+      pending(("libuv aborts when the kernel does not take a descriptor (%d times)"):format(met["libuv aborts"]))
+    end
+  end)
+end)
+
+describe("calls that go on to fail", function()
+  after_each(server.finish)
+
+  it("by doing a byte at a time change nothing but the pace", function()
+    for _, fault in ipairs { "recvfrom:1+:short", "sendto:1+:short", "recvfrom:1+:short,sendto:1+:short" } do
+      local result, message = faults.run(fault)
+      assert.is_nil(message)
+      assert.equal(0, result.lost)
+    end
+  end)
+
+  for _, how in ipairs { "EMFILE", "ENOMEM", "EPERM", "ECONNABORTED" } do
+    it(("accept4() with %s: clients wait, it is told once a second, nothing spins"):format(how), function()
+      local app = faults.start_armed("accept4:2+:" .. how)
+      local first = app:connect()
+      first:echo_line "first"
+      local waiting = app:connect()
+      waiting:send "hello\n"
+      app:wait_log "cannot accept: clients wait in the backlog"
+      local cpu = app:cpu()
+      waiting:expect_silence(1.2)
+      assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+      assert.is_true(#app:find_log "cannot accept: clients wait in the backlog" <= 3)
+      first:echo_line "still here"
+      assert.equal(0, app:stop().code)
+    end)
+  end
+
+  it("recvfrom() for want of memory end connections with memory, not with reset", function()
+    local app = faults.start_armed("recvfrom:1+:ENOMEM")
+    app:connect():send("hello\n"):recv_all()
+    assert.equal("memory=1", app:stop().summary.reasons)
+  end)
+
+  it("sendto() for want of memory end connections with memory, not with reset", function()
+    local app = faults.start_armed("sendto:1+:ENOBUFS")
+    app:connect():send("hello\n"):recv_all()
+    assert.equal("memory=1", app:stop().summary.reasons)
+  end)
+end)

@@ -1,0 +1,333 @@
+/*
+ * Makes calls of the system fail on purpose. The linker leads the calls of our objects, and of a static libuv,
+ * through here (cmake/faults.cmake); Lua's own memory is left alone.
+ *
+ *   FAULT=accept4:3:EMFILE    the third one
+ *   FAULT=memory:17+          that and all later ones
+ *   FAULT=sendto:1+:short     a byte at a time; several faults are separated by commas
+ *   FAULT_ARM=path            nothing counts before this file exists
+ *   FAULT_REPORT=path         is told "fired KIND NUMBER" at once, and "calls KIND COUNT" at the end
+ *
+ * Threads: any; the k-th call is the k-th of all threads.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <uv.h>
+
+enum kind {
+	MEMORY,    /* malloc and its kin, called by us */
+	UV_MEMORY, /* ... by libuv */
+	ACCEPT4,
+	BIND,
+	CONNECT,
+	EPOLL_CREATE1,
+	EPOLL_CTL,
+	EPOLL_WAIT,
+	EVENTFD,
+	GETRLIMIT,
+	GETSOCKNAME,
+	IOCTL,
+	LISTEN,
+	OPENDIR,
+	PIPE2,
+	PTHREAD_CREATE,
+	RECVFROM, /* and recv */
+	SENDTO,   /* and send */
+	SETSOCKOPT,
+	SHUTDOWN,
+	SOCKET,
+	KINDS
+};
+
+static struct point {
+	const char *name;
+	int error; /* unless the fault names one */
+	unsigned from;
+	bool on, onward, is_short;
+	atomic_uint calls;
+} points[KINDS] = {
+	[MEMORY] = { .name = "memory", .error = ENOMEM },
+	[UV_MEMORY] = { .name = "uv_memory", .error = ENOMEM },
+	[ACCEPT4] = { .name = "accept4", .error = EMFILE },
+	[BIND] = { .name = "bind", .error = EADDRINUSE },
+	[CONNECT] = { .name = "connect", .error = ECONNREFUSED },
+	[EPOLL_CREATE1] = { .name = "epoll_create1", .error = EMFILE },
+	[EPOLL_CTL] = { .name = "epoll_ctl", .error = ENOMEM },
+	[EPOLL_WAIT] = { .name = "epoll_wait", .error = EINTR },
+	[EVENTFD] = { .name = "eventfd", .error = EMFILE },
+	[GETRLIMIT] = { .name = "getrlimit", .error = EPERM },
+	[GETSOCKNAME] = { .name = "getsockname", .error = ENOBUFS },
+	[IOCTL] = { .name = "ioctl", .error = EINVAL },
+	[LISTEN] = { .name = "listen", .error = EADDRINUSE },
+	[OPENDIR] = { .name = "opendir", .error = EMFILE },
+	[PIPE2] = { .name = "pipe2", .error = EMFILE },
+	[PTHREAD_CREATE] = { .name = "pthread_create", .error = EAGAIN },
+	[RECVFROM] = { .name = "recvfrom", .error = ECONNRESET },
+	[SENDTO] = { .name = "sendto", .error = EPIPE },
+	[SETSOCKOPT] = { .name = "setsockopt", .error = EINVAL },
+	[SHUTDOWN] = { .name = "shutdown", .error = ENOTCONN },
+	[SOCKET] = { .name = "socket", .error = EMFILE },
+};
+
+static const struct {
+	const char *name;
+	int number;
+} ERRORS[] = {
+	{ "EMFILE", EMFILE },
+	{ "ENFILE", ENFILE },
+	{ "ENOMEM", ENOMEM },
+	{ "ENOBUFS", ENOBUFS },
+	{ "ENOSPC", ENOSPC },
+	{ "EPERM", EPERM },
+	{ "EACCES", EACCES },
+	{ "EINTR", EINTR },
+	{ "EAGAIN", EAGAIN },
+	{ "EPROTO", EPROTO },
+	{ "EPIPE", EPIPE },
+	{ "ECONNRESET", ECONNRESET },
+	{ "ECONNABORTED", ECONNABORTED },
+};
+
+static atomic_bool armed;
+
+/* ---- what was asked for ---- */
+
+static void give_up(const char *what)
+{
+	fprintf(stderr, "FAULT: %s\n", what);
+	abort();
+}
+
+static void set_how(struct point *point, const char *how)
+{
+	if (!strcmp(how, "short")) {
+		point->is_short = true;
+		return;
+	}
+	for (size_t i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++) {
+		if (!strcmp(ERRORS[i].name, how)) {
+			point->error = ERRORS[i].number;
+			return;
+		}
+	}
+	give_up(how);
+}
+
+/* One of "kind:number[+][:how]". */
+static void set_fault(char *fault)
+{
+	char *number = strchr(fault, ':'), *rest;
+	if (!number)
+		give_up(fault);
+	*number++ = '\0';
+	struct point *point = points;
+	while (point < points + KINDS && strcmp(point->name, fault) != 0)
+		point++;
+	if (point == points + KINDS)
+		give_up(fault);
+	point->on = true;
+	point->from = (unsigned)strtoul(number, &rest, 10);
+	point->onward = *rest == '+';
+	rest += point->onward;
+	if (*rest == ':')
+		set_how(point, rest + 1);
+}
+
+static void *uv_own_malloc(size_t bytes);
+static void *uv_own_calloc(size_t n, size_t bytes);
+static void *uv_own_realloc(void *block, size_t bytes);
+
+static __attribute__((constructor)) void begin(void)
+{
+	const char *faults = getenv("FAULT");
+	static char copy[512];
+	if (faults)
+		snprintf(copy, sizeof copy, "%s", faults);
+	char *save = NULL;
+	for (char *fault = strtok_r(copy, ",", &save); fault; fault = strtok_r(NULL, ",", &save))
+		set_fault(fault);
+	uv_replace_allocator(uv_own_malloc, uv_own_realloc, uv_own_calloc, free);
+	atomic_store(&armed, !getenv("FAULT_ARM"));
+}
+
+/* ---- what came of it ---- */
+
+/* Opened for each line: the process is to have no descriptor that it has not opened itself. */
+static void tell(const char *what, const char *name, unsigned number)
+{
+	const char *path = getenv("FAULT_REPORT");
+	char text[80];
+	int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
+	if (fd < 0)
+		return;
+	int n = snprintf(text, sizeof text, "%s %s %u\n", what, name, number);
+	ssize_t ignored = write(fd, text, (size_t)n);
+	(void)ignored;
+	close(fd);
+}
+
+static __attribute__((destructor)) void end(void)
+{
+	for (int i = 0; i < KINDS; i++)
+		tell("calls", points[i].name, atomic_load(&points[i].calls));
+}
+
+/* ---- the calls ---- */
+
+static bool is_armed(void)
+{
+	if (atomic_load(&armed))
+		return true;
+	bool now = !access(getenv("FAULT_ARM"), F_OK);
+	if (now)
+		atomic_store(&armed, true);
+	return now;
+}
+
+/* Counts a call. True: it is one of those. */
+static bool is_due(enum kind kind)
+{
+	struct point *point = &points[kind];
+	int kept = errno;
+	if (!is_armed()) {
+		errno = kept;
+		return false;
+	}
+	unsigned number = atomic_fetch_add(&point->calls, 1) + 1;
+	bool due = point->on && (number == point->from || (point->onward && number > point->from));
+	if (due && number == point->from)
+		tell("fired", point->name, number);
+	errno = kept;
+	return due;
+}
+
+static bool fails(enum kind kind)
+{
+	if (!is_due(kind))
+		return false;
+	errno = points[kind].error;
+	return true;
+}
+
+/* For what reads or writes: *n is cut short, or the call fails. */
+static bool fails_or_cuts(enum kind kind, size_t *n)
+{
+	if (!is_due(kind))
+		return false;
+	if (points[kind].is_short) {
+		*n = *n > 1 ? 1 : *n;
+		return false;
+	}
+	errno = points[kind].error;
+	return true;
+}
+
+/* The linker makes __real_X the X that everybody else has. */
+#define WRAP(type, name, failed, kind, parameters, arguments)            \
+	type __real_##name parameters;                                   \
+	type __wrap_##name parameters;                                   \
+	type __wrap_##name parameters                                    \
+	{                                                                \
+		return fails(kind) ? (failed) : __real_##name arguments; \
+	}
+
+WRAP(void *, malloc, NULL, MEMORY, (size_t bytes), (bytes))
+WRAP(void *, calloc, NULL, MEMORY, (size_t n, size_t bytes), (n, bytes))
+WRAP(void *, realloc, NULL, MEMORY, (void *block, size_t bytes), (block, bytes))
+WRAP(char *, strdup, NULL, MEMORY, (const char *text), (text))
+WRAP(char *, strndup, NULL, MEMORY, (const char *text, size_t n), (text, n))
+WRAP(int, accept4, -1, ACCEPT4, (int fd, struct sockaddr *to, socklen_t *len, int flags),
+     (fd, to, len, flags))
+WRAP(int, bind, -1, BIND, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len))
+WRAP(int, connect, -1, CONNECT, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len))
+WRAP(int, epoll_create1, -1, EPOLL_CREATE1, (int flags), (flags))
+WRAP(int, epoll_ctl, -1, EPOLL_CTL, (int set, int op, int fd, struct epoll_event *event),
+     (set, op, fd, event))
+WRAP(int, epoll_wait, -1, EPOLL_WAIT, (int set, struct epoll_event *events, int max, int ms),
+     (set, events, max, ms))
+WRAP(int, epoll_pwait, -1, EPOLL_WAIT,
+     (int set, struct epoll_event *events, int max, int ms, const sigset_t *mask),
+     (set, events, max, ms, mask))
+WRAP(int, eventfd, -1, EVENTFD, (unsigned count, int flags), (count, flags))
+WRAP(int, getrlimit, -1, GETRLIMIT, (__rlimit_resource_t what, struct rlimit *limit), (what, limit))
+WRAP(int, getsockname, -1, GETSOCKNAME, (int fd, struct sockaddr *to, socklen_t *len), (fd, to, len))
+WRAP(int, listen, -1, LISTEN, (int fd, int backlog), (fd, backlog))
+WRAP(DIR *, opendir, NULL, OPENDIR, (const char *path), (path))
+WRAP(int, pipe2, -1, PIPE2, (int fds[2], int flags), (fds, flags))
+WRAP(int, pthread_create, errno, PTHREAD_CREATE,
+     (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *data),
+     (thread, attributes, run, data))
+WRAP(int, setsockopt, -1, SETSOCKOPT, (int fd, int level, int option, const void *value, socklen_t len),
+     (fd, level, option, value, len))
+WRAP(int, shutdown, -1, SHUTDOWN, (int fd, int how), (fd, how))
+WRAP(int, socket, -1, SOCKET, (int family, int type, int protocol), (family, type, protocol))
+
+static void *uv_own_malloc(size_t bytes)
+{
+	return fails(UV_MEMORY) ? NULL : __real_malloc(bytes);
+}
+
+static void *uv_own_calloc(size_t n, size_t bytes)
+{
+	return fails(UV_MEMORY) ? NULL : __real_calloc(n, bytes);
+}
+
+static void *uv_own_realloc(void *block, size_t bytes)
+{
+	return fails(UV_MEMORY) ? NULL : __real_realloc(block, bytes);
+}
+
+ssize_t __real_recv(int fd, void *to, size_t n, int flags);
+ssize_t __wrap_recv(int fd, void *to, size_t n, int flags);
+ssize_t __wrap_recv(int fd, void *to, size_t n, int flags)
+{
+	return fails_or_cuts(RECVFROM, &n) ? -1 : __real_recv(fd, to, n, flags);
+}
+
+ssize_t __real_send(int fd, const void *from, size_t n, int flags);
+ssize_t __wrap_send(int fd, const void *from, size_t n, int flags);
+ssize_t __wrap_send(int fd, const void *from, size_t n, int flags)
+{
+	return fails_or_cuts(SENDTO, &n) ? -1 : __real_send(fd, from, n, flags);
+}
+
+int __real_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list more;
+	va_start(more, request);
+	void *to = va_arg(more, void *);
+	va_end(more);
+	return fails(IOCTL) ? -1 : __real_ioctl(fd, request, to);
+}
+
+long __real_syscall(long number, ...);
+long __wrap_syscall(long number, ...);
+long __wrap_syscall(long number, ...)
+{
+	long a[6];
+	va_list more;
+	va_start(more, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(more, long);
+	va_end(more);
+	size_t n = (size_t)a[2];
+	if ((number == SYS_recvfrom && fails_or_cuts(RECVFROM, &n)) ||
+	    (number == SYS_sendto && fails_or_cuts(SENDTO, &n)))
+		return -1;
+	return __real_syscall(number, a[0], a[1], (long)n, a[3], a[4], a[5]);
+}

@@ -1,0 +1,35 @@
+--- What the start needs and does not get.
+local faults = require "spec.support.faults"
+local server = require "spec.support.server"
+
+describe("a start", function()
+  after_each(server.finish)
+
+  for _, kind in ipairs { "socket", "bind", "listen", "getsockname", "epoll_create1", "eventfd", "pthread_create" } do
+    it(("without %s() fails with one line and code 1"):format(kind), function()
+      local calls = faults.each(kind, nil, function(result, fault) assert.is_false(result.started, fault) end)
+      assert.is_true(calls > 0)
+    end)
+  end
+
+  it("without descriptors for pipes fails with one line and code 1", function()
+    local result, message = faults.run("pipe2:1+")
+    assert.is_nil(message)
+    assert.is_false(result.started)
+  end)
+
+  for _, kind in ipairs { "setsockopt", "getrlimit", "opendir" } do
+    it(("without %s() serves all the same"):format(kind), function()
+      local calls = faults.each(kind, nil, function(result, fault)
+        assert.same({ true, 0, 0 }, { result.started, result.lost, result.code }, fault)
+      end)
+      assert.is_true(calls > 0)
+    end)
+  end
+
+  it("without ioctl() fails, or one connection does", function()
+    faults.each("ioctl", nil, function(result, fault)
+      assert.is_true(not result.started or result.lost <= 1, fault)
+    end)
+  end)
+end)

@@ -1,0 +1,203 @@
+--- A server in which calls of the system fail, and clients that see what comes of it.
+---
+---     faults.each("memory", function(result) … end)
+---
+--- Whatever fails: nobody crashes, nothing leaks, every connection is accounted for, and who was not hit is served.
+local command = require "spec.support.command"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+local M = {}
+
+local SCRIPT = [[
+  local perilune = require "perilune"
+  local Agent = {}
+  function Agent:proceed(line)
+    if line == "sleep" then
+      perilune.sleep("1ms")
+    elseif line == "change" then
+      self.conn:set_timeout("idle", "50s")
+      self.conn:set_frame("line")
+    elseif line == "read" then
+      return "read " .. tostring(self.conn:read())
+    elseif line == "large" then
+      return ("x"):rep(100000)
+    end
+    return line
+  end
+  return { frame = "line", agent = Agent, limits = { per_ip = 100 }, timeout = { idle = "60s", drain = "3s" },
+    listen = { { address = "tcp://127.0.0.1:0" }, { address = "unix://]] .. "%s" .. [[/socket" } } }]]
+
+-- What is sent, and what comes back.
+local TALK = {
+  { "hello\n", "hello\n" },
+  { "sleep\n", "sleep\n" },
+  { "par", "" },
+  { "tial\none\ntwo\nthr", "partial\none\ntwo\n" },
+  { "ee\nchange\n", "three\nchange\n" },
+  { "read\n", "" },
+  { "it\n", "read it\n" },
+  { "large\n", ("x"):rep(100000) .. "\n" },
+  { "bye\n", "bye\n" },
+}
+
+-- True; or false when the connection ended, which is fair where it was hit. Silence never is.
+local function say(client, step)
+  local ok, message = pcall(function()
+    client:send(step[1])
+    assert(client:recv_exact(#step[2]) == step[2], "a wrong answer to " .. step[1])
+  end)
+  message = tostring(message)
+  if not ok and (message:find("timeout", 1, true) or message:find("wrong answer", 1, true)) then error(message, 0) end
+  return ok
+end
+
+-- How many of the clients' connections ended before their time.
+local function talk(clients)
+  local lost = {}
+  for _, step in ipairs(TALK) do
+    for i, client in ipairs(clients) do
+      lost[i] = lost[i] or not say(client, step)
+    end
+  end
+  local n = 0
+  for _, was_lost in pairs(lost) do n = n + (was_lost and 1 or 0) end
+  return n
+end
+
+local function leave(app, clients)
+  -- One by a reset, the others as one does.
+  clients[1]:reset()
+  for _, client in ipairs(clients) do client:close() end
+  app.clients = {}
+end
+
+local function lines_of(path)
+  local file, lines = io.open(path), {}
+  for line in file and file:lines() or function() end do lines[#lines + 1] = line end
+  if file then file:close() end
+  return lines
+end
+
+local function fired(app)
+  for _, line in ipairs(lines_of(app.folder .. "/report")) do
+    if line:find("^fired ") then return true end
+  end
+  return false
+end
+
+local function errors_of(app)
+  local n = 0
+  for line in app:text():gmatch("[^\n]+") do
+    if line:find('"level":"error"', 1, true) or line:find("^perilune: ") then n = n + 1 end
+  end
+  return n
+end
+
+-- What a start that failed must look like.
+local function check_failed_start(app, fault)
+  local code, errors = app.ended.code, errors_of(app)
+  if code ~= 1 or errors ~= 1 then
+    error(("%s: code %d, %d lines of error; it said:\n%s"):format(fault, code, errors, app:text()), 0)
+  end
+end
+
+local function serve(app)
+  local before = app:fds()
+  local clients = app:connect_many(2)
+  clients[3] = app:connect { listener = 2 }
+  local lost = talk(clients)
+  leave(app, clients)
+  -- Whatever was hit, the next one is served.
+  local probes = 0
+  repeat
+    local probe = app:connect()
+    local served = say(probe, TALK[1])
+    probe:close()
+    probes = probes + 1
+  until served or probes == 3
+  lost = lost + probes - 1
+  wait.until_true(function() return ("descriptors back: %d, were %d"):format(app:fds(), before) end, function()
+    return app:fds() == before
+  end)
+  return lost
+end
+
+-- try_start() with a fault. With `late`, nothing fails before arm().
+local function launch(fault, options)
+  local folder = command.folder()
+  local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
+  return server.try_start {
+    script = SCRIPT:format(folder), folder = folder, env = env, workers = options.workers or 2,
+    asan = "quarantine_size_mb=4",
+  }
+end
+
+local function arm(app) command.write(app.folder .. "/arm", "") end
+
+--- A server that serves, and in which this fails from now on. The specification has to end it.
+---@param fault string as in spec/faults/shim.c
+---@return perilune.server
+function M.start_armed(fault)
+  local app = launch(fault, { late = true })
+  arm(app)
+  return app
+end
+
+--- Starts a server with a fault, talks to it and stops it.
+---@param fault string
+---@param options { late: boolean?, workers: integer? }? `late`: nothing fails before it serves
+---@return { started: boolean, fired: boolean, lost: integer?, summary: table?, code: integer, log: table[] }
+---@return string? message why it is not as it should be
+function M.run(fault, options)
+  options = options or {}
+  local app
+  local result = { started = false, fired = false }
+  local ok, message = pcall(function()
+    app = launch(fault, options)
+    result.started = not app.ended
+    if app.ended then
+      result.code = app.ended.code
+      check_failed_start(app, fault)
+    else
+      if options.late then arm(app) end
+      result.lost = serve(app)
+      local stopped = app:stop()
+      result.code, result.summary, result.log = stopped.code, stopped.summary, app:log()
+    end
+  end)
+  app = app or server.last()
+  result.fired = fired(app)
+  command.remove(app.folder)
+  return result, not ok and ("with %s: %s"):format(fault, tostring(message)) or nil
+end
+
+local CALLS_MAX = 400
+
+--- Lets the 1st, 2nd, 3rd … call of a kind fail, until there is none any more. `known` are patterns of failures that
+--- we know of and cannot help (yet); they are counted.
+---@param kind string
+---@param how string? "short", "EINTR" …
+---@param check fun(result: table, fault: string)?
+---@param known table<string, string>? what is found in the message → what it is
+---@return integer calls
+---@return table<string, integer> met how many of the known failures, by what they are
+function M.each(kind, how, check, known)
+  local met = {}
+  for number = 1, CALLS_MAX do
+    local fault = ("%s:%d%s"):format(kind, number, how and ":" .. how or "")
+    local result, message = M.run(fault)
+    pcall(server.finish)
+    if not result.fired then return number - 1, met end
+    local excuse
+    for pattern, what in pairs(message and known or {}) do
+      if message:find(pattern, 1, true) then excuse = what end
+    end
+    if excuse then met[excuse] = (met[excuse] or 0) + 1
+    elseif message then error(message, 0)
+    elseif check then check(result, fault) end
+  end
+  error(kind .. ": there is no end of them", 2)
+end
+
+return M
