@@ -887,6 +887,46 @@ static void drain_ends_the_idle_at_once(void **state)
 	expect_end(kept, REASON_AGENT);
 }
 
+/* Draining, it has read a part of a frame and the end of the stream, which the agent does not know yet. */
+static struct client *ending_client(void)
+{
+	struct client *c = join();
+	host.drain_deadline_ms = now_ms + 700;
+	c->memory.window_bytes = 0;
+	memory_conn_put(&c->memory, "part", 4);
+	memory_conn_half_close(&c->memory);
+	conn_drain(conn_of(c));
+	conn_host_turn(&host, now_ms);
+	assert_true(conn_of(c)->eof && !conn_of(c)->eof_done);
+	return c;
+}
+
+static void a_drain_rests_while_the_peer_does_not_read(void **state)
+{
+	(void)state;
+	struct client *c = ending_client();
+	assert_int_equal(conn_send_raw(conn_of(c), hundred, 100, 1), 0);
+	for (int i = 0; i < 10; i++)
+		conn_send_raw(conn_of(c), hundred, 100, 1);
+	world_run(); /* which asserts that it comes to rest */
+	assert_int_equal(c->eofs, 0);
+	expect_open(c);
+	c->memory.window_bytes = SIZE_MAX;
+	world_run();
+	assert_int_equal(c->eofs, 1);
+	expect_end(c, REASON_PEER);
+}
+
+static void a_drain_does_not_wait_for_who_is_paused(void **state)
+{
+	(void)state;
+	struct client *c = ending_client();
+	conn_pause(conn_of(c));
+	world_run();
+	assert_int_equal(c->drains, 1);
+	expect_end(c, REASON_DRAIN);
+}
+
 /* ---- buffers ---- */
 
 static int start_small(void **state)
@@ -1009,6 +1049,8 @@ int main(void)
 		TEST(a_suspended_agents_frames_wait),
 		TEST(what_waits_is_bounded_in_bytes_too),
 		TEST(drain_ends_the_idle_at_once),
+		TEST(a_drain_rests_while_the_peer_does_not_read),
+		TEST(a_drain_does_not_wait_for_who_is_paused),
 		cmocka_unit_test_setup_teardown(the_fattest_makes_room, start_small, end),
 		cmocka_unit_test_setup_teardown(whatever_happens_each_end_is_told_once, start_model, end),
 	};

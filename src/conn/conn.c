@@ -214,8 +214,10 @@ static void advance_drain(struct conn *conn)
 		return;
 	if (!conn->drain_told) {
 		read_what_arrived(conn);
-		if (conn->eof && !conn->eof_done && !conn->eof_later) {
-			conn_attend(conn); /* the end of its stream comes first */
+		if (conn->eof && !conn->eof_done && !conn->eof_later && !(conn->in && conn->paused)) {
+			/* The end of its stream comes first; who is choked is queued once it is not. */
+			if (!(conn->in && conn->choked))
+				conn_attend(conn);
 			return;
 		}
 		if (conn->state != CONN_OPEN || conn->busy || conn->more)
