@@ -170,7 +170,7 @@ static void heed(struct server *server, const struct report *report)
 		if (!server->failed)
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
-		server->script_failed = server->script_failed || !server->failed;
+		server->script_failed = server->script_failed || (!server->failed && report->err == UV_EINVAL);
 		server->failed = true;
 		server->stopped++;
 		if (server->stage != DRAINING)
@@ -191,7 +191,6 @@ static void on_wake(uv_async_t *wake)
 	for (; mail; mail = next) {
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
-		free(mail);
 	}
 }
 

@@ -16,11 +16,9 @@ enum {
 	TIDY_STEP_KB = 64,
 };
 
-enum order_kind { ORDER_ACCEPT, ORDER_DRAIN, ORDER_STOP };
-
-struct order {
-	struct mail mail; /* first */
-	enum order_kind kind;
+/* ORDER_ACCEPT: the others are the worker's own `drain` and `stop`. */
+struct accept_order {
+	struct order order; /* first */
 	int fd;
 	unsigned listener;
 	uint64_t id;
@@ -55,7 +53,7 @@ static void on_gone(struct conn *conn)
 	free(conn);
 }
 
-static void refuse_accepted(struct worker *worker, const struct order *order)
+static void refuse_accepted(struct worker *worker, const struct accept_order *order)
 {
 	struct conn nobody = { .listener = (uint16_t)order->listener, .peer = order->peer };
 	count(&worker->counters.closed[REASON_MEMORY]);
@@ -64,7 +62,7 @@ static void refuse_accepted(struct worker *worker, const struct order *order)
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
 
-static void accept_one(struct worker *worker, const struct order *order)
+static void accept_one(struct worker *worker, const struct accept_order *order)
 {
 	struct socket_conn *socket = calloc(1, sizeof *socket);
 	if (!socket) {
@@ -122,7 +120,7 @@ static void obey(struct worker *worker, const struct order *order)
 {
 	switch (order->kind) {
 	case ORDER_ACCEPT:
-		accept_one(worker, order);
+		accept_one(worker, (const struct accept_order *)(const void *)order);
 		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
@@ -140,8 +138,10 @@ static void on_wake(uv_async_t *wake)
 	worker->host.now_ms = uv_now(&worker->loop);
 	for (; mail; mail = next) {
 		next = mail->next;
-		obey(worker, (struct order *)(void *)mail);
-		free(mail);
+		struct order *order = (struct order *)(void *)mail;
+		obey(worker, order);
+		if (order->kind == ORDER_ACCEPT)
+			free(order);
 	}
 }
 
@@ -246,10 +246,7 @@ static void serve(struct worker *worker)
 
 static void report(struct worker *worker, enum report_kind kind)
 {
-	struct report *words = worker->last_words;
-	worker->last_words = kind == REPORT_READY ? calloc(1, sizeof *words) : NULL;
-	if (kind == REPORT_READY && !worker->last_words)
-		abort();
+	struct report *words = kind == REPORT_READY ? &worker->first_words : &worker->last_words;
 	words->kind = kind;
 	words->worker = worker->index;
 	worker->links.report(worker->links.server, words);
@@ -305,8 +302,8 @@ static void run(void *data)
 {
 	struct worker *worker = data;
 	size_t share = worker->config->buffer_bytes / worker->config->workers;
-	char *why = worker->last_words->text;
-	size_t size = sizeof worker->last_words->text;
+	char *why = worker->last_words.text;
+	size_t size = sizeof worker->last_words.text;
 	uint64_t now_ms = uv_now(&worker->loop);
 	int err = conn_host_init(&worker->host, &AGENT_HANDLER, &worker->counters, share, now_ms);
 	if (err) {
@@ -323,6 +320,7 @@ static void run(void *data)
 	}
 	if (err) {
 		close_loop(worker);
+		worker->last_words.err = err;
 		report(worker, REPORT_FAILED);
 		return;
 	}
@@ -344,9 +342,6 @@ int worker_start(struct worker *worker, const struct config *config, unsigned in
 	worker->links = links;
 	worker->look_ms = WHEEL_NEVER;
 	mailbox_init(&worker->mailbox);
-	worker->last_words = calloc(1, sizeof *worker->last_words);
-	if (!worker->last_words)
-		return UV_ENOMEM;
 	int err = open_loop(worker);
 	if (!err) {
 		uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE,
@@ -357,8 +352,6 @@ int worker_start(struct worker *worker, const struct config *config, unsigned in
 			uv_loop_close(&worker->loop);
 		}
 	}
-	if (err)
-		free(worker->last_words);
 	return err;
 }
 
@@ -367,13 +360,12 @@ int worker_start(struct worker *worker, const struct config *config, unsigned in
 int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
 		const struct sockaddr_in6 *peer)
 {
-	struct order *order = malloc(sizeof *order);
+	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order =
-	    (struct order){ .kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer };
+	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer };
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
-	mailbox_push(&worker->mailbox, &order->mail);
+	mailbox_push(&worker->mailbox, &order->order.mail);
 	return 0;
 }
 
@@ -382,11 +374,12 @@ void worker_kick(struct worker *worker)
 	uv_async_send(&worker->wake);
 }
 
-static void send_order(struct worker *worker, enum order_kind kind)
+/* The orders are the worker's own, so that giving them cannot fail; each is given once. */
+static void send_order(struct worker *worker, struct order *order, enum order_kind kind)
 {
-	struct order *order = calloc(1, sizeof *order);
-	if (!order)
-		return; /* the deadline, or a second signal, will do */
+	if (order->given)
+		return;
+	order->given = true;
 	order->kind = kind;
 	mailbox_push(&worker->mailbox, &order->mail);
 	worker_kick(worker);
@@ -394,12 +387,12 @@ static void send_order(struct worker *worker, enum order_kind kind)
 
 void worker_drain(struct worker *worker)
 {
-	send_order(worker, ORDER_DRAIN);
+	send_order(worker, &worker->drain, ORDER_DRAIN);
 }
 
 void worker_stop(struct worker *worker)
 {
-	send_order(worker, ORDER_STOP);
+	send_order(worker, &worker->stop, ORDER_STOP);
 }
 
 void worker_join(struct worker *worker)
@@ -410,9 +403,9 @@ void worker_join(struct worker *worker)
 	for (; mail; mail = next) {
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
-		if (order->kind == ORDER_ACCEPT)
-			close(order->fd);
+		if (order->kind != ORDER_ACCEPT)
+			continue;
+		close(((struct accept_order *)(void *)order)->fd);
 		free(order);
 	}
-	free(worker->last_words);
 }

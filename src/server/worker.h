@@ -21,13 +21,23 @@ struct report {
 	struct mail mail; /* first */
 	enum report_kind kind;
 	unsigned worker;
+	int err;         /* REPORT_FAILED: UV_EINVAL is the script's fault */
 	char text[4096]; /* REPORT_FAILED: why */
+};
+
+enum order_kind { ORDER_ACCEPT, ORDER_DRAIN, ORDER_STOP };
+
+/* Mail to a worker. */
+struct order {
+	struct mail mail; /* first */
+	enum order_kind kind;
+	bool given;
 };
 
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
-	void (*report)(void *server, struct report *report); /* takes it over */
+	void (*report)(void *server, struct report *report); /* it stays the worker's */
 	void (*left)(void *server, const struct conn *conn); /* its place is free again */
 	void (*gone)(void *server);                          /* its descriptor is closed */
 };
@@ -45,7 +55,9 @@ struct worker {
 	struct agents agents;
 	struct counters counters;
 	atomic_uint load; /* connections given to it and not yet gone; the server adds, it subtracts */
-	struct report *last_words; /* allocated at the start, so that the end cannot fail */
+	/* Said and heard at most once each; part of the worker, so that neither can fail. */
+	struct report first_words, last_words;
+	struct order drain, stop;
 
 	uint64_t activity;                  /* of the counters, when last looked at */
 	uint64_t paced_ms;                  /* when the collector was last tuned, */
