@@ -1,6 +1,7 @@
 /*
  * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
  */
+#include "bind/bind.h"
 #include "cli/cli.h"
 #include "server/server.h"
 #include "vm/vm.h"
@@ -78,6 +79,7 @@ int main(int argc, char **argv)
 {
 	open_standard_streams();
 	signal(SIGPIPE, SIG_IGN);
+	vm_set_library("perilune.patterns", bind_strings);
 	int code = cli_main(argc, argv, find_modules());
 	code = end_output(code);
 	if (server_is_stuck())

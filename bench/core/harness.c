@@ -1,5 +1,7 @@
 #include "harness.h"
 
+#include "bind/bind.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -25,6 +27,7 @@ void harness_open(struct harness *harness, const char *script)
 	if (vm_find_lua_path(pattern, sizeof pattern))
 		die("Perilune's Lua modules were not found");
 	vm_set_lua_path(pattern);
+	vm_set_library("perilune.patterns", bind_strings);
 	if (config_load(&harness->config, NULL, &text) != CONFIG_OK)
 		die(text ? text : "the script cannot be loaded");
 	if (conn_host_init(&harness->host, &AGENT_HANDLER, &harness->counters, 0, harness->now_ms))

@@ -3,7 +3,14 @@
 ---
 --- Reading an undefined global and writing any is an error that names it: state
 --- that leaks from one connection to all others is the bug this prevents.
+local strings = require "perilune.strings"
+
 local M = {}
+
+local has_guard, guard = pcall(require, "perilune.guard")
+if not has_guard then -- in a plain LuaJIT, as in unit specs
+  guard = { interrupted = function() return false end, call = function() return 0 end, memory = function() end }
+end
 
 local COPIED = {
   "assert", "error", "ipairs", "next", "pairs", "pcall", "print", "rawequal", "rawget",
@@ -13,14 +20,13 @@ local COPIED = {
 local LIBRARIES = { "string", "table", "math", "bit", "coroutine", "io", "os" }
 local COROUTINES_DEEP = 180 -- LuaJIT crashes the process not far beyond 200
 local WITHHELD = {
-  string = { dump = true },
   os = { exit = true, execute = true, setlocale = true },
   io = { popen = true },
 }
 
-local function copy_library(name)
+local function copy_library(name, library)
   local copy, withheld = {}, WITHHELD[name] or {}
-  for key, value in pairs(_G[name]) do
+  for key, value in pairs(library) do
     if not withheld[key] then copy[key] = value end
   end
   return copy
@@ -30,7 +36,7 @@ end
 --- only the core may resume.
 local function safe_coroutines(library)
   local create, resume = coroutine.create, coroutine.resume
-  local own, depth = setmetatable({}, { __mode = "k" }), 0
+  local own, depth, call = setmetatable({}, { __mode = "k" }), 0, 0
   local function left(...)
     depth = depth - 1
     return ...
@@ -44,6 +50,7 @@ local function safe_coroutines(library)
     if type(co) == "thread" and not own[co] then
       error("coroutine.resume: a handler is resumed by the server, when what it waits for has come", 2)
     end
+    if guard.call() ~= call then call, depth = guard.call(), 0 end -- one that was ended did not count down
     if depth >= COROUTINES_DEEP then return false, "coroutines are nested too deep" end
     depth = depth + 1
     return left(resume(co, ...))
@@ -59,19 +66,16 @@ local function safe_coroutines(library)
   return library
 end
 
-local has_guard, guard = pcall(require, "perilune.guard") -- not in a plain LuaJIT, as in unit specs
-local interrupted = has_guard and guard.interrupted or function() return false end
-
 --- When a call is ended from outside, the error is raised inside of a hook, and its handler runs there
 --- as well, where nothing can interrupt it: so it does not run. A handler is wrapped once and kept, for
 --- xpcall compiles, and making a closure does not.
 local function safe_xpcall(xpcall)
-  local wrapped = setmetatable({}, { __mode = "k" })
+  local wrapped = setmetatable({}, { __mode = "kv" })
   return function(fn, handler, ...)
     local safe = wrapped[handler]
     if not safe and type(handler) == "function" then
       safe = function(err)
-        if interrupted() then return err end
+        if guard.interrupted() then return err end
         return handler(err)
       end
       wrapped[handler] = safe
@@ -116,11 +120,21 @@ for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
 ---@return boolean
 function M.is_library(name) return IS_LIBRARY[name] == true end
 
+-- One for all loads in a VM: it is behind every string.
+local string_library
+
+--- Also guards the methods of all strings of the VM.
 --- @return table env fresh globals; `require` is for the caller to add with rawset
 function M.new()
+  if not string_library then
+    string_library = strings.new(guard.memory())
+    strings.install(string_library)
+  end
   local env = {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
-  for _, name in ipairs(LIBRARIES) do env[name] = copy_library(name) end
+  for _, name in ipairs(LIBRARIES) do
+    env[name] = copy_library(name, name == "string" and string_library or _G[name])
+  end
   safe_coroutines(env.coroutine)
   env.xpcall = safe_xpcall(env.xpcall)
   env.table.sort = safe_sort(env.table.sort)

@@ -26,6 +26,9 @@ void bind_conn(lua_State *lua);
 /* core.c: pushes the table behind `require "perilune"`. */
 void bind_core(lua_State *lua);
 
+/* strings.c: pushes the table that lua/perilune/strings.lua is made from: the functions that take patterns. */
+void bind_strings(lua_State *lua);
+
 /*
  * codec.c: fills in a codec from the canonical table (perilune.config.frame) at idx. A codec in Lua
  * keeps references to its functions in the registry. NULL, or what is wrong. MAY RAISE on no memory.

@@ -153,10 +153,18 @@ int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struc
 /* ---- the VM ---- */
 
 static char lua_path[4096];
+static const char *library_name;
+static void (*library_push)(lua_State *lua);
 
 void vm_set_lua_path(const char *pattern)
 {
 	snprintf(lua_path, sizeof lua_path, "%s", pattern);
+}
+
+void vm_set_library(const char *name, void (*push)(lua_State *lua))
+{
+	library_name = name;
+	library_push = push;
 }
 
 /* Nothing may raise outside of a protected call; if it does, say so before the end. */
@@ -177,15 +185,46 @@ static int l_interrupted(lua_State *lua)
 	return 1;
 }
 
+/* perilune.guard.call() → a number that tells one call into Lua from another */
+static int l_call(lua_State *lua)
+{
+	lua_pushnumber(lua, (lua_Number)guard_number(&vm_of(lua)->guard));
+	return 1;
+}
+
+/* perilune.guard.memory() → limits.memory in bytes, or nil when there is none */
+static int l_memory(lua_State *lua)
+{
+	struct vm *vm = vm_of(lua);
+	if (vm->memory_bytes)
+		lua_pushnumber(lua, (lua_Number)vm->memory_bytes);
+	else
+		lua_pushnil(lua);
+	return 1;
+}
+
 static void open_guard(lua_State *lua)
 {
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 1);
+	lua_createtable(lua, 0, 3);
 	lua_pushcfunction(lua, l_interrupted);
 	lua_setfield(lua, -2, "interrupted");
+	lua_pushcfunction(lua, l_call);
+	lua_setfield(lua, -2, "call");
+	lua_pushcfunction(lua, l_memory);
+	lua_setfield(lua, -2, "memory");
 	lua_setfield(lua, -2, "perilune.guard");
 	lua_pop(lua, 2);
+}
+
+/* package.loaded is on top of the stack. */
+static void load_library(lua_State *lua)
+{
+	if (!library_push)
+		return;
+	library_push(lua);
+	lua_setfield(lua, -2, library_name);
 }
 
 static int setup(lua_State *lua)
@@ -197,6 +236,8 @@ static int setup(lua_State *lua)
 	lua_getfield(lua, -2, "path");
 	lua_concat(lua, 2);
 	lua_setfield(lua, -2, "path");
+	lua_getfield(lua, -1, "loaded");
+	load_library(lua);
 	if (luaL_loadstring(lua, TUNE_JIT))
 		return lua_error(lua);
 	lua_call(lua, 0, 0);

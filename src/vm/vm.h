@@ -10,6 +10,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <signal.h>
 
 /*
  * Embedded at the head of whatever owns a VM: vm_of() finds it again from any of
@@ -78,6 +79,9 @@ void vm_sample(struct vm *vm);
 /* Tunes the collector to what is live in the heap and to the size of the frames that pass through it.
  * Cheap: call it now and then. */
 void vm_pace(struct vm *vm, size_t frame_bytes);
+
+/* A table in C that every VM finds as require(name). Set once, before any VM is opened; `push` may raise. */
+void vm_set_library(const char *name, void (*push)(lua_State *lua));
 
 /* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
 void vm_set_lua_path(const char *pattern);

@@ -1,0 +1,119 @@
+--- The string library of scripts: LuaJIT's, but no call of it runs or grows without bounds.
+---
+--- LuaJIT's patterns backtrack in C, where nothing can stop them, so those that have something to
+--- backtrack over are matched by src/base/pattern.c. Plain searches stay with LuaJIT, which compiles them.
+local patterns = require "perilune.patterns" -- in C: src/bind/strings.c
+
+local M = {}
+
+M.LIMIT = 512 * 1024 * 1024
+
+-- LuaJIT's choice of what makes a pattern out of text.
+local SPECIALS = "[%^%$%*%+%?%.%(%[%%%-]"
+local REMEMBERED = 500
+-- Longer texts are for C to search for: LuaJIT compares all of a text at each place where it may begin.
+local SHORT_BYTES = 64
+local SMALL = 4096
+
+--- string.find. It ends in tail calls, so that errors name the script's line.
+local function new_find(find, find_in_c)
+  local is_plain, count = {}, 0
+
+  --- Whether LuaJIT's own may search for it: looked up in compiled code, decided here.
+  local function decide(pattern)
+    if type(pattern) ~= "string" or #pattern > SHORT_BYTES then return false end
+    if count == REMEMBERED then is_plain, count = {}, 0 end
+    local plain = not find(pattern, SPECIALS)
+    is_plain[pattern], count = plain, count + 1
+    return plain
+  end
+
+  return function(s, pattern, init, plain)
+    local for_luajit
+    if plain then
+      for_luajit = type(pattern) == "string" and #pattern <= SHORT_BYTES
+    else
+      for_luajit = is_plain[pattern]
+      if for_luajit == nil then for_luajit = decide(pattern) end
+    end
+    if for_luajit then return find(s, pattern, init, plain) end
+    return find_in_c(s, pattern, init, plain)
+  end
+end
+
+--- string.gmatch.
+local function new_gmatch(next_match, check)
+  return function(s, pattern)
+    if type(s) ~= "string" or type(pattern) ~= "string" then
+      if type(s) ~= "number" and type(s) ~= "string" or type(pattern) ~= "number" and type(pattern) ~= "string" then
+        return check(s, pattern)
+      end
+      s, pattern = tostring(s), tostring(pattern)
+    end
+    local state = { 0 }
+    return function() return next_match(s, pattern, state) end
+  end
+end
+
+--- 5000000000 as "5,000,000,000".
+local function commas(n)
+  local digits = ("%.0f"):format(n)
+  local head = (#digits - 1) % 3 + 1
+  return digits:sub(1, head) .. digits:sub(head + 1):gsub("%d%d%d", ",%0")
+end
+
+local function size(bytes)
+  local mib = bytes / 2 ^ 20
+  if mib >= 1 and mib % 1 == 0 then return ("%d MiB"):format(mib) end
+  return commas(bytes) .. " bytes"
+end
+
+--- What is wrong with rep(s, n, separator), if that is its result's size.
+local function oversize(s, n, separator, limit)
+  n = tonumber(n)
+  if not n or type(s) ~= "string" and type(s) ~= "number" then return end
+  local bytes = #tostring(s) * n
+  if separator ~= nil then bytes = bytes + #tostring(separator) * (n - 1) end
+  if n <= 0 or bytes <= limit then return end
+  return ("string.rep: a result of %s bytes is over the memory limit of %s"):format(commas(bytes), size(limit))
+end
+
+--- string.rep, whose result's size is known beforehand. What the rest of the library makes is in
+--- proportion to what it is given; that is left to the VM's allocator, and so is table.concat: adding up
+--- the lengths first costs about as much as joining them.
+local function new_rep(rep, limit)
+  return function(s, n, separator)
+    if type(s) == "string" and type(n) == "number" and separator == nil and #s * n <= SMALL then return rep(s, n) end
+    local message = oversize(s, n, separator, limit())
+    if message then error(message, 2) end
+    return rep(s, n, separator)
+  end
+end
+
+--- A string library for scripts. string.dump is not in it: bytecode can crash the process.
+---@param limit integer|(fun(): integer)|nil bytes that one result may have; default M.LIMIT
+--- results of gsub have the limit of the latest library
+---@return table library
+function M.new(limit)
+  limit = limit or M.LIMIT
+  local get_limit = type(limit) == "function" and limit or function() return limit end
+  local library = {}
+  for name, value in pairs(string) do library[name] = value end
+  library.dump = nil
+  library.find = new_find(string.find, patterns.find)
+  library.match, library.gsub = patterns.match, patterns.gsub
+  library.gmatch = new_gmatch(patterns.gmatch_next, patterns.gmatch_check)
+  library.rep = new_rep(string.rep, get_limit)
+  patterns.limit_results(get_limit())
+  return library
+end
+
+--- Makes a library what methods of strings are found in, throughout the VM. Scripts get copies of it, so
+--- that none can change it for the others.
+---@param library table
+function M.install(library)
+  -- The metatable itself is locked, see src/vm/vm.c.
+  debug.getmetatable("").__index = library
+end
+
+return M
