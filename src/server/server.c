@@ -170,7 +170,8 @@ static void heed(struct server *server, const struct report *report)
 		if (!server->failed)
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
-		server->script_failed = server->script_failed || (!server->failed && report->err == UV_EINVAL);
+		server->script_failed =
+		    server->script_failed || (!server->failed && report->err == UV_EINVAL);
 		server->failed = true;
 		server->stopped++;
 		if (server->stage != DRAINING)

@@ -363,7 +363,9 @@ int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer };
+	*order = (struct accept_order){
+		.order.kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer
+	};
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
 	mailbox_push(&worker->mailbox, &order->order.mail);
 	return 0;
