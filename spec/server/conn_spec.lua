@@ -42,6 +42,39 @@ describe("conn", function()
     end
   end)
 
+  it("tells what its handler has used", function()
+    local app = start_lines [[
+      function Agent:proceed(line)
+        if line == "work" then
+          local began = os.clock()
+          repeat until os.clock() - began > 0.02
+          return "worked"
+        elseif line == "allocate" then
+          return ("x"):rep(2 ^ 20):sub(1, 9)
+        end
+        local usage = self.conn.usage
+        return ("%d %.6f %d"):format(usage.frames, usage.seconds, usage.bytes)
+      end]]
+    local function usage(client)
+      local frames, seconds, bytes = client:send("usage\n"):recv_line():match("^(%d+) (%S+) (%d+)$")
+      return tonumber(frames), tonumber(seconds), tonumber(bytes)
+    end
+    local client, other = app:connect(), app:connect()
+    client:echo_line("work", "worked")
+    local frames, seconds, bytes = usage(client)
+    assert.equal(1, frames)
+    assert.is_true(seconds >= 0.015, seconds)
+    assert.is_true(bytes < 2 ^ 20, bytes)
+    client:echo_line("allocate", "xxxxxxxxx")
+    frames, seconds, bytes = usage(client)
+    assert.equal(3, frames)
+    assert.is_true(seconds < 10, seconds)
+    assert.is_true(bytes >= 2 ^ 20, bytes)
+    frames, seconds, bytes = usage(other)
+    assert.equal(0, frames)
+    assert.is_true(seconds < 0.015 and bytes < 2 ^ 20)
+  end)
+
   it("refuses fields that do not exist, and changes", function()
     local app = start_lines [[
       function Agent:proceed(line)

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "base/fold.h"
+#include "base/ticks.h"
 #include "base/wheel.h"
 #include "conn/conn.h"
 #include "vm/vm.h"
@@ -33,8 +34,9 @@ struct coroutine {
 struct agents {
 	struct vm vm; /* first: vm_of() leads here */
 	struct conn_host *host;
-	struct wheel sleeps; /* perilune.sleep, conn:read time-outs */
-	struct run *current; /* the call that is running, or NULL */
+	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
+	struct ticks_start ticks; /* since when there are agents */
+	struct run *current;      /* the call that is running, or NULL */
 	uint32_t generation;
 	unsigned worker;
 	struct counters *counters;

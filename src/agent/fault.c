@@ -66,6 +66,12 @@ static void frame_text(struct agents *agents, const struct run *run, char *text,
 	}
 }
 
+/* The time that the connection's handler has had, all calls together. */
+static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
+{
+	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
+}
+
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
 		      const char *excerpt, const char *trace, const char *place)
 {
@@ -81,7 +87,8 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 		  F_TEXT("callback", callback_name(run->callback)), F_INT("conn", run->conn->id),
 		  F_TEXT("peer", peer), F_TEXT("listener", agents->listeners[run->conn->listener].name),
 		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
-		  F_TEXT("frame", frame), F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
+		  F_INT("used_ms", used_ms(agents, run->conn)), F_TEXT("frame", frame),
+		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }
 
 /* An error's __tostring is code of the user's. */

@@ -212,6 +212,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->host = host;
 	agents->worker = worker;
 	agents->generation = 1;
+	agents->ticks = ticks_start();
 	agents->counters = counters;
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->listener_count = config->listener_count;

@@ -120,6 +120,19 @@ static enum outcome fail(struct agents *agents, struct run *run, int status, enu
 	return RUN_FAILED;
 }
 
+/* Start and end of a call are taken off and added: while it runs, the sums lack what they are at now. */
+static void ledger_open(const struct agents *agents, struct conn *conn)
+{
+	conn->handler_ticks -= ticks_now();
+	conn->handler_bytes -= vm_allocated(&agents->vm);
+}
+
+static void ledger_close(const struct agents *agents, struct conn *conn)
+{
+	conn->handler_ticks += ticks_now();
+	conn->handler_bytes += vm_allocated(&agents->vm);
+}
+
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 {
 	assert(!agents->current);
@@ -128,9 +141,11 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
 	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
+	ledger_open(agents, run->conn);
 	vm_enter(&agents->vm, budget);
 	int status = lua_resume(co, nargs);
 	enum guard_verdict verdict = vm_leave(&agents->vm);
+	ledger_close(agents, run->conn);
 	agents->current = NULL;
 	if (agents->view)
 		agents->view->data = NULL;

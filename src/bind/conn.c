@@ -289,6 +289,23 @@ static int get_listener(lua_State *lua, struct conn *conn)
 	return 1;
 }
 
+/* What its handler has used so far: { frames = …, seconds = …, bytes = … }. */
+static int get_usage(lua_State *lua, struct conn *conn)
+{
+	struct agents *agents = agents_of(lua);
+	bool running = own_run(agents, conn);
+	uint64_t ticks = conn->handler_ticks + (running ? ticks_now() : 0),
+		 bytes = conn->handler_bytes + (running ? vm_allocated(&agents->vm) : 0);
+	lua_createtable(lua, 0, 3);
+	lua_pushnumber(lua, (lua_Number)conn->frames_in);
+	lua_setfield(lua, -2, "frames");
+	lua_pushnumber(lua, ticks_seconds(&agents->ticks, ticks));
+	lua_setfield(lua, -2, "seconds");
+	lua_pushnumber(lua, (lua_Number)bytes);
+	lua_setfield(lua, -2, "bytes");
+	return 1;
+}
+
 static const struct {
 	const char *name;
 	int (*get)(lua_State *lua, struct conn *conn);
@@ -297,6 +314,7 @@ static const struct {
 	{ "peer", get_peer },
 	{ "local_addr", get_local_addr },
 	{ "listener", get_listener },
+	{ "usage", get_usage },
 };
 
 /* MAY RAISE. (conn, key): what is no method. Called by the __index in lua/perilune/runtime.lua, which

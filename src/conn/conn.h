@@ -188,7 +188,11 @@ struct conn {
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
 
+	uint64_t frames_in; /* whole frames handed up */
+
 	/* The layer above: its memory in here, with the two bits before. */
+	uint64_t handler_ticks,
+	    handler_bytes; /* what its calls took: time (base/ticks.h), memory allocated */
 	uint16_t listener;
 	uint32_t agent;           /* where its agent is anchored; 0: there is none */
 	void *suspended;          /* the call that is suspended, or NULL */

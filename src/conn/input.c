@@ -56,6 +56,7 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
 	conn->idle_since_ms = conn->read_since_ms = host->now_ms;
 	unsigned used = host->handler->frames(conn, batch);
 	count_add(&host->counters->frames_in, used);
+	conn->frames_in += used;
 	/* An agent that suspends makes decoding ahead a waste; trust returns by doubling. */
 	if (conn->busy || conn->choked)
 		conn->batch_limit = 1;
