@@ -8,7 +8,7 @@ local POINTS = {
   { "accept4", "EMFILE", 0 }, { "accept4", "ENFILE", 0 }, { "accept4", "ENOMEM", 0 }, { "accept4", "ENOBUFS", 0 },
   { "accept4", "ECONNABORTED", 0 }, { "accept4", "EPERM", 0 }, { "accept4", "EPROTO", 0 }, { "accept4", "EINTR", 0 },
   { "accept4", "EAGAIN", 0 },
-  { "recvfrom", "EINTR", 0 }, { "recvfrom", "EAGAIN", 0 }, { "recvfrom", "short", 0 },
+  { "recvfrom", "EINTR", 0 }, { "recvfrom", "short", 0 },
   { "recvfrom", "ECONNRESET", 1 }, { "recvfrom", "ENOMEM", 1 },
   { "sendto", "EINTR", 0 }, { "sendto", "EAGAIN", 0 }, { "sendto", "short", 0 },
   { "sendto", "EPIPE", 1 }, { "sendto", "ENOBUFS", 1 },

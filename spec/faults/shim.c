@@ -222,13 +222,25 @@ static bool fails(enum kind kind)
 	return true;
 }
 
+int __real_getsockname(int fd, struct sockaddr *address, socklen_t *len);
+
+/* TCP never gives less than it has, and the poller builds on that. */
+static bool may_fall_short(enum kind kind, int fd)
+{
+	struct sockaddr_storage address;
+	socklen_t len = sizeof address;
+	return kind != RECVFROM ||
+	       (!__real_getsockname(fd, (struct sockaddr *)&address, &len) && address.ss_family == AF_UNIX);
+}
+
 /* For what reads or writes: *n is cut short, or the call fails. */
-static bool fails_or_cuts(enum kind kind, size_t *n)
+static bool fails_or_cuts(enum kind kind, int fd, size_t *n)
 {
 	if (!is_due(kind))
 		return false;
 	if (points[kind].is_short) {
-		*n = *n > 1 ? 1 : *n;
+		if (may_fall_short(kind, fd))
+			*n = *n > 1 ? 1 : *n;
 		return false;
 	}
 	errno = points[kind].error;
@@ -294,14 +306,14 @@ ssize_t __real_recv(int fd, void *to, size_t n, int flags);
 ssize_t __wrap_recv(int fd, void *to, size_t n, int flags);
 ssize_t __wrap_recv(int fd, void *to, size_t n, int flags)
 {
-	return fails_or_cuts(RECVFROM, &n) ? -1 : __real_recv(fd, to, n, flags);
+	return fails_or_cuts(RECVFROM, fd, &n) ? -1 : __real_recv(fd, to, n, flags);
 }
 
 ssize_t __real_send(int fd, const void *from, size_t n, int flags);
 ssize_t __wrap_send(int fd, const void *from, size_t n, int flags);
 ssize_t __wrap_send(int fd, const void *from, size_t n, int flags)
 {
-	return fails_or_cuts(SENDTO, &n) ? -1 : __real_send(fd, from, n, flags);
+	return fails_or_cuts(SENDTO, fd, &n) ? -1 : __real_send(fd, from, n, flags);
 }
 
 int __real_ioctl(int fd, unsigned long request, ...);
@@ -326,8 +338,8 @@ long __wrap_syscall(long number, ...)
 		a[i] = va_arg(more, long);
 	va_end(more);
 	size_t n = (size_t)a[2];
-	if ((number == SYS_recvfrom && fails_or_cuts(RECVFROM, &n)) ||
-	    (number == SYS_sendto && fails_or_cuts(SENDTO, &n)))
+	if ((number == SYS_recvfrom && fails_or_cuts(RECVFROM, (int)a[0], &n)) ||
+	    (number == SYS_sendto && fails_or_cuts(SENDTO, (int)a[0], &n)))
 		return -1;
 	return __real_syscall(number, a[0], a[1], (long)n, a[3], a[4], a[5]);
 }

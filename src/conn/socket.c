@@ -16,6 +16,15 @@ static struct socket_conn *self(struct conn *conn)
 }
 
 /*
+ * TCP gives all it has; what comes later is a new edge. A Unix socket may stop short of the
+ * next message that carries descriptors or another sender's credentials.
+ */
+static bool takes_all(const struct conn *conn)
+{
+	return conn->peer.sin6_family != AF_UNIX;
+}
+
+/*
  * recv() and send() are cancellation points: with threads, the C library brackets each with two locked
  * instructions. Nobody is ever cancelled here.
  */
@@ -25,8 +34,18 @@ static ssize_t socket_read(struct conn *conn, void *to, size_t n)
 	do
 		got = syscall(SYS_recvfrom, self(conn)->fd, to, n, 0, NULL, NULL);
 	while (got < 0 && errno == EINTR);
-	self(conn)->drained = got < (ssize_t)n;
+	self(conn)->drained = got < 0 || (got < (ssize_t)n && takes_all(conn));
 	return got < 0 ? -errno : got;
+}
+
+static void be_ready(struct socket_conn *socket)
+{
+	struct poller *poller = socket->poller;
+	if (socket->is_ready)
+		return;
+	socket->is_ready = true;
+	socket->next_ready = poller->ready;
+	poller->ready = socket;
 }
 
 static ssize_t socket_write(struct conn *conn, const void *from, size_t n)
@@ -35,6 +54,8 @@ static ssize_t socket_write(struct conn *conn, const void *from, size_t n)
 	do
 		put = syscall(SYS_sendto, self(conn)->fd, from, n, MSG_NOSIGNAL, NULL, 0);
 	while (put < 0 && errno == EINTR);
+	if (put >= 0 && (size_t)put < n)
+		be_ready(self(conn)); /* full, most likely; but only EAGAIN promises an edge */
 	return put < 0 ? -errno : put;
 }
 
@@ -119,14 +140,10 @@ enum { EVENTS_MAX = 256 };
 
 static void read_event(struct socket_conn *socket)
 {
-	struct poller *poller = socket->poller;
 	socket->drained = false;
 	conn_on_readable(&socket->conn);
-	if ((socket->drained && !socket->hung_up) || socket->conn.eof || socket->fd < 0 || socket->is_ready)
-		return;
-	socket->is_ready = true;
-	socket->next_ready = poller->ready;
-	poller->ready = socket;
+	if ((!socket->drained || socket->hung_up) && !socket->conn.eof && socket->fd >= 0)
+		be_ready(socket);
 }
 
 static void serve(struct socket_conn *socket, uint32_t events)
@@ -154,6 +171,8 @@ static void serve_ready(struct poller *poller)
 	for (; socket; socket = next) {
 		next = socket->next_ready;
 		socket->is_ready = false;
+		if (socket->fd >= 0 && (socket->conn.watching & WATCH_WRITE))
+			conn_on_writable(&socket->conn);
 		if (socket->fd >= 0 && (socket->conn.watching & WATCH_READ))
 			read_event(socket);
 	}

@@ -18,7 +18,7 @@ struct poller {
 	int epoll_fd;
 	struct conn_host *host;
 	uv_loop_t *loop;
-	struct socket_conn *ready;  /* not read empty: no edge will tell of what they have left */
+	struct socket_conn *ready;  /* not read empty, or not written full: no edge will tell */
 	struct socket_conn *closed; /* their descriptors are; their memory waits for poller_forget() */
 };
 

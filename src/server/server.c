@@ -5,6 +5,7 @@
 #include "server/acceptor.h"
 #include "server/listener.h"
 #include "server/worker.h"
+#include "vm/guard.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -156,7 +157,8 @@ static void serve(struct server *server)
 		log_write(LOG_INFO, "listening", F_TEXT("address", server->listeners[i].address),
 			  F_TEXT("listener", server->config->listeners[i].name));
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
-		  F_INT("workers", server->started), F_INT("generation", 1));
+		  F_INT("workers", server->started), F_INT("generation", 1),
+		  F_TEXT("interrupts", guard_start()));
 }
 
 static void heed(struct server *server, const struct report *report)
