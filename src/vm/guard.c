@@ -12,13 +12,13 @@ enum {
 	HOOK_MASK_PROFILE = 0x80, /* LuaJIT's HOOK_PROFILE: what compiled loops test */
 	HOOK_MASK_EVENTS = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
 	TICK_MIN_MS = 1,
-	TICK_MAX_MS = 50,
+	TICK_MAX_MS = 10, /* a dispatch is noticed, and so killed, by this much too late */
 	TICKS_PER_BUDGET = 8,
-	RESEND_MS = 10,
+	RESEND_MS = 2,        /* for a signal that came between two modes of the VM, and was lost */
+	LOOK_MIN_NS = 200000, /* a thread that gets no CPU time may be about to use up its budget for long */
 };
 
-/* Not SIGPROF: that is LuaJIT's. Not below SIGRTMIN: those belong to the user. */
-#define KILL_SIGNAL (SIGRTMIN + 2)
+#define NS_PER_MS INT64_C(1000000)
 
 static struct {
 	pthread_mutex_t lock;
@@ -45,10 +45,20 @@ static void explain(struct guard *guard)
 	snprintf(guard->why, sizeof guard->why, "%s", LIMITS[guard->verdict]);
 }
 
+/* The guard of the VM that this coroutine is of. */
+static struct guard *guard_of(lua_State *lua)
+{
+	const void *registry = lua_topointer(lua, LUA_REGISTRYINDEX);
+	struct guard *guard = mine;
+	while (guard && lua_topointer(guard->lua, LUA_REGISTRYINDEX) != registry)
+		guard = guard->outer;
+	return guard;
+}
+
 /* Runs at every instruction, once armed. MAY RAISE, which is its purpose. */
 static void on_hook(lua_State *lua, lua_Debug *ar)
 {
-	struct guard *guard = mine;
+	struct guard *guard = guard_of(lua);
 	if (!guard || !guard->verdict)
 		return;
 	if (!*guard->place && lua_getinfo(lua, "Sl", ar) && ar->currentline > 0)
@@ -81,10 +91,12 @@ enum guard_verdict guard_disarm(struct guard *guard)
 
 void guard_interrupt(struct guard *guard, enum guard_verdict verdict)
 {
-	if (!guard->lua || guard->verdict || !guard_is_running(guard))
+	if (!guard->lua || !guard_is_running(guard))
 		return;
-	*guard->place = '\0';
-	guard->verdict = (sig_atomic_t)verdict;
+	if (!guard->verdict) {
+		*guard->place = '\0';
+		guard->verdict = (sig_atomic_t)verdict;
+	}
 	arm(guard);
 }
 
@@ -99,16 +111,11 @@ void guard_push_error(const struct guard *guard, lua_State *lua)
 static void on_kill(int number)
 {
 	(void)number;
-	struct guard *guard = mine;
-	if (!guard)
-		return;
-	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
-	if (dispatch != atomic_load_explicit(&guard->victim, memory_order_acquire))
-		return;
-	if (guard->verdict)
-		arm(guard); /* the first attempt was lost between two modes of the interpreter */
-	else
-		guard_interrupt(guard, GUARD_CPU);
+	for (struct guard *guard = mine; guard; guard = guard->outer) {
+		uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
+		if (dispatch == atomic_load_explicit(&guard->victim, memory_order_acquire))
+			guard_interrupt(guard, GUARD_CPU);
+	}
 }
 
 /* ---- the watchdog ---- */
@@ -130,45 +137,65 @@ static int64_t cpu_ns(const struct guard *guard)
 static void kill_dispatch(struct guard *guard, uint64_t dispatch)
 {
 	int64_t now_ns = read_ns(CLOCK_MONOTONIC);
-	if (now_ns - guard->signalled_ns < RESEND_MS * (int64_t)1000000)
+	if (now_ns - guard->signalled_ns < RESEND_MS * NS_PER_MS)
 		return;
 	guard->signalled_ns = now_ns;
 	atomic_store_explicit(&guard->victim, dispatch, memory_order_release);
-	pthread_kill(guard->thread, KILL_SIGNAL);
+	pthread_kill(guard->thread, GUARD_SIGNAL);
 }
 
-static void look_at(struct guard *guard)
+/* Says how much of its budget the running dispatch has left, at least; INT64_MAX: none is running under one. */
+static int64_t look_at(struct guard *guard)
 {
 	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 	uint32_t budget_ms = (uint32_t)(dispatch & GUARD_UNBOUNDED_MS);
 	if (!budget_ms || budget_ms == GUARD_UNBOUNDED_MS) {
 		guard->seen = 0;
-	} else if (dispatch != guard->seen) {
+		return INT64_MAX;
+	}
+	if (dispatch != guard->seen) {
 		guard->seen = dispatch;
 		guard->seen_ns = cpu_ns(guard);
 		guard->signalled_ns = 0;
-	} else if (cpu_ns(guard) - guard->seen_ns >= (int64_t)budget_ms * 1000000) {
-		kill_dispatch(guard, dispatch);
 	}
+	int64_t left_ns = budget_ms * NS_PER_MS - (cpu_ns(guard) - guard->seen_ns);
+	if (left_ns <= 0)
+		kill_dispatch(guard, dispatch);
+	return left_ns;
 }
 
-/* Under the lock. Looks at all, and says when to look next. */
-static uint32_t look_around(void)
+static int64_t tick_ns(const struct guard *guard)
 {
-	uint32_t tick_ms = TICK_MAX_MS;
+	int64_t ms = guard->least_ms / TICKS_PER_BUDGET;
+	return (ms < TICK_MIN_MS ? TICK_MIN_MS : ms > TICK_MAX_MS ? TICK_MAX_MS : ms) * NS_PER_MS;
+}
+
+/*
+ * Under the lock. Looks at all, and says when to look next: soon enough to notice a new dispatch early in
+ * its budget, and when the first budget may be used up.
+ */
+static int64_t look_around(void)
+{
+	int64_t next_ns = TICK_MAX_MS * NS_PER_MS;
 	for (struct guard *guard = watchdog.guards; guard; guard = guard->next) {
-		look_at(guard);
-		if (guard->least_ms / TICKS_PER_BUDGET < tick_ms)
-			tick_ms = guard->least_ms / TICKS_PER_BUDGET;
+		int64_t left_ns = look_at(guard), tick = tick_ns(guard);
+		if (left_ns <= 0)
+			left_ns = RESEND_MS * NS_PER_MS;
+		else if (left_ns < LOOK_MIN_NS)
+			left_ns = LOOK_MIN_NS;
+		if (left_ns < tick)
+			tick = left_ns;
+		if (tick < next_ns)
+			next_ns = tick;
 	}
-	return tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms;
+	return next_ns;
 }
 
 static void *watch(void *nothing)
 {
 	pthread_mutex_lock(&watchdog.lock);
 	while (watchdog.running) {
-		int64_t until_ns = read_ns(CLOCK_MONOTONIC) + look_around() * (int64_t)1000000;
+		int64_t until_ns = read_ns(CLOCK_MONOTONIC) + look_around();
 		struct timespec until = { until_ns / 1000000000, until_ns % 1000000000 };
 		if (watchdog.guards)
 			pthread_cond_timedwait(&watchdog.changed, &watchdog.lock, &until);
@@ -243,7 +270,9 @@ void guard_close(struct guard *guard)
 		link = &(*link)->next;
 	*link = guard->next;
 	pthread_mutex_unlock(&watchdog.lock);
-	mine = guard->outer;
+	for (link = &mine; *link != guard;)
+		link = &(*link)->outer;
+	*link = guard->outer;
 	guard->lua = NULL;
 }
 
@@ -317,7 +346,7 @@ static bool start_thread(void)
 	pthread_cond_init(&watchdog.changed, &monotonic);
 	pthread_condattr_destroy(&monotonic);
 	struct sigaction action = { .sa_handler = on_kill, .sa_flags = SA_RESTART };
-	sigaction(KILL_SIGNAL, &action, NULL);
+	sigaction(GUARD_SIGNAL, &action, NULL);
 	/* Signals are for the main thread, and for those that are to be interrupted. */
 	sigset_t all, before;
 	sigfillset(&all);

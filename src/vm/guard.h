@@ -30,6 +30,9 @@ enum {
 	GUARD_BUDGET_MAX_MS = GUARD_UNBOUNDED_MS - 1,
 };
 
+/* Not SIGPROF: that is LuaJIT's. Not below SIGRTMIN: those belong to the user. */
+#define GUARD_SIGNAL (SIGRTMIN + 2)
+
 /* Why a dispatch has to end. */
 enum guard_verdict { GUARD_FINE, GUARD_CPU, GUARD_MEMORY, GUARD_ALLOCATION };
 
@@ -42,7 +45,7 @@ struct guard {
 	lua_State *lua;
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
 	pthread_t thread;
-	struct guard *outer; /* this thread's, until this one is closed */
+	struct guard *outer; /* the thread's guard opened before this one */
 	char place[160];     /* "chat.lua:14", where the dispatch was when it was ended */
 	char why[160];       /* what the error says; set by whoever knows the limits */
 
@@ -89,7 +92,10 @@ static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
 			      memory_order_relaxed);
 }
 
-/* Of this thread: makes the running dispatch end at its next instruction. Harmless when none runs. */
+/*
+ * Of this thread: makes the running dispatch end at its next instruction. Harmless when none runs. The first
+ * verdict holds; a further call arms the hook anew, should the VM have lost it between two of its modes.
+ */
 void guard_interrupt(struct guard *guard, enum guard_verdict verdict);
 
 /* Undoes guard_interrupt(). */

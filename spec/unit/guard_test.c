@@ -1,0 +1,592 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "vm/vm.h"
+
+#include <lualib.h>
+#include <string.h>
+#include <time.h>
+
+#define CPU_WHY "it ran for too long without waiting (limits.proceed)"
+
+static const struct vm_budget SHORT = { .ms = 10 }, AMPLE = { .ms = 5000 }, NONE = { 0 };
+
+static struct vm vm;
+
+struct ending {
+	int status;
+	enum guard_verdict verdict;
+};
+
+/* TSan holds a signal back until the thread calls the system, which an endless loop never does. */
+static void need_signals(void)
+{
+#ifdef __SANITIZE_THREAD__
+	skip();
+#endif
+}
+
+static int start(void **state)
+{
+	(void)state;
+	assert_int_equal(vm_open(&vm), 0);
+	guard_set_least(&vm.guard, 5);
+	return 0;
+}
+
+static int end(void **state)
+{
+	(void)state;
+	vm_close(&vm);
+	return 0;
+}
+
+static void load(struct vm *in, const char *source)
+{
+	if (luaL_loadbuffer(in->lua, source, strlen(source), "@chat.lua"))
+		fail_msg("%s", lua_tostring(in->lua, -1));
+}
+
+/* What the call left is on top of the stack. */
+static struct ending call_in(struct vm *in, const char *source, const struct vm_budget *budget)
+{
+	struct ending ending;
+	load(in, source);
+	vm_enter(in, budget);
+	ending.status = lua_pcall(in->lua, 0, 1, 0);
+	ending.verdict = vm_leave(in);
+	return ending;
+}
+
+static struct ending call(const char *source, const struct vm_budget *budget)
+{
+	return call_in(&vm, source, budget);
+}
+
+static void assert_disarmed(void)
+{
+	assert_int_equal(vm.guard.verdict, GUARD_FINE);
+	assert_false(guard_is_running(&vm.guard));
+	assert_null(lua_gethook(vm.lua));
+	assert_int_equal(lua_gethookmask(vm.lua), 0);
+	if (vm.guard.hook_mask)
+		assert_int_equal(*vm.guard.hook_mask, 0);
+}
+
+/* A call that has nothing to do with those before it. */
+static void assert_works(struct vm *in)
+{
+	struct ending ending =
+	    call_in(in, "local s = 0 for i = 1, 1e5 do s = s + #tostring(i % 10) end return s", &AMPLE);
+	assert_int_equal(ending.status, 0);
+	assert_int_equal(ending.verdict, GUARD_FINE);
+	assert_int_equal(lua_tointeger(in->lua, -1), 100000);
+	lua_pop(in->lua, 1);
+}
+
+static void assert_killed(struct ending ending, enum guard_verdict verdict)
+{
+	assert_int_equal(ending.verdict, verdict);
+	assert_int_not_equal(ending.status, 0);
+	lua_pop(vm.lua, 1);
+	assert_disarmed();
+}
+
+static void set_function(struct vm *in, const char *name, lua_CFunction function)
+{
+	lua_pushcfunction(in->lua, function);
+	lua_setglobal(in->lua, name);
+}
+
+/* ---- time ---- */
+
+static void endless_calls_of_every_kind_are_killed(void **state)
+{
+	(void)state;
+	need_signals();
+	static const char *const KINDS[] = {
+		"while true do end",
+		"local n = 0 for i = 1, math.huge do n = n + i % 7 end",
+		"local function f() return f() end f()",
+		"local function f(n) return n < 2 and n or f(n - 1) + f(n - 2) end f(1000)",
+		"::again:: goto again",
+		"while true do pcall(function() while true do end end) end",
+		"while true do pcall(error, 'again') end",
+		"while true do xpcall(function() error('again') end, function(e) return e end) end",
+		"local function deep(n) return 1 + deep(n) end while true do pcall(deep, 1) end",
+		"while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+		"local f = coroutine.wrap(function() while true do coroutine.yield() end end) while true do "
+		"f() end",
+		"local t, n = {}, 0 while true do n = n + 1 t[n % 100] = n end",
+		"local t = { 1, 2, x = 3 } while true do for _ in pairs(t) do end end",
+		"local s = '' while true do s = #s < 4096 and s .. 'x' or '' end",
+		"while true do ('abc'):gsub('.', function(c) return c:upper() end) end",
+		"local t = setmetatable({}, { __index = function(_, k) return k end }) while true do t[1] = "
+		"t.x end",
+		"while true do t = { {}, {} } end",
+		"while true do collectgarbage() end",
+		"while true do local function f() end f() end",
+		"for i = 1, math.huge do load('local n = 0 for i = 1, 200 do n = n + i end return ' .. i)() "
+		"end",
+		"local ffi = require 'ffi' local n = ffi.new('int64_t', 1) while true do n = n * 3 end",
+	};
+	for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {
+		assert_killed(call(KINDS[i], &SHORT), GUARD_CPU);
+		assert_works(&vm);
+	}
+}
+
+static void a_killed_coroutine_is_dead(void **state)
+{
+	(void)state;
+	need_signals();
+	lua_State *co = lua_newthread(vm.lua);
+	load(&vm, "local function f() while true do pcall(f) end end f()");
+	lua_xmove(vm.lua, co, 1);
+	vm_enter(&vm, &SHORT);
+	int status = lua_resume(co, 0);
+	assert_int_equal(vm_leave(&vm), GUARD_CPU);
+	assert_int_not_equal(status, 0);
+	assert_int_not_equal(status, LUA_YIELD);
+	assert_disarmed();
+	assert_works(&vm);
+}
+
+static void the_error_tells_place_and_reason(void **state)
+{
+	(void)state;
+	need_signals();
+	load(&vm, "local n = 0\nlocal function spin()\n  while true do n = n + 1 end\nend\nspin()");
+	assert_int_not_equal(vm_pcall(&vm, vm.lua, 0, 0, &SHORT), 0);
+	assert_string_equal(lua_tostring(vm.lua, -1), "chat.lua:3: " CPU_WHY);
+}
+
+static void the_error_is_the_guards_whatever_the_script_made_of_it(void **state)
+{
+	(void)state;
+	need_signals();
+	load(&vm, "local function spin()\n  while true do end\nend\npcall(spin)\nerror('mine')");
+	assert_int_not_equal(vm_pcall(&vm, vm.lua, 0, 0, &SHORT), 0);
+	assert_string_equal(lua_tostring(vm.lua, -1), "chat.lua:2: " CPU_WHY);
+}
+
+static void a_script_can_ask_whether_it_is_being_ended(void **state)
+{
+	(void)state;
+	static const char ASK[] = "return require('perilune.guard').interrupted()";
+	assert_int_equal(call(ASK, &AMPLE).status, 0);
+	assert_false(lua_toboolean(vm.lua, -1));
+}
+
+static void a_call_without_budget_may_take_its_time(void **state)
+{
+	(void)state;
+	static const char SOURCE[] =
+	    "local from = os.clock() while os.clock() - from < 0.1 do end return 'done'";
+	struct ending ending = call(SOURCE, &NONE);
+	assert_int_equal(ending.status, 0);
+	assert_int_equal(ending.verdict, GUARD_FINE);
+	assert_string_equal(lua_tostring(vm.lua, -1), "done");
+}
+
+static void each_call_has_a_budget_of_its_own(void **state)
+{
+	(void)state;
+	static const char SOURCE[] = "local from = os.clock() while os.clock() - from < 0.02 do end";
+	const struct vm_budget budget = { .ms = 200 };
+	for (int i = 0; i < 20; i++) {
+		assert_int_equal(call(SOURCE, &budget).verdict, GUARD_FINE);
+		lua_pop(vm.lua, 1);
+	}
+}
+
+static int64_t cpu_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void a_large_budget_is_kept_as_closely_as_a_small_one(void **state)
+{
+	(void)state;
+	need_signals();
+	enum { BUDGET_MS = 300, TRIES = 5 };
+	const struct vm_budget budget = { .ms = BUDGET_MS };
+	guard_set_least(&vm.guard, BUDGET_MS);
+	int64_t best_ms = INT64_MAX;
+	for (int i = 0; i < TRIES && best_ms > 20; i++) { /* the machine may be busy */
+		int64_t from_ms = cpu_ms();
+		assert_killed(call("while true do end", &budget), GUARD_CPU);
+		int64_t over_ms = cpu_ms() - from_ms - BUDGET_MS;
+		assert_true(over_ms >= 0);
+		best_ms = over_ms < best_ms ? over_ms : best_ms;
+	}
+	assert_true(best_ms <= 20);
+}
+
+static void what_is_interpreted_is_killed_too(void **state)
+{
+	(void)state;
+	need_signals();
+	vm_stop_jit(&vm);
+	assert_killed(call("while true do pcall(function() while true do end end) end", &SHORT), GUARD_CPU);
+	assert_works(&vm);
+}
+
+/* ---- calls within calls ---- */
+
+static int status_within;
+
+static int l_pcall_within(lua_State *lua)
+{
+	const struct vm_budget tiny = { .ms = 1 };
+	status_within = vm_pcall(&vm, lua, 0, 0, &tiny);
+	lua_settop(lua, 0);
+	return 0;
+}
+
+static void a_call_within_a_call_has_the_budget_of_the_outer_one(void **state)
+{
+	(void)state;
+	static const char SOURCE[] = "within(function() local from = os.clock() while os.clock() - from < "
+				     "0.05 do end end) return 'done'";
+	set_function(&vm, "within", l_pcall_within);
+	struct ending ending = call(SOURCE, &AMPLE);
+	assert_int_equal(ending.status, 0);
+	assert_int_equal(status_within, 0);
+	assert_string_equal(lua_tostring(vm.lua, -1), "done");
+}
+
+static void a_call_within_a_call_ends_with_the_outer_one(void **state)
+{
+	(void)state;
+	need_signals();
+	set_function(&vm, "within", l_pcall_within);
+	assert_killed(call("within(function() while true do end end) return 'done'", &SHORT), GUARD_CPU);
+	assert_int_not_equal(status_within, 0);
+	assert_works(&vm);
+}
+
+/* ---- memory ---- */
+
+static const char HOG[] = "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end";
+
+static size_t heap_bytes(void)
+{
+	return (size_t)lua_gc(vm.lua, LUA_GCCOUNT, 0) << 10;
+}
+
+static void a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on(void **state)
+{
+	(void)state;
+	vm.memory_bytes = heap_bytes() + (4 << 20);
+	for (int i = 0; i < 3; i++) {
+		assert_killed(call(HOG, &AMPLE), GUARD_MEMORY);
+		assert_true(vm.is_full);
+		vm_relieve(&vm);
+		assert_false(vm.is_full);
+		assert_true(heap_bytes() < vm.memory_bytes);
+		assert_works(&vm);
+	}
+}
+
+static void pcall_does_not_keep_a_call_that_fills_the_memory(void **state)
+{
+	(void)state;
+	vm.memory_bytes = heap_bytes() + (4 << 20);
+	assert_killed(call("local t = {} while true do pcall(function() "
+			   "while true do t[#t + 1] = { #t } end end) end",
+			   &AMPLE),
+		      GUARD_MEMORY);
+	vm_relieve(&vm);
+	assert_works(&vm);
+}
+
+static void a_huge_request_is_refused(void **state)
+{
+	(void)state;
+	vm.memory_bytes = heap_bytes() + (4 << 20);
+	struct ending ending = call("return #('x'):rep(1e8)", &AMPLE);
+	assert_int_equal(ending.status, LUA_ERRMEM);
+	assert_int_equal(ending.verdict, GUARD_FINE);
+	assert_disarmed();
+	lua_settop(vm.lua, 0);
+	assert_int_equal(call("return pcall(string.rep, 'x', 1e8)", &AMPLE).status, 0);
+	assert_false(lua_toboolean(vm.lua, -1));
+	assert_works(&vm);
+}
+
+static void nothing_is_refused_outside_of_calls(void **state)
+{
+	(void)state;
+	vm.memory_bytes = heap_bytes() + (1 << 20);
+	lua_newuserdata(vm.lua, 32 << 20);
+	assert_false(vm.is_full);
+	assert_disarmed();
+}
+
+static void a_call_that_allocates_too_much_is_ended(void **state)
+{
+	(void)state;
+	const struct vm_budget budget = { .ms = 5000, .allocated_bytes = 1 << 20 };
+	uint64_t before = vm_allocated(&vm);
+	assert_killed(call("local t = {} while true do t[1] = { 1 } end", &budget), GUARD_ALLOCATION);
+	assert_in_range(vm_allocated(&vm) - before, 1 << 20, 3 << 19);
+	assert_works(&vm); /* has no such limit */
+}
+
+static void what_may_be_allocated_is_counted_for_each_call(void **state)
+{
+	(void)state;
+	const struct vm_budget budget = { .ms = 5000, .allocated_bytes = 1 << 20 };
+	for (int i = 0; i < 8; i++) {
+		assert_int_equal(call("return #('x'):rep(300000)", &budget).verdict, GUARD_FINE);
+		assert_int_equal(lua_tointeger(vm.lua, -1), 300000);
+		lua_pop(vm.lua, 1);
+	}
+}
+
+/* It runs with hooks off, and the collector puts the profiler's bit back as it was before. */
+static void a_finaliser_that_meets_the_limit_does_not_save_its_call(void **state)
+{
+	(void)state;
+	const struct vm_budget budget = { .allocated_bytes = 4 << 20 };
+	static const char SOURCE[] = "collectgarbage('stop')\n"
+				     "getmetatable(newproxy(true)).__gc = function() local t = {} for i = 1, "
+				     "1e5 do t[i] = {} end end\n"
+				     "local kept = {}\n"
+				     "local function churn(n) for i = 1, n do kept[1] = { 1 } end end\n"
+				     "churn(1000)\n"
+				     "collectgarbage('restart')\n"
+				     "churn(1e9)";
+	assert_killed(call(SOURCE, &budget), GUARD_ALLOCATION);
+	assert_works(&vm);
+}
+
+/* ---- interruptions ---- */
+
+static void interrupting_nothing_does_nothing(void **state)
+{
+	(void)state;
+	guard_interrupt(&vm.guard, GUARD_CPU);
+	assert_disarmed();
+	assert_works(&vm);
+}
+
+/* What comes late: the victim is any dispatch but the running one. */
+static void signal_for(uint64_t victim)
+{
+	atomic_store(&vm.guard.victim, victim);
+	pthread_kill(pthread_self(), GUARD_SIGNAL);
+}
+
+static int l_signal_late(lua_State *lua)
+{
+	(void)lua;
+	signal_for(atomic_load(&vm.guard.dispatch) - (UINT64_C(1) << GUARD_BUDGET_BITS));
+	return 0;
+}
+
+static int l_signal(lua_State *lua)
+{
+	(void)lua;
+	signal_for(atomic_load(&vm.guard.dispatch));
+	return 0;
+}
+
+static void a_signal_between_calls_does_nothing(void **state)
+{
+	(void)state;
+	assert_works(&vm);
+	uint64_t ended = atomic_load(&vm.guard.dispatch);
+	signal_for(ended);
+	signal_for(ended | AMPLE.ms);
+	assert_disarmed();
+	assert_works(&vm);
+}
+
+static void a_signal_for_the_call_before_does_nothing(void **state)
+{
+	(void)state;
+	set_function(&vm, "signal", l_signal_late);
+	assert_works(&vm);
+	struct ending ending = call("signal() local s = 0 for i = 1, 1e5 do s = s + 1 end return s", &AMPLE);
+	assert_int_equal(ending.status, 0);
+	assert_int_equal(ending.verdict, GUARD_FINE);
+	assert_int_equal(lua_tointeger(vm.lua, -1), 100000);
+}
+
+static void a_signal_for_the_running_call_ends_it(void **state)
+{
+	(void)state;
+	set_function(&vm, "signal", l_signal);
+	assert_killed(call("signal() return 'done'", &AMPLE), GUARD_CPU);
+	assert_killed(
+	    call("local function f() signal() while true do end end while true do pcall(f) end", &AMPLE),
+	    GUARD_CPU);
+	assert_works(&vm);
+}
+
+static int l_interrupt(lua_State *lua)
+{
+	for (int i = 0; i < 3; i++)
+		guard_interrupt(&vm.guard, GUARD_CPU);
+	guard_interrupt(&vm.guard, GUARD_MEMORY);
+	lua_pushboolean(lua, true);
+	return 1;
+}
+
+static void the_first_verdict_holds(void **state)
+{
+	(void)state;
+	set_function(&vm, "interrupt", l_interrupt);
+	assert_killed(call("interrupt() return 'done'", &AMPLE), GUARD_CPU);
+	assert_works(&vm);
+}
+
+/* A signal that is sent again meets a hook that is just raising. */
+static void an_interruption_within_the_hook_changes_nothing(void **state)
+{
+	(void)state;
+	set_function(&vm, "signal", l_signal);
+	set_function(&vm, "interrupt", l_interrupt);
+	assert_killed(call("local t = setmetatable({}, { __gc = signal, __tostring = interrupt })\n"
+			   "local function f() interrupt() return tostring(t) end\n"
+			   "for i = 1, 100 do pcall(f) signal() end",
+			   &AMPLE),
+		      GUARD_CPU);
+	assert_works(&vm);
+}
+
+static int l_interrupt_and_wait(lua_State *lua)
+{
+	guard_interrupt(&vm.guard, GUARD_CPU);
+	return lua_yield(lua, 0);
+}
+
+/* Whoever waits at the very end of its budget has got away with it, and goes on in peace. */
+static void a_coroutine_that_waits_while_it_is_being_ended_goes_on(void **state)
+{
+	(void)state;
+	set_function(&vm, "wait", l_interrupt_and_wait);
+	lua_State *co = lua_newthread(vm.lua);
+	load(&vm, "wait() local s = 0 for i = 1, 1e5 do s = s + 1 end return s");
+	lua_xmove(vm.lua, co, 1);
+	vm_enter(&vm, &AMPLE);
+	assert_int_equal(lua_resume(co, 0), LUA_YIELD);
+	assert_int_equal(vm_leave(&vm), GUARD_CPU);
+	assert_disarmed();
+	assert_works(&vm);
+	vm_enter(&vm, &AMPLE);
+	assert_int_equal(lua_resume(co, 0), 0);
+	assert_int_equal(vm_leave(&vm), GUARD_FINE);
+	assert_int_equal(lua_tointeger(co, -1), 100000);
+}
+
+/* ---- several VMs, several starts ---- */
+
+static void every_vm_of_a_thread_is_guarded(void **state)
+{
+	(void)state;
+	need_signals();
+	struct vm second, third;
+	assert_int_equal(vm_open(&second), 0);
+	assert_int_equal(vm_open(&third), 0);
+	guard_set_least(&second.guard, 5);
+	assert_killed(call("while true do pcall(function() while true do end end) end", &SHORT), GUARD_CPU);
+	assert_int_equal(call_in(&second, "while true do end", &SHORT).verdict, GUARD_CPU);
+	vm_close(&second); /* not the one that was opened last */
+	assert_killed(call("while true do end", &SHORT), GUARD_CPU);
+	assert_int_equal(call_in(&third, "while true do end", &SHORT).verdict, GUARD_CPU);
+	assert_works(&third);
+	vm_close(&third);
+	assert_killed(call("while true do end", &SHORT), GUARD_CPU);
+	assert_works(&vm);
+}
+
+static struct vm inner;
+static struct ending inner_ending;
+
+static int l_spin_inside(lua_State *lua)
+{
+	(void)lua;
+	inner_ending = call_in(&inner, "while true do end", &SHORT);
+	return 0;
+}
+
+static void a_call_in_another_vm_ends_alone(void **state)
+{
+	(void)state;
+	need_signals();
+	assert_int_equal(vm_open(&inner), 0);
+	guard_set_least(&inner.guard, 5);
+	set_function(&vm, "inside", l_spin_inside);
+	struct ending ending = call("inside() return 'done'", &AMPLE);
+	assert_int_equal(inner_ending.verdict, GUARD_CPU);
+	assert_int_equal(ending.verdict, GUARD_FINE);
+	assert_int_equal(ending.status, 0);
+	assert_works(&inner);
+	vm_close(&inner);
+	assert_works(&vm);
+}
+
+static void the_watchdog_can_be_started_again(void **state)
+{
+	(void)state;
+	need_signals();
+	for (int i = 0; i < 3; i++) {
+		const char *way = guard_start();
+		assert_non_null(way);
+		assert_ptr_equal(guard_start(), way);
+		start(NULL);
+		assert_killed(call("while true do end", &SHORT), GUARD_CPU);
+		end(NULL);
+		guard_stop();
+		guard_stop();
+	}
+}
+
+#define IN_A_VM(TEST) cmocka_unit_test_setup_teardown(TEST, start, end)
+
+int main(void)
+{
+	static char pattern[4096];
+	if (!vm_find_lua_path(pattern, sizeof pattern))
+		vm_set_lua_path(pattern);
+	const struct CMUnitTest tests[] = {
+		IN_A_VM(endless_calls_of_every_kind_are_killed),
+		IN_A_VM(a_killed_coroutine_is_dead),
+		IN_A_VM(the_error_tells_place_and_reason),
+		IN_A_VM(the_error_is_the_guards_whatever_the_script_made_of_it),
+		IN_A_VM(a_script_can_ask_whether_it_is_being_ended),
+		IN_A_VM(a_call_without_budget_may_take_its_time),
+		IN_A_VM(each_call_has_a_budget_of_its_own),
+		IN_A_VM(a_large_budget_is_kept_as_closely_as_a_small_one),
+		IN_A_VM(what_is_interpreted_is_killed_too),
+		IN_A_VM(a_call_within_a_call_has_the_budget_of_the_outer_one),
+		IN_A_VM(a_call_within_a_call_ends_with_the_outer_one),
+		IN_A_VM(a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on),
+		IN_A_VM(pcall_does_not_keep_a_call_that_fills_the_memory),
+		IN_A_VM(a_huge_request_is_refused),
+		IN_A_VM(nothing_is_refused_outside_of_calls),
+		IN_A_VM(a_call_that_allocates_too_much_is_ended),
+		IN_A_VM(what_may_be_allocated_is_counted_for_each_call),
+		IN_A_VM(a_finaliser_that_meets_the_limit_does_not_save_its_call),
+		IN_A_VM(interrupting_nothing_does_nothing),
+		IN_A_VM(a_signal_between_calls_does_nothing),
+		IN_A_VM(a_signal_for_the_call_before_does_nothing),
+		IN_A_VM(a_signal_for_the_running_call_ends_it),
+		IN_A_VM(the_first_verdict_holds),
+		IN_A_VM(an_interruption_within_the_hook_changes_nothing),
+		IN_A_VM(a_coroutine_that_waits_while_it_is_being_ended_goes_on),
+		IN_A_VM(every_vm_of_a_thread_is_guarded),
+		IN_A_VM(a_call_in_another_vm_ends_alone),
+		cmocka_unit_test(the_watchdog_can_be_started_again),
+	};
+	return cmocka_run_group_tests_name("guard", tests, NULL, NULL);
+}
