@@ -50,6 +50,7 @@ local function safe_coroutines(library)
     if type(co) == "thread" and not own[co] then
       error("coroutine.resume: a handler is resumed by the server, when what it waits for has come", 2)
     end
+    if type(co) ~= "thread" then return resume(co, ...) end -- raises: it must not be counted
     if guard.call() ~= call then call, depth = guard.call(), 0 end -- one that was ended did not count down
     if depth >= COROUTINES_DEEP then return false, "coroutines are nested too deep" end
     depth = depth + 1

@@ -123,3 +123,51 @@ describe("a worker that cannot be started", function()
     assert.equal(1, failed.code)
   end)
 end)
+
+describe("memory", function()
+  after_each(server.finish)
+
+  it("does not end a call for its garbage", function()
+    local app = start_lines([[
+      function Agent:proceed()
+        local big, n = ("x"):rep(2 ^ 20), 0
+        for i = 1, 200 do n = n + #(big .. i) end
+        return tostring(n)
+      end]], nil, [[limits = { memory = "24m", proceed = "30s" }]])
+    local client = app:connect()
+    for _ = 1, 5 do client:echo_line("x", "209715692") end
+  end)
+
+  it("ends who fills the memory, and nobody after", function()
+    local app = start_lines([[
+      function Agent:proceed(line)
+        if line == "fill" then
+          local all = {}
+          for i = 1, 1e9 do pcall(function() all[i] = ("x"):rep(1000) .. i end) end
+        end
+        return (line:rep(100000):sub(1, 5))
+      end]], nil, [[limits = { memory = "24m", proceed = "30s" }]])
+    local neighbour = app:connect()
+    for _ = 1, 3 do
+      assert.equal("", (app:connect():send("fill\n"):recv_all()))
+      neighbour:echo_line("hello", "hello")
+    end
+    neighbour:close()
+    assert.equal("peer=1 memory=3", app:stop("TERM").summary.reasons)
+  end)
+
+  it("ends a call that allocates too much in one step and then waits", function()
+    local app = start_lines([[
+      function Agent:proceed(line)
+        if line == "much" then
+          local big = ("x"):rep(2 ^ 21)
+          perilune.sleep(0.01)
+          return tostring(#big)
+        end
+        return line
+      end]], nil, [[limits = { allocation = "1m" }]])
+    assert.equal("", (app:connect():send("much\n"):recv_all()))
+    app:connect():echo_line("x", "x")
+    app:wait_log "handler failed"
+  end)
+end)

@@ -141,6 +141,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
 	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
+	vm_relieve(&agents->vm);
 	ledger_open(agents, run->conn);
 	vm_enter(&agents->vm, budget);
 	int status = lua_resume(co, nargs);
@@ -149,9 +150,11 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	agents->current = NULL;
 	if (agents->view)
 		agents->view->data = NULL;
-	if (status == 0)
+	/* It came to its end, or to a wait, before the next instruction; it has used too much all the same. */
+	bool over = verdict == GUARD_MEMORY || verdict == GUARD_ALLOCATION;
+	if (status == 0 && !over)
 		return RUN_DONE;
-	if (status != LUA_YIELD)
+	if (status != LUA_YIELD || over)
 		return fail(agents, run, status, verdict);
 	if (run->wait == WAIT_NONE) {
 		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "

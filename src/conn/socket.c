@@ -16,15 +16,6 @@ static struct socket_conn *self(struct conn *conn)
 }
 
 /*
- * TCP gives all it has; what comes later is a new edge. A Unix socket may stop short of the
- * next message that carries descriptors or another sender's credentials.
- */
-static bool takes_all(const struct conn *conn)
-{
-	return conn->peer.sin6_family != AF_UNIX;
-}
-
-/*
  * recv() and send() are cancellation points: with threads, the C library brackets each with two locked
  * instructions. Nobody is ever cancelled here.
  */
@@ -34,7 +25,7 @@ static ssize_t socket_read(struct conn *conn, void *to, size_t n)
 	do
 		got = syscall(SYS_recvfrom, self(conn)->fd, to, n, 0, NULL, NULL);
 	while (got < 0 && errno == EINTR);
-	self(conn)->drained = got < 0 || (got < (ssize_t)n && takes_all(conn));
+	self(conn)->drained = got < 0 || (got < (ssize_t)n && !self(conn)->falls_short);
 	return got < 0 ? -errno : got;
 }
 
@@ -54,8 +45,10 @@ static ssize_t socket_write(struct conn *conn, const void *from, size_t n)
 	do
 		put = syscall(SYS_sendto, self(conn)->fd, from, n, MSG_NOSIGNAL, NULL, 0);
 	while (put < 0 && errno == EINTR);
-	if (put >= 0 && (size_t)put < n)
-		be_ready(self(conn)); /* full, most likely; but only EAGAIN promises an edge */
+	if (put >= 0 && (size_t)put < n) {
+		self(conn)->not_full = true;
+		be_ready(self(conn));
+	}
 	return put < 0 ? -errno : put;
 }
 
@@ -74,7 +67,7 @@ static int socket_watch(struct conn *conn, unsigned events)
 {
 	struct socket_conn *socket = self(conn);
 	int err = control(socket, socket->registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD,
-			  EPOLLET | (events & WATCH_READ ? EPOLLIN | EPOLLRDHUP : 0u) |
+			  EPOLLET | (events & WATCH_READ ? EPOLLIN | EPOLLPRI | EPOLLRDHUP : 0u) |
 			      (events & WATCH_WRITE ? EPOLLOUT : 0u));
 	socket->registered = !err;
 	return err;
@@ -131,6 +124,7 @@ void socket_conn_init(struct socket_conn *socket, struct poller *poller, int fd)
 {
 	socket->poller = poller;
 	socket->fd = fd;
+	socket->falls_short = socket->conn.peer.sin6_family == AF_UNIX;
 	socket->conn.transport = &SOCKET_OPS;
 }
 
@@ -157,9 +151,11 @@ static void serve(struct socket_conn *socket, uint32_t events)
 	}
 	if (events & (EPOLLRDHUP | EPOLLHUP))
 		socket->hung_up = true;
+	if (events & EPOLLPRI)
+		socket->falls_short = true;
 	if ((conn->watching & WATCH_WRITE) && (events & (EPOLLOUT | EPOLLHUP)))
 		conn_on_writable(conn);
-	if ((conn->watching & WATCH_READ) && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)))
+	if ((conn->watching & WATCH_READ) && (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP)))
 		read_event(socket);
 }
 
@@ -171,7 +167,9 @@ static void serve_ready(struct poller *poller)
 	for (; socket; socket = next) {
 		next = socket->next_ready;
 		socket->is_ready = false;
-		if (socket->fd >= 0 && (socket->conn.watching & WATCH_WRITE))
+		bool try_writing = socket->not_full;
+		socket->not_full = false;
+		if (socket->fd >= 0 && try_writing && (socket->conn.watching & WATCH_WRITE))
 			conn_on_writable(&socket->conn);
 		if (socket->fd >= 0 && (socket->conn.watching & WATCH_READ))
 			read_event(socket);

@@ -27,10 +27,12 @@ struct socket_conn {
 	struct poller *poller;
 	struct socket_conn *next_ready, *next_closed;
 	int fd;
-	bool registered; /* in the epoll set */
-	bool drained;    /* the last read took all there was */
-	bool hung_up;    /* the peer's end-of-stream has arrived, behind whatever is unread */
-	bool is_ready;   /* in the poller's list */
+	bool registered;  /* in the epoll set */
+	bool drained;     /* the last read took all there was */
+	bool hung_up;     /* the peer's end-of-stream has arrived, behind whatever is unread */
+	bool falls_short; /* a read may take less than there is: only EAGAIN says that it is drained */
+	bool not_full;    /* a write fell short: only EAGAIN says that it is full */
+	bool is_ready;    /* in the poller's list, for either reason */
 };
 
 /* `host` and `loop` outlive it. 0 or an error. */
@@ -47,7 +49,10 @@ void poller_poll(struct poller *poller, int timeout_ms);
 void poller_forget(struct poller *poller);
 
 /*
- * Takes over a connected, non-blocking descriptor and sets up conn.transport. The caller then calls
- * conn_open().
+ * Takes over a connected, non-blocking descriptor and sets up conn.transport; conn.peer is set already. The
+ * caller then calls conn_open().
+ *
+ * A read of TCP takes all there is, and what comes later is a new edge; but not past urgent data, and
+ * on a Unix socket not past a message with descriptors or another sender's credentials.
  */
 void socket_conn_init(struct socket_conn *socket, struct poller *poller, int fd);

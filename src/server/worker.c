@@ -70,10 +70,10 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 		refuse_accepted(worker, order);
 		return;
 	}
-	socket_conn_init(socket, &worker->poller, order->fd);
 	struct conn *conn = &socket->conn;
 	conn->listener = (uint16_t)order->listener;
 	conn->peer = order->peer;
+	socket_conn_init(socket, &worker->poller, order->fd);
 	conn_open(conn, &worker->host, &worker->config->listeners[order->listener].rules,
 		  agents_codec(&worker->agents, order->listener), order->id);
 	if (worker->draining)

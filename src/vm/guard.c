@@ -253,6 +253,10 @@ void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_b
 	else
 		luaJIT_setmode(lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 	mine = guard;
+	sigset_t kill_signal; /* whoever started us may have had it blocked */
+	sigemptyset(&kill_signal);
+	sigaddset(&kill_signal, GUARD_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kill_signal, NULL);
 	pthread_mutex_lock(&watchdog.lock);
 	guard->next = watchdog.guards;
 	watchdog.guards = guard;

@@ -30,6 +30,13 @@ static void give_credit(struct vm *vm)
 	vm->granted = allocated + more;
 }
 
+/* What is live even after a collection cannot be helped by ending calls: then only growth ends them. */
+static size_t soft_limit(const struct vm *vm)
+{
+	size_t live_and_some = vm->live_bytes + vm->memory_bytes / 16;
+	return live_and_some > vm->memory_bytes ? live_and_some : vm->memory_bytes;
+}
+
 /*
  * Past the limit (soft) a call is told to end and memory is given all the same, since Lua takes a refusal
  * well only where it may raise; the call ends at its next instruction. Past an eighth more (hard)
@@ -42,14 +49,16 @@ static bool may_have(struct vm *vm, size_t bytes)
 		return true;
 	size_t heap = heap_bytes(vm) + bytes,
 	       hard = vm->memory_bytes + vm->memory_bytes / 8 + HARD_SPARE_BYTES;
-	if (heap <= vm->memory_bytes)
+	/* Large strings outrun the collector, which does a fixed share of work at a time: near the limit it
+	 * finishes its cycle at the next opportunity, so that a call is never ended for its garbage. */
+	if (heap > vm->memory_bytes / 4 * 3)
+		lua_gc(vm->lua, LUA_GCSETSTEPMUL, 0);
+	if (heap <= soft_limit(vm))
 		return true;
+	vm->is_full = true;
 	if (heap > hard)
 		return false;
-	if (!vm->is_full) {
-		vm->is_full = true;
-		guard_interrupt(&vm->guard, GUARD_MEMORY);
-	}
+	guard_interrupt(&vm->guard, GUARD_MEMORY);
 	return true;
 }
 
@@ -126,11 +135,12 @@ void vm_relieve(struct vm *vm)
 		return;
 	lua_gc(vm->lua, LUA_GCCOLLECT, 0);
 	vm->is_full = false;
+	vm->live_bytes = heap_bytes(vm);
 }
 
 /* ---- calls ---- */
 
-const struct vm_budget VM_LOAD_BUDGET = { .ms = 5000 };
+const struct vm_budget VM_LOAD_BUDGET = { .ms = 10000 };
 
 void vm_stop_jit(struct vm *vm)
 {
@@ -256,8 +266,10 @@ int vm_open(struct vm *vm)
 	if (!guard_start())
 		return UV_EAGAIN;
 	vm->lua = lua_newstate(first_alloc, vm);
-	if (!vm->lua)
+	if (!vm->lua) {
+		slab_deinit(&vm->slab);
 		return UV_ENOMEM;
+	}
 	lua_setallocf(vm->lua, vm_alloc, vm);
 	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	lua_atpanic(vm->lua, on_panic);

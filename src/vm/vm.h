@@ -25,6 +25,7 @@ struct vm {
 	int64_t credit, granted;
 	int64_t call_end;    /* limits.allocation: where that sum ends the running call */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
+	size_t live_bytes;   /* after the last vm_relieve() */
 	bool is_full;        /* it was reached; vm_relieve() is due */
 	struct guard guard;
 	void *state; /* the VM's first block */
