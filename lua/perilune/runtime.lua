@@ -177,6 +177,7 @@ end
 
 -- ---- conn:defer ------------------------------------------------------------
 
+local DEFERS_MAX = 1000
 local defers = {}
 
 function M.defer(id, fn)
@@ -186,6 +187,7 @@ function M.defer(id, fn)
     list = {}
     defers[id] = list
   end
+  if #list >= DEFERS_MAX then error("conn:defer: more than " .. DEFERS_MAX .. " functions wait for the end", 3) end
   list[#list + 1] = fn
 end
 

@@ -232,6 +232,8 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
 		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
+	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
+		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
 	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent || conn->suspended)
 		return;
 	lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
@@ -268,6 +270,16 @@ static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 	return call(agents, conn, CALL_DRAIN, 1);
 }
 
+static void drop_defers(struct agents *agents, const struct conn *conn)
+{
+	lua_State *lua = agents->vm.lua;
+	do {
+		lua_settop(lua, AT_TOP);
+		lua_pushvalue(lua, AT_TAKE_DEFER);
+		lua_pushnumber(lua, (lua_Number)conn->id);
+	} while (!lua_pcall(lua, 1, 1, 0) && !lua_isnil(lua, -1));
+}
+
 static void run_defers(struct agents *agents, struct conn *conn)
 {
 	lua_State *lua = agents->vm.lua;
@@ -283,6 +295,11 @@ static void run_defers(struct agents *agents, struct conn *conn)
 		if (outcome == RUN_FAILED)
 			fault_raise(agents, &run);
 		run_end(agents, &run, outcome == RUN_FAILED);
+		/* Each would cost the others as much again. */
+		if (run.verdict != GUARD_FINE) {
+			drop_defers(agents, conn);
+			break;
+		}
 	}
 	lua_settop(lua, AT_TOP);
 }

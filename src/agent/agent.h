@@ -50,7 +50,8 @@ struct agents {
 	uint32_t *anchor_next; /* free list; 0 ends it */
 	uint32_t anchor_count, anchor_free;
 
-	struct vm_budget budget; /* the most generous of the listeners': for what is no listener's own */
+	/* Why a codec in Lua was ended; FINE: it was not. Of the last decode(), of an encode() that failed. */
+	enum guard_verdict codec_verdict, encode_verdict;
 	struct agent_listener *listeners;
 	unsigned listener_count;
 

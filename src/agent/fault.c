@@ -91,12 +91,9 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }
 
-/* An error's __tostring is code of the user's. */
-static const struct vm_budget DESCRIBE_BUDGET = { .ms = 100 };
-
-static enum close_reason reason_of(const struct run *run)
+enum close_reason reason_of_verdict(enum guard_verdict verdict)
 {
-	switch ((enum guard_verdict)run->verdict) {
+	switch (verdict) {
 	case GUARD_CPU:
 		return REASON_PROCEED_TIMEOUT;
 	case GUARD_MEMORY:
@@ -106,6 +103,14 @@ static enum close_reason reason_of(const struct run *run)
 		break;
 	}
 	return REASON_ERROR;
+}
+
+/* An error's __tostring is code of the user's; but what we do ourselves takes a while as well. */
+static struct vm_budget describe_budget(const struct agents *agents, const struct run *run)
+{
+	enum { LEAST_MS = 20, MOST_MS = 100 };
+	uint32_t ms = agents->listeners[run->conn->listener].budget.ms;
+	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
 /* Describing an error runs code that the error itself may upset; then the bare fact must do. */
@@ -120,7 +125,8 @@ static void describe(struct agents *agents, const struct run *run)
 	lua_pushthread(co);
 	lua_xmove(co, lua, 1);
 	push_about(agents, run, peer);
-	if (vm_pcall(&agents->vm, lua, 3, 4, &DESCRIBE_BUDGET)) {
+	struct vm_budget budget = describe_budget(agents, run);
+	if (vm_pcall(&agents->vm, lua, 3, 4, &budget)) {
 		log_fault(agents, run, peer, "an error that cannot be described", "", "", "");
 	} else {
 		log_fault(agents, run, peer, lua_tostring(lua, -4), lua_tostring(lua, -3),
@@ -143,11 +149,16 @@ static void ask_failed(struct agents *agents, struct run *run)
 void fault_raise(struct agents *agents, struct run *run)
 {
 	struct conn *conn = run->conn;
+	if (run->verdict == GUARD_FINE)
+		run->verdict = (uint8_t)agents->encode_verdict;
+	agents->encode_verdict = GUARD_FINE;
 	count(&agents->counters->faults);
 	describe(agents, run);
 	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
 			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
 	if (last_word)
 		ask_failed(agents, run);
-	conn_close(conn, reason_of(run), CLOSE_FLUSH);
+	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
+	if (run->callback != CALL_FAILED)
+		conn_close(conn, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);
 }

@@ -85,6 +85,7 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	listener->name = name;
 	lua_getfield(lua, -1, "frame");
 	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
+	listener->codec.lua_listener = i;
 	if (wrong)
 		luaL_error(lua, "listener %s: frame: %s", name, wrong);
 	lua_pop(lua, 1);
@@ -182,19 +183,12 @@ static void remember_directory(struct agents *agents, const char *script)
 		snprintf(agents->directory, sizeof agents->directory, ".");
 }
 
-/* A budget of 0 is none, and so the most generous. */
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-	return !a || !b ? 0 : a > b ? a : b;
-}
-
 static void set_budgets(struct agents *agents, const struct config *config)
 {
 	uint32_t least_ms = GUARD_BUDGET_MAX_MS;
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct vm_budget budget = config->listeners[i].budget;
 		agents->listeners[i].budget = budget;
-		agents->budget.ms = i ? (uint32_t)larger(agents->budget.ms, budget.ms) : budget.ms;
 		if (budget.ms && budget.ms < least_ms)
 			least_ms = budget.ms;
 	}

@@ -25,8 +25,10 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 {
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
 	lua_pushvalue(lua, idx);
-	if (vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget))
+	if (vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget)) {
+		agents->encode_verdict = agents->vm.verdict;
 		return false;
+	}
 	size_t len;
 	const char *data = lua_type(lua, -1) == LUA_TSTRING ? lua_tolstring(lua, -1, &len) : NULL;
 	if (!data) {

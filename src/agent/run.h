@@ -158,6 +158,7 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx);
 
 /* Logs the error on top of run's coroutine, asks failed(), ends the connection. The run goes on to
  * its end. */
+enum close_reason reason_of_verdict(enum guard_verdict verdict);
 void fault_raise(struct agents *agents, struct run *run);
 
 /* Reports repeats whose window has ended. */

@@ -66,13 +66,15 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 	out->count = 0;
 	out->consumed = out->need = 0;
 	out->error = 0;
+	d.agents->codec_verdict = GUARD_FINE;
 	lua_pushlstring(lua, (const char *)in, n);
 	int bytes = lua_gettop(lua);
 	while (out->count < limit && d.pos < n) {
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
 		lua_pushnumber(lua, (lua_Number)d.pos + 1);
-		if (vm_pcall(&d.agents->vm, lua, 2, 3, &d.agents->budget)) {
+		if (vm_pcall(&d.agents->vm, lua, 2, 3, &d.agents->listeners[codec->lua_listener].budget)) {
+			d.agents->codec_verdict = d.agents->vm.verdict;
 			malformed(&d, lua_tostring(lua, -1));
 			break;
 		}

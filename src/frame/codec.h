@@ -125,6 +125,7 @@ struct codec {
 
 	void *lua_owner; /* CODEC_LUA: these three belong to bind/codec.c */
 	int lua_decode_ref, lua_encode_ref;
+	unsigned lua_listener; /* whose budget its functions have */
 };
 
 /* The ops of a kind, or NULL for CODEC_LUA (its owner sets them). */

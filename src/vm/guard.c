@@ -9,6 +9,7 @@
 #include <time.h>
 
 enum {
+	HOOK_MASK_ACTIVE = 0x10,  /* LuaJIT's HOOK_ACTIVE: in a hook, so no other is called */
 	HOOK_MASK_PROFILE = 0x80, /* LuaJIT's HOOK_PROFILE: what compiled loops test */
 	HOOK_MASK_EVENTS = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
 	TICK_MIN_MS = 1,
@@ -67,6 +68,16 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 	luaL_error(lua, "%s%s%s", guard->place, *guard->place ? ": " : "", guard->why);
 }
 
+/*
+ * An error raised by the hook leaves the mark "in a hook" behind where the first to catch it is C, as in
+ * load(); no hook would ever be called again.
+ */
+static void forget_active(struct guard *guard)
+{
+	if (guard->hook_mask)
+		*guard->hook_mask &= (uint8_t)~HOOK_MASK_ACTIVE;
+}
+
 /* Only a change of its mode makes LuaJIT look anew; so it is changed whatever it was. */
 static void arm(struct guard *guard)
 {
@@ -83,6 +94,7 @@ enum guard_verdict guard_disarm(struct guard *guard)
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	if (guard->hook_mask)
 		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
+	forget_active(guard);
 	lua_sethook(guard->lua, NULL, 0, 0);
 	explain(guard);
 	guard->verdict = GUARD_FINE;
@@ -113,8 +125,11 @@ static void on_kill(int number)
 	(void)number;
 	for (struct guard *guard = mine; guard; guard = guard->outer) {
 		uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
-		if (dispatch == atomic_load_explicit(&guard->victim, memory_order_acquire))
-			guard_interrupt(guard, GUARD_CPU);
+		if (dispatch != atomic_load_explicit(&guard->victim, memory_order_acquire))
+			continue;
+		if (guard->verdict)
+			forget_active(guard); /* the first attempt was lost */
+		guard_interrupt(guard, GUARD_CPU);
 	}
 }
 

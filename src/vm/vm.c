@@ -153,7 +153,11 @@ int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struc
 		return lua_pcall(lua, nargs, nresults, 0);
 	vm_enter(vm, budget);
 	int status = lua_pcall(lua, nargs, nresults, 0);
-	if (vm_leave(vm) != GUARD_FINE && status) {
+	enum guard_verdict verdict = vm_leave(vm);
+	if (!status)
+		return 0;
+	vm->verdict = verdict == GUARD_FINE && status == LUA_ERRMEM ? GUARD_MEMORY : verdict;
+	if (verdict != GUARD_FINE) {
 		lua_pop(lua, 1);
 		guard_push_error(&vm->guard, lua);
 	}

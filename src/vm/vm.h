@@ -28,7 +28,8 @@ struct vm {
 	size_t live_bytes;   /* after the last vm_relieve() */
 	bool is_full;        /* it was reached; vm_relieve() is due */
 	struct guard guard;
-	void *state; /* the VM's first block */
+	enum guard_verdict verdict; /* of the last vm_pcall() that failed */
+	void *state;                /* the VM's first block */
 	size_t state_bytes;
 	lua_State *lua;
 	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
