@@ -75,6 +75,11 @@ local PUBLIC = { perilune = true }
 --- afterwards they must be named in `modules`.
 local function require_system(name, tried, state)
   if name:find("^perilune%.") then error("require: '" .. name .. "' is internal to Perilune", 3) end
+  local door = sandbox.door_of(name)
+  if door then
+    if state.may_open(door) then return require(name) end
+    error(("require: '%s' leads out of the VM: to open it, add unsafe = { %q }"):format(name, door), 3)
+  end
   if state.allowed and not state.allowed[name] then
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
   end
@@ -87,6 +92,11 @@ local function require_system(name, tried, state)
   return value
 end
 
+-- What was loading it has failed, or was ended.
+local function is_stale(entry)
+  return type(entry.loading) == "thread" and coroutine.status(entry.loading) == "dead"
+end
+
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.
 local function new_require(directory, env, state)
   local loaded = {}
@@ -95,7 +105,7 @@ local function new_require(directory, env, state)
     if PUBLIC[name] then return require(name) end
     if sandbox.is_library(name) then return rawget(env, name) end
     local entry = loaded[name]
-    if entry then
+    if entry and not is_stale(entry) then
       if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
       return entry.value
     end
@@ -107,8 +117,12 @@ local function new_require(directory, env, state)
     end
     local chunk, err = compile(path, directory, env)
     if not chunk then error(err, 0) end
-    loaded[name] = { loading = true }
-    local value = chunk(name)
+    loaded[name] = { loading = coroutine.running() or true }
+    local ok, value = pcall(chunk, name)
+    if not ok then
+      loaded[name] = nil
+      error(value, 0)
+    end
     if value == nil then value = true end
     loaded[name] = { value = value }
     return value
@@ -121,7 +135,17 @@ local function check_modules(conf, state)
   local allowed = {}
   for _, name in ipairs(conf.modules or {}) do allowed[name] = true end
   state.allowed = allowed
-  local errors = {}
+  local open, errors = {}, {}
+  for _, name in ipairs(conf.unsafe or {}) do open[name] = true end
+  state.open = open
+  for name in pairs(state.doors) do
+    if not open[name] then
+      errors[#errors + 1] = {
+        path = "unsafe",
+        message = ("the script uses %s, which leads out of the VM: to open it, add unsafe = { %q }"):format(name, name),
+      }
+    end
+  end
   for name in pairs(state.system) do
     if not allowed[name] then
       errors[#errors + 1] = {
@@ -155,8 +179,13 @@ end
 function M.load(path, options)
   options = options or {}
   local directory = directory_of(path)
-  local env = sandbox.new()
-  local state = { system = {} }
+  local state = { system = {}, doors = {} }
+  function state.may_open(name)
+    if state.open then return state.open[name] == true end
+    state.doors[name] = true -- check_modules() has the last word
+    return true
+  end
+  local env = sandbox.new(state.may_open)
   rawset(env, "require", new_require(directory, env, state))
   local chunk, err = compile(path, directory, env)
   if not chunk then

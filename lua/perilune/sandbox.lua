@@ -19,24 +19,81 @@ local COPIED = {
 }
 local LIBRARIES = { "string", "table", "math", "bit", "coroutine", "io", "os" }
 local COROUTINES_DEEP = 180 -- LuaJIT crashes the process not far beyond 200
-local WITHHELD = {
-  os = { exit = true, execute = true, setlocale = true },
-  io = { popen = true },
-}
 
-local function copy_library(name, library)
-  local copy, withheld = {}, WITHHELD[name] or {}
+--- Doors out of the VM, by the names that `unsafe` opens them with. Those of libraries are fields; `debug`
+--- becomes a global, as does `newproxy`; the rest can be required.
+M.UNSAFE = {
+  "debug", "ffi", "io.popen", "jit", "newproxy", "os.execute", "os.exit", "os.setlocale", "package", "string.buffer",
+  "string.dump",
+}
+local GLOBAL = { debug = true, newproxy = true, package = true, jit = true }
+local MODULE = { debug = true, ffi = true, package = true, jit = true, ["string.buffer"] = true }
+
+local is_unsafe = {}
+for _, name in ipairs(M.UNSAFE) do is_unsafe[name] = true end
+
+--- The name in `unsafe` that a module of the system needs; nil: it is none of LuaJIT's own.
+---@param name string
+---@return string?
+function M.door_of(name)
+  if name == "_G" then return "package" end
+  if name:find("^jit%.") then return "jit" end
+  return MODULE[name] and name or nil
+end
+
+local dump = string.dump
+
+local function behind(path)
+  if path == "string.dump" then return dump end
+  local library, key = path:match("^(%w+)%.(%w+)$")
+  if library then return _G[library][key] end
+  return _G[path]
+end
+
+local function copy_library(name, library, may_open)
+  local copy = {}
   for key, value in pairs(library) do
-    if not withheld[key] then copy[key] = value end
+    if not is_unsafe[name .. "." .. key] then copy[key] = value end
   end
-  return copy
+  return setmetatable(copy, {
+    __index = function(_, key)
+      local path = name .. "." .. tostring(key)
+      if is_unsafe[path] and may_open(path) then return behind(path) end
+    end,
+  })
+end
+
+local protected = setmetatable({}, { __mode = "k" })
+
+--- What all connections of a worker share can be read and not written, not even with rawset. pairs() finds
+--- nothing in it: LuaJIT has no __pairs.
+local function read_only(name, library)
+  local proxy = setmetatable({}, {
+    __index = library,
+    __newindex = function(_, key)
+      error(("%s.%s cannot be assigned: libraries are shared by all connections"):format(name, tostring(key)), 2)
+    end,
+    __metatable = name .. " is read-only",
+  })
+  protected[proxy] = name
+  return proxy
+end
+M.read_only = read_only
+
+local function safe_rawset(rawset)
+  return function(t, key, value)
+    local name = protected[t]
+    if name then error(("rawset: %s cannot be assigned to"):format(name), 2) end
+    return rawset(t, key, value)
+  end
 end
 
 --- Coroutines of the script's own: nested only so deep, and never the one a handler runs in, which
 --- only the core may resume.
 local function safe_coroutines(library)
   local create, resume = coroutine.create, coroutine.resume
-  local own, depth, call = setmetatable({}, { __mode = "k" }), 0, 0
+  local running = coroutine.running
+  local own, depth = setmetatable({}, { __mode = "k" }), 0
   local function left(...)
     depth = depth - 1
     return ...
@@ -51,7 +108,9 @@ local function safe_coroutines(library)
       error("coroutine.resume: a handler is resumed by the server, when what it waits for has come", 2)
     end
     if type(co) ~= "thread" then return resume(co, ...) end -- raises: it must not be counted
-    if guard.call() ~= call then call, depth = guard.call(), 0 end -- one that was ended did not count down
+    -- A call that is ended from outside leaves the depth as it was: the outermost begins anew.
+    local outer = running()
+    if not outer or not own[outer] then depth = 0 end
     if depth >= COROUTINES_DEEP then return false, "coroutines are nested too deep" end
     depth = depth + 1
     return left(resume(co, ...))
@@ -97,11 +156,22 @@ local function safe_sort(sort)
 end
 
 local function undefined(_, name)
-  error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)
+  error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 3)
 end
 
 local function undeclared(_, name)
   error("assignment to global '" .. tostring(name) .. "': make it a local of the file, or a field of self", 2)
+end
+
+-- The pieces are asked for here, since what C calls in the midst of compiling is hard to end.
+local function all_of(reader)
+  local pieces = {}
+  while true do
+    local piece = reader()
+    if piece == nil or piece == "" then return table.concat(pieces) end
+    if type(piece) ~= "string" then error("load: the reader must return strings", 3) end
+    pieces[#pieces + 1] = piece
+  end
 end
 
 --- Text chunks only: bytecode can crash the process.
@@ -110,6 +180,7 @@ local function text_loader(env)
     if mode ~= nil and not tostring(mode):find("t", 1, true) then
       return nil, "only text chunks can be loaded"
     end
+    if type(chunk) == "function" then chunk, name = all_of(chunk), name or "=(load)" end
     return load(chunk, name, "t", own_env or env)
   end
 end
@@ -124,25 +195,36 @@ function M.is_library(name) return IS_LIBRARY[name] == true end
 -- One for all loads in a VM: it is behind every string.
 local string_library
 
+local function shut() return false end
+
 --- Also guards the methods of all strings of the VM.
+--- @param may_open (fun(name: string): boolean)? asked when the script wants one of M.UNSAFE
 --- @return table env fresh globals; `require` is for the caller to add with rawset
-function M.new()
+function M.new(may_open)
+  may_open = may_open or shut
   if not string_library then
     string_library = strings.new(guard.memory())
     strings.install(string_library)
   end
-  local env = {}
+  local env, libraries = {}, {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
   for _, name in ipairs(LIBRARIES) do
-    env[name] = copy_library(name, name == "string" and string_library or _G[name])
+    libraries[name] = copy_library(name, name == "string" and string_library or _G[name], may_open)
   end
-  safe_coroutines(env.coroutine)
+  safe_coroutines(libraries.coroutine)
+  libraries.table.sort = safe_sort(libraries.table.sort)
+  for name, library in pairs(libraries) do env[name] = read_only(name, library) end
   env.xpcall = safe_xpcall(env.xpcall)
-  env.table.sort = safe_sort(env.table.sort)
+  env.rawset = safe_rawset(env.rawset)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end
   env._G = env
-  return setmetatable(env, { __index = undefined, __newindex = undeclared, __metatable = "globals are strict" })
+  protected[env] = "a global"
+  local function missing(_, name)
+    if GLOBAL[name] and may_open(name) then return behind(name) end
+    return undefined(nil, name)
+  end
+  return setmetatable(env, { __index = missing, __newindex = undeclared, __metatable = "globals are strict" })
 end
 
 return M

@@ -185,7 +185,7 @@ describe("config.normalise", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
-      workers = 6, modules = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
+      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -416,7 +416,7 @@ describe("config.normalise", function()
 
     for path, fields in pairs {
       ["timeout.proceed"] = { timeout = { proceed = 1 } },
-      reload = { reload = "pin" }, unsafe = { unsafe = true }, tls = { tls = {} },
+      reload = { reload = "pin" }, tls = { tls = {} },
     } do
       it(path .. ", which is yet to come", function()
         assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))

@@ -202,6 +202,23 @@ static void read_log(struct load *load)
 	leave(load);
 }
 
+/* The names as one text. */
+static void read_unsafe(struct load *load)
+{
+	struct config *config = load->config;
+	size_t at = 0;
+	config->unsafe[0] = '\0';
+	enter(load, "unsafe");
+	size_t n = lua_objlen(load->lua, -1);
+	for (size_t i = 1; i <= n && at < sizeof config->unsafe; i++) {
+		lua_rawgeti(load->lua, -1, (int)i);
+		at += (size_t)snprintf(config->unsafe + at, sizeof config->unsafe - at, "%s%s",
+				       i > 1 ? ", " : "", lua_tostring(load->lua, -1));
+		lua_pop(load->lua, 1);
+	}
+	leave(load);
+}
+
 static void read_config(struct load *load)
 {
 	struct config *config = load->config;
@@ -210,6 +227,7 @@ static void read_config(struct load *load)
 	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
+	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
 }

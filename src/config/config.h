@@ -50,6 +50,7 @@ struct config {
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM */
 	bool jit;
+	char unsafe[256];  /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms; /* 0: as long as it takes */
 	enum log_format log_format;
 	enum log_level log_level;

@@ -159,6 +159,9 @@ static void serve(struct server *server)
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
 		  F_INT("workers", server->started), F_INT("generation", 1),
 		  F_TEXT("interrupts", guard_start()));
+	if (*server->config->unsafe)
+		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",
+			  F_TEXT("unsafe", server->config->unsafe));
 }
 
 static void heed(struct server *server, const struct report *report)

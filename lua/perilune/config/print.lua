@@ -95,7 +95,7 @@ end
 ---@param conf perilune.conf
 ---@return string
 function M.json(conf)
-  return assert(json.encode(plain(conf, { listeners = plain_listeners, modules = plain_list })))
+  return assert(json.encode(plain(conf, { listeners = plain_listeners, modules = plain_list, unsafe = plain_list })))
 end
 
 return M

@@ -2,6 +2,8 @@
 local agent = require "perilune.config.agent"
 local frame = require "perilune.config.frame"
 local printable = require "perilune.printable"
+local sandbox = require "perilune.sandbox"
+local suggest = require "perilune.suggest"
 local units = require "perilune.units"
 
 local M = {}
@@ -135,6 +137,23 @@ local function parse_modules(value)
   return names
 end
 
+local UNSAFE_EXPECTED = 'expects a list of names such as { "ffi", "io.popen" }'
+
+local function parse_unsafe(value)
+  local names, message = parse_modules(value)
+  if not names then return nil, (message:gsub("^expects.-}", UNSAFE_EXPECTED, 1)) end
+  for _, name in ipairs(names) do
+    local known = false
+    for _, door in ipairs(sandbox.UNSAFE) do known = known or door == name end
+    if not known then
+      local near = suggest.suggest(name, sandbox.UNSAFE)
+      return nil, "knows no " .. printable.quote(name)
+        .. (near and ' (did you mean "' .. near .. '"?)' or "; it knows " .. table.concat(sandbox.UNSAFE, ", "))
+    end
+  end
+  return names
+end
+
 local function parse_function(value)
   if type(value) == "function" then return value end
   return got("expects a function", value)
@@ -166,6 +185,7 @@ M.TYPES = {
   name = { parse = parse_name, from_text = same },
   mode = { parse = parse_mode, from_text = same, show = show_mode },
   modules = { parse = parse_modules, from_text = text_to_list, show = show_modules },
+  unsafe = { parse = parse_unsafe, from_text = text_to_list, show = show_modules },
   frame = { parse = parse_frame, from_text = same, show = frame.describe },
   agent = { parse = agent.check },
   callback = { parse = parse_function },
@@ -181,6 +201,7 @@ M.KEYS = {
   { path = "listen", scope = "process", type = "listen" },
   { path = "workers", scope = "process", type = "whole", min = 1, max = M.WORKERS_MAX },
   { path = "modules", scope = "process", type = "modules", default = {} },
+  { path = "unsafe", scope = "process", type = "unsafe", default = {} },
   { path = "setup", scope = "process", type = "callback" },
   { path = "teardown", scope = "process", type = "callback" },
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
@@ -216,7 +237,7 @@ M.KEYS = {
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["timeout.proceed"] = true, reload = true, unsafe = true, tls = true,
+  ["timeout.proceed"] = true, reload = true, tls = true,
 }
 
 M.GROUPS = { limits = true, timeout = true, log = true }

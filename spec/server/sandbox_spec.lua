@@ -1,0 +1,130 @@
+--- What scripts see of the VM that they share with others.
+local command = require "spec.support.command"
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+
+local function check(script)
+  local folder = command.folder()
+  local path = command.write(folder .. "/app.lua", script)
+  local result = command.run { "check", path }
+  command.remove(folder)
+  return result
+end
+
+local RETURN = " return { listen = 'tcp://127.0.0.1:0', frame = 'line', agent = function() end, %s }"
+
+local function loads(code, settings) return check(code .. RETURN:format(settings or "")) end
+
+describe("a library", function()
+  after_each(server.finish)
+
+  local LIBRARIES = { "math", "string", "table", "bit", "coroutine", "io", "os" }
+
+  for _, name in ipairs(LIBRARIES) do
+    it("cannot be written to by a handler: " .. name, function()
+      local app = server.start_lines(([[function Agent:proceed(line)
+        if line == "assign" then %s.field = 1 end
+        if line == "raw" then rawset(%s, "field", 1) end
+        if line == "meta" then setmetatable(%s, {}) end
+        return tostring(rawget(%s, "field"))
+      end]]):format(name, name, name, name))
+      for line, text in pairs {
+        assign = name .. ".field cannot be assigned", raw = "rawset: " .. name, meta = "protected metatable",
+      } do
+        app:connect():send(line .. "\n"):expect_closed()
+        app:wait_log(function(entry) return entry.error and entry.error:find(text, 1, true) end)
+      end
+      app:connect():echo_line("x", "nil")
+    end)
+  end
+
+  it("is no way out, nor are strings, globals or load", function()
+    local result = loads [[
+      for _, name in ipairs { "getfenv", "setfenv", "dofile", "loadfile", "collectgarbage", "module" } do
+        assert(not pcall(function() return _G[name] end), name)
+      end
+      assert(getmetatable("") == "locked" and ("").dump == nil)
+      assert(not pcall(rawset, _G, "leak", 1) and not pcall(setmetatable, _G, {}))
+      assert(not load("\27LJ") and not load("return 1", "x", "b"))
+      assert(load(coroutine.wrap(function() coroutine.yield "return " coroutine.yield "7" end))() == 7)
+      for _, name in ipairs { "../secret", "/etc/passwd", "a..b", ".hidden", "x.so/y" } do
+        assert(not pcall(require, name), name)
+      end]]
+    assert.equal(0, result.code, result.err)
+  end)
+end)
+
+describe("unsafe", function()
+  after_each(server.finish)
+
+  local USES = {
+    ffi = "local ffi = require 'ffi'", debug = "local d = debug.getinfo", jit = "local jit = require 'jit'",
+    ["io.popen"] = "local p = io.popen", ["os.execute"] = "local e = os.execute", ["os.exit"] = "local e = os.exit",
+    ["string.dump"] = "local d = string.dump", package = "local g = require '_G'", newproxy = "local n = newproxy",
+    ["string.buffer"] = "local b = require 'string.buffer'", ["os.setlocale"] = "local s = os.setlocale",
+  }
+
+  for name, code in pairs(USES) do
+    it("is what a script needs for " .. name, function()
+      local refused = loads(code)
+      assert.equal(78, refused.code)
+      has(('add unsafe = { "%s" }'):format(name), refused.err)
+      local allowed = loads(code .. " assert(" .. code:match("local (%w+)") .. ")", ("unsafe = { %q }"):format(name))
+      assert.equal(0, allowed.code, allowed.err)
+    end)
+  end
+
+  it("is not opened by modules", function()
+    has('add unsafe = { "ffi" }', loads("require 'ffi'", "modules = { 'ffi' }").err)
+  end)
+
+  it("knows its names", function()
+    local result = loads("", "unsafe = { 'io.popem' }")
+    assert.equal(78, result.code)
+    has('did you mean "io.popen"?', result.err)
+    assert.equal(78, loads("", "unsafe = true").code)
+  end)
+
+  it("stays shut for handlers that ask later", function()
+    local app = server.start_lines [[function Agent:proceed(line)
+      if line == "ffi" then return require("ffi") and "open" end
+      return tostring(io.popen)
+    end]]
+    app:connect():echo_line("x", "nil")
+    app:connect():send("ffi\n"):expect_closed()
+    has("leads out of the VM", app:wait_log("handler failed").error)
+  end)
+
+  it("is named in the log at the start", function()
+    local app = server.start_lines("function Agent:proceed(line) return line end", nil, "unsafe = { 'ffi', 'os.execute' }")
+    assert.equal("ffi, os.execute", app:wait_log({ level = "warn" }).unsafe)
+  end)
+end)
+
+describe("a call that was ended", function()
+  after_each(server.finish)
+
+  it("leaves coroutines usable, however often", function()
+    local app = server.start_lines([[function Agent:proceed(line)
+      if line == "loop" then coroutine.wrap(function() while true do end end)() end
+      return coroutine.wrap(function() return "fine" end)()
+    end]], nil, [[limits = { proceed = "5ms" }]])
+    if server.sanitizer == "thread" then return end
+    for _ = 1, 190 do app:connect():send("loop\n"):recv_all() end
+    app:connect():echo_line("x", "fine")
+  end)
+
+  it("leaves the worker able to end others, even from within load()", function()
+    local app = server.start_lines([[function Agent:proceed(line)
+      if line == "load" then load(function() while true do end end) end
+      while true do end
+    end]], nil, [[limits = { proceed = "5ms" }]])
+    if server.sanitizer == "thread" then return end
+    for _ = 1, 10 do
+      app:connect():send("load\n"):recv_all()
+      app:connect():send("loop\n"):recv_all()
+    end
+    local count = (app:stop().summary.reasons or ""):match("proceed_timeout=(%d+)")
+    assert.equal(20, tonumber(count))
+  end)
+end)
