@@ -1,0 +1,13 @@
+-- expect: memory
+local Agent = {}
+
+function Agent:proceed()
+  local kept = {}
+  while true do
+    pcall(function()
+      while true do kept[#kept + 1] = {} end
+    end)
+  end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent, limits = { proceed = "20s" } }

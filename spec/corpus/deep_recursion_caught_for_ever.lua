@@ -1,0 +1,9 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  local function deep(n) return 1 + deep(n + 1) end
+  while true do pcall(deep, 1) end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

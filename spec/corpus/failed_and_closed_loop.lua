@@ -1,0 +1,16 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  while true do end
+end
+
+function Agent:failed()
+  while true do end
+end
+
+function Agent:closed()
+  while true do end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,10 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  return (("x"):gsub("x", function()
+    while true do end
+  end))
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,8 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  for _ in function() return 1 end do end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

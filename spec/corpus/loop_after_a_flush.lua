@@ -1,0 +1,9 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  self.conn:flush()
+  while true do end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,9 @@
+-- expect: agent|proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  self.conn:close()
+  while true do end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

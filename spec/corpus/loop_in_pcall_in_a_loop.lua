@@ -1,0 +1,12 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  while true do
+    pcall(function()
+      while true do end
+    end)
+  end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,12 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  local meta = {}
+  function meta.__lt()
+    while true do end
+  end
+  return tostring(setmetatable({}, meta) < setmetatable({}, meta))
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

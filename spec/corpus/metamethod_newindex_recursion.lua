@@ -1,0 +1,9 @@
+-- expect: error
+local Agent = {}
+
+function Agent:proceed()
+  local t = setmetatable({}, { __newindex = function(t, key, value) t[key] = value end })
+  t.field = 1
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

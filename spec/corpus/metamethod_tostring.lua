@@ -1,0 +1,13 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  local t = setmetatable({}, {
+    __tostring = function()
+      while true do end
+    end,
+  })
+  return tostring(t)
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,11 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  while true do
+    local file = io.open("/dev/null")
+    if file then file:close() end
+  end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

@@ -1,0 +1,11 @@
+-- expect: proceed_timeout
+local Agent = {}
+
+function Agent:proceed()
+  while true do
+    local ok = pcall(error, "again")
+    if ok then return end
+  end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

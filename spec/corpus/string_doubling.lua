@@ -1,0 +1,9 @@
+-- expect: memory
+local Agent = {}
+
+function Agent:proceed()
+  local s = "x"
+  while true do s = s .. s end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent, limits = { proceed = "20s" } }
