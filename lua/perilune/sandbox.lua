@@ -3,13 +3,11 @@
 ---
 --- Reading an undefined global and writing any is an error that names it: state
 --- that leaks from one connection to all others is the bug this prevents.
-local strings = require "perilune.strings"
-
 local M = {}
 
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
-  guard = { interrupted = function() return false end, call = function() return 0 end, memory = function() end }
+  guard = { interrupted = function() return false end, memory = function() end }
 end
 
 local COPIED = {
@@ -203,6 +201,7 @@ local function shut() return false end
 function M.new(may_open)
   may_open = may_open or shut
   if not string_library then
+    local strings = require "perilune.strings" -- stands on C, which is not there where names alone are of interest
     string_library = strings.new(guard.memory())
     strings.install(string_library)
   end

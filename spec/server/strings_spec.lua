@@ -91,11 +91,4 @@ describe("strings of a script", function()
       end ]]
     assert.equal("truelockednilnil", app:connect():send("x\n"):recv_line())
   end)
-
-  it("cannot be changed for others by a script that changes its library", function()
-    local app = start_lines [[
-      string.lower = function() return "changed" end
-      function Agent:proceed(line) return line:lower() end ]]
-    assert.equal("abc", app:connect():send("ABC\n"):recv_line())
-  end)
 end)

@@ -78,12 +78,6 @@ static inline bool guard_is_running(const struct guard *guard)
 	return atomic_load_explicit(&guard->dispatch, memory_order_relaxed) & GUARD_UNBOUNDED_MS;
 }
 
-/* The number of the running dispatch, or of the last one. */
-static inline uint64_t guard_number(const struct guard *guard)
-{
-	return atomic_load_explicit(&guard->dispatch, memory_order_relaxed) >> GUARD_BUDGET_BITS;
-}
-
 /* Begins a dispatch, budget_ms: 1 .. GUARD_UNBOUNDED_MS. None may be running. */
 static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
 {

@@ -199,13 +199,6 @@ static int l_interrupted(lua_State *lua)
 	return 1;
 }
 
-/* perilune.guard.call() → a number that tells one call into Lua from another */
-static int l_call(lua_State *lua)
-{
-	lua_pushnumber(lua, (lua_Number)guard_number(&vm_of(lua)->guard));
-	return 1;
-}
-
 /* perilune.guard.memory() → limits.memory in bytes, or nil when there is none */
 static int l_memory(lua_State *lua)
 {
@@ -221,11 +214,9 @@ static void open_guard(lua_State *lua)
 {
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 3);
+	lua_createtable(lua, 0, 2);
 	lua_pushcfunction(lua, l_interrupted);
 	lua_setfield(lua, -2, "interrupted");
-	lua_pushcfunction(lua, l_call);
-	lua_setfield(lua, -2, "call");
 	lua_pushcfunction(lua, l_memory);
 	lua_setfield(lua, -2, "memory");
 	lua_setfield(lua, -2, "perilune.guard");
