@@ -171,3 +171,35 @@ describe("memory", function()
     app:wait_log "handler failed"
   end)
 end)
+
+describe("frames that come together", function()
+  after_each(server.finish)
+
+  local WORK = [[
+      function Agent:proceed(line)
+        if line == "loop" then while true do end end
+        local began = os.clock()
+        repeat until os.clock() - began > 0.005
+        return line
+      end]]
+
+  it("have a budget each", function()
+    local app = start_lines(WORK, nil, [[limits = { proceed = "50ms" }]])
+    local client, sent = app:connect(), {}
+    for i = 1, 60 do sent[i] = i .. "\n" end
+    client:send(table.concat(sent))
+    for i = 1, 60 do assert.equal(tostring(i), client:recv_line()) end
+  end)
+
+  it("are answered before one that does not return is ended", function()
+    if os.getenv "SANITIZE" == "thread" then return pending "ThreadSanitizer holds signals back while Lua runs" end
+    local app = start_lines(WORK, nil, [[limits = { proceed = "50ms" }]])
+    local client, sent = app:connect(), {}
+    for i = 1, 30 do sent[i] = i .. "\n" end
+    client:send(table.concat(sent) .. "loop\nlost\n")
+    for i = 1, 30 do assert.equal(tostring(i), client:recv_line()) end
+    assert.equal("", (client:recv_all()))
+    client:close()
+    assert.equal("proceed_timeout=1", app:stop("TERM").summary.reasons)
+  end)
+end)

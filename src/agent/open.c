@@ -193,6 +193,8 @@ static void set_budgets(struct agents *agents, const struct config *config)
 			least_ms = budget.ms;
 	}
 	guard_set_least(&agents->vm.guard, least_ms);
+	agents->vm.guard.progress = run_progress;
+	agents->vm.guard.progress_data = agents;
 	agents->vm.memory_bytes = config->memory_bytes;
 	if (!config->jit)
 		vm_stop_jit(&agents->vm);

@@ -133,6 +133,13 @@ static void ledger_close(const struct agents *agents, struct conn *conn)
 	conn->handler_bytes += vm_allocated(&agents->vm);
 }
 
+uint64_t run_progress(void *data)
+{
+	struct agents *agents = data;
+	const struct run *run = agents->current;
+	return run && run->batched ? batch_index(agents, run) : agents->vm.guard.progressed;
+}
+
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 {
 	assert(!agents->current);
@@ -142,6 +149,8 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	run->until_ms = WHEEL_NEVER;
 	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
 	vm_relieve(&agents->vm);
+	if (run->batched)
+		agents->vm.guard.progressed = run->resumed ? batch_index(agents, run) : 1;
 	ledger_open(agents, run->conn);
 	vm_enter(&agents->vm, budget);
 	int status = lua_resume(co, nargs);

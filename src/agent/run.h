@@ -80,6 +80,9 @@ void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum c
 /* Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. */
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
 
+/* For the guard: which frame of its batch the running call is at; it only ever changes to another. */
+uint64_t run_progress(void *agents);
+
 /* Gives the coroutine back. It must be done or failed; `failed` ones are dropped. */
 void run_end(struct agents *agents, struct run *run, bool failed);
 

@@ -56,11 +56,30 @@ static struct guard *guard_of(lua_State *lua)
 	return guard;
 }
 
+static void stand_down(struct guard *guard);
+
+/* Whose budget is it that was used up? True: of calls before the one that runs; it has its own from now on. */
+static bool has_moved_on(struct guard *guard)
+{
+	if (guard->verdict != GUARD_CPU || !guard->progress)
+		return false;
+	uint64_t now = guard->progress(guard->progress_data);
+	if (now == guard->progressed)
+		return false;
+	guard->progressed = now;
+	/* Another number: the watchdog starts counting again, and a signal under way means nothing any more. */
+	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	stand_down(guard);
+	guard->verdict = GUARD_FINE;
+	return true;
+}
+
 /* Runs at every instruction, once armed. MAY RAISE, which is its purpose. */
 static void on_hook(lua_State *lua, lua_Debug *ar)
 {
 	struct guard *guard = guard_of(lua);
-	if (!guard || !guard->verdict)
+	if (!guard || !guard->verdict || has_moved_on(guard))
 		return;
 	if (!*guard->place && lua_getinfo(lua, "Sl", ar) && ar->currentline > 0)
 		snprintf(guard->place, sizeof guard->place, "%s:%d", ar->short_src, ar->currentline);
@@ -89,13 +108,18 @@ static void arm(struct guard *guard)
 		*guard->hook_mask |= HOOK_MASK_PROFILE;
 }
 
+static void stand_down(struct guard *guard)
+{
+	if (guard->hook_mask)
+		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
+	lua_sethook(guard->lua, NULL, 0, 0);
+}
+
 enum guard_verdict guard_disarm(struct guard *guard)
 {
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
-	if (guard->hook_mask)
-		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
 	forget_active(guard);
-	lua_sethook(guard->lua, NULL, 0, 0);
+	stand_down(guard);
 	explain(guard);
 	guard->verdict = GUARD_FINE;
 	return verdict;

@@ -46,8 +46,15 @@ struct guard {
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
 	pthread_t thread;
 	struct guard *outer; /* the thread's guard opened before this one */
-	char place[160];     /* "chat.lua:14", where the dispatch was when it was ended */
-	char why[160];       /* what the error says; set by whoever knows the limits */
+	/*
+	 * A batch is one dispatch of many calls, each with the whole budget: where progress(data) is not what it
+	 * was, another call runs than when the budget began, and it begins anew. Asked from the hook. NULL: never.
+	 */
+	uint64_t (*progress)(void *data);
+	void *progress_data;
+	uint64_t progressed;
+	char place[160]; /* "chat.lua:14", where the dispatch was when it was ended */
+	char why[160];   /* what the error says; set by whoever knows the limits */
 
 	/* The watchdog's own. */
 	struct guard *next;
