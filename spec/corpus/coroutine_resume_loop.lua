@@ -1,4 +1,4 @@
--- expect: proceed_timeout
+-- expect: proceed_timeout|memory
 local Agent = {}
 
 function Agent:proceed()

@@ -42,6 +42,37 @@ for text in [b"hello", b"\x00\xff", b"x" * 100000, b"bye"]:
 s.close()
 ]]
 
+-- What is behind urgent data, which telnet sends for Ctrl-C, must not wait for more.
+local URGENT = [[
+import socket, sys
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+s.settimeout(10)
+s.sendall(b"a\n")
+f = s.makefile("rb")
+print(f.readline())
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+s.send(b"b\n")
+s.send(b"X", socket.MSG_OOB)
+s.send(b"c\n")
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+print(f.readline(), f.readline())
+]]
+
+-- Sends on and on, and never reads; tells whether it was ended in time.
+local DEAF = [[
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+began = time.time()
+try:
+    while time.time() - began < 10:
+        s.send(b"hi\n")
+        time.sleep(0.05)
+    print("goes on")
+except OSError:
+    print("ended")
+]]
+
 local NODE = [[
 const s = require("net").connect(Number(process.argv[2]), "127.0.0.1");
 const texts = [Buffer.from("hello"), Buffer.alloc(100000, "x"), Buffer.from("bye")];
@@ -113,6 +144,27 @@ describe("a foreign client:", function()
     local app = start [["u32be"]]
     command.write(app.folder .. "/client.py", PYTHON)
     assert.equal("5 True\n2 True\n100000 True\n3 True\n", run(app, "python3 {folder}/client.py {port}"))
+  end)
+
+  it("Python sends urgent data, and what is behind it is answered", function()
+    needs "python3"
+    local app = start [["line"]]
+    command.write(app.folder .. "/urgent.py", URGENT)
+    assert.equal("b'a\\n'\nb'b\\n' b'c\\n'\n", run(app, "python3 {folder}/urgent.py {port}"))
+  end)
+
+  it("Python that sends on and on and never reads is ended by the write time-out", function()
+    needs "python3"
+    local app = server.start { script = [[
+      local Agent = {}
+      function Agent:proceed() return ("x"):rep(100000) end
+      return {
+        listen = { "tcp://127.0.0.1:0", "unix://deaf.sock" }, frame = "line", agent = Agent,
+        timeout = { write = "500ms" }, limits = { send_buffer = "256m", buffers = "1g" },
+      }]] }
+    command.write(app.folder .. "/deaf.py", DEAF)
+    assert.equal("ended\n", run(app, "python3 {folder}/deaf.py {folder}/deaf.sock"))
+    assert.equal("write_timeout=1", app:stop("TERM").summary.reasons)
   end)
 
   it("Python reads netstrings", function()
