@@ -4,6 +4,7 @@
 #include "bind/bind.h"
 #include "cli/cli.h"
 #include "server/server.h"
+#include "vm/guard.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -84,5 +85,6 @@ int main(int argc, char **argv)
 	code = end_output(code);
 	if (server_is_stuck())
 		_exit(code); /* exit() would pull the ground from under its thread */
+	guard_stop();
 	return code;
 }
