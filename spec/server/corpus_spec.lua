@@ -9,13 +9,16 @@ local CANARY_SECONDS = 2
 -- They stand in a row before the canary, each with its budget.
 local AT_ONCE = 10
 
--- Uninterruptible loops keep ThreadSanitizer from delivering the signal.
-local has_signals = server.sanitizer ~= "thread"
+-- ThreadSanitizer holds signals back while Lua runs: most of these would never end.
+if server.sanitizer == "thread" then
+  describe("a broken handler", function() pending "ends with its reason: not under ThreadSanitizer" end)
+  return
+end
 
 local function cases_with(accept)
   local cases = {}
   for _, case in ipairs(corpus.cases()) do
-    local runs = not case.needs and (has_signals or not case.expect.proceed_timeout)
+    local runs = not case.needs
     if runs and accept(case) then cases[#cases + 1] = case end
   end
   return cases
