@@ -5,7 +5,7 @@
 #   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
 #   examples/X_spec.lua     example.X   the same
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
-#   bench/core/kill_soak.c  soak.kill   some seconds of it; not under ThreadSanitizer, which defers signals
+#   bench/core/kill_soak.c  soak.kill   some seconds of it
 #   install.*               what `cmake --install` leaves works
 # Paths of Lua modules for the specs: .busted.
 
@@ -103,9 +103,7 @@ foreach(source IN LISTS fuzz_sources)
   perilune_test(fuzz.${name} test_fuzz_${name} fuzz/corpus/${name})
 endforeach()
 
-if(NOT PERILUNE_SANITIZE MATCHES "thread")
-  perilune_test(soak.kill bench_kill_soak 5)
-endif()
+perilune_test(soak.kill bench_kill_soak 5)
 
 # ---- the executable ----
 

@@ -9,12 +9,6 @@ local CANARY_SECONDS = 2
 -- They stand in a row before the canary, each with its budget.
 local AT_ONCE = 10
 
--- ThreadSanitizer holds signals back while Lua runs: most of these would never end.
-if server.sanitizer == "thread" then
-  describe("a broken handler", function() pending "ends with its reason: not under ThreadSanitizer" end)
-  return
-end
-
 local function cases_with(accept)
   local cases = {}
   for _, case in ipairs(corpus.cases()) do

@@ -368,9 +368,6 @@ static bool can_interrupt(lua_State *lua, const struct first_block *first)
 
 static bool self_test(void)
 {
-#ifdef __SANITIZE_THREAD__
-	return true; /* it holds signals back while Lua runs, so nothing can be found out */
-#endif
 	struct first_block first = { 0 };
 	lua_State *lua = lua_newstate(note_first_block, &first);
 	if (!lua)
