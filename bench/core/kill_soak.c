@@ -214,7 +214,7 @@ static void clean_up(struct worker *worker, const struct call *call)
 	struct vm *vm = &worker->vm;
 	if (call->status == LUA_ERRMEM)
 		vm->is_full = true;
-	vm_relieve(vm);
+	vm_relieve(vm, true);
 	if (lua_gc(vm->lua, LUA_GCCOUNT, 0) > HEAP_HIGH_KB)
 		lua_gc(vm->lua, LUA_GCCOLLECT, 0);
 	vm_sample(vm);

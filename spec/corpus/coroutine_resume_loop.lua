@@ -1,4 +1,4 @@
--- expect: proceed_timeout|memory
+-- expect: proceed_timeout
 local Agent = {}
 
 function Agent:proceed()

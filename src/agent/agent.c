@@ -351,7 +351,7 @@ static struct run *run_of(struct wheel_node *timer)
 void agents_turn(struct agents *agents, uint64_t now_ms)
 {
 	struct wheel_node due, *node;
-	vm_relieve(&agents->vm);
+	vm_relieve(&agents->vm, true);
 	wheel_advance(&agents->sleeps, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
 		struct run *run = run_of(node);

@@ -113,12 +113,23 @@ static struct vm_budget describe_budget(const struct agents *agents, const struc
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
-/* Describing an error runs code that the error itself may upset; then the bare fact must do. */
+/* Describing an error runs code that the error itself may upset; then what is at hand must do. */
+static void log_undescribed(struct agents *agents, const struct run *run, const char *peer)
+{
+	lua_State *co = run->co.lua;
+	char message[FOLD_TEXT_BYTES];
+	bool is_text = lua_type(co, -1) == LUA_TSTRING;
+	snprintf(message, sizeof message, "%s",
+		 is_text ? lua_tostring(co, -1) : "an error that cannot be described");
+	log_fault(agents, run, peer, message, "", "", "");
+}
+
 static void describe(struct agents *agents, const struct run *run)
 {
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	char peer[PEER_TEXT_BYTES];
 	peer_text(run->conn, peer, sizeof peer);
+	vm_make_room(&agents->vm);
 	lua_pushvalue(lua, AT_DESCRIBE);
 	lua_pushvalue(co, -1);
 	lua_xmove(co, lua, 1);
@@ -127,7 +138,7 @@ static void describe(struct agents *agents, const struct run *run)
 	push_about(agents, run, peer);
 	struct vm_budget budget = describe_budget(agents, run);
 	if (vm_pcall(&agents->vm, lua, 3, 4, &budget)) {
-		log_fault(agents, run, peer, "an error that cannot be described", "", "", "");
+		log_undescribed(agents, run, peer);
 	} else {
 		log_fault(agents, run, peer, lua_tostring(lua, -4), lua_tostring(lua, -3),
 			  lua_tostring(lua, -2), lua_tostring(lua, -1));

@@ -148,7 +148,8 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
 	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
-	vm_relieve(&agents->vm);
+	vm_relieve(&agents->vm,
+		   callback_may_wait(run->callback)); /* else the agent that fails is still there */
 	if (run->batched)
 		agents->vm.guard.progressed = run->resumed ? batch_index(agents, run) : 1;
 	ledger_open(agents, run->conn);

@@ -25,13 +25,17 @@ struct vm {
 	int64_t credit, granted;
 	int64_t call_end;    /* limits.allocation: where that sum ends the running call */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
-	size_t live_bytes;   /* after the last vm_relieve() */
-	bool is_full;        /* it was reached; vm_relieve() is due */
+	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
+	bool is_full;        /* it was reached; relief is due */
+	int relief_cycles;   /* of the collector, until it is over */
+	size_t hurry_at;     /* the heap at which the collector is next told to hurry, in bytes */
+	unsigned looks_past_limit;
 	struct guard guard;
 	enum guard_verdict verdict; /* of the last vm_pcall() that failed */
 	void *state;                /* the VM's first block */
 	size_t state_bytes;
 	lua_State *lua;
+	int speed;  /* of the collector, as vm_pace() set it */
 	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
 };
 
@@ -72,8 +76,12 @@ static inline uint64_t vm_allocated(const struct vm *vm)
 	return (uint64_t)(vm->granted - vm->credit);
 }
 
-/* Collects all garbage once limits.memory was reached, so that the next call has room. Outside of Lua. */
-void vm_relieve(struct vm *vm);
+/* Outside of Lua, often: where limits.memory was reached, collects some of the garbage, or all that is over the
+ * limit, if it may take so long. What the last call left should be gone by then. */
+static inline void vm_relieve(struct vm *vm, bool may_take_long);
+
+/* Where limits.memory was reached, lets a call have some memory all the same: to say so, for one. */
+void vm_make_room(struct vm *vm);
 
 /* Notes the size of the heap; call it often (it costs nothing) between calls of vm_pace(). */
 void vm_sample(struct vm *vm);
@@ -94,7 +102,18 @@ void vm_set_lua_path(const char *pattern);
  */
 int vm_find_lua_path(char *pattern, size_t size);
 
+/* For lua_newstate(): memory.c */
+void *vm_alloc(void *vm, void *block, size_t old_bytes, size_t new_bytes);
+
 /* ---- inline ---- */
+
+void vm_collect_some(struct vm *vm, bool may_take_long);
+
+static inline void vm_relieve(struct vm *vm, bool may_take_long)
+{
+	if (vm->is_full)
+		vm_collect_some(vm, may_take_long);
+}
 
 void vm_limit_call(struct vm *vm, uint64_t bytes);
 void vm_unlimit_call(struct vm *vm);

@@ -1,0 +1,234 @@
+/* What a VM may allocate, and how its garbage is collected. */
+#include "vm/vm.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+/* ---- limits ---- */
+
+enum {
+	CREDIT_BYTES = 65536, /* allocated between two looks at the limits */
+	HARD_SPARE_BYTES = 8 << 20,
+};
+
+static size_t heap_bytes(const struct vm *vm)
+{
+	return (size_t)lua_gc(vm->lua, LUA_GCCOUNT, 0) << 10;
+}
+
+static void give_credit(struct vm *vm)
+{
+	int64_t allocated = (int64_t)vm_allocated(vm), more = CREDIT_BYTES;
+	if (vm->call_end > allocated && vm->call_end - allocated < more)
+		more = vm->call_end - allocated;
+	vm->credit = more;
+	vm->granted = allocated + more;
+}
+
+/*
+ * What is live even after a collection cannot be helped by ending calls: then only growth ends them. While a
+ * relief is under way, what others left is no reason either, and there must be room for a cycle.
+ */
+static size_t soft_limit(const struct vm *vm)
+{
+	size_t limit = vm->memory_bytes, bytes = vm->live_bytes + limit / 16;
+	if (vm->relief_cycles) {
+		size_t most = limit + limit / 4;
+		bytes = vm->live_bytes + limit / 4 < most ? vm->live_bytes + limit / 4 : most;
+	}
+	return bytes > limit ? bytes : limit;
+}
+
+/*
+ * The collector does a share of work for each step, in a rhythm that was set between calls, when the heap
+ * was another: it lets much garbage wait, and large strings outrun it. Near the limit a cycle begins now, and
+ * its share is SPEED_UP times what is allocated: so it is over long before the limit is reached, yet whoever
+ * allocates a little pays for a little. (Of large strings as much as of them is enough: they need no marking.)
+ */
+static void hurry_collector(struct vm *vm, size_t heap, size_t bytes)
+{
+	enum { SPEED_UP = 16, STEP_BYTES = 1024, SHARE_MAX = 1024 };
+	size_t near = vm->memory_bytes / 4 * 3, growth = vm->memory_bytes / 16;
+	if (vm->hurry_at > heap + growth)
+		vm->hurry_at = heap + growth;
+	if (heap < near)
+		return;
+	/* A step is due every STEP_BYTES, or after one larger request; speed is in percent of that. */
+	size_t share = bytes / STEP_BYTES < SHARE_MAX ? bytes / STEP_BYTES : SHARE_MAX;
+	lua_gc(vm->lua, LUA_GCSETSTEPMUL, 100 * (share > SPEED_UP ? (int)share : SPEED_UP));
+	if (heap < vm->hurry_at)
+		return;
+	vm->hurry_at = heap + growth;
+	lua_gc(vm->lua, LUA_GCRESTART, 0);
+}
+
+/*
+ * Past the limit (soft) a call is told to end and memory is given all the same, since Lua takes a refusal
+ * well only where it may raise; the call ends at its next instruction. Not at once: what is over the limit may
+ * be garbage of large strings, which the next steps collect. Past an eighth more (hard) there is no memory:
+ * that is for one huge request. Outside of calls the core allocates little, and may not raise: it is never
+ * refused.
+ */
+static bool may_have(struct vm *vm, size_t bytes)
+{
+	enum { LOOKS = 4 };
+	if (!vm->memory_bytes || !guard_is_running(&vm->guard))
+		return true;
+	size_t heap = heap_bytes(vm) + bytes, soft = soft_limit(vm),
+	       hard = soft + vm->memory_bytes / 8 + HARD_SPARE_BYTES;
+	hurry_collector(vm, heap, bytes);
+	if (heap <= soft) {
+		vm->looks_past_limit = 0;
+		return true;
+	}
+	vm->is_full = true;
+	if (heap > hard)
+		return false;
+	if (++vm->looks_past_limit > LOOKS)
+		guard_interrupt(&vm->guard, GUARD_MEMORY);
+	return true;
+}
+
+/* The credit is used up. False: the request is refused. */
+static __attribute__((noinline)) bool look_at_limits(struct vm *vm, size_t bytes)
+{
+	if (!vm->lua) {
+		give_credit(vm);
+		return true;
+	}
+	if (!may_have(vm, bytes)) {
+		vm->credit += (int64_t)bytes;
+		return false;
+	}
+	if ((int64_t)vm_allocated(vm) > vm->call_end)
+		guard_interrupt(&vm->guard, GUARD_ALLOCATION);
+	give_credit(vm);
+	return true;
+}
+
+static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_bytes)
+{
+#ifdef PERILUNE_PLAIN_ALLOC
+	/* Sanitizer builds: malloc knows each block's bounds, a slab does not. */
+	(void)vm;
+	(void)old_bytes;
+	if (new_bytes)
+		return realloc(block, new_bytes);
+	free(block);
+	return NULL;
+#else
+	return slab_alloc(&vm->slab, block, old_bytes, new_bytes);
+#endif
+}
+
+void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
+{
+	struct vm *vm = data;
+	if (new_bytes > old_bytes) {
+		vm->credit -= (int64_t)(new_bytes - old_bytes);
+		if (__builtin_expect(vm->credit < 0, 0) && !look_at_limits(vm, new_bytes - old_bytes))
+			return NULL;
+	}
+	return allocate(vm, block, old_bytes, new_bytes);
+}
+
+void vm_limit_call(struct vm *vm, uint64_t bytes)
+{
+	vm->call_end = (int64_t)(vm_allocated(vm) + bytes);
+	give_credit(vm);
+}
+
+void vm_unlimit_call(struct vm *vm)
+{
+	vm->call_end = INT64_MAX;
+	give_credit(vm);
+}
+
+/* One or two milliseconds of the collector's work. True: a cycle is over. */
+static bool collect_a_while(struct vm *vm)
+{
+	enum { STEPS = 16 };
+	for (int i = 0; i < STEPS; i++)
+		if (lua_gc(vm->lua, LUA_GCSTEP, 0))
+			return true;
+	return false;
+}
+
+void vm_make_room(struct vm *vm)
+{
+	if (!vm->is_full)
+		return;
+	vm->live_bytes = heap_bytes(vm);
+	vm->looks_past_limit = 0;
+}
+
+/*
+ * In steps, for the neighbours wait meanwhile, and a heap of gigabytes takes seconds: unless one call after
+ * another fills the memory faster than that. Until it is over, what is there counts as live, so that nobody is
+ * ended for what another left.
+ */
+void vm_collect_some(struct vm *vm, bool may_take_long)
+{
+	/* The first may have begun before the garbage was made, or before its owner was gone. Further ones let LuaJIT
+	 * halve the table of strings, one each: while it is large and empty, every cycle takes long to sweep it. */
+	enum { CYCLES = 6, AT_ONCE = 2, SPEED = 10000 };
+	size_t limit = vm->memory_bytes;
+	if (!vm->relief_cycles)
+		vm->relief_cycles = CYCLES;
+	lua_gc(vm->lua, LUA_GCSETSTEPMUL, SPEED);
+	int at_once = may_take_long ? AT_ONCE : 0;
+	do {
+		if (!collect_a_while(vm))
+			continue;
+		vm->relief_cycles--;
+		at_once--;
+	} while (at_once > 0 && vm->relief_cycles && heap_bytes(vm) > limit + limit / 8);
+	vm_make_room(vm);
+	if (vm->relief_cycles)
+		return;
+	vm->is_full = false;
+	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
+}
+
+/* ---- the collector's pace ---- */
+
+void vm_sample(struct vm *vm)
+{
+	int heap_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
+	if (heap_kb < vm->low_kb)
+		vm->low_kb = heap_kb;
+}
+
+/*
+ * LuaJIT starts a cycle when the heap has grown by `pause` percent. In a small heap that is soon: it
+ * would mark the standard libraries again for every few hundred frames. In a large one it is late:
+ * hundreds of thousands of dead strings would make the string table grow, which LuaJIT does in one
+ * long step, and shrink again after the cycle. So we aim at so much garbage a cycle that a table of
+ * 8192 is well filled (sweeping costs by the slot) and all fits the caches; a large heap may have
+ * GARBAGE_PERCENT of itself. Keeping live strings of our own to stop a small table from shrinking
+ * gains nothing with small frames, and costs a fifth with large ones: they have few strings a cycle.
+ */
+void vm_pace(struct vm *vm, size_t frame_bytes)
+{
+	enum {
+		STRING_BYTES = 32, /* a string's head */
+		GARBAGE_STRINGS = 6000,
+		GARBAGE_MAX_KB = 1536,
+		GARBAGE_PERCENT = 4,
+		CYCLE_KB = 700,
+		SPEED_MIN = 400,
+		SPEED_MAX = 10000
+	};
+	vm_sample(vm);
+	size_t garbage_kb = (frame_bytes + STRING_BYTES) * GARBAGE_STRINGS / 1024;
+	if (garbage_kb > GARBAGE_MAX_KB)
+		garbage_kb = GARBAGE_MAX_KB;
+	int percent = 100 * (int)garbage_kb / (vm->low_kb + 1);
+	lua_gc(vm->lua, LUA_GCSETPAUSE, 100 + (percent > GARBAGE_PERCENT ? percent : GARBAGE_PERCENT));
+	/* A cycle must also be over before CYCLE_KB more have been allocated: the larger the heap, the
+	 * more is marked for each kilobyte. At SPEED_MAX that is 100 KB of objects in one step. */
+	int speed = 100 * (vm->low_kb / CYCLE_KB);
+	vm->speed = speed < SPEED_MIN ? SPEED_MIN : speed > SPEED_MAX ? SPEED_MAX : speed;
+	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
+	vm->low_kb = INT_MAX;
+}
