@@ -363,6 +363,18 @@ describe("a view", function()
     assert.is_true(many == client:send(many):recv_exact(#many))
   end)
 
+  it("that is returned sends its bytes alone, not those of empty frames around it", function()
+    local client = start([[{ "u16be", view = true, empty = "ignore" }]], ECHO):connect()
+    local sent, answer = {}, {}
+    for i = 1, 200 do
+      local frame = ("\0%s%d"):format(string.char(#tostring(i)), i)
+      sent[i] = frame .. (i % 7 == 0 and "\0\0" or "")
+      answer[i] = frame
+    end
+    answer = table.concat(answer)
+    assert.is_true(answer == client:send(table.concat(sent)):recv_exact(#answer))
+  end)
+
   it("is told apart from the other replies between which it stands", function()
     local app = start(VIEW, [[
       function Agent:proceed(view)

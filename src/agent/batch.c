@@ -7,6 +7,8 @@
  */
 #include "agent/run.h"
 
+#include <string.h>
+
 /* ---- the control table ---- */
 
 void batch_new_control(lua_State *lua)
@@ -96,10 +98,8 @@ static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua
 /* How many frames from `first` on came back as they were. */
 static unsigned echoed_from(const struct agents *agents, unsigned first, unsigned last)
 {
-	unsigned end = first;
-	while (end < last && agents->echoed[end])
-		end++;
-	return end - first;
+	const uint8_t *from = agents->echoed + first, *other = memchr(from, 0, last - first);
+	return other ? (unsigned)(other - from) : last - first;
 }
 
 /* Views that came back go out as one stretch of the input where the framing allows it. */

@@ -144,12 +144,11 @@ bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, un
 	if (codec->kind != CODEC_LENGTH || !codec->length_bytes || codec->offset)
 		return false;
 	const uint8_t *from = frames[first].data - codec->length_bytes;
-	const uint8_t *to = frames[first].data + frames[first].len;
-	for (unsigned i = first + 1; i < last; i++) {
-		if (frames[i].data != to + codec->length_bytes)
+	const uint8_t *to = frames[last - 1].data + frames[last - 1].len;
+	/* Only frames that were ignored leave gaps. */
+	for (unsigned i = first + 1; codec->empty == CODEC_EMPTY_IGNORE && i < last; i++)
+		if (frames[i].data != frames[i - 1].data + frames[i - 1].len + codec->length_bytes)
 			return false;
-		to = frames[i].data + frames[i].len;
-	}
 	*raw = from;
 	*bytes = (size_t)(to - from);
 	return true;

@@ -159,7 +159,7 @@ unsigned codec_encode_batch(const struct codec *codec, const struct reply *repli
 			    struct buf_pool *pool, struct buf **out, int *error);
 
 /*
- * Do frames first .. last - 1 of a batch lie in the input just as they would be encoded, one behind
+ * Do frames first .. last - 1 of a batch (one at least, decoded with this codec) lie in the input just as they would be encoded, one behind
  * the other? Then *raw and *bytes are that stretch.
  */
 bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, unsigned first, unsigned last,
