@@ -692,7 +692,7 @@ static void a_half_closed_connection_can_be_kept(void **state)
 	c->eof_answer = EOF_KEEP;
 	memory_conn_put(&c->memory, "a\nrest", 6);
 	hang_up(c);
-	wait_ms(10 * TIMEOUT_MS); /* it is not the peer's turn any more */
+	wait_ms(TIMEOUT_MS - 1); /* the rest need not complete any more */
 	assert_string_equal(c->seen, "a|EOF|");
 	expect_open(c);
 	conn_send(conn_of(c), "still here", 10, &below);
@@ -703,6 +703,38 @@ static void a_half_closed_connection_can_be_kept(void **state)
 	assert_true(c->memory.our_shut);
 	expect_end(c, REASON_PEER);
 	assert_int_equal(c->eofs, 1);
+}
+
+static void a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it(void **state)
+{
+	(void)state;
+	rules.timeouts = (struct timeouts){ .write = 100 * TIMEOUT_MS, .idle = TIMEOUT_MS };
+	struct client *c = join();
+	bool below;
+	c->eof_answer = EOF_KEEP;
+	hang_up(c);
+	for (int i = 0; i < 5; i++) { /* what goes to it keeps it */
+		wait_ms(TIMEOUT_MS - 1);
+		expect_open(c);
+		conn_send(conn_of(c), "news", 4, &below);
+		world_run();
+		expect_output(c, "news\n");
+	}
+	conn_set_busy(conn_of(c), true); /* a suspended agent is at work */
+	wait_ms(3 * TIMEOUT_MS);
+	expect_open(c);
+	conn_set_busy(conn_of(c), false);
+	c->memory.window_bytes = 0; /* as does what it has not taken yet: that is the write deadline's */
+	conn_send(conn_of(c), "more", 4, &below);
+	world_run();
+	wait_ms(3 * TIMEOUT_MS);
+	expect_open(c);
+	c->memory.window_bytes = SIZE_MAX;
+	world_run();
+	wait_ms(TIMEOUT_MS - 1);
+	expect_open(c);
+	wait_ms(1);
+	expect_end(c, REASON_IDLE_TIMEOUT);
 }
 
 static void our_half_close_reads_on(void **state)
@@ -1042,6 +1074,7 @@ int main(void)
 		TEST(lingering_ends_after_a_second),
 		TEST(the_end_of_stream_comes_after_the_frames),
 		TEST(a_half_closed_connection_can_be_kept),
+		TEST(a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it),
 		TEST(our_half_close_reads_on),
 		TEST(a_suspended_agent_is_asked_again_about_the_end),
 		TEST(a_reset_ends_it_after_the_frames_before_it),

@@ -184,6 +184,7 @@ static void advance_eof(struct conn *conn)
 	enum eof_answer answer = conn->host->handler->eof(conn);
 	conn->eof_later = answer == EOF_LATER;
 	conn->eof_done = answer != EOF_LATER;
+	conn->idle_since_ms = conn->host->now_ms;
 	if (answer == EOF_LATER && (conn->reading || !conn->busy))
 		conn_attend(conn); /* it is free again, or reads on past the end: ask again, in its turn */
 	if (answer == EOF_CLOSE || (answer == EOF_KEEP && conn->shut))

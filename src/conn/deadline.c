@@ -27,6 +27,16 @@ static bool peers_turn(const struct conn *conn)
 	return input_may_deliver(conn) && !conn->more && !conn->eof;
 }
 
+/*
+ * A peer that half-closed completes no frame any more, and an agent that keeps the connection for its own
+ * sake may forget it. So idle goes on from the end of the stream while nothing is under way.
+ */
+static bool may_be_idle(const struct conn *conn)
+{
+	bool kept = conn->eof_done && conn->state == CONN_OPEN && !conn->busy && !conn->paused;
+	return peers_turn(conn) || (kept && !conn->blocked);
+}
+
 static uint64_t write_deadline(const struct conn *conn)
 {
 	uint32_t ms = conn->timeouts->write;
@@ -43,7 +53,7 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 	case TIMEOUT_READ:
 		return input_partial(conn) ? after(conn->read_since_ms, conn->timeouts->read) : WHEEL_NEVER;
 	case TIMEOUT_IDLE:
-		return peers_turn(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
+		return may_be_idle(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
 	case TIMEOUT_FIRST_FRAME:
 		return !conn->framed && peers_turn(conn)
 			   ? after(conn->idle_since_ms, conn->timeouts->first_frame)
@@ -60,11 +70,13 @@ static uint64_t earliest(const struct conn *conn)
 	if (conn->state == CONN_LINGER)
 		return conn->write_since_ms;
 	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
+	if (!may_be_idle(conn))
+		return first;
+	if ((at = after(conn->idle_since_ms, conn->timeouts->idle)) < first)
+		first = at;
 	if (!peers_turn(conn))
 		return first;
 	if (conn->in && (at = after(conn->read_since_ms, conn->timeouts->read)) < first)
-		first = at;
-	if ((at = after(conn->idle_since_ms, conn->timeouts->idle)) < first)
 		first = at;
 	if (!conn->framed && (at = after(conn->idle_since_ms, conn->timeouts->first_frame)) < first)
 		first = at;
