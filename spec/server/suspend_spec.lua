@@ -314,6 +314,24 @@ describe("conn:read", function()
     assert.equal("in time nil nil", client:recv_line())
   end)
 
+  it("tells that what came is no frame, and its reply is delivered before the end", function()
+    local app = start_lines([[
+      function Agent:closed(reason) note("closed " .. reason) end
+      function Agent:proceed(line)
+        local frame, message, code = self.conn:read(line)
+        self.conn:send(("%s %s %s"):format(frame, message, code))
+        self.conn:read() -- nothing comes any more, and nothing is waited for
+        note "never"
+      end]], nil, [[limits = { frame = 10 }]])
+    local client = app:connect():send("u16be\n\0\11" .. ("x"):rep(11))
+    assert.equal("nil frame too large: 11 > 10 EMSGSIZE\n", (client:recv_all()))
+    app:wait_log "closed oversize"
+    client = app:connect():send("netstring\nno:")
+    assert.equal("nil malformed netstring EPROTO\n", (client:recv_all()))
+    app:wait_log "closed frame_error"
+    assert.is_nil(app:find_log("never")[1])
+  end)
+
   it("tells the end of the stream, and its reply is delivered", function()
     local app = start_lines(READER)
     local client = app:connect():send("next\n"):shutdown("send")

@@ -187,6 +187,15 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 
 enum { EOF_READS_MAX = 100 };
 
+/* What it waits for in conn:read does not come: nil, message, code. */
+static void fail_read(struct agents *agents, struct run *run, const char *message, const char *code)
+{
+	lua_pushnil(run->co.lua);
+	lua_pushstring(run->co.lua, message);
+	lua_pushstring(run->co.lua, code);
+	run_wake(agents, run, 3);
+}
+
 static enum eof_answer on_eof(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
@@ -195,10 +204,7 @@ static enum eof_answer on_eof(struct conn *conn)
 		/* It reads on and on, and does not look: that would be for ever. */
 		if (++conn->eof_reads > EOF_READS_MAX)
 			return EOF_CLOSE;
-		lua_pushnil(run->co.lua);
-		lua_pushliteral(run->co.lua, "end of stream");
-		lua_pushliteral(run->co.lua, "EOF");
-		run_wake(agents, run, 3);
+		fail_read(agents, run, "end of stream", "EOF");
 		return EOF_LATER;
 	}
 	if (!conn->agent)
@@ -234,7 +240,11 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 		  F_INT("generation", agents->generation));
 	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
 		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
-	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent || conn->suspended)
+	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
+		fail_read(agents, conn->suspended, error, batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
+		return;
+	}
+	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent)
 		return;
 	lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
 	call(agents, conn, CALL_OVERSIZE, 1);
@@ -359,10 +369,7 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 			run_wake(agents, run, 0);
 			continue;
 		}
-		lua_pushnil(run->co.lua);
-		lua_pushliteral(run->co.lua, "timeout");
-		lua_pushliteral(run->co.lua, "ETIMEDOUT");
-		run_wake(agents, run, 3);
+		fail_read(agents, run, "timeout", "ETIMEDOUT");
 	}
 }
 
