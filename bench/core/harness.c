@@ -33,10 +33,10 @@ void harness_open(struct harness *harness, const char *script)
 	if (conn_host_init(&harness->host, &AGENT_HANDLER, &harness->counters, 0, harness->now_ms))
 		die("not enough memory");
 	harness->host.gone = gone;
-	harness->host.owner = &harness->agents;
-	if (agents_open(&harness->agents, &harness->host, &harness->config, 0, &harness->counters, why,
+	if (agents_open(&harness->agents, &harness->host, &harness->config, 0, 1, &harness->counters, why,
 			sizeof why))
 		die(why);
+	agents_attach(&harness->agents);
 }
 
 struct memory_conn *harness_connect(struct harness *harness)
@@ -45,6 +45,7 @@ struct memory_conn *harness_connect(struct harness *harness)
 	if (!memory)
 		die("not enough memory");
 	memory_conn_init(memory);
+	memory->conn.agents = &harness->agents;
 	conn_open(&memory->conn, &harness->host, &harness->config.listeners[0].rules,
 		  agents_codec(&harness->agents, 0), harness->next_id++);
 	return memory;

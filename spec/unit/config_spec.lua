@@ -185,7 +185,7 @@ describe("config.normalise", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
-      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
+      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 }, reload = { keep = 3 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -416,7 +416,7 @@ describe("config.normalise", function()
 
     for path, fields in pairs {
       ["timeout.proceed"] = { timeout = { proceed = 1 } },
-      reload = { reload = "pin" }, tls = { tls = {} },
+      ["reload.policy"] = { reload = { policy = "migrate" } }, tls = { tls = {} },
     } do
       it(path .. ", which is yet to come", function()
         assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
@@ -521,7 +521,7 @@ describe("config.normalise", function()
       { "limit.connections", "1", '(did you mean "limits.connections"?)' },
       { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
       { "limits", "1", 'unknown key "limits"' },
-      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload", "pin", "not available in this version" },
+      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload.policy", "drain", "not available in this version" },
       { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
       { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },

@@ -38,6 +38,7 @@ struct agents {
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
 	uint32_t generation;
+	bool attached; /* to the host's thread */
 	unsigned worker;
 	struct counters *counters;
 
@@ -85,14 +86,21 @@ struct agent_listener {
 };
 
 /*
- * Loads the script in a fresh VM and readies its agents. On failure returns a negative code and
+ * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative code and
  * writes an explanation of up to size - 1 bytes.
  */
 struct config;
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
-		struct counters *counters, char *why, size_t size);
+		uint32_t generation, struct counters *counters, char *why, size_t size);
 
-/* Runs teardown(app), closes the VM. All connections must be gone. */
+/*
+ * A script may be loaded by one thread and serve in another: agents_detach() in the one, agents_attach() in the
+ * thread of `host`, before its first connection. Between the two, and to close them, any thread may have them.
+ */
+void agents_detach(struct agents *agents);
+void agents_attach(struct agents *agents);
+
+/* Runs teardown(app), closes the VM. All connections must be gone. In the thread that has the agents. */
 void agents_close(struct agents *agents);
 
 /* The frame codec of a listener: connections are opened with it. */

@@ -201,19 +201,18 @@ static void set_budgets(struct agents *agents, const struct config *config)
 }
 
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
-		struct counters *counters, char *why, size_t size)
+		uint32_t generation, struct counters *counters, char *why, size_t size)
 {
 	enum { FOLD_WINDOW_MS = 10000 };
 	memset(agents, 0, sizeof *agents);
 	agents->host = host;
 	agents->worker = worker;
-	agents->generation = 1;
+	agents->generation = generation;
 	agents->ticks = ticks_start();
 	agents->counters = counters;
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->listener_count = config->listener_count;
 	agents->teardown_ref = agents->app_ref = LUA_NOREF;
-	wheel_init(&agents->sleeps, host->now_ms);
 	fold_init(&agents->faults, FOLD_WINDOW_MS);
 	agents->repeats_ms = WHEEL_NEVER;
 	remember_directory(agents, config->script);
@@ -240,6 +239,19 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	return 0;
 }
 
+void agents_detach(struct agents *agents)
+{
+	agents->attached = false;
+	guard_detach(&agents->vm.guard);
+}
+
+void agents_attach(struct agents *agents)
+{
+	guard_attach(&agents->vm.guard);
+	wheel_init(&agents->sleeps, agents->host->now_ms);
+	agents->attached = true;
+}
+
 static void run_teardown(struct agents *agents)
 {
 	lua_State *lua = agents->vm.lua;
@@ -257,6 +269,7 @@ static void run_teardown(struct agents *agents)
 void agents_close(struct agents *agents)
 {
 	if (agents->vm.lua) {
+		guard_attach(&agents->vm.guard); /* whoever closes it runs teardown() */
 		fault_sweep(agents, UINT64_MAX);
 		if (agents->teardown_ref != LUA_NOREF)
 			run_teardown(agents);

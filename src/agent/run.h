@@ -66,7 +66,7 @@ static inline struct agents *agents_of(lua_State *lua)
 
 static inline struct agents *agents_of_conn(const struct conn *conn)
 {
-	return (struct agents *)conn->host->owner;
+	return (struct agents *)conn->agents;
 }
 
 const char *callback_name(enum callback callback);

@@ -17,8 +17,10 @@ static int l_sleep(lua_State *lua)
 /* now() → seconds on the loop's monotonic clock; it stands still during a callback. */
 static int l_now(lua_State *lua)
 {
-	struct agents *agents = agents_of(lua);
-	lua_pushnumber(lua, (lua_Number)agents->host->now_ms / 1000);
+	const struct agents *agents = agents_of(lua);
+	/* While the script is loaded, by another thread perhaps, there is no loop to ask yet. */
+	uint64_t now_ms = agents->attached ? agents->host->now_ms : uv_hrtime() / 1000000;
+	lua_pushnumber(lua, (lua_Number)now_ms / 1000);
 	return 1;
 }
 

@@ -15,6 +15,7 @@ void app_load(struct app_load *load, const struct options *options, const char *
 {
 	struct config *config = &load->config;
 	*load = (struct app_load){ .status = CONFIG_NO_MEMORY };
+	config_hold(config); /* ours */
 	config->script = strdup(options->script);
 	int err = config->script ? environment_open(&load->environment) : UV_ENOMEM;
 	if (err == UV_ENOMEM)

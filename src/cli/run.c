@@ -11,7 +11,7 @@ static void log_unknown(const char *name, const char *near)
 		  F_TEXT("did_you_mean", near));
 }
 
-static int serve(const struct app_load *load)
+static int serve(struct app_load *load)
 {
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);

@@ -227,6 +227,9 @@ static void read_config(struct load *load)
 	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
+	enter(load, "reload");
+	config->reload_keep = u32_field(load, "keep");
+	leave(load);
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
@@ -358,7 +361,7 @@ void config_free(struct config *config)
 	free(config->overrides);
 	free(config->listeners);
 	free(config->script);
-	*config = (struct config){ 0 };
+	memset(config, 0, sizeof *config);
 }
 
 static void set_text(lua_State *lua, const char *key, const char *text)

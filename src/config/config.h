@@ -9,6 +9,7 @@
 #include "vm/vm.h"
 
 #include <lua.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,6 +44,7 @@ struct override {
 };
 
 struct config {
+	atomic_uint refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
 	struct override *overrides;
 	size_t override_count;
@@ -52,6 +54,7 @@ struct config {
 	bool jit;
 	char unsafe[256];  /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms; /* 0: as long as it takes */
+	unsigned reload_keep; /* old generations that may have connections */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */
@@ -81,6 +84,19 @@ enum config_status config_load(struct config *config, const char *print, char **
 int config_add_override(struct config *config, const char *path, const char *value, const char *origin);
 
 void config_free(struct config *config);
+
+/* The same script with the same overrides, to be loaded anew; held once. NULL: no memory. */
+struct config *config_again(const struct config *config);
+
+/* Any thread. The last one to let go of a config_again() frees it. */
+void config_hold(struct config *config);
+void config_drop(struct config *config);
+
+/*
+ * What differs in `next` and cannot be changed while `now` is being served: the settings' names, comma between.
+ * False: nothing does.
+ */
+bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size);
 
 /* Pushes the options table that perilune.app's load() takes. Raises when Lua's memory is short. */
 void config_push_options(lua_State *lua, const struct config *config);

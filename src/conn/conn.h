@@ -107,7 +107,7 @@ struct conn_handler {
 enum { CONN_SCRATCH_BYTES = 65536, CONN_UNSETTLED_MAX = 32 };
 
 /*
- * What the connections of one worker share. `owner` is the worker's own.
+ * What the connections of one worker share.
  * The scratch buffer and the batch serve one event at a time.
  */
 struct conn_host {
@@ -133,7 +133,6 @@ struct conn_host {
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*gone)(struct conn *conn); /* the carrier may free its memory */
 	struct idmap ids;                /* every connection whose memory is not yet gone, by id */
-	void *owner;
 };
 
 enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED };
@@ -190,7 +189,8 @@ struct conn {
 
 	uint64_t frames_in; /* whole frames handed up */
 
-	/* The layer above: its memory in here, with the two bits before. */
+	/* The layer above: its memory in here, with the two bits before. `agents` is set before conn_open(). */
+	void *agents;
 	uint64_t handler_ticks,
 	    handler_bytes; /* what its calls took: time (base/ticks.h), memory allocated */
 	uint16_t listener;

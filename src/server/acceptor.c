@@ -120,7 +120,8 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 		return "connections";
 	if (listener->peers) {
 		struct peer_key key = peer_key_of((const struct sockaddr *)(const void *)peer);
-		if (!peer_table_enter(listener->peers, key, config->per_ip))
+		/* Counted even when a reload has turned the limit off: those who entered leave. */
+		if (!peer_table_enter(listener->peers, key, config->per_ip ? config->per_ip : UINT32_MAX))
 			return "per_ip";
 	}
 	atomic_fetch_add_explicit(&listener->open, 1, memory_order_relaxed);
@@ -300,6 +301,17 @@ int acceptor_start(struct acceptor *acceptor)
 			return err;
 	}
 	return 0;
+}
+
+void acceptor_configure(struct acceptor *acceptor, const struct config *config)
+{
+	for (unsigned i = 0; i < acceptor->listener_count; i++) {
+		struct listener *listener = &acceptor->listeners[i];
+		const struct listener_config *next = &config->listeners[i];
+		if (next->accept_rate != listener->config->accept_rate)
+			rate_init(&listener->rate, next->accept_rate, uv_now(acceptor->loop));
+		listener->config = next;
+	}
 }
 
 void acceptor_stop(struct acceptor *acceptor)

@@ -33,6 +33,9 @@ void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listener *
  */
 int acceptor_start(struct acceptor *acceptor);
 
+/* From now on these limits hold, for as many listeners as before. */
+void acceptor_configure(struct acceptor *acceptor, const struct config *config);
+
 /* Stops accepting and closes the listeners: their addresses are free at once. Idempotent. */
 void acceptor_stop(struct acceptor *acceptor);
 

@@ -4,6 +4,7 @@
 #include "config/config.h"
 #include "server/acceptor.h"
 #include "server/listener.h"
+#include "server/reload.h"
 #include "server/worker.h"
 #include "vm/guard.h"
 
@@ -22,7 +23,7 @@ enum {
 enum stage { STARTING, SERVING, DRAINING };
 
 struct server {
-	const struct config *config;
+	struct config *config; /* of the newest generation; held */
 	enum stage stage;
 	uv_loop_t loop;
 	uv_async_t wake;
@@ -32,10 +33,11 @@ struct server {
 	struct listener *listeners;
 	struct acceptor acceptor;
 	struct worker *workers;
+	struct reloads reloads;
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
-	bool forced, stuck;
+	bool forced, stuck, closed;
 	uint64_t drain_began_ms;
 };
 
@@ -43,6 +45,7 @@ struct server {
 
 static void close_all(struct server *server)
 {
+	server->closed = true;
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	for (int i = 0; i < SIGNALS; i++)
@@ -97,12 +100,22 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 	drain(server);
 }
 
+static void on_reload_signal(uv_signal_t *handle, int number)
+{
+	struct server *server = handle->data;
+	(void)number;
+	if (server->stage == SERVING)
+		reloads_begin(&server->reloads, server->config);
+	else
+		log_write(LOG_WARN, "reload refused: the server is not serving");
+}
+
 /* Their default action would end the process; an operator who tries them should lose nothing. */
 static void on_unused_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
 	log_write(LOG_WARN,
-		  "signal ignored: this version neither reloads, nor reopens logs, nor restarts itself",
+		  "signal ignored: this version neither reopens logs nor restarts itself",
 		  F_TEXT("signal", strsignal(number)));
 }
 
@@ -112,7 +125,7 @@ static void watch_signals(struct server *server)
 		int number;
 		uv_signal_cb callback;
 	} WATCHED[SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
-			       { SIGQUIT, on_stop_signal },   { SIGHUP, on_unused_signal },
+			       { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
 			       { SIGUSR1, on_unused_signal }, { SIGUSR2, on_unused_signal } };
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
@@ -164,7 +177,17 @@ static void serve(struct server *server)
 			  F_TEXT("unsafe", server->config->unsafe));
 }
 
-static void heed(struct server *server, const struct report *report)
+static void take_loading(struct server *server, struct report *report)
+{
+	struct config *next = reloads_finish(&server->reloads, report, server->stage == SERVING);
+	if (!next)
+		return;
+	acceptor_configure(&server->acceptor, next);
+	config_drop(server->config);
+	server->config = next;
+}
+
+static void heed(struct server *server, struct report *report)
 {
 	switch (report->kind) {
 	case REPORT_READY:
@@ -185,9 +208,13 @@ static void heed(struct server *server, const struct report *report)
 	case REPORT_STOPPED:
 		server->stopped++;
 		break;
+	case REPORT_LOADED:
+		take_loading(server, report);
+		break;
+	case REPORT_RETIRED:
+		reloads_bury(&server->reloads, report);
+		break;
 	}
-	if (server->stopped == server->started)
-		close_all(server);
 }
 
 static void on_wake(uv_async_t *wake)
@@ -198,6 +225,8 @@ static void on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	if (server->stopped == server->started && !server->reloads.running && !server->closed)
+		close_all(server);
 }
 
 static int start_workers(struct server *server)
@@ -296,10 +325,11 @@ static bool have_pipes(void)
 	return true;
 }
 
-static bool open_server(struct server *server, const struct config *config)
+static bool open_server(struct server *server, struct config *config)
 {
 	memset(server, 0, sizeof *server);
 	server->config = config;
+	config_hold(config);
 	mailbox_init(&server->mailbox);
 	server->listeners = calloc(config->listener_count, sizeof *server->listeners);
 	server->workers = calloc(config->workers, sizeof *server->workers);
@@ -318,6 +348,7 @@ static void close_server(struct server *server)
 		listener_close(&server->listeners[i]);
 		peer_table_free(server->listeners[i].peers);
 	}
+	config_drop(server->config);
 	free(server->listeners);
 	free(server->workers);
 }
@@ -329,7 +360,7 @@ bool server_is_stuck(void)
 	return server.stuck;
 }
 
-int server_run(const struct config *config)
+int server_run(struct config *config)
 {
 	if (!open_server(&server, config)) {
 		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
@@ -340,7 +371,8 @@ int server_run(const struct config *config)
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = bind_all(&server);
-	if (!bound || start_workers(&server)) {
+	bool can_reload = bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
+	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
 			drain(&server);
@@ -353,6 +385,8 @@ int server_run(const struct config *config)
 		return code; /* threads still run: leave their memory alone */
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
+	if (can_reload)
+		reloads_close(&server.reloads);
 	if (bound)
 		log_summary(&server);
 	uv_loop_close(&server.loop);

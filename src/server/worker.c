@@ -50,6 +50,7 @@ static void on_gone(struct conn *conn)
 	struct worker *worker = worker_of(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
+	generation_of(conn)->conns--;
 	free(conn);
 }
 
@@ -74,8 +75,11 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	conn->listener = (uint16_t)order->listener;
 	conn->peer = order->peer;
 	socket_conn_init(socket, &worker->poller, order->fd);
-	conn_open(conn, &worker->host, &worker->config->listeners[order->listener].rules,
-		  agents_codec(&worker->agents, order->listener), order->id);
+	struct generation *generation = worker->generation;
+	conn->agents = &generation->agents;
+	generation->conns++;
+	conn_open(conn, &worker->host, &generation->config->listeners[order->listener].rules,
+		  agents_codec(&generation->agents, order->listener), order->id);
 	if (worker->draining)
 		conn_drain(conn);
 }
@@ -114,13 +118,54 @@ static void cut_all(struct worker *worker)
 	each_conn(worker, cut);
 }
 
+/* ---- generations ---- */
+
+static void raise_share(struct worker *worker);
+
+/* Whose coming an ORDER_ADOPT tells. */
+static struct generation *generation_in(struct order *order)
+{
+	return (struct generation *)(void *)((char *)order - offsetof(struct generation, adopt));
+}
+
+static void adopt(struct worker *worker, struct generation *generation)
+{
+	generation_join(generation);
+	generation->older = worker->generation;
+	worker->generation = generation;
+	worker->config = generation->config;
+	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
+	raise_share(worker);
+}
+
+/* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
+static void retire(struct worker *worker)
+{
+	struct generation **link = &worker->generation->older;
+	while (*link) {
+		struct generation *generation = *link;
+		if (generation->conns) {
+			link = &generation->older;
+			continue;
+		}
+		*link = generation->older;
+		generation_leave(generation);
+		atomic_fetch_sub_explicit(&worker->generations, 1, memory_order_relaxed);
+		generation->retired.kind = REPORT_RETIRED;
+		worker->links.report(worker->links.server, &generation->retired);
+	}
+}
+
 /* ---- mail ---- */
 
-static void obey(struct worker *worker, const struct order *order)
+static void obey(struct worker *worker, struct order *order)
 {
 	switch (order->kind) {
 	case ORDER_ACCEPT:
 		accept_one(worker, (const struct accept_order *)(const void *)order);
+		break;
+	case ORDER_ADOPT:
+		adopt(worker, generation_in(order));
 		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
@@ -163,18 +208,37 @@ static size_t recent_frame_bytes(struct worker *worker)
 	return (size_t)size;
 }
 
+static void pace(struct worker *worker)
+{
+	size_t frame_bytes = recent_frame_bytes(worker);
+	for (struct generation *each = worker->generation; each; each = each->older)
+		vm_pace(&each->agents.vm, frame_bytes);
+}
+
+/* True: the newest generation has finished a cycle; the others are small, and were as often at it. */
+static bool tidy_step(struct worker *worker)
+{
+	bool over = false;
+	for (struct generation *each = worker->generation; each; each = each->older) {
+		bool cycle = lua_gc(each->agents.vm.lua, LUA_GCSTEP, TIDY_STEP_KB);
+		over = over || (cycle && each == worker->generation);
+	}
+	return over;
+}
+
 /*
  * When a second has passed without anything happening, garbage is collected in small steps, and
  * memory that a burst left behind goes back to the system. True: there is more to tidy at once.
  */
 static bool tidy(struct worker *worker)
 {
-	vm_sample(&worker->agents.vm);
+	struct vm *vm = &worker->generation->agents.vm;
+	vm_sample(vm);
 	uint64_t now_ms = worker->host.now_ms, activity = activity_of(worker);
 	if (activity != worker->activity) {
 		if (now_ms - worker->paced_ms >= PACE_EVERY_MS) {
 			worker->paced_ms = now_ms;
-			vm_pace(&worker->agents.vm, recent_frame_bytes(worker));
+			pace(worker);
 		}
 		worker->activity = activity;
 		worker->look_ms = now_ms + LOOK_EVERY_MS;
@@ -183,22 +247,23 @@ static bool tidy(struct worker *worker)
 	}
 	if (!worker->tidy_cycles || now_ms < worker->look_ms)
 		return false;
-	if (lua_gc(worker->agents.vm.lua, LUA_GCSTEP, TIDY_STEP_KB))
-		worker->tidy_cycles--;
+	worker->tidy_cycles -= tidy_step(worker);
 	if (worker->tidy_cycles)
 		return true;
 	worker->look_ms = WHEEL_NEVER;
 	buf_pool_trim(&worker->host.pool);
-	slab_trim(&worker->agents.vm.slab);
+	for (struct generation *each = worker->generation; each; each = each->older)
+		slab_trim(&each->agents.vm.slab);
 	malloc_trim(0);
 	return false;
 }
 
 static uint64_t earliest(const struct worker *worker)
 {
-	uint64_t at = conn_host_next_ms(&worker->host), other = agents_next_ms(&worker->agents);
-	if (other < at)
-		at = other;
+	uint64_t at = conn_host_next_ms(&worker->host), other;
+	for (const struct generation *each = worker->generation; each; each = each->older)
+		if ((other = agents_next_ms(&each->agents)) < at)
+			at = other;
 	if (worker->tidy_cycles && worker->look_ms < at)
 		at = worker->look_ms;
 	if (worker->draining && !worker->cut && worker->host.drain_deadline_ms < at)
@@ -210,9 +275,12 @@ static uint64_t earliest(const struct worker *worker)
 static bool turn(struct worker *worker)
 {
 	uint64_t now_ms = worker->host.now_ms;
-	agents_turn(&worker->agents, now_ms);
+	for (struct generation *each = worker->generation; each; each = each->older)
+		agents_turn(&each->agents, now_ms);
 	bool more = conn_host_turn(&worker->host, now_ms);
-	agents_report(&worker->agents);
+	for (struct generation *each = worker->generation; each; each = each->older)
+		agents_report(&each->agents);
+	retire(worker);
 	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
 		cut_all(worker);
 		more = true;
@@ -288,7 +356,7 @@ static void raise_share(struct worker *worker)
 {
 	size_t total = worker->config->buffer_bytes, largest = 0;
 	for (unsigned i = 0; i < worker->config->listener_count; i++) {
-		size_t frame = agents_codec(&worker->agents, i)->max_bytes;
+		size_t frame = agents_codec(&worker->generation->agents, i)->max_bytes;
 		largest = frame > largest ? frame : largest;
 	}
 	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
@@ -296,6 +364,15 @@ static void raise_share(struct worker *worker)
 		least = total;
 	if (worker->host.pool.limit_bytes && worker->host.pool.limit_bytes < least)
 		worker->host.pool.limit_bytes = least;
+}
+
+static void close_generations(struct worker *worker)
+{
+	struct generation *older, *each = worker->generation;
+	for (; each; each = older) {
+		older = each->older;
+		generation_close(each);
+	}
 }
 
 static void run(void *data)
@@ -312,9 +389,8 @@ static void run(void *data)
 		worker->host.clock_ms = read_clock;
 		worker->host.left = on_left;
 		worker->host.gone = on_gone;
-		worker->host.owner = &worker->agents;
-		err = agents_open(&worker->agents, &worker->host, worker->config, worker->index,
-				  &worker->counters, why, size);
+		worker->generation = generation_open(&worker->host, worker->config, worker->index, 1,
+						     &worker->counters, &err, why, size);
 		if (err)
 			conn_host_deinit(&worker->host);
 	}
@@ -324,17 +400,18 @@ static void run(void *data)
 		report(worker, REPORT_FAILED);
 		return;
 	}
+	generation_join(worker->generation);
+	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
 	report(worker, REPORT_READY);
 	serve(worker);
 	close_loop(worker);
-	agents_close(&worker->agents);
+	close_generations(worker);
 	conn_host_deinit(&worker->host);
 	report(worker, REPORT_STOPPED);
 }
 
-int worker_start(struct worker *worker, const struct config *config, unsigned index,
-		 struct worker_links links)
+int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links)
 {
 	memset(worker, 0, sizeof *worker);
 	worker->config = config;
@@ -387,6 +464,11 @@ static void send_order(struct worker *worker, struct order *order, enum order_ki
 	worker_kick(worker);
 }
 
+void worker_adopt(struct worker *worker, struct generation *generation)
+{
+	send_order(worker, &generation->adopt, ORDER_ADOPT);
+}
+
 void worker_drain(struct worker *worker)
 {
 	send_order(worker, &worker->drain, ORDER_DRAIN);
@@ -405,6 +487,8 @@ void worker_join(struct worker *worker)
 	for (; mail; mail = next) {
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
+		if (order->kind == ORDER_ADOPT)
+			generation_close(generation_in(order));
 		if (order->kind != ORDER_ACCEPT)
 			continue;
 		close(((struct accept_order *)(void *)order)->fd);

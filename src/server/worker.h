@@ -6,33 +6,13 @@
  */
 #pragma once
 
-#include "agent/agent.h"
-#include "base/mailbox.h"
 #include "conn/socket.h"
+#include "server/generation.h"
+#include "server/mail.h"
 
 #include <uv.h>
 
 struct config;
-
-/* Mail from a worker to the server. */
-enum report_kind { REPORT_READY, REPORT_FAILED, REPORT_STOPPED };
-
-struct report {
-	struct mail mail; /* first */
-	enum report_kind kind;
-	unsigned worker;
-	int err;         /* REPORT_FAILED: UV_EINVAL is the script's fault */
-	char text[4096]; /* REPORT_FAILED: why */
-};
-
-enum order_kind { ORDER_ACCEPT, ORDER_DRAIN, ORDER_STOP };
-
-/* Mail to a worker. */
-struct order {
-	struct mail mail; /* first */
-	enum order_kind kind;
-	bool given;
-};
 
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
@@ -44,7 +24,7 @@ struct worker_links {
 
 struct worker {
 	unsigned index;
-	const struct config *config;
+	struct config *config; /* the newest generation's */
 	struct worker_links links;
 	uv_thread_t thread;
 	uv_loop_t loop;
@@ -52,7 +32,8 @@ struct worker {
 	struct poller poller;
 	struct mailbox mailbox;
 	struct conn_host host;
-	struct agents agents;
+	struct generation *generation; /* the newest; behind it those that have connections still */
+	atomic_uint generations;       /* how many; anyone may read it */
 	struct counters counters;
 	atomic_uint load; /* connections given to it and not yet gone; the server adds, it subtracts */
 	/* Said and heard at most once each; part of the worker, so that neither can fail. */
@@ -68,8 +49,13 @@ struct worker {
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */
-int worker_start(struct worker *worker, const struct config *config, unsigned index,
-		 struct worker_links links);
+int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links);
+
+/*
+ * Gives it a generation that is loaded and has left its thread: connections given after this begin with it. Cannot
+ * fail. The main thread.
+ */
+void worker_adopt(struct worker *worker, struct generation *generation);
 
 /*
  * Gives it a connected, non-blocking descriptor. Any thread. 0 or UV_ENOMEM, and then the

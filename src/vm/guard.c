@@ -284,13 +284,23 @@ static void ignore_sample(void *data, lua_State *lua, int samples, int state)
 
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes)
 {
-	*guard = (struct guard){ .lua = lua, .thread = pthread_self(), .least_ms = 1000, .outer = mine };
+	*guard = (struct guard){ .lua = lua, .least_ms = 1000 };
 	if (!watchdog.no_jit)
 		guard->hook_mask = find_hook_mask(lua, state, state_bytes);
 	if (guard->hook_mask)
 		luaJIT_profile_start(lua, "l", ignore_sample, NULL);
 	else
 		luaJIT_setmode(lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+	guard_attach(guard);
+}
+
+void guard_attach(struct guard *guard)
+{
+	if (guard->attached)
+		return;
+	guard->attached = true;
+	guard->thread = pthread_self();
+	guard->outer = mine;
 	mine = guard;
 	sigset_t kill_signal; /* whoever started us may have had it blocked */
 	sigemptyset(&kill_signal);
@@ -303,9 +313,9 @@ void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_b
 	pthread_mutex_unlock(&watchdog.lock);
 }
 
-void guard_close(struct guard *guard)
+void guard_detach(struct guard *guard)
 {
-	if (!guard->lua)
+	if (!guard->attached)
 		return;
 	pthread_mutex_lock(&watchdog.lock);
 	struct guard **link = &watchdog.guards;
@@ -316,6 +326,12 @@ void guard_close(struct guard *guard)
 	for (link = &mine; *link != guard;)
 		link = &(*link)->outer;
 	*link = guard->outer;
+	guard->attached = false;
+}
+
+void guard_close(struct guard *guard)
+{
+	guard_detach(guard);
 	guard->lua = NULL;
 }
 

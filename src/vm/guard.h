@@ -50,6 +50,7 @@ struct guard {
 	volatile sig_atomic_t verdict;
 	lua_State *lua;
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
+	bool attached; /* to `thread`, which alone may run it, and is watched */
 	pthread_t thread;
 	struct guard *outer; /* the thread's guard opened before this one */
 	/*
@@ -82,6 +83,10 @@ void guard_stop(void);
 /* Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. */
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes);
 void guard_close(struct guard *guard);
+
+/* The VM goes from one thread, which no longer runs anything in it, to another. Idempotent. */
+void guard_detach(struct guard *guard);
+void guard_attach(struct guard *guard);
 
 /* The smallest budget that will be asked for: how closely the watchdog must look. */
 void guard_set_least(struct guard *guard, uint32_t ms);

@@ -86,14 +86,14 @@ end
 local function read_key(state, layer, prefix, name, value)
   local path = prefix .. printable.key(name)
   local key = type(name) == "string" and schema.BY_PATH[path]
-  local is_group = prefix == "" and schema.GROUPS[name] and not (name == "log" and layer.scope == "listener")
+  local is_group = prefix == "" and schema.GROUPS[name] and not (schema.PROCESS_GROUPS[name] and layer.scope == "listener")
   if schema.UNAVAILABLE[path] then
     report(state, layer.place .. path, "not available in this version")
   elseif is_group then
     read_group(state, layer, name, value)
   elseif key and (layer.scope == "process" or key.scope == "listener") then
     read_value(state, layer, key, value)
-  elseif key or name == "log" then
+  elseif key or schema.PROCESS_GROUPS[name] then
     report(state, layer.place .. path, "applies to the whole process: set it at the top level")
   else
     report(state, layer.place .. path, unknown_key(name, prefix, layer.scope))

@@ -208,6 +208,7 @@ M.KEYS = {
   { path = "log.level", scope = "process", type = "enum", values = LEVELS, default = "info" },
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
   { path = "jit", scope = "process", type = "boolean", default = true },
+  { path = "reload.keep", scope = "process", type = "whole", min = 1, max = 1000, default = 3 },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
@@ -237,10 +238,12 @@ M.KEYS = {
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["timeout.proceed"] = true, reload = true, tls = true,
+  ["timeout.proceed"] = true, ["reload.policy"] = true, ["reload.canary"] = true, tls = true,
 }
 
-M.GROUPS = { limits = true, timeout = true, log = true }
+M.GROUPS = { limits = true, timeout = true, log = true, reload = true }
+--- Those that have no place in an entry of `listen`.
+M.PROCESS_GROUPS = { log = true, reload = true }
 
 ---@type table<string, perilune.key>
 M.BY_PATH = {}

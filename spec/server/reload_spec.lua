@@ -1,0 +1,268 @@
+--- HUP loads the script anew: new connections get the new generation, those there are keep theirs, and what cannot be
+--- loaded changes nothing.
+local command = require "spec.support.command"
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+local HEAD = server.NOTE .. [[local Agent = {}
+  function Agent:closed(reason) note("closed " .. reason) end
+]]
+
+-- A script whose agents answer with `version` and the line.
+local function script(version, settings)
+  return HEAD .. ([[
+    function Agent:proceed(line) return %q .. " " .. line end
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
+end
+
+local function rewrite(app, text, name) command.write(app.folder .. "/" .. (name or "app.lua"), text) end
+
+local reloads = setmetatable({}, { __mode = "k" })
+
+-- Asks for a reload and waits for its outcome: "reloaded", "reload failed…" or "reload refused…".
+local function reload(app, seconds)
+  local function outcomes()
+    return app:find_log(function(entry) return entry.message:find "^reload" end)
+  end
+  local n = #outcomes() + 1
+  reloads[app] = n
+  app:signal "HUP"
+  return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
+    return outcomes()[n]
+  end, seconds or 10)
+end
+
+local function reload_to(app, text)
+  rewrite(app, text)
+  local entry = reload(app)
+  assert.equal("reloaded", entry.message)
+  return entry
+end
+
+describe("a reload", function()
+  after_each(server.finish)
+
+  it("gives new connections the new script, and leaves the old ones theirs", function()
+    local app = server.start { script = script "one", workers = 2 }
+    local old = app:connect():echo_line("a", "one a")
+    assert.equal(2, reload_to(app, script "two").generation)
+    old:echo_line("b", "one b")
+    for i = 1, 6 do app:connect():echo_line("c" .. i, "two c" .. i) end
+    old:echo_line("d", "one d")
+  end)
+
+  it("loads the modules of the app anew, for each generation its own", function()
+    local MAIN = HEAD .. [[
+      local words = require "words"
+      words.count = 0
+      function Agent:proceed(line) words.count = words.count + 1 return words.text .. " " .. words.count end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }]]
+    local app = server.start { script = MAIN, modules = { words = [[return { text = "old" }]] } }
+    local old = app:connect():echo_line("", "old 1"):echo_line("", "old 2")
+    rewrite(app, [[return { text = "new" }]], "words.lua")
+    assert.equal("reloaded", reload(app).message)
+    app:connect():echo_line("", "new 1")
+    old:echo_line("", "old 3")
+  end)
+
+  it("runs setup() of the new and teardown() of the old, when its last connection has gone", function()
+    local function with_hooks(version)
+      return script(version, ([[
+        setup = function(app) note("setup %s " .. app.generation) end,
+        teardown = function(app) note("teardown %s " .. app.generation) end]]):format(version, version))
+    end
+    local app = server.start { script = with_hooks "one" }
+    local old = app:connect():echo_line("a", "one a")
+    reload_to(app, with_hooks "two")
+    app:wait_log "setup two 2"
+    app:connect():echo_line("a", "two a")
+    assert.is_nil(app:find_log("teardown one 1")[1])
+    old:close()
+    app:wait_log "teardown one 1"
+    app:wait_log { message = "generation retired", generation = 1 }
+    assert.is_nil(app:find_log("teardown two 2")[1])
+    app:stop()
+    app:wait_log "teardown two 2"
+  end)
+
+  it("keeps what an old connection is in the middle of", function()
+    local app = server.start { script = HEAD .. [[
+      function Agent:proceed(line)
+        if line == "sleep" then perilune.sleep(0.3) return "woke" end
+        if line == "read" then return "read " .. self.conn:read() end
+        return "old " .. line
+      end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }]] }
+    local sleeper, reader, half = app:connect(), app:connect(), app:connect()
+    sleeper:send("sleep\nafter\n")
+    reader:send("read\n")
+    half:echo_line("x", "old x"):send("hal")
+    reload_to(app, script "new")
+    half:send("f\n")
+    assert.equal("old half", half:recv_line())
+    reader:send("it\n")
+    assert.equal("read it", reader:recv_line())
+    assert.equal("woke", sleeper:recv_line())
+    assert.equal("old after", sleeper:recv_line())
+    app:connect():echo_line("y", "new y")
+  end)
+
+  it("changes limits and time-outs for new connections", function()
+    local app = server.start { script = script("one", [[limits = { connections = 1 }]]) }
+    local old = app:connect():echo_line("a", "one a")
+    assert.equal("", (app:connect():recv_all()))
+    reload_to(app, script("two", [[limits = { connections = 3, frame = 8 }, timeout = { idle = "50ms" }]]))
+    local new = app:connect():echo_line("a", "two a")
+    assert.equal("", (app:connect():send("longer than eight\n"):recv_all()))
+    assert.equal("", (new:recv_all()))
+    app:wait_log "closed idle_timeout"
+    old:echo_line("longer than eight", "one longer than eight")
+  end)
+
+  local BROKEN = {
+    ["whose syntax is wrong"] = { "return {", "unexpected symbol" },
+    ["that throws"] = { "error 'no luck'", "no luck" },
+    ["that returns nothing"] = { "", "the script must end in return" },
+    ["with an unknown key"] = { script("x", "limts = {}"), "did you mean" },
+    ["without proceed"] = { [[return { listen = "tcp://127.0.0.1:0", agent = {} }]], "proceed" },
+    ["whose setup() throws"] = { script("x", [[setup = function() error "not today" end]]), "not today" },
+    ["that requires a module that is not there"] = { [[require "nowhere"]], "nowhere" },
+  }
+  for what, case in pairs(BROKEN) do
+    it("to a script " .. what .. " changes nothing, and says why", function()
+      local app = server.start { script = script "one", workers = 2 }
+      local old = app:connect():echo_line("a", "one a")
+      rewrite(app, case[1])
+      local entry = reload(app)
+      assert.equal("reload failed: the old generation serves on", entry.message)
+      assert.equal(1, entry.generation)
+      has(case[2], entry.excerpt)
+      old:echo_line("b", "one b")
+      app:connect():echo_line("c", "one c")
+      assert.equal(2, reload_to(app, script "two").generation)
+      app:connect():echo_line("d", "two d")
+    end)
+  end
+
+  it("to a script whose top level does not return keeps nobody waiting", function()
+    local app = server.start { script = script "one" }
+    local client = app:connect():echo_line("a", "one a")
+    rewrite(app, "while true do end")
+    app:signal "HUP"
+    local from, longest = wait.now(), 0
+    local failed
+    repeat
+      local asked = wait.now()
+      client:echo_line("b", "one b")
+      longest = math.max(longest, wait.now() - asked)
+      failed = app:find_log(function(entry) return entry.message:find "^reload failed" end)[1]
+    until failed or wait.now() - from > 30 * wait.SCALE
+    has("it ran for too long", failed.excerpt)
+    assert.is_true(longest < 0.5 * wait.SCALE, longest .. " s")
+    app:connect():echo_line("c", "one c")
+  end)
+
+  it("names what cannot change without a restart, and changes nothing", function()
+    local app = server.start { script = script "one" }
+    for setting, name in pairs {
+      [ [[limits = { buffers = "100m" }]] ] = "limits.buffers", [ [[backlog = 7]] ] = "backlog",
+      [ [[log = { level = "debug" }]] ] = "log.level", [ [[limits = { per_ip = 3 }]] ] = "limits.per_ip",
+    } do
+      rewrite(app, script("two", setting))
+      has("cannot change without a restart: " .. name, reload(app).excerpt)
+    end
+    rewrite(app, (script("two"):gsub("127.0.0.1:0", "127.0.0.2:0")))
+    has("cannot change without a restart: listen", reload(app).excerpt)
+    app:connect():echo_line("c", "one c")
+  end)
+
+  it("is refused while too many old generations have connections", function()
+    local app = server.start { script = script("g1", "reload = { keep = 2 }") }
+    local clients = {}
+    for i = 1, 3 do
+      clients[i] = app:connect():echo_line("a", "g" .. i .. " a")
+      if i < 3 then reload_to(app, script("g" .. i + 1, "reload = { keep = 2 }")) end
+    end
+    rewrite(app, script("g4", "reload = { keep = 2 }"))
+    has("reload refused", reload(app).message)
+    for i = 1, 3 do clients[i]:echo_line("b", "g" .. i .. " b") end
+    clients[1]:close()
+    app:wait_log { message = "generation retired", generation = 1 }
+    assert.equal("reloaded", reload(app).message)
+    app:connect():echo_line("c", "g4 c")
+    clients[2]:echo_line("d", "g2 d")
+  end)
+
+  it("asked for while another is under way is done after it", function()
+    local app = server.start { script = script "one" }
+    rewrite(app, "local t = os.clock() while os.clock() - t < 0.2 do end " .. script "two")
+    app:signal "HUP"
+    app:signal "HUP"
+    rewrite(app, script "three")
+    app:signal "HUP"
+    wait.until_true("the last script", function()
+      local client = app:connect():send("x\n")
+      return client:recv_line() == "three x"
+    end)
+  end)
+
+  it("that is under way when the server is told to stop is dropped", function()
+    local app = server.start { script = script "one" }
+    app:connect():echo_line("a", "one a")
+    rewrite(app, "local t = os.clock() while os.clock() - t < 0.3 do end " .. script "two")
+    app:signal "HUP"
+    local ended = app:stop()
+    assert.equal(0, ended.code)
+    assert.is_nil(app:find_log("reloaded")[1])
+  end)
+
+  it("again and again loses no reply, and leaves no memory behind", function()
+    local rounds, bunch = server.scaled(200, 40), server.scaled(40, 10)
+    local app = server.start { script = script "v0", workers = 2 }
+    local clients, sent = {}, {}
+    for i = 1, bunch do
+      clients[i], sent[i] = app:connect(), 0
+    end
+    -- Each client has frames in flight all the time; each reply has its number, in order, from one version.
+    local function ask(i, n)
+      local lines = {}
+      for k = 1, n do lines[k] = ("%d\n"):format(sent[i] + k) end
+      clients[i]:send(table.concat(lines))
+    end
+    local function answer(i, n)
+      for k = 1, n do
+        local version, number = clients[i]:recv_line():match("^(v%d+) (%d+)$")
+        assert.equal(sent[i] + k, tonumber(number))
+        clients[i].version = clients[i].version or version
+        assert.equal(clients[i].version, version)
+      end
+      sent[i] = sent[i] + n
+    end
+    local function load_of(path)
+      for line in io.lines(path) do
+        local kb = line:match "^VmRSS:%s+(%d+)"
+        if kb then return tonumber(kb) end
+      end
+    end
+    local half
+    for round = 1, rounds do
+      for i = 1, bunch do ask(i, 8) end
+      local broken = round % 10 == 0
+      rewrite(app, broken and "return {" or script("v" .. round, "reload = { keep = 1000 }"))
+      local outcome = reload(app).message
+      assert.equal(broken and "reload failed: the old generation serves on" or "reloaded", outcome)
+      for i = 1, bunch do answer(i, 8) end
+      -- The oldest go, others come: generations retire.
+      local i = 1 + round % bunch
+      clients[i]:close()
+      clients[i], sent[i] = app:connect(), 0
+      if round == rounds / 2 then half = load_of("/proc/" .. app.pid .. "/status") end
+    end
+    local grown = load_of("/proc/" .. app.pid .. "/status") - half
+    if server.measures_memory and not server.sanitizer then assert.is_true(grown < 8 * 1024, grown .. " KiB more") end
+    local summary = app:stop().summary
+    assert.equal(0, summary.cut)
+    assert.equal(summary.accepted, summary.closed)
+  end)
+end)

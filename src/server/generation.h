@@ -1,0 +1,44 @@
+/*
+ * A generation of the script in one worker: its VM, its agents, the configuration they live by.
+ *
+ * It is made and buried by the loader's thread, and belongs to the worker's in between: from generation_join()
+ * to generation_leave(). Connections keep the generation they began with; the newest takes those that come.
+ */
+#pragma once
+
+#include "agent/agent.h"
+#include "server/mail.h"
+
+struct config;
+struct conn;
+
+struct generation {
+	struct agents agents; /* first: conn->agents leads here */
+	struct config *config;
+	struct generation *older;
+	unsigned worker;
+	size_t conns;          /* whose memory is not yet gone */
+	struct order adopt;    /* the mail that it comes with, */
+	struct report retired; /* ... that it goes with, */
+	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
+};
+
+/*
+ * Loads the script for a worker, whose `host` is only pointed to. Holds `config`. NULL: why not, in `why`, and
+ * *err: UV_EINVAL is the script's fault.
+ */
+struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker, uint32_t number,
+				   struct counters *counters, int *err, char *why, size_t size);
+
+/* In the thread that it goes to, or that it comes from. */
+void generation_join(struct generation *generation);
+void generation_leave(struct generation *generation);
+
+/* teardown(app), and the end of the VM: may take its time. It has no connections. */
+void generation_close(struct generation *generation);
+
+/* The generation of a connection. */
+static inline struct generation *generation_of(const struct conn *conn)
+{
+	return (struct generation *)conn->agents;
+}

@@ -1,0 +1,163 @@
+#include "server/loader.h"
+
+#include "config/config.h"
+#include "server/worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { STACK_BYTES = 64 << 20 }; /* as a worker's: a script is loaded here */
+
+/* ---- loading ---- */
+
+static void fail(struct loading *loading, int err, const char *why)
+{
+	loading->report.err = err;
+	snprintf(loading->report.text, sizeof loading->report.text, "%s", why);
+}
+
+/* The script as it is now, for all workers to share. False: explained. */
+static bool load_config(struct loading *loading)
+{
+	char *text = NULL, what[256];
+	loading->next = config_again(loading->now);
+	enum config_status status = loading->next ? config_load(loading->next, NULL, &text) : CONFIG_NO_MEMORY;
+	if (status != CONFIG_OK)
+		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM, text ? text : "not enough memory");
+	free(text);
+	if (status != CONFIG_OK)
+		return false;
+	if (!config_needs_restart(loading->now, loading->next, what, sizeof what))
+		return true;
+	char why[512];
+	snprintf(why, sizeof why, "these settings cannot change without a restart: %s", what);
+	fail(loading, UV_ENOTSUP, why);
+	return false;
+}
+
+static void discard(struct loading *loading)
+{
+	for (unsigned i = 0; i < loading->worker_count; i++) {
+		if (loading->generations[i])
+			generation_close(loading->generations[i]);
+		loading->generations[i] = NULL;
+	}
+}
+
+/* For all workers, or for none. */
+static void load(struct loading *loading)
+{
+	struct report *report = &loading->report;
+	if (!load_config(loading))
+		return;
+	for (unsigned i = 0; i < loading->worker_count; i++) {
+		struct worker *worker = &loading->workers[i];
+		struct generation *generation =
+		    generation_open(&worker->host, loading->next, i, loading->number, &worker->counters,
+				    &report->err, report->text, sizeof report->text);
+		if (!generation) {
+			report->worker = i;
+			discard(loading);
+			return;
+		}
+		generation_leave(generation);
+		loading->generations[i] = generation;
+	}
+}
+
+/* ---- the thread ---- */
+
+/* False: that was the last one. */
+static bool do_job(struct loader *loader, struct job *job)
+{
+	struct loading *loading = (struct loading *)(void *)((char *)job - offsetof(struct loading, job));
+	switch (job->kind) {
+	case JOB_LOAD:
+		load(loading);
+		loading->report.kind = REPORT_LOADED;
+		loader->report(loader->server, &loading->report);
+		break;
+	case JOB_BURY:
+		generation_close((struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
+		break;
+	case JOB_STOP:
+		return false;
+	}
+	return true;
+}
+
+static void run(void *data)
+{
+	struct loader *loader = data;
+	for (bool goes_on = true; goes_on;) {
+		uv_sem_wait(&loader->work);
+		struct mail *next, *mail = mailbox_take(&loader->mailbox);
+		for (; mail; mail = next) {
+			next = mail->next;
+			goes_on = do_job(loader, (struct job *)(void *)mail) && goes_on;
+			atomic_fetch_sub_explicit(&loader->busy, 1, memory_order_release);
+		}
+	}
+}
+
+static void post(struct loader *loader, struct job *job, enum job_kind kind)
+{
+	job->kind = kind;
+	atomic_fetch_add_explicit(&loader->busy, 1, memory_order_relaxed);
+	mailbox_push(&loader->mailbox, &job->mail);
+	uv_sem_post(&loader->work);
+}
+
+int loader_start(struct loader *loader, void *server, void (*report)(void *server, struct report *report))
+{
+	*loader = (struct loader){ .server = server, .report = report };
+	mailbox_init(&loader->mailbox);
+	int err = uv_sem_init(&loader->work, 0);
+	if (err)
+		return err;
+	uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = STACK_BYTES };
+	err = uv_thread_create_ex(&loader->thread, &options, run, loader);
+	if (err)
+		uv_sem_destroy(&loader->work);
+	return err;
+}
+
+void loader_load(struct loader *loader, struct loading *loading)
+{
+	post(loader, &loading->job, JOB_LOAD);
+}
+
+void loader_bury(struct loader *loader, struct generation *generation)
+{
+	post(loader, &generation->burial, JOB_BURY);
+}
+
+void loader_stop(struct loader *loader)
+{
+	post(loader, &loader->stop, JOB_STOP);
+	uv_thread_join(&loader->thread);
+	uv_sem_destroy(&loader->work);
+}
+
+/* ---- a loading ---- */
+
+struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now, uint32_t number)
+{
+	struct loading *loading = calloc(1, sizeof *loading + worker_count * sizeof *loading->generations);
+	if (!loading)
+		return NULL;
+	loading->workers = workers;
+	loading->worker_count = worker_count;
+	loading->now = now;
+	loading->number = number;
+	config_hold(now);
+	return loading;
+}
+
+void loading_free(struct loading *loading)
+{
+	config_drop(loading->now);
+	if (loading->next)
+		config_drop(loading->next);
+	free(loading);
+}

@@ -1,0 +1,52 @@
+/*
+ * Loads new generations of the script, and buries old ones, in a thread of its own: what a script's top level does
+ * with its time, or the end of a large heap, is nothing that connections wait for.
+ *
+ * Threads: the main thread gives the work and is told by mail.
+ */
+#pragma once
+
+#include "server/generation.h"
+#include "server/mail.h"
+
+#include <uv.h>
+
+struct worker;
+
+/* One attempt to load a generation for all workers. */
+struct loading {
+	struct report report; /* first: REPORT_LOADED; report.err and report.text say why it failed */
+	struct job job;
+	uint32_t number;
+	struct worker *workers;
+	unsigned worker_count;
+	struct config *now;  /* what is being served; held */
+	struct config *next; /* held; NULL when it could not be loaded */
+	struct generation *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
+};
+
+struct loader {
+	uv_thread_t thread;
+	uv_sem_t work;
+	struct mailbox mailbox;
+	struct job stop;
+	void *server;
+	void (*report)(void *server, struct report *report);
+	atomic_uint busy; /* jobs that are not yet done */
+};
+
+/* 0 or an error. */
+int loader_start(struct loader *loader, void *server, void (*report)(void *server, struct report *report));
+
+/* Loads; `loading` comes back with the report, and is to be freed with loading_free(). */
+void loader_load(struct loader *loader, struct loading *loading);
+
+/* Closes a generation that has left its thread. */
+void loader_bury(struct loader *loader, struct generation *generation);
+
+/* Waits for what is under way, and ends the thread. */
+void loader_stop(struct loader *loader);
+
+/* NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
+struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now, uint32_t number);
+void loading_free(struct loading *loading);

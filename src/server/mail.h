@@ -1,0 +1,40 @@
+/* What the server, its workers and its loader tell each other. */
+#pragma once
+
+#include "base/mailbox.h"
+
+#include <stdbool.h>
+
+/* To the server. */
+enum report_kind {
+	REPORT_READY,
+	REPORT_FAILED,
+	REPORT_STOPPED,
+	REPORT_LOADED,  /* from the loader: part of a struct loading */
+	REPORT_RETIRED, /* part of a struct generation, which is the server's now */
+};
+
+struct report {
+	struct mail mail; /* first */
+	enum report_kind kind;
+	unsigned worker;
+	int err;         /* FAILED, LOADED: UV_EINVAL is the script's fault */
+	char text[4096]; /* FAILED, LOADED: why */
+};
+
+/* To a worker. */
+enum order_kind { ORDER_ACCEPT, ORDER_ADOPT, ORDER_DRAIN, ORDER_STOP };
+
+struct order {
+	struct mail mail; /* first */
+	enum order_kind kind;
+	bool given;
+};
+
+/* To the loader. */
+enum job_kind { JOB_LOAD, JOB_BURY, JOB_STOP };
+
+struct job {
+	struct mail mail; /* first */
+	enum job_kind kind;
+};
