@@ -51,7 +51,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field modules string[]
 ---@field log { format: string, level: string, frame_bytes: integer }
 ---@field jit boolean
----@field reload { keep: integer }
+---@field reload { keep: integer, when_full: "refuse"|"drain" }
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field drain_ms integer

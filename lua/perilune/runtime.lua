@@ -142,25 +142,49 @@ local function metatable_for(prototype)
   return { __index = prototype }
 end
 
---- Makes agents of a factory or a prototype.
+-- What makes an agent for a connection, of a factory or a prototype.
+local function maker(agent)
+  if type(agent) == "function" then
+    return function(conn) return check_agent(agent(conn)) end
+  end
+  local metatable = metatable_for(agent)
+  return function(conn) return setmetatable({ conn = conn }, metatable) end
+end
+
+--- Makes agents.
 ---@param agent function|table
 ---@param anchor fun(agent: table) keeps it for the connection
 ---@return fun(conn: table) opener: makes the agent, then calls its opened()
 function M.opener(agent, anchor)
-  if type(agent) == "table" then
-    local metatable = metatable_for(agent)
-    return function(conn)
-      local instance = setmetatable({ conn = conn }, metatable)
-      anchor(instance)
-      local opened = instance.opened
-      if opened then return opened(instance) end
-    end
-  end
+  local make = maker(agent)
   return function(conn)
-    local instance = check_agent(agent(conn))
+    local instance = make(conn)
     anchor(instance)
     local opened = instance.opened
     if opened then return opened(instance) end
+  end
+end
+
+-- ---- from one generation to the next ---------------------------------------
+
+--- What an agent wants to take along, as bytes: plain data, with nothing of this VM in it.
+---@return string
+function M.snapshot(agent)
+  local method = agent.snapshot
+  if method == nil then error("the agent has no method snapshot: it cannot go to another generation", 0) end
+  return require("string.buffer").encode((method(agent)))
+end
+
+--- The opener's counterpart for a connection that comes from another generation.
+---@return fun(conn: table, bytes: string, from: integer) upgrader
+function M.upgrader(agent, anchor)
+  local make = maker(agent)
+  return function(conn, bytes, from)
+    local instance = make(conn)
+    anchor(instance)
+    local upgrade = instance.upgrade
+    if upgrade == nil then error("the agent has no method upgrade: it cannot take over from another generation", 0) end
+    upgrade(instance, require("string.buffer").decode(bytes), from)
   end
 end
 

@@ -1,44 +1,12 @@
 --- HUP loads the script anew: new connections get the new generation, those there are keep theirs, and what cannot be
 --- loaded changes nothing.
-local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
+local support = require "spec.support.reload"
 local wait = require "spec.support.wait"
 
-local HEAD = server.NOTE .. [[local Agent = {}
-  function Agent:closed(reason) note("closed " .. reason) end
-]]
-
--- A script whose agents answer with `version` and the line.
-local function script(version, settings)
-  return HEAD .. ([[
-    function Agent:proceed(line) return %q .. " " .. line end
-    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
-end
-
-local function rewrite(app, text, name) command.write(app.folder .. "/" .. (name or "app.lua"), text) end
-
-local reloads = setmetatable({}, { __mode = "k" })
-
--- Asks for a reload and waits for its outcome: "reloaded", "reload failed…" or "reload refused…".
-local function reload(app, seconds)
-  local function outcomes()
-    return app:find_log(function(entry) return entry.message:find "^reload" end)
-  end
-  local n = #outcomes() + 1
-  reloads[app] = n
-  app:signal "HUP"
-  return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
-    return outcomes()[n]
-  end, seconds or 10)
-end
-
-local function reload_to(app, text)
-  rewrite(app, text)
-  local entry = reload(app)
-  assert.equal("reloaded", entry.message)
-  return entry
-end
+local HEAD, script, rewrite, reload, reload_to = support.HEAD, support.script, support.rewrite, support.reload,
+  support.reload_to
 
 describe("a reload", function()
   after_each(server.finish)

@@ -181,11 +181,20 @@ describe("config.frame", function()
 end)
 
 describe("config.normalise", function()
+  it("takes a policy in place of a table, for all listeners or for one", function()
+    local conf = normalise { reload = "drain", listen = { "tcp://:1", { "tcp://:2", reload = "migrate" } } }
+    assert.same({ "drain", "migrate" }, { conf.listeners[1].reload.policy, conf.listeners[2].reload.policy })
+    assert.truthy(errors_of({ reload = "restart" }):find('"pin"', 1, true))
+    local entry = { "tcp://:2", reload = { keep = 2 } }
+    assert.truthy(errors_of({ listen = { entry } }):find("reload.keep: applies to the whole process", 1, true))
+  end)
+
   it("completes a minimal script with the defaults", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
-      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 }, reload = { keep = 3 },
+      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
+      reload = { keep = 3, when_full = "refuse" },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -197,7 +206,7 @@ describe("config.normalise", function()
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
           proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false,
         },
-        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 },
+        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 }, reload = { policy = "pin" },
       } },
     }, conf)
   end)
@@ -416,7 +425,7 @@ describe("config.normalise", function()
 
     for path, fields in pairs {
       ["timeout.proceed"] = { timeout = { proceed = 1 } },
-      ["reload.policy"] = { reload = { policy = "migrate" } }, tls = { tls = {} },
+      ["reload.canary"] = { reload = { canary = 0.1 } }, tls = { tls = {} },
     } do
       it(path .. ", which is yet to come", function()
         assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
@@ -521,7 +530,7 @@ describe("config.normalise", function()
       { "limit.connections", "1", '(did you mean "limits.connections"?)' },
       { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
       { "limits", "1", 'unknown key "limits"' },
-      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload.policy", "drain", "not available in this version" },
+      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload.canary", "1", "not available in this version" },
       { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
       { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },
@@ -568,7 +577,7 @@ describe("config.print", function()
       listen = { "tcp://:1", { "unix://a", mode = "0660", frame = { "delimiter", "\0" } } }, timeout = { idle = "90s" },
     }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
     for _, pattern in ipairs {
-      "^workers         = 4      %(default%)\n", "\nlimits%.buffers  = 256m   %(default%)\n",
+      "^workers          = 4        %(default%)\n", "\nlimits%.buffers   = 256m     %(default%)\n",
       "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",
       "\n  limits%.connections   = 5 +%(flag %-%-set limits%.connections%)\n",
       "\n  frame                = u32be max=1m empty=error +%(default%)\n",

@@ -61,7 +61,7 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
 	lua_pop(lua, 1);
 }
 
-static void release_agent(struct agents *agents, struct conn *conn)
+void agent_release(struct agents *agents, struct conn *conn)
 {
 	uint32_t anchor = conn->agent;
 	if (!anchor)
@@ -152,7 +152,7 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 
 /* ---- struct conn_handler ---- */
 
-static void push_conn(struct agents *agents, lua_State *lua, const struct conn *conn)
+void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn)
 {
 	lua_createtable(lua, 1, 0);
 	lua_pushnumber(lua, (lua_Number)conn->id);
@@ -168,7 +168,7 @@ static void on_opened(struct conn *conn)
 	struct run run;
 	run_begin(agents, &run, conn, CALL_OPENED);
 	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
-	push_conn(agents, run.co.lua, conn);
+	agent_push_conn(agents, run.co.lua, conn);
 	enum outcome outcome = run_enter(agents, &run, 1);
 	if (outcome != RUN_SUSPENDED)
 		callback_finish(agents, &run, outcome);
@@ -177,6 +177,9 @@ static void on_opened(struct conn *conn)
 static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 {
 	struct agents *agents = agents_of_conn(conn);
+	/* The frames are decoded anew: they may be others under the new generation's codec. */
+	if (__builtin_expect(agents->successor != NULL, 0) && !conn->reading && agents_migrate(conn))
+		return 0;
 	if (!conn->reading)
 		return batch_run(agents, conn, batch);
 	struct run *run = conn->suspended;
@@ -241,7 +244,8 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
 		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
 	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
-		fail_read(agents, conn->suspended, error, batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
+		fail_read(agents, conn->suspended, error,
+			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 		return;
 	}
 	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent)
@@ -336,7 +340,7 @@ static void on_closed(struct conn *conn, enum close_reason reason)
 	}
 	if (conn->has_defers)
 		run_defers(agents, conn);
-	release_agent(agents, conn);
+	agent_release(agents, conn);
 }
 
 const struct conn_handler AGENT_HANDLER = {

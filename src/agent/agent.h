@@ -15,6 +15,7 @@
 #include "base/fold.h"
 #include "base/ticks.h"
 #include "base/wheel.h"
+#include "config/config.h"
 #include "conn/conn.h"
 #include "vm/vm.h"
 
@@ -38,7 +39,10 @@ struct agents {
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
 	uint32_t generation;
-	bool attached; /* to the host's thread */
+	struct agents *successor;        /* the newest generation; NULL: this is it */
+	size_t conns;                    /* whose memory is not yet gone */
+	unsigned migrated, not_migrated; /* connections of this generation */
+	bool attached;                   /* to the host's thread */
 	unsigned worker;
 	struct counters *counters;
 
@@ -79,9 +83,12 @@ struct view {
 struct agent_listener {
 	const char *name; /* its address, for logs; the config's */
 	struct codec codec;
-	struct vm_budget budget;          /* of each call */
-	int opener_ref;                   /* runtime.opener: conn → agent, opened */
-	int loop_ref, single_ref;         /* the compiled loops of this listener alone */
+	const struct conn_rules *rules; /* the config's */
+	enum reload_policy policy;      /* for connections that older generations have */
+	struct vm_budget budget;        /* of each call */
+	int opener_ref;                 /* runtime.opener: conn → agent, opened */
+	int upgrader_ref;         /* runtime.upgrader: the same for what comes from another generation */
+	int loop_ref, single_ref; /* the compiled loops of this listener alone */
 	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */
 };
 
@@ -89,7 +96,6 @@ struct agent_listener {
  * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative code and
  * writes an explanation of up to size - 1 bytes.
  */
-struct config;
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		uint32_t generation, struct counters *counters, char *why, size_t size);
 
@@ -102,6 +108,12 @@ void agents_attach(struct agents *agents);
 
 /* Runs teardown(app), closes the VM. All connections must be gone. In the thread that has the agents. */
 void agents_close(struct agents *agents);
+
+/*
+ * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection
+ * over to it. False: it stays, for this time or for good.
+ */
+bool agents_migrate(struct conn *conn);
 
 /* The frame codec of a listener: connections are opened with it. */
 const struct codec *agents_codec(const struct agents *agents, unsigned listener);

@@ -157,14 +157,19 @@ static void ask_failed(struct agents *agents, struct run *run)
 	callback_finish(agents, &last, run_enter(agents, &last, 3));
 }
 
-void fault_raise(struct agents *agents, struct run *run)
+void fault_note(struct agents *agents, struct run *run)
 {
-	struct conn *conn = run->conn;
 	if (run->verdict == GUARD_FINE)
 		run->verdict = (uint8_t)agents->encode_verdict;
 	agents->encode_verdict = GUARD_FINE;
 	count(&agents->counters->faults);
 	describe(agents, run);
+}
+
+void fault_raise(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	fault_note(agents, run);
 	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
 			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
 	if (last_word)

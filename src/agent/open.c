@@ -46,6 +46,7 @@ static void lay_out(struct agents *agents)
 	lua_State *lua = agents->vm.lua;
 	keep_function(lua, "runtime", "defer");
 	keep_function(lua, "runtime", "conn_index");
+	keep_function(lua, "runtime", "snapshot");
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
@@ -92,6 +93,9 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	lua_getfield(lua, -1, "agent");
 	lua_pushcfunction(lua, l_anchor);
 	listener->opener_ref = runtime_ref(lua, "opener", 2);
+	lua_getfield(lua, -1, "agent");
+	lua_pushcfunction(lua, l_anchor);
+	listener->upgrader_ref = runtime_ref(lua, "upgrader", 2);
 	listener->loop_ref = runtime_ref(lua, "batch_loop", 0);
 	listener->single_ref = runtime_ref(lua, "single", 0);
 	lua_pushvalue(lua, AT_METAS);
@@ -189,6 +193,8 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct vm_budget budget = config->listeners[i].budget;
 		agents->listeners[i].budget = budget;
+		agents->listeners[i].rules = &config->listeners[i].rules;
+		agents->listeners[i].policy = config->listeners[i].policy;
 		if (budget.ms && budget.ms < least_ms)
 			least_ms = budget.ms;
 	}

@@ -8,11 +8,18 @@ static const struct {
 	const char *name;
 	bool may_wait;
 } CALLBACKS[] = {
-	[CALL_OPENED] = { "opened", true },     [CALL_PROCEED] = { "proceed", true },
-	[CALL_EOF] = { "eof", true },           [CALL_TIMEOUT] = { "timeout", false },
-	[CALL_FAILED] = { "failed", false },    [CALL_OVERSIZE] = { "oversize", false },
-	[CALL_WRITABLE] = { "writable", true }, [CALL_DRAIN] = { "drain", true },
-	[CALL_CLOSED] = { "closed", false },    [CALL_DEFER] = { "defer", false },
+	[CALL_OPENED] = { "opened", true },
+	[CALL_PROCEED] = { "proceed", true },
+	[CALL_EOF] = { "eof", true },
+	[CALL_TIMEOUT] = { "timeout", false },
+	[CALL_FAILED] = { "failed", false },
+	[CALL_OVERSIZE] = { "oversize", false },
+	[CALL_WRITABLE] = { "writable", true },
+	[CALL_DRAIN] = { "drain", true },
+	[CALL_CLOSED] = { "closed", false },
+	[CALL_DEFER] = { "defer", false },
+	[CALL_SNAPSHOT] = { "snapshot", false },
+	[CALL_UPGRADE] = { "upgrade", false },
 };
 
 const char *callback_name(enum callback callback)
@@ -216,4 +223,6 @@ void run_wake(struct agents *agents, struct run *run, int nargs)
 		conn->owes_writable = false;
 		AGENT_HANDLER.writable(conn);
 	}
+	if (agents->successor)
+		agents_migrate(conn);
 }

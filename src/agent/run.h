@@ -20,6 +20,8 @@ enum callback {
 	CALL_DRAIN,
 	CALL_CLOSED,
 	CALL_DEFER,
+	CALL_SNAPSHOT,
+	CALL_UPGRADE,
 };
 
 enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH };
@@ -111,6 +113,12 @@ void agent_push_anchored(struct agents *agents, lua_State *lua, const struct con
 /* Keeps the value on top of lua's stack (popped) as conn's agent. */
 void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
 
+/* Gives up the connection's agent in these agents. */
+void agent_release(struct agents *agents, struct conn *conn);
+
+/* Pushes a conn object. */
+void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn);
+
 /* ---- batch.c ---- */
 
 /* Sends what the batch's loop has replied so far and not yet sent. Before anything that must keep
@@ -163,6 +171,9 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx);
  * its end. */
 enum close_reason reason_of_verdict(enum guard_verdict verdict);
 void fault_raise(struct agents *agents, struct run *run);
+
+/* Counts and logs it, and no more. */
+void fault_note(struct agents *agents, struct run *run);
 
 /* Reports repeats whose window has ended. */
 void fault_sweep(struct agents *agents, uint64_t now_ms);

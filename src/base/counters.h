@@ -24,6 +24,8 @@ struct counters {
 	counter accept_errors;   /* EMFILE and its kin */
 	counter accept_delays;   /* times that accept_rate made clients wait */
 	counter cut;             /* connections ended by the drain deadline */
+	counter migrated;        /* connections that went to a newer generation */
+	counter not_migrated;    /* ... that were to, and could not */
 };
 
 /* The owner only. */

@@ -23,7 +23,10 @@ static struct conn *check_conn(lua_State *lua, struct agents *agents)
 		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
 	uint64_t id = (uint64_t)lua_tonumber(lua, -1);
 	lua_pop(lua, 1);
-	return idmap_get(&agents->host->ids, id);
+	struct conn *conn = idmap_get(&agents->host->ids, id);
+	return conn && conn->agents == agents
+		   ? conn
+		   : NULL; /* to this generation it is closed once it has migrated */
 }
 
 static int closed(lua_State *lua)

@@ -163,10 +163,16 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 
 static void read_listener(struct load *load, struct listener_config *listener)
 {
+	static const char *const POLICIES[] = {
+		[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
+	};
 	read_address(load, listener);
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
+	enter(load, "reload");
+	listener->policy = (enum reload_policy)choice_field(load, "policy", POLICIES);
+	leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
 }
@@ -221,6 +227,7 @@ static void read_unsafe(struct load *load)
 
 static void read_config(struct load *load)
 {
+	static const char *const WHEN_FULL[] = { "refuse", "drain", NULL };
 	struct config *config = load->config;
 	config->workers = u32_field(load, "workers");
 	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
@@ -229,6 +236,7 @@ static void read_config(struct load *load)
 	config->drain_ms = u32_field(load, "drain_ms");
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
+	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;
 	leave(load);
 	read_unsafe(load);
 	read_log(load);

@@ -16,6 +16,13 @@
 
 enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
 
+/* What becomes of connections when a new generation comes. */
+enum reload_policy {
+	RELOAD_PIN,     /* they keep theirs */
+	RELOAD_MIGRATE, /* their agents hand over to new ones */
+	RELOAD_DRAIN,   /* they are ended, spread over timeout.drain */
+};
+
 struct listener_config {
 	char *name;    /* for logs: what the user called it, or its address */
 	char *address; /* as written: "tcp://127.0.0.1:9000" */
@@ -31,8 +38,9 @@ struct listener_config {
 	double accept_rate;   /* a second; 0: no limit */
 	char *reject;         /* told to whom is refused, or NULL */
 	size_t reject_bytes;
-	struct vm_budget budget; /* of each call of a handler */
-	uint32_t keepalive_ms;   /* 0: off */
+	enum reload_policy policy; /* of connections that an older generation has */
+	struct vm_budget budget;   /* of each call of a handler */
+	uint32_t keepalive_ms;     /* 0: off */
 	bool nodelay;
 };
 
@@ -44,7 +52,8 @@ struct override {
 };
 
 struct config {
-	atomic_uint refs; /* generations that live by it, and the server; the first belongs to who loaded it */
+	atomic_uint
+	    refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
 	struct override *overrides;
 	size_t override_count;
@@ -52,9 +61,10 @@ struct config {
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM */
 	bool jit;
-	char unsafe[256];  /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms; /* 0: as long as it takes */
-	unsigned reload_keep; /* old generations that may have connections */
+	char unsafe[256];       /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;      /* 0: as long as it takes */
+	unsigned reload_keep;   /* old generations that may have connections */
+	bool reload_drains_old; /* past that the oldest is drained; else the reload is refused */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */

@@ -186,6 +186,7 @@ struct conn {
 	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
+	bool pinned : 1; /* the layer above: it stays with the generation it has */
 
 	uint64_t frames_in; /* whole frames handed up */
 

@@ -16,7 +16,8 @@ int output_write(struct conn *conn)
 		count_add(&host->counters->bytes_out, (uint64_t)n);
 		buf_consume(&host->pool, &conn->out, (size_t)n);
 		if (conn->eof_done)
-			conn->idle_since_ms = host->now_ms; /* no frame can complete any more, but it listens */
+			conn->idle_since_ms =
+			    host->now_ms; /* no frame can complete any more, but it listens */
 	}
 	/* The deadline runs from when output first had to wait, and anew with each progress. */
 	bool began = !conn->blocked;

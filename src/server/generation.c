@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <uv.h>
 
-struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker, uint32_t number,
-				   struct counters *counters, int *err, char *why, size_t size)
+struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker,
+				   uint32_t number, struct counters *counters, int *err, char *why,
+				   size_t size)
 {
 	struct generation *generation = calloc(1, sizeof *generation);
 	if (!generation) {
@@ -23,6 +24,7 @@ struct generation *generation_open(struct conn_host *host, struct config *config
 	config_hold(config);
 	generation->config = config;
 	generation->worker = worker;
+	generation->drain_from_ms = WHEEL_NEVER;
 	return generation;
 }
 

@@ -17,18 +17,22 @@ struct generation {
 	struct config *config;
 	struct generation *older;
 	unsigned worker;
-	size_t conns;          /* whose memory is not yet gone */
-	struct order adopt;    /* the mail that it comes with, */
-	struct report retired; /* ... that it goes with, */
-	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
+	uint64_t
+	    drain_from_ms; /* when its connections began to be drained (succession.c); WHEEL_NEVER: they are not */
+	unsigned drained_shares; /* of them */
+	bool drains_all;         /* whatever the policy of their listener */
+	struct order adopt;      /* the mail that it comes with, */
+	struct report retired;   /* ... that it goes with, */
+	struct job burial;       /* ... and that ends it: parts of it, so that none can fail */
 };
 
 /*
  * Loads the script for a worker, whose `host` is only pointed to. Holds `config`. NULL: why not, in `why`, and
  * *err: UV_EINVAL is the script's fault.
  */
-struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker, uint32_t number,
-				   struct counters *counters, int *err, char *why, size_t size);
+struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker,
+				   uint32_t number, struct counters *counters, int *err, char *why,
+				   size_t size);
 
 /* In the thread that it goes to, or that it comes from. */
 void generation_join(struct generation *generation);

@@ -21,9 +21,11 @@ static bool load_config(struct loading *loading)
 {
 	char *text = NULL, what[256];
 	loading->next = config_again(loading->now);
-	enum config_status status = loading->next ? config_load(loading->next, NULL, &text) : CONFIG_NO_MEMORY;
+	enum config_status status =
+	    loading->next ? config_load(loading->next, NULL, &text) : CONFIG_NO_MEMORY;
 	if (status != CONFIG_OK)
-		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM, text ? text : "not enough memory");
+		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM,
+		     text ? text : "not enough memory");
 	free(text);
 	if (status != CONFIG_OK)
 		return false;
@@ -78,7 +80,8 @@ static bool do_job(struct loader *loader, struct job *job)
 		loader->report(loader->server, &loading->report);
 		break;
 	case JOB_BURY:
-		generation_close((struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
+		generation_close(
+		    (struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
 		break;
 	case JOB_STOP:
 		return false;
@@ -141,7 +144,8 @@ void loader_stop(struct loader *loader)
 
 /* ---- a loading ---- */
 
-struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now, uint32_t number)
+struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,
+			    uint32_t number)
 {
 	struct loading *loading = calloc(1, sizeof *loading + worker_count * sizeof *loading->generations);
 	if (!loading)

@@ -36,10 +36,10 @@ void reloads_begin(struct reloads *reloads, struct config *now)
 		return;
 	}
 	unsigned old = old_generations(reloads);
-	if (old >= now->reload_keep) {
+	if (old >= now->reload_keep && !now->reload_drains_old) {
 		log_write(LOG_WARN,
 			  "reload refused: too many old generations have connections (reload.keep); "
-			  "wait for them to end, or restart",
+			  "wait for them to end, restart, or set reload.when_full = \"drain\"",
 			  F_INT("generation", reloads->newest), F_INT("old_generations", old),
 			  F_INT("keep", now->reload_keep));
 		return;
@@ -57,8 +57,9 @@ void reloads_begin(struct reloads *reloads, struct config *now)
 
 static void log_failure(const struct reloads *reloads, const struct report *report)
 {
-	log_write(LOG_ERROR, "reload failed: the old generation serves on", F_INT("generation", reloads->newest),
-		  F_INT("worker", report->worker), F_TEXT("excerpt", report->text));
+	log_write(LOG_ERROR, "reload failed: the old generation serves on",
+		  F_INT("generation", reloads->newest), F_INT("worker", report->worker),
+		  F_TEXT("excerpt", report->text));
 }
 
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
@@ -94,6 +95,7 @@ void reloads_bury(struct reloads *reloads, struct report *report)
 	struct generation *generation =
 	    (struct generation *)(void *)((char *)report - offsetof(struct generation, retired));
 	log_write(LOG_INFO, "generation retired", F_INT("generation", generation->agents.generation),
-		  F_INT("worker", generation->worker));
+		  F_INT("worker", generation->worker), F_INT("migrated", generation->agents.migrated),
+		  F_INT("not_migrated", generation->agents.not_migrated));
 	loader_bury(&reloads->loader, generation);
 }

@@ -114,8 +114,7 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 static void on_unused_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN,
-		  "signal ignored: this version neither reopens logs nor restarts itself",
+	log_write(LOG_WARN, "signal ignored: this version neither reopens logs nor restarts itself",
 		  F_TEXT("signal", strsignal(number)));
 }
 
@@ -294,6 +293,8 @@ static void log_summary(struct server *server)
 	    F_INT("discarded_bytes", count_read(&sum.discarded_bytes)),
 	    F_INT("accept_errors", count_read(&sum.accept_errors)),
 	    F_INT("accept_delays", count_read(&sum.accept_delays)),
+	    F_INT("migrated", count_read(&sum.migrated)),
+	    F_INT("not_migrated", count_read(&sum.not_migrated)),
 	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
 }
 
@@ -371,7 +372,8 @@ int server_run(struct config *config)
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = bind_all(&server);
-	bool can_reload = bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
+	bool can_reload =
+	    bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
 	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)

@@ -2,7 +2,9 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "server/succession.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdlib.h>
@@ -50,7 +52,7 @@ static void on_gone(struct conn *conn)
 	struct worker *worker = worker_of(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
-	generation_of(conn)->conns--;
+	((struct agents *)conn->agents)->conns--;
 	free(conn);
 }
 
@@ -77,7 +79,7 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	socket_conn_init(socket, &worker->poller, order->fd);
 	struct generation *generation = worker->generation;
 	conn->agents = &generation->agents;
-	generation->conns++;
+	generation->agents.conns++;
 	conn_open(conn, &worker->host, &generation->config->listeners[order->listener].rules,
 		  agents_codec(&generation->agents, order->listener), order->id);
 	if (worker->draining)
@@ -132,19 +134,23 @@ static void adopt(struct worker *worker, struct generation *generation)
 {
 	generation_join(generation);
 	generation->older = worker->generation;
+	for (struct generation *each = generation->older; each; each = each->older)
+		each->agents.successor = &generation->agents;
 	worker->generation = generation;
 	worker->config = generation->config;
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
+	succession_begin(worker);
 }
 
 /* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
 static void retire(struct worker *worker)
 {
+	assert(worker->generation);
 	struct generation **link = &worker->generation->older;
 	while (*link) {
 		struct generation *generation = *link;
-		if (generation->conns) {
+		if (generation->agents.conns) {
 			link = &generation->older;
 			continue;
 		}
@@ -264,6 +270,8 @@ static uint64_t earliest(const struct worker *worker)
 	for (const struct generation *each = worker->generation; each; each = each->older)
 		if ((other = agents_next_ms(&each->agents)) < at)
 			at = other;
+	if ((other = succession_next_ms(worker)) < at)
+		at = other;
 	if (worker->tidy_cycles && worker->look_ms < at)
 		at = worker->look_ms;
 	if (worker->draining && !worker->cut && worker->host.drain_deadline_ms < at)
@@ -277,7 +285,8 @@ static bool turn(struct worker *worker)
 	uint64_t now_ms = worker->host.now_ms;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_turn(&each->agents, now_ms);
-	bool more = conn_host_turn(&worker->host, now_ms);
+	bool more = succession_turn(worker);
+	more = conn_host_turn(&worker->host, now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
 	retire(worker);
@@ -391,10 +400,10 @@ static void run(void *data)
 		worker->host.gone = on_gone;
 		worker->generation = generation_open(&worker->host, worker->config, worker->index, 1,
 						     &worker->counters, &err, why, size);
-		if (err)
+		if (!worker->generation)
 			conn_host_deinit(&worker->host);
 	}
-	if (err) {
+	if (!worker->generation) {
 		close_loop(worker);
 		worker->last_words.err = err;
 		report(worker, REPORT_FAILED);

@@ -50,7 +50,7 @@ struct guard {
 	volatile sig_atomic_t verdict;
 	lua_State *lua;
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
-	bool attached; /* to `thread`, which alone may run it, and is watched */
+	bool attached;      /* to `thread`, which alone may run it, and is watched */
 	pthread_t thread;
 	struct guard *outer; /* the thread's guard opened before this one */
 	/*

@@ -78,6 +78,8 @@ end
 local read_table
 
 local function read_group(state, layer, name, value)
+  local short = schema.SHORT[name]
+  if short and type(value) == "string" then value = { [short] = value } end
   if type(value) == "table" then return read_table(state, layer, value, name .. ".") end
   report(state, layer.place .. name, "expects a table such as { " .. schema.names(name .. ".", "process")[1]
     .. " = … }, got " .. printable.value(value))
@@ -86,7 +88,8 @@ end
 local function read_key(state, layer, prefix, name, value)
   local path = prefix .. printable.key(name)
   local key = type(name) == "string" and schema.BY_PATH[path]
-  local is_group = prefix == "" and schema.GROUPS[name] and not (schema.PROCESS_GROUPS[name] and layer.scope == "listener")
+  local is_group = prefix == "" and schema.GROUPS[name]
+    and not (schema.PROCESS_GROUPS[name] and layer.scope == "listener")
   if schema.UNAVAILABLE[path] then
     report(state, layer.place .. path, "not available in this version")
   elseif is_group then

@@ -194,6 +194,8 @@ M.TYPES = {
 
 local FORMATS = { "auto", "text", "json" }
 local LEVELS = { "debug", "info", "warn", "error" }
+local POLICIES = { "pin", "migrate", "drain" }
+local WHEN_FULL = { "refuse", "drain" }
 local SLOW_CONSUMER = { "pause", "close", "drop" }
 
 ---@type perilune.key[] in the order of `check --print`
@@ -209,6 +211,7 @@ M.KEYS = {
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
   { path = "jit", scope = "process", type = "boolean", default = true },
   { path = "reload.keep", scope = "process", type = "whole", min = 1, max = 1000, default = 3 },
+  { path = "reload.when_full", scope = "process", type = "enum", values = WHEN_FULL, default = "refuse" },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
@@ -219,6 +222,7 @@ M.KEYS = {
   { path = "nodelay", scope = "listener", type = "boolean", default = true },
   { path = "frame", scope = "listener", type = "frame", default = "u32be" },
   { path = "agent", scope = "listener", type = "agent" },
+  { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },
   { path = "limits.connections", scope = "listener", type = "whole", min = 1, max = 10e6, default = 10000 },
   { path = "limits.per_ip", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
   { path = "limits.accept_rate", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
@@ -238,12 +242,14 @@ M.KEYS = {
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["timeout.proceed"] = true, ["reload.policy"] = true, ["reload.canary"] = true, tls = true,
+  ["timeout.proceed"] = true, ["reload.canary"] = true, tls = true,
 }
 
 M.GROUPS = { limits = true, timeout = true, log = true, reload = true }
 --- Those that have no place in an entry of `listen`.
-M.PROCESS_GROUPS = { log = true, reload = true }
+M.PROCESS_GROUPS = { log = true }
+--- What a text in place of a group's table stands for: reload = "migrate".
+M.SHORT = { reload = "policy" }
 
 ---@type table<string, perilune.key>
 M.BY_PATH = {}

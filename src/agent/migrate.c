@@ -1,0 +1,133 @@
+/*
+ * A connection goes from one generation's agents to the next one's: its agent's snapshot() is copied, as bytes, into
+ * the other VM, where a new agent's upgrade() takes it. Socket, bytes at hand, output, time-outs stay as they are. Where
+ * either fails, the old agent goes on as if nothing had been asked of it.
+ */
+#include "agent/run.h"
+#include "base/log.h"
+#include "config/config.h"
+
+#include <string.h>
+
+static bool may_migrate(const struct conn *conn, const struct agents *from)
+{
+	const struct agents *to = from->successor;
+	return to && to->listeners[conn->listener].policy == RELOAD_MIGRATE && !conn->pinned &&
+	       conn_is_open(conn) && conn->agent && !conn->suspended && !conn->draining;
+}
+
+static void push_runtime(lua_State *lua, const char *name)
+{
+	lua_pushfstring(lua, "perilune.runtime.%s", name);
+	lua_rawget(lua, LUA_REGISTRYINDEX);
+}
+
+/* The bytes are on run's coroutine until run_end(). NULL: the fault is noted. */
+static const char *take_snapshot(struct agents *from, struct run *run, struct conn *conn, size_t *len)
+{
+	run_begin(from, run, conn, CALL_SNAPSHOT);
+	lua_State *co = run->co.lua;
+	push_runtime(co, "snapshot");
+	agent_push(from, co, conn);
+	if (run_enter(from, run, 1) == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
+		return lua_tolstring(co, 1, len);
+	fault_note(from, run);
+	run_end(from, run, true);
+	return NULL;
+}
+
+/* Makes the connection's agent in `to`. False: the fault is noted. */
+static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, size_t len,
+		    uint32_t from_generation)
+{
+	struct run run;
+	run_begin(to, &run, conn, CALL_UPGRADE);
+	lua_State *co = run.co.lua;
+	lua_rawgeti(co, LUA_REGISTRYINDEX, to->listeners[conn->listener].upgrader_ref);
+	agent_push_conn(to, co, conn);
+	lua_pushlstring(co, bytes, len);
+	lua_pushinteger(co, (lua_Integer)from_generation);
+	bool failed = run_enter(to, &run, 3) != RUN_DONE;
+	if (failed)
+		fault_note(to, &run);
+	run_end(to, &run, failed);
+	return !failed;
+}
+
+/* What a connection has of its generation. */
+struct belongings {
+	struct agents *agents;
+	uint32_t agent;
+	const struct conn_rules *rules;
+	const struct codec *codec;
+	bool has_defers;
+};
+
+static struct belongings belongings_of(const struct conn *conn)
+{
+	return (struct belongings){ conn->agents, conn->agent, conn->rules, conn->codec, conn->has_defers };
+}
+
+static void give(struct conn *conn, const struct belongings *theirs)
+{
+	conn->agents = theirs->agents;
+	conn->agent = theirs->agent;
+	conn->rules = theirs->rules;
+	conn->codec = theirs->codec;
+	conn->has_defers = theirs->has_defers;
+	if (!conn->own_timeouts)
+		conn->timeouts = &conn->rules->timeouts;
+	conn->scanned = 0; /* of a frame begun under the one codec, the other may see more or less */
+}
+
+static struct belongings belongings_in(struct agents *to, const struct conn *conn)
+{
+	const struct agents *from = agents_of_conn(conn);
+	bool listeners_own = conn->codec == &from->listeners[conn->listener].codec;
+	const struct agent_listener *listener = &to->listeners[conn->listener];
+	return (struct belongings){ to, 0, listener->rules, listeners_own ? &listener->codec : conn->codec,
+				    false };
+}
+
+static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
+{
+	struct run run;
+	size_t len;
+	const char *bytes = take_snapshot(from, &run, conn, &len);
+	if (!bytes)
+		return false;
+	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
+	give(conn, &new);
+	bool ok = upgrade(to, conn, bytes, len, from->generation);
+	run_end(from, &run, false);
+	new = belongings_of(conn);
+	if (!ok) {
+		agent_release(to, conn);
+		give(conn, &old);
+		return false;
+	}
+	give(conn, &old);
+	agent_release(from, conn);
+	give(conn, &new);
+	from->conns--;
+	to->conns++;
+	return true;
+}
+
+bool agents_migrate(struct conn *conn)
+{
+	struct agents *from = agents_of_conn(conn), *to = from->successor;
+	if (!may_migrate(conn, from))
+		return false;
+	/* Its deferred functions are of the old VM, and have yet to run. */
+	if (conn->has_defers || !hand_over(conn, from, to)) {
+		conn->pinned = true;
+		from->not_migrated++;
+		count(&from->counters->not_migrated);
+		return false;
+	}
+	from->migrated++;
+	count(&from->counters->migrated);
+	conn_attend(conn); /* what upgrade() has sent, and other deadlines */
+	return true;
+}

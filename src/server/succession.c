@@ -1,0 +1,146 @@
+#include "server/succession.h"
+
+#include "config/config.h"
+#include "server/worker.h"
+
+enum {
+	MIGRATIONS_PER_TURN = 16, /* of some 20 us each */
+	LOOKS_PER_TURN = 4096,
+	SHARES = 256,      /* a drain takes connections in so many portions */
+	WINDOW_MS = 10000, /* ... over so long, where timeout.drain sets no end */
+};
+
+/* ---- migrating ---- */
+
+/* Who is suspended follows when its agent is free, and whoever is missed here with its next frame. */
+static bool migrate_some(struct worker *worker)
+{
+	const struct idmap *ids = &worker->host.ids;
+	unsigned migrated = 0, looks = 0;
+	for (; worker->migrate_at < ids->capacity; worker->migrate_at++, looks++) {
+		if (migrated == MIGRATIONS_PER_TURN || looks == LOOKS_PER_TURN)
+			return true;
+		struct conn *conn = ids->slots[worker->migrate_at].value;
+		if (conn)
+			migrated += agents_migrate(conn);
+	}
+	return false;
+}
+
+/* ---- draining ---- */
+
+static bool is_to_drain(const struct worker *worker, const struct generation *generation,
+			const struct conn *conn)
+{
+	return conn->agents == &generation->agents &&
+	       (generation->drains_all || worker->config->listeners[conn->listener].policy == RELOAD_DRAIN);
+}
+
+/* The same for a connection each time, and as good as random among them. */
+static unsigned share_of(const struct conn *conn)
+{
+	return (unsigned)(conn->id * UINT64_C(0x9e3779b97f4a7c15) >> 56);
+}
+
+static uint64_t window_ms(const struct worker *worker)
+{
+	return worker->config->drain_ms ? worker->config->drain_ms : WINDOW_MS;
+}
+
+static void drain_shares(struct worker *worker, const struct generation *generation, unsigned first,
+			 unsigned end)
+{
+	const struct idmap *ids = &worker->host.ids;
+	/* What drain() is told: each has as long as a stop of the server would give it. */
+	if (!worker->draining)
+		worker->host.drain_deadline_ms =
+		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
+	for (size_t i = 0; i < ids->capacity; i++) {
+		struct conn *conn = ids->slots[i].value;
+		if (conn && share_of(conn) >= first && share_of(conn) < end &&
+		    is_to_drain(worker, generation, conn))
+			conn_drain(conn);
+	}
+}
+
+static void end_rest(struct worker *worker, const struct generation *generation)
+{
+	const struct idmap *ids = &worker->host.ids;
+	for (size_t i = 0; i < ids->capacity; i++) {
+		struct conn *conn = ids->slots[i].value;
+		if (conn && is_to_drain(worker, generation, conn))
+			conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
+	}
+}
+
+static void drain_some(struct worker *worker, struct generation *generation)
+{
+	uint64_t passed_ms = worker->host.now_ms - generation->drain_from_ms, window = window_ms(worker);
+	unsigned due = passed_ms >= window ? SHARES : (unsigned)(passed_ms * SHARES / window) + 1;
+	if (due > generation->drained_shares)
+		drain_shares(worker, generation, generation->drained_shares, due);
+	generation->drained_shares = due;
+	if (due < SHARES || (worker->config->drain_ms && passed_ms < 2 * window))
+		return;
+	if (worker->config->drain_ms)
+		end_rest(worker, generation);
+	generation->drain_from_ms = WHEEL_NEVER;
+}
+
+static uint64_t next_share_ms(const struct worker *worker, const struct generation *generation)
+{
+	uint64_t window = window_ms(worker);
+	if (generation->drain_from_ms == WHEEL_NEVER)
+		return WHEEL_NEVER;
+	if (generation->drained_shares == SHARES)
+		return generation->drain_from_ms + 2 * window;
+	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
+}
+
+static bool drains(const struct config *config)
+{
+	for (unsigned i = 0; i < config->listener_count; i++)
+		if (config->listeners[i].policy == RELOAD_DRAIN)
+			return true;
+	return false;
+}
+
+static void begin_drain(struct worker *worker, struct generation *generation, bool all)
+{
+	if (generation->drain_from_ms != WHEEL_NEVER && generation->drains_all >= all)
+		return;
+	generation->drains_all = generation->drains_all || all;
+	generation->drain_from_ms = worker->host.now_ms;
+	generation->drained_shares = 0;
+}
+
+/* ---- all of it ---- */
+
+void succession_begin(struct worker *worker)
+{
+	unsigned old = 0;
+	worker->migrate_at = 0;
+	for (struct generation *each = worker->generation->older; each; each = each->older) {
+		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
+		if (too_many || drains(worker->config))
+			begin_drain(worker, each, too_many);
+	}
+}
+
+bool succession_turn(struct worker *worker)
+{
+	for (struct generation *each = worker->generation->older; each; each = each->older)
+		if (each->drain_from_ms != WHEEL_NEVER)
+			drain_some(worker, each);
+	return worker->generation->older && migrate_some(worker);
+}
+
+uint64_t succession_next_ms(const struct worker *worker)
+{
+	uint64_t next = WHEEL_NEVER;
+	for (const struct generation *each = worker->generation->older; each; each = each->older) {
+		uint64_t at = next_share_ms(worker, each);
+		next = at < next ? at : next;
+	}
+	return next;
+}

@@ -1,0 +1,22 @@
+/*
+ * What becomes of a worker's connections when a new generation takes over: those whose listener says so migrate to it,
+ * a few at a time, or are ended, spread over the time of a drain, so that their peers do not come back all at once.
+ * The others keep their generation, and nothing is done.
+ *
+ * Threads: the worker's.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct worker;
+
+/* The newest generation has just become that. */
+void succession_begin(struct worker *worker);
+
+/* Before conn_host_turn(). True: there is more to do at once. */
+bool succession_turn(struct worker *worker);
+
+/* When succession_turn() must next run; WHEEL_NEVER: need not. */
+uint64_t succession_next_ms(const struct worker *worker);
