@@ -234,6 +234,30 @@ describe("the command line", function()
         { "--set", "limits.connections=60", env = env })
     end)
 
+    it("shows whatever a flag has set", function()
+      local VALUES = {
+        listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
+        ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false", ["limits.memory"] = "8m",
+        ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
+        frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",
+        ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15", ["limits.send_buffer"] = "16k",
+        ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m", ["limits.slow_consumer"] = "drop",
+        ["limits.reject"] = '"x"', ["timeout.read"] = "21s", ["timeout.write"] = "22s", ["timeout.idle"] = "23s",
+        ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s", ["reload.keep"] = "4",
+        ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
+      }
+      echo()
+      for _, key in ipairs(require("perilune.config").paths()) do
+        local value = key == "mode" or assert(VALUES[key], "no value for " .. key)
+        local given = key == "frame" and "u16be" or key == "limits.reject" and "x" or value
+        if key == "listen" then
+          assert_has("address              = " .. value, run({ "check", "--print", "--set", key .. "=" .. given }).out)
+        elseif key ~= "mode" then
+          assert.same({ value, "flag --set " .. key }, { printed(key, { "--set", key .. "=" .. given }) })
+        end
+      end
+    end)
+
     it("lets the later of two flags win", function()
       echo()
       assert.equal("3", (printed("workers", { "--set", "workers=2", "--workers", "3" })))

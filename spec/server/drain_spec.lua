@@ -38,6 +38,22 @@ describe("a drain", function()
     end)
   end
 
+  it("gives a frame that was begun two seconds to be complete, and is clean without it", function()
+    local app = start_lines(SLEEPER)
+    local never, soon = app:connect():send("hal"), app:connect():send("al")
+    soon:expect_silence(0.02)
+    local began = wait.now()
+    app:signal "TERM"
+    app:wait_log "draining"
+    soon:send("most\n")
+    assert.equal("almost\n", (soon:recv_all()))
+    assert.equal("", (never:recv_all()))
+    local result = app:wait_end(5)
+    took(began, 3.5) -- with the second that an end may linger
+    assert.equal(0, result.code)
+    assert.equal("drain=2", result.summary.reasons)
+  end)
+
   it("with no client at all ends at once, with 0", function()
     local app = start_lines(SLEEPER)
     local began = wait.now()

@@ -1,5 +1,6 @@
 local has = require "spec.support.has"
 local server = require "spec.support.server"
+local wait = require "spec.support.wait"
 
 local u32be = require("spec.support.client").frame
 
@@ -133,6 +134,19 @@ describe("framing", function()
       assert.equal("a", client:recv_frame())
       assert.equal("b", client:recv_frame())
       client:echo_frame("c")
+    end)
+
+    it("takes ignored ones for a sign of life, but for no first frame", function()
+      local app = start([[{ "u32be", empty = "ignore" }]], ECHO, [[timeout = { idle = "300ms", first_frame = "900ms" }]])
+      local client, began = app:connect(), wait.now()
+      repeat
+        client:send(u32be(""))
+        wait.pause(0.05)
+      until wait.now() - began > 0.7
+      client:expect_silence(0)
+      assert.equal("", (client:recv_all()))
+      assert.is_true(wait.now() - began > 0.85, "it was closed too early")
+      app:wait_log "closed idle_timeout"
     end)
 
     it("delivers empty lines by default", function()

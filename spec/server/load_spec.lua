@@ -191,6 +191,31 @@ describe("under load", function()
     assert.is_true(worst < 0.3 * wait.SCALE, ("a frame of the other waited %.3f s"):format(worst))
   end)
 
+  it("frames that take long do not starve another, nor the end of the server", function()
+    local app = server.start { script = [[
+      local Agent = {}
+      function Agent:proceed(line)
+        local from = os.clock()
+        if line ~= "ping" then repeat until os.clock() - from > 0.02 end
+        return line
+      end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, timeout = { drain = "1s" } }]] }
+    local greedy, other = app:connect(), app:connect():echo_line("ping")
+    greedy:send(("work\n"):rep(3000))
+    greedy:recv_line()
+    local worst = 0
+    for _ = 1, 10 do
+      local asked = wait.now()
+      other:echo_line("ping")
+      worst = math.max(worst, wait.now() - asked)
+    end
+    assert.is_true(worst < 0.2 * wait.SCALE, ("a frame of the other waited %.3f s"):format(worst))
+    local began = wait.now()
+    local ended = app:stop("TERM", 5)
+    assert.is_true(wait.now() - began < 1.5 * wait.SCALE, "the drain took too long")
+    assert.same({ 1, 1 }, { ended.code, ended.summary.cut })
+  end)
+
   it("thousands of sleeping agents whose peers vanish leave nothing behind", function()
     local n = many(4000)
     local app = server.start { asan = "quarantine_size_mb=4", script = [[

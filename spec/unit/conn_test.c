@@ -737,6 +737,24 @@ static void a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it(void *
 	expect_end(c, REASON_IDLE_TIMEOUT);
 }
 
+static void a_codec_that_decoded_nothing_is_replaced_in_place(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	struct codec codec;
+	assert_int_equal(codec_init_named(&codec, "line", 64), 0);
+	assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
+	const struct codec *first = conn_of(c)->codec;
+	assert_int_equal(codec_init_named(&codec, "u8", 64), 0);
+	for (int i = 0; i < 10; i++)
+		assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
+	assert_ptr_equal(conn_of(c)->codec, first);
+	put_bytes(c, "\1a", 2);
+	assert_string_equal(c->seen, "a|");
+	assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
+	assert_ptr_not_equal(conn_of(c)->codec, first); /* a batch may be of that one */
+}
+
 static void our_half_close_reads_on(void **state)
 {
 	(void)state;
@@ -1075,6 +1093,7 @@ int main(void)
 		TEST(the_end_of_stream_comes_after_the_frames),
 		TEST(a_half_closed_connection_can_be_kept),
 		TEST(a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it),
+		TEST(a_codec_that_decoded_nothing_is_replaced_in_place),
 		TEST(our_half_close_reads_on),
 		TEST(a_suspended_agent_is_asked_again_about_the_end),
 		TEST(a_reset_ends_it_after_the_frames_before_it),

@@ -25,6 +25,11 @@ static void free_codecs(struct own_codec *own)
 
 int conn_set_codec(struct conn *conn, const struct codec *codec)
 {
+	/* No batch is of the newest one yet: a handler may change its mind as often as it likes. */
+	if (conn->fresh_codec) {
+		conn->own_codecs->codec = *codec;
+		return 0;
+	}
 	struct own_codec *own = malloc(sizeof *own);
 	if (!own)
 		return UV_ENOMEM;
@@ -32,6 +37,7 @@ int conn_set_codec(struct conn *conn, const struct codec *codec)
 	own->older = conn->own_codecs;
 	conn->own_codecs = own;
 	conn->codec = &own->codec;
+	conn->fresh_codec = true;
 	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
 	if (conn->in || own->older)
 		conn_attend(conn);
@@ -198,6 +204,7 @@ void conn_drain(struct conn *conn)
 	if (conn->draining)
 		return;
 	conn->draining = true;
+	conn->read_since_ms = conn->host->now_ms;
 	conn_attend(conn);
 }
 
@@ -347,7 +354,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rule
 	conn->codec = codec;
 	conn->id = id;
 	conn->idle_since_ms = host->now_ms;
-	conn->batch_limit = FRAME_BATCH_MAX;
+	conn->batch_limit = CONN_FIRST_BATCH;
 	conn->watching = UINT8_MAX;
 	conn->opened = true;
 	host->open++;

@@ -179,6 +179,7 @@ struct conn {
 	bool drain_told : 1;
 	bool drain_kept : 1; /* the agent closes by itself */
 	bool own_timeouts : 1;
+	bool fresh_codec : 1;   /* the newest of own_codecs has decoded nothing yet */
 	bool opened : 1;        /* the handler has been told of the start, and not yet of the end */
 	bool lost : 1;          /* the transport reported a reset: read what is left, then end */
 	bool eof_later : 1;     /* EOF_LATER was the answer */
@@ -190,10 +191,11 @@ struct conn {
 
 	uint64_t frames_in; /* whole frames handed up */
 
-	/* The layer above: its memory in here, with the two bits before. `agents` is set before conn_open(). */
+	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
+	uint64_t handler_ticks, handler_bytes;
+
+	/* The layer above: its memory in here, with the bits before. `agents` is set before conn_open(). */
 	void *agents;
-	uint64_t handler_ticks,
-	    handler_bytes; /* what its calls took: time (base/ticks.h), memory allocated */
 	uint16_t listener;
 	uint32_t agent;           /* where its agent is anchored; 0: there is none */
 	void *suspended;          /* the call that is suspended, or NULL */

@@ -45,13 +45,22 @@ static uint64_t write_deadline(const struct conn *conn)
 	return conn->blocked ? after(conn->write_since_ms, ms) : WHEEL_NEVER;
 }
 
+/* A frame that was begun is no reason to hold up a drain: who sends it may have no intention to end it. */
+static uint64_t read_deadline(const struct conn *conn)
+{
+	uint32_t ms = conn->timeouts->read;
+	if (conn->draining && (!ms || ms > CONN_DRAIN_PARTIAL_MS))
+		ms = CONN_DRAIN_PARTIAL_MS;
+	return after(conn->read_since_ms, ms);
+}
+
 static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 {
 	switch (kind) {
 	case TIMEOUT_WRITE:
 		return write_deadline(conn);
 	case TIMEOUT_READ:
-		return input_partial(conn) ? after(conn->read_since_ms, conn->timeouts->read) : WHEEL_NEVER;
+		return input_partial(conn) ? read_deadline(conn) : WHEEL_NEVER;
 	case TIMEOUT_IDLE:
 		return may_be_idle(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
 	case TIMEOUT_FIRST_FRAME:
@@ -76,7 +85,7 @@ static uint64_t earliest(const struct conn *conn)
 		first = at;
 	if (!peers_turn(conn))
 		return first;
-	if (conn->in && (at = after(conn->read_since_ms, conn->timeouts->read)) < first)
+	if (conn->in && (at = read_deadline(conn)) < first)
 		first = at;
 	if (!conn->framed && (at = after(conn->idle_since_ms, conn->timeouts->first_frame)) < first)
 		first = at;
@@ -127,6 +136,11 @@ static void expire(struct conn *conn, enum timeout_kind kind)
 {
 	if (kind == TIMEOUT_WRITE && made_progress(conn)) {
 		conn->write_since_ms = conn->host->now_ms;
+		return;
+	}
+	bool drained = kind == TIMEOUT_READ && conn->draining && !conn->drain_kept;
+	if (drained) {
+		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 		return;
 	}
 	/* A suspended agent cannot be asked: one callback at a time. */

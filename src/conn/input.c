@@ -57,12 +57,22 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
 	unsigned used = host->handler->frames(conn, batch);
 	count_add(&host->counters->frames_in, used);
 	conn->frames_in += used;
-	/* An agent that suspends makes decoding ahead a waste; trust returns by doubling. */
-	if (conn->busy || conn->choked)
-		conn->batch_limit = 1;
-	else if (conn->batch_limit < FRAME_BATCH_MAX)
-		conn->batch_limit = (uint16_t)(conn->batch_limit * 2);
 	return used;
+}
+
+/*
+ * An agent that suspends makes decoding ahead a waste; trust returns by doubling. One that takes long gets batches
+ * that fit its turn: nobody else is served before a batch has come to its end.
+ */
+static void fit_batch(struct conn *conn, unsigned used, uint64_t ticks)
+{
+	if (conn->busy || conn->choked || !used)
+		conn->batch_limit = 1;
+	else if (ticks > CONN_TICKS_PER_TURN)
+		conn->batch_limit = (uint16_t)(used * (uint64_t)CONN_TICKS_PER_TURN / ticks + 1);
+	else if (conn->batch_limit < FRAME_BATCH_MAX && ticks < CONN_TICKS_PER_TURN / 2)
+		conn->batch_limit = (uint16_t)(conn->batch_limit < FRAME_BATCH_MAX / 2 ? conn->batch_limit * 2
+										       : FRAME_BATCH_MAX);
 }
 
 static void refuse(struct conn *conn, const struct frame_batch *batch)
@@ -78,27 +88,34 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 	struct frame_batch *batch = &conn->host->batch;
 	size_t used = 0;
 	unsigned frames = 0;
+	uint64_t began = conn->handler_ticks;
 	conn->more = false;
 	while (used < n && input_may_deliver(conn)) {
-		if (frames >= CONN_FRAMES_PER_TURN) {
+		if (frames >= CONN_FRAMES_PER_TURN || conn->handler_ticks - began > CONN_TICKS_PER_TURN) {
 			conn->more = true;
 			conn_attend(conn);
 			break;
 		}
 		const struct codec *codec = conn->reading ? conn->reading : conn->codec;
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
+		conn->fresh_codec = false;
 		codec->ops->decode(codec, in + used, n - used, limit, &conn->scanned, batch);
 		if (!batch->count) {
 			used += batch->consumed;
 			if (batch->error)
 				refuse(conn, batch);
+			else if (batch->consumed)
+				conn->idle_since_ms =
+				    conn->host->now_ms; /* frames to be ignored: a keep-alive */
 			break;
 		}
 		bool reading = conn->reading, last = batch->count < limit && !batch->error;
 		unsigned count = batch->count;
 		size_t consumed = batch->consumed;
 		uint32_t scanned = conn->scanned;
+		uint64_t ticks = conn->handler_ticks;
 		unsigned taken = deliver(conn, batch);
+		fit_batch(conn, taken, conn->handler_ticks - ticks);
 		frames += taken;
 		if (taken == count && !reading && codec == conn->codec) {
 			used += consumed;

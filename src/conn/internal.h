@@ -8,6 +8,9 @@ enum {
 	CONN_LINGER_MAX = 256,          /* so many at once, then they are closed without ceremony */
 	CONN_CLOSING_WRITE_MS = 10000,  /* write deadline of an ending where timeout.write is off */
 	CONN_FRAMES_PER_TURN = 256,     /* then others have their turn */
+	CONN_TICKS_PER_TURN = 5000000,  /* ... or after so much of base/ticks.h: one to five milliseconds */
+	CONN_FIRST_BATCH = 4,           /* frames: how long a handler takes is not known yet */
+	CONN_DRAIN_PARTIAL_MS = 2000,   /* in a drain a begun frame must be complete by then */
 	CONN_WRITE_LATER_BYTES = 32768, /* more is written at once, ... */
 	CONN_UNSETTLED_BYTES = 65536, /* ... as is all when it is so much: it should still be in the caches */
 	CONN_DRAIN_READS = 64,        /* reads granted to input that arrived before a drain */
