@@ -228,6 +228,14 @@ static void on_wake(uv_async_t *wake)
 		close_all(server);
 }
 
+static bool open_reloads(struct server *server)
+{
+	int err = reloads_open(&server->reloads, server->workers, server->config->workers, server, post_report);
+	if (err)
+		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
+	return !err;
+}
+
 static int start_workers(struct server *server)
 {
 	struct worker_links links = { server, post_report, note_left, note_gone };
@@ -372,8 +380,7 @@ int server_run(struct config *config)
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = bind_all(&server);
-	bool can_reload =
-	    bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
+	bool can_reload = bound && open_reloads(&server);
 	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)

@@ -31,7 +31,8 @@ local function add_rows(lines, rows, indent)
 end
 
 local function process_rows(conf)
-  local rows, top = {}, { limits = { buffers = conf.buffers, memory = conf.memory }, timeout = { drain = conf.drain_ms } }
+  local limits = { buffers = conf.buffers, memory = conf.memory }
+  local rows, top = {}, { limits = limits, timeout = { drain = conf.drain_ms } }
   setmetatable(top, { __index = conf })
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "process" and key.path ~= "listen" then
