@@ -90,8 +90,14 @@ void vm_sample(struct vm *vm);
  * Cheap: call it now and then. */
 void vm_pace(struct vm *vm, size_t frame_bytes);
 
-/* A table in C that every VM finds as require(name). Set once, before any VM is opened; `push` may raise. */
-void vm_set_library(const char *name, void (*push)(lua_State *lua));
+/* A table in C that every VM finds as require(name); `push` pushes it, and may raise. */
+struct vm_library {
+	const char *name; /* NULL ends a list */
+	void (*push)(lua_State *lua);
+};
+
+/* The list is kept. Set once, before any VM is opened. */
+void vm_set_libraries(const struct vm_library *libraries);
 
 /* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
 void vm_set_lua_path(const char *pattern);
