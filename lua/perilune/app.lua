@@ -103,7 +103,7 @@ local function check_name(name)
   end
 end
 
--- Perilune's modules that are for users.
+-- Perilune's modules that are for users. All others are not for scripts, whatever `modules` says.
 local PUBLIC = { perilune = true }
 
 --- A module of the system. While the script loads, those it takes are noted, for check_modules();
@@ -137,7 +137,10 @@ local function new_require(folder, env, state)
   local loaded = {}
   return function(name)
     check_name(name)
-    if PUBLIC[name] then return require(name) end
+    if PUBLIC[name] then
+      loaded[name] = loaded[name] or { value = sandbox.read_only(name, require(name)) }
+      return loaded[name].value
+    end
     if sandbox.is_library(name) then return rawget(env, name) end
     local entry = loaded[name]
     if entry and not is_stale(entry) then

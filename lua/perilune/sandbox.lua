@@ -78,6 +78,16 @@ local function read_only(name, library)
 end
 M.read_only = read_only
 
+--- Files have one metatable in a VM, which is the __index of each as well: so io.stdout.__index would hand it out.
+--- They get their methods from a table that cannot be reached.
+local function lock_files()
+  local metatable, methods = debug.getmetatable(io.stdout), {}
+  for key, value in pairs(metatable) do
+    if not key:find("^__") then methods[key] = value end
+  end
+  metatable.__index, metatable.__metatable = methods, "files are read-only"
+end
+
 local function safe_rawset(rawset)
   return function(t, key, value)
     local name = protected[t]
@@ -195,7 +205,7 @@ local string_library
 
 local function shut() return false end
 
---- Also guards the methods of all strings of the VM.
+--- Also guards the methods of all strings and files of the VM.
 --- @param may_open (fun(name: string): boolean)? asked when the script wants one of M.UNSAFE
 --- @return table env fresh globals; `require` is for the caller to add with rawset
 function M.new(may_open)
@@ -204,6 +214,7 @@ function M.new(may_open)
     local strings = require "perilune.strings" -- stands on C, which is not there where names alone are of interest
     string_library = strings.new(guard.memory())
     strings.install(string_library)
+    lock_files()
   end
   local env, libraries = {}, {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
