@@ -5,6 +5,8 @@
 --- that leaks from one connection to all others is the bug this prevents.
 local M = {}
 
+local bounded = require "perilune.bounded"
+
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
   guard = { interrupted = function() return false end, memory = function() end }
@@ -201,7 +203,7 @@ for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
 function M.is_library(name) return IS_LIBRARY[name] == true end
 
 -- One for all loads in a VM: it is behind every string.
-local string_library
+local string_library, get_limit
 
 local function shut() return false end
 
@@ -212,7 +214,9 @@ function M.new(may_open)
   may_open = may_open or shut
   if not string_library then
     local strings = require "perilune.strings" -- stands on C, which is not there where names alone are of interest
-    string_library = strings.new(guard.memory())
+    local limit = guard.memory() or strings.LIMIT
+    get_limit = function() return limit end
+    string_library = strings.new(get_limit)
     strings.install(string_library)
     lock_files()
   end
@@ -223,6 +227,7 @@ function M.new(may_open)
   end
   safe_coroutines(libraries.coroutine)
   libraries.table.sort = safe_sort(libraries.table.sort)
+  libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
   env.xpcall = safe_xpcall(env.xpcall)
   env.rawset = safe_rawset(env.rawset)
