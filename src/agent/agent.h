@@ -37,6 +37,7 @@ struct agents {
 	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
+	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
 	unsigned worker;
 	struct counters *counters;
