@@ -28,6 +28,7 @@ struct vm {
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
 	int relief_cycles;   /* of the collector, until it is over */
+	unsigned stays_full; /* reliefs in a row after which more than memory_bytes were still live */
 	size_t hurry_at;     /* the heap at which the collector is next told to hurry, in bytes */
 	unsigned looks_past_limit;
 	struct guard guard;
