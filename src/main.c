@@ -80,7 +80,7 @@ int main(int argc, char **argv)
 {
 	open_standard_streams();
 	signal(SIGPIPE, SIG_IGN);
-	vm_set_library("perilune.patterns", bind_strings);
+	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());
 	code = end_output(code);
 	if (server_is_stuck())

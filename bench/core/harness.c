@@ -27,7 +27,7 @@ void harness_open(struct harness *harness, const char *script)
 	if (vm_find_lua_path(pattern, sizeof pattern))
 		die("Perilune's Lua modules were not found");
 	vm_set_lua_path(pattern);
-	vm_set_library("perilune.patterns", bind_strings);
+	vm_set_libraries(BIND_LIBRARIES);
 	if (config_load(&harness->config, NULL, &text) != CONFIG_OK)
 		die(text ? text : "the script cannot be loaded");
 	if (conn_host_init(&harness->host, &AGENT_HANDLER, &harness->counters, 0, harness->now_ms))

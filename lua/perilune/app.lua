@@ -3,6 +3,7 @@
 local config = require "perilune.config"
 local fault = require "perilune.fault"
 local json = require "perilune.json"
+local paths = require "perilune.paths" -- in C: src/bind/paths.c
 local sandbox = require "perilune.sandbox"
 
 local M = {}
@@ -15,9 +16,10 @@ local READ_BYTES = 16 * 1024
 ---@field file string as given
 ---@field env table the script's globals
 
-local function read_file(path)
+-- `name` stands for it in messages.
+local function read_file(path, name)
   local file, err = io.open(path, "rb")
-  if not file then return nil, err end
+  if not file then return nil, name .. err:sub(#path + 1) end
   -- In pieces: file:read(n) reserves n bytes at once, and a VM keeps such a buffer for long.
   local pieces, size = {}, 0
   repeat
@@ -27,8 +29,8 @@ local function read_file(path)
     pieces[#pieces + 1] = piece
   until not piece or size > SOURCE_MAX
   file:close()
-  if err then return nil, path .. ": " .. err end
-  if size > SOURCE_MAX then return nil, path .. ": is larger than 16 MiB" end
+  if err then return nil, name .. ": " .. err end
+  if size > SOURCE_MAX then return nil, name .. ": is larger than 16 MiB" end
   return table.concat(pieces)
 end
 
@@ -36,29 +38,62 @@ local function directory_of(path)
   return path:match("^(.*)/[^/]*$") or "."
 end
 
---- The file of an app's module: `a.b` is a/b.lua or a/b/init.lua beside the script.
-local function find_module(directory, name)
+---@class perilune.folder where an app's files are
+---@field name string as the user names it
+---@field root string the same without links: resolved once, so that a link turned to another release under a
+---  running server does not mix the two
+
+--- The folder of a script. The script itself may be a link; what belongs to it is beside that link.
+local function folder_of(path)
+  local name = directory_of(path)
+  return { name = name, root = paths.real(name == "" and "/" or name) or name }
+end
+
+local function is_in(root, path)
+  return path == root or path:sub(1, #root + 1) == root .. "/" or root == "/"
+end
+
+--- The first part of a path below the folder that leads out of it, as the user names it, and where to.
+local function find_way_out(folder, inside)
+  for at in (inside .. "/"):gmatch("()/") do
+    local part = inside:sub(1, at - 1)
+    local real = paths.real(folder.root .. "/" .. part)
+    if real and not is_in(folder.root, real) then return folder.name .. "/" .. part, real end
+  end
+  return folder.name .. "/" .. inside, "another place" -- it was turned just now
+end
+
+--- The file of an app's module: `a.b` is a/b.lua or a/b/init.lua beside the script. What was looked at is what is
+--- read: a path without links, unless one is put there in between.
+---@return string|nil path
+---@return string|string[] inside the same below the folder; or what was tried
+local function find_module(folder, name)
   local relative = name:gsub("%.", "/")
   local tried = {}
-  for _, form in ipairs { "%s/%s.lua", "%s/%s/init.lua" } do
-    local path = form:format(directory, relative)
-    local file = io.open(path, "rb")
+  for _, form in ipairs { "%s.lua", "%s/init.lua" } do
+    local inside = form:format(relative)
+    local path = paths.real(folder.root .. "/" .. inside)
+    if path and not is_in(folder.root, path) then
+      local link, target = find_way_out(folder, inside)
+      error(("require: '%s' is not in the app's folder: %s is a symbolic link to %s. Links may lead anywhere in the "
+        .. "folder and nowhere else: copy it into %s"):format(name, link, target, folder.root), 3)
+    end
+    local file = path and io.open(path, "rb")
     if file then
       file:close()
-      return path
+      return path, inside
     end
-    tried[#tried + 1] = path
+    tried[#tried + 1] = folder.name .. "/" .. inside
   end
   return nil, tried
 end
 
-local function compile(path, directory, env)
-  local source, err = read_file(path)
+--- `inside` is the path below the app's folder, which errors and tracebacks have; `name` the user's.
+local function compile(path, inside, name, env)
+  local source, err = read_file(path, name)
   if not source then return nil, err end
-  if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
-  local shown = path
-  if path:sub(1, #directory + 1) == directory .. "/" then shown = path:sub(#directory + 2) end
-  return load(source:gsub("^#[^\n]*", "", 1), "@" .. shown, "t", env)
+  if source:byte(1) == 27 then return nil, name .. ": is bytecode; only text is loaded" end
+  return load(source:gsub("^#[^\n]*", "", 1), "@" .. inside, "t", env)
 end
 
 local function check_name(name)
@@ -68,7 +103,7 @@ local function check_name(name)
   end
 end
 
--- Perilune's modules that are for users.
+-- Perilune's modules that are for users. All others are not for scripts, whatever `modules` says.
 local PUBLIC = { perilune = true }
 
 --- A module of the system. While the script loads, those it takes are noted, for check_modules();
@@ -98,24 +133,27 @@ local function is_stale(entry)
 end
 
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.
-local function new_require(directory, env, state)
+local function new_require(folder, env, state)
   local loaded = {}
   return function(name)
     check_name(name)
-    if PUBLIC[name] then return require(name) end
+    if PUBLIC[name] then
+      loaded[name] = loaded[name] or { value = sandbox.read_only(name, require(name)) }
+      return loaded[name].value
+    end
     if sandbox.is_library(name) then return rawget(env, name) end
     local entry = loaded[name]
     if entry and not is_stale(entry) then
       if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
       return entry.value
     end
-    local path, tried = find_module(directory, name)
+    local path, inside = find_module(folder, name)
     if not path then
-      local value = require_system(name, tried, state)
+      local value = require_system(name, inside, state)
       loaded[name] = { value = value }
       return value
     end
-    local chunk, err = compile(path, directory, env)
+    local chunk, err = compile(path, inside, folder.name .. "/" .. inside, env)
     if not chunk then error(err, 0) end
     loaded[name] = { loading = coroutine.running() or true }
     local ok, value = pcall(chunk, name)
@@ -178,7 +216,7 @@ end
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)
   options = options or {}
-  local directory = directory_of(path)
+  local folder, file = folder_of(path), path:match("[^/]*$")
   local state = { system = {}, doors = {} }
   function state.may_open(name)
     if state.open then return state.open[name] == true end
@@ -186,11 +224,10 @@ function M.load(path, options)
     return true
   end
   local env = sandbox.new(state.may_open)
-  rawset(env, "require", new_require(directory, env, state))
-  local chunk, err = compile(path, directory, env)
+  rawset(env, "require", new_require(folder, env, state))
+  local chunk, err = compile(folder.root .. "/" .. file, file, path, env)
   if not chunk then
-    local file = fault.parse(err)
-    return nil, file and failure_text(path, err) or "error: " .. tostring(err)
+    return nil, fault.parse(err) and failure_text(path, err) or "error: " .. tostring(err)
   end
   local ok, script = pcall(chunk, path)
   if not ok then return nil, failure_text(path, script) end

@@ -5,6 +5,8 @@
 --- that leaks from one connection to all others is the bug this prevents.
 local M = {}
 
+local bounded = require "perilune.bounded"
+
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
   guard = { interrupted = function() return false end, memory = function() end }
@@ -77,6 +79,16 @@ local function read_only(name, library)
   return proxy
 end
 M.read_only = read_only
+
+--- Files have one metatable in a VM, which is the __index of each as well: so io.stdout.__index would hand it out.
+--- They get their methods from a table that cannot be reached.
+local function lock_files()
+  local metatable, methods = debug.getmetatable(io.stdout), {}
+  for key, value in pairs(metatable) do
+    if not key:find("^__") then methods[key] = value end
+  end
+  metatable.__index, metatable.__metatable = methods, "files are read-only"
+end
 
 local function safe_rawset(rawset)
   return function(t, key, value)
@@ -191,19 +203,22 @@ for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
 function M.is_library(name) return IS_LIBRARY[name] == true end
 
 -- One for all loads in a VM: it is behind every string.
-local string_library
+local string_library, get_limit
 
 local function shut() return false end
 
---- Also guards the methods of all strings of the VM.
+--- Also guards the methods of all strings and files of the VM.
 --- @param may_open (fun(name: string): boolean)? asked when the script wants one of M.UNSAFE
 --- @return table env fresh globals; `require` is for the caller to add with rawset
 function M.new(may_open)
   may_open = may_open or shut
   if not string_library then
     local strings = require "perilune.strings" -- stands on C, which is not there where names alone are of interest
-    string_library = strings.new(guard.memory())
+    local limit = guard.memory() or strings.LIMIT
+    get_limit = function() return limit end
+    string_library = strings.new(get_limit)
     strings.install(string_library)
+    lock_files()
   end
   local env, libraries = {}, {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
@@ -212,6 +227,7 @@ function M.new(may_open)
   end
   safe_coroutines(libraries.coroutine)
   libraries.table.sort = safe_sort(libraries.table.sort)
+  libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
   env.xpcall = safe_xpcall(env.xpcall)
   env.rawset = safe_rawset(env.rawset)

@@ -2,6 +2,7 @@
 ---
 --- LuaJIT's patterns backtrack in C, where nothing can stop them, so those that have something to
 --- backtrack over are matched by src/base/pattern.c. Plain searches stay with LuaJIT, which compiles them.
+local bounded = require "perilune.bounded"
 local patterns = require "perilune.patterns" -- in C: src/bind/strings.c
 
 local M = {}
@@ -13,7 +14,6 @@ local SPECIALS = "[%^%$%*%+%?%.%(%[%%%-]"
 local REMEMBERED = 500
 -- Longer texts are for C to search for: LuaJIT compares all of a text at each place where it may begin.
 local SHORT_BYTES = 64
-local SMALL = 4096
 
 --- string.find. It ends in tail calls, so that errors name the script's line.
 local function new_find(find, find_in_c)
@@ -55,41 +55,6 @@ local function new_gmatch(next_match, check)
   end
 end
 
---- 5000000000 as "5,000,000,000".
-local function commas(n)
-  local digits = ("%.0f"):format(n)
-  local head = (#digits - 1) % 3 + 1
-  return digits:sub(1, head) .. digits:sub(head + 1):gsub("%d%d%d", ",%0")
-end
-
-local function size(bytes)
-  local mib = bytes / 2 ^ 20
-  if mib >= 1 and mib % 1 == 0 then return ("%d MiB"):format(mib) end
-  return commas(bytes) .. " bytes"
-end
-
---- What is wrong with rep(s, n, separator), if that is its result's size.
-local function oversize(s, n, separator, limit)
-  n = tonumber(n)
-  if not n or type(s) ~= "string" and type(s) ~= "number" then return end
-  local bytes = #tostring(s) * n
-  if separator ~= nil then bytes = bytes + #tostring(separator) * (n - 1) end
-  if n <= 0 or bytes <= limit then return end
-  return ("string.rep: a result of %s bytes is over the memory limit of %s"):format(commas(bytes), size(limit))
-end
-
---- string.rep, whose result's size is known beforehand. What the rest of the library makes is in
---- proportion to what it is given; that is left to the VM's allocator, and so is table.concat: adding up
---- the lengths first costs about as much as joining them.
-local function new_rep(rep, limit)
-  return function(s, n, separator)
-    if type(s) == "string" and type(n) == "number" and separator == nil and #s * n <= SMALL then return rep(s, n) end
-    local message = oversize(s, n, separator, limit())
-    if message then error(message, 2) end
-    return rep(s, n, separator)
-  end
-end
-
 --- A string library for scripts. string.dump is not in it: bytecode can crash the process.
 ---@param limit integer|(fun(): integer)|nil bytes that one result may have; default M.LIMIT
 --- results of gsub have the limit of the latest library
@@ -103,7 +68,7 @@ function M.new(limit)
   library.find = new_find(string.find, patterns.find)
   library.match, library.gsub = patterns.match, patterns.gsub
   library.gmatch = new_gmatch(patterns.gmatch_next, patterns.gmatch_check)
-  library.rep = new_rep(string.rep, get_limit)
+  library.rep, library.format = bounded.rep(string.rep, get_limit), bounded.format(string.format, get_limit)
   patterns.limit_results(get_limit())
   return library
 end

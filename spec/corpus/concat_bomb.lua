@@ -1,4 +1,4 @@
--- expect: memory
+-- expect: error
 local Agent = {}
 
 function Agent:proceed()

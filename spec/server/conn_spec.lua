@@ -75,6 +75,59 @@ describe("conn", function()
     assert.is_true(seconds < 0.015 and bytes < 2 ^ 20)
   end)
 
+  it("counts the work of a codec in Lua for whom it decodes and encodes", function()
+    local app = server.start { script = [[
+      local shown, count = nil, 0
+      local function work(line)
+        if line:find("busy") then
+          local began = os.clock()
+          repeat until os.clock() - began > 0.02
+        elseif line:find("big") then
+          count = count + 1
+          local _ = (count % 10 .. "x"):rep(2 ^ 19) -- each time another string
+        end
+        if shown then assert(shown.usage.seconds < 10 and shown.usage.bytes < 2 ^ 30) end
+      end
+      local function decode(bytes, at)
+        local stop = bytes:find("\n", at, true)
+        local line = bytes:sub(at, stop and stop - 1)
+        if line:find("^decode") then work(line) end
+        if stop then return line, stop + 1 end
+      end
+      local function encode(reply)
+        if reply:find("^encode") then work(reply) end
+        return reply .. "\n"
+      end
+      local Agent = {}
+      function Agent:proceed(line)
+        shown = self.conn
+        if line:find("^send ") then self.conn:send(line:sub(6)) return end
+        if line ~= "usage" then return line end
+        return ("%.6f %d"):format(self.conn.usage.seconds, self.conn.usage.bytes)
+      end
+      return { listen = "tcp://127.0.0.1:0", frame = { decode = decode, encode = encode }, agent = Agent }]] }
+    local function usage(client)
+      local seconds, bytes = client:send("usage\n"):recv_line():match("^(%S+) (%d+)$")
+      return tonumber(seconds), tonumber(bytes)
+    end
+    local other = app:connect():echo_line("hello")
+    for _, line in ipairs { "decode", "encode", "send encode" } do
+      local client = app:connect()
+      client:send(line .. " busy\n"):recv_line()
+      local seconds, bytes = usage(client)
+      assert.is_true(seconds >= 0.015 and seconds < 10, line .. " took " .. seconds)
+      assert.is_true(bytes < 2 ^ 20, line .. " took " .. bytes)
+      client:send(line .. " big\n"):recv_line()
+      seconds, bytes = usage(client)
+      assert.is_true(seconds < 10 and bytes >= 2 ^ 20 and bytes < 2 ^ 23, line .. " took " .. bytes)
+    end
+    local partial = app:connect():echo_line("hello"):send("decode big")
+    local seconds, bytes = usage(other)
+    assert.is_true(seconds < 0.015 and bytes < 2 ^ 20, "what others took")
+    partial:send("\n"):recv_line()
+    assert.is_true(select(2, usage(partial)) >= 2 ^ 21)
+  end)
+
   it("refuses fields that do not exist, and changes", function()
     local app = start_lines [[
       function Agent:proceed(line)

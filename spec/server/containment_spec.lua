@@ -202,3 +202,58 @@ describe("frames that come together", function()
     assert.equal("proceed_timeout=1", app:stop("TERM").summary.reasons)
   end)
 end)
+
+describe("memory that is kept", function()
+  after_each(server.finish)
+
+  local STAYS = "memory stays over the limit"
+  local SETTINGS = [[limits = { memory = "24m", proceed = "30s" }]]
+
+  -- Fills what `place` names until it is ended, or returns.
+  local function start_filling(place)
+    return start_lines(([[
+      local kept, n = {}, 0
+      function Agent:proceed(line)
+        if line ~= "fill" then return line end
+        self.kept = {}
+        for _ = 1, 500 do
+          n = n + 1
+          table.insert(%s, (n .. "x"):rep(20000))
+        end
+      end ]]):format(place), nil, SETTINGS)
+  end
+
+  -- The collector's work is done turn by turn.
+  local function fill(app, times)
+    for _ = 1, times do
+      app:connect():send("fill\n"):recv_all()
+      local neighbour = app:connect()
+      for _ = 1, 100 do neighbour:echo_line("turn") end
+      neighbour:close()
+    end
+  end
+
+  it("is told of once, with what there is, what may be and what to do", function()
+    local app = start_filling("kept")
+    fill(app, 6)
+    local entry = app:wait_log(STAYS)
+    assert.equal("warn", entry.level)
+    assert.equal(24 * 2 ^ 20, entry.limit_bytes)
+    assert.is_true(entry.live_bytes > entry.limit_bytes, entry.live_bytes)
+    assert.equal(0, entry.worker)
+    assert.equal(1, entry.generation)
+    has("limits.memory", entry.hint)
+    fill(app, 4)
+    assert.equal(1, #app:find_log(STAYS))
+    assert.is_true(#app:find_log("handler failed") + #app:find_log("handler failed again") > 0)
+  end)
+
+  it("by the agents that were ended is no matter", function()
+    local app = start_filling("self.kept")
+    fill(app, 6)
+    assert.equal(0, #app:find_log(STAYS))
+    local faults = app:find_log("handler failed")
+    assert.equal(1, #faults)
+    assert.equal("app.lua:7", faults[1].place)
+  end)
+end)

@@ -54,6 +54,62 @@ describe("a library", function()
   end)
 end)
 
+describe("Perilune's own", function()
+  after_each(server.finish)
+
+  -- The names of all modules below lua/, and those that are in C.
+  local function internal_modules()
+    local names = { "perilune.core", "perilune.guard", "perilune.patterns", "perilune.paths" }
+    for path in io.popen("cd lua && find perilune -name '*.lua'"):lines() do
+      names[#names + 1] = path:gsub("%.lua$", ""):gsub("/", ".")
+    end
+    return names
+  end
+
+  it("module can be read and not written, by assignment, rawset or metatable", function()
+    local app = server.start_lines [[function Agent:proceed(line)
+      local own = require "perilune"
+      if line == "assign" then own.sleep = print end
+      if line == "add" then perilune.mine = print end
+      if line == "raw" then rawset(perilune, "sleep", print) end
+      if line == "meta" then setmetatable(own, {}) end
+      return tostring(own == perilune and type(own.sleep) == "function" and rawget(own, "sleep") == nil and not own.mine)
+    end]]
+    for line, text in pairs {
+      assign = "perilune.sleep cannot be assigned: libraries are shared by all connections",
+      add = "perilune.mine cannot be assigned", raw = "rawset: perilune", meta = "protected metatable",
+    } do
+      app:connect():send(line .. "\n"):expect_closed()
+      app:wait_log(function(entry) return entry.error and entry.error:find(text, 1, true) end)
+    end
+    app:connect():echo_line("x", "true")
+  end)
+
+  it("internal modules are not for scripts, named in modules or not", function()
+    local names = internal_modules()
+    assert.is_true(#names > 15)
+    for _, name in ipairs(names) do
+      for _, settings in ipairs { "", ("modules = { %q }"):format(name) } do
+        local result = loads(("require %q"):format(name), settings)
+        assert.equal(78, result.code, name)
+        has("'" .. name .. "' is internal to Perilune", result.err)
+      end
+    end
+  end)
+
+  it("methods of files cannot be changed for others", function()
+    local result = loads [[
+      assert(type(getmetatable(io.stdout)) == "string" and io.stdout.__index == nil and io.stdout.__gc == nil)
+      assert(not pcall(function() io.stdout.write = print end) and not pcall(rawset, io.stdout, "write", print))
+      local file = assert(io.open("app.lua", "w"))
+      assert(file:write("one\ntwo\n") and file:flush() and file:setvbuf("no") and file:close())
+      file = io.open("app.lua")
+      assert(file:read() == "one" and file:lines()() == "two" and file:seek("set") == 0)
+      assert(tostring(file):find("^file %(") and io.type(file) == "file" and io.stderr:write("") == true)]]
+    assert.equal(0, result.code, result.err)
+  end)
+end)
+
 describe("unsafe", function()
   after_each(server.finish)
 

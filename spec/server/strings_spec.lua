@@ -83,6 +83,27 @@ describe("strings of a script", function()
     assert.equal("xxx6", client:send("3\n"):recv_line())
   end)
 
+  it("and lists make no result beyond the limit, and it takes no memory to say so", function()
+    local app = start_lines([[
+      local mib, list = ("x"):rep(2 ^ 20), {}
+      for i = 1, 40 do list[i] = mib end
+      local BOMBS = {
+        rep = function() return (mib:rep(40)) end,
+        format = function() return (("%s"):rep(40):format(unpack(list))) end,
+        concat = function() return (table.concat(list)) end,
+      }
+      function Agent:proceed(line)
+        local before = self.conn.usage.bytes
+        local _, err = pcall(BOMBS[line])
+        return ("%s: %s"):format(self.conn.usage.bytes - before < 2 ^ 18, err)
+      end ]], nil, [[limits = { memory = "32m" }]])
+    local client = app:connect()
+    for line, name in pairs { rep = "string.rep", format = "string.format", concat = "table.concat" } do
+      has(("true: app.lua:%d: %s: a result of 41,943,040 bytes is over the memory limit of 32 MiB"):format(
+        line == "rep" and 4 or line == "format" and 5 or 6, name), client:send(line .. "\n"):recv_line())
+    end
+  end)
+
   it("have their methods from the guarded library, and a locked metatable", function()
     local app = start_lines [[
       function Agent:proceed()

@@ -28,7 +28,7 @@ static int open_vm(void **state)
 	if (vm_find_lua_path(pattern, sizeof pattern))
 		return -1;
 	vm_set_lua_path(pattern);
-	vm_set_library("perilune.patterns", bind_strings);
+	vm_set_libraries(BIND_LIBRARIES);
 	if (vm_open(&vm))
 		return -1;
 	lua_register(vm.lua, "stop", l_stop);

@@ -383,9 +383,30 @@ uint64_t agents_next_ms(const struct agents *agents)
 	return sleep_ms < agents->repeats_ms ? sleep_ms : agents->repeats_ms;
 }
 
+/*
+ * Ending calls does not help against what is kept on purpose: then every growth ends a connection, and somebody has to
+ * be told why. Not after the first relief: an agent that was ended lives on until its peer has taken the last output.
+ */
+static void warn_of_memory(struct agents *agents, uint64_t now_ms)
+{
+	enum { RELIEFS = 2, EVERY_MS = 60000 };
+	struct vm *vm = &agents->vm;
+	if (vm->stays_full < RELIEFS || now_ms < agents->memory_warning_ms)
+		return;
+	agents->memory_warning_ms = now_ms + EVERY_MS;
+	vm->stays_full = 1; /* the next relief decides about the next line */
+	log_write(LOG_WARN, "memory stays over the limit", F_INT("live_bytes", vm->live_bytes),
+		  F_INT("limit_bytes", vm->memory_bytes), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation),
+		  F_TEXT("hint",
+			 "bound what the script keeps for all connections (a cache in a local of a file), or "
+			 "raise limits.memory; until then calls that need more end with memory"));
+}
+
 void agents_report(struct agents *agents)
 {
 	uint64_t now_ms = agents->host->now_ms;
+	warn_of_memory(agents, now_ms);
 	if (now_ms >= agents->repeats_ms)
 		fault_sweep(agents, now_ms);
 }

@@ -38,6 +38,7 @@ struct agents {
 	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
+	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
 	struct agents *successor;        /* the newest generation; NULL: this is it */
 	size_t conns;                    /* whose memory is not yet gone */
@@ -64,11 +65,12 @@ struct agents {
 	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
 	const void *view_object;         /* to know it again */
 
-	uint32_t log_frame_bytes; /* of a faulty frame in the log */
-	struct fold faults;       /* repeats of the same fault */
-	uint64_t repeats_ms;      /* when some are to be reported; WHEEL_NEVER */
-	char directory[1024];     /* of the script, for excerpts */
-	char codec_error[256];    /* what the last codec in Lua that failed had to say */
+	uint64_t memory_warning_ms; /* when the next may be logged */
+	uint32_t log_frame_bytes;   /* of a faulty frame in the log */
+	struct fold faults;         /* repeats of the same fault */
+	uint64_t repeats_ms;        /* when some are to be reported; WHEEL_NEVER */
+	char directory[1024];       /* of the script, for excerpts */
+	char codec_error[256];      /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
 };
 

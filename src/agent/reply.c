@@ -1,4 +1,5 @@
 /* From what a handler returns to bytes on their way. */
+#include "agent/ledger.h"
 #include "agent/run.h"
 #include "base/err.h"
 
@@ -20,12 +21,22 @@ static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size
 	return !err || reply_explain(conn, lua, len, err);
 }
 
+/* encode(reply) are on the stack. Its replies are encoded when a call is over, or in conn:send(), as part of it. */
+static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
+{
+	bool opened = ledger_open(agents, conn);
+	int status = vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget);
+	if (opened)
+		ledger_close(agents);
+	return status;
+}
+
 /* A codec in Lua takes any value and makes a string of it. */
 static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
 {
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
 	lua_pushvalue(lua, idx);
-	if (vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget)) {
+	if (call_encode(agents, conn, lua)) {
 		agents->encode_verdict = agents->vm.verdict;
 		return false;
 	}

@@ -1,5 +1,7 @@
 #include "agent/run.h"
 
+#include "agent/ledger.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,19 +129,6 @@ static enum outcome fail(struct agents *agents, struct run *run, int status, enu
 	return RUN_FAILED;
 }
 
-/* Start and end of a call are taken off and added: while it runs, the sums lack what they are at now. */
-static void ledger_open(const struct agents *agents, struct conn *conn)
-{
-	conn->handler_ticks -= ticks_now();
-	conn->handler_bytes -= vm_allocated(&agents->vm);
-}
-
-static void ledger_close(const struct agents *agents, struct conn *conn)
-{
-	conn->handler_ticks += ticks_now();
-	conn->handler_bytes += vm_allocated(&agents->vm);
-}
-
 uint64_t run_progress(void *data)
 {
 	struct agents *agents = data;
@@ -163,7 +152,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	vm_enter(&agents->vm, budget);
 	int status = lua_resume(co, nargs);
 	enum guard_verdict verdict = vm_leave(&agents->vm);
-	ledger_close(agents, run->conn);
+	ledger_close(agents);
 	agents->current = NULL;
 	if (agents->view)
 		agents->view->data = NULL;

@@ -29,6 +29,12 @@ void bind_core(lua_State *lua);
 /* strings.c: pushes the table that lua/perilune/strings.lua is made from: the functions that take patterns. */
 void bind_strings(lua_State *lua);
 
+/* paths.c: pushes the table behind `require "perilune.paths"`. */
+void bind_paths(lua_State *lua);
+
+/* What main() hands to vm_set_libraries(). */
+extern const struct vm_library BIND_LIBRARIES[];
+
 /*
  * codec.c: fills in a codec from the canonical table (perilune.config.frame) at idx. A codec in Lua
  * keeps references to its functions in the registry. NULL, or what is wrong. MAY RAISE on no memory.

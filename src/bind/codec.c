@@ -1,4 +1,5 @@
 /* Frame codecs as Lua describes them, and codecs written in Lua. */
+#include "agent/ledger.h"
 #include "agent/run.h"
 #include "base/err.h"
 #include "bind/bind.h"
@@ -57,33 +58,43 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 	return true;
 }
 
-static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			     uint32_t *scanned, struct frame_batch *out)
+/* Asks decode() for one frame after the other. */
+static void decode_all(struct decoding *d, const uint8_t *in, unsigned limit)
 {
-	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .n = n };
-	lua_State *lua = d.agents->vm.lua;
-	(void)scanned;
-	out->count = 0;
-	out->consumed = out->need = 0;
-	out->error = 0;
-	d.agents->codec_verdict = GUARD_FINE;
-	lua_pushlstring(lua, (const char *)in, n);
+	lua_State *lua = d->agents->vm.lua;
+	const struct vm_budget *budget = &d->agents->listeners[d->codec->lua_listener].budget;
+	lua_pushlstring(lua, (const char *)in, d->n);
 	int bytes = lua_gettop(lua);
-	while (out->count < limit && d.pos < n) {
-		lua_rawgeti(lua, LUA_REGISTRYINDEX, codec->lua_decode_ref);
+	while (d->out->count < limit && d->pos < d->n) {
+		lua_rawgeti(lua, LUA_REGISTRYINDEX, d->codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
-		lua_pushnumber(lua, (lua_Number)d.pos + 1);
-		if (vm_pcall(&d.agents->vm, lua, 2, 3, &d.agents->listeners[codec->lua_listener].budget)) {
-			d.agents->codec_verdict = d.agents->vm.verdict;
-			malformed(&d, lua_tostring(lua, -1));
+		lua_pushnumber(lua, (lua_Number)d->pos + 1);
+		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
+			d->agents->codec_verdict = d->agents->vm.verdict;
+			malformed(d, lua_tostring(lua, -1));
 			break;
 		}
-		bool more = take_decoded(&d, lua, bytes + 1);
+		bool more = take_decoded(d, lua, bytes + 1);
 		lua_settop(lua, bytes);
 		if (!more)
 			break;
 	}
 	lua_settop(lua, bytes - 1);
+}
+
+static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+			     uint32_t *scanned, struct frame_batch *out)
+{
+	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .n = n };
+	(void)scanned;
+	out->count = 0;
+	out->consumed = out->need = 0;
+	out->error = 0;
+	d.agents->codec_verdict = GUARD_FINE;
+	bool opened = ledger_open(d.agents, d.agents->host->decoding);
+	decode_all(&d, in, limit);
+	if (opened)
+		ledger_close(d.agents);
 	if (!out->error && !out->count && n - out->consumed > codec->max_bytes) {
 		out->error = ERR_FRAME_TOO_LARGE;
 		out->announced = n - out->consumed;

@@ -292,11 +292,11 @@ static int get_listener(lua_State *lua, struct conn *conn)
 	return 1;
 }
 
-/* What its handler has used so far: { frames = …, seconds = …, bytes = … }. */
+/* What its handler and codec have used so far: { frames = …, seconds = …, bytes = … }. */
 static int get_usage(lua_State *lua, struct conn *conn)
 {
 	struct agents *agents = agents_of(lua);
-	bool running = own_run(agents, conn);
+	bool running = agents->accounted == conn;
 	uint64_t ticks = conn->handler_ticks + (running ? ticks_now() : 0),
 		 bytes = conn->handler_bytes + (running ? vm_allocated(&agents->vm) : 0);
 	lua_createtable(lua, 0, 3);

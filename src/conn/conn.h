@@ -118,7 +118,9 @@ struct conn_host {
 	struct counters *counters;
 	struct conn *attention, **attention_tail; /* queued by conn_attend() */
 	struct frame_batch batch;
-	uint8_t *scratch;     /* CONN_SCRATCH_BYTES */
+	struct conn
+	    *decoding;    /* whose bytes a codec was last given: for codecs, which do not see connections */
+	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
 	struct conn *current; /* whose event is being served; settled when it ends */
 	size_t open;          /* connections not yet closed */
 	/* Their events of this poll have been served, but for writing and what follows from it. */

@@ -99,6 +99,7 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		const struct codec *codec = conn->reading ? conn->reading : conn->codec;
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
 		conn->fresh_codec = false;
+		conn->host->decoding = conn;
 		codec->ops->decode(codec, in + used, n - used, limit, &conn->scanned, batch);
 		if (!batch->count) {
 			used += batch->consumed;

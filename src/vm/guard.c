@@ -75,14 +75,31 @@ static bool has_moved_on(struct guard *guard)
 	return true;
 }
 
+/* Where the script is: the innermost line that is not of Perilune's own modules, if there is one near. */
+static void note_place(struct guard *guard, lua_State *lua)
+{
+	enum { LEVELS = 8 };
+	lua_Debug ar;
+	for (int level = 0; level < LEVELS && lua_getstack(lua, level, &ar); level++) {
+		if (!lua_getinfo(lua, "Sl", &ar) || ar.currentline <= 0)
+			continue;
+		bool is_ours = strstr(ar.source, "/lua/perilune/");
+		if (!is_ours || !*guard->place)
+			snprintf(guard->place, sizeof guard->place, "%s:%d", ar.short_src, ar.currentline);
+		if (!is_ours)
+			return;
+	}
+}
+
 /* Runs at every instruction, once armed. MAY RAISE, which is its purpose. */
 static void on_hook(lua_State *lua, lua_Debug *ar)
 {
+	(void)ar;
 	struct guard *guard = guard_of(lua);
 	if (!guard || !guard->verdict || has_moved_on(guard))
 		return;
-	if (!*guard->place && lua_getinfo(lua, "Sl", ar) && ar->currentline > 0)
-		snprintf(guard->place, sizeof guard->place, "%s:%d", ar->short_src, ar->currentline);
+	if (!*guard->place)
+		note_place(guard, lua);
 	explain(guard);
 	luaL_error(lua, "%s%s%s", guard->place, *guard->place ? ": " : "", guard->why);
 }

@@ -187,6 +187,7 @@ void vm_collect_some(struct vm *vm, bool may_take_long)
 	if (vm->relief_cycles)
 		return;
 	vm->is_full = false;
+	vm->stays_full = vm->live_bytes > limit ? vm->stays_full + 1 : 0;
 	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
 }
 

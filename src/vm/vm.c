@@ -50,18 +50,16 @@ static void *first_alloc(void *data, void *block, size_t old_bytes, size_t new_b
 }
 
 static char lua_path[4096];
-static const char *library_name;
-static void (*library_push)(lua_State *lua);
+static const struct vm_library *libraries;
 
 void vm_set_lua_path(const char *pattern)
 {
 	snprintf(lua_path, sizeof lua_path, "%s", pattern);
 }
 
-void vm_set_library(const char *name, void (*push)(lua_State *lua))
+void vm_set_libraries(const struct vm_library *list)
 {
-	library_name = name;
-	library_push = push;
+	libraries = list;
 }
 
 /* Nothing may raise outside of a protected call; if it does, say so before the end. */
@@ -107,12 +105,12 @@ static void open_guard(lua_State *lua)
 }
 
 /* package.loaded is on top of the stack. */
-static void load_library(lua_State *lua)
+static void load_libraries(lua_State *lua)
 {
-	if (!library_push)
-		return;
-	library_push(lua);
-	lua_setfield(lua, -2, library_name);
+	for (const struct vm_library *library = libraries; library && library->name; library++) {
+		library->push(lua);
+		lua_setfield(lua, -2, library->name);
+	}
 }
 
 static int setup(lua_State *lua)
@@ -125,7 +123,7 @@ static int setup(lua_State *lua)
 	lua_concat(lua, 2);
 	lua_setfield(lua, -2, "path");
 	lua_getfield(lua, -1, "loaded");
-	load_library(lua);
+	load_libraries(lua);
 	if (luaL_loadstring(lua, TUNE_JIT))
 		return lua_error(lua);
 	lua_call(lua, 0, 0);

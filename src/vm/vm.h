@@ -28,6 +28,7 @@ struct vm {
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
 	int relief_cycles;   /* of the collector, until it is over */
+	unsigned stays_full; /* reliefs in a row after which more than memory_bytes were still live */
 	size_t hurry_at;     /* the heap at which the collector is next told to hurry, in bytes */
 	unsigned looks_past_limit;
 	struct guard guard;
@@ -90,8 +91,14 @@ void vm_sample(struct vm *vm);
  * Cheap: call it now and then. */
 void vm_pace(struct vm *vm, size_t frame_bytes);
 
-/* A table in C that every VM finds as require(name). Set once, before any VM is opened; `push` may raise. */
-void vm_set_library(const char *name, void (*push)(lua_State *lua));
+/* A table in C that every VM finds as require(name); `push` pushes it, and may raise. */
+struct vm_library {
+	const char *name; /* NULL ends a list */
+	void (*push)(lua_State *lua);
+};
+
+/* The list is kept. Set once, before any VM is opened. */
+void vm_set_libraries(const struct vm_library *libraries);
 
 /* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
 void vm_set_lua_path(const char *pattern);
