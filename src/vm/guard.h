@@ -79,7 +79,10 @@ const char *guard_start(void);
 /* Ends the watchdog; no guard may be open. */
 void guard_stop(void);
 
-/* Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. */
+/*
+ * Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. Its libraries are
+ * there: opening that of the compiler turns the compiler on.
+ */
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes);
 void guard_close(struct guard *guard);
 

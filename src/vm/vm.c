@@ -149,13 +149,13 @@ int vm_open(struct vm *vm)
 		return UV_ENOMEM;
 	}
 	lua_setallocf(vm->lua, vm_alloc, vm);
-	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	lua_atpanic(vm->lua, on_panic);
 	int status = lua_cpcall(vm->lua, (lua_CFunction)setup, NULL);
 	if (status) {
 		vm_close(vm);
 		return UV_ENOMEM;
 	}
+	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	vm_pace(vm, 0);
 	return 0;
 }
