@@ -93,9 +93,24 @@ static int l_memory(lua_State *lua)
 	return 1;
 }
 
+/*
+ * LuaJIT has one profiler for the process, and the guard has it: started by a script it would never call back, but
+ * what is compiled from then on might not be interruptible.
+ */
+static int l_no_profiler(lua_State *lua)
+{
+	return luaL_error(lua,
+			  "jit.profile cannot be used here: Perilune needs LuaJIT's profiler to end calls "
+			  "that do not return");
+}
+
 static void open_guard(lua_State *lua)
 {
 	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "preload");
+	lua_pushcfunction(lua, l_no_profiler);
+	lua_setfield(lua, -2, "jit.profile");
+	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "loaded");
 	lua_createtable(lua, 0, 2);
 	lua_pushcfunction(lua, l_interrupted);
