@@ -2,7 +2,7 @@
  * Kills under load: three threads with a VM each run calls of random kinds under small budgets, some
  * without end, most innocent, and everything about their ends is checked.
  *
- *   kill_soak SECONDS [SEED]
+ *   kill_soak SECONDS [SEED [WAY]]     WAY: of vm/interrupt.h; otherwise the first that works
  *
  * Prints one JSON object. Exit status 1: a call was killed that had not used up its budget, an innocent
  * one gave a wrong result, a hook stayed armed; a call that does not come back within 5 s ends the program.
@@ -457,12 +457,12 @@ int main(int argc, char **argv)
 	double seconds = argc > 1 ? atof(argv[1]) : 0;
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
 	if (seconds <= 0) {
-		fprintf(stderr, "usage: kill_soak SECONDS [SEED]\n");
+		fprintf(stderr, "usage: kill_soak SECONDS [SEED [WAY]]\n");
 		return 2;
 	}
-	const char *way = guard_start(), *missed = NULL;
+	const char *way = guard_start_with(argc > 3 ? argv[3] : NULL), *missed = NULL;
 	if (!way)
-		die("the watchdog cannot be started");
+		die("the watchdog cannot be started, or that way does not work here");
 	for (int w = 0; w < WORKERS; w++) {
 		workers[w].seed = (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)w;
 		if (pthread_create(&workers[w].thread, NULL, work, &workers[w]))

@@ -130,6 +130,10 @@ describe("unsafe", function()
     end)
   end
 
+  it("does not open LuaJIT's profiler, which ends calls that do not return", function()
+    has("jit.profile cannot be used here", loads("require 'jit.p'", "unsafe = { 'jit' }").err)
+  end)
+
   it("is not opened by modules", function()
     has('add unsafe = { "ffi" }', loads("require 'ffi'", "modules = { 'ffi' }").err)
   end)

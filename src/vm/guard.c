@@ -1,17 +1,16 @@
 #include "vm/guard.h"
 
+#include "vm/interrupt.h"
+#include "vm/self_test.h"
+
 #include <lauxlib.h>
 #include <luajit.h>
-#include <lualib.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 enum {
-	HOOK_MASK_ACTIVE = 0x10,  /* LuaJIT's HOOK_ACTIVE: in a hook, so no other is called */
-	HOOK_MASK_PROFILE = 0x80, /* LuaJIT's HOOK_PROFILE: what compiled loops test */
-	HOOK_MASK_EVENTS = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
+	HOOK_MASK_ACTIVE = 0x10, /* LuaJIT's HOOK_ACTIVE: in a hook, so no other is called */
 	TICK_MIN_MS = 1,
 	TICK_MAX_MS = 10, /* a dispatch is noticed, and so killed, by this much too late */
 	TICKS_PER_BUDGET = 8,
@@ -26,8 +25,8 @@ static struct {
 	pthread_cond_t changed;
 	pthread_t thread;
 	struct guard *guards; /* all that are open; under the lock */
-	lua_State *profiler;  /* a VM that owns LuaJIT's profiler, so that no other does */
-	bool running, no_jit;
+	const struct interrupt *way;
+	bool running;
 } watchdog = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local struct guard *mine;
@@ -56,8 +55,6 @@ static struct guard *guard_of(lua_State *lua)
 	return guard;
 }
 
-static void stand_down(struct guard *guard);
-
 /* Whose budget is it that was used up? True: of calls before the one that runs; it has its own from now on. */
 static bool has_moved_on(struct guard *guard)
 {
@@ -70,7 +67,7 @@ static bool has_moved_on(struct guard *guard)
 	/* Another number: the watchdog starts counting again, and a signal under way means nothing any more. */
 	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
-	stand_down(guard);
+	watchdog.way->stand_down(guard);
 	guard->verdict = GUARD_FINE;
 	return true;
 }
@@ -106,7 +103,8 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 
 /*
  * An error raised by the hook leaves the mark "in a hook" behind where the first to catch it is C, as in
- * load(); no hook would ever be called again.
+ * load(); no hook would be called again in this dispatch. Where the mask is not known, that has to do: a coroutine
+ * and lua_pcall() take the mark away when they end.
  */
 static void forget_active(struct guard *guard)
 {
@@ -114,43 +112,40 @@ static void forget_active(struct guard *guard)
 		*guard->hook_mask &= (uint8_t)~HOOK_MASK_ACTIVE;
 }
 
-/* Only a change of its mode makes LuaJIT look anew; so it is changed whatever it was. */
-static void arm(struct guard *guard)
-{
-	if (guard->hook_mask)
-		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
-	lua_sethook(guard->lua, NULL, 0, 0);
-	lua_sethook(guard->lua, on_hook, LUA_MASKCOUNT, 1);
-	if (guard->hook_mask)
-		*guard->hook_mask |= HOOK_MASK_PROFILE;
-}
-
-static void stand_down(struct guard *guard)
-{
-	if (guard->hook_mask)
-		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
-	lua_sethook(guard->lua, NULL, 0, 0);
-}
-
 enum guard_verdict guard_disarm(struct guard *guard)
 {
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	forget_active(guard);
-	stand_down(guard);
+	watchdog.way->stand_down(guard);
 	explain(guard);
 	guard->verdict = GUARD_FINE;
 	return verdict;
 }
 
-void guard_interrupt(struct guard *guard, enum guard_verdict verdict)
+/* Also in the handler. */
+static void tell_to_end(struct guard *guard, enum guard_verdict verdict)
 {
-	if (!guard->lua || !guard_is_running(guard))
+	if (!guard_is_running(guard))
 		return;
 	if (!guard->verdict) {
 		*guard->place = '\0';
 		guard->verdict = (sig_atomic_t)verdict;
 	}
-	arm(guard);
+	watchdog.way->arm(guard, on_hook);
+}
+
+/* The handler must not come in between: arming is not for two at a time. */
+void guard_interrupt(struct guard *guard, enum guard_verdict verdict)
+{
+	if (!guard->lua || !guard_is_running(guard))
+		return;
+	sigset_t kill_signal, before;
+	sigemptyset(&kill_signal);
+	sigaddset(&kill_signal, GUARD_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kill_signal, &before);
+	watchdog.way->prepare(guard);
+	tell_to_end(guard, verdict);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void guard_push_error(const struct guard *guard, lua_State *lua)
@@ -166,12 +161,21 @@ static void on_kill(int number)
 	(void)number;
 	for (struct guard *guard = mine; guard; guard = guard->outer) {
 		uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
-		if (dispatch != atomic_load_explicit(&guard->victim, memory_order_acquire))
+		if (dispatch != atomic_load_explicit(&guard->victim, memory_order_acquire)) {
+			watchdog.way->decline(guard);
 			continue;
+		}
 		if (guard->verdict)
 			forget_active(guard); /* the first attempt was lost */
-		guard_interrupt(guard, GUARD_CPU);
+		tell_to_end(guard, GUARD_CPU);
 	}
+}
+
+void guard_kill(struct guard *guard, uint64_t dispatch)
+{
+	watchdog.way->prepare(guard);
+	atomic_store_explicit(&guard->victim, dispatch, memory_order_release);
+	pthread_kill(guard->thread, GUARD_SIGNAL);
 }
 
 /* ---- the watchdog ---- */
@@ -190,14 +194,13 @@ static int64_t cpu_ns(const struct guard *guard)
 	return pthread_getcpuclockid(guard->thread, &clock) ? 0 : read_ns(clock);
 }
 
-static void kill_dispatch(struct guard *guard, uint64_t dispatch)
+static void kill_now_and_then(struct guard *guard, uint64_t dispatch)
 {
 	int64_t now_ns = read_ns(CLOCK_MONOTONIC);
 	if (now_ns - guard->signalled_ns < RESEND_MS * NS_PER_MS)
 		return;
 	guard->signalled_ns = now_ns;
-	atomic_store_explicit(&guard->victim, dispatch, memory_order_release);
-	pthread_kill(guard->thread, GUARD_SIGNAL);
+	guard_kill(guard, dispatch);
 }
 
 /* Says how much of its budget the running dispatch has left, at least; INT64_MAX: none is running under one. */
@@ -216,7 +219,7 @@ static int64_t look_at(struct guard *guard)
 	}
 	int64_t left_ns = budget_ms * NS_PER_MS - (cpu_ns(guard) - guard->seen_ns);
 	if (left_ns <= 0)
-		kill_dispatch(guard, dispatch);
+		kill_now_and_then(guard, dispatch);
 	return left_ns;
 }
 
@@ -264,49 +267,20 @@ static void *watch(void *nothing)
 
 /* ---- guards ---- */
 
-/*
- * The one byte of the VM's state that always holds the mask of the hook; NULL if there is not exactly
- * one. Where it lies is not part of LuaJIT's interface, so every VM is asked.
- */
-static uint8_t *find_hook_mask(lua_State *lua, uint8_t *state, size_t state_bytes)
+/* Whoever started us may have had them blocked. */
+static void unblock_signals(void)
 {
-	static const int MASKS[] = {
-		0, LUA_MASKCALL, LUA_MASKRET, LUA_MASKLINE, LUA_MASKCOUNT, LUA_MASKLINE | LUA_MASKRET, 0
-	};
-	uint8_t misses[16384] = { 0 }, *found = NULL;
-	if (state_bytes > sizeof misses)
-		return NULL;
-	for (size_t m = 0; m < sizeof MASKS / sizeof *MASKS; m++) {
-		lua_sethook(lua, on_hook, MASKS[m], MASKS[m] & LUA_MASKCOUNT ? 1000000 : 0);
-		for (size_t i = 0; i < state_bytes; i++)
-			misses[i] |= (state[i] & (HOOK_MASK_EVENTS | HOOK_MASK_PROFILE)) != MASKS[m];
-	}
-	for (size_t i = 0; i < state_bytes; i++) {
-		if (misses[i])
-			continue;
-		if (found)
-			return NULL;
-		found = state + i;
-	}
-	return found;
-}
-
-static void ignore_sample(void *data, lua_State *lua, int samples, int state)
-{
-	(void)data;
-	(void)lua;
-	(void)samples;
-	(void)state;
+	sigset_t wanted;
+	sigemptyset(&wanted);
+	sigaddset(&wanted, GUARD_SIGNAL);
+	sigaddset(&wanted, SIGPROF);
+	pthread_sigmask(SIG_UNBLOCK, &wanted, NULL);
 }
 
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes)
 {
 	*guard = (struct guard){ .lua = lua, .least_ms = 1000 };
-	if (!watchdog.no_jit)
-		guard->hook_mask = find_hook_mask(lua, state, state_bytes);
-	if (guard->hook_mask)
-		luaJIT_profile_start(lua, "l", ignore_sample, NULL);
-	else
+	if (!watchdog.way->open(guard, state, state_bytes))
 		luaJIT_setmode(lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 	guard_attach(guard);
 }
@@ -319,10 +293,7 @@ void guard_attach(struct guard *guard)
 	guard->thread = pthread_self();
 	guard->outer = mine;
 	mine = guard;
-	sigset_t kill_signal; /* whoever started us may have had it blocked */
-	sigemptyset(&kill_signal);
-	sigaddset(&kill_signal, GUARD_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &kill_signal, NULL);
+	unblock_signals();
 	pthread_mutex_lock(&watchdog.lock);
 	guard->next = watchdog.guards;
 	watchdog.guards = guard;
@@ -348,7 +319,10 @@ void guard_detach(struct guard *guard)
 
 void guard_close(struct guard *guard)
 {
+	if (!guard->lua)
+		return;
 	guard_detach(guard);
+	watchdog.way->decline(guard); /* a signal under way finds nobody */
 	guard->lua = NULL;
 }
 
@@ -361,55 +335,6 @@ void guard_set_least(struct guard *guard, uint32_t ms)
 }
 
 /* ---- start and end ---- */
-
-struct first_block {
-	void *state;
-	size_t bytes;
-};
-
-static void *note_first_block(void *data, void *block, size_t old_bytes, size_t new_bytes)
-{
-	struct first_block *first = data;
-	(void)old_bytes;
-	if (!new_bytes) {
-		free(block);
-		return NULL;
-	}
-	block = realloc(block, new_bytes);
-	if (!first->state)
-		*first = (struct first_block){ block, new_bytes };
-	return block;
-}
-
-/* Long enough to be compiled, and to tell an interrupted loop from one that ran to its end. */
-static const char ENDLESS[] = "local n = 0 for i = 1, 1e9 do n = n + i % 7 end return n";
-
-static bool can_interrupt(lua_State *lua, const struct first_block *first)
-{
-	static struct guard guard;
-	guard_open(&guard, lua, first->state, first->bytes);
-	guard_set_least(&guard, 1);
-	bool interrupted = false;
-	if (guard.hook_mask && !luaL_loadstring(lua, ENDLESS)) {
-		guard_enter(&guard, 2);
-		int status = lua_pcall(lua, 0, 1, 0);
-		interrupted = guard_leave(&guard) == GUARD_CPU && status;
-	}
-	guard_close(&guard);
-	return interrupted;
-}
-
-static bool self_test(void)
-{
-	struct first_block first = { 0 };
-	lua_State *lua = lua_newstate(note_first_block, &first);
-	if (!lua)
-		return false;
-	luaL_openlibs(lua);
-	bool passed = can_interrupt(lua, &first);
-	lua_close(lua);
-	return passed;
-}
 
 static bool start_thread(void)
 {
@@ -432,17 +357,35 @@ static bool start_thread(void)
 	return started;
 }
 
-const char *guard_start(void)
+/* The first way that works; NULL: that of this name does not. */
+static const struct interrupt *choose(const char *name)
+{
+	bool has_profiler = interrupt_start();
+	for (const struct interrupt *way = INTERRUPTS; way->name; way++) {
+		if (name && strcmp(name, way->name) != 0)
+			continue;
+		watchdog.way = way;
+		if (!way->compiles || (has_profiler && self_test_passes()))
+			return way;
+	}
+	return NULL;
+}
+
+const char *guard_start_with(const char *name)
 {
 	if (watchdog.running)
-		return watchdog.no_jit ? "no-jit" : "hook";
+		return watchdog.way->name;
 	if (!start_thread())
 		return NULL;
-	watchdog.profiler = luaL_newstate();
-	if (watchdog.profiler)
-		luaJIT_profile_start(watchdog.profiler, "i100000000", ignore_sample, NULL);
-	watchdog.no_jit = !watchdog.profiler || !self_test();
-	return watchdog.no_jit ? "no-jit" : "hook";
+	const struct interrupt *way = choose(name);
+	if (!way)
+		guard_stop();
+	return way ? way->name : NULL;
+}
+
+const char *guard_start(void)
+{
+	return guard_start_with(NULL);
 }
 
 void guard_stop(void)
@@ -455,9 +398,5 @@ void guard_stop(void)
 	pthread_mutex_unlock(&watchdog.lock);
 	pthread_join(watchdog.thread, NULL);
 	pthread_cond_destroy(&watchdog.changed);
-	if (watchdog.profiler) {
-		luaJIT_profile_stop(watchdog.profiler);
-		lua_close(watchdog.profiler);
-	}
-	watchdog.profiler = NULL;
+	interrupt_stop();
 }

@@ -7,10 +7,8 @@
  * running and arms a hook that raises at every instruction until guard_leave(). So a kill never
  * meets another dispatch, and a script's own pcall cannot swallow it for longer than an instruction.
  *
- * LuaJIT's compiled code does not look at hooks. It does look, at every loop, at the profiler's bit of
- * the hook mask, if the trace was recorded while profiling by line was asked for; that is asked for here
- * (without ever owning the profiler), and the handler sets the bit. guard_self_test() finds out whether
- * this works with the LuaJIT at hand.
+ * How a hook gets the attention of compiled code is the business of vm/interrupt.h, which knows several ways;
+ * guard_start() finds out which of them works with the LuaJIT at hand.
  *
  * Threads: a guard belongs to the thread of its VM. The watchdog reads `dispatch` and writes `victim`.
  */
@@ -49,7 +47,7 @@ struct guard {
 	/* Set from the signal handler; whoever loops for long in C looks at it. enum guard_verdict. */
 	volatile sig_atomic_t verdict;
 	lua_State *lua;
-	uint8_t *hook_mask; /* the VM's; NULL: it was not found, and nothing is compiled */
+	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
 	bool attached;      /* to `thread`, which alone may run it, and is watched */
 	pthread_t thread;
 	struct guard *outer; /* the thread's guard opened before this one */
@@ -72,15 +70,21 @@ struct guard {
 
 /*
  * Starts the watchdog, finds out how running Lua can be interrupted here; once per process, before
- * other threads. Returns a word for the log: "hook" (JIT on), or "no-jit": compiled code cannot be
+ * other threads. Returns the name of the way, see vm/interrupt.h. "no-jit": compiled code cannot be
  * interrupted, so guard_open() turns the compiler off. NULL: the watchdog cannot be started.
  */
 const char *guard_start(void);
 
+/* For tests: only in the way of that name. NULL: it does not work here. */
+const char *guard_start_with(const char *name);
+
 /* Ends the watchdog; no guard may be open. */
 void guard_stop(void);
 
-/* Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. */
+/*
+ * Watches `lua`, a fresh VM of this thread whose first block is at `state`, state_bytes long. Its libraries are
+ * there: opening that of the compiler turns the compiler on.
+ */
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes);
 void guard_close(struct guard *guard);
 
@@ -109,6 +113,9 @@ static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
  * verdict holds; a further call arms the hook anew, should the VM have lost it between two of its modes.
  */
 void guard_interrupt(struct guard *guard, enum guard_verdict verdict);
+
+/* Any thread, while the guard is open; not in a signal's handler: ends `dispatch`, if it still runs. */
+void guard_kill(struct guard *guard, uint64_t dispatch);
 
 /* Undoes guard_interrupt(). */
 enum guard_verdict guard_disarm(struct guard *guard);

@@ -91,9 +91,24 @@ static int l_memory(lua_State *lua)
 	return 1;
 }
 
+/*
+ * LuaJIT has one profiler for the process, and the guard has it: started by a script it would never call back, but
+ * what is compiled from then on might not be interruptible.
+ */
+static int l_no_profiler(lua_State *lua)
+{
+	return luaL_error(lua,
+			  "jit.profile cannot be used here: Perilune needs LuaJIT's profiler to end calls "
+			  "that do not return");
+}
+
 static void open_guard(lua_State *lua)
 {
 	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "preload");
+	lua_pushcfunction(lua, l_no_profiler);
+	lua_setfield(lua, -2, "jit.profile");
+	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "loaded");
 	lua_createtable(lua, 0, 2);
 	lua_pushcfunction(lua, l_interrupted);
@@ -147,13 +162,13 @@ int vm_open(struct vm *vm)
 		return UV_ENOMEM;
 	}
 	lua_setallocf(vm->lua, vm_alloc, vm);
-	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	lua_atpanic(vm->lua, on_panic);
 	int status = lua_cpcall(vm->lua, (lua_CFunction)setup, NULL);
 	if (status) {
 		vm_close(vm);
 		return UV_ENOMEM;
 	}
+	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	vm_pace(vm, 0);
 	return 0;
 }
