@@ -44,7 +44,8 @@ struct override {
 };
 
 struct config {
-	atomic_uint refs; /* generations that live by it, and the server; the first belongs to who loaded it */
+	atomic_uint
+	    refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
 	struct override *overrides;
 	size_t override_count;
@@ -52,8 +53,9 @@ struct config {
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM */
 	bool jit;
-	char unsafe[256];  /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms; /* 0: as long as it takes */
+	char unsafe[256];     /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;    /* 0: as long as it takes */
+	uint32_t upgrade_ms;  /* 0: as long as it takes */
 	unsigned reload_keep; /* old generations that may have connections */
 	enum log_format log_format;
 	enum log_level log_level;

@@ -31,7 +31,10 @@ local function add_rows(lines, rows, indent)
 end
 
 local function process_rows(conf)
-  local rows, top = {}, { limits = { buffers = conf.buffers }, timeout = { drain = conf.drain_ms } }
+  local rows = {}
+  local top = {
+    limits = { buffers = conf.buffers }, timeout = { drain = conf.drain_ms, upgrade = conf.upgrade_ms },
+  }
   setmetatable(top, { __index = conf })
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "process" and key.path ~= "listen" then
