@@ -56,6 +56,21 @@ local function port_of(fd)
   end)
 end
 
+describe("the units in packaging/", function()
+  it("are what systemd understands", function()
+    if not command.has "systemd-analyze" then return pending "systemd-analyze is not installed" end
+    local folder = command.folder()
+    -- It looks for the program as well.
+    assert(os.execute(("cp packaging/* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"):format(folder,
+      command.binary, folder)))
+    local pipe = assert(io.popen(("systemd-analyze verify %s/perilune.service %s/perilune.socket 2>&1"):format(folder, folder)))
+    local said = pipe:read("*a")
+    pipe:close()
+    command.remove(folder)
+    assert.equal("", said)
+  end)
+end)
+
 describe("socket activation", function()
   after_each(function()
     server.finish()

@@ -187,7 +187,8 @@ end
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
 ---  folder: string?, binary: string?, fds: { names: string?, pid: integer?, [integer]: integer }? } `fds`: listening
----  sockets handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
+---  sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine that does not
+---  drown what memory is measured
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)

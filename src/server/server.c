@@ -373,21 +373,28 @@ static bool takes_any_port(const struct listener_config *config)
 	return config->kind == LISTENER_TCP && !config->port;
 }
 
-/* All of them, or none: every one that fails is named. Who takes any port chooses from what the others leave. */
-static bool bind_all(struct server *server)
+/* False: not all. Every one that fails is named. */
+static bool bind_those(struct server *server, bool any_port)
 {
 	bool ok = true;
 	char why[512];
-	unsigned n = server->config->listener_count;
-	for (unsigned turn = 0; turn < 2 * n; turn++) {
-		unsigned i = turn % n;
-		if (takes_any_port(&server->config->listeners[i]) != (turn >= n))
-			continue;
-		if (!bind_one(server, i, why, sizeof why))
+	for (unsigned i = 0; i < server->config->listener_count; i++) {
+		if (takes_any_port(&server->config->listeners[i]) != any_port ||
+		    !bind_one(server, i, why, sizeof why))
 			continue;
 		log_write(LOG_ERROR, "cannot bind", F_TEXT("error", why));
 		ok = false;
 	}
+	return ok;
+}
+
+/* All of them, or none. Who takes any port chooses from what the others leave. */
+static bool bind_all(struct server *server)
+{
+	char why[512];
+	unsigned n = server->config->listener_count;
+	bool ok = bind_those(server, false);
+	ok = bind_those(server, true) && ok;
 	for (unsigned i = 0; ok && i < n; i++) {
 		if (!listener_listen(&server->listeners[i], why, sizeof why))
 			continue;
