@@ -198,25 +198,24 @@ static int open_socket(struct upgrade *upgrade)
 
 /* ---- starting it ---- */
 
-static void join_names(const char *const *names, unsigned count, char *text)
+/* To be freed; NULL: no memory. */
+static char *join_names(const char *const *names, unsigned count)
 {
-	*text = '\0';
-	for (unsigned i = 0; i < count; i++) {
-		strcat(text, i ? ":" : "LISTEN_FDNAMES=");
-		strcat(text, names[i]);
-	}
+	size_t size = sizeof "LISTEN_FDNAMES=", at = 0;
+	for (unsigned i = 0; i < count; i++)
+		size += strlen(names[i]) + 1;
+	char *text = malloc(size);
+	for (unsigned i = 0; text && i < count; i++)
+		at += (size_t)snprintf(text + at, size - at, "%s%s", i ? ":" : "LISTEN_FDNAMES=", names[i]);
+	return text;
 }
 
 static pid_t start(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count)
 {
 	char socket[160], manager[160], listen_fds[32], watchdog[48];
-	size_t size = sizeof "LISTEN_FDNAMES=";
-	for (unsigned i = 0; i < count; i++)
-		size += strlen(names[i]) + 1;
-	char *listen_names = malloc(size);
+	char *listen_names = join_names(names, count);
 	if (!listen_names)
 		return UV_ENOMEM;
-	join_names(names, count, listen_names);
 	snprintf(socket, sizeof socket, "NOTIFY_SOCKET=%s", upgrade->address);
 	snprintf(manager, sizeof manager, NOTIFY_MANAGER_VARIABLE "=%s",
 		 notify_wanted(upgrade->notify) ? upgrade->notify->manager : "-");

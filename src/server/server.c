@@ -125,6 +125,7 @@ static void on_taken_over(void *data, pid_t pid)
 	for (unsigned i = 0; i < server->config->listener_count; i++)
 		listener_share(&server->listeners[i]);
 	acceptor_stop(&server->acceptor);
+	pulse_ask_nobody(&server->pulse);
 	server->stage = LEAVING;
 	atomic_store(&server->leaving, true);
 	log_write(LOG_INFO, "upgraded: the new process has taken over", F_INT("pid", pid),
