@@ -3,6 +3,7 @@
  */
 #include "bind/bind.h"
 #include "cli/cli.h"
+#include "restart/program.h"
 #include "server/server.h"
 #include "vm/guard.h"
 #include "vm/vm.h"
@@ -79,6 +80,7 @@ static int end_output(int code)
 int main(int argc, char **argv)
 {
 	open_standard_streams();
+	program_remember(argv);
 	signal(SIGPIPE, SIG_IGN);
 	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());

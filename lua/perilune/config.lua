@@ -55,6 +55,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field drain_ms integer
+---@field upgrade_ms integer
 ---@field listeners perilune.listener[]
 ---@field setup function?
 ---@field teardown function?
@@ -131,7 +132,7 @@ local function build_process(state)
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
   conf.buffers, conf.memory, conf.limits = conf.limits.buffers, conf.limits.memory, nil
-  conf.drain_ms, conf.timeout = conf.timeout.drain, nil
+  conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil
   conf.origins = state.origins
   return conf
 end

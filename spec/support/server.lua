@@ -9,6 +9,7 @@
 local client = require "spec.support.client"
 local command = require "spec.support.command"
 local dirent = require "posix.dirent"
+local ffi = require "ffi"
 local fcntl = require "posix.fcntl"
 local json_decode = require "spec.support.json_decode"
 local posix_signal = require "posix.signal"
@@ -22,6 +23,10 @@ local M = {}
 
 -- A write to a peer that has gone is an error, not the end of the specifications.
 posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_IGN)
+
+-- Who an upgrade has started is ours to wait for once its parent has gone (PR_SET_CHILD_SUBREAPER).
+ffi.cdef "int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);"
+ffi.C.prctl(36, 1, 0, 0, 0)
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -63,6 +68,19 @@ server.__index = server
 
 local KEPT = { PERILUNE_LUA_PATH = true }
 
+-- Socket activation: descriptors from 3 on, none of which is there yet. Runs in the child.
+local function pass_on(fds)
+  local copies = {}
+  for i, fd in ipairs(fds) do copies[i] = fcntl.fcntl(fd, fcntl.F_DUPFD, 100) end
+  for i, fd in ipairs(copies) do
+    unistd.dup2(fd, 2 + i)
+    unistd.close(fd)
+  end
+  stdlib.setenv("LISTEN_FDS", tostring(#fds))
+  stdlib.setenv("LISTEN_PID", tostring(fds.pid or unistd.getpid()))
+  if fds.names then stdlib.setenv("LISTEN_FDNAMES", fds.names) end
+end
+
 -- Runs in the child, between fork and exec.
 local function set_environment(options)
   for name in pairs(stdlib.getenv()) do
@@ -91,7 +109,8 @@ local function become(self, options, words)
   if options.nofile then
     resource.setrlimit(resource.RLIMIT_NOFILE, { rlim_cur = options.nofile, rlim_max = options.nofile })
   end
-  unistd.execp(command.binary, words)
+  if options.fds then pass_on(options.fds) end
+  unistd.execp(words[0], words)
   unistd._exit(127)
 end
 
@@ -99,12 +118,12 @@ local function launch(options)
   local folder = options.folder or command.folder()
   local self = setmetatable({
     folder = folder, own_folder = not options.folder, clients = {}, entries = {}, at = 1,
-    format = options.format or "json",
+    format = options.format or "json", binary = options.binary,
   }, server)
   local path = options.file or command.write(folder .. "/app.lua", options.script)
   for name, text in pairs(options.modules or {}) do command.write(folder .. "/" .. name .. ".lua", text) end
   command.write(folder .. "/err", "")
-  local words = { [0] = command.binary, "run", path, "--log-format", self.format }
+  local words = { [0] = options.binary or command.binary, "run", path, "--log-format", self.format }
   if not options.workers then words[#words + 1] = "--workers=1" end
   if options.workers then words[#words + 1] = "--workers=" .. options.workers end
   for _, word in ipairs(options.args or {}) do words[#words + 1] = word end
@@ -167,7 +186,9 @@ end
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
----  folder: string? } `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
+---  folder: string?, binary: string?, fds: { names: string?, pid: integer?, [integer]: integer }? } `fds`: listening
+---  sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine that does not
+---  drown what memory is measured
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)
@@ -226,6 +247,12 @@ function server:has_ended()
   if self.ended then return true end
   local pid, how, status = posix_wait.wait(self.pid, posix_wait.WNOHANG)
   if pid == self.pid and how ~= "running" then self.ended = { how = how, code = status } end
+  -- A successor may end before who started it, and then that one has waited for it.
+  if not pid and self.succeeds and not posix_signal.kill(self.pid, 0) then
+    local entry = self:find_log({ message = "the process that took over has ended, and this one accepts no more",
+      pid = self.pid })[1]
+    self.ended = { how = "exited", code = entry and tonumber(entry.error:match "exit code (%d+)") or entry and -1 or 0 }
+  end
   return self.ended ~= nil
 end
 
@@ -242,8 +269,9 @@ function server:log()
   file:close()
   for line in text:gmatch("([^\n]*)\n") do
     local ok, entry = pcall(json_decode, line)
-    if not ok then error("not a log line: " .. line .. "\n" .. said(self), 2) end
-    self.entries[#self.entries + 1] = entry
+    -- A successor that cannot load its script says so in plain words: it has no log yet.
+    if not ok and not self.tries_upgrade then error("not a log line: " .. line .. "\n" .. said(self), 2) end
+    if ok then self.entries[#self.entries + 1] = entry end
     self.at = self.at + #line + 1
   end
   return self.entries
@@ -370,11 +398,11 @@ end
 
 -- ---- the end ----
 
----@param name "TERM"|"INT"|"QUIT"|"HUP"|"USR1"
+---@param name "TERM"|"INT"|"QUIT"|"HUP"|"USR1"|"USR2"
 function server:signal(name) assert(posix_signal.kill(self.pid, posix_signal["SIG" .. name])) end
 
 local function summary_of(self)
-  if self.format == "json" then return self:find_log("stopped")[1] end
+  if self.format == "json" then return self:find_log({ message = "stopped", pid = self.pid })[1] end
   local summary
   for line in self:text():gmatch("[^\n]+") do
     if line:find("  stopped  ", 1, true) then
@@ -417,9 +445,46 @@ function server:stop(name, seconds)
   return self:wait_end(seconds)
 end
 
+-- ---- upgrades ----
+
+local OUTCOMES = { upgrading = false, ["upgraded: the new process has taken over"] = true }
+
+--- Asks for an upgrade and waits for the entry that says what came of it.
+---@param seconds number?
+---@return table entry
+function server:try_upgrade(seconds)
+  local function outcome(entry)
+    local known = OUTCOMES[entry.message]
+    return known or known == nil and entry.message:find "^upgrade" ~= nil
+  end
+  local n = #self:find_log(outcome) + 1
+  self.tries_upgrade = true
+  self:signal "USR2"
+  return self:wait_log(outcome, seconds or 10, n)
+end
+
+--- The same where it has to succeed. What was started now leaves, and finish() waits for its end.
+---@param seconds number?
+---@return perilune.server successor
+function server:upgrade(seconds)
+  local entry = self:try_upgrade(seconds)
+  if not OUTCOMES[entry.message] then error("the upgrade failed; " .. said(self), 2) end
+  local copy = {}
+  for key, value in pairs(self) do copy[key] = value end
+  copy.pid, copy.own_folder, copy.clients, copy.entries, copy.at = entry.pid, false, {}, {}, 1
+  self.leaves, copy.succeeds, copy.leaves = true, true, nil
+  running[#running + 1] = setmetatable(copy, server)
+  return copy
+end
+
 local function finish(self)
   for _, one in ipairs(self.clients) do one:close() end
   if self.stopped then return end
+  if self.leaves then
+    local code = self:wait_end().code
+    if code ~= 0 then error(("the server that left ended with %d; %s"):format(code, said(self)), 0) end
+    return
+  end
   if self:has_ended() then error("the server ended by itself; " .. said(self), 0) end
   local result = self:stop()
   if result.code ~= 0 then error(("the server ended with %d; %s"):format(result.code, said(self)), 0) end
@@ -440,8 +505,8 @@ function M.finish()
   for _, self in ipairs(all) do
     local ok, message = pcall(finish, self)
     first = first or (not ok and message) or nil
-    remove(self)
   end
+  for _, self in ipairs(all) do remove(self) end
   if first then error(first, 0) end
 end
 

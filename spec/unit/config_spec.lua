@@ -196,6 +196,7 @@ describe("config.normalise", function()
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
       reload = { keep = 3, when_full = "refuse" },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
+      upgrade_ms = 30000,
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
         backlog = 1024, keepalive = 30000, nodelay = true, agent = agent,

@@ -234,6 +234,7 @@ static void read_config(struct load *load)
 	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
+	config->upgrade_ms = u32_field(load, "upgrade_ms");
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
 	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;

@@ -63,6 +63,7 @@ struct config {
 	bool jit;
 	char unsafe[256];       /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;      /* 0: as long as it takes */
+	uint32_t upgrade_ms;    /* 0: as long as it takes */
 	unsigned reload_keep;   /* old generations that may have connections */
 	bool reload_drains_old; /* past that the oldest is drained; else the reload is refused */
 	enum log_format log_format;

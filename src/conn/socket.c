@@ -90,11 +90,18 @@ static bool socket_has_unread(struct conn *conn)
 	return !ioctl(self(conn)->fd, FIONREAD, &n) && n > 0;
 }
 
-/* Closing takes it out of the set. */
+/*
+ * Closing would take it out of the set, were it not for processes that are being started, by an upgrade or by a
+ * script's io.popen: until its exec the new one has a duplicate, and as long as that is open the kernel reports
+ * events of a connection whose memory is gone. How the process is started is no way out: other threads run on,
+ * and descriptors are duplicated whatever the memory is. So each is taken out first. It is hardly more work: what
+ * is done here close() need not do.
+ */
 static void socket_close(struct conn *conn, bool reset)
 {
 	struct socket_conn *socket = self(conn);
 	struct linger now = { .l_onoff = 1, .l_linger = 0 };
+	control(socket, EPOLL_CTL_DEL, 0);
 	if (reset)
 		setsockopt(socket->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
 	close(socket->fd);

@@ -138,9 +138,9 @@ void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
 	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_relaxed);
 }
 
-void acceptor_gone(struct acceptor *acceptor)
+bool acceptor_gone(struct acceptor *acceptor)
 {
-	atomic_fetch_sub_explicit(&acceptor->open, 1, memory_order_relaxed);
+	return atomic_fetch_sub(&acceptor->open, 1) == 1;
 }
 
 static struct worker *least_loaded(struct acceptor *acceptor)

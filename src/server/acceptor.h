@@ -36,14 +36,14 @@ int acceptor_start(struct acceptor *acceptor);
 /* From now on these limits hold, for as many listeners as before. */
 void acceptor_configure(struct acceptor *acceptor, const struct config *config);
 
-/* Stops accepting and closes the listeners: their addresses are free at once. Idempotent. */
+/* Stops accepting and closes the listeners, see listener_close(). Idempotent. */
 void acceptor_stop(struct acceptor *acceptor);
 
 /* Raises the soft limit of open files to the hard one; before anything is opened. */
 void acceptor_raise_descriptor_limit(void);
 
-/* A connection's descriptor is closed. Any thread. */
-void acceptor_gone(struct acceptor *acceptor);
+/* A connection's descriptor is closed. True: that was the last one. Any thread. */
+bool acceptor_gone(struct acceptor *acceptor);
 
 /* A connection has ended; its place is free, though its descriptor may linger. Any thread. */
 void acceptor_left(struct acceptor *acceptor, const struct conn *conn);

@@ -49,11 +49,21 @@ static int bind_unix_over_stale(struct listener *listener, const struct sockaddr
 	return 0;
 }
 
+static void remember_file(struct listener *listener)
+{
+	const char *path = listener->config->path;
+	struct stat st;
+	if (!lstat(path, &st)) {
+		listener->unix_inode = st.st_ino;
+		listener->unix_device = st.st_dev;
+	}
+	snprintf(listener->address, sizeof listener->address, "unix://%s", path);
+}
+
 static int bind_unix(struct listener *listener, char *why, size_t size)
 {
 	const struct listener_config *config = listener->config;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct stat st;
 	if (strlen(config->path) >= sizeof address.sun_path)
 		return explain(why, size, config->address,
 			       "the path is too long for a Unix socket (107 bytes)");
@@ -69,11 +79,7 @@ static int bind_unix(struct listener *listener, char *why, size_t size)
 	}
 	if (config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
 		return explain(why, size, config->address, strerror(errno));
-	if (!lstat(config->path, &st)) {
-		listener->unix_inode = st.st_ino;
-		listener->unix_device = st.st_dev;
-	}
-	snprintf(listener->address, sizeof listener->address, "unix://%s", config->path);
+	remember_file(listener);
 	return 0;
 }
 
@@ -82,12 +88,13 @@ static int bind_unix(struct listener *listener, char *why, size_t size)
 /* On Linux an accepted socket inherits these from the listening one: no system calls per client. */
 static void set_tcp_options(int fd, const struct listener_config *config)
 {
-	int one = 1, seconds = (int)((config->keepalive_ms + 999) / 1000);
-	if (config->nodelay)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	if (!config->keepalive_ms)
+	int nodelay = config->nodelay, keepalive = config->keepalive_ms != 0;
+	int seconds = (int)((config->keepalive_ms + 999) / 1000);
+	/* Off is said, too: a socket that was inherited may have it on. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, sizeof nodelay);
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keepalive, sizeof keepalive);
+	if (!keepalive)
 		return;
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
 }
@@ -150,11 +157,17 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 	return 0;
 }
 
-int listener_bind(struct listener *listener, const struct listener_config *config, char *why, size_t size)
+static void reset(struct listener *listener, const struct listener_config *config, const char *origin)
 {
 	memset(listener, 0, sizeof *listener);
 	listener->config = config;
 	listener->fd = -1;
+	snprintf(listener->origin, sizeof listener->origin, "%s", origin);
+}
+
+int listener_bind(struct listener *listener, const struct listener_config *config, char *why, size_t size)
+{
+	reset(listener, config, INHERITED_OWN);
 	int failed =
 	    config->kind == LISTENER_TCP ? bind_tcp(listener, why, size) : bind_unix(listener, why, size);
 	if (failed && listener->fd >= 0) {
@@ -162,6 +175,36 @@ int listener_bind(struct listener *listener, const struct listener_config *confi
 		listener->fd = -1;
 	}
 	return failed;
+}
+
+/* Whoever inherits wants its own settings, and the backlog's size when it listens again, which drops nobody. */
+int listener_adopt(struct listener *listener, const struct listener_config *config,
+		   struct inherited *inherited, char *why, size_t size)
+{
+	reset(listener, config, inherited->name);
+	listener->fd = inherited->fd;
+	listener->shared = true;
+	inherited->fd = -1;
+	if (config->kind == LISTENER_UNIX) {
+		bool own = !strcmp(listener->origin, INHERITED_OWN);
+		if (own && config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
+			return explain(why, size, config->address, strerror(errno));
+		remember_file(listener);
+		return 0;
+	}
+	set_tcp_options(listener->fd, config);
+	int err = remember_address(listener);
+	return err ? explain(why, size, config->address, strerror(-err)) : 0;
+}
+
+void listener_own(struct listener *listener)
+{
+	listener->shared = strcmp(listener->origin, INHERITED_OWN);
+}
+
+void listener_share(struct listener *listener)
+{
+	listener->shared = true;
 }
 
 int listener_listen(struct listener *listener, char *why, size_t size)
@@ -179,7 +222,7 @@ void listener_close(struct listener *listener)
 	close(listener->fd);
 	listener->fd = -1;
 	const char *path = listener->config->kind == LISTENER_UNIX ? listener->config->path : NULL;
-	if (path && !lstat(path, &st) && st.st_ino == listener->unix_inode &&
+	if (path && !listener->shared && !lstat(path, &st) && st.st_ino == listener->unix_inode &&
 	    st.st_dev == listener->unix_device)
 		unlink(path);
 }

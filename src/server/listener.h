@@ -7,6 +7,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "restart/inherit.h"
 #include "server/admission.h"
 
 #include <netinet/in.h>
@@ -19,6 +20,9 @@ struct listener {
 	int fd;                           /* -1: closed */
 	char address[192];                /* what it really got: "tcp://127.0.0.1:40213" */
 	uint64_t unix_inode, unix_device; /* of the socket file, to remove no other */
+	bool shared; /* with our predecessor or our successor: the file is not ours to remove */
+	/* Who made the socket, as INHERITED_OWN has it: a service manager removes its files itself. */
+	char origin[INHERITED_NAME_BYTES];
 
 	/* Admission. `open` counts connections that are or were handed to a worker and are not gone. */
 	atomic_uint open;
@@ -39,6 +43,16 @@ struct listener {
  */
 int listener_bind(struct listener *listener, const struct listener_config *config, char *why, size_t size);
 
+/* Takes an inherited socket of its address, instead of binding one. It is shared until listener_own(). */
+int listener_adopt(struct listener *listener, const struct listener_config *config,
+		   struct inherited *inherited, char *why, size_t size);
+
+/* Nobody else serves on it any more. */
+void listener_own(struct listener *listener);
+
+/* Somebody else will: its file stays when it is closed. */
+void listener_share(struct listener *listener);
+
 /* Starts to listen. 0 or an error, explained. */
 int listener_listen(struct listener *listener, char *why, size_t size);
 
@@ -48,5 +62,5 @@ int listener_listen(struct listener *listener, char *why, size_t size);
  */
 int listener_accept(struct listener *listener, struct sockaddr_in6 *peer);
 
-/* Closes the socket; the address is free at once. Removes a Unix socket's file. Idempotent. */
+/* Closes the socket; unless it is shared, the address is free at once, and a Unix socket's file removed. Idempotent. */
 void listener_close(struct listener *listener);

@@ -2,8 +2,12 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "restart/inherit.h"
+#include "restart/notify.h"
+#include "restart/upgrade.h"
 #include "server/acceptor.h"
 #include "server/listener.h"
+#include "server/pulse.h"
 #include "server/reload.h"
 #include "server/worker.h"
 #include "vm/guard.h"
@@ -20,20 +24,26 @@ enum {
 	STUCK_MS = 2000, /* how long after its deadline a worker may take to stop */
 };
 
-enum stage { STARTING, SERVING, DRAINING };
+/* LEAVING: another process accepts; connections are served as before, for so long as a drain may take. */
+enum stage { STARTING, SERVING, LEAVING, DRAINING };
 
 struct server {
 	struct config *config; /* of the newest generation; held */
 	enum stage stage;
 	uv_loop_t loop;
 	uv_async_t wake;
-	uv_timer_t last_resort; /* a worker that does not stop */
+	uv_timer_t last_resort; /* a worker that does not stop; before, the time to leave */
 	uv_signal_t signals[SIGNALS];
 	struct mailbox mailbox;
 	struct listener *listeners;
 	struct acceptor acceptor;
 	struct worker *workers;
 	struct reloads reloads;
+	struct notify notify;
+	struct pulse pulse;
+	struct inheritance inheritance;
+	struct upgrade upgrade;
+	atomic_bool leaving;              /* the same as the stage, for workers */
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
@@ -48,6 +58,8 @@ static void close_all(struct server *server)
 	server->closed = true;
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
+	pulse_close(&server->pulse);
+	upgrade_close(&server->upgrade);
 	for (int i = 0; i < SIGNALS; i++)
 		uv_close((uv_handle_t *)&server->signals[i], NULL);
 }
@@ -66,6 +78,9 @@ static void drain(struct server *server)
 	uint32_t ms = server->config->drain_ms;
 	server->stage = DRAINING;
 	server->drain_began_ms = uv_now(&server->loop);
+	upgrade_cancel(&server->upgrade);
+	notify_tell(&server->notify, "STOPPING=1");
+	pulse_ask_nobody(&server->pulse);
 	acceptor_stop(&server->acceptor);
 	for (unsigned i = 0; i < server->started; i++)
 		worker_drain(&server->workers[i]);
@@ -83,6 +98,77 @@ static void force(struct server *server)
 	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
 }
 
+/* ---- another process takes over ---- */
+
+static unsigned count_open(struct server *server)
+{
+	return atomic_load(&server->acceptor.open);
+}
+
+static void on_time_to_leave(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	log_write(LOG_INFO, "draining", F_INT("open", count_open(server)),
+		  F_INT("deadline_ms", server->config->drain_ms));
+	drain(server);
+}
+
+/*
+ * The sockets live on in the other process, so our copies are closed without ado. To drain at once, as for TERM, would
+ * break the promise that nobody notices: a client whose connection was accepted in the last moment and who is about to
+ * ask would find it closed.
+ */
+static void on_taken_over(void *data, pid_t pid)
+{
+	struct server *server = data;
+	uint32_t ms = server->config->drain_ms;
+	for (unsigned i = 0; i < server->config->listener_count; i++)
+		listener_share(&server->listeners[i]);
+	acceptor_stop(&server->acceptor);
+	pulse_ask_nobody(&server->pulse);
+	server->stage = LEAVING;
+	atomic_store(&server->leaving, true);
+	log_write(LOG_INFO, "upgraded: the new process has taken over", F_INT("pid", pid),
+		  F_INT("open", count_open(server)), F_INT("deadline_ms", ms));
+	if (!count_open(server))
+		drain(server);
+	else if (ms)
+		uv_timer_start(&server->last_resort, on_time_to_leave, ms, 0);
+}
+
+/* Why not now, or NULL. */
+static const char *upgrade_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "upgrade refused: the server is not serving";
+	if (server->reloads.running)
+		return "upgrade refused: a reload is under way";
+	if (getpid() == 1)
+		return "upgrade refused: the end of process 1 is the end of its container";
+	return NULL;
+}
+
+/* The sockets in the order of the configuration, which is how listeners without a port find theirs again. */
+static void upgrade(struct server *server)
+{
+	unsigned n = server->config->listener_count;
+	const char *objection = upgrade_objection(server);
+	int *fds = calloc(n, sizeof *fds);
+	const char **names = calloc(n, sizeof *names);
+	if (!fds || !names)
+		objection = "upgrade refused: not enough memory";
+	if (objection)
+		log_write(LOG_WARN, objection);
+	for (unsigned i = 0; !objection && i < n; i++) {
+		fds[i] = server->listeners[i].fd;
+		names[i] = server->listeners[i].origin;
+	}
+	if (!objection)
+		upgrade_begin(&server->upgrade, fds, names, n, server->config->upgrade_ms);
+	free(fds);
+	free(names);
+}
+
 /* ---- signals ---- */
 
 static void on_stop_signal(uv_signal_t *handle, int number)
@@ -94,9 +180,8 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 		force(server);
 		return;
 	}
-	unsigned open = atomic_load_explicit(&server->acceptor.open, memory_order_relaxed);
-	log_write(LOG_INFO, "draining", F_TEXT("signal", strsignal(number)), F_INT("open", open),
-		  F_INT("deadline_ms", server->config->drain_ms));
+	log_write(LOG_INFO, "draining", F_TEXT("signal", strsignal(number)),
+		  F_INT("open", count_open(server)), F_INT("deadline_ms", server->config->drain_ms));
 	drain(server);
 }
 
@@ -104,17 +189,30 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
 	(void)number;
-	if (server->stage == SERVING)
-		reloads_begin(&server->reloads, server->config);
-	else
+	if (server->stage != SERVING) {
 		log_write(LOG_WARN, "reload refused: the server is not serving");
+		return;
+	}
+	if (server->upgrade.stage != UPGRADE_IDLE) {
+		log_write(LOG_WARN, "reload refused: an upgrade is under way");
+		return;
+	}
+	reloads_begin(&server->reloads, server->config);
+	if (server->reloads.running)
+		notify_tell(&server->notify, "RELOADING=1");
 }
 
-/* Their default action would end the process; an operator who tries them should lose nothing. */
+static void on_upgrade_signal(uv_signal_t *handle, int number)
+{
+	(void)number;
+	upgrade(handle->data);
+}
+
+/* Its default action would end the process; an operator who tries it should lose nothing. */
 static void on_unused_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN, "signal ignored: this version neither reopens logs nor restarts itself",
+	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
 		  F_TEXT("signal", strsignal(number)));
 }
 
@@ -125,7 +223,7 @@ static void watch_signals(struct server *server)
 		uv_signal_cb callback;
 	} WATCHED[SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
 			       { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
-			       { SIGUSR1, on_unused_signal }, { SIGUSR2, on_unused_signal } };
+			       { SIGUSR1, on_unused_signal }, { SIGUSR2, on_upgrade_signal } };
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;
@@ -152,7 +250,19 @@ static void note_left(void *data, const struct conn *conn)
 /* From any worker's thread. */
 static void note_gone(void *data)
 {
-	acceptor_gone(&((struct server *)data)->acceptor);
+	struct server *server = data;
+	if (acceptor_gone(&server->acceptor) && atomic_load(&server->leaving))
+		uv_async_send(&server->wake);
+}
+
+/* We accept, and say so: nobody else has to, and nobody else owns the files. */
+static void settle_in(struct server *server)
+{
+	for (unsigned i = 0; i < server->config->listener_count; i++)
+		listener_own(&server->listeners[i]);
+	inheritance_close(&server->inheritance, true);
+	notify_ready(&server->notify);
+	pulse_start(&server->pulse, &server->notify, server->workers, server->config->workers);
 }
 
 static void serve(struct server *server)
@@ -170,15 +280,18 @@ static void serve(struct server *server)
 			  F_TEXT("listener", server->config->listeners[i].name));
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
 		  F_INT("workers", server->started), F_INT("generation", 1),
-		  F_TEXT("interrupts", guard_start()));
+		  F_TEXT("interrupts", guard_start()), F_INT("pid", getpid()));
 	if (*server->config->unsafe)
 		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",
 			  F_TEXT("unsafe", server->config->unsafe));
+	settle_in(server);
 }
 
 static void take_loading(struct server *server, struct report *report)
 {
 	struct config *next = reloads_finish(&server->reloads, report, server->stage == SERVING);
+	if (!server->reloads.running && server->stage == SERVING)
+		notify_tell(&server->notify, "READY=1");
 	if (!next)
 		return;
 	acceptor_configure(&server->acceptor, next);
@@ -224,6 +337,8 @@ static void on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	if (server->stage == LEAVING && !count_open(server))
+		drain(server);
 	if (server->stopped == server->started && !server->reloads.running && !server->closed)
 		close_all(server);
 }
@@ -252,18 +367,43 @@ static int start_workers(struct server *server)
 
 /* ---- listeners ---- */
 
-/* All of them, or none: every one that fails is named. */
-static bool bind_all(struct server *server)
+/* Inherited, or made. 0 or an error, explained. */
+static int bind_one(struct server *server, unsigned i, char *why, size_t size)
+{
+	const struct listener_config *config = &server->config->listeners[i];
+	struct inherited *inherited = inheritance_find(&server->inheritance, config);
+	if (inherited)
+		return listener_adopt(&server->listeners[i], config, inherited, why, size);
+	return listener_bind(&server->listeners[i], config, why, size);
+}
+
+static bool takes_any_port(const struct listener_config *config)
+{
+	return config->kind == LISTENER_TCP && !config->port;
+}
+
+/* False: not all. Every one that fails is named. */
+static bool bind_those(struct server *server, bool any_port)
 {
 	bool ok = true;
 	char why[512];
-	unsigned n = server->config->listener_count;
-	for (unsigned i = 0; i < n; i++) {
-		if (!listener_bind(&server->listeners[i], &server->config->listeners[i], why, sizeof why))
+	for (unsigned i = 0; i < server->config->listener_count; i++) {
+		if (takes_any_port(&server->config->listeners[i]) != any_port ||
+		    !bind_one(server, i, why, sizeof why))
 			continue;
 		log_write(LOG_ERROR, "cannot bind", F_TEXT("error", why));
 		ok = false;
 	}
+	return ok;
+}
+
+/* All of them, or none. Who takes any port chooses from what the others leave. */
+static bool bind_all(struct server *server)
+{
+	char why[512];
+	unsigned n = server->config->listener_count;
+	bool ok = bind_those(server, false);
+	ok = bind_those(server, true) && ok;
 	for (unsigned i = 0; ok && i < n; i++) {
 		if (!listener_listen(&server->listeners[i], why, sizeof why))
 			continue;
@@ -290,7 +430,7 @@ static void log_summary(struct server *server)
 				       reason_name((enum close_reason)i),
 				       (unsigned long long)count_read(&sum.closed[i]));
 	log_write(
-	    LOG_INFO, "stopped", F_INT("accepted", count_read(&sum.accepted)),
+	    LOG_INFO, "stopped", F_INT("pid", getpid()), F_INT("accepted", count_read(&sum.accepted)),
 	    F_INT("closed", counters_closed(&sum)),
 	    F_INT("open", atomic_load_explicit(&server->acceptor.open, memory_order_relaxed)),
 	    F_INT("cut", count_read(&sum.cut)), F_TEXT("reasons", reasons),
@@ -339,6 +479,9 @@ static bool open_server(struct server *server, struct config *config)
 	memset(server, 0, sizeof *server);
 	server->config = config;
 	config_hold(config);
+	notify_open(&server->notify);
+	if (inheritance_open(&server->inheritance))
+		return false;
 	mailbox_init(&server->mailbox);
 	server->listeners = calloc(config->listener_count, sizeof *server->listeners);
 	server->workers = calloc(config->workers, sizeof *server->workers);
@@ -347,6 +490,8 @@ static bool open_server(struct server *server, struct config *config)
 	if (uv_async_init(&server->loop, &server->wake, on_wake))
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
+	pulse_open(&server->pulse, &server->loop);
+	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, on_taken_over);
 	server->wake.data = server->last_resort.data = server;
 	return true;
 }
@@ -357,6 +502,8 @@ static void close_server(struct server *server)
 		listener_close(&server->listeners[i]);
 		peer_table_free(server->listeners[i].peers);
 	}
+	inheritance_close(&server->inheritance, false);
+	notify_close(&server->notify);
 	config_drop(server->config);
 	free(server->listeners);
 	free(server->workers);

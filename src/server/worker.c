@@ -187,6 +187,7 @@ static void on_wake(uv_async_t *wake)
 	struct worker *worker = wake->data;
 	struct mail *next, *mail = mailbox_take(&worker->mailbox);
 	worker->host.now_ms = uv_now(&worker->loop);
+	atomic_store_explicit(&worker->poked, false, memory_order_relaxed);
 	for (; mail; mail = next) {
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
@@ -460,6 +461,13 @@ int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
 void worker_kick(struct worker *worker)
 {
 	uv_async_send(&worker->wake);
+}
+
+bool worker_poke(struct worker *worker)
+{
+	bool answered = !atomic_exchange_explicit(&worker->poked, true, memory_order_relaxed);
+	worker_kick(worker);
+	return answered;
 }
 
 /* The orders are the worker's own, so that giving them cannot fail; each is given once. */

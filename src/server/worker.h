@@ -35,7 +35,8 @@ struct worker {
 	struct generation *generation; /* the newest; behind it those that have connections still */
 	atomic_uint generations;       /* how many; anyone may read it */
 	struct counters counters;
-	atomic_uint load; /* connections given to it and not yet gone; the server adds, it subtracts */
+	atomic_bool poked; /* asked whether it turns, and has not answered */
+	atomic_uint load;  /* connections given to it and not yet gone; the server adds, it subtracts */
 	/* Said and heard at most once each; part of the worker, so that neither can fail. */
 	struct report first_words, last_words;
 	struct order drain, stop;
@@ -65,6 +66,9 @@ void worker_adopt(struct worker *worker, struct generation *generation);
 int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
 		const struct sockaddr_in6 *peer);
 void worker_kick(struct worker *worker);
+
+/* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
+bool worker_poke(struct worker *worker);
 
 /* Asks it to finish what is in flight and stop. Any thread. */
 void worker_drain(struct worker *worker);

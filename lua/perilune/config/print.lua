@@ -32,7 +32,8 @@ end
 
 local function process_rows(conf)
   local limits = { buffers = conf.buffers, memory = conf.memory }
-  local rows, top = {}, { limits = limits, timeout = { drain = conf.drain_ms } }
+  local timeout = { drain = conf.drain_ms, upgrade = conf.upgrade_ms }
+  local rows, top = {}, { limits = limits, timeout = timeout }
   setmetatable(top, { __index = conf })
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "process" and key.path ~= "listen" then

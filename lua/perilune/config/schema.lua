@@ -238,6 +238,7 @@ M.KEYS = {
   { path = "timeout.idle", scope = "listener", type = "duration", default = 60e3 },
   { path = "timeout.first_frame", scope = "listener", type = "duration", default = 0 },
   { path = "timeout.drain", scope = "process", type = "duration", default = 10e3 },
+  { path = "timeout.upgrade", scope = "process", type = "duration", default = 30e3 },
 }
 
 --- Keys of the contract that are yet to come: refused, never ignored.

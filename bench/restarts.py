@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Upgrades a server again and again while clients connect, ask, are answered and close. Every fifth upgrade is to a
+broken script. Exit status 0: nobody was refused, and nobody went unanswered."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = """
+local Agent = {}
+function Agent:proceed(line) return "answer to " .. line end
+return { listen = { "tcp://127.0.0.1:0", "unix://%s" }, frame = "line", agent = Agent, workers = 2 }
+"""
+DONE, FAILED = "upgraded: the new process has taken over", "upgrade failed: this process serves on"
+
+
+def ask(address, pause, number):
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as s:
+        s.settimeout(20)
+        s.connect(address)
+        time.sleep(pause)
+        s.sendall(b"%d\n" % number)
+        answer = b""
+        while not answer.endswith(b"\n"):
+            piece = s.recv(100)
+            if not piece:
+                raise OSError(f"closed after {answer!r}")
+            answer += piece
+    if answer != b"answer to %d\n" % number:
+        raise OSError(f"got {answer!r}")
+
+
+def client(address, pause, stop, results):
+    asked, failures = 0, []
+    while not stop.is_set():
+        asked += 1
+        try:
+            ask(address, pause, asked)
+        except OSError as err:
+            failures.append(f"{address}: {err}")
+    results.put((asked, failures))
+
+
+class Server:
+    """The process that accepts now, known by what the log says."""
+
+    def __init__(self, binary, folder):
+        self.app, self.log = folder / "app.lua", folder / "log"
+        self.script = SCRIPT % (folder / "socket")
+        self.app.write_text(self.script)
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen([binary, "run", self.app, "--log-format", "json"], stderr=log)
+        self.pid = self.process.pid
+        self.wait(lambda e: e["message"] == "serving", 0)
+
+    def entries(self):
+        """A script that cannot be loaded is told of in plain words."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"time"') and line.endswith("}")]
+
+    def wait(self, wanted, count, seconds=30):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = [e for e in self.entries() if wanted(e)]
+            if len(found) > count:
+                return found[count]
+            time.sleep(0.005)
+        raise SystemExit(f"no answer from the server\n{self.log.read_text()[-3000:]}")
+
+    def upgrade(self, count):
+        os.kill(self.pid, signal.SIGUSR2)
+        entry = self.wait(lambda e: e["message"] in (DONE, FAILED), count)
+        if entry["message"] == DONE:
+            self.pid = entry["pid"]
+        return entry["message"]
+
+
+def restart(server, times):
+    for i in range(times):
+        broken = i % 5 == 4
+        server.app.write_text("error 'broken'" if broken else server.script)
+        began = time.monotonic()
+        outcome = server.upgrade(i)
+        if outcome != (FAILED if broken else DONE):
+            raise SystemExit(f"upgrade {i + 1}: {outcome}\n{server.log.read_text()[-3000:]}")
+        yield time.monotonic() - began
+    server.app.write_text(server.script)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--times", type=int, default=100, help="upgrades (default 100)")
+    parser.add_argument("--clients", type=int, default=6, help="half of them over the Unix socket (default 6)")
+    parser.add_argument("--binary", default=str(ROOT / "build" / "perilune"))
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="perilune-restarts-") as name:
+        folder = Path(name)
+        server = Server(args.binary, folder)
+        listening = next(e for e in server.entries() if e["message"] == "listening")
+        addresses = [("127.0.0.1", int(listening["address"].rsplit(":", 1)[1])), str(folder / "socket")]
+        stop, results = multiprocessing.Event(), multiprocessing.Queue()
+        clients = [multiprocessing.Process(target=client, daemon=True,
+                                           args=(addresses[i % 2], 0.005 * (i // 2), stop, results))
+                   for i in range(args.clients)]
+        for each in clients:
+            each.start()
+        took = sorted(restart(server, args.times))
+        stop.set()
+        seen = [results.get(timeout=60) for _ in clients]
+        os.kill(server.pid, signal.SIGTERM)
+        server.wait(lambda e: e["message"] == "stopped" and e["pid"] == server.pid, 0)
+        stopped = [e for e in server.entries() if e["message"] == "stopped"]
+    failures = [f for _, some in seen for f in some]
+    print(f"{args.times} upgrades, {args.times // 5} of them broken; {sum(n for n, _ in seen)} requests asked, "
+          f"{sum(e['accepted'] for e in stopped)} connections accepted by {len(stopped)} processes, "
+          f"{sum(e['cut'] for e in stopped)} cut, {len(failures)} failed; an upgrade took "
+          f"{took[len(took) // 2] * 1000:.0f} ms, at most {took[-1] * 1000:.0f} ms")
+    for failure in failures[:10]:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+--- Under a service manager: sockets that it opened, and what it is told.
+local client = require "spec.support.client"
+local command = require "spec.support.command"
+local fcntl = require "posix.fcntl"
+local poll = require "posix.poll"
+local posix_socket = require "posix.sys.socket"
+local server = require "spec.support.server"
+local unistd = require "posix.unistd"
+local wait = require "spec.support.wait"
+
+local SCRIPT = [[
+  local perilune = require "perilune"
+  local Agent = {}
+  function Agent:proceed(line)
+    if line == "spin" then while true do end end
+    return line
+  end
+  return { listen = %s, frame = "line", agent = Agent, %s }]]
+
+local function script(listen, settings) return SCRIPT:format(listen or [["tcp://127.0.0.1:0"]], settings or "") end
+
+local open = {}
+
+local function keep(fd)
+  fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+  open[#open + 1] = fd
+  return fd
+end
+
+local function close_all()
+  for _, fd in ipairs(open) do unistd.close(fd) end
+  open = {}
+end
+
+local function bound(family, kind, address)
+  local fd = keep(assert(posix_socket.socket(family, kind, 0)))
+  assert(posix_socket.bind(fd, address))
+  return fd
+end
+
+local function listening(family, address)
+  local fd = bound(family, posix_socket.SOCK_STREAM, address)
+  assert(posix_socket.listen(fd, 8))
+  return fd
+end
+
+local function on_tcp() return listening(posix_socket.AF_INET, { family = posix_socket.AF_INET, addr = "127.0.0.1", port = 0 }) end
+
+local function on_unix(path) return listening(posix_socket.AF_UNIX, { family = posix_socket.AF_UNIX, path = path }) end
+
+-- luaposix forgets now and then how long an address is.
+local function port_of(fd)
+  return wait.until_true("the port of a socket", function()
+    local name = posix_socket.getsockname(fd)
+    return name and name.port
+  end)
+end
+
+describe("the units in packaging/", function()
+  it("are what systemd understands", function()
+    if not command.has "systemd-analyze" then return pending "systemd-analyze is not installed" end
+    local folder = command.folder()
+    -- It looks for the program as well.
+    assert(os.execute(("cp packaging/* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"):format(folder,
+      command.binary, folder)))
+    local pipe = assert(io.popen(("systemd-analyze verify %s/perilune.service %s/perilune.socket 2>&1"):format(folder, folder)))
+    local said = pipe:read("*a")
+    pipe:close()
+    command.remove(folder)
+    assert.equal("", said)
+  end)
+end)
+
+describe("socket activation", function()
+  after_each(function()
+    server.finish()
+    close_all()
+  end)
+
+  it("serves on the sockets that were handed over, and leaves the Unix socket's file to who made it", function()
+    local folder = command.folder()
+    local tcp, unix = on_tcp(), on_unix(folder .. "/a")
+    local port = port_of(tcp)
+    -- Whoever connects before there is a server waits for it.
+    local early = client.connect { port = port }
+    local listen = ([[{ "unix://%s/a", "tcp://127.0.0.1:0", "tcp://127.0.0.1:%d" }]]):format(folder, port)
+    local app = server.start { script = script(listen), fds = { tcp, unix, names = "web:local" } }
+    assert.equal(port, app.listeners[3].port)
+    assert.is_true(app.listeners[2].port ~= port)
+    early:echo_line("early"):close()
+    for i = 1, 3 do app:connect({ listener = i }):echo_line("x"):close() end
+    local successor = app:upgrade()
+    for i = 1, 3 do successor:connect({ listener = i }):echo_line("y"):close() end
+    successor:stop()
+    assert.is_truthy(unistd.access(folder .. "/a"))
+    command.remove(folder)
+  end)
+
+  it("closes what no listener wants, with a warning", function()
+    local fd = on_tcp()
+    local app = server.start { script = script [["tcp://[::1]:0"]], fds = { fd, names = "stray" } }
+    local entry = app:wait_log "an inherited socket is closed: no listener has its address"
+    assert.same({ "127.0.0.1:" .. port_of(fd), "stray" }, { entry.address, entry.name })
+    app:connect():echo_line("x")
+  end)
+
+  it("is not for a process of another id", function()
+    local fd = on_tcp()
+    local port = port_of(fd)
+    local result = server.start_failing {
+      script = script(([["tcp://127.0.0.1:%d"]]):format(port)), fds = { fd, pid = 1 },
+    }
+    assert.equal(1, result.code)
+  end)
+
+  it("is nothing that children of a script inherit", function()
+    local text = [[
+      local perilune = require "perilune"
+      local Agent = { proceed = function() end }
+      return { listen = "tcp://127.0.0.1:0", agent = Agent, unsafe = { "io.popen" }, setup = function()
+        local pipe = io.popen "env"
+        local names = {}
+        for line in pipe:lines() do names[#names + 1] = line:match "^LISTEN_[^=]*" or line:match "^NOTIFY_[^=]*"
+          or line:match "^WATCHDOG_[^=]*" end
+        pipe:close()
+        perilune.log("info", "left: " .. table.concat(names, " "))
+      end }]]
+    local app = server.start {
+      script = text, fds = { on_tcp(), names = "web" },
+      env = { NOTIFY_SOCKET = "@perilune-spec-nobody", WATCHDOG_USEC = "1000000" },
+    }
+    app:wait_log "left: "
+  end)
+end)
+
+-- ---- notifications ----
+
+local function hear(fd, seconds)
+  local ready = poll.rpoll(fd, math.floor(seconds * 1000 * wait.SCALE))
+  return ready == 1 and posix_socket.recv(fd, 4096) or nil
+end
+
+local function expect(fd, ...)
+  for _, wanted in ipairs { ... } do
+    local got
+    repeat got = hear(fd, 5) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1"
+    assert.equal(wanted, got)
+  end
+end
+
+describe("a service manager", function()
+  local folder, path, fd
+
+  before_each(function()
+    folder = command.folder()
+    path = folder .. "/notify"
+    fd = bound(posix_socket.AF_UNIX, posix_socket.SOCK_DGRAM, { family = posix_socket.AF_UNIX, path = path })
+  end)
+
+  after_each(function()
+    server.finish()
+    close_all()
+    command.remove(folder)
+  end)
+
+  local function start(text, env)
+    env = env or {}
+    env.NOTIFY_SOCKET = path
+    return server.start { script = text or script(), env = env }
+  end
+
+  it("is told of readiness, of reloads and of the end", function()
+    local app = start()
+    expect(fd, "READY=1")
+    command.write(app.folder .. "/app.lua", script() .. "\n")
+    app:signal "HUP"
+    expect(fd, "RELOADING=1", "READY=1")
+    command.write(app.folder .. "/app.lua", "broken")
+    app:signal "HUP"
+    expect(fd, "RELOADING=1", "READY=1")
+    app:signal "TERM"
+    expect(fd, "STOPPING=1")
+    app:wait_end()
+    assert.is_nil(hear(fd, 0.05))
+  end)
+
+  it("is told who has taken over, and the new process speaks from then on", function()
+    local app = start(nil, { WATCHDOG_USEC = "100000" })
+    expect(fd, "READY=1", "WATCHDOG=1")
+    app:connect():echo_line("x")
+    local successor = app:upgrade()
+    expect(fd, ("MAINPID=%d\nREADY=1"):format(successor.pid), "WATCHDOG=1", "WATCHDOG=1")
+    local third = successor:upgrade()
+    expect(fd, ("MAINPID=%d\nREADY=1"):format(third.pid), "WATCHDOG=1")
+    third:signal "TERM"
+    expect(fd, "STOPPING=1")
+    third:wait_end()
+  end)
+
+  it("hears nothing of an upgrade that fails", function()
+    local app = start()
+    expect(fd, "READY=1")
+    command.write(app.folder .. "/app.lua", "broken")
+    app:try_upgrade()
+    assert.is_nil(hear(fd, 0.05))
+    app:signal "TERM"
+    expect(fd, "STOPPING=1")
+    app:wait_end()
+  end)
+
+  it("hears the pulse only while the workers answer", function()
+    local app = start(script(nil, "limits = { proceed = '400ms' }"), { WATCHDOG_USEC = "100000" })
+    expect(fd, "READY=1", "WATCHDOG=1", "WATCHDOG=1")
+    app:connect():send("spin\n")
+    app:wait_log "a worker does not answer: the service manager's watchdog is not told that we live"
+    while hear(fd, 0.01) do end
+    app:wait_log("handler failed")
+    expect(fd, "WATCHDOG=1")
+  end)
+
+  it("gets no pulse that is meant from another process", function()
+    start(nil, { WATCHDOG_USEC = "20000", WATCHDOG_PID = "1" })
+    expect(fd, "READY=1")
+    assert.is_nil(hear(fd, 0.1))
+  end)
+
+  it("that does not listen is warned of, and the server serves", function()
+    local app = server.start { script = script(), env = { NOTIFY_SOCKET = "@perilune-spec-nobody" } }
+    app:wait_log "cannot notify who started this process"
+    app:connect():echo_line("x")
+  end)
+end)

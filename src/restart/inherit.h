@@ -1,0 +1,51 @@
+/*
+ * Listening sockets that we were started with: descriptors from 3 on, by the convention of sd_listen_fds(3). A service
+ * manager hands them over (socket activation), or our predecessor does in an upgrade.
+ *
+ * Threads: the main thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct listener_config;
+
+enum { INHERITED_NAME_BYTES = 256 };
+
+/*
+ * The name of a socket that Perilune itself has bound: a Unix socket's file is its own to remove. Others keep the name
+ * they came with through all upgrades.
+ */
+#define INHERITED_OWN "perilune-own"
+
+struct inherited {
+	int fd; /* -1: taken */
+	char name[INHERITED_NAME_BYTES];
+	struct sockaddr_storage address;
+	socklen_t address_bytes;
+};
+
+struct inheritance {
+	struct inherited *sockets;
+	unsigned count;
+};
+
+/*
+ * Looks at what the environment says, and removes it from there. Descriptors become close-on-exec and non-blocking.
+ * Before there are threads. 0 or UV_ENOMEM.
+ */
+int inheritance_open(struct inheritance *inheritance);
+
+/*
+ * The listening socket of that address, or NULL; its descriptor is the caller's, who sets it to -1. Where the
+ * configuration leaves the port to the system, any port will do: look for those with one first.
+ */
+struct inherited *inheritance_find(struct inheritance *inheritance, const struct listener_config *config);
+
+/*
+ * Closes what nobody has taken, with a warning each. `for_good`: remove the files of Unix sockets that Perilune
+ * itself made; only once nobody else serves on them.
+ */
+void inheritance_close(struct inheritance *inheritance, bool for_good);

@@ -1,0 +1,113 @@
+#include "restart/notify.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- the environment ---- */
+
+static void take_variable(const char *name, char *value, size_t size)
+{
+	const char *given = getenv(name);
+	*value = '\0';
+	if (given && strlen(given) < size)
+		memcpy(value, given, strlen(given) + 1);
+	unsetenv(name);
+}
+
+/* WATCHDOG_PID says whom it is meant for; without it, for everyone. */
+static uint64_t take_watchdog(void)
+{
+	char interval[32], pid[32];
+	take_variable("WATCHDOG_USEC", interval, sizeof interval);
+	take_variable("WATCHDOG_PID", pid, sizeof pid);
+	if (*pid && strtol(pid, NULL, 10) != getpid())
+		return 0;
+	return strtoull(interval, NULL, 10);
+}
+
+/* ---- sending ---- */
+
+/* 0 for what is no address of a socket. */
+static socklen_t parse(const char *text, struct sockaddr_un *address)
+{
+	size_t length = strlen(text);
+	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if ((*text != '/' && *text != '@') || length >= sizeof address->sun_path)
+		return 0;
+	memcpy(address->sun_path, text, length);
+	if (*text == '@')
+		address->sun_path[0] = '\0';
+	/* An abstract name has no terminator: what is counted is the name. */
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (*text == '/'));
+}
+
+static void send_to(const struct notify *notify, const char *to, const char *state)
+{
+	struct sockaddr_un address;
+	socklen_t length = parse(to, &address);
+	if (notify->fd < 0 || !*to)
+		return;
+	ssize_t sent = -1;
+	errno = EINVAL;
+	if (length)
+		sent = sendto(notify->fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT,
+			      (const struct sockaddr *)&address, length);
+	if (sent < 0)
+		log_write(LOG_WARN, "cannot notify who started this process",
+			  F_TEXT("error", strerror(errno)), F_TEXT("socket", to), F_TEXT("state", state));
+}
+
+/* ---- what is said ---- */
+
+void notify_open(struct notify *notify)
+{
+	take_variable("NOTIFY_SOCKET", notify->starter, sizeof notify->starter);
+	take_variable(NOTIFY_MANAGER_VARIABLE, notify->manager, sizeof notify->manager);
+	notify->watchdog_us = take_watchdog();
+	notify->fd = *notify->starter ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+}
+
+void notify_close(struct notify *notify)
+{
+	if (notify->fd >= 0)
+		close(notify->fd);
+	notify->fd = -1;
+}
+
+/* A predecessor names the manager, or "-" where there is none: who names nobody is the manager itself. */
+void notify_ready(struct notify *notify)
+{
+	send_to(notify, notify->starter, "READY=1");
+	if (!*notify->manager)
+		memcpy(notify->manager, notify->starter, sizeof notify->manager);
+	else if (!strcmp(notify->manager, "-"))
+		*notify->manager = '\0';
+	*notify->starter = '\0';
+	if (!*notify->manager)
+		notify_close(notify);
+}
+
+bool notify_wanted(const struct notify *notify)
+{
+	return notify->fd >= 0 && *notify->manager && !*notify->starter;
+}
+
+void notify_tell(struct notify *notify, const char *state)
+{
+	if (notify_wanted(notify))
+		send_to(notify, notify->manager, state);
+}
+
+void notify_hand_over(struct notify *notify, int pid)
+{
+	char state[64];
+	snprintf(state, sizeof state, "MAINPID=%d\nREADY=1", pid);
+	notify_tell(notify, state);
+	*notify->manager = '\0';
+}

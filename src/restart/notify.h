@@ -1,0 +1,43 @@
+/*
+ * Tells whoever started us how we are: the protocol of sd_notify(3), by hand, as it is one datagram.
+ *
+ * That is a service manager such as systemd, or our predecessor in an upgrade. The predecessor waits for READY=1 and
+ * no more; what comes later is for the service manager, whose address it passed on.
+ *
+ * Threads: the main thread. Nothing here waits.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* Where the service manager listens, in what an upgrade passes on. Not PERILUNE_…: those are settings. */
+#define NOTIFY_MANAGER_VARIABLE "NOTIFY_SOCKET_MANAGER"
+
+struct notify {
+	int fd; /* -1: nobody wants to know */
+	char starter[128],
+	    manager[128];     /* as $NOTIFY_SOCKET has it: a path, or "@" and an abstract name; or "" */
+	uint64_t watchdog_us; /* how often the manager wants to hear from us; 0: it does not */
+};
+
+/*
+ * Reads what the environment says, and removes it from there: no other child is to speak for us. Before there are
+ * threads.
+ */
+void notify_open(struct notify *notify);
+void notify_close(struct notify *notify);
+
+/* We serve. From then on the starter hears nothing any more. */
+void notify_ready(struct notify *notify);
+
+/* To the service manager, if there is one: "STOPPING=1". What cannot be sent is logged. */
+void notify_tell(struct notify *notify, const char *state);
+
+/* Is there a manager that listens? */
+bool notify_wanted(const struct notify *notify);
+
+/* The process of that id has taken our place: the manager is told, and hears no more from us. */
+void notify_hand_over(struct notify *notify, int pid);

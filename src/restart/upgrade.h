@@ -1,0 +1,51 @@
+/*
+ * A restart that nobody notices: the new process is started with our listening sockets, and once it says that it
+ * serves, it is the one to accept. Until then nothing has changed here; when it does not come so far, nothing will.
+ *
+ *     IDLE ──upgrade_begin()──> STARTING ──READY=1──> TAKEN_OVER   (callback; we are to leave)
+ *       ^                          │
+ *       └── it ended, or was ended at the time-out: a line in the log
+ *
+ * Threads: the main thread. Nothing here waits but for exec itself.
+ */
+#pragma once
+
+#include "restart/notify.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <uv.h>
+
+enum upgrade_stage { UPGRADE_IDLE, UPGRADE_STARTING, UPGRADE_TAKEN_OVER };
+
+struct upgrade {
+	enum upgrade_stage stage;
+	struct notify *notify; /* where we say how we are */
+	void *server;
+	void (*taken_over)(void *server, pid_t pid);
+	uv_timer_t deadline;
+	uv_signal_t ended; /* SIGCHLD */
+	uv_poll_t words;   /* what the new process says */
+	int socket;        /* where it says it; -1: not open yet */
+	char address[128]; /* the same as $NOTIFY_SOCKET has it */
+	int errors;        /* see program_start() */
+	pid_t pid;
+	uint32_t timeout_ms;
+	bool timed_out, cancelled;
+};
+
+void upgrade_open(struct upgrade *upgrade, uv_loop_t *loop, struct notify *notify, void *server,
+		  void (*taken_over)(void *server, pid_t pid));
+
+/* Closes its handles; the loop has to turn once more. */
+void upgrade_close(struct upgrade *upgrade);
+
+/*
+ * Starts the new process with these sockets, in this order, named as for LISTEN_FDNAMES. What comes of it is logged.
+ * Refused, with a line, while another is under way. timeout_ms: how long it may take; 0: as long as it takes.
+ */
+void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count,
+		   uint32_t timeout_ms);
+
+/* The server stops: a process that is still starting is ended. */
+void upgrade_cancel(struct upgrade *upgrade);
