@@ -6,8 +6,9 @@
 #include <stdlib.h>
 #include <uv.h>
 
-struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker, uint32_t number,
-				   struct counters *counters, int *err, char *why, size_t size)
+struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker,
+				   uint32_t number, struct counters *counters, int *err, char *why,
+				   size_t size)
 {
 	struct generation *generation = calloc(1, sizeof *generation);
 	if (!generation) {
@@ -23,6 +24,8 @@ struct generation *generation_open(struct conn_host *host, struct config *config
 	config_hold(config);
 	generation->config = config;
 	generation->worker = worker;
+	generation->number = number;
+	atomic_init(&generation->holders, 1);
 	return generation;
 }
 
@@ -36,9 +39,20 @@ void generation_leave(struct generation *generation)
 	agents_detach(&generation->agents);
 }
 
+void generation_hold(struct generation *generation)
+{
+	atomic_fetch_add_explicit(&generation->holders, 1, memory_order_relaxed);
+}
+
+void generation_drop(struct generation *generation)
+{
+	if (atomic_fetch_sub_explicit(&generation->holders, 1, memory_order_acq_rel) == 1)
+		free(generation);
+}
+
 void generation_close(struct generation *generation)
 {
 	agents_close(&generation->agents);
 	config_drop(generation->config);
-	free(generation);
+	generation_drop(generation);
 }

@@ -9,6 +9,8 @@
 #include "agent/agent.h"
 #include "server/mail.h"
 
+#include <stdatomic.h>
+
 struct config;
 struct conn;
 
@@ -17,24 +19,35 @@ struct generation {
 	struct config *config;
 	struct generation *older;
 	unsigned worker;
-	size_t conns;          /* whose memory is not yet gone */
+	uint32_t number;
+	atomic_uint conns;     /* whose memory is not yet gone; anyone may read it */
 	struct order adopt;    /* the mail that it comes with, */
 	struct report retired; /* ... that it goes with, */
 	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
+
+	atomic_uint holders; /* the thread that has it, and the main thread; its memory goes with the last */
+	/* The main thread's, while it is listed there (reload.h). */
+	struct generation *next_known;
+	int64_t known_since_ms; /* by the wall clock */
 };
 
 /*
  * Loads the script for a worker, whose `host` is only pointed to. Holds `config`. NULL: why not, in `why`, and
  * *err: UV_EINVAL is the script's fault.
  */
-struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker, uint32_t number,
-				   struct counters *counters, int *err, char *why, size_t size);
+struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker,
+				   uint32_t number, struct counters *counters, int *err, char *why,
+				   size_t size);
 
 /* In the thread that it goes to, or that it comes from. */
 void generation_join(struct generation *generation);
 void generation_leave(struct generation *generation);
 
-/* teardown(app), and the end of the VM: may take its time. It has no connections. */
+/* Its memory stays for whoever holds it. Any thread. */
+void generation_hold(struct generation *generation);
+void generation_drop(struct generation *generation);
+
+/* teardown(app), the end of the VM, and a drop: may take its time. It has no connections. */
 void generation_close(struct generation *generation);
 
 /* The generation of a connection. */

@@ -191,6 +191,7 @@ static void heed(struct server *server, struct report *report)
 {
 	switch (report->kind) {
 	case REPORT_READY:
+		reloads_know(&server->reloads, server->workers[report->worker].generation);
 		if (++server->ready == server->config->workers && server->stage == STARTING)
 			serve(server);
 		break;

@@ -403,6 +403,7 @@ static void run(void *data)
 	generation_join(worker->generation);
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
+	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
 	close_loop(worker);
