@@ -2,7 +2,7 @@
 
 #include "base/suggest.h"
 #include "cli/options.h"
-#include "cli/version.h"
+#include "base/version.h"
 #include "server/server.h"
 
 #include <luajit.h>

@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "server/acceptor.h"
+#include "server/commands.h"
 #include "server/listener.h"
 #include "server/reload.h"
 #include "server/worker.h"
@@ -34,18 +35,30 @@ struct server {
 	struct acceptor acceptor;
 	struct worker *workers;
 	struct reloads reloads;
+	struct commands commands;
+	uint64_t began_ms;
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
 	bool forced, stuck, closed;
+	const char *cut_by; /* who asked for it */
 	uint64_t drain_began_ms;
 };
 
 /* ---- the end ---- */
 
+static uint64_t connections_cut(const struct server *server)
+{
+	uint64_t cut = 0;
+	for (unsigned i = 0; i < server->started; i++)
+		cut += count_read(&server->workers[i].counters.cut);
+	return cut;
+}
+
 static void close_all(struct server *server)
 {
 	server->closed = true;
+	commands_close(&server->commands, connections_cut(server));
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	for (int i = 0; i < SIGNALS; i++)
@@ -73,11 +86,13 @@ static void drain(struct server *server)
 		uv_timer_start(&server->last_resort, on_stuck, (uint64_t)ms + STUCK_MS, 0);
 }
 
-static void force(struct server *server)
+/* `by`: whom it is asked for by. */
+static void force(struct server *server, const char *by)
 {
 	if (server->forced)
 		return;
 	server->forced = true;
+	server->cut_by = by;
 	for (unsigned i = 0; i < server->started; i++)
 		worker_stop(&server->workers[i]);
 	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
@@ -85,19 +100,24 @@ static void force(struct server *server)
 
 /* ---- signals ---- */
 
+static void begin_drain(struct server *server, struct log_field cause)
+{
+	unsigned open = atomic_load_explicit(&server->acceptor.open, memory_order_relaxed);
+	log_write(LOG_INFO, "draining", cause, F_INT("open", open),
+		  F_INT("deadline_ms", server->config->drain_ms));
+	drain(server);
+}
+
 static void on_stop_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
 	if (server->stage == DRAINING) {
 		log_write(LOG_WARN, "second signal: connections are cut",
 			  F_TEXT("signal", strsignal(number)));
-		force(server);
+		force(server, "by the second signal");
 		return;
 	}
-	unsigned open = atomic_load_explicit(&server->acceptor.open, memory_order_relaxed);
-	log_write(LOG_INFO, "draining", F_TEXT("signal", strsignal(number)), F_INT("open", open),
-		  F_INT("deadline_ms", server->config->drain_ms));
-	drain(server);
+	begin_drain(server, F_TEXT("signal", strsignal(number)));
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
@@ -117,6 +137,55 @@ static void on_unused_signal(uv_signal_t *handle, int number)
 	log_write(LOG_WARN,
 		  "signal ignored: this version neither reopens logs nor restarts itself",
 		  F_TEXT("signal", strsignal(number)));
+}
+
+/* ---- commands ---- */
+
+static void obey_stop(void *data, bool now)
+{
+	struct server *server = data;
+	if (server->stage != DRAINING)
+		begin_drain(server, F_TEXT("by", "the control socket"));
+	if (now && !server->forced) {
+		log_write(LOG_WARN, "stop at once: connections are cut", F_TEXT("by", "the control socket"));
+		force(server, "by the control socket");
+	}
+}
+
+static uint64_t obey_reload(void *data)
+{
+	struct server *server = data;
+	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config) : 0;
+}
+
+static struct server_view view_of(void *data)
+{
+	static const char *const STAGES[] = {
+		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+	};
+	const struct server *server = data;
+	return (struct server_view){ .stage = STAGES[server->stage],
+				     .config = server->config,
+				     .acceptor = &server->acceptor,
+				     .workers = server->workers,
+				     .worker_count = server->started,
+				     .reloads = &server->reloads,
+				     .uptime_ms = uv_now(&server->loop) - server->began_ms };
+}
+
+static void on_outcome(void *data, const struct reload_outcome *outcome)
+{
+	struct server *server = data;
+	commands_reloaded(&server->commands, outcome);
+}
+
+static bool open_commands(struct server *server)
+{
+	server->commands.server = server;
+	server->commands.view = view_of;
+	server->commands.stop = obey_stop;
+	server->commands.reload = obey_reload;
+	return commands_open(&server->commands, &server->loop, server->config);
 }
 
 static void watch_signals(struct server *server)
@@ -215,6 +284,9 @@ static void heed(struct server *server, struct report *report)
 	case REPORT_RETIRED:
 		reloads_bury(&server->reloads, report);
 		break;
+	case REPORT_EVICTED:
+		commands_evicted(&server->commands, report);
+		break;
 	}
 }
 
@@ -300,16 +372,15 @@ static void log_summary(struct server *server)
 
 static int exit_code(struct server *server)
 {
-	uint64_t cut = 0;
-	for (unsigned i = 0; i < server->started; i++)
-		cut += count_read(&server->workers[i].counters.cut);
+	uint64_t cut = connections_cut(server);
 	if (server->failed)
 		return server->script_failed ? EXIT_BAD_CONFIG : EXIT_FAILED;
-	if (cut)
-		log_write(LOG_WARN,
-			  server->forced ? "connections were cut by the second signal"
-					 : "connections were cut at the deadline of the drain",
-			  F_INT("cut", cut));
+	if (cut) {
+		char what[80];
+		snprintf(what, sizeof what, "connections were cut %s",
+			 server->forced ? server->cut_by : "at the deadline of the drain");
+		log_write(LOG_WARN, what, F_INT("cut", cut));
+	}
 	return cut || server->stuck ? EXIT_FAILED : EXIT_OK;
 }
 
@@ -340,6 +411,7 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	server->wake.data = server->last_resort.data = server;
+	server->began_ms = uv_now(&server->loop);
 	return true;
 }
 
@@ -371,8 +443,10 @@ int server_run(struct config *config)
 	watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
-	bool bound = bind_all(&server);
+	bool bound = bind_all(&server) && open_commands(&server);
 	bool can_reload = bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
+	server.reloads.listener = &server;
+	server.reloads.on_outcome = on_outcome;
 	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
@@ -386,6 +460,7 @@ int server_run(struct config *config)
 		return code; /* threads still run: leave their memory alone */
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
+	commands_deinit(&server.commands);
 	if (can_reload)
 		reloads_close(&server.reloads);
 	if (bound)

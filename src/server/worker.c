@@ -156,6 +156,19 @@ static void retire(struct worker *worker)
 	}
 }
 
+/* ---- evictions ---- */
+
+static void evict(struct worker *worker, struct eviction *eviction)
+{
+	struct conn *conn = idmap_get(&worker->host.ids, eviction->conn);
+	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
+	if (eviction->found)
+		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
+	eviction->report.kind = REPORT_EVICTED;
+	eviction->report.worker = worker->index;
+	worker->links.report(worker->links.server, &eviction->report);
+}
+
 /* ---- mail ---- */
 
 static void obey(struct worker *worker, struct order *order)
@@ -173,6 +186,9 @@ static void obey(struct worker *worker, struct order *order)
 	case ORDER_STOP:
 		cut_all(worker);
 		break;
+	case ORDER_EVICT:
+		evict(worker, (struct eviction *)(void *)order);
+		break;
 	}
 }
 
@@ -184,8 +200,10 @@ static void on_wake(uv_async_t *wake)
 	for (; mail; mail = next) {
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
+		/* The others' sender may have freed them by the time that they are obeyed. */
+		bool is_ours = order->kind == ORDER_ACCEPT;
 		obey(worker, order);
-		if (order->kind == ORDER_ACCEPT)
+		if (is_ours)
 			free(order);
 	}
 }
@@ -468,6 +486,13 @@ static void send_order(struct worker *worker, struct order *order, enum order_ki
 void worker_adopt(struct worker *worker, struct generation *generation)
 {
 	send_order(worker, &generation->adopt, ORDER_ADOPT);
+}
+
+void worker_evict(struct worker *worker, struct eviction *eviction)
+{
+	eviction->order.kind = ORDER_EVICT;
+	mailbox_push(&worker->mailbox, &eviction->order.mail);
+	worker_kick(worker);
 }
 
 void worker_drain(struct worker *worker)

@@ -65,6 +65,12 @@ int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
 		const struct sockaddr_in6 *peer);
 void worker_kick(struct worker *worker);
 
+/*
+ * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The
+ * eviction is its until REPORT_EVICTED. Any thread.
+ */
+void worker_evict(struct worker *worker, struct eviction *eviction);
+
 /* Asks it to finish what is in flight and stop. Any thread. */
 void worker_drain(struct worker *worker);
 
