@@ -54,7 +54,8 @@ describe("the command line", function()
         local result = run { word }
         assert_code(0, result)
         assert.equal("", result.err)
-        for _, part in ipairs { "run ", "check ", "help ", "--version" } do assert_has(part, result.out) end
+        for _, part in ipairs { "run ", "check ", "status ", "generations ", "reload ", "stop ", "drain ", "kick ", "help ",
+          "--version" } do assert_has(part, result.out) end
       end
     end)
 
