@@ -169,7 +169,8 @@ end
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
----  folder: string?, control: string? } `control`: of the control socket, which there is none of by default; `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
+---  folder: string?, control: string? } `control`: a control socket, none by default;
+---  `asan`: more for ASAN_OPTIONS, such as a quarantine that does not drown what memory is measured
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)

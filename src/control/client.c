@@ -36,6 +36,8 @@ static void on_timeout(uv_timer_t *timer)
 
 /* ---- reading ---- */
 
+_Static_assert(CONTROL_LINE_MAX == 4096, "the message below says so");
+
 static void refuse_length(struct control_client *client)
 {
 	client->busy = client->last = true;
