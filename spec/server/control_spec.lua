@@ -150,6 +150,22 @@ describe("the control socket", function()
       new:echo_line("b", "two b")
     end)
 
+    it("goes on when some of the workers have ended", function()
+      local app = start({ workers = 2 }, [[timeout = { drain = "60s" }]])
+      local one, two = app:connect():echo_line("a", "one a"), app:connect():echo_line("a", "one a")
+      ok(run(app, "reload", "--wait"))
+      one:send "sleep\n"
+      app:wait_log "asleep"
+      ok(run(app, "stop"))
+      two:expect_closed()
+      wait.until_true("the other one alone", function() return run_json(app, "status").counters.closed == 1 end)
+      local generations = run_json(app, "generations").generations
+      assert.equal(1, generations[#generations].connections)
+      assert.equal(1, generations[#generations].generation)
+      ok(run(app, "stop", "--now"))
+      assert.equal(1, app:wait_end().code)
+    end)
+
     it("answers while a handler does not return", function()
       local app = server.start_lines([[
         function Agent:proceed() note("spinning") local t = os.time() + 1 while os.time() <= t do end return "x" end]],
