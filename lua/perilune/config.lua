@@ -50,6 +50,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field workers integer
 ---@field modules string[]
 ---@field log { format: string, level: string, frame_bytes: integer }
+---@field control string "auto", "off" or a path
 ---@field jit boolean
 ---@field reload { keep: integer, when_full: "refuse"|"drain" }
 ---@field memory integer bytes for the VM of each worker

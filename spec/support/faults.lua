@@ -129,7 +129,7 @@ local function launch(fault, options)
   local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
     script = SCRIPT:format(folder), folder = folder, env = env, workers = options.workers or 2,
-    asan = "quarantine_size_mb=4",
+    asan = "quarantine_size_mb=4", control = options.control,
   }
 end
 
@@ -137,12 +137,16 @@ local function arm(app) command.write(app.folder .. "/arm", "") end
 
 --- A server that serves, and in which this fails from now on. The specification has to end it.
 ---@param fault string as in spec/faults/shim.c
+---@param control string? of a control socket
 ---@return perilune.server
-function M.start_armed(fault)
-  local app = launch(fault, { late = true })
+function M.start_armed(fault, control)
+  local app = launch(fault, { late = true, control = control })
   arm(app)
   return app
 end
+
+--- Has the fault of a server come to pass?
+M.fired = fired
 
 --- Starts a server with a fault, talks to it and stops it.
 ---@param fault string

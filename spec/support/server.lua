@@ -126,6 +126,8 @@ local function launch(options)
   local words = { [0] = options.binary or command.binary, "run", path, "--log-format", self.format }
   if not options.workers then words[#words + 1] = "--workers=1" end
   if options.workers then words[#words + 1] = "--workers=" .. options.workers end
+  -- In places that all share it would be in the way of others.
+  words[#words + 1] = "--control=" .. (options.control or "off")
   for _, word in ipairs(options.args or {}) do words[#words + 1] = word end
   local pid = assert(unistd.fork())
   if pid == 0 then become(self, options, words) end
@@ -186,9 +188,10 @@ end
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
----  folder: string?, binary: string?, fds: { names: string?, pid: integer?, [integer]: integer }? } `fds`: listening
----  sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine that does not
----  drown what memory is measured
+---  folder: string?, binary: string?, control: string?,
+---  fds: { names: string?, pid: integer?, [integer]: integer }? } `control`: a control socket, none by default;
+---  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine
+---  that does not drown what memory is measured
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)

@@ -196,7 +196,7 @@ describe("config.normalise", function()
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
       reload = { keep = 3, when_full = "refuse" },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
-      upgrade_ms = 30000,
+      upgrade_ms = 30000, control = "auto",
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
         backlog = 1024, keepalive = 30000, nodelay = true, agent = agent,
@@ -236,6 +236,15 @@ describe("config.normalise", function()
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500 }, front.timeout)
     assert.equal(0, conf.drain_ms)
+  end)
+
+  it("takes the control socket's place as a path, or false and \"off\" for none", function()
+    for given, expected in pairs { ["/run/x.sock"] = "/run/x.sock", off = "off", auto = "auto", [false] = "off" } do
+      assert.equal(expected, normalise({ control = given }).control)
+    end
+    for _, bad in ipairs { "", ("x"):rep(108), "a\0b", true, 1 } do
+      assert.truthy(errors_of({ control = bad }):find("control", 1, true))
+    end
   end)
 
   it("gives the workers' VMs half of the memory", function()

@@ -20,6 +20,7 @@
 #include "vm/vm.h"
 
 #include <lua.h>
+#include <stdatomic.h>
 
 struct agent_listener;
 
@@ -41,7 +42,7 @@ struct agents {
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
 	struct agents *successor;        /* the newest generation; NULL: this is it */
-	size_t conns;                    /* whose memory is not yet gone */
+	atomic_size_t conns;             /* whose memory is not yet gone; anyone may read it */
 	unsigned migrated, not_migrated; /* connections of this generation */
 	bool attached;                   /* to the host's thread */
 	unsigned worker;
@@ -116,6 +117,13 @@ void agents_close(struct agents *agents);
  * over to it. False: it stays, for this time or for good.
  */
 bool agents_migrate(struct conn *conn);
+
+/* One connection more, or fewer. */
+static inline void agents_count(struct agents *agents, size_t more)
+{
+	size_t conns = atomic_load_explicit(&agents->conns, memory_order_relaxed);
+	atomic_store_explicit(&agents->conns, conns + more, memory_order_relaxed);
+}
 
 /* The frame codec of a listener: connections are opened with it. */
 const struct codec *agents_codec(const struct agents *agents, unsigned listener);

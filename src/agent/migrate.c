@@ -109,8 +109,8 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	give(conn, &old);
 	agent_release(from, conn);
 	give(conn, &new);
-	from->conns--;
-	to->conns++;
+	agents_count(from, (size_t)-1);
+	agents_count(to, 1);
 	return true;
 }
 

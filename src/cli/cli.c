@@ -1,8 +1,8 @@
 #include "cli/cli.h"
 
 #include "base/suggest.h"
+#include "base/version.h"
 #include "cli/options.h"
-#include "cli/version.h"
 #include "server/server.h"
 
 #include <luajit.h>
@@ -10,12 +10,14 @@
 #include <string.h>
 #include <uv.h>
 
-static const struct command *const COMMANDS[] = { &command_run, &command_check };
+static const struct command *const COMMANDS[] = { &command_run,         &command_check,  &command_status,
+						  &command_generations, &command_reload, &command_stop,
+						  &command_drain,       &command_kick };
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
 static const char HELP_SUMMARY[] = "explain a command";
 
-static const char ENVIRONMENT[] =
+static const char SETTINGS_ENVIRONMENT[] =
     "Environment:\n"
     "  PERILUNE_<KEY>       any key, in capitals and with _ for the dots: PERILUNE_WORKERS,\n"
     "                       PERILUNE_LISTEN, PERILUNE_LIMITS_CONNECTIONS, PERILUNE_TIMEOUT_IDLE, …\n"
@@ -24,13 +26,18 @@ static const char ENVIRONMENT[] =
     "  Flags win over the environment, that over the script, that over the defaults;\n"
     "  'perilune check --print' lists all keys, their values and where these come from.\n";
 
+static const char SERVERS_ENVIRONMENT[] =
+    "Environment:\n"
+    "  PERILUNE_CONTROL     the server's control socket, where --control does not name it\n"
+    "  XDG_RUNTIME_DIR      else the only server with a socket in perilune/ there, or in /run/perilune\n";
+
 static void print_usage(FILE *to)
 {
 	fprintf(to, "perilune: sockets in C, protocols in Lua\n\n"
 		    "usage: perilune COMMAND [arguments]\n\n");
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(to, "  %-6s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
-	fprintf(to, "  %-6s %s\n\n", "help", HELP_SUMMARY);
+		fprintf(to, "  %-12s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+	fprintf(to, "  %-12s %s\n\n", "help", HELP_SUMMARY);
 	fprintf(to, "'perilune COMMAND --help' explains a command, 'perilune --version' tells the version.\n"
 		    "First steps: write app.lua, then 'perilune check' and 'perilune run'.\n");
 }
@@ -40,7 +47,8 @@ static void print_help(const struct command *command)
 	printf("usage: perilune %s %s\n\n%s\n\nOptions:\n", command->name, command->arguments,
 	       command->about);
 	options_print(command->options);
-	printf("\n%s\n%s", ENVIRONMENT, command->notes);
+	bool takes_script = command->options & FOR_SCRIPTS;
+	printf("\n%s\n%s", takes_script ? SETTINGS_ENVIRONMENT : SERVERS_ENVIRONMENT, command->notes);
 }
 
 static int print_version(void)
@@ -92,7 +100,7 @@ static int run(const struct command *command, int argc, char **argv, const char 
 	int code = options_parse(&options, command->name, command->options, argc, argv);
 	if (!code && options.help) {
 		print_help(command);
-	} else if (!code && problem) {
+	} else if (!code && problem && command->options & FOR_SCRIPTS) {
 		fprintf(stderr, "perilune: %s\n", problem);
 		code = EXIT_FAILED;
 	} else if (!code) {

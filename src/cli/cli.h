@@ -6,7 +6,18 @@
 struct options;
 
 /* Which commands an option is for: bits. */
-enum { FOR_RUN = 1, FOR_CHECK = 2 };
+enum {
+	FOR_RUN = 1,
+	FOR_CHECK = 2,
+	FOR_STATUS = 4,
+	FOR_GENERATIONS = 8,
+	FOR_RELOAD = 16,
+	FOR_STOP = 32,
+	FOR_DRAIN = 64,
+	FOR_KICK = 128,
+	FOR_SCRIPTS = FOR_RUN | FOR_CHECK, /* they take a script and its settings */
+	FOR_SERVERS = FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_STOP | FOR_DRAIN | FOR_KICK,
+};
 
 struct command {
 	const char *name;
@@ -18,7 +29,8 @@ struct command {
 	int (*run)(const struct options *options); /* returns the exit code */
 };
 
-extern const struct command command_run, command_check;
+extern const struct command command_run, command_check, command_status, command_generations, command_reload,
+    command_stop, command_drain, command_kick;
 
 /*
  * Does what the arguments ask for and returns the exit code. `problem` is NULL, or why Perilune's Lua

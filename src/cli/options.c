@@ -11,7 +11,17 @@
 #include <string.h>
 #include <uv.h>
 
-enum option_kind { OPTION_KEY, OPTION_SET, OPTION_JSON, OPTION_PRINT, OPTION_HELP };
+enum option_kind {
+	OPTION_KEY,
+	OPTION_SET,
+	OPTION_JSON,
+	OPTION_PRINT,
+	OPTION_HELP,
+	OPTION_CONTROL,
+	OPTION_REASON,
+	OPTION_WAIT,
+	OPTION_NOW
+};
 
 struct option {
 	const char *name;     /* after the "--" */
@@ -33,11 +43,21 @@ static const struct option OPTIONS[] = {
 	  "auto, text or json (default auto: text on a terminal)" },
 	{ "log-level", "LEVEL", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.level",
 	  "debug, info, warn or error (default info)" },
+	{ "control", "PATH", OPTION_KEY, FOR_SCRIPTS, "control",
+	  "the control socket: a path, auto (the default: perilune/NAME-PID.sock) or off" },
 	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
 	  "set any key, as in --set limits.connections=500; repeatable" },
 	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
 	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
-	{ "help", NULL, OPTION_HELP, FOR_RUN | FOR_CHECK, NULL, "this text" },
+	{ "wait", NULL, OPTION_WAIT, FOR_RELOAD, NULL, "until the outcome is known; the exit code tells it" },
+	{ "wait", NULL, OPTION_WAIT, FOR_STOP | FOR_DRAIN, NULL, "until the server has ended" },
+	{ "now", NULL, OPTION_NOW, FOR_STOP, NULL,
+	  "cut the connections instead of finishing what is in flight" },
+	{ "reason", "TEXT", OPTION_REASON, FOR_KICK, NULL, "why, for the server's log" },
+	{ "json", NULL, OPTION_JSON, FOR_SERVERS, NULL, "print the server's answer as one JSON object" },
+	{ "control", "PATH", OPTION_CONTROL, FOR_SERVERS, NULL,
+	  "the control socket of the server that is meant" },
+	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS, NULL, "this text" },
 };
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
@@ -104,6 +124,18 @@ static int take(struct options *options, const struct option *option, const char
 	case OPTION_HELP:
 		options->help = true;
 		break;
+	case OPTION_CONTROL:
+		options->control = value;
+		break;
+	case OPTION_REASON:
+		options->reason = value;
+		break;
+	case OPTION_WAIT:
+		options->wait = true;
+		break;
+	case OPTION_NOW:
+		options->now = true;
+		break;
 	}
 	return 0;
 }
@@ -144,6 +176,24 @@ static int take_script(struct options *options, const char *script)
 	return 0;
 }
 
+static int take_operand(struct options *options, unsigned which, const char *operand)
+{
+	if (which & FOR_SCRIPTS)
+		return take_script(options, operand);
+	if (which != FOR_KICK) {
+		fprintf(stderr, "perilune %s: takes no '%s': the server is named with --control\n",
+			options->command, operand);
+		return refuse(options->command);
+	}
+	if (options->operand) {
+		fprintf(stderr, "perilune %s: takes one id, got '%s' and '%s'\n", options->command,
+			options->operand, operand);
+		return refuse(options->command);
+	}
+	options->operand = operand;
+	return 0;
+}
+
 int options_parse(struct options *options, const char *command, unsigned which, int argc, char **argv)
 {
 	*options = (struct options){ .command = command, .script = "app.lua" };
@@ -160,7 +210,7 @@ int options_parse(struct options *options, const char *command, unsigned which, 
 		else if (!only_names && argv[at][0] == '-' && argv[at][1])
 			code = parse_option(options, which, argv, &at);
 		else
-			code = take_script(options, argv[at]);
+			code = take_operand(options, which, argv[at]);
 	}
 	if (!code && options->json && options->print) {
 		fprintf(stderr, "perilune %s: --json and --print exclude each other\n", command);

@@ -1,5 +1,5 @@
 /*
- * The options of run and check: one table, read from the arguments in any order.
+ * The options of all commands: one table, read from the arguments in any order.
  */
 #pragma once
 
@@ -19,7 +19,10 @@ struct options {
 	const char *command;
 	const char *script; /* points into argv, or is the default */
 	bool script_named;
-	bool help, json, print;
+	const char *operand; /* of a command that takes something else; or NULL */
+	const char *control; /* the path of a control socket, or NULL */
+	const char *reason;  /* or NULL */
+	bool help, json, print, wait, now;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;
 };

@@ -70,6 +70,7 @@ bool config_needs_restart(const struct config *now, const struct config *next, c
 	*what = '\0';
 	note(&all, now->workers != next->workers, "workers");
 	note(&all, now->buffer_bytes != next->buffer_bytes, "limits.buffers");
+	note(&all, strcmp(now->control, next->control) != 0, "control");
 	note(&all, now->log_format != next->log_format, "log.format");
 	note(&all, now->log_level != next->log_level, "log.level");
 	note(&all, now->listener_count != next->listener_count, "listen");

@@ -232,6 +232,7 @@ static void read_config(struct load *load)
 	config->workers = u32_field(load, "workers");
 	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
 	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
+	config->control = text_field(load, "control", NULL);
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
 	config->upgrade_ms = u32_field(load, "upgrade_ms");
@@ -370,6 +371,7 @@ void config_free(struct config *config)
 	free(config->overrides);
 	free(config->listeners);
 	free(config->script);
+	free(config->control);
 	memset(config, 0, sizeof *config);
 }
 

@@ -25,6 +25,8 @@ struct generation *generation_open(struct conn_host *host, struct config *config
 	generation->config = config;
 	generation->worker = worker;
 	generation->drain_from_ms = WHEEL_NEVER;
+	generation->number = number;
+	atomic_init(&generation->holders, 1);
 	return generation;
 }
 
@@ -38,9 +40,20 @@ void generation_leave(struct generation *generation)
 	agents_detach(&generation->agents);
 }
 
+void generation_hold(struct generation *generation)
+{
+	atomic_fetch_add_explicit(&generation->holders, 1, memory_order_relaxed);
+}
+
+void generation_drop(struct generation *generation)
+{
+	if (atomic_fetch_sub_explicit(&generation->holders, 1, memory_order_acq_rel) == 1)
+		free(generation);
+}
+
 void generation_close(struct generation *generation)
 {
 	agents_close(&generation->agents);
 	config_drop(generation->config);
-	free(generation);
+	generation_drop(generation);
 }

@@ -9,21 +9,27 @@
 #include "agent/agent.h"
 #include "server/mail.h"
 
+#include <stdatomic.h>
+
 struct config;
-struct conn;
 
 struct generation {
 	struct agents agents; /* first: conn->agents leads here */
 	struct config *config;
 	struct generation *older;
 	unsigned worker;
-	uint64_t
-	    drain_from_ms; /* when its connections began to be drained (succession.c); WHEEL_NEVER: they are not */
+	uint64_t drain_from_ms;  /* when its connections began to be drained (succession.c); WHEEL_NEVER: they are not */
 	unsigned drained_shares; /* of them */
 	bool drains_all;         /* whatever the policy of their listener */
+	uint32_t number;
 	struct order adopt;      /* the mail that it comes with, */
 	struct report retired;   /* ... that it goes with, */
 	struct job burial;       /* ... and that ends it: parts of it, so that none can fail */
+
+	atomic_uint holders; /* the thread that has it, and the main thread; its memory goes with the last */
+	/* The main thread's, while it is listed there (reload.h). */
+	struct generation *next_known;
+	int64_t known_since_ms; /* by the wall clock */
 };
 
 /*
@@ -38,11 +44,9 @@ struct generation *generation_open(struct conn_host *host, struct config *config
 void generation_join(struct generation *generation);
 void generation_leave(struct generation *generation);
 
-/* teardown(app), and the end of the VM: may take its time. It has no connections. */
-void generation_close(struct generation *generation);
+/* Its memory stays for whoever holds it. Any thread. */
+void generation_hold(struct generation *generation);
+void generation_drop(struct generation *generation);
 
-/* The generation of a connection. */
-static inline struct generation *generation_of(const struct conn *conn)
-{
-	return (struct generation *)conn->agents;
-}
+/* teardown(app), the end of the VM, and a drop: may take its time. It has no connections. */
+void generation_close(struct generation *generation);

@@ -4,6 +4,7 @@
 #include "base/mailbox.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* To the server. */
 enum report_kind {
@@ -12,6 +13,7 @@ enum report_kind {
 	REPORT_STOPPED,
 	REPORT_LOADED,  /* from the loader: part of a struct loading */
 	REPORT_RETIRED, /* part of a struct generation, which is the server's now */
+	REPORT_EVICTED, /* part of a struct eviction */
 };
 
 struct report {
@@ -23,12 +25,21 @@ struct report {
 };
 
 /* To a worker. */
-enum order_kind { ORDER_ACCEPT, ORDER_ADOPT, ORDER_DRAIN, ORDER_STOP };
+enum order_kind { ORDER_ACCEPT, ORDER_ADOPT, ORDER_DRAIN, ORDER_STOP, ORDER_EVICT };
 
 struct order {
 	struct mail mail; /* first */
 	enum order_kind kind;
 	bool given;
+};
+
+/* Ends one connection, if the worker has it, and comes back. */
+struct eviction {
+	struct order order; /* first */
+	struct report report;
+	uint64_t conn;
+	bool found; /* in the report */
+	void *owner;
 };
 
 /* To the loader. */

@@ -5,17 +5,18 @@
 #include "server/worker.h"
 
 #include <stddef.h>
+#include <stdio.h>
+#include <uv.h>
+
+#define TOO_MANY_OLD \
+	"too many old generations have connections (reload.keep); wait for them to end, or restart"
+#define STOPPING "the server is stopping"
 
 int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
 		 void (*report)(void *server, struct report *report))
 {
 	*reloads = (struct reloads){ .workers = workers, .worker_count = worker_count, .newest = 1 };
 	return loader_start(&reloads->loader, server, report);
-}
-
-void reloads_close(struct reloads *reloads)
-{
-	loader_stop(&reloads->loader);
 }
 
 /* Old generations with connections, in the worker that has most of them. */
@@ -29,30 +30,75 @@ static unsigned old_generations(const struct reloads *reloads)
 	return most - 1;
 }
 
-void reloads_begin(struct reloads *reloads, struct config *now)
+static int64_t wall_ms(void)
+{
+	uv_timeval64_t now;
+	return uv_gettimeofday(&now) ? 0 : now.tv_sec * 1000 + now.tv_usec / 1000;
+}
+
+/* The reload that was begun last has come to its end. */
+static void end(struct reloads *reloads, enum reload_end how, const char *why)
+{
+	struct reload_outcome *last = &reloads->last;
+	last->number = reloads->begun;
+	last->end = how;
+	last->generation = reloads->newest;
+	last->time_ms = wall_ms();
+	snprintf(last->text, sizeof last->text, "%s", why);
+	if (reloads->on_outcome)
+		reloads->on_outcome(reloads->listener, last);
+}
+
+void reloads_know(struct reloads *reloads, struct generation *generation)
+{
+	generation->known_since_ms = wall_ms();
+	generation->next_known = reloads->known;
+	reloads->known = generation;
+}
+
+static void forget(struct reloads *reloads, struct generation *generation)
+{
+	struct generation **link = &reloads->known;
+	while (*link && *link != generation)
+		link = &(*link)->next_known;
+	if (!*link)
+		return;
+	*link = generation->next_known;
+	generation_drop(generation);
+}
+
+void reloads_close(struct reloads *reloads)
+{
+	loader_stop(&reloads->loader);
+	while (reloads->known)
+		forget(reloads, reloads->known);
+}
+
+uint64_t reloads_begin(struct reloads *reloads, struct config *now)
 {
 	if (reloads->running) {
 		reloads->again = true;
-		return;
+		return reloads->begun + 1;
 	}
+	reloads->begun++;
 	unsigned old = old_generations(reloads);
 	if (old >= now->reload_keep && !now->reload_drains_old) {
-		log_write(LOG_WARN,
-			  "reload refused: too many old generations have connections (reload.keep); "
-			  "wait for them to end, restart, or set reload.when_full = \"drain\"",
-			  F_INT("generation", reloads->newest), F_INT("old_generations", old),
-			  F_INT("keep", now->reload_keep));
-		return;
+		log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
+			  F_INT("old_generations", old), F_INT("keep", now->reload_keep));
+		end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
+		return reloads->begun;
 	}
 	struct loading *loading =
 	    loading_new(reloads->workers, reloads->worker_count, now, reloads->newest + 1);
 	if (!loading) {
 		log_write(LOG_ERROR, "reload failed: the old generation serves on",
 			  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
-		return;
+		end(reloads, RELOAD_FAILED, "not enough memory");
+		return reloads->begun;
 	}
 	reloads->running = true;
 	loader_load(&reloads->loader, loading);
+	return reloads->begun;
 }
 
 static void log_failure(const struct reloads *reloads, const struct report *report)
@@ -60,6 +106,19 @@ static void log_failure(const struct reloads *reloads, const struct report *repo
 	log_write(LOG_ERROR, "reload failed: the old generation serves on",
 		  F_INT("generation", reloads->newest), F_INT("worker", report->worker),
 		  F_TEXT("excerpt", report->text));
+}
+
+/* With what was asked for meanwhile. */
+static void go_on(struct reloads *reloads, struct config *now, bool serving)
+{
+	bool again = reloads->again;
+	reloads->again = false;
+	if (again && serving) {
+		reloads_begin(reloads, now);
+	} else if (again) {
+		reloads->begun++;
+		end(reloads, RELOAD_REFUSED, STOPPING);
+	}
 }
 
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
@@ -70,10 +129,13 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 	if (report->err && serving)
 		log_failure(reloads, report);
 	for (unsigned i = 0; !report->err && i < reloads->worker_count; i++) {
-		if (serving)
+		if (serving) {
+			generation_hold(loading->generations[i]);
+			reloads_know(reloads, loading->generations[i]);
 			worker_adopt(&reloads->workers[i], loading->generations[i]);
-		else
+		} else {
 			loader_bury(&reloads->loader, loading->generations[i]);
+		}
 	}
 	if (!report->err && serving) {
 		reloads->newest = loading->number;
@@ -82,10 +144,11 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 		log_write(LOG_INFO, "reloaded", F_TEXT("script", next->script),
 			  F_INT("generation", reloads->newest));
 	}
-	bool again = reloads->again && serving;
-	reloads->again = false;
-	if (again)
-		reloads_begin(reloads, next ? next : now);
+	if (serving)
+		end(reloads, report->err ? RELOAD_FAILED : RELOAD_DONE, report->err ? report->text : "");
+	else
+		end(reloads, RELOAD_REFUSED, STOPPING);
+	go_on(reloads, next ? next : now, serving);
 	loading_free(loading);
 	return next;
 }
@@ -97,5 +160,6 @@ void reloads_bury(struct reloads *reloads, struct report *report)
 	log_write(LOG_INFO, "generation retired", F_INT("generation", generation->agents.generation),
 		  F_INT("worker", generation->worker), F_INT("migrated", generation->agents.migrated),
 		  F_INT("not_migrated", generation->agents.not_migrated));
+	forget(reloads, generation);
 	loader_bury(&reloads->loader, generation);
 }

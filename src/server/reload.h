@@ -8,6 +8,17 @@
 
 #include "server/loader.h"
 
+enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED };
+
+/* How a reload ended. */
+struct reload_outcome {
+	uint64_t number; /* of the reload, from 1; 0: there has been none */
+	enum reload_end end;
+	uint32_t generation; /* the newest since */
+	int64_t time_ms;     /* by the wall clock */
+	char text[4096];     /* why, with the excerpt; "" when it is done */
+};
+
 struct reloads {
 	struct loader loader;
 	struct worker *workers;
@@ -15,6 +26,14 @@ struct reloads {
 	uint32_t newest; /* number of the generation that was loaded last */
 	bool running;    /* a loading is under way */
 	bool again;      /* and was asked for once more meanwhile: the files may have changed since */
+	uint64_t begun;  /* how many reloads there have been, the running one included */
+	struct reload_outcome last;
+	/* Those that serve or have connections still, held: the newest first, one a worker each. */
+	struct generation *known;
+
+	/* Is told of each outcome as it comes; may be NULL. It must not begin another. */
+	void *listener;
+	void (*on_outcome)(void *listener, const struct reload_outcome *outcome);
 };
 
 /* 0 or an error. */
@@ -24,14 +43,20 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 /* None may be running. */
 void reloads_close(struct reloads *reloads);
 
-/* Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again. */
-void reloads_begin(struct reloads *reloads, struct config *now);
+/*
+ * Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again. Returns the number
+ * that its outcome will have, or has.
+ */
+uint64_t reloads_begin(struct reloads *reloads, struct config *now);
 
 /*
  * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, and the result is the
  * configuration from now on, held; NULL: nothing has changed, and the log says why.
  */
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving);
+
+/* Lists a worker's generation, and takes over a hold on it. */
+void reloads_know(struct reloads *reloads, struct generation *generation);
 
 /* A generation has come back from its worker. */
 void reloads_bury(struct reloads *reloads, struct report *report);

@@ -6,6 +6,7 @@
 #include "restart/notify.h"
 #include "restart/upgrade.h"
 #include "server/acceptor.h"
+#include "server/commands.h"
 #include "server/listener.h"
 #include "server/pulse.h"
 #include "server/reload.h"
@@ -44,18 +45,30 @@ struct server {
 	struct inheritance inheritance;
 	struct upgrade upgrade;
 	atomic_bool leaving;              /* the same as the stage, for workers */
+	struct commands commands;
+	uint64_t began_ms;
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
 	bool forced, stuck, closed;
+	const char *cut_by; /* who asked for it */
 	uint64_t drain_began_ms;
 };
 
 /* ---- the end ---- */
 
+static uint64_t connections_cut(const struct server *server)
+{
+	uint64_t cut = 0;
+	for (unsigned i = 0; i < server->started; i++)
+		cut += count_read(&server->workers[i].counters.cut);
+	return cut;
+}
+
 static void close_all(struct server *server)
 {
 	server->closed = true;
+	commands_close(&server->commands, connections_cut(server));
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
@@ -88,11 +101,13 @@ static void drain(struct server *server)
 		uv_timer_start(&server->last_resort, on_stuck, (uint64_t)ms + STUCK_MS, 0);
 }
 
-static void force(struct server *server)
+/* `by`: whom it is asked for by. */
+static void force(struct server *server, const char *by)
 {
 	if (server->forced)
 		return;
 	server->forced = true;
+	server->cut_by = by;
 	for (unsigned i = 0; i < server->started; i++)
 		worker_stop(&server->workers[i]);
 	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
@@ -171,18 +186,24 @@ static void upgrade(struct server *server)
 
 /* ---- signals ---- */
 
+static void begin_drain(struct server *server, struct log_field cause)
+{
+	unsigned open = atomic_load_explicit(&server->acceptor.open, memory_order_relaxed);
+	log_write(LOG_INFO, "draining", cause, F_INT("open", open),
+		  F_INT("deadline_ms", server->config->drain_ms));
+	drain(server);
+}
+
 static void on_stop_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
 	if (server->stage == DRAINING) {
 		log_write(LOG_WARN, "second signal: connections are cut",
 			  F_TEXT("signal", strsignal(number)));
-		force(server);
+		force(server, "by the second signal");
 		return;
 	}
-	log_write(LOG_INFO, "draining", F_TEXT("signal", strsignal(number)),
-		  F_INT("open", count_open(server)), F_INT("deadline_ms", server->config->drain_ms));
-	drain(server);
+	begin_drain(server, F_TEXT("signal", strsignal(number)));
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
@@ -214,6 +235,55 @@ static void on_unused_signal(uv_signal_t *handle, int number)
 	(void)handle;
 	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
 		  F_TEXT("signal", strsignal(number)));
+}
+
+/* ---- commands ---- */
+
+static void obey_stop(void *data, bool now)
+{
+	struct server *server = data;
+	if (server->stage != DRAINING)
+		begin_drain(server, F_TEXT("by", "the control socket"));
+	if (now && !server->forced) {
+		log_write(LOG_WARN, "stop at once: connections are cut", F_TEXT("by", "the control socket"));
+		force(server, "by the control socket");
+	}
+}
+
+static uint64_t obey_reload(void *data)
+{
+	struct server *server = data;
+	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config) : 0;
+}
+
+static struct server_view view_of(void *data)
+{
+	static const char *const STAGES[] = {
+		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+	};
+	const struct server *server = data;
+	return (struct server_view){ .stage = STAGES[server->stage],
+				     .config = server->config,
+				     .acceptor = &server->acceptor,
+				     .workers = server->workers,
+				     .worker_count = server->started,
+				     .reloads = &server->reloads,
+				     .uptime_ms = uv_now(&server->loop) - server->began_ms };
+}
+
+static void on_outcome(void *data, const struct reload_outcome *outcome)
+{
+	struct server *server = data;
+	commands_reloaded(&server->commands, outcome);
+}
+
+static bool open_commands(struct server *server)
+{
+	server->commands.server = server;
+	server->commands.view = view_of;
+	server->commands.stop = obey_stop;
+	server->commands.reload = obey_reload;
+	return commands_open(&server->commands, &server->loop, server->config);
 }
 
 static void watch_signals(struct server *server)
@@ -303,6 +373,7 @@ static void heed(struct server *server, struct report *report)
 {
 	switch (report->kind) {
 	case REPORT_READY:
+		reloads_know(&server->reloads, server->workers[report->worker].generation);
 		if (++server->ready == server->config->workers && server->stage == STARTING)
 			serve(server);
 		break;
@@ -325,6 +396,9 @@ static void heed(struct server *server, struct report *report)
 		break;
 	case REPORT_RETIRED:
 		reloads_bury(&server->reloads, report);
+		break;
+	case REPORT_EVICTED:
+		commands_evicted(&server->commands, report);
 		break;
 	}
 }
@@ -448,16 +522,15 @@ static void log_summary(struct server *server)
 
 static int exit_code(struct server *server)
 {
-	uint64_t cut = 0;
-	for (unsigned i = 0; i < server->started; i++)
-		cut += count_read(&server->workers[i].counters.cut);
+	uint64_t cut = connections_cut(server);
 	if (server->failed)
 		return server->script_failed ? EXIT_BAD_CONFIG : EXIT_FAILED;
-	if (cut)
-		log_write(LOG_WARN,
-			  server->forced ? "connections were cut by the second signal"
-					 : "connections were cut at the deadline of the drain",
-			  F_INT("cut", cut));
+	if (cut) {
+		char what[80];
+		snprintf(what, sizeof what, "connections were cut %s",
+			 server->forced ? server->cut_by : "at the deadline of the drain");
+		log_write(LOG_WARN, what, F_INT("cut", cut));
+	}
 	return cut || server->stuck ? EXIT_FAILED : EXIT_OK;
 }
 
@@ -493,6 +566,7 @@ static bool open_server(struct server *server, struct config *config)
 	pulse_open(&server->pulse, &server->loop);
 	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, on_taken_over);
 	server->wake.data = server->last_resort.data = server;
+	server->began_ms = uv_now(&server->loop);
 	return true;
 }
 
@@ -526,8 +600,10 @@ int server_run(struct config *config)
 	watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
-	bool bound = bind_all(&server);
+	bool bound = bind_all(&server) && open_commands(&server);
 	bool can_reload = bound && open_reloads(&server);
+	server.reloads.listener = &server;
+	server.reloads.on_outcome = on_outcome;
 	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
@@ -541,6 +617,7 @@ int server_run(struct config *config)
 		return code; /* threads still run: leave their memory alone */
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
+	commands_deinit(&server.commands);
 	if (can_reload)
 		reloads_close(&server.reloads);
 	if (bound)

@@ -52,7 +52,7 @@ static void on_gone(struct conn *conn)
 	struct worker *worker = worker_of(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
-	((struct agents *)conn->agents)->conns--;
+	agents_count(conn->agents, (size_t)-1);
 	free(conn);
 }
 
@@ -79,7 +79,7 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	socket_conn_init(socket, &worker->poller, order->fd);
 	struct generation *generation = worker->generation;
 	conn->agents = &generation->agents;
-	generation->agents.conns++;
+	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, &generation->config->listeners[order->listener].rules,
 		  agents_codec(&generation->agents, order->listener), order->id);
 	if (worker->draining)
@@ -150,7 +150,7 @@ static void retire(struct worker *worker)
 	struct generation **link = &worker->generation->older;
 	while (*link) {
 		struct generation *generation = *link;
-		if (generation->agents.conns) {
+		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed)) {
 			link = &generation->older;
 			continue;
 		}
@@ -160,6 +160,19 @@ static void retire(struct worker *worker)
 		generation->retired.kind = REPORT_RETIRED;
 		worker->links.report(worker->links.server, &generation->retired);
 	}
+}
+
+/* ---- evictions ---- */
+
+static void evict(struct worker *worker, struct eviction *eviction)
+{
+	struct conn *conn = idmap_get(&worker->host.ids, eviction->conn);
+	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
+	if (eviction->found)
+		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
+	eviction->report.kind = REPORT_EVICTED;
+	eviction->report.worker = worker->index;
+	worker->links.report(worker->links.server, &eviction->report);
 }
 
 /* ---- mail ---- */
@@ -179,6 +192,9 @@ static void obey(struct worker *worker, struct order *order)
 	case ORDER_STOP:
 		cut_all(worker);
 		break;
+	case ORDER_EVICT:
+		evict(worker, (struct eviction *)(void *)order);
+		break;
 	}
 }
 
@@ -191,8 +207,10 @@ static void on_wake(uv_async_t *wake)
 	for (; mail; mail = next) {
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
+		/* The others' sender may have freed them by the time that they are obeyed. */
+		bool is_ours = order->kind == ORDER_ACCEPT;
 		obey(worker, order);
-		if (order->kind == ORDER_ACCEPT)
+		if (is_ours)
 			free(order);
 	}
 }
@@ -413,6 +431,7 @@ static void run(void *data)
 	generation_join(worker->generation);
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
+	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
 	close_loop(worker);
@@ -484,6 +503,13 @@ static void send_order(struct worker *worker, struct order *order, enum order_ki
 void worker_adopt(struct worker *worker, struct generation *generation)
 {
 	send_order(worker, &generation->adopt, ORDER_ADOPT);
+}
+
+void worker_evict(struct worker *worker, struct eviction *eviction)
+{
+	eviction->order.kind = ORDER_EVICT;
+	mailbox_push(&worker->mailbox, &eviction->order.mail);
+	worker_kick(worker);
 }
 
 void worker_drain(struct worker *worker)

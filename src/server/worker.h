@@ -70,6 +70,12 @@ void worker_kick(struct worker *worker);
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
 bool worker_poke(struct worker *worker);
 
+/*
+ * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The
+ * eviction is its until REPORT_EVICTED. Any thread.
+ */
+void worker_evict(struct worker *worker, struct eviction *eviction);
+
 /* Asks it to finish what is in flight and stop. Any thread. */
 void worker_drain(struct worker *worker);
 

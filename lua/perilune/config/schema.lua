@@ -14,6 +14,7 @@ local MIB, GIB = 2 ^ 20, 2 ^ 30
 local DURATION_MAX = 20 * 86400e3
 local REJECT_MAX = 1024
 local NAME_MAX = 64
+local SOCKET_PATH_MAX = 107
 
 ---@class perilune.key
 ---@field path string "limits.connections"
@@ -124,6 +125,13 @@ local function parse_mode(value)
   return got('expects permissions as an octal text such as "0660"', value)
 end
 
+-- "off", "auto" or the path of a Unix socket.
+local function parse_control(value)
+  if value == false then return "off" end
+  if type(value) == "string" and #value > 0 and #value <= SOCKET_PATH_MAX and not value:find("%z") then return value end
+  return got(('expects the path of a Unix socket (at most %d bytes), "auto" or "off"'):format(SOCKET_PATH_MAX), value)
+end
+
 local function parse_modules(value)
   if type(value) ~= "table" then return got('expects a list of module names such as { "app.rooms" }', value) end
   local names = {}
@@ -184,6 +192,7 @@ M.TYPES = {
   reject = { parse = parse_reject, from_text = text_or_off, show = show_reject },
   name = { parse = parse_name, from_text = same },
   mode = { parse = parse_mode, from_text = same, show = show_mode },
+  control = { parse = parse_control, from_text = text_or_off },
   modules = { parse = parse_modules, from_text = text_to_list, show = show_modules },
   unsafe = { parse = parse_unsafe, from_text = text_to_list, show = show_modules },
   frame = { parse = parse_frame, from_text = same, show = frame.describe },
@@ -206,6 +215,7 @@ M.KEYS = {
   { path = "unsafe", scope = "process", type = "unsafe", default = {} },
   { path = "setup", scope = "process", type = "callback" },
   { path = "teardown", scope = "process", type = "callback" },
+  { path = "control", scope = "process", type = "control", default = "auto" },
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
   { path = "log.level", scope = "process", type = "enum", values = LEVELS, default = "info" },
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },

@@ -1,0 +1,631 @@
+--- The control socket: what an operator can ask of a running server, and what no client of it can do.
+local command = require "spec.support.command"
+local has = require "spec.support.has"
+local json_decode = require "spec.support.json_decode"
+local server = require "spec.support.server"
+local unistd = require "posix.unistd"
+local wait = require "spec.support.wait"
+
+local HEAD = server.NOTE .. [[local Agent = {}
+  function Agent:closed(reason) note("closed " .. reason) end
+]]
+
+-- A script whose agents answer with `version` and the line, and tell their id.
+local function script(version, settings)
+  return HEAD .. ([[
+    local perilune = require "perilune"
+    function Agent:proceed(line)
+      if line == "id" then return tostring(self.conn.id) end
+      if line == "sleep" then note "asleep" perilune.sleep(60) end
+      if line == "fail" then error "oh" end
+      return %q .. " " .. line
+    end
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
+end
+
+local function start(options, settings)
+  local copy = { script = script("one", settings), control = "control.sock" }
+  for key, value in pairs(options or {}) do copy[key] = value end
+  return server.start(copy)
+end
+
+local function rewrite(app, text) command.write(app.folder .. "/app.lua", text) end
+
+local function path_of(app) return app.folder .. "/control.sock" end
+
+local function client_of(app)
+  local one = app:connect { path = path_of(app) }
+  one.seconds = 15
+  return one
+end
+
+-- The answer to a request: a line of JSON, or a table of fields that are put together.
+local function ask(client, request)
+  return json_decode(client:send(request .. "\n"):recv_line())
+end
+
+-- Runs a client command against a server: { code, out, err }.
+local function run(app, ...)
+  local call = { ... }
+  call[#call + 1] = "--control=" .. path_of(app)
+  call.dir = app.folder
+  return command.run(call)
+end
+
+local function run_json(app, ...)
+  local call = { ... }
+  call[#call + 1] = "--json"
+  local result = run(app, unpack(call))
+  return json_decode(result.out), result
+end
+
+local function mode_of(path)
+  local pipe = io.popen("stat -c %a " .. path)
+  local mode = pipe:read("*l")
+  pipe:close()
+  return mode
+end
+
+local function ok(result, part)
+  if result.code ~= 0 then error(("exit code %d: %s%s"):format(result.code, result.out, result.err), 2) end
+  if part then has(part, result.out) end
+end
+
+local function failed(code, part, result)
+  assert.equal(code, result.code)
+  has(part, result.err)
+end
+
+-- A server and the number of its descriptors, with the one that libuv opens at the first client.
+local function start_counted()
+  local app = start()
+  client_of(app):close()
+  ok(run(app, "reload", "--wait"))
+  local before
+  wait.until_true("a quiet moment", function()
+    local last = before
+    before = app:fds()
+    return last == before
+  end)
+  return app, before
+end
+
+describe("the control socket", function()
+  after_each(server.finish)
+
+  describe("status", function()
+    it("tells what a server is doing", function()
+      local app = start({ workers = 2 }, [[name = "front"]])
+      local one, two = app:connect(), app:connect()
+      one:echo_line("a", "one a")
+      two:echo_line("b", "one b")
+      app:connect():send("fail\n"):expect_closed()
+      app:wait_log "handler failed"
+      app:wait_log "closed error"
+      local status = run_json(app, "status")
+      assert.same({ true, app.pid, "serving", 1 }, { status.ok, status.pid, status.stage, status.generation })
+      has("app.lua", status.script)
+      assert.truthy(status.version:find("^%d+%.%d+"))
+      assert.is_true(status.uptime_ms >= 0 and status.uptime_ms < 60000)
+      local listener = status.listeners[1]
+      assert.same({ 1, "front", app.listeners[1].address, 10000, 0 },
+        { #status.listeners, listener.listener, listener.address, listener.limit, listener.refused })
+      assert.equal(2, listener.open)
+      assert.same({ 2, 0, 1 }, { #status.workers, status.workers[1].worker, status.workers[2].worker })
+      assert.equal(2, status.workers[1].connections + status.workers[2].connections)
+      assert.same({ 3, 1, 1, 1, 3 }, { status.counters.accepted, status.counters.closed,
+        status.counters.reasons.error, status.counters.faults, status.counters.frames_in })
+      assert.same({ 1, 1, true, 2 }, { #status.generations, status.generations[1].generation,
+        status.generations[1].newest, status.generations[1].connections })
+      assert.is_nil(status.last_reload)
+    end)
+
+    it("is a page for people", function()
+      local app = start()
+      app:connect():echo_line("a", "one a")
+      local result = run(app, "status")
+      ok(result)
+      for _, part in ipairs { "app.lua: serving, generation 1, pid " .. app.pid, "listeners", app.listeners[1].address,
+        "1 open of 10000, 0 refused", "workers", "1 connection, 1 generation, 1 frame", "generations",
+        "connections  1 accepted, 1 open, 0 closed", "last reload  none" } do
+        has(part, result.out)
+      end
+    end)
+
+    it("shows the generations that have connections, and their ages", function()
+      local app = start { workers = 2 }
+      local old = app:connect():echo_line("a", "one a")
+      rewrite(app, script "two")
+      ok(run(app, "reload", "--wait"), "reloaded: generation 2")
+      local new = app:connect():echo_line("a", "two a")
+      local answer = run_json(app, "generations")
+      assert.same({ 2, 2, true, 1 }, { #answer.generations, answer.generations[1].generation,
+        answer.generations[1].newest, answer.generations[1].connections })
+      assert.same({ 1, false, 1 }, { answer.generations[2].generation, answer.generations[2].newest,
+        answer.generations[2].connections })
+      assert.is_true(answer.generations[2].age_ms >= answer.generations[1].age_ms)
+      ok(run(app, "generations"), "takes new ones")
+      old:close()
+      wait.until_true("the old generation gone", function() return #run_json(app, "generations").generations == 1 end)
+      new:echo_line("b", "two b")
+    end)
+
+    it("goes on when some of the workers have ended", function()
+      local app = start({ workers = 2 }, [[timeout = { drain = "60s" }]])
+      local one, two = app:connect():echo_line("a", "one a"), app:connect():echo_line("a", "one a")
+      ok(run(app, "reload", "--wait"))
+      one:send "sleep\n"
+      app:wait_log "asleep"
+      ok(run(app, "stop"))
+      two:expect_closed()
+      wait.until_true("the other one alone", function() return run_json(app, "status").counters.closed == 1 end)
+      local generations = run_json(app, "generations").generations
+      assert.equal(1, generations[#generations].connections)
+      assert.equal(1, generations[#generations].generation)
+      ok(run(app, "stop", "--now"))
+      assert.equal(1, app:wait_end().code)
+    end)
+
+    it("answers while a handler does not return", function()
+      local app = server.start_lines([[
+        function Agent:proceed() note("spinning") local t = os.time() + 1 while os.time() <= t do end return "x" end]],
+        { control = "control.sock" }, [[limits = { proceed = "20s" }]])
+      local one = app:connect():send("x\n")
+      app:wait_log "spinning"
+      assert.equal(1, run_json(app, "status").workers[1].connections)
+      assert.equal("x", one:recv_line())
+    end)
+  end)
+
+  describe("reload", function()
+    it("with --wait tells the outcome", function()
+      local app = start()
+      rewrite(app, script "two")
+      ok(run(app, "reload", "--wait"), "reloaded: generation 2")
+      app:connect():echo_line("a", "two a")
+      local last = run_json(app, "status").last_reload
+      assert.same({ 1, "reloaded", 2 }, { last.number, last.outcome, last.generation })
+      assert.truthy(last.time:find("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d%.%d%d%dZ$"))
+    end)
+
+    it("with --wait fails with the excerpt, and the old generation serves on", function()
+      local app = start()
+      rewrite(app, script "two" .. "\nlocal x = = 1")
+      local result = run(app, "reload", "--wait")
+      failed(1, "app.lua", result)
+      has("local x = = 1", result.err)
+      assert.equal("", result.out)
+      app:connect():echo_line("a", "one a")
+      local answer, as_json = run_json(app, "reload", "--wait")
+      assert.same({ 1, false, "reload_failed", "failed", 1 },
+        { as_json.code, answer.ok, answer.code, answer.reload.outcome, answer.reload.generation })
+      has("local x = = 1", run(app, "status").out)
+    end)
+
+    it("with --wait fails when it is refused", function()
+      local app = start({}, "reload = { keep = 1 }")
+      local old = app:connect():echo_line("a", "one a")
+      rewrite(app, script("two", "reload = { keep = 1 }"))
+      ok(run(app, "reload", "--wait"))
+      failed(1, "reload.keep", run(app, "reload", "--wait"))
+      failed(1, "reload.keep", run(app, "reload"))
+      assert.equal("refused", run_json(app, "status").last_reload.outcome)
+      old:echo_line("b", "one b")
+    end)
+
+    it("without --wait answers at once", function()
+      local app = start()
+      rewrite(app, script "two")
+      ok(run(app, "reload"), "reload begun")
+      app:wait_log "reloaded"
+      app:connect():echo_line("a", "two a")
+    end)
+
+    it("asked for by many at once tells each of the reload that began after it asked", function()
+      local app = start()
+      local clients = {}
+      for i = 1, 10 do clients[i] = client_of(app):send [[{"command":"reload","wait":true}]] end
+      rewrite(app, script "two")
+      for _, one in ipairs(clients) do one:send "\n" end
+      for _, one in ipairs(clients) do
+        local answer = json_decode(one:recv_line())
+        assert.is_true(answer.ok)
+        assert.equal("reloaded", answer.reload.outcome)
+      end
+      app:connect():echo_line("a", "two a")
+      assert.is_true(run_json(app, "status").last_reload.number <= 10)
+    end)
+
+    it("keeps the outcome of a signal's reload as well", function()
+      local app = start()
+      app:signal "HUP"
+      app:wait_log "reloaded"
+      assert.equal("reloaded", run_json(app, "status").last_reload.outcome)
+    end)
+  end)
+
+  describe("stop", function()
+    it("drains, and with --wait says when that is done", function()
+      local app = start()
+      local one = app:connect():echo_line("a", "one a")
+      ok(run(app, "stop", "--wait"), "stopped")
+      one:expect_closed()
+      local result = app:wait_end()
+      assert.same({ 0, 0 }, { result.code, result.summary.cut })
+      assert.is_nil(unistd.access(path_of(app)))
+      assert.equal("the control socket", app:wait_log("draining").by)
+    end)
+
+    it("is also called drain", function()
+      local app = start()
+      ok(run(app, "drain", "--wait"), "stopped")
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("answers at once without --wait", function()
+      local app = start({}, [[timeout = { drain = "60s" }]])
+      app:connect():send "sleep\n"
+      app:wait_log "asleep"
+      ok(run(app, "stop"), "draining")
+      ok(run(app, "stop"), "draining")
+      assert.equal("draining", run_json(app, "status").stage)
+      failed(1, "not serving", run(app, "reload", "--wait"))
+      ok(run(app, "stop", "--now"))
+      assert.same({ 1, 1 }, { app:wait_end().code, app:wait_log("stopped").cut })
+    end)
+
+    it("with --now and --wait cuts what is left, and fails if that was anything", function()
+      local app = start({}, [[timeout = { drain = "60s" }]])
+      app:connect():send "sleep\n"
+      app:wait_log "asleep"
+      local result = run(app, "stop", "--now", "--wait")
+      assert.equal(1, result.code)
+      has("connections cut: 1", result.out)
+      assert.equal(1, app:wait_end().code)
+      app:wait_log "connections were cut by the control socket"
+    end)
+  end)
+
+  describe("kick", function()
+    it("ends that connection and no other", function()
+      local app = start { workers = 2 }
+      local one, two = app:connect(), app:connect()
+      local id = one:send("id\n"):recv_line()
+      two:echo_line("a", "one a")
+      ok(run(app, "kick", id, "--reason", "too loud\27"), "connection " .. id .. " is being closed")
+      one:expect_closed()
+      app:wait_log { message = "closed kick", conn = tonumber(id) }
+      local entry = app:wait_log "connection kicked"
+      assert.same({ tonumber(id), "too loud\27" }, { entry.conn, entry.why })
+      two:echo_line("b", "one b")
+      assert.equal(1, run_json(app, "status").counters.reasons.kick)
+      failed(1, "no connection with that id", run(app, "kick", id))
+    end)
+
+    it("ends one whose agent is suspended", function()
+      local app = start()
+      local one = app:connect()
+      local id = one:send("id\n"):recv_line()
+      one:send "sleep\n"
+      app:wait_log "asleep"
+      ok(run(app, "kick", id))
+      one:expect_closed()
+      app:wait_log "closed kick"
+    end)
+
+    it("the second time does not wait for a peer that does not read", function()
+      local app = server.start_lines([[
+        function Agent:opened() note("id " .. self.conn.id) end
+        function Agent:proceed() note "asked" return ("x"):rep(8e6) end]], { control = "control.sock" },
+        [[timeout = { write = "60s" }, limits = { send_buffer = "16m" }]])
+      local one = app:connect { receive_buffer = 4096 }
+      one:send "x\n"
+      app:wait_log "asked"
+      ok(run(app, "kick", "1"))
+      wait.while_true("it waits for the peer", function()
+        return not run_json(app, "status").counters.reasons.kick
+      end, 0.2)
+      ok(run(app, "kick", "1"))
+      wait.until_true("the end", function() return run_json(app, "status").counters.reasons.kick == 1 end)
+    end)
+
+    it("of an unknown id is an error", function()
+      local app = start { workers = 2 }
+      failed(1, "no connection with that id", run(app, "kick", "4711"))
+    end)
+
+    for _, bad in ipairs { "x", "0", "-1", "1.5", "99999999999999999999", "" } do
+      it(("of %q is wrong usage"):format(bad), function()
+        failed(2, bad == "-1" and "unknown option" or "id of a connection", command.run { "kick", bad })
+      end)
+    end
+  end)
+
+  describe("lets in", function()
+    it("nobody else: its mode is 0600, whatever the umask", function()
+      local app = start()
+      assert.equal("600", mode_of(path_of(app)))
+    end)
+
+    it("no other user, even when the mode allows it", function()
+      if unistd.geteuid() ~= 0 or not command.has "setpriv" then pending "needs root and setpriv" end
+      local app = start()
+      os.execute(("chmod 755 %s && chmod 666 %s && cp %s %s/client"):format(app.folder, path_of(app), command.binary,
+        app.folder))
+      local pipe = io.popen(("cd %s && setpriv --reuid=65534 --regid=65534 --clear-groups ./client stop --control %s 2>&1")
+        :format(app.folder, path_of(app)))
+      local text = pipe:read("*a")
+      pipe:close()
+      has("only the server's own user and root", text)
+      assert.equal(65534, app:wait_log("control client refused: neither of this server's user nor root").uid)
+      assert.equal("serving", run_json(app, "status").stage)
+    end)
+  end)
+
+  describe("refuses", function()
+    local BAD = {
+      { "what is no JSON", "status", "bad_request" },
+      { "an empty line", "", "bad_request" },
+      { "half of an object", [[{"command":"status"]], "bad_request" },
+      { "something after the object", [[{"command":"status"} x]], "bad_request" },
+      { "two in a line", [[{"command":"status"}{"command":"stop"}]], "bad_request" },
+      { "what is no object", '["status"]', "bad_request" },
+      { "a number for a command", [[{"command":1}]], "bad_request" },
+      { "no command", "{}", "bad_request" },
+      { "a command twice", [[{"command":"status","command":"stop"}]], "bad_request" },
+      { "an unknown command", [[{"command":"reopen"}]], "unknown_command" },
+      { "an unknown field", [[{"command":"stop","why":"x"}]], "bad_request" },
+      { "a field of another type", [[{"command":"stop","now":1}]], "bad_request" },
+      { "a nested field", [[{"command":"kick","conn":[1]}]], "bad_request" },
+      { "a number that is no id", [[{"command":"kick","conn":-1}]], "bad_request" },
+      { "a missing field", [[{"command":"kick"}]], "bad_request" },
+      { "bytes that are no UTF-8", "{\"command\":\"\255\"}", "bad_request" },
+      { "a NUL", "{\"command\":\"status\0\"}", "bad_request" },
+      { "deep nesting", ("["):rep(4000), "bad_request" },
+    }
+    for _, case in ipairs(BAD) do
+      it(case[1] .. ", and goes on", function()
+        local app = start()
+        local one = client_of(app)
+        local answer = ask(one, case[2])
+        assert.same({ false, case[3] }, { answer.ok, answer.code })
+        assert.is_true(#answer.error > 0)
+        assert.is_true(ask(one, [[{"command":"status"}]]).ok)
+        assert.equal("serving", run_json(app, "status").stage)
+      end)
+    end
+
+    it("a line that is too long, and closes", function()
+      local app = start()
+      local one = client_of(app)
+      one:send_some(("x"):rep(100000))
+      assert.equal("too_long", json_decode(one:recv_line()).code)
+      assert.equal("", (one:recv_all()))
+      local other = client_of(app):send((" "):rep(4096 - 20) .. [[{"command":"status"}]] .. "\n")
+      assert.is_true(json_decode(other:recv_line()).ok)
+    end)
+  end)
+
+  describe("is not harmed by", function()
+    it("requests in pieces, and many in one piece", function()
+      local app = start()
+      local one = client_of(app)
+      one:trickle([[{"command":"generations"}]] .. "\n")
+      assert.is_true(json_decode(one:recv_line()).ok)
+      one:send(([[{"command":"generations"}]] .. "\n"):rep(500))
+      for _ = 1, 500 do assert.is_true(json_decode(one:recv_line()).ok) end
+      one:send([[{"command":"generations"}]] .. "\n"):shutdown "send"
+      assert.is_true(json_decode(one:recv_line()).ok)
+      one:expect_closed()
+    end)
+
+    it("more clients at once than it takes", function()
+      local app, before = start_counted()
+      local clients = {}
+      for i = 1, 32 do clients[i] = client_of(app) end
+      assert.is_true(ask(clients[32], [[{"command":"status"}]]).ok)
+      failed(1, "too many control clients", run(app, "status"))
+      for _, one in ipairs(clients) do one:close() end
+      wait.until_true("their descriptors back", function() return app:fds() == before end)
+      ok(run(app, "status"))
+    end)
+
+    it("clients that leave in the middle of all kinds of things", function()
+      local app, before = start_counted()
+      for _, request in ipairs { "", "{", [[{"command":"status"}]], [[{"command":"status"}]] .. "\n",
+        [[{"command":"kick","conn":7}]] .. "\n", [[{"command":"reload","wait":true}]] .. "\n",
+        ([[{"command":"status"}]] .. "\n"):rep(50) } do
+        for _ = 1, 5 do client_of(app):send(request):close() end
+      end
+      wait.until_true("their descriptors back", function() return app:fds() == before end, 10)
+      ok(run(app, "status"))
+    end)
+
+    it("clients that never read, nor those that never send", function()
+      local app, before = start_counted()
+      local mute, deaf = client_of(app), client_of(app)
+      mute:send "{"
+      for _ = 1, 10000 do
+        if deaf:send_some(([[{"command":"status"}]] .. "\n"):rep(20)) == 0 then break end
+      end
+      local rss = app:rss()
+      ok(run(app, "status"))
+      app:connect():echo_line("a", "one a"):close()
+      wait.until_true("both gone after the time-out", function() return app:fds() == before end, 15)
+      if server.measures_memory then assert.is_true(app:rss() - rss < 4e6) end
+      assert.equal("", (mute:recv_all()))
+    end)
+
+    it("a stop with clients that wait", function()
+      local app = start()
+      local one, two, three = client_of(app), client_of(app), client_of(app)
+      one:send([[{"command":"stop","wait":true}]] .. "\n")
+      two:send "{"
+      assert.equal("stopped", json_decode(one:recv_line()).stage)
+      assert.equal(0, app:wait_end().code)
+      two:recv_all()
+      three:recv_all()
+    end)
+  end)
+
+  describe("is where it is wanted:", function()
+    it("a stale socket is replaced", function()
+      local folder = command.folder()
+      local path = folder .. "/here.sock"
+      local app = start { control = path }
+      os.execute(("ln %s %s/kept"):format(path, folder))
+      app:stop()
+      os.execute(("mv %s/kept %s"):format(folder, path))
+      local again = start { control = path }
+      ok(command.run { "status", "--control", path }, "pid " .. again.pid)
+      again:stop()
+      command.remove(folder)
+    end)
+
+    it("a live one is left alone, and the start fails", function()
+      local app = start()
+      local failing = server.start_failing { script = script "two", control = path_of(app) }
+      assert.equal(1, failing.code)
+      has("a running server answers there", failing.log[1].error)
+      assert.equal("cannot open the control socket", failing.log[1].message)
+      assert.equal(app.pid, run_json(app, "status").pid)
+    end)
+
+    it("what is no socket is left alone, and the start fails", function()
+      local folder = command.folder()
+      command.write(folder .. "/file", "precious")
+      for _, path in ipairs { folder .. "/file", folder .. "/no/such.sock" } do
+        local failing = server.start_failing { script = script "two", control = path }
+        assert.equal(1, failing.code)
+        assert.equal("cannot open the control socket", failing.log[1].message)
+      end
+      local file = io.open(folder .. "/file")
+      assert.equal("precious", file:read("*a"))
+      file:close()
+      command.remove(folder)
+    end)
+
+    it("a setting of the script, which the environment and the flag override", function()
+      local folder = command.folder()
+      command.write(folder .. "/app.lua", script("one", [[control = "in-script.sock"]]))
+      local function printed(env, flag)
+        local result = command.run { "check", "app.lua", "--print", flag, env = env, dir = folder }
+        return result.out:match("control%s+= ([^\n]-)%s*%(")
+      end
+      assert.equal("in-script.sock", printed())
+      assert.equal("in-env.sock", printed { PERILUNE_CONTROL = "in-env.sock" })
+      assert.equal("off", printed({ PERILUNE_CONTROL = "in-env.sock" }, "--control=off"))
+      command.remove(folder)
+    end)
+
+    it("a reload does not move it", function()
+      local app = start()
+      rewrite(app, script("two", [[control = "elsewhere.sock"]]))
+      ok(run(app, "reload", "--wait"))
+      assert.equal(app.pid, run_json(app, "status").pid)
+    end)
+
+    it("off is off", function()
+      local app = start { control = "off" }
+      assert.is_nil(app:find_log("control socket")[1])
+      assert.is_nil(unistd.access(app.folder .. "/off"))
+    end)
+  end)
+
+  describe("by default", function()
+    local function start_default(folder, name)
+      local file = command.write(folder .. "/" .. name, script "one")
+      return server.start { file = file, control = "auto", env = { XDG_RUNTIME_DIR = folder } }
+    end
+
+    local folder
+    before_each(function() folder = command.folder() end)
+    after_each(function() command.remove(folder) end)
+
+    it("is named after the script and the process, and found by clients", function()
+      local app = start_default(folder, "chat room.lua")
+      local path = ("%s/perilune/chat_room-%d.sock"):format(folder, app.pid)
+      assert.equal("600", mode_of(path))
+      assert.equal("700", mode_of(folder .. "/perilune"))
+      assert.equal(path, app:wait_log("control socket").path)
+      ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder } }, "pid " .. app.pid)
+      ok(command.run { "status", env = { PERILUNE_CONTROL = path } }, "pid " .. app.pid)
+      failed(1, "is off", command.run { "status", env = { PERILUNE_CONTROL = "off" } })
+      app:stop()
+      assert.is_nil(unistd.access(path))
+    end)
+
+    it("does not collide, and clients list the servers when there are several", function()
+      local one, two = start_default(folder, "a.lua"), start_default(folder, "a.lua")
+      local result = command.run { "status", env = { XDG_RUNTIME_DIR = folder } }
+      failed(1, "2 servers are running; name the one that is meant with --control PATH", result)
+      has(("/perilune/a-%d.sock"):format(one.pid), result.err)
+      has(("/perilune/a-%d.sock"):format(two.pid), result.err)
+      ok(command.run { "stop", "--wait", "--control", ("%s/perilune/a-%d.sock"):format(folder, one.pid) })
+      one:wait_end()
+      ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder } }, "pid " .. two.pid)
+    end)
+
+    it("is cleared of what servers that died have left", function()
+      local dead = start_default(folder, "a.lua")
+      local path = ("%s/perilune/a-%d.sock"):format(folder, dead.pid)
+      os.execute(("ln %s %s/kept"):format(path, folder))
+      dead:stop()
+      os.execute(("mv %s/kept %s"):format(folder, path))
+      local app = start_default(folder, "b.lua")
+      assert.is_nil(unistd.access(path))
+      ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder } }, "pid " .. app.pid)
+    end)
+
+    it("may be impossible: that is a warning", function()
+      for _, unusable in ipairs { "/nowhere", folder .. ("/x"):rep(40) } do
+        os.execute("mkdir -p " .. folder .. ("/x"):rep(40))
+        local app = server.start { script = script "one", control = "auto", env = { XDG_RUNTIME_DIR = unusable } }
+        app:connect():echo_line("a", "one a")
+        app:wait_log { message = "no control socket: name a place with --control, or turn it off", level = "warn" }
+      end
+    end)
+
+    it("finds no server where there is none", function()
+      if unistd.access("/run/perilune") then pending "there is /run/perilune on this machine" end
+      failed(1, "found no running server", command.run { "status", env = { XDG_RUNTIME_DIR = folder } })
+    end)
+  end)
+
+  describe("clients", function()
+    local NAMES = { "status", "generations", "reload", "stop", "drain", "kick" }
+
+    it("have help, with their exit codes and an example", function()
+      for _, name in ipairs(NAMES) do
+        local result = command.run { name, "--help", env = { PERILUNE_LUA_PATH = "/nowhere" } }
+        ok(result)
+        for _, part in ipairs { "usage: perilune " .. name, "--control PATH", "--json", "PERILUNE_CONTROL", "Exit codes:",
+          "Example:" } do
+          has(part, result.out)
+        end
+        for line in result.out:gmatch("[^\n]+") do assert.is_true(#line <= 110, line) end
+      end
+    end)
+
+    it("need no Lua modules", function()
+      local app = start()
+      ok(command.run { "status", "--control", path_of(app), env = { PERILUNE_LUA_PATH = "/nowhere" } })
+    end)
+
+    it("say what nobody answers", function()
+      for _, name in ipairs(NAMES) do
+        local call = { name, name == "kick" and "1" or "--json", "--control", "/nowhere.sock" }
+        failed(1, "no server answers at /nowhere.sock", command.run(call))
+      end
+    end)
+
+    it("refuse what they do not know, with a suggestion", function()
+      failed(2, "(did you mean 'status'?)", command.run { "statsu" })
+      failed(2, "(did you mean --json?)", command.run { "status", "--jsno" })
+      failed(2, "unknown option --now", command.run { "drain", "--now" })
+      failed(2, "unknown option --workers", command.run { "status", "--workers", "1" })
+      failed(2, "takes no 'app.lua'", command.run { "reload", "app.lua" })
+      failed(2, "takes one id", command.run { "kick", "1", "2" })
+    end)
+  end)
+end)

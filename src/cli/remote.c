@@ -1,0 +1,184 @@
+#include "cli/remote.h"
+
+#include "cli/options.h"
+#include "control/message.h"
+#include "control/path.h"
+#include "server/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+enum { ANSWER_SECONDS = 15, ANSWER_MAX = 64 << 20, SHOWN_MAX = 16 };
+
+/* ---- which server ---- */
+
+/* Those that answer. */
+struct search {
+	int fd; /* of the first; -1: none */
+	unsigned count;
+	char paths[SHOWN_MAX][CONTROL_PATH_BYTES];
+	bool forbidden; /* there is one that is another user's */
+};
+
+static void try_path(void *data, const char *path)
+{
+	struct search *search = data;
+	int fd = control_path_connect(path);
+	search->forbidden = search->forbidden || fd == -EACCES;
+	if (fd < 0)
+		return;
+	if (search->count < SHOWN_MAX)
+		snprintf(search->paths[search->count], sizeof *search->paths, "%s", path);
+	if (search->count++)
+		close(fd);
+	else
+		search->fd = fd;
+}
+
+static int refuse_search(const char *command, const struct search *search)
+{
+	if (search->count) {
+		fprintf(
+		    stderr,
+		    "perilune %s: %u servers are running; name the one that is meant with --control PATH:\n",
+		    command, search->count);
+		for (unsigned i = 0; i < search->count && i < SHOWN_MAX; i++)
+			fprintf(stderr, "  %s\n", search->paths[i]);
+	} else {
+		fprintf(
+		    stderr,
+		    "perilune %s: found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
+		    "if one runs, name its control socket with --control PATH\n",
+		    command, search->forbidden ? " of this user" : "");
+	}
+	return -1;
+}
+
+/* The only one in the first folder that has any. A descriptor, or -1: explained. */
+static int find_server(const char *command)
+{
+	struct search search = { .fd = -1 };
+	for (unsigned i = 0; !search.count && control_path_each(i, try_path, &search) >= 0; i++)
+		;
+	if (search.count == 1)
+		return search.fd;
+	if (search.count)
+		close(search.fd);
+	return refuse_search(command, &search);
+}
+
+static int connect_to(const char *command, const char *path)
+{
+	int fd = control_path_connect(path);
+	if (fd < 0)
+		fprintf(stderr, "perilune %s: no server answers at %s: %s\n", command, path, strerror(-fd));
+	return fd;
+}
+
+/* A descriptor, or negative: explained. */
+static int reach(const struct options *options)
+{
+	const char *path = options->control ? options->control : getenv("PERILUNE_CONTROL");
+	if (!path || !*path || !strcmp(path, "auto"))
+		return find_server(options->command);
+	if (strcmp(path, "off") != 0)
+		return connect_to(options->command, path);
+	fprintf(stderr, "perilune %s: the control socket is off; name one with --control PATH\n",
+		options->command);
+	return -1;
+}
+
+/* ---- asking ---- */
+
+/* 0 or an error. */
+static int send_line(int fd, const char *line)
+{
+	for (size_t at = 0, len = strlen(line); at < len;) {
+		ssize_t n = send(fd, line + at, len - at, MSG_NOSIGNAL);
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		at += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+/* The answer without its line feed, to be freed; NULL: *err says why, 0 that there was none. */
+static char *receive_line(int fd, int *err)
+{
+	size_t used = 0, room = 0;
+	char *line = NULL;
+	*err = -ENOMEM;
+	for (;;) {
+		if (room - used < 2) {
+			char *grown = room < ANSWER_MAX ? realloc(line, room = room * 2 + 65536) : NULL;
+			if (!grown)
+				break;
+			line = grown;
+		}
+		ssize_t n = recv(fd, line + used, room - used - 1, 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			*err = n ? -errno : 0;
+			break;
+		}
+		used += (size_t)n;
+		line[used] = '\0';
+		if (line[used - 1] != '\n')
+			continue;
+		line[used - 1] = '\0';
+		return line;
+	}
+	free(line);
+	return NULL;
+}
+
+static int complain(const char *command, int err)
+{
+	const char *why = err == -EAGAIN ? "the server does not answer"
+			  : err          ? strerror(-err)
+					 : "the server ended without an answer";
+	fprintf(stderr, "perilune %s: %s\n", command, why);
+	return EXIT_FAILED;
+}
+
+static int exchange(const struct options *options, int fd, const char *request, json_t **reply)
+{
+	int err = send_line(fd, request);
+	/* Who is turned away finds the answer before the question is read. */
+	char *line = !err || err == -EPIPE ? receive_line(fd, &err) : NULL;
+	if (!line)
+		return complain(options->command, err);
+	*reply = json_loads(line, 0, NULL);
+	free(line);
+	if (json_is_object(*reply))
+		return 0;
+	json_decref(*reply);
+	fprintf(stderr, "perilune %s: the answer is not what a server of this version gives\n",
+		options->command);
+	return EXIT_FAILED;
+}
+
+int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply)
+{
+	char *line = message_line(request);
+	json_decref(request);
+	if (!line) {
+		fprintf(stderr, "perilune: not enough memory\n");
+		return EXIT_FAILED;
+	}
+	int fd = reach(options), code = EXIT_FAILED;
+	if (fd >= 0) {
+		struct timeval limit = { .tv_sec = patient ? 0 : ANSWER_SECONDS };
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+		code = exchange(options, fd, line, reply);
+		close(fd);
+	}
+	free(line);
+	return code;
+}

@@ -1,0 +1,15 @@
+/*
+ * A running server, as its operator reaches it: over the control socket that is named, or the only one there is.
+ */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+struct options;
+
+/*
+ * Asks, and waits for the answer; `patient`: however long that takes. The request is taken. *reply is to be given to
+ * json_decref(). 0, or an exit code after having said what is wrong.
+ */
+int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply);

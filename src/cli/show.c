@@ -1,0 +1,156 @@
+#include "cli/show.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static long long number(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+static const char *text(const json_t *object, const char *name)
+{
+	const char *value = json_string_value(json_object_get(object, name));
+	return value ? value : "";
+}
+
+void show_text(FILE *to, const char *shown)
+{
+	for (const unsigned char *s = (const unsigned char *)shown; *s; s++) {
+		bool is_c1 = s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0;
+		if ((*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f || is_c1)
+			fputc('?', to);
+		else
+			fputc(*s, to);
+		s += is_c1;
+	}
+}
+
+static void show(const json_t *object, const char *name)
+{
+	show_text(stdout, text(object, name));
+}
+
+static const char *plural(long long n)
+{
+	return n == 1 ? "" : "s";
+}
+
+/* "3 d 4 h", "12 min", "7 s" */
+static void show_age(long long ms)
+{
+	long long s = ms / 1000;
+	if (s < 60)
+		printf("%lld s", s);
+	else if (s < 3600)
+		printf("%lld min", s / 60);
+	else if (s < 86400)
+		printf("%lld h %lld min", s / 3600, s / 60 % 60);
+	else
+		printf("%lld d %lld h", s / 86400, s / 3600 % 24);
+}
+
+static void show_generation(const json_t *one)
+{
+	long long conns = number(one, "connections");
+	printf("  %-4lld %lld connection%s, since ", number(one, "generation"), conns, plural(conns));
+	show(one, "since");
+	fputs(" (", stdout);
+	show_age(number(one, "age_ms"));
+	puts(json_is_true(json_object_get(one, "newest")) ? "), takes new ones" : ")");
+}
+
+void show_generations(const json_t *reply)
+{
+	size_t i;
+	json_t *one;
+	puts("generations");
+	json_array_foreach(json_object_get(reply, "generations"), i, one) show_generation(one);
+}
+
+static void show_listeners(const json_t *reply)
+{
+	size_t i;
+	json_t *one;
+	puts("listeners");
+	json_array_foreach(json_object_get(reply, "listeners"), i, one)
+	{
+		fputs("  ", stdout);
+		show(one, "address");
+		if (strcmp(text(one, "address"), text(one, "listener")) != 0) {
+			fputs("  ", stdout);
+			show(one, "listener");
+		}
+		printf("  %lld open of %lld, %lld refused\n", number(one, "open"), number(one, "limit"),
+		       number(one, "refused"));
+	}
+}
+
+static void show_workers(const json_t *reply)
+{
+	size_t i;
+	json_t *one;
+	puts("workers");
+	json_array_foreach(json_object_get(reply, "workers"), i, one)
+	{
+		long long conns = number(one, "connections"), generations = number(one, "generations");
+		printf(
+		    "  %-4lld %lld connection%s, %lld generation%s, %lld frames in, %lld out, %lld fault%s\n",
+		    number(one, "worker"), conns, plural(conns), generations, plural(generations),
+		    number(one, "frames_in"), number(one, "frames_out"), number(one, "faults"),
+		    plural(number(one, "faults")));
+	}
+}
+
+static void show_counters(const json_t *counters)
+{
+	const char *name;
+	json_t *value;
+	const json_t *reasons = json_object_get(counters, "reasons");
+	printf("connections  %lld accepted, %lld open, %lld closed", number(counters, "accepted"),
+	       number(counters, "open"), number(counters, "closed"));
+	const char *before = " (";
+	json_object_foreach((json_t *)reasons, name, value)
+	{
+		printf("%s%s %lld", before, name, (long long)json_integer_value(value));
+		before = ", ";
+	}
+	puts(json_object_size(reasons) ? ")" : "");
+	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", number(counters, "frames_in"),
+	       number(counters, "frames_out"), number(counters, "bytes_in"), number(counters, "bytes_out"));
+	printf("faults       %lld\n", number(counters, "faults"));
+}
+
+static void show_last_reload(const json_t *last)
+{
+	if (!json_is_object(last)) {
+		puts("last reload  none");
+		return;
+	}
+	fputs("last reload  ", stdout);
+	show(last, "outcome");
+	fputs(" at ", stdout);
+	show(last, "time");
+	printf(", generation %lld\n", number(last, "generation"));
+	const char *message = text(last, "message");
+	show_text(stdout, message);
+	if (*message && message[strlen(message) - 1] != '\n')
+		putchar('\n');
+}
+
+void show_status(const json_t *reply)
+{
+	show(reply, "script");
+	fputs(": ", stdout);
+	show(reply, "stage");
+	printf(", generation %lld, pid %lld, perilune ", number(reply, "generation"), number(reply, "pid"));
+	show(reply, "version");
+	fputs(", up ", stdout);
+	show_age(number(reply, "uptime_ms"));
+	putchar('\n');
+	show_listeners(reply);
+	show_workers(reply);
+	show_generations(reply);
+	show_counters(json_object_get(reply, "counters"));
+	show_last_reload(json_object_get(reply, "last_reload"));
+}

@@ -1,0 +1,132 @@
+#include "control/path.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ENDING ".sock"
+
+enum { NAME_MAX_BYTES = 32, FOLDERS = 2 };
+
+/* The first is the user's own, the other one the machine's. NULL: there is none. */
+static const char *folder_at(unsigned index, char *folder, size_t size)
+{
+	const char *own = getenv("XDG_RUNTIME_DIR");
+	if (index)
+		return "/run/perilune";
+	if (!own || *own != '/')
+		return NULL;
+	int n = snprintf(folder, size, "%s/perilune", own);
+	return n > 0 && (size_t)n < size ? folder : NULL;
+}
+
+void control_path_name(const char *script, pid_t pid, char *name, size_t size)
+{
+	const char *slash = strrchr(script, '/'), *base = slash ? slash + 1 : script;
+	size_t len = strlen(base);
+	char stem[NAME_MAX_BYTES + 1] = "";
+	if (len > 4 && !strcmp(base + len - 4, ".lua"))
+		len -= 4;
+	for (size_t i = 0; i < len && i < NAME_MAX_BYTES; i++)
+		stem[i] = isalnum((unsigned char)base[i]) || strchr("._-", base[i]) ? base[i] : '_';
+	snprintf(name, size, "%s-%ld" ENDING, stem, (long)pid);
+}
+
+/* ---- sockets in a folder ---- */
+
+static bool is_socket_name(const char *name)
+{
+	size_t len = strlen(name), ending = sizeof ENDING - 1;
+	return len > ending && !strcmp(name + len - ending, ENDING);
+}
+
+/* How many there are; 0 where the folder cannot be read. */
+static int each_in(const char *folder, void (*visit)(void *data, const char *path), void *data)
+{
+	char path[CONTROL_PATH_BYTES];
+	DIR *dir = opendir(folder);
+	if (!dir)
+		return 0;
+	int found = 0;
+	for (const struct dirent *entry; (entry = readdir(dir));) {
+		int n = snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+		if (!is_socket_name(entry->d_name) || n < 0 || (size_t)n >= sizeof path)
+			continue;
+		found++;
+		visit(data, path);
+	}
+	closedir(dir);
+	return found;
+}
+
+int control_path_each(unsigned index, void (*visit)(void *data, const char *path), void *data)
+{
+	char text[PATH_MAX];
+	if (index >= FOLDERS)
+		return -1;
+	const char *folder = folder_at(index, text, sizeof text);
+	return folder ? each_in(folder, visit, data) : 0;
+}
+
+int control_path_connect(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof address.sun_path)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (!connect(fd, (const struct sockaddr *)&address, sizeof address) &&
+	    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK) >= 0)
+		return fd;
+	int err = -errno;
+	close(fd);
+	return err;
+}
+
+/* ---- a server's own ---- */
+
+/* Of a process that is no more. Nobody answering is not enough: a server that starts binds before it listens. */
+static void remove_stale(void *data, const char *path)
+{
+	(void)data;
+	const char *dash = strrchr(path, '-');
+	long pid = dash ? strtol(dash + 1, NULL, 10) : 0;
+	if (pid <= 0 || !kill((pid_t)pid, 0) || errno != ESRCH)
+		return;
+	int fd = control_path_connect(path);
+	if (fd >= 0)
+		close(fd);
+	else if (fd == -ECONNREFUSED)
+		unlink(path);
+}
+
+int control_path_default(const char *script, char path[CONTROL_PATH_BYTES], char *why, size_t size)
+{
+	char text[PATH_MAX], name[NAME_MAX_BYTES + 32];
+	const char *own = folder_at(0, text, sizeof text), *folder = own ? own : folder_at(1, NULL, 0);
+	/* Others may look into the machine's: the sockets in it have modes of their own. */
+	if ((mkdir(folder, own ? 0700 : 0755) && errno != EEXIST) || access(folder, W_OK | X_OK)) {
+		snprintf(why, size, "%s: %s", folder, strerror(errno));
+		return -1;
+	}
+	control_path_name(script, getpid(), name, sizeof name);
+	int n = snprintf(path, CONTROL_PATH_BYTES, "%s/%s", folder, name);
+	if (n < 0 || n >= CONTROL_PATH_BYTES) {
+		snprintf(why, size, "%s: the path is too long for a Unix socket", folder);
+		return -1;
+	}
+	each_in(folder, remove_stale, NULL);
+	return 0;
+}

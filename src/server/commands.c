@@ -1,0 +1,324 @@
+#include "server/commands.h"
+
+#include "base/log.h"
+#include "control/message.h"
+#include "control/path.h"
+#include "server/reload.h"
+#include "server/worker.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BACKLOG = 64, REASON_MAX = 200 };
+
+/* One connection to be ended, by whichever worker has it. */
+struct kick {
+	struct kick *next;
+	uint64_t client;  /* 0: it was answered */
+	unsigned missing; /* workers that have not said whether it is theirs */
+	char reason[REASON_MAX + 1];
+	struct eviction evictions[];
+};
+
+static void answer(struct commands *commands, uint64_t client, json_t *reply)
+{
+	control_reply(&commands->control, client, reply);
+}
+
+static void answer_error(struct commands *commands, uint64_t client, const char *code, const char *why)
+{
+	answer(commands, client, message_error(code, why));
+}
+
+/* ---- waiting ---- */
+
+/* A client has one request at a time, so there is room for each. */
+static void wait_for(struct commands *commands, uint64_t client, uint64_t reload)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		if (commands->waits[i].client)
+			continue;
+		commands->waits[i] = (struct wait){ client, reload };
+		return;
+	}
+	assert(!"a client for each wait");
+}
+
+/* ---- looking ---- */
+
+static void do_status(struct commands *commands, uint64_t client, const json_t *request)
+{
+	(void)request;
+	struct server_view view = commands->view(commands->server);
+	json_t *reply = message_ok();
+	message_set_text(reply, "control", commands->path);
+	status_add_all(reply, &view);
+	answer(commands, client, reply);
+}
+
+static void do_generations(struct commands *commands, uint64_t client, const json_t *request)
+{
+	(void)request;
+	struct server_view view = commands->view(commands->server);
+	json_t *reply = message_ok();
+	status_add_generations(reply, &view);
+	answer(commands, client, reply);
+}
+
+/* ---- reload ---- */
+
+static json_t *reply_of_outcome(const struct reload_outcome *outcome)
+{
+	json_t *reply = outcome->end == RELOAD_DONE     ? message_ok()
+			: outcome->end == RELOAD_FAILED ? message_error("reload_failed", outcome->text)
+							: message_error("reload_refused", outcome->text);
+	json_object_set_new(reply, "reload", status_outcome(outcome));
+	return reply;
+}
+
+void commands_reloaded(struct commands *commands, const struct reload_outcome *outcome)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		struct wait *wait = &commands->waits[i];
+		if (!wait->client || wait->reload != outcome->number)
+			continue;
+		answer(commands, wait->client, reply_of_outcome(outcome));
+		wait->client = 0;
+	}
+}
+
+static void do_reload(struct commands *commands, uint64_t client, const json_t *request)
+{
+	uint64_t number = commands->reload(commands->server);
+	struct server_view view = commands->view(commands->server);
+	if (!number) {
+		answer_error(commands, client, "reload_refused", "the server is not serving");
+	} else if (view.reloads->last.number >= number) {
+		answer(commands, client, reply_of_outcome(&view.reloads->last));
+	} else if (message_flag(request, "wait")) {
+		wait_for(commands, client, number);
+	} else {
+		json_t *reply = message_ok();
+		json_object_set_new(reply, "reload", json_pack("{s:I}", "number", (json_int_t)number));
+		answer(commands, client, reply);
+	}
+}
+
+/* ---- stop ---- */
+
+static void do_stop(struct commands *commands, uint64_t client, const json_t *request)
+{
+	commands->stop(commands->server, message_flag(request, "now"));
+	if (message_flag(request, "wait")) {
+		wait_for(commands, client, 0);
+		return;
+	}
+	struct server_view view = commands->view(commands->server);
+	json_t *reply = message_ok();
+	message_set_text(reply, "stage", view.stage);
+	answer(commands, client, reply);
+}
+
+/* ---- kick ---- */
+
+static void forget_kick(struct commands *commands, struct kick *kick)
+{
+	struct kick **link = &commands->kicks;
+	while (*link != kick)
+		link = &(*link)->next;
+	*link = kick->next;
+	free(kick);
+}
+
+static void answer_kick(struct commands *commands, struct kick *kick, const struct eviction *eviction)
+{
+	json_t *reply = message_ok();
+	json_object_set_new(reply, "conn", json_integer((json_int_t)eviction->conn));
+	json_object_set_new(reply, "worker", json_integer(eviction->report.worker));
+	log_write(LOG_INFO, "connection kicked", F_INT("conn", eviction->conn),
+		  F_INT("worker", eviction->report.worker), F_TEXT("why", kick->reason));
+	answer(commands, kick->client, reply);
+	kick->client = 0;
+}
+
+void commands_evicted(struct commands *commands, struct report *report)
+{
+	struct eviction *eviction =
+	    (struct eviction *)(void *)((char *)report - offsetof(struct eviction, report));
+	struct kick *kick = eviction->owner;
+	if (eviction->found && kick->client)
+		answer_kick(commands, kick, eviction);
+	if (--kick->missing)
+		return;
+	if (kick->client)
+		answer_error(commands, kick->client, "no_such_connection",
+			     "there is no connection with that id");
+	forget_kick(commands, kick);
+}
+
+static void do_kick(struct commands *commands, uint64_t client, const json_t *request)
+{
+	struct server_view view = commands->view(commands->server);
+	const char *reason = json_string_value(json_object_get(request, "reason"));
+	struct kick *kick = calloc(1, sizeof *kick + view.worker_count * sizeof *kick->evictions);
+	if (!kick || !view.worker_count) {
+		answer_error(commands, client, "no_memory", "not enough memory");
+		free(kick);
+		return;
+	}
+	kick->client = client;
+	kick->missing = view.worker_count;
+	snprintf(kick->reason, sizeof kick->reason, "%s", reason ? reason : "");
+	kick->next = commands->kicks;
+	commands->kicks = kick;
+	for (unsigned i = 0; i < view.worker_count; i++) {
+		kick->evictions[i].conn = (uint64_t)json_integer_value(json_object_get(request, "conn"));
+		kick->evictions[i].owner = kick;
+		worker_evict((struct worker *)&view.workers[i], &kick->evictions[i]);
+	}
+}
+
+/* ---- requests ---- */
+
+static const struct message_field NOTHING[] = { { 0 } },
+				  RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+				  STOP[] = { { "now", MESSAGE_BOOLEAN, false },
+					     { "wait", MESSAGE_BOOLEAN, false },
+					     { 0 } },
+				  KICK[] = { { "conn", MESSAGE_NUMBER, true },
+					     { "reason", MESSAGE_TEXT, false },
+					     { 0 } };
+
+static const struct {
+	const char *name;
+	const struct message_field *fields;
+	void (*run)(struct commands *commands, uint64_t client, const json_t *request);
+} COMMANDS[] = { { "status", NOTHING, do_status },
+		 { "generations", NOTHING, do_generations },
+		 { "reload", RELOAD, do_reload },
+		 { "stop", STOP, do_stop },
+		 { "kick", KICK, do_kick } };
+
+static void run(struct commands *commands, uint64_t client, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "command"));
+	char why[128];
+	for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++) {
+		if (strcmp(COMMANDS[i].name, name) != 0)
+			continue;
+		if (message_check(request, COMMANDS[i].fields, why, sizeof why))
+			COMMANDS[i].run(commands, client, request);
+		else
+			answer_error(commands, client, "bad_request", why);
+		return;
+	}
+	snprintf(why, sizeof why, "unknown command \"%.40s\"", name);
+	answer_error(commands, client, "unknown_command", why);
+}
+
+static void on_request(void *owner, uint64_t client, const char *line, size_t len)
+{
+	struct commands *commands = owner;
+	char why[256];
+	json_t *request = message_parse(line, len, why, sizeof why);
+	if (request)
+		run(commands, client, request);
+	else
+		answer_error(commands, client, "bad_request", why);
+	json_decref(request);
+}
+
+/* ---- life ---- */
+
+/* Where the socket is to be, in commands->path. 0, or -1 with an explanation. */
+static int find_path(struct commands *commands, const struct config *config, char *why, size_t size)
+{
+	if (!strcmp(config->control, "auto"))
+		return control_path_default(config->script, commands->path, why, size);
+	int n = snprintf(commands->path, sizeof commands->path, "%s", config->control);
+	if (n < 0 || (size_t)n >= sizeof commands->path) {
+		snprintf(why, size, "%s: the path is too long for a Unix socket", config->control);
+		return -1;
+	}
+	return 0;
+}
+
+/* Nobody can connect before it listens, and by then its mode is what it is to be. */
+static int bind_path(struct commands *commands, char *why, size_t size)
+{
+	commands->listener_config = (struct listener_config){ .address = commands->path,
+							      .kind = LISTENER_UNIX,
+							      .path = commands->path,
+							      .mode = 0600,
+							      .backlog = BACKLOG };
+	int failed = listener_bind(&commands->listener, &commands->listener_config, why, size);
+	if (failed)
+		return failed;
+	failed = listener_listen(&commands->listener, why, size);
+	if (failed)
+		listener_close(&commands->listener);
+	return failed;
+}
+
+static int open_socket(struct commands *commands, uv_loop_t *loop, const struct config *config, char *why,
+		       size_t size)
+{
+	if (find_path(commands, config, why, size) || bind_path(commands, why, size))
+		return -1;
+	int err = control_open(&commands->control, loop, commands->listener.fd, commands, on_request);
+	if (!err)
+		return 0;
+	snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));
+	listener_close(&commands->listener);
+	return -1;
+}
+
+bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config)
+{
+	char why[512] = "";
+	bool is_default = !strcmp(config->control, "auto");
+	commands->listener.fd = -1;
+	if (!strcmp(config->control, "off"))
+		return true;
+	if (!open_socket(commands, loop, config, why, sizeof why)) {
+		log_write(LOG_INFO, "control socket", F_TEXT("path", commands->path));
+		return true;
+	}
+	if (is_default)
+		log_write(LOG_WARN, "no control socket: name a place with --control, or turn it off",
+			  F_TEXT("error", why));
+	else
+		log_write(LOG_ERROR, "cannot open the control socket", F_TEXT("error", why));
+	return is_default;
+}
+
+void commands_close(struct commands *commands, uint64_t cut)
+{
+	if (!commands->control.is_open)
+		return;
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		if (!commands->waits[i].client)
+			continue;
+		json_t *reply = message_ok();
+		message_set_text(reply, "stage", "stopped");
+		json_object_set_new(reply, "cut", json_integer((json_int_t)cut));
+		answer(commands, commands->waits[i].client, reply);
+		commands->waits[i].client = 0;
+	}
+	for (struct kick *kick = commands->kicks; kick; kick = kick->next)
+		if (kick->client)
+			answer_error(commands, kick->client, "no_such_connection", "the server has ended");
+	control_close(&commands->control);
+	listener_close(&commands->listener);
+}
+
+void commands_deinit(struct commands *commands)
+{
+	for (struct kick *next, *kick = commands->kicks; kick; kick = next) {
+		next = kick->next;
+		free(kick);
+	}
+	commands->kicks = NULL;
+}

@@ -1,0 +1,182 @@
+#include "server/status.h"
+
+#include "base/version.h"
+#include "config/config.h"
+#include "control/message.h"
+#include "server/acceptor.h"
+#include "server/reload.h"
+
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+static void set_number(json_t *object, const char *name, uint64_t n)
+{
+	json_object_set_new(object, name, json_integer((json_int_t)n));
+}
+
+/* "2026-02-03T04:05:06.789Z" */
+static void set_time(json_t *object, const char *name, int64_t wall_ms)
+{
+	time_t seconds = (time_t)(wall_ms / 1000);
+	struct tm parts;
+	char text[40], whole[56];
+	gmtime_r(&seconds, &parts);
+	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &parts);
+	snprintf(whole, sizeof whole, "%s.%03dZ", text, (int)(wall_ms % 1000));
+	message_set_text(object, name, whole);
+}
+
+/* ---- listeners and workers ---- */
+
+static json_t *listener_of(const struct listener *listener)
+{
+	json_t *one = json_object();
+	message_set_text(one, "listener", listener->config->name);
+	message_set_text(one, "address", listener->address);
+	set_number(one, "open", atomic_load_explicit(&listener->open, memory_order_relaxed));
+	set_number(one, "limit", listener->config->connections);
+	set_number(one, "refused", listener->refused);
+	return one;
+}
+
+static json_t *listeners_of(const struct acceptor *acceptor)
+{
+	json_t *all = json_array();
+	for (unsigned i = 0; i < acceptor->listener_count; i++)
+		json_array_append_new(all, listener_of(&acceptor->listeners[i]));
+	return all;
+}
+
+static json_t *worker_of(const struct worker *worker)
+{
+	json_t *one = json_object();
+	const struct counters *counters = &worker->counters;
+	set_number(one, "worker", worker->index);
+	set_number(one, "connections", atomic_load_explicit(&worker->load, memory_order_relaxed));
+	set_number(one, "generations", atomic_load_explicit(&worker->generations, memory_order_relaxed));
+	set_number(one, "closed", counters_closed(counters));
+	set_number(one, "frames_in", count_read(&counters->frames_in));
+	set_number(one, "frames_out", count_read(&counters->frames_out));
+	set_number(one, "faults", count_read(&counters->faults));
+	return one;
+}
+
+static json_t *workers_of(const struct server_view *view)
+{
+	json_t *all = json_array();
+	for (unsigned i = 0; i < view->worker_count; i++)
+		json_array_append_new(all, worker_of(&view->workers[i]));
+	return all;
+}
+
+/* ---- counters ---- */
+
+static json_t *reasons_of(const struct counters *sum)
+{
+	json_t *all = json_object();
+	for (int i = 0; i < REASON_COUNT; i++)
+		if (count_read(&sum->closed[i]))
+			set_number(all, reason_name((enum close_reason)i), count_read(&sum->closed[i]));
+	return all;
+}
+
+static json_t *counters_of(const struct server_view *view)
+{
+	struct counters sum = { 0 };
+	counters_sum(&sum, &view->acceptor->counters);
+	for (unsigned i = 0; i < view->worker_count; i++)
+		counters_sum(&sum, &view->workers[i].counters);
+	const struct {
+		const char *name;
+		const counter *counter;
+	} all[] = {
+		{ "frames_in", &sum.frames_in },
+		{ "frames_out", &sum.frames_out },
+		{ "bytes_in", &sum.bytes_in },
+		{ "bytes_out", &sum.bytes_out },
+		{ "faults", &sum.faults },
+		{ "suspensions", &sum.suspensions },
+		{ "dropped_frames", &sum.dropped_frames },
+		{ "discarded_bytes", &sum.discarded_bytes },
+		{ "accept_errors", &sum.accept_errors },
+		{ "accept_delays", &sum.accept_delays },
+		{ "cut", &sum.cut },
+	};
+	json_t *counters = json_object();
+	set_number(counters, "accepted", count_read(&sum.accepted));
+	set_number(counters, "closed", counters_closed(&sum));
+	set_number(counters, "open", atomic_load_explicit(&view->acceptor->open, memory_order_relaxed));
+	json_object_set_new(counters, "reasons", reasons_of(&sum));
+	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+		set_number(counters, all[i].name, count_read(all[i].counter));
+	return counters;
+}
+
+/* ---- generations ---- */
+
+/* Those of all workers that have this one's number; they follow each other. */
+static const struct generation *add_generation(json_t *all, const struct generation *first, int64_t now_ms,
+					       uint32_t newest)
+{
+	const struct generation *each = first;
+	uint32_t number = first->number;
+	uint64_t conns = 0, workers = 0;
+	for (; each && each->number == number; each = each->next_known, workers++)
+		conns += atomic_load_explicit(&each->agents.conns, memory_order_relaxed);
+	json_t *one = json_object();
+	set_number(one, "generation", number);
+	json_object_set_new(one, "newest", json_boolean(number == newest));
+	set_number(one, "connections", conns);
+	set_number(one, "workers", workers);
+	set_time(one, "since", first->known_since_ms);
+	set_number(one, "age_ms",
+		   now_ms > first->known_since_ms ? (uint64_t)(now_ms - first->known_since_ms) : 0);
+	json_array_append_new(all, one);
+	return each;
+}
+
+void status_add_generations(json_t *reply, const struct server_view *view)
+{
+	json_t *all = json_array();
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	for (const struct generation *each = view->reloads->known; each;)
+		each = add_generation(all, each, now_ms, view->reloads->newest);
+	json_object_set_new(reply, "generations", all);
+}
+
+json_t *status_outcome(const struct reload_outcome *outcome)
+{
+	static const char *const ENDS[] = {
+		[RELOAD_DONE] = "reloaded", [RELOAD_FAILED] = "failed", [RELOAD_REFUSED] = "refused"
+	};
+	if (!outcome->number)
+		return json_null();
+	json_t *one = json_object();
+	set_number(one, "number", outcome->number);
+	message_set_text(one, "outcome", ENDS[outcome->end]);
+	set_number(one, "generation", outcome->generation);
+	set_time(one, "time", outcome->time_ms);
+	if (*outcome->text)
+		message_set_text(one, "message", outcome->text);
+	return one;
+}
+
+/* ---- all of it ---- */
+
+void status_add_all(json_t *reply, const struct server_view *view)
+{
+	message_set_text(reply, "version", PERILUNE_VERSION);
+	set_number(reply, "pid", (uint64_t)getpid());
+	message_set_text(reply, "script", view->config->script);
+	message_set_text(reply, "stage", view->stage);
+	set_number(reply, "uptime_ms", view->uptime_ms);
+	set_number(reply, "generation", view->reloads->newest);
+	json_object_set_new(reply, "listeners", listeners_of(view->acceptor));
+	json_object_set_new(reply, "workers", workers_of(view));
+	status_add_generations(reply, view);
+	json_object_set_new(reply, "counters", counters_of(view));
+	json_object_set_new(reply, "last_reload", status_outcome(&view->reloads->last));
+}

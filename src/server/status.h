@@ -1,0 +1,36 @@
+/*
+ * What a server is doing, as JSON for its operator. Nothing here waits for a worker: a handler that does not return
+ * is when one wants to look.
+ *
+ * Threads: the main thread.
+ */
+#pragma once
+
+#include "control/path.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+struct acceptor;
+struct config;
+struct reload_outcome;
+struct reloads;
+struct worker;
+
+/* The server as it is at this moment; lent. */
+struct server_view {
+	const char *stage; /* "starting", "serving", "draining" */
+	const struct config *config;
+	const struct acceptor *acceptor;
+	const struct worker *workers;
+	unsigned worker_count; /* that were started */
+	const struct reloads *reloads;
+	uint64_t uptime_ms;
+};
+
+/* Adds to a reply; without memory parts are missing. */
+void status_add_all(json_t *reply, const struct server_view *view);
+void status_add_generations(json_t *reply, const struct server_view *view);
+
+/* {"number":…,"outcome":"reloaded"|"failed"|"refused",…}, or null when there has been none. */
+json_t *status_outcome(const struct reload_outcome *outcome);
