@@ -244,7 +244,8 @@ describe("the command line", function()
         ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15", ["limits.send_buffer"] = "16k",
         ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m", ["limits.slow_consumer"] = "drop",
         ["limits.reject"] = '"x"', ["timeout.read"] = "21s", ["timeout.write"] = "22s", ["timeout.idle"] = "23s",
-        ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s", ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
+        ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
+        ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
       }
       echo()

@@ -60,7 +60,7 @@ struct config {
 	unsigned workers;
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM */
-	char *control; /* where the control socket is: "auto", "off" or a path */
+	char *control;       /* where the control socket is: "auto", "off" or a path */
 	bool jit;
 	char unsafe[256];       /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;      /* 0: as long as it takes */

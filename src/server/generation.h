@@ -18,13 +18,14 @@ struct generation {
 	struct config *config;
 	struct generation *older;
 	unsigned worker;
-	uint64_t drain_from_ms;  /* when its connections began to be drained (succession.c); WHEEL_NEVER: they are not */
+	uint64_t
+	    drain_from_ms; /* when its connections began to be drained (succession.c); WHEEL_NEVER: they are not */
 	unsigned drained_shares; /* of them */
 	bool drains_all;         /* whatever the policy of their listener */
 	uint32_t number;
-	struct order adopt;      /* the mail that it comes with, */
-	struct report retired;   /* ... that it goes with, */
-	struct job burial;       /* ... and that ends it: parts of it, so that none can fail */
+	struct order adopt;    /* the mail that it comes with, */
+	struct report retired; /* ... that it goes with, */
+	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
 
 	atomic_uint holders; /* the thread that has it, and the main thread; its memory goes with the last */
 	/* The main thread's, while it is listed there (reload.h). */

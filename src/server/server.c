@@ -44,7 +44,7 @@ struct server {
 	struct pulse pulse;
 	struct inheritance inheritance;
 	struct upgrade upgrade;
-	atomic_bool leaving;              /* the same as the stage, for workers */
+	atomic_bool leaving; /* the same as the stage, for workers */
 	struct commands commands;
 	uint64_t began_ms;
 	unsigned started, ready, stopped; /* workers */
@@ -419,7 +419,8 @@ static void on_wake(uv_async_t *wake)
 
 static bool open_reloads(struct server *server)
 {
-	int err = reloads_open(&server->reloads, server->workers, server->config->workers, server, post_report);
+	int err =
+	    reloads_open(&server->reloads, server->workers, server->config->workers, server, post_report);
 	if (err)
 		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
 	return !err;
