@@ -63,10 +63,9 @@ local function copy_library(name, library, may_open)
   })
 end
 
-local protected = setmetatable({}, { __mode = "k" })
+local protected, contents = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
 
---- What all connections of a worker share can be read and not written, not even with rawset. pairs() finds
---- nothing in it: LuaJIT has no __pairs.
+--- What all connections of a worker share can be read and not written, not even with rawset.
 local function read_only(name, library)
   local proxy = setmetatable({}, {
     __index = library,
@@ -75,10 +74,25 @@ local function read_only(name, library)
     end,
     __metatable = name .. " is read-only",
   })
-  protected[proxy] = name
+  protected[proxy], contents[proxy] = name, library
   return proxy
 end
 M.read_only = read_only
+
+local function next_in(proxy, key)
+  local library = contents[proxy]
+  if not library then error("this iterator is for a library", 2) end
+  return next(library, key)
+end
+
+--- LuaJIT has no __pairs, so pairs() looks behind the proxies itself. All other tables get LuaJIT's own iterator,
+--- which compiles. next() stays LuaJIT's: were it ours, `for k, v in next, t` would call it for every item.
+local function safe_pairs(pairs)
+  return function(t)
+    if getmetatable(t) ~= nil and contents[t] then return next_in, t, nil end
+    return pairs(t)
+  end
+end
 
 --- Files have one metatable in a VM, which is the __index of each as well: so io.stdout.__index would hand it out.
 --- They get their methods from a table that cannot be reached.
@@ -229,7 +243,7 @@ function M.new(may_open)
   libraries.table.sort = safe_sort(libraries.table.sort)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
-  env.xpcall = safe_xpcall(env.xpcall)
+  env.xpcall, env.pairs = safe_xpcall(env.xpcall), safe_pairs(env.pairs)
   env.rawset = safe_rawset(env.rawset)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end

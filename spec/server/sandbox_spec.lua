@@ -38,6 +38,41 @@ describe("a library", function()
     end)
   end
 
+  for _, name in ipairs { "math", "string", "table", "bit", "coroutine", "io", "os", "perilune" } do
+    it("shows what is in it to pairs, and is no more open for that: " .. name, function()
+      local result = loads(([[
+        local library, found, n = require %q, {}, 0
+        for key, value in pairs(library) do
+          assert(library[key] == value and not found[key])
+          found[key], n = true, n + 1
+        end
+        assert(n >= 3 and not found.dump and not found.execute, n)
+        local step, state, first = pairs(library)
+        assert(state == library and first == nil)
+        local key = step(state)
+        assert(found[key] and not pcall(rawset, state, key, 1) and not pcall(function() state[key] = 1 end))
+        assert(not pcall(step, {}) and not pcall(step, state, "no such key"))]]):format(name))
+      assert.equal(0, result.code, result.err)
+    end)
+  end
+
+  it("leaves pairs as it is for all else", function()
+    local result = loads [[
+      local t, n = setmetatable({ 1, 2, x = 3 }, { __index = math, __metatable = "locked" }), 0
+      for key, value in pairs(t) do n = n + value assert(rawget(t, key) == value) end
+      assert(n == 6 and pairs(t) == next and select("#", pairs {}) == 3)
+      for key in pairs(t) do t[key] = nil end
+      assert(next(t) == nil)
+      for _, wrong in ipairs { 1, "text", print, true } do
+        local ok, err = pcall(function() return (pairs(wrong)) end)
+        assert(not ok and err == "app.lua:7: bad argument #1 to 'pairs' (table expected, got " .. type(wrong) .. ")", err)
+      end
+      n = 0
+      for _ in pairs(_G) do n = n + 1 end
+      assert(n > 20)]]
+    assert.equal(0, result.code, result.err)
+  end)
+
   it("is no way out, nor are strings, globals or load", function()
     local result = loads [[
       for _, name in ipairs { "getfenv", "setfenv", "dofile", "loadfile", "collectgarbage", "module" } do
