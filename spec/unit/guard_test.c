@@ -194,6 +194,37 @@ static void each_call_has_a_budget_of_its_own(void **state)
 	}
 }
 
+static uint64_t calls_begun;
+
+static uint64_t count_calls(void *data)
+{
+	(void)data;
+	return calls_begun;
+}
+
+static int l_begin_call(lua_State *lua)
+{
+	(void)lua;
+	calls_begun++;
+	return 0;
+}
+
+/* The hook finds that the budget was not used up by one call, and lets the compiled loop go on. */
+static void each_call_of_a_batch_has_the_budget(void **state)
+{
+	(void)state;
+	set_function(&vm, "begin", l_begin_call);
+	vm.guard.progress = count_calls;
+	assert_int_equal(call("local begin, n = begin, 0 for i = 1, 40 do begin() local from = os.clock() "
+			      "while os.clock() - from < 0.004 do n = n + 1 end end return n > 0 and 'done'",
+			      &SHORT)
+			     .verdict,
+			 GUARD_FINE);
+	assert_string_equal(lua_tostring(vm.lua, -1), "done");
+	assert_killed(call("for i = 1, 10 do begin() end while true do end", &SHORT), GUARD_CPU);
+	assert_works(&vm);
+}
+
 static int64_t cpu_ms(void)
 {
 	struct timespec t;
@@ -583,6 +614,29 @@ static void code_is_compiled_after_a_kill_as_before(void **state)
 	}
 }
 
+static int ticks_left;
+
+static int l_tick(lua_State *lua)
+{
+	(void)lua;
+	if (!--ticks_left)
+		guard_interrupt(&vm.guard, GUARD_CPU);
+	return 0;
+}
+
+/* Around a C function that a hot loop calls, the compiler begins a trace that belongs to another. */
+static void a_call_can_be_killed_in_any_state_of_the_compiler(void **state)
+{
+	(void)state;
+	set_function(&vm, "tick", l_tick);
+	for (int i = 1; i <= 150; i++) {
+		ticks_left = i;
+		assert_killed(call("local tick, n = tick, 0 for i = 1, 200 do tick() n = n + 1 end", &AMPLE),
+			      GUARD_CPU);
+		assert_works(&vm);
+	}
+}
+
 static void scripts_cannot_have_the_profiler(void **state)
 {
 	(void)state;
@@ -737,6 +791,7 @@ int main(void)
 		IN_A_VM(a_script_can_ask_whether_it_is_being_ended),
 		IN_A_VM(a_call_without_budget_may_take_its_time),
 		IN_A_VM(each_call_has_a_budget_of_its_own),
+		IN_A_VM(each_call_of_a_batch_has_the_budget),
 		IN_A_VM(a_large_budget_is_kept_as_closely_as_a_small_one),
 		IN_A_VM(what_is_interpreted_is_killed_too),
 		IN_A_VM(a_call_within_a_call_has_the_budget_of_the_outer_one),
@@ -759,6 +814,7 @@ int main(void)
 		IN_A_VM(every_vm_of_a_thread_is_guarded),
 		IN_A_VM(a_call_in_another_vm_ends_alone),
 		IN_A_VM(code_is_compiled_after_a_kill_as_before),
+		IN_A_VM(a_call_can_be_killed_in_any_state_of_the_compiler),
 		IN_A_VM(scripts_cannot_have_the_profiler),
 		IN_A_VM(a_stray_signal_of_the_profiler_is_harmless),
 		IN_A_VM(kills_on_several_threads_do_not_meet),

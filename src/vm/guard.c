@@ -56,7 +56,7 @@ static struct guard *guard_of(lua_State *lua)
 }
 
 /* Whose budget is it that was used up? True: of calls before the one that runs; it has its own from now on. */
-static bool has_moved_on(struct guard *guard)
+static bool has_moved_on(struct guard *guard, lua_State *lua)
 {
 	if (guard->verdict != GUARD_CPU || !guard->progress)
 		return false;
@@ -67,7 +67,7 @@ static bool has_moved_on(struct guard *guard)
 	/* Another number: the watchdog starts counting again, and a signal under way means nothing any more. */
 	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
-	watchdog.way->stand_down(guard);
+	watchdog.way->stand_down(guard, lua);
 	guard->verdict = GUARD_FINE;
 	return true;
 }
@@ -93,7 +93,7 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 {
 	(void)ar;
 	struct guard *guard = guard_of(lua);
-	if (!guard || !guard->verdict || has_moved_on(guard))
+	if (!guard || !guard->verdict || has_moved_on(guard, lua))
 		return;
 	if (!*guard->place)
 		note_place(guard, lua);
@@ -116,7 +116,7 @@ enum guard_verdict guard_disarm(struct guard *guard)
 {
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	forget_active(guard);
-	watchdog.way->stand_down(guard);
+	watchdog.way->stand_down(guard, guard->lua);
 	explain(guard);
 	guard->verdict = GUARD_FINE;
 	return verdict;

@@ -44,9 +44,10 @@ static void set_hook(struct guard *guard, lua_Hook hook)
 	lua_sethook(guard->lua, hook, LUA_MASKCOUNT, 1);
 }
 
-static void clear_hook(struct guard *guard)
+static void clear_hook(struct guard *guard, lua_State *lua)
 {
-	lua_sethook(guard->lua, NULL, 0, 0);
+	(void)guard;
+	lua_sethook(lua, NULL, 0, 0);
 }
 
 /* ---- the profiler ---- */
@@ -152,16 +153,33 @@ static void decline_profiler(struct guard *guard)
 		atomic_store(&profiler.loan, LOOSE);
 }
 
-/* LuaJIT forgets with the profiler that traces were to look at its bit, and it forgets the traces. */
-static void return_profiler(struct guard *guard)
+static int return_nothing(lua_State *lua)
 {
-	clear_hook(guard);
+	(void)lua;
+	return 0;
+}
+
+/*
+ * A hook gives the recording of a trace up, but LuaJIT cleans up after it at the next call. By then the trace that it
+ * was to go on from must not have been thrown away: LuaJIT would write to it all the same.
+ */
+static void finish_recording(lua_State *lua)
+{
+	if (lua_cpcall(lua, return_nothing, NULL))
+		lua_pop(lua, 1);
+}
+
+/* LuaJIT forgets with the profiler that traces were to look at its bit, and it forgets the traces. */
+static void return_profiler(struct guard *guard, lua_State *lua)
+{
+	clear_hook(guard, lua);
 	if (atomic_load(&profiler.borrower) != guard || atomic_load(&profiler.loan) != TAKEN)
 		return;
 	atomic_store(&profiler.loan, MOVING);
-	luaJIT_profile_stop(guard->lua);
+	finish_recording(lua);
+	luaJIT_profile_stop(lua);
 	atomic_store(&profiler.borrower, NULL);
-	bring_home(guard->lua);
+	bring_home(lua);
 }
 
 /* ---- hook-mask ---- */
@@ -205,17 +223,17 @@ static bool open_hook_mask(struct guard *guard, void *state, size_t state_bytes)
 	return guard->hook_mask && open_profiler(guard, state, state_bytes);
 }
 
-static void clear_hook_mask(struct guard *guard)
+static void clear_hook_mask(struct guard *guard, lua_State *lua)
 {
 	if (guard->hook_mask)
 		*guard->hook_mask &= (uint8_t)~HOOK_MASK_PROFILE;
-	clear_hook(guard);
+	clear_hook(guard, lua);
 }
 
 /* The bit is set last: with it LuaJIT's mode would not depend on the hook. */
 static void arm_hook_mask(struct guard *guard, lua_Hook hook)
 {
-	clear_hook_mask(guard);
+	clear_hook_mask(guard, guard->lua);
 	set_hook(guard, hook);
 	if (guard->hook_mask)
 		*guard->hook_mask |= HOOK_MASK_PROFILE;
