@@ -1,36 +1,18 @@
---- Loads a user's script: reads it, runs its top level in fresh globals, and
+--- Loads a user's script: takes it from the script set, runs its top level in fresh globals, and
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
 local config = require "perilune.config"
 local fault = require "perilune.fault"
 local json = require "perilune.json"
 local sandbox = require "perilune.sandbox"
 
-local M = {}
+local sources = require "perilune.sources" -- in C: src/config/library.c
 
-local SOURCE_MAX = 16 * 1024 * 1024
-local READ_BYTES = 16 * 1024
+local M = {}
 
 ---@class perilune.app
 ---@field conf perilune.conf
 ---@field file string as given
 ---@field env table the script's globals
-
-local function read_file(path)
-  local file, err = io.open(path, "rb")
-  if not file then return nil, err end
-  -- In pieces: file:read(n) reserves n bytes at once, and a VM keeps such a buffer for long.
-  local pieces, size = {}, 0
-  repeat
-    local piece
-    piece, err = file:read(READ_BYTES)
-    size = size + #(piece or "")
-    pieces[#pieces + 1] = piece
-  until not piece or size > SOURCE_MAX
-  file:close()
-  if err then return nil, path .. ": " .. err end
-  if size > SOURCE_MAX then return nil, path .. ": is larger than 16 MiB" end
-  return table.concat(pieces)
-end
 
 local function directory_of(path)
   return path:match("^(.*)/[^/]*$") or "."
@@ -40,25 +22,25 @@ end
 local function find_module(directory, name)
   local relative = name:gsub("%.", "/")
   local tried = {}
-  for _, form in ipairs { "%s/%s.lua", "%s/%s/init.lua" } do
-    local path = form:format(directory, relative)
-    local file = io.open(path, "rb")
-    if file then
-      file:close()
-      return path
-    end
-    tried[#tried + 1] = path
+  for _, form in ipairs { "%s.lua", "%s/init.lua" } do
+    local file = form:format(relative)
+    if sources.has(file) then return file end
+    tried[#tried + 1] = directory .. "/" .. file
   end
   return nil, tried
 end
 
-local function compile(path, directory, env)
-  local source, err = read_file(path)
-  if not source then return nil, err end
+--- The name that errors and tracebacks have of a file. The first generation's is plain.
+local function chunk_name(file, generation)
+  return "@" .. file .. (generation and generation > 1 and "#g" .. generation or "")
+end
+
+--- `file` is as in the script set, `path` as the user knows it.
+local function compile(file, path, env, generation)
+  local source, err = sources.text(file)
+  if not source then return nil, path .. ": " .. err end
   if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
-  local shown = path
-  if path:sub(1, #directory + 1) == directory .. "/" then shown = path:sub(#directory + 2) end
-  return load(source:gsub("^#[^\n]*", "", 1), "@" .. shown, "t", env)
+  return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end
 
 local function check_name(name)
@@ -84,6 +66,7 @@ local function require_system(name, tried, state)
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
   end
   local ok, value = pcall(require, name)
+  if not ok and sources.cut then error("require: '" .. name .. "' was not found: " .. sources.cut, 3) end
   if not ok then
     error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
       .. ") nor on the system", 3)
@@ -109,13 +92,13 @@ local function new_require(directory, env, state)
       if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
       return entry.value
     end
-    local path, tried = find_module(directory, name)
-    if not path then
+    local file, tried = find_module(directory, name)
+    if not file then
       local value = require_system(name, tried, state)
       loaded[name] = { value = value }
       return value
     end
-    local chunk, err = compile(path, directory, env)
+    local chunk, err = compile(file, directory .. "/" .. file, env, state.generation)
     if not chunk then error(err, 0) end
     loaded[name] = { loading = coroutine.running() or true }
     local ok, value = pcall(chunk, name)
@@ -159,27 +142,31 @@ local function check_modules(conf, state)
   return errors
 end
 
---- A failed load as printable text, with the place and an excerpt of the source.
+--- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes
+--- a generation, so that its number would only be in the way of an editor that opens the place.
 local function failure_text(path, value)
   local file, line, text = fault.parse(value)
   local directory = directory_of(path)
+  file = file and file:gsub("#g%d+$", "")
   return fault.render {
     message = text or fault.describe(value),
     file = file and (directory == "." and file or file:sub(1, 1) == "/" and file or directory .. "/" .. file) or path,
     line = line,
+    source = file and sources.text(file, fault.SOURCE_MAX) or nil,
   }
 end
 
 --- Loads and validates.
 ---@param path string the script's file
----@param options { overrides: perilune.override[]?, cpus: integer? }
+---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
 ---@return perilune.app|nil
 ---@return string|nil message for people, possibly of several lines
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)
   options = options or {}
+  if sources.failed then return nil, "error: " .. sources.failed end
   local directory = directory_of(path)
-  local state = { system = {}, doors = {} }
+  local state = { system = {}, doors = {}, generation = options.generation }
   function state.may_open(name)
     if state.open then return state.open[name] == true end
     state.doors[name] = true -- check_modules() has the last word
@@ -187,7 +174,7 @@ function M.load(path, options)
   end
   local env = sandbox.new(state.may_open)
   rawset(env, "require", new_require(directory, env, state))
-  local chunk, err = compile(path, directory, env)
+  local chunk, err = compile(path:match("[^/]*$"), path, env, state.generation)
   if not chunk then
     local file = fault.parse(err)
     return nil, file and failure_text(path, err) or "error: " .. tostring(err)

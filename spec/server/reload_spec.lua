@@ -1,7 +1,7 @@
 --- HUP loads the script anew: new connections get the new generation, those there are keep theirs, and what cannot be
 --- loaded changes nothing.
-local command = require "spec.support.command"
 local has = require "spec.support.has"
+local reloading = require "spec.support.reload"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -16,29 +16,7 @@ local function script(version, settings)
     return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
 end
 
-local function rewrite(app, text, name) command.write(app.folder .. "/" .. (name or "app.lua"), text) end
-
-local reloads = setmetatable({}, { __mode = "k" })
-
--- Asks for a reload and waits for its outcome: "reloaded", "reload failed…" or "reload refused…".
-local function reload(app, seconds)
-  local function outcomes()
-    return app:find_log(function(entry) return entry.message:find "^reload" end)
-  end
-  local n = #outcomes() + 1
-  reloads[app] = n
-  app:signal "HUP"
-  return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
-    return outcomes()[n]
-  end, seconds or 10)
-end
-
-local function reload_to(app, text)
-  rewrite(app, text)
-  local entry = reload(app)
-  assert.equal("reloaded", entry.message)
-  return entry
-end
+local rewrite, reload, reload_to = reloading.rewrite, reloading.reload, reloading.reload_to
 
 describe("a reload", function()
   after_each(server.finish)

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "cli/options.h"
+#include "config/sources.h"
 #include "server/server.h"
 
 static void log_unknown(const char *name, const char *near)
@@ -15,6 +16,9 @@ static int serve(struct app_load *load)
 {
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
+	if (*load->config.sources->cut)
+		log_write(LOG_WARN, "not all of the app's folder was read",
+			  F_TEXT("reason", load->config.sources->cut));
 	return server_run(&load->config);
 }
 

@@ -44,16 +44,18 @@ struct override {
 };
 
 struct config {
-	atomic_uint refs; /* generations that live by it, and the server; the first belongs to who loaded it */
+	atomic_uint
+	    refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
+	struct sources *sources; /* as they were when it was loaded; NULL: not yet */
 	struct override *overrides;
 	size_t override_count;
 	unsigned workers;
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM */
 	bool jit;
-	char unsafe[256];  /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms; /* 0: as long as it takes */
+	char unsafe[256];     /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;    /* 0: as long as it takes */
 	unsigned reload_keep; /* old generations that may have connections */
 	enum log_format log_format;
 	enum log_level log_level;
@@ -70,9 +72,12 @@ enum config_status {
 	CONFIG_NO_MEMORY
 };
 
+/* Reads the script set, once per config. 0 or UV_ENOMEM. */
+int config_read(struct config *config);
+
 /*
- * Loads config->script (whose overrides are set) in a VM of its own and fills in the rest; once per
- * config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
+ * Loads config->script (whose overrides are set) in a VM of its own, after config_read() if that is yet to be done, and
+ * fills in the rest; once per config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
  *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
  *   CONFIG_BAD     what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
  *                  {"ok":false,"message":…}
@@ -97,6 +102,9 @@ void config_drop(struct config *config);
  * False: nothing does.
  */
 bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size);
+
+/* Lets Lua find the script set as require("perilune.sources"). The config must outlive the VM. May raise. */
+void config_open_sources(lua_State *lua, const struct config *config);
 
 /* Pushes the options table that perilune.app's load() takes. Raises when Lua's memory is short. */
 void config_push_options(lua_State *lua, const struct config *config);

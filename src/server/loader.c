@@ -1,6 +1,7 @@
 #include "server/loader.h"
 
 #include "config/config.h"
+#include "config/sources.h"
 #include "server/worker.h"
 
 #include <stdio.h>
@@ -16,14 +17,26 @@ static void fail(struct loading *loading, int err, const char *why)
 	snprintf(loading->report.text, sizeof loading->report.text, "%s", why);
 }
 
+/* The script set as it is now. False: explained, or it is the one that is being served. */
+static bool read_sources(struct loading *loading)
+{
+	loading->next = config_again(loading->now);
+	if (!loading->next || config_read(loading->next)) {
+		fail(loading, UV_ENOMEM, "not enough memory");
+		return false;
+	}
+	loading->unchanged = loading->next->sources->key == loading->now->sources->key;
+	return !loading->unchanged;
+}
+
 /* The script as it is now, for all workers to share. False: explained. */
 static bool load_config(struct loading *loading)
 {
 	char *text = NULL, what[256];
-	loading->next = config_again(loading->now);
-	enum config_status status = loading->next ? config_load(loading->next, NULL, &text) : CONFIG_NO_MEMORY;
+	enum config_status status = config_load(loading->next, NULL, &text);
 	if (status != CONFIG_OK)
-		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM, text ? text : "not enough memory");
+		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM,
+		     text ? text : "not enough memory");
 	free(text);
 	if (status != CONFIG_OK)
 		return false;
@@ -48,7 +61,7 @@ static void discard(struct loading *loading)
 static void load(struct loading *loading)
 {
 	struct report *report = &loading->report;
-	if (!load_config(loading))
+	if (!read_sources(loading) || !load_config(loading))
 		return;
 	for (unsigned i = 0; i < loading->worker_count; i++) {
 		struct worker *worker = &loading->workers[i];
@@ -78,7 +91,8 @@ static bool do_job(struct loader *loader, struct job *job)
 		loader->report(loader->server, &loading->report);
 		break;
 	case JOB_BURY:
-		generation_close((struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
+		generation_close(
+		    (struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
 		break;
 	case JOB_STOP:
 		return false;
@@ -141,7 +155,8 @@ void loader_stop(struct loader *loader)
 
 /* ---- a loading ---- */
 
-struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now, uint32_t number)
+struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,
+			    uint32_t number)
 {
 	struct loading *loading = calloc(1, sizeof *loading + worker_count * sizeof *loading->generations);
 	if (!loading)

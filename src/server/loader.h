@@ -21,8 +21,10 @@ struct loading {
 	struct worker *workers;
 	unsigned worker_count;
 	struct config *now;  /* what is being served; held */
-	struct config *next; /* held; NULL when it could not be loaded */
-	struct generation *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
+	struct config *next; /* held; NULL: there was no memory */
+	bool unchanged;      /* the script set is the one being served: nothing was loaded */
+	struct generation
+	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };
 
 struct loader {
@@ -48,5 +50,6 @@ void loader_bury(struct loader *loader, struct generation *generation);
 void loader_stop(struct loader *loader);
 
 /* NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
-struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now, uint32_t number);
+struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,
+			    uint32_t number);
 void loading_free(struct loading *loading);

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "config/sources.h"
 #include "server/worker.h"
 
 #include <stddef.h>
@@ -57,29 +58,42 @@ void reloads_begin(struct reloads *reloads, struct config *now)
 
 static void log_failure(const struct reloads *reloads, const struct report *report)
 {
-	log_write(LOG_ERROR, "reload failed: the old generation serves on", F_INT("generation", reloads->newest),
-		  F_INT("worker", report->worker), F_TEXT("excerpt", report->text));
+	log_write(LOG_ERROR, "reload failed: the old generation serves on",
+		  F_INT("generation", reloads->newest), F_INT("worker", report->worker),
+		  F_TEXT("excerpt", report->text));
+}
+
+static void log_success(const struct reloads *reloads, const struct config *config, bool unchanged)
+{
+	const char *message = unchanged ? "reload: nothing has changed" : "reloaded";
+	log_write(LOG_INFO, message, F_TEXT("script", config->script), F_INT("generation", reloads->newest),
+		  F_TEXT("key", config->sources->key_text));
+	if (*config->sources->cut && !unchanged)
+		log_write(LOG_WARN, "not all of the app's folder was read",
+			  F_TEXT("reason", config->sources->cut));
 }
 
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
 {
 	struct loading *loading = (struct loading *)(void *)report;
 	struct config *next = NULL, *now = loading->now;
+	bool loaded = !report->err && !loading->unchanged;
 	reloads->running = false;
 	if (report->err && serving)
 		log_failure(reloads, report);
-	for (unsigned i = 0; !report->err && i < reloads->worker_count; i++) {
+	if (loading->unchanged && serving)
+		log_success(reloads, now, true);
+	for (unsigned i = 0; loaded && i < reloads->worker_count; i++) {
 		if (serving)
 			worker_adopt(&reloads->workers[i], loading->generations[i]);
 		else
 			loader_bury(&reloads->loader, loading->generations[i]);
 	}
-	if (!report->err && serving) {
+	if (loaded && serving) {
 		reloads->newest = loading->number;
 		next = loading->next;
 		config_hold(next);
-		log_write(LOG_INFO, "reloaded", F_TEXT("script", next->script),
-			  F_INT("generation", reloads->newest));
+		log_success(reloads, next, false);
 	}
 	bool again = reloads->again && serving;
 	reloads->again = false;

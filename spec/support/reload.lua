@@ -1,0 +1,42 @@
+--- Reloads of a running server (spec.support.server): rewriting its files, asking, waiting for the outcome.
+local command = require "spec.support.command"
+local wait = require "spec.support.wait"
+
+local M = {}
+
+--- Writes a file of the app, in place.
+---@param name string? "app.lua" unless it says otherwise
+function M.rewrite(app, text, name) command.write(app.folder .. "/" .. (name or "app.lua"), text) end
+
+--- The outcomes so far: "reloaded", "reload failed…", "reload refused…", "reload: nothing has changed".
+---@return table[]
+function M.outcomes(app)
+  return app:find_log(function(entry) return entry.message:find "^reload" end)
+end
+
+--- Waits until there are n of them.
+---@return table entry the n-th
+function M.outcome(app, n, seconds)
+  return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
+    return M.outcomes(app)[n]
+  end, seconds or 10)
+end
+
+--- Asks for a reload and waits for its outcome.
+---@return table entry
+function M.reload(app, seconds)
+  local n = #M.outcomes(app) + 1
+  app:signal "HUP"
+  return M.outcome(app, n, seconds)
+end
+
+--- The same with another script, which must be taken.
+---@return table entry
+function M.reload_to(app, text)
+  M.rewrite(app, text)
+  local entry = M.reload(app)
+  assert(entry.message == "reloaded", entry.message)
+  return entry
+end
+
+return M
