@@ -11,7 +11,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum option_kind { OPTION_KEY, OPTION_SET, OPTION_JSON, OPTION_PRINT, OPTION_HELP };
+enum option_kind { OPTION_KEY, OPTION_SET, OPTION_JSON, OPTION_PRINT, OPTION_WATCH, OPTION_HELP };
 
 struct option {
 	const char *name;     /* after the "--" */
@@ -35,6 +35,7 @@ static const struct option OPTIONS[] = {
 	  "debug, info, warn or error (default info)" },
 	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
 	  "set any key, as in --set limits.connections=500; repeatable" },
+	{ "watch", NULL, OPTION_WATCH, FOR_RUN, NULL, "load the script anew whenever its files change" },
 	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
 	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
 	{ "help", NULL, OPTION_HELP, FOR_RUN | FOR_CHECK, NULL, "this text" },
@@ -100,6 +101,9 @@ static int take(struct options *options, const struct option *option, const char
 		break;
 	case OPTION_PRINT:
 		options->print = true;
+		break;
+	case OPTION_WATCH:
+		options->watch = true;
 		break;
 	case OPTION_HELP:
 		options->help = true;

@@ -19,7 +19,7 @@ struct options {
 	const char *command;
 	const char *script; /* points into argv, or is the default */
 	bool script_named;
-	bool help, json, print;
+	bool help, json, print, watch;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;
 };

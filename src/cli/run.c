@@ -12,21 +12,21 @@ static void log_unknown(const char *name, const char *near)
 		  F_TEXT("did_you_mean", near));
 }
 
-static int serve(struct app_load *load)
+static int serve(struct app_load *load, bool watch)
 {
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
 	if (*load->config.sources->cut)
 		log_write(LOG_WARN, "not all of the app's folder was read",
 			  F_TEXT("reason", load->config.sources->cut));
-	return server_run(&load->config);
+	return server_run(&load->config, watch);
 }
 
 static int run(const struct options *options)
 {
 	struct app_load load;
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load) : app_explain(&load, options);
+	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : app_explain(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;
@@ -40,7 +40,8 @@ const struct command command_run = {
 	.notes = "Signals:\n"
 		 "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
 		 "                       (a second one forces)\n"
-		 "  HUP, USR1, USR2      ignored, with a warning\n"
+		 "  HUP                  load the script anew, for new connections\n"
+		 "  USR1, USR2           ignored, with a warning\n"
 		 "\n"
 		 "Exit codes:\n"
 		 "  0   stopped, every connection served to its end\n"

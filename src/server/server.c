@@ -5,6 +5,7 @@
 #include "server/acceptor.h"
 #include "server/listener.h"
 #include "server/reload.h"
+#include "server/watch.h"
 #include "server/worker.h"
 #include "vm/guard.h"
 
@@ -34,6 +35,8 @@ struct server {
 	struct acceptor acceptor;
 	struct worker *workers;
 	struct reloads reloads;
+	struct watch watch;
+	bool watches;                     /* --watch */
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
@@ -46,6 +49,7 @@ struct server {
 static void close_all(struct server *server)
 {
 	server->closed = true;
+	watch_close(&server->watch);
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	for (int i = 0; i < SIGNALS; i++)
@@ -100,6 +104,13 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 	drain(server);
 }
 
+static void on_files_changed(void *data)
+{
+	struct server *server = data;
+	if (server->stage == SERVING)
+		reloads_begin(&server->reloads, server->config);
+}
+
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
@@ -114,8 +125,7 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 static void on_unused_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN,
-		  "signal ignored: this version neither reopens logs nor restarts itself",
+	log_write(LOG_WARN, "signal ignored: this version neither reopens logs nor restarts itself",
 		  F_TEXT("signal", strsignal(number)));
 }
 
@@ -172,6 +182,8 @@ static void serve(struct server *server)
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
 		  F_INT("workers", server->started), F_INT("generation", 1),
 		  F_TEXT("interrupts", guard_start()));
+	if (server->watches) /* the first configuration outlives the server */
+		watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
 	if (*server->config->unsafe)
 		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",
 			  F_TEXT("unsafe", server->config->unsafe));
@@ -360,18 +372,20 @@ bool server_is_stuck(void)
 	return server.stuck;
 }
 
-int server_run(struct config *config)
+int server_run(struct config *config, bool watch)
 {
 	if (!open_server(&server, config)) {
 		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
 		return EXIT_FAILED;
 	}
+	server.watches = watch;
 	acceptor_raise_descriptor_limit();
 	watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = bind_all(&server);
-	bool can_reload = bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
+	bool can_reload =
+	    bound && !reloads_open(&server.reloads, server.workers, config->workers, &server, post_report);
 	if (!can_reload || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
