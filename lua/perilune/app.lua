@@ -164,7 +164,6 @@ end
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)
   options = options or {}
-  if sources.failed then return nil, "error: " .. sources.failed end
   local directory = directory_of(path)
   local state = { system = {}, doors = {}, generation = options.generation }
   function state.may_open(name)

@@ -47,8 +47,8 @@ static void note(struct differences *all, bool differs, const char *key)
 {
 	if (!differs || strstr(all->text, key) || all->used >= all->size)
 		return;
-	all->used += (size_t)snprintf(all->text + all->used, all->size - all->used, "%s%s", all->used ? ", " : "",
-				      key);
+	all->used += (size_t)snprintf(all->text + all->used, all->size - all->used, "%s%s",
+				      all->used ? ", " : "", key);
 }
 
 /* These are properties of a listening socket, and of what waits in its backlog. */

@@ -322,7 +322,13 @@ enum config_status config_load(struct config *config, const char *print, char **
 {
 	struct vm vm;
 	*text = NULL;
-	if (config_read(config) || vm_open(&vm))
+	if (config_read(config))
+		return CONFIG_NO_MEMORY;
+	if (*config->sources->failed) {
+		*text = strdup(config->sources->failed);
+		return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
+	}
+	if (vm_open(&vm))
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
 	vm_enter(&vm, &VM_LOAD_BUDGET);

@@ -68,6 +68,7 @@ struct config {
 enum config_status {
 	CONFIG_OK,
 	CONFIG_BAD,    /* the script or an override is at fault */
+	CONFIG_SHORT,  /* the system is out of something: of descriptors, for one */
 	CONFIG_BROKEN, /* Perilune itself is: its Lua modules are damaged */
 	CONFIG_NO_MEMORY
 };
@@ -81,7 +82,7 @@ int config_read(struct config *config);
  *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
  *   CONFIG_BAD     what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
  *                  {"ok":false,"message":…}
- *   CONFIG_BROKEN  what is wrong, for people
+ *   CONFIG_BROKEN, CONFIG_SHORT  what is wrong, for people
  */
 enum config_status config_load(struct config *config, const char *print, char **text);
 

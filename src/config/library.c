@@ -57,11 +57,10 @@ void config_open_sources(lua_State *lua, const struct config *config)
 	const struct sources *sources = config->sources;
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 4);
+	lua_createtable(lua, 0, 3);
 	set_function(lua, "has", l_has, sources);
 	set_function(lua, "text", l_text, sources);
 	set_text(lua, "cut", sources->cut);
-	set_text(lua, "failed", sources->failed);
 	lua_setfield(lua, -2, "perilune.sources");
 	lua_pop(lua, 2);
 }

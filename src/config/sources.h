@@ -26,7 +26,7 @@ struct sources {
 	uint64_t key; /* of names and texts: what is the same has the same key */
 	char key_text[17];
 	char cut[256];    /* why there may be more than was read; else "" */
-	char failed[128]; /* why nothing can be made of it: no descriptors, for one; else "" */
+	char failed[128]; /* why it is of no use: there were no descriptors, for one; else "" */
 };
 
 /* Reads the script at `path` and what lies in its folder. NULL: no memory. */
