@@ -143,15 +143,22 @@ static uint64_t mix(uint64_t key, const void *bytes, size_t n)
 	return key;
 }
 
-/* Names and texts are told apart by their lengths. */
+static uint64_t mix_number(uint64_t key, uint64_t number)
+{
+	for (size_t i = 0; i < sizeof number; i++, number >>= 8)
+		key = (key ^ (number & 0xff)) * 0x100000001b3;
+	return key;
+}
+
+/* A name has its end, a text its length: no two sets look the same to it. */
 static void make_key(struct sources *sources)
 {
 	uint64_t key = 0xcbf29ce484222325;
 	for (size_t i = 0; i < sources->count; i++) {
 		const struct source *source = &sources->files[i];
-		uint64_t shape[3] = { strlen(source->name), source->bytes, (uint64_t)source->err };
-		key = mix(key, shape, sizeof shape);
-		key = mix(key, source->name, shape[0]);
+		key = mix(key, source->name, strlen(source->name) + 1);
+		key = mix_number(key, (uint64_t)source->err);
+		key = mix_number(key, source->bytes);
 		if (source->text)
 			key = mix(key, source->text, source->bytes);
 	}
