@@ -1,4 +1,4 @@
---- Loads a user's script: reads it, runs its top level in fresh globals, and
+--- Loads a user's script: takes it from the script set, runs its top level in fresh globals, and
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
 local config = require "perilune.config"
 local fault = require "perilune.fault"
@@ -6,33 +6,14 @@ local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
 local sandbox = require "perilune.sandbox"
 
-local M = {}
+local sources = require "perilune.sources" -- in C: src/config/library.c
 
-local SOURCE_MAX = 16 * 1024 * 1024
-local READ_BYTES = 16 * 1024
+local M = {}
 
 ---@class perilune.app
 ---@field conf perilune.conf
 ---@field file string as given
 ---@field env table the script's globals
-
--- `name` stands for it in messages.
-local function read_file(path, name)
-  local file, err = io.open(path, "rb")
-  if not file then return nil, name .. err:sub(#path + 1) end
-  -- In pieces: file:read(n) reserves n bytes at once, and a VM keeps such a buffer for long.
-  local pieces, size = {}, 0
-  repeat
-    local piece
-    piece, err = file:read(READ_BYTES)
-    size = size + #(piece or "")
-    pieces[#pieces + 1] = piece
-  until not piece or size > SOURCE_MAX
-  file:close()
-  if err then return nil, name .. ": " .. err end
-  if size > SOURCE_MAX then return nil, name .. ": is larger than 16 MiB" end
-  return table.concat(pieces)
-end
 
 local function directory_of(path)
   return path:match("^(.*)/[^/]*$") or "."
@@ -63,37 +44,38 @@ local function find_way_out(folder, inside)
   return folder.name .. "/" .. inside, "another place" -- it was turned just now
 end
 
---- The file of an app's module: `a.b` is a/b.lua or a/b/init.lua beside the script. What was looked at is what is
---- read: a path without links, unless one is put there in between.
----@return string|nil path
----@return string|string[] inside the same below the folder; or what was tried
+--- The file of an app's module: `a.b` is a/b.lua or a/b/init.lua beside the script. The script set leaves out what lies
+--- behind a link that leads away; here it is told why.
+---@return string|nil file as in the script set
+---@return string[]|nil tried
 local function find_module(folder, name)
   local relative = name:gsub("%.", "/")
   local tried = {}
   for _, form in ipairs { "%s.lua", "%s/init.lua" } do
     local inside = form:format(relative)
+    if sources.has(inside) then return inside end
     local path = paths.real(folder.root .. "/" .. inside)
     if path and not is_in(folder.root, path) then
       local link, target = find_way_out(folder, inside)
       error(("require: '%s' is not in the app's folder: %s is a symbolic link to %s. Links may lead anywhere in the "
         .. "folder and nowhere else: copy it into %s"):format(name, link, target, folder.root), 3)
     end
-    local file = path and io.open(path, "rb")
-    if file then
-      file:close()
-      return path, inside
-    end
     tried[#tried + 1] = folder.name .. "/" .. inside
   end
   return nil, tried
 end
 
---- `inside` is the path below the app's folder, which errors and tracebacks have; `name` the user's.
-local function compile(path, inside, name, env)
-  local source, err = read_file(path, name)
-  if not source then return nil, err end
-  if source:byte(1) == 27 then return nil, name .. ": is bytecode; only text is loaded" end
-  return load(source:gsub("^#[^\n]*", "", 1), "@" .. inside, "t", env)
+--- The name that errors and tracebacks have of a file. The first generation's is plain.
+local function chunk_name(file, generation)
+  return "@" .. file .. (generation and generation > 1 and "#g" .. generation or "")
+end
+
+--- `file` is as in the script set, `path` as the user knows it.
+local function compile(file, path, env, generation)
+  local source, err = sources.text(file)
+  if not source then return nil, path .. ": " .. err end
+  if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
+  return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end
 
 local function check_name(name)
@@ -119,6 +101,7 @@ local function require_system(name, tried, state)
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
   end
   local ok, value = pcall(require, name)
+  if not ok and sources.cut then error("require: '" .. name .. "' was not found: " .. sources.cut, 3) end
   if not ok then
     error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
       .. ") nor on the system", 3)
@@ -147,13 +130,13 @@ local function new_require(folder, env, state)
       if entry.loading then error("require: '" .. name .. "' requires itself, by way of others", 2) end
       return entry.value
     end
-    local path, inside = find_module(folder, name)
-    if not path then
-      local value = require_system(name, inside, state)
+    local file, tried = find_module(folder, name)
+    if not file then
+      local value = require_system(name, tried, state)
       loaded[name] = { value = value }
       return value
     end
-    local chunk, err = compile(path, inside, folder.name .. "/" .. inside, env)
+    local chunk, err = compile(file, folder.name .. "/" .. file, env, state.generation)
     if not chunk then error(err, 0) end
     loaded[name] = { loading = coroutine.running() or true }
     local ok, value = pcall(chunk, name)
@@ -197,27 +180,30 @@ local function check_modules(conf, state)
   return errors
 end
 
---- A failed load as printable text, with the place and an excerpt of the source.
+--- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes
+--- a generation, so that its number would only be in the way of an editor that opens the place.
 local function failure_text(path, value)
   local file, line, text = fault.parse(value)
   local directory = directory_of(path)
+  file = file and file:gsub("#g%d+$", "")
   return fault.render {
     message = text or fault.describe(value),
     file = file and (directory == "." and file or file:sub(1, 1) == "/" and file or directory .. "/" .. file) or path,
     line = line,
+    source = file and sources.text(file, fault.SOURCE_MAX) or nil,
   }
 end
 
 --- Loads and validates.
 ---@param path string the script's file
----@param options { overrides: perilune.override[]?, cpus: integer? }
+---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
 ---@return perilune.app|nil
 ---@return string|nil message for people, possibly of several lines
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)
   options = options or {}
-  local folder, file = folder_of(path), path:match("[^/]*$")
-  local state = { system = {}, doors = {} }
+  local folder = folder_of(path)
+  local state = { system = {}, doors = {}, generation = options.generation }
   function state.may_open(name)
     if state.open then return state.open[name] == true end
     state.doors[name] = true -- check_modules() has the last word
@@ -225,7 +211,7 @@ function M.load(path, options)
   end
   local env = sandbox.new(state.may_open)
   rawset(env, "require", new_require(folder, env, state))
-  local chunk, err = compile(folder.root .. "/" .. file, file, path, env)
+  local chunk, err = compile(path:match("[^/]*$"), path, env, state.generation)
   if not chunk then
     return nil, fault.parse(err) and failure_text(path, err) or "error: " .. tostring(err)
   end

@@ -6,7 +6,7 @@ local M = {}
 
 M.RENDER_MAX = 4096     -- bytes of a whole report
 M.TEXT_MAX = 1024       -- bytes of a message
-local SOURCE_MAX = 1024 * 1024
+M.SOURCE_MAX = 1024 * 1024 -- bytes of a file that are looked at
 local FIELD_MAX = 200   -- bytes of a file name, a function, a peer, a line of a traceback
 local WIDTH_MAX = 96    -- columns of a source line
 local TAB = 4
@@ -160,14 +160,14 @@ local function read_source(f)
   if not name or name:find("^%[string") or name:find("^=") then return nil end
   local file = io.open(name, "rb")
   if not file then return nil end
-  local source = file:read(SOURCE_MAX)
+  local source = file:read(M.SOURCE_MAX)
   file:close()
   return source
 end
 
 -- Lines `n` - 1 and `n`, without their ends; nil for one that does not exist.
 local function lines_at(source, n)
-  if #source > SOURCE_MAX then source = source:sub(1, SOURCE_MAX) end
+  if #source > M.SOURCE_MAX then source = source:sub(1, M.SOURCE_MAX) end
   local at, previous = 1, nil
   for number = 1, n do
     if at > #source then return nil end

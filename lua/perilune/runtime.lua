@@ -9,7 +9,7 @@ local M = {}
 --- collector marks the whole heap in every cycle, so a worker keeps its own small. `fault`, the rest
 --- of `config` and so on thus live only while they are of use.
 local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true,
-  ["perilune.guard"] = true }
+  ["perilune.guard"] = true, ["perilune.sources"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do
@@ -273,6 +273,11 @@ local function walk(co, callback, file, line)
   return lines, frames.name or callback, file, line
 end
 
+--- The text of an app's file as its generation has it: on the disk there may be another by now.
+local function source_of(file, max)
+  return file and require("perilune.sources").text(file:gsub("#g%d+$", ""), max) or nil
+end
+
 --- What a fault's log entry needs, as plain strings and numbers of bounded size.
 ---@param err any the error value
 ---@param co thread|nil where it was raised
@@ -299,6 +304,7 @@ function M.describe_fault(err, co, about)
     listener = about.listener,
     generation = about.generation,
     traceback = lines,
+    source = source_of(file, fault.SOURCE_MAX),
   }
   local place = file and (line and file .. ":" .. line or file) or ""
   return printable.escape(message), rendered, table.concat(lines, "\n"), place

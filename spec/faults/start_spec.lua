@@ -18,7 +18,7 @@ describe("a start", function()
     assert.is_false(result.started)
   end)
 
-  for _, kind in ipairs { "setsockopt", "getrlimit", "opendir" } do
+  for _, kind in ipairs { "setsockopt", "getrlimit" } do
     it(("without %s() serves all the same"):format(kind), function()
       local calls = faults.each(kind, nil, function(result, fault)
         assert.same({ true, 0, 0 }, { result.started, result.lost, result.code }, fault)
@@ -26,6 +26,15 @@ describe("a start", function()
       assert.is_true(calls > 0)
     end)
   end
+
+  it("without opendir() fails with one line and code 1 if it is for the app's files, and else serves", function()
+    local failed = 0
+    faults.each("opendir", nil, function(result, fault)
+      failed = failed + (result.started and 0 or 1)
+      if result.started then assert.same({ 0, 0 }, { result.lost, result.code }, fault) end
+    end)
+    assert.equal(1, failed)
+  end)
 
   it("without ioctl() fails, or one connection does", function()
     faults.each("ioctl", nil, function(result, fault)

@@ -238,6 +238,7 @@ describe("the control socket", function()
 
     it("keeps the outcome of a signal's reload as well", function()
       local app = start()
+      rewrite(app, script "two")
       app:signal "HUP"
       app:wait_log "reloaded"
       assert.equal("reloaded", run_json(app, "status").last_reload.outcome)

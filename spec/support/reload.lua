@@ -17,23 +17,34 @@ function M.script(version, settings)
     return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
 end
 
---- Writes a file of the app: `name`, or the script.
+--- Writes a file of the app, in place.
+---@param name string? "app.lua" unless it says otherwise
 function M.rewrite(app, text, name) command.write(app.folder .. "/" .. (name or "app.lua"), text) end
 
---- Asks for a reload and waits for its outcome: "reloaded", "reload failed…" or "reload refused…".
----@return table entry of the log
-function M.reload(app, seconds)
-  local function outcomes()
-    return app:find_log(function(entry) return entry.message:find "^reload" end)
-  end
-  local n = #outcomes() + 1
-  app:signal "HUP"
+--- The outcomes so far: "reloaded", "reload failed…", "reload refused…", "reload: nothing has changed".
+---@return table[]
+function M.outcomes(app)
+  return app:find_log(function(entry) return entry.message:find "^reload" end)
+end
+
+--- Waits until there are n of them.
+---@return table entry the n-th
+function M.outcome(app, n, seconds)
   return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
-    return outcomes()[n]
+    return M.outcomes(app)[n]
   end, seconds or 10)
 end
 
---- The same with another script, which must succeed.
+--- Asks for a reload and waits for its outcome.
+---@return table entry
+function M.reload(app, seconds)
+  local n = #M.outcomes(app) + 1
+  app:signal "HUP"
+  return M.outcome(app, n, seconds)
+end
+
+--- The same with another script, which must be taken.
+---@return table entry
 function M.reload_to(app, text)
   M.rewrite(app, text)
   local entry = M.reload(app)

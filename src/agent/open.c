@@ -131,6 +131,7 @@ static void open_script(lua_State *lua)
 	struct agents *agents = opening->agents;
 	const struct config *config = opening->config;
 	lua_settop(lua, 0);
+	config_open_sources(lua, config);
 	lay_out(agents);
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");
@@ -143,6 +144,8 @@ static void open_script(lua_State *lua)
 	lua_getfield(lua, -1, "load");
 	lua_pushstring(lua, config->script);
 	config_push_options(lua, config);
+	lua_pushinteger(lua, (lua_Integer)agents->generation);
+	lua_setfield(lua, -2, "generation");
 	lua_call(lua, 2, 2);
 	if (lua_isnil(lua, -2))
 		lua_error(lua);

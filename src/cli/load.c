@@ -80,6 +80,10 @@ int app_explain(const struct app_load *load, const struct options *options)
 		fprintf(stderr, "perilune: not enough memory\n");
 		return EXIT_FAILED;
 	}
+	if (load->status == CONFIG_SHORT) {
+		fprintf(stderr, "perilune: %s\n", load->text);
+		return EXIT_FAILED;
+	}
 	if (load->status == CONFIG_BROKEN) {
 		fprintf(stderr, "perilune: this is a fault of Perilune or its installation: %s\n",
 			load->text);

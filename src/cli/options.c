@@ -16,6 +16,7 @@ enum option_kind {
 	OPTION_SET,
 	OPTION_JSON,
 	OPTION_PRINT,
+	OPTION_WATCH,
 	OPTION_HELP,
 	OPTION_CONTROL,
 	OPTION_REASON,
@@ -47,6 +48,7 @@ static const struct option OPTIONS[] = {
 	  "the control socket: a path, auto (the default: perilune/NAME-PID.sock) or off" },
 	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
 	  "set any key, as in --set limits.connections=500; repeatable" },
+	{ "watch", NULL, OPTION_WATCH, FOR_RUN, NULL, "load the script anew whenever its files change" },
 	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
 	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
 	{ "wait", NULL, OPTION_WAIT, FOR_RELOAD, NULL, "until the outcome is known; the exit code tells it" },
@@ -120,6 +122,9 @@ static int take(struct options *options, const struct option *option, const char
 		break;
 	case OPTION_PRINT:
 		options->print = true;
+		break;
+	case OPTION_WATCH:
+		options->watch = true;
 		break;
 	case OPTION_HELP:
 		options->help = true;

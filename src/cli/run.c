@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "cli/options.h"
+#include "config/sources.h"
 #include "server/server.h"
 
 static void log_unknown(const char *name, const char *near)
@@ -11,18 +12,21 @@ static void log_unknown(const char *name, const char *near)
 		  F_TEXT("did_you_mean", near));
 }
 
-static int serve(struct app_load *load)
+static int serve(struct app_load *load, bool watch)
 {
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
-	return server_run(&load->config);
+	if (*load->config.sources->cut)
+		log_write(LOG_WARN, "not all of the app's folder was read",
+			  F_TEXT("reason", load->config.sources->cut));
+	return server_run(&load->config, watch);
 }
 
 static int run(const struct options *options)
 {
 	struct app_load load;
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load) : app_explain(&load, options);
+	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : app_explain(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;

@@ -1,5 +1,6 @@
 #include "config/config.h"
 
+#include "config/sources.h"
 #include "vm/vm.h"
 
 #include <sched.h>
@@ -276,6 +277,7 @@ static int load_protected(lua_State *lua)
 {
 	struct load *load = lua_touserdata(lua, 1);
 	lua_settop(lua, 0);
+	config_open_sources(lua, load->config);
 	push_function(lua, "perilune.app", "load");
 	lua_pushstring(lua, load->config->script);
 	config_push_options(lua, load->config);
@@ -319,10 +321,23 @@ static enum config_status take_failure(struct load *load, int status)
 	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
 }
 
+int config_read(struct config *config)
+{
+	if (!config->sources)
+		config->sources = sources_read(config->script);
+	return config->sources ? 0 : UV_ENOMEM;
+}
+
 enum config_status config_load(struct config *config, const char *print, char **text)
 {
 	struct vm vm;
 	*text = NULL;
+	if (config_read(config))
+		return CONFIG_NO_MEMORY;
+	if (*config->sources->failed) {
+		*text = strdup(config->sources->failed);
+		return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
+	}
 	if (vm_open(&vm))
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
@@ -372,6 +387,7 @@ void config_free(struct config *config)
 	free(config->listeners);
 	free(config->script);
 	free(config->control);
+	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }
 

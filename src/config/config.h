@@ -55,6 +55,7 @@ struct config {
 	atomic_uint
 	    refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
+	struct sources *sources; /* as they were when it was loaded; NULL: not yet */
 	struct override *overrides;
 	size_t override_count;
 	unsigned workers;
@@ -78,17 +79,21 @@ struct config {
 enum config_status {
 	CONFIG_OK,
 	CONFIG_BAD,    /* the script or an override is at fault */
+	CONFIG_SHORT,  /* the system is out of something: of descriptors, for one */
 	CONFIG_BROKEN, /* Perilune itself is: its Lua modules are damaged */
 	CONFIG_NO_MEMORY
 };
 
+/* Reads the script set, once per config. 0 or UV_ENOMEM. */
+int config_read(struct config *config);
+
 /*
- * Loads config->script (whose overrides are set) in a VM of its own and fills in the rest; once per
- * config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
+ * Loads config->script (whose overrides are set) in a VM of its own, after config_read() if that is yet to be done, and
+ * fills in the rest; once per config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
  *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
  *   CONFIG_BAD     what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
  *                  {"ok":false,"message":…}
- *   CONFIG_BROKEN  what is wrong, for people
+ *   CONFIG_BROKEN, CONFIG_SHORT  what is wrong, for people
  */
 enum config_status config_load(struct config *config, const char *print, char **text);
 
@@ -109,6 +114,9 @@ void config_drop(struct config *config);
  * False: nothing does.
  */
 bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size);
+
+/* Lets Lua find the script set as require("perilune.sources"). The config must outlive the VM. May raise. */
+void config_open_sources(lua_State *lua, const struct config *config);
 
 /* Pushes the options table that perilune.app's load() takes. Raises when Lua's memory is short. */
 void config_push_options(lua_State *lua, const struct config *config);

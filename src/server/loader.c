@@ -1,6 +1,7 @@
 #include "server/loader.h"
 
 #include "config/config.h"
+#include "config/sources.h"
 #include "server/worker.h"
 
 #include <stdio.h>
@@ -16,13 +17,23 @@ static void fail(struct loading *loading, int err, const char *why)
 	snprintf(loading->report.text, sizeof loading->report.text, "%s", why);
 }
 
+/* The script set as it is now. False: explained, or it is the one that is being served. */
+static bool read_sources(struct loading *loading)
+{
+	loading->next = config_again(loading->now);
+	if (!loading->next || config_read(loading->next)) {
+		fail(loading, UV_ENOMEM, "not enough memory");
+		return false;
+	}
+	loading->unchanged = loading->next->sources->key == loading->now->sources->key;
+	return !loading->unchanged;
+}
+
 /* The script as it is now, for all workers to share. False: explained. */
 static bool load_config(struct loading *loading)
 {
 	char *text = NULL, what[256];
-	loading->next = config_again(loading->now);
-	enum config_status status =
-	    loading->next ? config_load(loading->next, NULL, &text) : CONFIG_NO_MEMORY;
+	enum config_status status = config_load(loading->next, NULL, &text);
 	if (status != CONFIG_OK)
 		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM,
 		     text ? text : "not enough memory");
@@ -50,7 +61,7 @@ static void discard(struct loading *loading)
 static void load(struct loading *loading)
 {
 	struct report *report = &loading->report;
-	if (!load_config(loading))
+	if (!read_sources(loading) || !load_config(loading))
 		return;
 	for (unsigned i = 0; i < loading->worker_count; i++) {
 		struct worker *worker = &loading->workers[i];

@@ -21,7 +21,8 @@ struct loading {
 	struct worker *workers;
 	unsigned worker_count;
 	struct config *now;  /* what is being served; held */
-	struct config *next; /* held; NULL when it could not be loaded */
+	struct config *next; /* held; NULL: there was no memory */
+	bool unchanged;      /* the script set is the one being served: nothing was loaded */
 	struct generation
 	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };

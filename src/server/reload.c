@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "config/sources.h"
 #include "server/worker.h"
 
 #include <stddef.h>
@@ -121,14 +122,27 @@ static void go_on(struct reloads *reloads, struct config *now, bool serving)
 	}
 }
 
+static void log_success(const struct reloads *reloads, const struct config *config, bool unchanged)
+{
+	const char *message = unchanged ? "reload: nothing has changed" : "reloaded";
+	log_write(LOG_INFO, message, F_TEXT("script", config->script), F_INT("generation", reloads->newest),
+		  F_TEXT("key", config->sources->key_text));
+	if (*config->sources->cut && !unchanged)
+		log_write(LOG_WARN, "not all of the app's folder was read",
+			  F_TEXT("reason", config->sources->cut));
+}
+
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
 {
 	struct loading *loading = (struct loading *)(void *)report;
 	struct config *next = NULL, *now = loading->now;
+	bool loaded = !report->err && !loading->unchanged;
 	reloads->running = false;
 	if (report->err && serving)
 		log_failure(reloads, report);
-	for (unsigned i = 0; !report->err && i < reloads->worker_count; i++) {
+	if (loading->unchanged && serving)
+		log_success(reloads, now, true);
+	for (unsigned i = 0; loaded && i < reloads->worker_count; i++) {
 		if (serving) {
 			generation_hold(loading->generations[i]);
 			reloads_know(reloads, loading->generations[i]);
@@ -137,15 +151,17 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 			loader_bury(&reloads->loader, loading->generations[i]);
 		}
 	}
-	if (!report->err && serving) {
+	if (loaded && serving) {
 		reloads->newest = loading->number;
 		next = loading->next;
 		config_hold(next);
-		log_write(LOG_INFO, "reloaded", F_TEXT("script", next->script),
-			  F_INT("generation", reloads->newest));
+		log_success(reloads, next, false);
 	}
 	if (serving)
-		end(reloads, report->err ? RELOAD_FAILED : RELOAD_DONE, report->err ? report->text : "");
+		end(reloads, report->err ? RELOAD_FAILED : RELOAD_DONE,
+		    report->err          ? report->text
+		    : loading->unchanged ? "nothing has changed"
+					 : "");
 	else
 		end(reloads, RELOAD_REFUSED, STOPPING);
 	go_on(reloads, next ? next : now, serving);

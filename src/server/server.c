@@ -10,6 +10,7 @@
 #include "server/listener.h"
 #include "server/pulse.h"
 #include "server/reload.h"
+#include "server/watch.h"
 #include "server/worker.h"
 #include "vm/guard.h"
 
@@ -47,6 +48,8 @@ struct server {
 	atomic_bool leaving; /* the same as the stage, for workers */
 	struct commands commands;
 	uint64_t began_ms;
+	struct watch watch;
+	bool watches;                     /* --watch */
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
@@ -69,6 +72,7 @@ static void close_all(struct server *server)
 {
 	server->closed = true;
 	commands_close(&server->commands, connections_cut(server));
+	watch_close(&server->watch);
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
@@ -204,6 +208,13 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 		return;
 	}
 	begin_drain(server, F_TEXT("signal", strsignal(number)));
+}
+
+static void on_files_changed(void *data)
+{
+	struct server *server = data;
+	if (server->stage == SERVING)
+		reloads_begin(&server->reloads, server->config);
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
@@ -351,6 +362,8 @@ static void serve(struct server *server)
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
 		  F_INT("workers", server->started), F_INT("generation", 1),
 		  F_TEXT("interrupts", guard_start()), F_INT("pid", getpid()));
+	if (server->watches) /* the first configuration outlives the server */
+		watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
 	if (*server->config->unsafe)
 		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",
 			  F_TEXT("unsafe", server->config->unsafe));
@@ -591,12 +604,13 @@ bool server_is_stuck(void)
 	return server.stuck;
 }
 
-int server_run(struct config *config)
+int server_run(struct config *config, bool watch)
 {
 	if (!open_server(&server, config)) {
 		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
 		return EXIT_FAILED;
 	}
+	server.watches = watch;
 	acceptor_raise_descriptor_limit();
 	watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,

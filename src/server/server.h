@@ -12,9 +12,9 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_BAD_CONFIG = 78 };
 
 /*
  * Serves until a signal ends it. Logs what happens, failures to start included.
- * Returns the exit code. Call once per process, from the main thread.
+ * `watch`: reloads whenever the app's files change. Returns the exit code. Call once per process, from the main thread.
  */
-int server_run(struct config *config);
+int server_run(struct config *config, bool watch);
 
 /*
  * Is a handler still running that never returned? Then its thread uses the configuration and all else: free
