@@ -8,4 +8,4 @@ set(wrapped
 list(TRANSFORM wrapped PREPEND "-Wl,--wrap=")
 target_sources(perilune PRIVATE spec/faults/shim.c)
 target_link_options(perilune PRIVATE ${wrapped})
-set_source_files_properties(src/vm/memory.c src/vm/vm.c src/vm/guard.c PROPERTIES COMPILE_DEFINITIONS realloc=__real_realloc)
+set_source_files_properties(src/vm/memory.c src/vm/self_test.c PROPERTIES COMPILE_DEFINITIONS realloc=__real_realloc)
