@@ -293,7 +293,7 @@ static void log_summary(struct server *server)
 	    F_INT("dropped_frames", count_read(&sum.dropped_frames)),
 	    F_INT("discarded_bytes", count_read(&sum.discarded_bytes)),
 	    F_INT("accept_errors", count_read(&sum.accept_errors)),
-	    F_INT("accept_delays", count_read(&sum.accept_delays)),
+	    F_INT("accept_delays", count_read(&sum.accept_delays)), F_INT("log_dropped", log_dropped()),
 	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
 }
 
