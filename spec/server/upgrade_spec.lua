@@ -146,7 +146,8 @@ describe("an upgrade", function()
     -- The first may have more: what the runner of the specifications has open. That goes, too.
     local after = successor:fds()
     assert.is_true(after <= before)
-    assert.equal(after, successor:upgrade():fds())
+    local third = successor:upgrade()
+    wait.until_true("as many descriptors as before", function() return third:fds() <= after end)
   end)
 
   it("keeps the file of a Unix socket, and the last process removes it", function()
