@@ -1,8 +1,15 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,6 +22,20 @@ enum {
 static enum log_format format = LOG_TEXT;
 static enum log_level threshold = LOG_INFO;
 
+/*
+ * Where lines go. Everything here but `dropped` is guarded by the lock, which is never held across a call
+ * that waits.
+ */
+static struct {
+	pthread_mutex_t lock;
+	int fd;
+	bool is_socket;
+	char rest[LINE_MAX_BYTES]; /* of a line whose beginning is out: nothing else may come between */
+	size_t rest_at, rest_len;
+	uint64_t untold; /* entries dropped since the log last said so */
+	_Atomic uint64_t dropped;
+} out = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO };
+
 static const char *const LEVELS[] = { "debug", "info", "warn", "error" };
 
 struct line {
@@ -22,6 +43,24 @@ struct line {
 	size_t len;
 	bool full;
 };
+
+/*
+ * A pipe or a terminal is opened once more, so as not to wait for its reader: O_NONBLOCK on descriptor 2 itself
+ * would change it for every process that shares it. Where that cannot be had, poll(2) has to do. A file keeps
+ * its descriptor, for its position's sake, and because nobody has to read it.
+ */
+void log_open(void)
+{
+	struct stat st;
+	if (out.fd != STDERR_FILENO || fstat(STDERR_FILENO, &st))
+		return;
+	out.is_socket = S_ISSOCK(st.st_mode);
+	if (!S_ISFIFO(st.st_mode) && !isatty(STDERR_FILENO))
+		return;
+	int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+	if (fd >= 0)
+		out.fd = fd;
+}
 
 void log_init(enum log_format wanted, enum log_level level)
 {
@@ -192,20 +231,92 @@ static void compose_text(struct line *line, enum log_level level, const char *me
 	line->text[line->len++] = '\n';
 }
 
+/* ---- writing ---- */
+
+/* How much of a piece is taken now, without waiting; negative: nothing, and errno says why. */
+static ssize_t put_out(const char *bytes, size_t n)
+{
+	if (out.is_socket)
+		return send(out.fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	struct pollfd wait = { .fd = out.fd, .events = POLLOUT };
+	int ready = poll(&wait, 1, 0);
+	if (ready > 0)
+		return write(out.fd, bytes, n);
+	if (!ready)
+		errno = EAGAIN;
+	return -1;
+}
+
+/* The same for any length: a pipe that is writable takes PIPE_BUF bytes whole, be it blocking or not. */
+static size_t put_out_all(const char *bytes, size_t n)
+{
+	size_t done = 0;
+	while (done < n) {
+		size_t piece = n - done < PIPE_BUF ? n - done : PIPE_BUF;
+		ssize_t taken = put_out(bytes + done, piece);
+		if (taken < 0 && errno == EINTR)
+			continue;
+		if (taken <= 0)
+			break;
+		done += (size_t)taken;
+	}
+	return done;
+}
+
+/* A line whose beginning is out counts as written: its rest goes first at the next occasion. */
+static bool emit(const char *bytes, size_t n)
+{
+	out.rest_at += put_out_all(out.rest + out.rest_at, out.rest_len - out.rest_at);
+	if (out.rest_at < out.rest_len)
+		return false;
+	size_t done = put_out_all(bytes, n);
+	if (!done)
+		return false;
+	out.rest_at = 0;
+	out.rest_len = n - done;
+	memcpy(out.rest, bytes + done, n - done);
+	return true;
+}
+
+static void compose(struct line *line, enum log_level level, const char *message,
+		    const struct log_field *fields, size_t n)
+{
+	line->len = 0;
+	line->full = false;
+	if (format == LOG_JSON)
+		compose_json(line, level, message, fields, n);
+	else
+		compose_text(line, level, message, fields, n);
+}
+
+/* Once entries go out again, the log says what it lacks. */
+static bool tell_dropped(void)
+{
+	struct line line;
+	if (!out.untold)
+		return true;
+	compose(&line, LOG_WARN, "log entries were dropped", &F_INT("dropped", out.untold), 1);
+	if (!emit(line.text, line.len))
+		return false;
+	out.untold = 0;
+	return true;
+}
+
+uint64_t log_dropped(void)
+{
+	return atomic_load_explicit(&out.dropped, memory_order_relaxed);
+}
+
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n)
 {
 	if (!log_enabled(level))
 		return;
 	struct line line;
-	line.len = 0;
-	line.full = false;
-	if (format == LOG_JSON)
-		compose_json(&line, level, message, fields, n);
-	else
-		compose_text(&line, level, message, fields, n);
-	/* A log that cannot be written must not stop the server; a short write is not worth a retry. */
-	ssize_t ignored;
-	do
-		ignored = write(STDERR_FILENO, line.text, line.len);
-	while (ignored < 0 && errno == EINTR);
+	compose(&line, level, message, fields, n);
+	pthread_mutex_lock(&out.lock);
+	if (!tell_dropped() || !emit(line.text, line.len)) {
+		out.untold++;
+		atomic_fetch_add_explicit(&out.dropped, 1, memory_order_relaxed);
+	}
+	pthread_mutex_unlock(&out.lock);
 }

@@ -1,11 +1,12 @@
 /*
  * Log lines: an event, a message, fields. Text on a terminal, JSON elsewhere.
  *
- * A line is formatted on the stack and leaves in one write(2), so threads do
+ * A line is formatted on the stack and leaves whole, under a lock, so threads do
  * not mix. What does not fit is cut. Control characters never reach the output
- * raw.
+ * raw. Nobody waits for whoever reads the log: an entry that does not go out at
+ * once is dropped and counted.
  *
- * Threads: log_init() first, from one; then any.
+ * Threads: log_open() and log_init() first, from one; then any.
  */
 #pragma once
 
@@ -35,6 +36,13 @@ struct log_field {
 	log_fields(level, message, (const struct log_field[]){ __VA_ARGS__ }, \
 		   sizeof((const struct log_field[]){ __VA_ARGS__ }) / sizeof(struct log_field))
 
+/* Takes over standard error, whatever it is. Until then entries are written to it as well, but a reader that
+ * does not read a terminal may be waited for. Once. */
+void log_open(void);
+
 void log_init(enum log_format format, enum log_level level);
 bool log_enabled(enum log_level level);
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n);
+
+/* Entries that were dropped because the log's reader does not read, so far. */
+uint64_t log_dropped(void);

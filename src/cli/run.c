@@ -14,6 +14,7 @@ static void log_unknown(const char *name, const char *near)
 
 static int serve(struct app_load *load, bool watch)
 {
+	log_open();
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
 	if (*load->config.sources->cut)

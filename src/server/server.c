@@ -530,7 +530,7 @@ static void log_summary(struct server *server)
 	    F_INT("accept_errors", count_read(&sum.accept_errors)),
 	    F_INT("accept_delays", count_read(&sum.accept_delays)),
 	    F_INT("migrated", count_read(&sum.migrated)),
-	    F_INT("not_migrated", count_read(&sum.not_migrated)),
+	    F_INT("not_migrated", count_read(&sum.not_migrated)), F_INT("log_dropped", log_dropped()),
 	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
 }
 
