@@ -344,7 +344,8 @@ void acceptor_stop(struct acceptor *acceptor)
 		if (listener->fd < 0)
 			continue;
 		if (listener->poll.data) {
-			empty_backlog(listener);
+			if (!listener->shared) /* then the other one serves them */
+				empty_backlog(listener);
 			uv_close((uv_handle_t *)&listener->poll, NULL);
 			uv_close((uv_handle_t *)&listener->pause, NULL);
 		}
