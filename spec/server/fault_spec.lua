@@ -245,6 +245,14 @@ describe("perilune.log", function()
     assert.equal("€ ünïcödé", entries[4].message)
   end)
 
+  it("says whose it is", function()
+    local app = server.start_lines [[function Agent:proceed(line) note(line) return line end]]
+    local one = app:connect():echo_line("hello")
+    local entry = app:wait_log "hello"
+    assert.same({ 1, "127.0.0.1:" .. one.port, "tcp://127.0.0.1:0", 0, 1 },
+      { entry.conn, entry.peer, entry.listener, entry.worker, entry.generation })
+  end)
+
   it("refuses a level that does not exist", function()
     local app = server.start_lines [[function Agent:proceed(line) perilune.log("loud", line) end]]
     app:connect():send("x\n"):expect_closed()
