@@ -346,3 +346,18 @@ describe("a limit of open files", function()
     assert.equal(errno.ECONNREFUSED, code)
   end)
 end)
+
+describe("a start with too low a limit of open files", function()
+  after_each(server.finish)
+
+  for _, nofile in ipairs { 8, 12, 15, 20 } do
+    it("fails with 1 and names it: " .. nofile, function()
+      local failed = server.start_failing {
+        script = [[return { listen = "tcp://127.0.0.1:0", agent = function() end }]], workers = 2, nofile = nofile,
+      }
+      assert.equal(1, failed.code)
+      has(("the limit of open files is too low: %d (ulimit -n)"):format(nofile), failed.text)
+      assert.is_nil(failed.text:find("not found", 1, true))
+    end)
+  end
+end)

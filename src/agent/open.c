@@ -1,5 +1,6 @@
 /* How a worker's VM comes to be: runtime, script, listeners; and how it ends. */
 #include "agent/run.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "bind/bind.h"
 #include "config/config.h"
@@ -240,7 +241,10 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 		const char *message = lua_tostring(lua, -1);
 		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
 		agents_close(agents);
-		return UV_EINVAL;
+		if (descriptors_left(2))
+			return UV_EINVAL;
+		descriptors_explain(why, size); /* Lua says of a module only that it is not found */
+		return UV_EMFILE;
 	}
 	vm_pace(&agents->vm, 0);
 	return 0;

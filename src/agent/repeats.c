@@ -31,29 +31,30 @@ static void report(struct agents *agents, const struct fold_entry *entry, uint64
 {
 	char times[48];
 	times_text(times, sizeof times, entry, lasted_ms);
-	log_fields(level, message,
-		   (const struct log_field[]){
-		       F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
-		       F_TEXT("listener", agents->listeners[entry->about].name),
-		       F_INT("worker", agents->worker), F_INT("generation", agents->generation) },
-		   6);
+	log_write(level, message, F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
+		  F_TEXT("listener", agents->listeners[entry->about].name), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation));
 }
 
-static const char FAILED_AGAIN[] = "handler failed again";
+static void report_fault(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,
+			 const char *error, const char *place)
+{
+	report(agents, entry, lasted_ms, LOG_ERROR, "handler failed again", error, place);
+}
 
 static void report_same(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	report(data, entry, lasted_ms, LOG_ERROR, FAILED_AGAIN, entry->text, "");
+	report_fault(data, entry, lasted_ms, entry->text, "");
 }
 
 static void report_place(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	report(data, entry, lasted_ms, LOG_ERROR, FAILED_AGAIN, "other errors at this place", entry->text);
+	report_fault(data, entry, lasted_ms, "other errors at this place", entry->text);
 }
 
 static void report_listener(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	report(data, entry, lasted_ms, LOG_ERROR, FAILED_AGAIN, "other errors of this listener", "");
+	report_fault(data, entry, lasted_ms, "other errors of this listener", "");
 }
 
 static void report_bad_frame(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
