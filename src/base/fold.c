@@ -63,7 +63,8 @@ void fold_init(struct fold *fold, uint64_t window_ms)
 }
 
 /* The entry is that of hash, and its window is open. */
-static bool is_current(const struct fold *fold, const struct fold_entry *entry, uint64_t hash, uint64_t now_ms)
+static bool is_current(const struct fold *fold, const struct fold_entry *entry, uint64_t hash,
+		       uint64_t now_ms)
 {
 	return entry->hash == hash && age_ms(entry, now_ms) < fold->window_ms;
 }
