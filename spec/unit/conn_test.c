@@ -143,6 +143,19 @@ static void small_output_of_a_poll_leaves_together(void **state)
 	expect_output(other, "two\n");
 }
 
+static void replies_of_an_event_leave_in_one_write(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	char text[600] = "";
+	for (unsigned i = 0; i < 200; i++)
+		strcat(text, "x\n");
+	c->echo = true;
+	put(c, text);
+	expect_output(c, text);
+	assert_int_equal(c->memory.writes, 1);
+}
+
 static void a_full_list_is_settled_within_the_poll(void **state)
 {
 	(void)state;
@@ -1064,6 +1077,7 @@ int main(void)
 		TEST(frames_come_in_order_however_reads_split),
 		TEST(replies_are_written),
 		TEST(small_output_of_a_poll_leaves_together),
+		TEST(replies_of_an_event_leave_in_one_write),
 		TEST(a_full_list_is_settled_within_the_poll),
 		TEST(large_output_leaves_at_once),
 		TEST(many_frames_take_turns),
