@@ -454,23 +454,25 @@ local OUTCOMES = { upgrading = false, ["upgraded: the new process has taken over
 
 --- Asks for an upgrade and waits for the entry that says what came of it.
 ---@param seconds number?
+---@param ask function? how; without it, by the signal
 ---@return table entry
-function server:try_upgrade(seconds)
+function server:try_upgrade(seconds, ask)
   local function outcome(entry)
     local known = OUTCOMES[entry.message]
     return known or known == nil and entry.message:find "^upgrade" ~= nil
   end
   local n = #self:find_log(outcome) + 1
   self.tries_upgrade = true
-  self:signal "USR2"
+  if ask then ask() else self:signal "USR2" end
   return self:wait_log(outcome, seconds or 10, n)
 end
 
 --- The same where it has to succeed. What was started now leaves, and finish() waits for its end.
 ---@param seconds number?
+---@param ask function? as for try_upgrade()
 ---@return perilune.server successor
-function server:upgrade(seconds)
-  local entry = self:try_upgrade(seconds)
+function server:upgrade(seconds, ask)
+  local entry = self:try_upgrade(seconds, ask)
   if not OUTCOMES[entry.message] then error("the upgrade failed; " .. said(self), 2) end
   local copy = {}
   for key, value in pairs(self) do copy[key] = value end

@@ -23,6 +23,16 @@ static void show_reload(const json_t *reply)
 		puts("reload begun; 'perilune status' tells the outcome");
 }
 
+static void show_upgrade(const json_t *reply)
+{
+	const json_t *upgrade = json_object_get(reply, "upgrade");
+	if (upgrade)
+		printf("upgraded: process %lld serves\n",
+		       (long long)json_integer_value(json_object_get(upgrade, "pid")));
+	else
+		puts("upgrade begun; the server's log tells the outcome");
+}
+
 static void show_stop(const json_t *reply)
 {
 	const char *stage = json_string_value(json_object_get(reply, "stage"));
@@ -177,6 +187,27 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	    .run = operate,
 	    .request = "reload",
 	    .show = show_reload,
+	},
+	{
+	    .name = "upgrade",
+	    .arguments = "[options]",
+	    .summary = "start the binary anew, without refusing anybody",
+	    .about = "Replaces the process as the signal USR2 does: the binary is started anew on the same "
+		     "sockets, and "
+		     "once it\n"
+		     "serves, the old process leaves. If it does not come up, nothing changes.",
+	    .notes = "Exit codes:\n"
+		     "  0   begun; with --wait: the new process serves\n"
+		     "  1   with --wait: it did not come up, and the message tells why; or refused; or no "
+		     "server was\n"
+		     "      found\n"
+		     "  2   wrong usage\n"
+		     "\n"
+		     "Example:\n  perilune upgrade --wait\n",
+	    .options = FOR_UPGRADE,
+	    .run = operate,
+	    .request = "upgrade",
+	    .show = show_upgrade,
 	},
 	{
 	    .name = "stop",

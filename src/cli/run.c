@@ -4,6 +4,7 @@
 #include "cli/load.h"
 #include "cli/options.h"
 #include "config/sources.h"
+#include "restart/notify.h"
 #include "server/server.h"
 
 static void log_unknown(const char *name, const char *near)
@@ -23,11 +24,21 @@ static int serve(struct app_load *load, bool watch)
 	return server_run(&load->config, watch);
 }
 
+/* Who started us may want to know: in an upgrade, it is the predecessor. */
+static int fail(const struct app_load *load, const struct options *options)
+{
+	struct notify notify;
+	notify_open(&notify);
+	notify_failed(&notify, load->text ? load->text : "not enough memory");
+	notify_close(&notify);
+	return app_explain(load, options);
+}
+
 static int run(const struct options *options)
 {
 	struct app_load load;
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : app_explain(&load, options);
+	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : fail(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;

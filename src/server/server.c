@@ -145,14 +145,21 @@ static void on_taken_over(void *data, pid_t pid)
 		listener_share(&server->listeners[i]);
 	acceptor_stop(&server->acceptor);
 	pulse_ask_nobody(&server->pulse);
+	commands_leave(&server->commands);
 	server->stage = LEAVING;
 	atomic_store(&server->leaving, true);
 	log_write(LOG_INFO, "upgraded: the new process has taken over", F_INT("pid", pid),
 		  F_INT("open", count_open(server)), F_INT("deadline_ms", ms));
+	commands_upgraded(&server->commands, pid, NULL);
 	if (!count_open(server))
 		drain(server);
 	else if (ms)
 		uv_timer_start(&server->last_resort, on_time_to_leave, ms, 0);
+}
+
+static void on_not_taken_over(void *data, const char *why)
+{
+	commands_upgraded(&((struct server *)data)->commands, 0, why);
 }
 
 /* Why not now, or NULL. */
@@ -162,30 +169,39 @@ static const char *upgrade_objection(const struct server *server)
 		return "upgrade refused: the server is not serving";
 	if (server->reloads.running)
 		return "upgrade refused: a reload is under way";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "upgrade refused: one is under way";
 	if (getpid() == 1)
 		return "upgrade refused: the end of process 1 is the end of its container";
 	return NULL;
 }
 
-/* The sockets in the order of the configuration, which is how listeners without a port find theirs again. */
-static void upgrade(struct server *server)
+/*
+ * The sockets in the order of the configuration, which is how listeners without a port find theirs again; the control
+ * socket last. NULL, or why it is refused.
+ */
+static const char *upgrade(struct server *server)
 {
 	unsigned n = server->config->listener_count;
 	const char *objection = upgrade_objection(server);
-	int *fds = calloc(n, sizeof *fds);
-	const char **names = calloc(n, sizeof *names);
+	int *fds = calloc(n + 1, sizeof *fds);
+	const char **names = calloc(n + 1, sizeof *names);
 	if (!fds || !names)
 		objection = "upgrade refused: not enough memory";
 	if (objection)
-		log_write(LOG_WARN, objection);
+		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
 	for (unsigned i = 0; !objection && i < n; i++) {
 		fds[i] = server->listeners[i].fd;
 		names[i] = server->listeners[i].origin;
 	}
-	if (!objection)
-		upgrade_begin(&server->upgrade, fds, names, n, server->config->upgrade_ms);
+	if (!objection) {
+		fds[n] = commands_lend(&server->commands, &names[n]);
+		upgrade_begin(&server->upgrade, fds, names, fds[n] < 0 ? n : n + 1,
+			      server->config->upgrade_ms);
+	}
 	free(fds);
 	free(names);
+	return objection;
 }
 
 /* ---- signals ---- */
@@ -210,28 +226,48 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 	begin_drain(server, F_TEXT("signal", strsignal(number)));
 }
 
+/* Why not now, or NULL. */
+static const char *reload_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "reload refused: the server is not serving";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "reload refused: an upgrade is under way";
+	return NULL;
+}
+
+/*
+ * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
+ * too: it waits for the answer to its signal.
+ */
+static uint64_t reload(struct server *server, const char **why)
+{
+	uint64_t number = 0;
+	*why = reload_objection(server);
+	if (server->stage == SERVING)
+		notify_reloading(&server->notify);
+	if (*why)
+		log_write(LOG_WARN, *why);
+	else
+		number = reloads_begin(&server->reloads, server->config);
+	if (server->stage == SERVING && !server->reloads.running)
+		notify_tell(&server->notify, "READY=1");
+	return number;
+}
+
 static void on_files_changed(void *data)
 {
+	const char *why;
 	struct server *server = data;
 	if (server->stage == SERVING)
-		reloads_begin(&server->reloads, server->config);
+		reload(server, &why);
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
-	struct server *server = handle->data;
+	const char *why;
 	(void)number;
-	if (server->stage != SERVING) {
-		log_write(LOG_WARN, "reload refused: the server is not serving");
-		return;
-	}
-	if (server->upgrade.stage != UPGRADE_IDLE) {
-		log_write(LOG_WARN, "reload refused: an upgrade is under way");
-		return;
-	}
-	reloads_begin(&server->reloads, server->config);
-	if (server->reloads.running)
-		notify_tell(&server->notify, "RELOADING=1");
+	reload(handle->data, &why);
 }
 
 static void on_upgrade_signal(uv_signal_t *handle, int number)
@@ -261,16 +297,20 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data)
+static uint64_t obey_reload(void *data, const char **why)
 {
-	struct server *server = data;
-	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config) : 0;
+	return reload(data, why);
+}
+
+static const char *obey_upgrade(void *data)
+{
+	return upgrade(data);
 }
 
 static struct server_view view_of(void *data)
 {
 	static const char *const STAGES[] = {
-		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+		[STARTING] = "starting", [SERVING] = "serving", [LEAVING] = "leaving", [DRAINING] = "draining"
 	};
 	const struct server *server = data;
 	return (struct server_view){ .stage = STAGES[server->stage],
@@ -294,7 +334,9 @@ static bool open_commands(struct server *server)
 	server->commands.view = view_of;
 	server->commands.stop = obey_stop;
 	server->commands.reload = obey_reload;
-	return commands_open(&server->commands, &server->loop, server->config);
+	server->commands.upgrade = obey_upgrade;
+	return commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+			     notify_succeeds(&server->notify));
 }
 
 static void watch_signals(struct server *server)
@@ -341,6 +383,7 @@ static void settle_in(struct server *server)
 {
 	for (unsigned i = 0; i < server->config->listener_count; i++)
 		listener_own(&server->listeners[i]);
+	commands_begin(&server->commands);
 	inheritance_close(&server->inheritance, true);
 	notify_ready(&server->notify);
 	pulse_start(&server->pulse, &server->notify, server->workers, server->config->workers);
@@ -391,9 +434,11 @@ static void heed(struct server *server, struct report *report)
 			serve(server);
 		break;
 	case REPORT_FAILED:
-		if (!server->failed)
+		if (!server->failed) {
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
+			notify_failed(&server->notify, report->text);
+		}
 		server->script_failed =
 		    server->script_failed || (!server->failed && report->err == UV_EINVAL);
 		server->failed = true;
@@ -480,6 +525,7 @@ static bool bind_those(struct server *server, bool any_port)
 		    !bind_one(server, i, why, sizeof why))
 			continue;
 		log_write(LOG_ERROR, "cannot bind", F_TEXT("error", why));
+		notify_failed(&server->notify, why);
 		ok = false;
 	}
 	return ok;
@@ -578,7 +624,8 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
-	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, on_taken_over);
+	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, on_taken_over,
+		     on_not_taken_over);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
 	return true;
