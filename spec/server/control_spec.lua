@@ -594,7 +594,7 @@ describe("the control socket", function()
   end)
 
   describe("clients", function()
-    local NAMES = { "status", "generations", "reload", "upgrade", "stop", "drain", "kick" }
+    local NAMES = { "status", "generations", "reload", "upgrade", "reopen", "stop", "drain", "kick" }
 
     it("have help, with their exit codes and an example", function()
       for _, name in ipairs(NAMES) do

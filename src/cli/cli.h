@@ -17,9 +17,10 @@ enum {
 	FOR_DRAIN = 64,
 	FOR_KICK = 128,
 	FOR_UPGRADE = 256,
+	FOR_REOPEN = 512,
 	FOR_SCRIPTS = FOR_RUN | FOR_CHECK, /* they take a script and its settings */
-	FOR_SERVERS =
-	    FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_UPGRADE | FOR_STOP | FOR_DRAIN | FOR_KICK,
+	FOR_SERVERS = FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_UPGRADE | FOR_REOPEN | FOR_STOP |
+		      FOR_DRAIN | FOR_KICK,
 };
 
 struct command {
@@ -35,7 +36,7 @@ struct command {
 	void (*show)(const struct json_t *reply);
 };
 
-enum { OPERATE_COMMANDS = 7 };
+enum { OPERATE_COMMANDS = 8 };
 
 extern const struct command command_run, command_check;
 extern const struct command operate_commands[OPERATE_COMMANDS];

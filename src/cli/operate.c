@@ -33,6 +33,14 @@ static void show_upgrade(const json_t *reply)
 		puts("upgrade begun; the server's log tells the outcome");
 }
 
+static void show_reopen(const json_t *reply)
+{
+	const char *path = json_string_value(json_object_get(reply, "log_file"));
+	fputs("log reopened: ", stdout);
+	show_text(stdout, path ? path : "");
+	putchar('\n');
+}
+
 static void show_stop(const json_t *reply)
 {
 	const char *stage = json_string_value(json_object_get(reply, "stage"));
@@ -208,6 +216,19 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	    .run = operate,
 	    .request = "upgrade",
 	    .show = show_upgrade,
+	},
+	{
+	    .name = "reopen",
+	    .arguments = "[options]",
+	    .summary = "open the log file anew, after it was renamed",
+	    .about = "Opens the log file (log.file) anew, as the signal USR1 does: rename it, then reopen. "
+		     "If it cannot be\n"
+		     "opened, the old one is kept, and says so.",
+	    .notes = EXIT_CODES "Example:\n  mv chat.log chat.log.1 && perilune reopen\n",
+	    .options = FOR_REOPEN,
+	    .run = operate,
+	    .request = "reopen",
+	    .show = show_reopen,
 	},
 	{
 	    .name = "stop",

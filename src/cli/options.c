@@ -40,6 +40,8 @@ static const struct option OPTIONS[] = {
 	  "worker threads (default: the processors available)" },
 	{ "drain", "TIME", OPTION_KEY, FOR_RUN | FOR_CHECK, "timeout.drain",
 	  "how long a stop may take: 10, 500ms, 5m; 0 is as long as it takes" },
+	{ "log-file", "PATH", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.file",
+	  "append the log to this file (default: standard error)" },
 	{ "log-format", "FORMAT", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.format",
 	  "auto, text or json (default auto: text on a terminal)" },
 	{ "log-level", "LEVEL", OPTION_KEY, FOR_RUN | FOR_CHECK, "log.level",

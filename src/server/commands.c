@@ -153,6 +153,27 @@ static void do_upgrade(struct commands *commands, uint64_t client, const json_t 
 		answer(commands, client, message_ok());
 }
 
+/* ---- the log file ---- */
+
+static void do_reopen(struct commands *commands, uint64_t client, const json_t *request)
+{
+	char why[CONTROL_LINE_MAX];
+	(void)request;
+	int err = log_reopen();
+	if (err && !log_path()) {
+		answer_error(commands, client, "no_log_file",
+			     "there is no log file to reopen: log.file is not set");
+	} else if (err) {
+		snprintf(why, sizeof why, "cannot reopen the log file, the old one is kept: %s: %s",
+			 log_path(), strerror(-err));
+		answer_error(commands, client, "reopen_failed", why);
+	} else {
+		json_t *reply = message_ok();
+		message_set_text(reply, "log_file", log_path());
+		answer(commands, client, reply);
+	}
+}
+
 /* ---- stop ---- */
 
 static void do_stop(struct commands *commands, uint64_t client, const json_t *request)
@@ -243,9 +264,12 @@ static const struct {
 	const char *name;
 	const struct message_field *fields;
 	void (*run)(struct commands *commands, uint64_t client, const json_t *request);
-} COMMANDS[] = { { "status", NOTHING, do_status }, { "generations", NOTHING, do_generations },
-		 { "reload", RELOAD, do_reload },  { "upgrade", UPGRADE, do_upgrade },
-		 { "stop", STOP, do_stop },        { "kick", KICK, do_kick } };
+} COMMANDS[] = {
+	{ "status", NOTHING, do_status }, { "generations", NOTHING, do_generations },
+	{ "reload", RELOAD, do_reload },  { "upgrade", UPGRADE, do_upgrade },
+	{ "reopen", NOTHING, do_reopen }, { "stop", STOP, do_stop },
+	{ "kick", KICK, do_kick },
+};
 
 static void run(struct commands *commands, uint64_t client, const json_t *request)
 {

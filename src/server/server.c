@@ -276,12 +276,11 @@ static void on_upgrade_signal(uv_signal_t *handle, int number)
 	upgrade(handle->data);
 }
 
-/* Its default action would end the process; an operator who tries it should lose nothing. */
-static void on_unused_signal(uv_signal_t *handle, int number)
+static void on_reopen_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
-		  F_TEXT("signal", strsignal(number)));
+	(void)number;
+	log_reopen();
 }
 
 /* ---- commands ---- */
@@ -346,7 +345,7 @@ static void watch_signals(struct server *server)
 		uv_signal_cb callback;
 	} WATCHED[SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
 			       { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
-			       { SIGUSR1, on_unused_signal }, { SIGUSR2, on_upgrade_signal } };
+			       { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
 	for (int i = 0; i < SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;

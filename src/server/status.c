@@ -1,5 +1,6 @@
 #include "server/status.h"
 
+#include "base/log.h"
 #include "base/version.h"
 #include "config/config.h"
 #include "control/message.h"
@@ -110,6 +111,7 @@ static json_t *counters_of(const struct server_view *view)
 	json_object_set_new(counters, "reasons", reasons_of(&sum));
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		set_number(counters, all[i].name, count_read(all[i].counter));
+	set_number(counters, "log_dropped", log_dropped());
 	return counters;
 }
 
@@ -172,6 +174,7 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	set_number(reply, "pid", (uint64_t)getpid());
 	message_set_text(reply, "script", view->config->script);
 	message_set_text(reply, "stage", view->stage);
+	message_set_text(reply, "log_file", log_path());
 	set_number(reply, "uptime_ms", view->uptime_ms);
 	set_number(reply, "generation", view->reloads->newest);
 	json_object_set_new(reply, "listeners", listeners_of(view->acceptor));
