@@ -135,7 +135,8 @@ describe("a reload", function()
     local app = server.start { script = script "one" }
     for setting, name in pairs {
       [ [[limits = { buffers = "100m" }]] ] = "limits.buffers", [ [[backlog = 7]] ] = "backlog",
-      [ [[log = { level = "debug" }]] ] = "log.level", [ [[limits = { per_ip = 3 }]] ] = "limits.per_ip",
+      [ [[log = { level = "debug" }]] ] = "log.level", [ [[log = { file = "x" }]] ] = "log.file",
+      [ [[limits = { per_ip = 3 }]] ] = "limits.per_ip",
     } do
       rewrite(app, script("two", setting))
       has("cannot change without a restart: " .. name, reload(app).excerpt)

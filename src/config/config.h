@@ -68,6 +68,7 @@ struct config {
 	uint32_t upgrade_ms;    /* 0: as long as it takes */
 	unsigned reload_keep;   /* old generations that may have connections */
 	bool reload_drains_old; /* past that the oldest is drained; else the reload is refused */
+	char *log_file;         /* NULL: the log goes to standard error */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */

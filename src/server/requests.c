@@ -22,21 +22,40 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 	stop_begin(server, F_TEXT("signal", strsignal(number)));
 }
 
+/* Why not now, or NULL. */
+static const char *reload_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "reload refused: the server is not serving";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "reload refused: an upgrade is under way";
+	return NULL;
+}
+
+/*
+ * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
+ * too: it waits for the answer to its signal.
+ */
+static uint64_t reload(struct server *server, const char **why)
+{
+	uint64_t number = 0;
+	*why = reload_objection(server);
+	if (server->stage == SERVING)
+		notify_reloading(&server->notify);
+	if (*why)
+		log_write(LOG_WARN, *why);
+	else
+		number = reloads_begin(&server->reloads, server->config);
+	if (server->stage == SERVING && !server->reloads.running)
+		notify_tell(&server->notify, "READY=1");
+	return number;
+}
+
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
-	struct server *server = handle->data;
+	const char *why;
 	(void)number;
-	if (server->stage != SERVING) {
-		log_write(LOG_WARN, "reload refused: the server is not serving");
-		return;
-	}
-	if (server->upgrade.stage != UPGRADE_IDLE) {
-		log_write(LOG_WARN, "reload refused: an upgrade is under way");
-		return;
-	}
-	reloads_begin(&server->reloads, server->config);
-	if (server->reloads.running)
-		notify_tell(&server->notify, "RELOADING=1");
+	reload(handle->data, &why);
 }
 
 static void on_upgrade_signal(uv_signal_t *handle, int number)
@@ -45,12 +64,11 @@ static void on_upgrade_signal(uv_signal_t *handle, int number)
 	takeover_begin(handle->data);
 }
 
-/* Its default action would end the process; an operator who tries it should lose nothing. */
-static void on_unused_signal(uv_signal_t *handle, int number)
+static void on_reopen_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
-		  F_TEXT("signal", strsignal(number)));
+	(void)number;
+	log_reopen();
 }
 
 void requests_watch_signals(struct server *server)
@@ -60,7 +78,7 @@ void requests_watch_signals(struct server *server)
 		uv_signal_cb callback;
 	} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
 				      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
-				      { SIGUSR1, on_unused_signal }, { SIGUSR2, on_upgrade_signal } };
+				      { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
 	for (int i = 0; i < SERVER_SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;
@@ -91,9 +109,10 @@ bool requests_open_reloads(struct server *server)
 
 static void on_files_changed(void *data)
 {
+	const char *why;
 	struct server *server = data;
 	if (server->stage == SERVING)
-		reloads_begin(&server->reloads, server->config);
+		reload(server, &why);
 }
 
 void requests_watch_files(struct server *server)
@@ -115,16 +134,20 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data)
+static uint64_t obey_reload(void *data, const char **why)
 {
-	struct server *server = data;
-	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config) : 0;
+	return reload(data, why);
+}
+
+static const char *obey_upgrade(void *data)
+{
+	return takeover_begin(data);
 }
 
 static struct server_view view_of(void *data)
 {
 	static const char *const STAGES[] = {
-		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+		[STARTING] = "starting", [SERVING] = "serving", [LEAVING] = "leaving", [DRAINING] = "draining"
 	};
 	const struct server *server = data;
 	return (struct server_view){ .stage = STAGES[server->stage],
@@ -142,5 +165,7 @@ bool requests_open_commands(struct server *server)
 	server->commands.view = view_of;
 	server->commands.stop = obey_stop;
 	server->commands.reload = obey_reload;
-	return commands_open(&server->commands, &server->loop, server->config);
+	server->commands.upgrade = obey_upgrade;
+	return commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+			     notify_succeeds(&server->notify));
 }

@@ -59,7 +59,8 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
-	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done);
+	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done,
+		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
 	return true;
