@@ -91,10 +91,11 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 
 static void do_reload(struct commands *commands, uint64_t client, const json_t *request)
 {
-	uint64_t number = commands->reload(commands->server);
+	const char *objection;
+	uint64_t number = commands->reload(commands->server, &objection);
 	struct server_view view = commands->view(commands->server);
 	if (!number) {
-		answer_error(commands, client, "reload_refused", "the server is not serving");
+		answer_error(commands, client, "reload_refused", objection);
 	} else if (view.reloads->last.number >= number) {
 		answer(commands, client, reply_of_outcome(&view.reloads->last));
 	} else if (message_flag(request, "wait")) {

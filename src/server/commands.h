@@ -29,8 +29,8 @@ struct commands {
 
 	void *server;
 	struct server_view (*view)(void *server);
-	void (*stop)(void *server, bool now); /* ignored where it changes nothing */
-	uint64_t (*reload)(void *server);     /* the reload's number; 0: the server is not serving */
+	void (*stop)(void *server, bool now);                     /* ignored where it changes nothing */
+	uint64_t (*reload)(void *server, const char **objection); /* the reload's number; 0: why not */
 };
 
 /*
