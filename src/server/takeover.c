@@ -52,7 +52,7 @@ static const char *upgrade_objection(const struct server *server)
 {
 	if (server->stage != SERVING)
 		return "upgrade refused: the server is not serving";
-	if (server->reloads.running)
+	if (reloads_is_loading(&server->reloads))
 		return "upgrade refused: a reload is under way";
 	if (server->upgrade.stage != UPGRADE_IDLE)
 		return "upgrade refused: one is under way";
