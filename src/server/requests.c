@@ -135,7 +135,7 @@ static uint64_t obey_reload(void *data, const char **objection)
 static struct server_view view_of(void *data)
 {
 	static const char *const STAGES[] = {
-		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+		[STARTING] = "starting", [SERVING] = "serving", [LEAVING] = "leaving", [DRAINING] = "draining"
 	};
 	const struct server *server = data;
 	return (struct server_view){ .stage = STAGES[server->stage],
