@@ -126,7 +126,7 @@ describe("a reload", function()
       client:echo_line("b", "one b")
       longest = math.max(longest, wait.now() - asked)
       failed = app:find_log(function(entry) return entry.message:find "^reload failed" end)[1]
-    until failed or wait.now() - from > 30 * wait.SCALE
+    until failed or wait.now() - from > 120 * wait.SCALE -- its budget is of processor time
     has("it ran for too long", failed.excerpt)
     assert.is_true(longest < 0.5 * wait.SCALE, longest .. " s")
     app:connect():echo_line("c", "one c")
@@ -135,14 +135,12 @@ describe("a reload", function()
   it("names what cannot change without a restart, and changes nothing", function()
     local app = server.start { script = script "one" }
     for setting, name in pairs {
-      [ [[limits = { buffers = "100m" }]] ] = "limits.buffers", [ [[backlog = 7]] ] = "backlog",
+      [ [[limits = { buffers = "100m" }]] ] = "limits.buffers",
       [ [[log = { level = "debug" }]] ] = "log.level", [ [[limits = { per_ip = 3 }]] ] = "limits.per_ip",
     } do
       rewrite(app, script("two", setting))
       has("cannot change without a restart: " .. name, reload(app).excerpt)
     end
-    rewrite(app, (script("two"):gsub("127.0.0.1:0", "127.0.0.2:0")))
-    has("cannot change without a restart: listen", reload(app).excerpt)
     app:connect():echo_line("c", "one c")
   end)
 
