@@ -36,6 +36,7 @@ struct coroutine {
 struct agents {
 	struct vm vm; /* first: vm_of() leads here */
 	struct conn_host *host;
+	const struct config *config;
 	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */

@@ -215,6 +215,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 {
 	memset(agents, 0, sizeof *agents);
 	agents->host = host;
+	agents->config = config;
 	agents->worker = worker;
 	agents->generation = generation;
 	agents->ticks = ticks_start();

@@ -163,17 +163,23 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 	leave(load);
 }
 
-static void read_listener(struct load *load, struct listener_config *listener)
+static enum reload_policy policy_field(struct load *load)
 {
 	static const char *const POLICIES[] = {
 		[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
 	};
+	return (enum reload_policy)choice_field(load, "policy", POLICIES);
+}
+
+static void read_listener(struct load *load, struct listener_config *listener)
+{
+	listener->slot = LISTENER_NO_SLOT;
 	read_address(load, listener);
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
 	enter(load, "reload");
-	listener->policy = (enum reload_policy)choice_field(load, "policy", POLICIES);
+	listener->policy = policy_field(load);
 	leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
@@ -242,6 +248,7 @@ static void read_config(struct load *load)
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
 	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;
+	config->reload_policy = policy_field(load);
 	leave(load);
 	read_unsafe(load);
 	read_log(load);

@@ -137,6 +137,14 @@ bool reloads_is_loading(const struct reloads *reloads)
 	return reloads->running && (!reloads->missing || reloads->again);
 }
 
+void reloads_reject(struct reloads *reloads, struct report *report)
+{
+	struct loading *loading = (struct loading *)(void *)report;
+	report->err = UV_ECANCELED;
+	for (unsigned i = 0; i < reloads->worker_count; i++)
+		loader_bury(&reloads->loader, loading->generations[i]);
+}
+
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 {
 	if (--reloads->missing)

@@ -29,11 +29,18 @@ static bool migrate_some(struct worker *worker)
 
 /* ---- draining ---- */
 
+/* What becomes of it, as the newest generation has it. */
+static enum reload_policy policy_for(const struct config *config, const struct conn *conn)
+{
+	int listener = config_find_slot(config, conn->slot, conn->listener);
+	return listener < 0 ? config->reload_policy : config->listeners[listener].policy;
+}
+
 static bool is_to_drain(const struct worker *worker, const struct generation *generation,
 			const struct conn *conn)
 {
 	return conn->agents == &generation->agents &&
-	       (generation->drains_all || worker->config->listeners[conn->listener].policy == RELOAD_DRAIN);
+	       (generation->drains_all || policy_for(worker->config, conn) == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
@@ -102,7 +109,7 @@ static bool drains(const struct config *config)
 	for (unsigned i = 0; i < config->listener_count; i++)
 		if (config->listeners[i].policy == RELOAD_DRAIN)
 			return true;
-	return false;
+	return config->reload_policy == RELOAD_DRAIN;
 }
 
 static void begin_drain(struct worker *worker, struct generation *generation, bool all)

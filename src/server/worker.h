@@ -63,8 +63,7 @@ void worker_adopt(struct worker *worker, struct generation *generation);
  * Gives it a connected, non-blocking descriptor. Any thread. 0 or UV_ENOMEM, and then the
  * descriptor is still the caller's. Call worker_kick() after the last of several.
  */
-int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
-		const struct sockaddr_in6 *peer);
+int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer);
 void worker_kick(struct worker *worker);
 
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
