@@ -1,5 +1,6 @@
 #include "config/config.h"
 
+#include "base/descriptors.h"
 #include "config/sources.h"
 #include "vm/vm.h"
 
@@ -329,6 +330,17 @@ int config_read(struct config *config)
 	return config->sources ? 0 : UV_ENOMEM;
 }
 
+/* A module that cannot be opened is "not found" to Lua. One that opens another needs two descriptors. */
+static enum config_status blame_limit(enum config_status status, char **text)
+{
+	char why[128];
+	if ((status != CONFIG_BAD && status != CONFIG_BROKEN) || descriptors_left(2))
+		return status;
+	free(*text);
+	*text = strdup(descriptors_explain(why, sizeof why));
+	return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
+}
+
 enum config_status config_load(struct config *config, const char *print, char **text)
 {
 	struct vm vm;
@@ -351,7 +363,7 @@ enum config_status config_load(struct config *config, const char *print, char **
 	if (status)
 		load.status = take_failure(&load, status);
 	vm_close(&vm);
-	return load.status;
+	return blame_limit(load.status, text);
 }
 
 int config_add_override(struct config *config, const char *path, const char *value, const char *origin)

@@ -23,6 +23,13 @@ static void free_codecs(struct own_codec *own)
 	}
 }
 
+static void take_codec(struct conn *conn, const struct codec *codec)
+{
+	conn->codec = codec;
+	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
+	conn_attend(conn);
+}
+
 int conn_set_codec(struct conn *conn, const struct codec *codec)
 {
 	/* No batch is of the newest one yet: a handler may change its mind as often as it likes. */
@@ -36,21 +43,33 @@ int conn_set_codec(struct conn *conn, const struct codec *codec)
 	own->codec = *codec;
 	own->older = conn->own_codecs;
 	conn->own_codecs = own;
-	conn->codec = &own->codec;
 	conn->fresh_codec = true;
-	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
-	if (conn->in || own->older)
-		conn_attend(conn);
+	take_codec(conn, &own->codec);
 	return 0;
 }
 
+void conn_share_codec(struct conn *conn, const struct codec *codec)
+{
+	if (conn->codec == codec)
+		return;
+	if (conn->fresh_codec) {
+		struct own_codec *unused = conn->own_codecs;
+		conn->own_codecs = unused->older;
+		conn->fresh_codec = false;
+		free(unused);
+	}
+	take_codec(conn, codec);
+}
+
+/* Those that a batch may still have been of. */
 static void retire_codecs(struct conn *conn)
 {
 	struct own_codec *own = conn->own_codecs;
-	if (!own || !own->older)
+	if (!own)
 		return;
-	free_codecs(own->older);
-	own->older = NULL;
+	struct own_codec **past = conn->codec == &own->codec ? &own->older : &conn->own_codecs;
+	free_codecs(*past);
+	*past = NULL;
 }
 
 /* ---- the end ---- */

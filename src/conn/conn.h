@@ -272,6 +272,9 @@ void conn_resume(struct conn *conn);
 /* From the next frame on. Takes a copy. 0 or UV_ENOMEM. */
 int conn_set_codec(struct conn *conn, const struct codec *codec);
 
+/* The same with one that outlives the connection, as that of conn_open() does. */
+void conn_share_codec(struct conn *conn, const struct codec *codec);
+
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
 

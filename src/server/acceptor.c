@@ -1,13 +1,13 @@
 #include "server/acceptor.h"
 
 #include "agent/peer.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,25 +42,14 @@ static unsigned descriptors_in_use(void)
 	return n;
 }
 
-static unsigned descriptor_limit(void)
-{
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return 1024;
-	struct rlimit raised = { .rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max };
-	if (limit.rlim_cur < limit.rlim_max && !setrlimit(RLIMIT_NOFILE, &raised))
-		limit = raised;
-	return limit.rlim_cur > 1u << 30 ? 1u << 30 : (unsigned)limit.rlim_cur;
-}
-
 void acceptor_raise_descriptor_limit(void)
 {
-	(void)descriptor_limit();
+	(void)descriptors_raise_limit();
 }
 
 static void set_budget(struct acceptor *acceptor)
 {
-	unsigned limit = descriptor_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
+	unsigned limit = descriptors_raise_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
 	uint64_t wanted = 0;
 	acceptor->descriptor_budget = limit > used ? limit - used : 1;
 	for (unsigned i = 0; i < acceptor->listener_count; i++)
@@ -224,30 +213,41 @@ static bool is_clients_fault(int err)
 	       err == -EOPNOTSUPP || err == UV_ENETUNREACH || err == UV_EPERM;
 }
 
+/* 0: one client more, or less; else why there is nothing more to accept now. */
+static int accept_next(struct listener *listener, bool *given)
+{
+	struct sockaddr_in6 peer;
+	int fd = listener_accept(listener, &peer);
+	if (fd >= 0) {
+		listener->faults_in_row = 0;
+		rate_take(&listener->rate, uv_now(owner_of(listener)->loop));
+		take_in(listener, fd, &peer, given);
+		return 0;
+	}
+	return is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX ? 0 : fd;
+}
+
 /* False: nothing more to accept now. */
 static bool accept_one(struct listener *listener, bool *given)
 {
 	struct acceptor *acceptor = owner_of(listener);
-	struct sockaddr_in6 peer;
-	uint64_t now_ms = uv_now(acceptor->loop), wait_ms = rate_wait_ms(&listener->rate, now_ms);
+	uint64_t wait_ms = rate_wait_ms(&listener->rate, uv_now(acceptor->loop));
 	if (wait_ms) {
 		count(&acceptor->counters.accept_delays);
 		pause_accepting(listener, wait_ms);
 		return false;
 	}
-	int fd = listener_accept(listener, &peer);
-	if (fd >= 0) {
-		listener->faults_in_row = 0;
-		rate_take(&listener->rate, now_ms);
-		take_in(listener, fd, &peer, given);
-		return true;
-	}
-	if (fd == UV_EAGAIN)
-		return false;
-	if (is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX)
-		return true;
-	starve(listener, fd);
-	return false;
+	int err = accept_next(listener, given);
+	if (err && err != UV_EAGAIN)
+		starve(listener, err);
+	return !err;
+}
+
+static void kick(struct acceptor *acceptor, const bool *given)
+{
+	for (unsigned i = 0; i < acceptor->worker_count; i++)
+		if (given[i])
+			worker_kick(&acceptor->workers[i]);
 }
 
 static void on_listener(uv_poll_t *poll, int status, int events)
@@ -259,9 +259,7 @@ static void on_listener(uv_poll_t *poll, int status, int events)
 	(void)events;
 	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(listener, given); i++)
 		;
-	for (unsigned i = 0; i < acceptor->worker_count; i++)
-		if (given[i])
-			worker_kick(&acceptor->workers[i]);
+	kick(acceptor, given);
 }
 
 /* ---- life ---- */
@@ -314,6 +312,20 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config)
 	}
 }
 
+/*
+ * Clients in the backlog are connected, and their requests may be in flight: closing the socket would reset
+ * them, so they come in, however few a second may. No more than fit in the backlog, or a stream of
+ * newcomers would put the end off.
+ */
+static void empty_backlog(struct listener *listener)
+{
+	bool given[256] = { false };
+	int most = listener->config->backlog + 1; /* what Linux lets wait */
+	while (most-- > 0 && !accept_next(listener, given))
+		;
+	kick(owner_of(listener), given);
+}
+
 void acceptor_stop(struct acceptor *acceptor)
 {
 	for (unsigned i = 0; i < acceptor->listener_count; i++) {
@@ -321,6 +333,8 @@ void acceptor_stop(struct acceptor *acceptor)
 		if (listener->fd < 0)
 			continue;
 		if (listener->poll.data) {
+			if (!listener->shared) /* then the other one serves them */
+				empty_backlog(listener);
 			uv_close((uv_handle_t *)&listener->poll, NULL);
 			uv_close((uv_handle_t *)&listener->pause, NULL);
 		}

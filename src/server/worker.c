@@ -141,6 +141,8 @@ static void adopt(struct worker *worker, struct generation *generation)
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
 	succession_begin(worker);
+	generation->adopted.kind = REPORT_ADOPTED;
+	worker->links.report(worker->links.server, &generation->adopted);
 }
 
 /* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */

@@ -1,0 +1,171 @@
+/* What the server is asked for: by signals, over the control socket, by changes of files. */
+
+#include "server/internal.h"
+
+#include "base/log.h"
+#include "config/config.h"
+
+#include <signal.h>
+#include <string.h>
+
+/* ---- signals ---- */
+
+static void on_stop_signal(uv_signal_t *handle, int number)
+{
+	struct server *server = handle->data;
+	if (server->stage == DRAINING) {
+		log_write(LOG_WARN, "second signal: connections are cut",
+			  F_TEXT("signal", strsignal(number)));
+		stop_force(server, "by the second signal");
+		return;
+	}
+	stop_begin(server, F_TEXT("signal", strsignal(number)));
+}
+
+/* Why not now, or NULL. */
+static const char *reload_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "reload refused: the server is not serving";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "reload refused: an upgrade is under way";
+	return NULL;
+}
+
+/*
+ * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
+ * too: it waits for the answer to its signal.
+ */
+static uint64_t reload(struct server *server, const char **why)
+{
+	uint64_t number = 0;
+	*why = reload_objection(server);
+	if (server->stage == SERVING)
+		notify_reloading(&server->notify);
+	if (*why)
+		log_write(LOG_WARN, *why);
+	else
+		number = reloads_begin(&server->reloads, server->config);
+	if (server->stage == SERVING && !server->reloads.running)
+		notify_tell(&server->notify, "READY=1");
+	return number;
+}
+
+static void on_reload_signal(uv_signal_t *handle, int number)
+{
+	const char *why;
+	(void)number;
+	reload(handle->data, &why);
+}
+
+static void on_upgrade_signal(uv_signal_t *handle, int number)
+{
+	(void)number;
+	takeover_begin(handle->data);
+}
+
+static void on_reopen_signal(uv_signal_t *handle, int number)
+{
+	(void)handle;
+	(void)number;
+	log_reopen();
+}
+
+void requests_watch_signals(struct server *server)
+{
+	static const struct {
+		int number;
+		uv_signal_cb callback;
+	} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
+				      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
+				      { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
+	for (int i = 0; i < SERVER_SIGNALS; i++) {
+		uv_signal_init(&server->loop, &server->signals[i]);
+		server->signals[i].data = server;
+		uv_signal_start(&server->signals[i], WATCHED[i].callback, WATCHED[i].number);
+	}
+}
+
+/* ---- reloads, and files ---- */
+
+static void on_outcome(void *data, const struct reload_outcome *outcome)
+{
+	struct server *server = data;
+	commands_reloaded(&server->commands, outcome);
+}
+
+bool requests_open_reloads(struct server *server)
+{
+	int err =
+	    reloads_open(&server->reloads, server->workers, server->config->workers, server, reports_post);
+	if (err) {
+		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
+		return false;
+	}
+	server->reloads.listener = server;
+	server->reloads.on_outcome = on_outcome;
+	return true;
+}
+
+static void on_files_changed(void *data)
+{
+	const char *why;
+	struct server *server = data;
+	if (server->stage == SERVING)
+		reload(server, &why);
+}
+
+void requests_watch_files(struct server *server)
+{
+	/* The first configuration outlives the server. */
+	watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
+}
+
+/* ---- commands ---- */
+
+static void obey_stop(void *data, bool now)
+{
+	struct server *server = data;
+	if (server->stage != DRAINING)
+		stop_begin(server, F_TEXT("by", "the control socket"));
+	if (now && !server->forced) {
+		log_write(LOG_WARN, "stop at once: connections are cut", F_TEXT("by", "the control socket"));
+		stop_force(server, "by the control socket");
+	}
+}
+
+static uint64_t obey_reload(void *data, const char **why)
+{
+	return reload(data, why);
+}
+
+static const char *obey_upgrade(void *data)
+{
+	return takeover_begin(data);
+}
+
+static struct server_view view_of(void *data)
+{
+	static const char *const STAGES[] = {
+		[STARTING] = "starting", [SERVING] = "serving", [LEAVING] = "leaving", [DRAINING] = "draining"
+	};
+	const struct server *server = data;
+	return (struct server_view){ .stage = STAGES[server->stage],
+				     .config = server->config,
+				     .acceptor = &server->acceptor,
+				     .workers = server->workers,
+				     .worker_count = server->started,
+				     .reloads = &server->reloads,
+				     .uptime_ms = uv_now(&server->loop) - server->began_ms };
+}
+
+bool requests_open_commands(struct server *server)
+{
+	server->commands.server = server;
+	server->commands.view = view_of;
+	server->commands.stop = obey_stop;
+	server->commands.reload = obey_reload;
+	server->commands.upgrade = obey_upgrade;
+	return commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+			     notify_succeeds(&server->notify));
+}
