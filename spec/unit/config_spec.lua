@@ -424,7 +424,8 @@ describe("config.normalise", function()
       { { setup = {} }, "setup: expects a function, got a table" }, { { teardown = 1 }, "teardown: expects a function, got 1" },
       { { frame = "u23be" }, 'frame: unknown framing "u23be" (did you mean "u32be"?)' },
       { { log = { level = "verbose" } }, 'log.level: expects "debug", "info", "warn" or "error", got "verbose"' },
-      { { log = { format = "xml" } }, "log.format: expects" }, { { log = { frame_bytes = "1m" } }, "log.frame_bytes: expects" },
+      { { log = { format = "xml" } }, "log.format: expects" }, { { log = { file = 3 } }, "log.file: expects the path of a file" },
+      { { log = { frame_bytes = "1m" } }, "log.frame_bytes: expects" },
     } do
       it(("%s (%d)"):format(case[2], i), function()
         local text = errors_of(case[1])
