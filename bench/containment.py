@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures what a connection that loops for ever costs its neighbour. See bench/README.md."""
+"""Measures what broken handlers cost their neighbour. See bench/README.md."""
 
 import argparse
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -18,13 +19,31 @@ ROOT = Path(__file__).resolve().parent.parent
 SERVER_CORE, CLIENT_CORE = 0, 1
 EVERY_S = 0.050
 ALLOWED_MS = 20
+WORST = 12
 SCRIPT = """
 local Agent = {}
 function Agent:proceed(frame)
   if frame == "spin" then while true do end end
   return frame
 end
-return { listen = "tcp://127.0.0.1:%d", frame = "u32be", limits = { proceed = "%dms" }, agent = Agent }
+return { listen = "tcp://127.0.0.1:%d", frame = "u32be", limits = { proceed = "%dms" }, agent = Agent, jit = %s }
+"""
+
+
+CORPUS = ROOT / "spec" / "corpus"
+CORPUS_MEMORY = "48m"  # as in spec/support/corpus.lua
+CORPUS_SCRIPT = """
+local Canary = {}
+function Canary:proceed(frame) return frame end
+local listeners = { { "tcp://127.0.0.1:%d", frame = "u32be", agent = Canary, limits = { proceed = "5s" } } }
+for name in ("%s"):gmatch("%%S+") do
+  local entry = require(name)
+  entry[1], entry.listen = "unix://%s/" .. name, nil
+  entry.limits = entry.limits or {}
+  entry.limits.proceed = "%dms"
+  listeners[#listeners + 1] = entry
+end
+return { listen = listeners, limits = { memory = "%s" }, jit = %s, log = { level = "error" } }
 """
 
 
@@ -122,55 +141,168 @@ def figures(seconds):
             "max_ms": round(ms[-1], 3)}
 
 
-def measure(proceed_ms, seconds, binary):
+class Server:
+    """The real binary with one worker, on a core of its own."""
+
+    def __init__(self, binary, script):
+        self.log = open(script.parent / "log", "wb")
+        self.process = subprocess.Popen([binary, "run", str(script), "--workers", "1"], cwd=ROOT, stdout=self.log,
+                                        stderr=self.log, stdin=subprocess.DEVNULL,
+                                        preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}))
+        self.pids, self.status = (self.process.pid, os.getpid()), None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.status = self.process.wait(20)
+        self.log.close()
+
+
+def judge(result, proceed_ms, status):
+    result.update(proceed_ms=proceed_ms, bound_ms=proceed_ms + ALLOWED_MS, server_status=status)
+    result["passed"] = result["hit"]["n"] > 0 and status == 0 and result["hit_net"]["p99_ms"] <= result["bound_ms"]
+    return result
+
+
+def measure(proceed_ms, args):
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="perilune-containment-") as folder:
         script = Path(folder) / "app.lua"
-        script.write_text(SCRIPT % (port, proceed_ms), encoding="utf-8")
-        with open(Path(folder) / "log", "wb") as log:
-            server = subprocess.Popen([binary, "run", str(script), "--workers", "1"], cwd=ROOT, stdout=log, stderr=log,
-                                      stdin=subprocess.DEVNULL,
-                                      preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}))
-            try:
-                canary, offender = connect(port), Offender(port, (server.pid, os.getpid()))
-                hit, net, free, serial, end = [], [], [], 0, time.monotonic() + seconds
-                while time.monotonic() < end:
-                    serial += 1
-                    took, others = ask(canary, offender, serial)
-                    (free if others is None else hit).append(took)
-                    if others is not None:
-                        net.append(max(0.0, took - others))
-            finally:
-                server.send_signal(signal.SIGTERM)
-                status = server.wait(20)
-    bound = proceed_ms + ALLOWED_MS
-    result = {"proceed_ms": proceed_ms, "kills": offender.kills, "all": figures(hit + free), "hit": figures(hit),
-              "hit_net": figures(net), "bound_ms": bound, "server_status": status}
-    result["passed"] = bool(hit) and status == 0 and result["hit_net"]["p99_ms"] <= bound
-    return result
+        script.write_text(SCRIPT % (port, proceed_ms, args.jit), encoding="utf-8")
+        with Server(args.binary, script) as server:
+            canary, offender = connect(port), Offender(port, server.pids)
+            hit, net, free, serial, end = [], [], [], 0, time.monotonic() + args.seconds
+            while time.monotonic() < end:
+                serial += 1
+                took, others = ask(canary, offender, serial)
+                (free if others is None else hit).append(took)
+                if others is not None:
+                    net.append(max(0.0, took - others))
+    return judge({"what": "a loop", "kills": offender.kills, "all": figures(hit + free), "hit": figures(hit),
+                  "hit_net": figures(net)}, proceed_ms, server.status)
+
+
+# ---- the corpus ----
+
+
+class Case:
+    """A broken handler of spec/corpus; what its first lines say is explained in spec/support/corpus.lua."""
+
+    def __init__(self, path):
+        head = dict(re.findall(r"^-- (\w+): (.*)$", path.read_text(encoding="utf-8"), re.M)[::-1])
+        self.name, self.drive = path.stem, head.get("drive", "send")
+        self.sent = head.get("send", "go\\n").replace("\\n", "\n").encode()
+        self.runs = self.drive != "drain" and "needs" not in head
+
+    def begin(self, folder):
+        offender = socket.socket(socket.AF_UNIX)
+        offender.connect(str(folder / self.name))
+        if self.drive != "none":
+            offender.sendall(self.sent)
+        if self.drive == "finish":
+            offender.shutdown(socket.SHUT_WR)
+        if self.drive == "leave":
+            offender.close()
+            return None
+        offender.setblocking(False)
+        return offender
+
+
+def is_over(offender):
+    try:
+        while offender.recv(65536):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def ping(canary, serial):
+    sent, got = frame(struct.pack(">Q", serial)), b""
+    canary.sendall(sent)
+    while len(got) < len(sent):
+        piece = canary.recv(len(sent) - len(got))
+        if not piece:
+            raise RuntimeError("the canary's connection was closed")
+        got += piece
+    if got != sent:
+        raise RuntimeError("the canary got a wrong reply")
+
+
+def longest_wait(canary, case, folder, pids, proceed_ms):
+    """The canary's longest round trip until the case's connection has ended (or a while has passed), all and net, seconds."""
+    offender, longest, net, serial = case.begin(folder), 0.0, 0.0, 0
+    end = time.monotonic() + (0.5 if offender else 0.1 + 3 * proceed_ms / 1e3)
+    while time.monotonic() < end:
+        serial += 1
+        others, began = waited(*pids), time.monotonic()
+        ping(canary, serial)
+        took = time.monotonic() - began
+        if took > longest:
+            longest, net = took, max(0.0, took - max(0.0, waited(*pids) - others))
+        if offender and is_over(offender):
+            break
+    if offender:
+        offender.close()
+    return longest, net
+
+
+def measure_corpus(proceed_ms, args):
+    cases = [c for c in map(Case, sorted(CORPUS.glob("*.lua"))) if c.runs]
+    hit, net, by_name, port = [], [], {}, free_port()
+    with tempfile.TemporaryDirectory(prefix="perilune-corpus-") as name:
+        folder = Path(name)
+        for case in cases:
+            (folder / f"{case.name}.lua").write_bytes((CORPUS / f"{case.name}.lua").read_bytes())
+        script = folder / "app.lua"
+        script.write_text(CORPUS_SCRIPT % (port, " ".join(c.name for c in cases), folder, proceed_ms, CORPUS_MEMORY,
+                                           args.jit), encoding="utf-8")
+        with Server(args.binary, script) as server:
+            canary = connect(port)
+            for case in cases * args.corpus:
+                took, less = longest_wait(canary, case, folder, server.pids, proceed_ms)
+                hit.append(took)
+                net.append(less)
+                by_name[case.name] = max(by_name.get(case.name, 0.0), less)
+    worst = sorted(by_name.items(), key=lambda item: -item[1])[:WORST]
+    return judge({"what": "corpus", "kills": len(hit), "all": figures(hit), "hit": figures(hit), "hit_net": figures(net),
+                  "worst_ms": {name: round(s * 1e3, 1) for name, s in worst}}, proceed_ms, server.status)
 
 
 def table(results):
     lines = [f"{'proceed':8}{'kills':>6}  {'round trips':12}{'n':>8}{'p50':>10}{'p99':>10}{'max':>10}   bound"]
     for r in results:
         for name, key in (("all", "all"), ("hit", "hit"), ("hit, net", "hit_net")):
-            line = f"{r['proceed_ms']:>5} ms{r['kills']:>6}" if key == "all" else " " * 14
+            if r["what"] == "corpus" and key == "all":
+                continue
+            line = f"{r['proceed_ms']:>5} ms{r['kills']:>6}" if name == ("hit" if r["what"] == "corpus" else "all") else " " * 14
+            name = name.replace("hit", r["what"]) if r["what"] == "corpus" else name
             line += f"  {name:12}{r[key]['n']:>8}" + "".join(f"{r[key][k]:10.2f}" for k in ("p50_ms", "p99_ms", "max_ms"))
             lines.append(line + (f"   ≤ {r['bound_ms']} {'pass' if r['passed'] else 'FAIL'}" if key == "hit_net" else ""))
+        if "worst_ms" in r:
+            lines.append("  the worst, net: " + ", ".join(f"{name} {ms:.0f}" for name, ms in r["worst_ms"].items()))
     return "\n".join(lines)
 
 
 def main(argv):
-    p = argparse.ArgumentParser(description="One worker, one connection whose handler loops for ever every 50 ms, and a "
-                                            "canary that asks without pause: the canary's round trips, in ms.",
-                                epilog="Exit status: 1 when the 99th percentile of the last row is past limits.proceed + 20 ms.")
-    p.add_argument("--seconds", type=float, default=10.0, help="of each measurement (10)")
+    p = argparse.ArgumentParser(description="One worker, a broken handler and a canary that asks without pause: the "
+                                            "canary's round trips, in ms.",
+                                epilog="Exit status: 1 when the 99th percentile of a 'net' row is past limits.proceed + 20 ms.")
+    p.add_argument("--seconds", type=float, default=10.0, help="of each measurement of a loop every 50 ms (10; 0: none)")
+    p.add_argument("--corpus", type=int, default=2, metavar="N", help="all of spec/corpus, so often (2; 0: not)")
     p.add_argument("--proceed", default="5,100", metavar="MS,…", help="values of limits.proceed (5,100)")
+    p.add_argument("--no-jit", dest="jit", action="store_const", const="false", default="true")
     p.add_argument("--binary", default=str(ROOT / "build" / "perilune"))
     p.add_argument("--json", metavar="FILE", help="- is standard output, in place of the table")
     args = p.parse_args(argv)
     os.sched_setaffinity(0, {CLIENT_CORE})
-    results = [measure(int(ms), args.seconds, args.binary) for ms in args.proceed.split(",")]
+    budgets = [int(ms) for ms in args.proceed.split(",")]
+    results = [measure(ms, args) for ms in budgets if args.seconds > 0]
+    results += [measure_corpus(ms, args) for ms in budgets if args.corpus > 0]
     text = json.dumps(results, indent=1)
     if args.json and args.json != "-":
         Path(args.json).write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ local bounded = require "perilune.bounded"
 
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
-  guard = { interrupted = function() return false end, memory = function() end }
+  guard = { interrupted = function() return false end, memory = function() end, check_nesting = function() end }
 end
 
 local COPIED = {
@@ -174,7 +174,11 @@ local function less(a, b) return a < b end
 --- Without a function of its own a sort is one long call of C, that cannot be interrupted.
 local function safe_sort(sort)
   return function(list, compare)
-    if compare == nil and type(list) == "table" and #list > SORTED_IN_C then compare = less end
+    if compare ~= nil then
+      guard.check_nesting("table.sort")
+    elseif type(list) == "table" and #list > SORTED_IN_C then
+      compare = less
+    end
     return sort(list, compare)
   end
 end

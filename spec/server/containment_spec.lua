@@ -37,6 +37,24 @@ describe("a neighbour", function()
     other:echo_line("and here")
   end)
 
+  it("is served after sorts were nested without end", function()
+    local app = start_lines [[
+      local function deep(a, b)
+        table.sort({ 3, 2, 1 }, deep)
+        return a < b
+      end
+      function Agent:proceed(line)
+        if line == "deep" then return tostring(select(2, pcall(deep, 1, 2))) end
+        local list = { 1, 3, 2 }
+        table.sort(list, function(a, b) return a > b end)
+        return table.concat(list)
+      end ]]
+    local one, other = app:connect(), app:connect()
+    for _ = 1, 3 do has("table.sort: nested too deep", one:send("deep\n"):recv_line()) end
+    assert.equal("321", other:send("a\n"):recv_line())
+    assert.equal("321", one:send("b\n"):recv_line())
+  end)
+
   it("is not resumed by somebody else's handler", function()
     local app = start_lines [[
       local perilune = require "perilune"

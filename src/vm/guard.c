@@ -111,10 +111,13 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 	struct guard *guard = guard_of(lua);
 	if (!guard || !guard->verdict || has_moved_on(guard, lua) || has_got_room(guard, lua))
 		return;
-	if (!*guard->place)
+	/* Once: thousands of pcalls within each other, each of which meets it, are left as fast as can be. */
+	if (!*guard->place) {
 		note_place(guard, lua);
-	explain(guard);
-	luaL_error(lua, "%s%s%s", guard->place, *guard->place ? ": " : "", guard->why);
+		explain(guard);
+	}
+	guard_push_error(guard, lua);
+	lua_error(lua);
 }
 
 /*
@@ -307,6 +310,7 @@ void guard_attach(struct guard *guard)
 		return;
 	guard->attached = true;
 	guard->thread = pthread_self();
+	guard->stack = (uintptr_t)__builtin_frame_address(0);
 	guard->outer = mine;
 	mine = guard;
 	unblock_signals();

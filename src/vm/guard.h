@@ -50,6 +50,7 @@ struct guard {
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
 	bool attached;      /* to `thread`, which alone may run it, and is watched */
 	pthread_t thread;
+	uintptr_t stack;     /* an address of its stack, outside of all calls */
 	struct guard *outer; /* the thread's guard opened before this one */
 	/*
 	 * A batch is one dispatch of many calls, each with the whole budget: where progress(data) is not what it

@@ -92,6 +92,19 @@ static int l_memory(lua_State *lua)
 }
 
 /*
+ * MAY RAISE. perilune.guard.check_nesting(name): for functions in C that call back, and so may be entered within each
+ * other: LuaJIT takes time by the square of their number to leave them by an error, and nothing can interrupt it.
+ */
+static int l_check_nesting(lua_State *lua)
+{
+	enum { STACK_BYTES = 256 << 10 };
+	uintptr_t base = vm_of(lua)->guard.stack, here = (uintptr_t)__builtin_frame_address(0);
+	if (base > here && base - here > STACK_BYTES)
+		return luaL_error(lua, "%s: nested too deep", luaL_checkstring(lua, 1));
+	return 0;
+}
+
+/*
  * LuaJIT has one profiler for the process, and the guard has it: started by a script it would never call back, but
  * what is compiled from then on might not be interruptible.
  */
@@ -110,7 +123,9 @@ static void open_guard(lua_State *lua)
 	lua_setfield(lua, -2, "jit.profile");
 	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 2);
+	lua_createtable(lua, 0, 3);
+	lua_pushcfunction(lua, l_check_nesting);
+	lua_setfield(lua, -2, "check_nesting");
 	lua_pushcfunction(lua, l_interrupted);
 	lua_setfield(lua, -2, "interrupted");
 	lua_pushcfunction(lua, l_memory);
