@@ -85,6 +85,8 @@ local function check_name(name)
   end
 end
 
+local UNSAFE = "%s leads out of the VM: to open it, add unsafe = { %q }"
+
 -- Perilune's modules that are for users. All others are not for scripts, whatever `modules` says.
 local PUBLIC = { perilune = true }
 
@@ -95,7 +97,7 @@ local function require_system(name, tried, state)
   local door = sandbox.door_of(name)
   if door then
     if state.may_open(door) then return require(name) end
-    error(("require: '%s' leads out of the VM: to open it, add unsafe = { %q }"):format(name, door), 3)
+    error("require: " .. UNSAFE:format(name, door), 3)
   end
   if state.allowed and not state.allowed[name] then
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
@@ -163,7 +165,7 @@ local function check_modules(conf, state)
     if not open[name] then
       errors[#errors + 1] = {
         path = "unsafe",
-        message = ("the script uses %s, which leads out of the VM: to open it, add unsafe = { %q }"):format(name, name),
+        message = "the script uses " .. UNSAFE:format(name, name),
       }
     end
   end
@@ -178,6 +180,15 @@ local function check_modules(conf, state)
   end
   table.sort(errors, function(a, b) return a.message < b.message end)
   return errors
+end
+
+--- What a script opens is only known once it has run, and what a door leads to may end the process. So as long as it
+--- runs, a door opens only if a file or a setting that has `unsafe` names it.
+local function is_named_unsafe(name, overrides)
+  for _, override in ipairs(overrides or {}) do
+    if override.path == "unsafe" and override.value:find(name, 1, true) then return true end
+  end
+  return sources.mention("unsafe", ('"%s"'):format(name)) or sources.mention("unsafe", ("'%s'"):format(name))
 end
 
 --- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes
@@ -206,6 +217,7 @@ function M.load(path, options)
   local state = { system = {}, doors = {}, generation = options.generation }
   function state.may_open(name)
     if state.open then return state.open[name] == true end
+    if not is_named_unsafe(name, options.overrides) then error(UNSAFE:format(name, name), 3) end
     state.doors[name] = true -- check_modules() has the last word
     return true
   end

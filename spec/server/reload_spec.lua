@@ -133,6 +133,15 @@ describe("a reload", function()
     app:connect():echo_line("c", "one c")
   end)
 
+  it("to a script that fills the memory leaves the server's memory alone", function()
+    local app = server.start { script = script("one", "limits = { memory = '8m' }") }
+    local client, before = app:connect():echo_line("a", "one a"), app:rss()
+    rewrite(app, "local t = {} while true do t[#t + 1] = ('x'):rep(1e5) .. #t end")
+    has("memory", reload(app).excerpt)
+    client:echo_line("b", "one b")
+    if not server.sanitizer then assert.is_true(app:rss() - before < 200 * 2 ^ 20) end
+  end)
+
   it("names what cannot change without a restart, and changes nothing", function()
     local app = server.start { script = script "one" }
     for setting, name in pairs {

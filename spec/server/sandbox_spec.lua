@@ -165,6 +165,35 @@ describe("unsafe", function()
     end)
   end
 
+  it("is asked for before anything happens, at the place", function()
+    for code, name in pairs { ["os.exit(0)"] = "os.exit", ["os.execute 'touch executed'"] = "os.execute" } do
+      local folder = command.folder()
+      local path = command.write(folder .. "/app.lua", "\n" .. code .. "\nreturn { agent = {} }")
+      local result = command.run { "check", path, dir = folder }
+      assert.equal(78, result.code)
+      has(("%s leads out of the VM: to open it, add unsafe = { %q }"):format(name, name), result.err)
+      has("app.lua:2", result.err)
+      assert.is_nil(io.open(folder .. "/executed"))
+      command.remove(folder)
+    end
+  end)
+
+  it("may be a setting, or a module's", function()
+    local code = "local e = os.execute return { listen = 'tcp://127.0.0.1:0', agent = { proceed = function() end }%s }"
+    local folder = command.folder()
+    local path = command.write(folder .. "/app.lua", code:format "")
+    assert.equal(0, command.run({ "check", path, "--set", "unsafe=os.execute" }).code)
+    command.write(path, code:format ", unsafe = require('settings').unsafe")
+    command.write(folder .. "/settings.lua", "return { unsafe = { 'os.execute' } }")
+    local result = command.run { "check", path }
+    assert.same({ 0, "" }, { result.code, result.err })
+    command.remove(folder)
+  end)
+
+  it("is not opened by a script that tries what it may do", function()
+    assert.equal(0, loads("local ok, ffi = pcall(require, 'ffi') assert(not ok and ffi:find 'out of the VM')").code)
+  end)
+
   it("does not open LuaJIT's profiler, which ends calls that do not return", function()
     has("jit.profile cannot be used here", loads("require 'jit.p'", "unsafe = { 'jit' }").err)
   end)

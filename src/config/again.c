@@ -11,6 +11,7 @@ struct config *config_again(const struct config *config)
 	if (!next)
 		return NULL;
 	atomic_init(&next->refs, 1);
+	next->memory_bytes = config->memory_bytes;
 	next->script = strdup(config->script);
 	bool ok = next->script;
 	for (size_t i = 0; ok && i < config->override_count; i++) {

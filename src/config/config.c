@@ -348,6 +348,15 @@ static enum config_status blame_limit(enum config_status status, char **text)
 	return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
 }
 
+/* The script's own limit is not known yet. What serves is not to lose its memory to what is loaded beside it. */
+static size_t loading_memory(const struct config *config)
+{
+	enum { LEAST_BYTES = 64 << 20, TIMES = 4 };
+	uint64_t half = config_memory() / 2, several = (uint64_t)config->memory_bytes * TIMES;
+	several = several > LEAST_BYTES ? several : LEAST_BYTES;
+	return (size_t)(config->memory_bytes && several < half ? several : half);
+}
+
 enum config_status config_load(struct config *config, const char *print, char **text)
 {
 	struct vm vm;
@@ -361,6 +370,7 @@ enum config_status config_load(struct config *config, const char *print, char **
 	if (vm_open(&vm))
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
+	vm.memory_bytes = loading_memory(config);
 	vm_enter(&vm, &VM_LOAD_BUDGET);
 	int status = lua_cpcall(vm.lua, load_protected, &load);
 	if (vm_leave(&vm) != GUARD_FINE && status) {

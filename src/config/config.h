@@ -65,7 +65,7 @@ struct config {
 	size_t override_count;
 	unsigned workers;
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
-	size_t memory_bytes; /* of each worker's VM */
+	size_t memory_bytes; /* of each worker's VM; until it is loaded: of the one that it comes after */
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	bool jit;
 	char unsafe[256];                 /* the names in `unsafe`; empty: none */

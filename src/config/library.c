@@ -35,6 +35,25 @@ static int l_text(lua_State *lua)
 	return 2;
 }
 
+static bool mentions(const struct source *source, const char *text)
+{
+	return source->text && memmem(source->text, source->bytes, text, strlen(text));
+}
+
+/* mention(text, ...) → does a file have them all? */
+static int l_mention(lua_State *lua)
+{
+	const struct sources *sources = lua_touserdata(lua, lua_upvalueindex(1));
+	bool found = false;
+	for (size_t i = 0; !found && i < sources->count; i++) {
+		found = true;
+		for (int idx = 1; found && idx <= lua_gettop(lua); idx++)
+			found = mentions(&sources->files[i], luaL_checkstring(lua, idx));
+	}
+	lua_pushboolean(lua, found);
+	return 1;
+}
+
 static void set_function(lua_State *lua, const char *name, lua_CFunction function,
 			 const struct sources *sources)
 {
@@ -57,8 +76,9 @@ void config_open_sources(lua_State *lua, const struct config *config)
 	const struct sources *sources = config->sources;
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 3);
+	lua_createtable(lua, 0, 4);
 	set_function(lua, "has", l_has, sources);
+	set_function(lua, "mention", l_mention, sources);
 	set_function(lua, "text", l_text, sources);
 	set_text(lua, "cut", sources->cut);
 	lua_setfield(lua, -2, "perilune.sources");
