@@ -6,6 +6,7 @@
 #   examples/X_spec.lua     example.X   the same
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
+#   bench/reloads.py        soak.reloads.*  a few of them, where there is a Python
 #   install.*               what `cmake --install` leaves works
 # Paths of Lua modules for the specs: .busted.
 
@@ -109,6 +110,14 @@ perilune_test(soak.kill bench_kill_soak 5)
 
 perilune_specs(server spec/server)
 perilune_specs(example examples)
+
+find_program(PYTHON_COMMAND python3)
+if(PYTHON_COMMAND)
+  foreach(policy pin migrate)
+    perilune_test(soak.reloads.${policy} ${PYTHON_COMMAND} bench/reloads.py --policy ${policy} --times 30 --loops 0
+      --connections 40 --segment 1 --warm-up 0.2 --no-judge --binary $<TARGET_FILE:perilune>)
+  endforeach()
+endif()
 
 set(stage ${CMAKE_BINARY_DIR}/stage)
 perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})

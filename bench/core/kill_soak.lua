@@ -1,5 +1,6 @@
 --- What kill_soak.c runs: calls that never end, of every kind that a script may get stuck in, and innocent ones whose
---- result is known. Both are given a number: a seed, or how much to do.
+--- result is known. Both are given a number: a seed, or how much to do. The file itself is given the mix.
+local mix = ...
 local ffi = require "ffi"
 
 -- luacheck: ignore 241 (what endless calls fill is for nobody)
@@ -124,6 +125,14 @@ end)
 endless("a table that grows", function()
   local t = {}
   while true do t[#t + 1] = { t[#t] } end
+end)
+
+endless("closures that are kept", function()
+  local t = {}
+  while true do
+    local n = #t
+    t[n + 1] = function() return n end
+  end
 end)
 
 endless("a string that doubles", function()
@@ -395,5 +404,33 @@ innocent("ffi", function(n)
   for i = 1, n do s = s + i end
   return tonumber(s)
 end, triangle)
+
+-- ---- the mixes -------------------------------------------------------------
+
+--- What fills the memory, and what needs much of it.
+local MEMORY = {
+  ["a table that grows"] = true,
+  ["a string that doubles"] = true,
+  ["large strings"] = true,
+  ["a huge request"] = true,
+  ["closures that are kept"] = true,
+  concat = true,
+  gsub = true,
+  sort = true,
+}
+
+local function only(names, kinds)
+  local chosen = {}
+  for _, kind in ipairs(kinds) do
+    if names[kind.name] then chosen[#chosen + 1] = kind end
+  end
+  return chosen
+end
+
+if mix == "memory" then
+  M.endless, M.innocent = only(MEMORY, M.endless), only(MEMORY, M.innocent)
+elseif mix ~= "all" then
+  error("no such mix: " .. mix)
+end
 
 return M

@@ -361,6 +361,116 @@ static void garbage_ends_no_call_whatever_the_pace(void **state)
 	}
 }
 
+/* What fills the memory, of several kinds; in `left` for as long as it is to seem live. */
+static const char *const BOMBS[] = {
+	"left = {} while true do left[#left + 1] = ('x'):rep(100000) .. #left end",
+	"left = {} while true do left[#left + 1] = { left[#left] } end",
+	"left = 'x' while true do left = left .. left end",
+	"left = {} while true do left[#left + 1] = ('x'):rep(100) .. #left end",
+};
+
+/* Ones that need much of it, rightly. A table that grows does not let the collector work. */
+static const char *const NEEDY[] = {
+	"local t = {} for i = 1, 1e5 do t[i] = i end return #table.concat(t)",
+	"local t = {} for i = 1, 5e5 do t[i] = i end return #t - 11105",
+	"local s = ('x'):rep(7e6) return #s - 6511105",
+	"local t = {} for i = 1, 50 do t[i] = ('x'):rep(50000) .. i end return #table.concat(t) - 2011196",
+};
+
+static unsigned random_below(unsigned bound)
+{
+	static uint32_t seed = 1;
+	seed = seed * 1664525 + 1013904223;
+	return (seed >> 8) % bound;
+}
+
+/* Ends anyhow: what counts is what it leaves. */
+static void explode(const char *bomb)
+{
+	call(bomb, &AMPLE);
+	lua_settop(vm.lua, 0);
+	assert_disarmed();
+}
+
+static void drop_what_is_left(void)
+{
+	lua_pushnil(vm.lua);
+	lua_setglobal(vm.lua, "left");
+}
+
+/*
+ * The garbage of one or two calls that were ended is there to the last byte, or was live until just now (as an agent is
+ * until it has been closed), or the collector is in the midst of it.
+ */
+static void what_others_left_ends_no_call(void **state)
+{
+	(void)state;
+	enum { ROUNDS = 30 };
+	vm.memory_bytes = 16 << 20;
+	for (int i = 0; i < ROUNDS; i++) {
+		lua_gc(vm.lua, LUA_GCSETPAUSE, 100 + 50 * (int)random_below(20));
+		lua_gc(vm.lua, LUA_GCSETSTEPMUL, 200 << random_below(6));
+		bool stays_long = random_below(2);
+		for (unsigned bombs = 1 + random_below(2); bombs; bombs--) {
+			explode(BOMBS[random_below(4)]);
+			if (stays_long)
+				vm_relieve(&vm, true);
+			drop_what_is_left();
+			for (unsigned steps = random_below(3); steps; steps--)
+				vm_relieve(&vm, random_below(2));
+		}
+		unsigned kind = random_below(4);
+		struct ending ending = call(NEEDY[kind], &AMPLE);
+		if (ending.verdict != GUARD_FINE || ending.status)
+			fail_msg("round %d: %s: verdict %d, status %d, heap %zu", i, NEEDY[kind],
+				 ending.verdict, ending.status, heap_bytes());
+		assert_int_equal(lua_tointeger(vm.lua, -1), 488895);
+		lua_settop(vm.lua, 0);
+		assert_disarmed();
+	}
+}
+
+/* It has not allocated much itself; but it is what is kept that fills the memory, and more is to be kept. */
+static void what_others_keep_does_end_a_call(void **state)
+{
+	(void)state;
+	vm.memory_bytes = 24 << 20;
+	int ended = 0;
+	assert_int_equal(call("kept = {}", &AMPLE).status, 0);
+	for (int i = 0; i < 60; i++) {
+		ended +=
+		    call("kept[#kept + 1] = {} for i = 1, 1000 do kept[#kept][i] = ('x'):rep(990) .. #kept "
+			 ".. i end",
+			 &AMPLE)
+			.verdict == GUARD_MEMORY;
+		lua_settop(vm.lua, 0);
+		assert_disarmed();
+		relieve();
+	}
+	assert_in_range(ended, 5, 30);
+}
+
+static void a_call_that_goes_on_after_a_collection_is_still_ended(void **state)
+{
+	(void)state;
+	vm.memory_bytes = 24 << 20;
+	for (int i = 0; i < 10; i++) {
+		explode(BOMBS[i % 2]);
+		drop_what_is_left();
+		assert_killed(
+		    call("local t = {} while true do pcall(function() for i = 1, 1000 do t[#t + 1] = {} "
+			 "end end) end",
+			 &AMPLE),
+		    GUARD_MEMORY);
+		explode(BOMBS[i % 2]);
+		drop_what_is_left();
+		assert_killed(call("local s = ('x'):rep(4e6) while true do s = s:sub(1, -2) end", &SHORT),
+			      GUARD_CPU);
+		relieve();
+		assert_works(&vm);
+	}
+}
+
 static void a_huge_request_is_refused(void **state)
 {
 	(void)state;
@@ -799,6 +909,9 @@ int main(void)
 		IN_A_VM(a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on),
 		IN_A_VM(pcall_does_not_keep_a_call_that_fills_the_memory),
 		IN_A_VM(garbage_ends_no_call_whatever_the_pace),
+		IN_A_VM(what_others_left_ends_no_call),
+		IN_A_VM(what_others_keep_does_end_a_call),
+		IN_A_VM(a_call_that_goes_on_after_a_collection_is_still_ended),
 		IN_A_VM(a_huge_request_is_refused),
 		IN_A_VM(nothing_is_refused_outside_of_calls),
 		IN_A_VM(a_call_that_allocates_too_much_is_ended),

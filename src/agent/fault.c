@@ -143,6 +143,7 @@ void fault_note(struct agents *agents, struct run *run)
 		run->verdict = (uint8_t)agents->encode_verdict;
 	agents->encode_verdict = GUARD_FINE;
 	count(&agents->counters->faults);
+	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
 	describe(agents, run);
 }
 

@@ -292,5 +292,8 @@ void agents_close(struct agents *agents)
 	free(agents->anchor_tables);
 	free(agents->anchor_next);
 	free(agents->listeners);
-	memset(agents, 0, sizeof *agents);
+	/* All else stays: `conns` may be read by others still. */
+	agents->anchor_tables = NULL;
+	agents->anchor_next = NULL;
+	agents->listeners = NULL;
 }

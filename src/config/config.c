@@ -210,6 +210,7 @@ static void read_log(struct load *load)
 	};
 	struct config *config = load->config;
 	enter(load, "log");
+	config->log_file = text_field(load, "file", NULL);
 	config->log_format = (enum log_format)choice_field(load, "format", FORMATS);
 	config->log_level = (enum log_level)choice_field(load, "level", LEVELS);
 	config->log_frame_bytes = u32_field(load, "frame_bytes");
@@ -406,6 +407,7 @@ void config_free(struct config *config)
 	free(config->listeners);
 	free(config->script);
 	free(config->control);
+	free(config->log_file);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

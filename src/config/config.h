@@ -74,6 +74,7 @@ struct config {
 	unsigned reload_keep;             /* old generations that may have connections */
 	enum reload_policy reload_policy; /* of connections whose listener is no more */
 	bool reload_drains_old;           /* past that the oldest is drained; else the reload is refused */
+	char *log_file;                   /* NULL: the log goes to standard error */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */

@@ -127,11 +127,38 @@ static void leave(struct conn *conn)
 		conn->host->left(conn);
 }
 
+/* ---- what it is at ---- */
+
+static enum conn_phase phase_of(const struct conn *conn)
+{
+	if (conn->state != CONN_OPEN)
+		return conn->state == CONN_CLOSED ? PHASE_NONE : PHASE_CLOSING;
+	if (conn->busy)
+		return PHASE_SUSPENDED;
+	if (conn->choked)
+		return PHASE_CHOKED;
+	if (conn->paused)
+		return PHASE_PAUSED;
+	return conn->draining ? PHASE_DRAINING : PHASE_OPEN;
+}
+
+static void count_phase(struct conn *conn)
+{
+	enum conn_phase phase = phase_of(conn);
+	if (phase == conn->phase)
+		return;
+	counter *phases = conn->host->counters->phases;
+	count_add(&phases[conn->phase], (uint64_t)-1);
+	count(&phases[phase]);
+	conn->phase = (uint8_t)phase;
+}
+
 static void finish(struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		conn->host->lingering--;
 	conn->state = CONN_CLOSED;
+	count_phase(conn);
 	tell_closed(conn);
 	leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
@@ -271,10 +298,8 @@ static void watch(struct conn *conn)
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 }
 
-void conn_settle(struct conn *conn)
+static void settle(struct conn *conn)
 {
-	if (conn->state == CONN_CLOSED)
-		return;
 	retire_codecs(conn);
 	if (conn->state == CONN_OPEN)
 		advance_eof(conn);
@@ -292,6 +317,14 @@ void conn_settle(struct conn *conn)
 		advance_end(conn);
 	else
 		deadline_arm(conn);
+}
+
+void conn_settle(struct conn *conn)
+{
+	if (conn->state == CONN_CLOSED)
+		return;
+	settle(conn);
+	count_phase(conn);
 }
 
 /* ---- events ---- */

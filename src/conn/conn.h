@@ -164,6 +164,7 @@ struct conn {
 	uint8_t reason;          /* enum close_reason, once an end was decided */
 	uint8_t how;             /* enum close_how */
 	uint8_t watching;        /* what the transport was told */
+	uint8_t phase;           /* enum conn_phase, as it is counted */
 	bool queued : 1;         /* in the attention list */
 	bool gone : 1;           /* the carrier is done; free when it leaves the list */
 	bool busy : 1;           /* the agent is suspended: no frames, but for `reading` */

@@ -63,7 +63,8 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
-	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done);
+	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done,
+		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
 	return true;
@@ -81,7 +82,10 @@ static void close_server(struct server *server)
 static bool bind_all(struct server *server)
 {
 	char why[512];
-	return !listeners_add(&server->listeners, server->config, &server->inheritance, why, sizeof why);
+	if (!listeners_add(&server->listeners, server->config, &server->inheritance, why, sizeof why))
+		return true;
+	notify_failed(&server->notify, why);
+	return false;
 }
 
 static struct server server; /* workers outlive server_run() when one is stuck */

@@ -45,6 +45,7 @@ static void settle_in(struct server *server)
 {
 	for (unsigned i = 0; i < server->config->listener_count; i++)
 		listener_own(server_listener(server, i));
+	commands_begin(&server->commands);
 	inheritance_close(&server->inheritance, true);
 	notify_ready(&server->notify);
 	pulse_start(&server->pulse, &server->notify, server->workers, server->config->workers);

@@ -55,6 +55,18 @@ static struct guard *guard_of(lua_State *lua)
 	return guard;
 }
 
+/*
+ * The call goes on with a new budget. Another number: the watchdog starts counting again, and a signal under way means
+ * nothing any more.
+ */
+static void let_go_on(struct guard *guard, lua_State *lua)
+{
+	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
+	watchdog.way->stand_down(guard, lua);
+	guard->verdict = GUARD_FINE;
+}
+
 /* Whose budget is it that was used up? True: of calls before the one that runs; it has its own from now on. */
 static bool has_moved_on(struct guard *guard, lua_State *lua)
 {
@@ -64,11 +76,15 @@ static bool has_moved_on(struct guard *guard, lua_State *lua)
 	if (now == guard->progressed)
 		return false;
 	guard->progressed = now;
-	/* Another number: the watchdog starts counting again, and a signal under way means nothing any more. */
-	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
-	atomic_signal_fence(memory_order_seq_cst);
-	watchdog.way->stand_down(guard, lua);
-	guard->verdict = GUARD_FINE;
+	let_go_on(guard, lua);
+	return true;
+}
+
+static bool has_got_room(struct guard *guard, lua_State *lua)
+{
+	if (guard->verdict != GUARD_MEMORY || !guard->has_room || !guard->has_room(guard, lua))
+		return false;
+	let_go_on(guard, lua);
 	return true;
 }
 
@@ -93,7 +109,7 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 {
 	(void)ar;
 	struct guard *guard = guard_of(lua);
-	if (!guard || !guard->verdict || has_moved_on(guard, lua))
+	if (!guard || !guard->verdict || has_moved_on(guard, lua) || has_got_room(guard, lua))
 		return;
 	if (!*guard->place)
 		note_place(guard, lua);

@@ -58,6 +58,9 @@ struct guard {
 	uint64_t (*progress)(void *data);
 	void *progress_data;
 	uint64_t progressed;
+	/* Asked from the hook before it ends a call with GUARD_MEMORY. True: the call goes on after all, its budget
+	 * begins anew. `lua`: the coroutine that runs. NULL: never. */
+	bool (*has_room)(struct guard *guard, lua_State *lua);
 	char place[160]; /* "chat.lua:14", where the dispatch was when it was ended */
 	char why[160];   /* what the error says; set by whoever knows the limits */
 

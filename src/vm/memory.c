@@ -2,6 +2,7 @@
 #include "vm/vm.h"
 
 #include <limits.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 /* ---- limits ---- */
@@ -25,18 +26,17 @@ static void give_credit(struct vm *vm)
 	vm->granted = allocated + more;
 }
 
-/*
- * What is live even after a collection cannot be helped by ending calls: then only growth ends them. While a
- * relief is under way, what others left is no reason either, and there must be room for a cycle.
- */
-static size_t soft_limit(const struct vm *vm)
+/* What is live even after a collection cannot be helped by ending calls: then only growth ends them. */
+static size_t full_at(const struct vm *vm)
 {
-	size_t limit = vm->memory_bytes, bytes = vm->live_bytes + limit / 16;
-	if (vm->relief_cycles) {
-		size_t most = limit + limit / 4;
-		bytes = vm->live_bytes + limit / 4 < most ? vm->live_bytes + limit / 4 : most;
-	}
-	return bytes > limit ? bytes : limit;
+	size_t limit = vm->memory_bytes, grown = vm->live_bytes + limit / 16;
+	return grown > limit ? grown : limit;
+}
+
+/* What the running call has allocated itself, garbage and all. */
+static size_t own_bytes(const struct vm *vm)
+{
+	return (size_t)(vm_allocated(vm) - vm->call_begin);
 }
 
 /*
@@ -68,25 +68,69 @@ static void hurry_collector(struct vm *vm, size_t heap, size_t bytes)
  * be garbage of large strings, which the next steps collect. Past an eighth more (hard) there is no memory:
  * that is for one huge request. Outside of calls the core allocates little, and may not raise: it is never
  * refused.
+ *
+ * A call that has not allocated as much as the limit by itself may owe the lack of memory to garbage that others
+ * left. It has a quarter more, so that one that fills the memory alone, the usual case, is known by then. If it is
+ * not, has_room() collects before it is ended; and no request is refused that has room beside the most that others
+ * leave.
  */
 static bool may_have(struct vm *vm, size_t bytes)
 {
 	enum { LOOKS = 4 };
 	if (!vm->memory_bytes || !guard_is_running(&vm->guard))
 		return true;
-	size_t heap = heap_bytes(vm) + bytes, soft = soft_limit(vm),
-	       hard = soft + vm->memory_bytes / 8 + HARD_SPARE_BYTES;
+	size_t limit = vm->memory_bytes, heap = heap_bytes(vm) + bytes, soft = full_at(vm);
 	hurry_collector(vm, heap, bytes);
 	if (heap <= soft) {
 		vm->looks_past_limit = 0;
 		return true;
 	}
 	vm->is_full = true;
-	if (heap > hard)
+	bool alone = own_bytes(vm) > limit;
+	if (!alone && soft < limit + limit / 4)
+		soft = limit + limit / 4;
+	size_t hard = soft + limit / 8 + HARD_SPARE_BYTES, most = 2 * limit + limit / 2 + HARD_SPARE_BYTES;
+	if (heap > hard && (alone || heap > most))
 		return false;
-	if (++vm->looks_past_limit > LOOKS)
+	if (heap > soft && ++vm->looks_past_limit > LOOKS && (alone || vm_allocated(vm) >= vm->collect_at))
 		guard_interrupt(&vm->guard, GUARD_MEMORY);
 	return true;
+}
+
+/*
+ * The collection is whole, for half a one tells nothing, and not at the call's expense: its budget begins anew. The
+ * neighbours wait for it (for each 10 MB of small tables 4 ms, of small strings 20 ms); the alternative were to end a
+ * call for what others did. It happens only where others hold a quarter of the limit or more, since a call that fills
+ * the memory alone is known without; and then not again before the call has allocated a sixteenth of the limit.
+ */
+static bool has_room(struct guard *guard, lua_State *lua)
+{
+	struct vm *vm = (struct vm *)(void *)((char *)guard - offsetof(struct vm, guard));
+	if (!vm->is_proven && own_bytes(vm) <= vm->memory_bytes) {
+		lua_gc(lua, LUA_GCCOLLECT, 0);
+		size_t heap = heap_bytes(vm);
+		vm->collect_at = vm_allocated(vm) + vm->memory_bytes / 16;
+		vm->looks_past_limit = 0;
+		if (heap <= full_at(vm)) {
+			vm->live_bytes = heap < vm->live_bytes ? heap : vm->live_bytes;
+			return true;
+		}
+	}
+	vm->is_proven = true;
+	return false;
+}
+
+/* A call that came to its end before the hook could ask has_room() is not to blame for what is not known. */
+enum guard_verdict vm_judge(struct vm *vm)
+{
+	bool is_proven = vm->is_proven || own_bytes(vm) > vm->memory_bytes;
+	vm->is_proven = false;
+	return is_proven ? GUARD_MEMORY : GUARD_FINE;
+}
+
+void vm_limit_memory(struct vm *vm)
+{
+	vm->guard.has_room = has_room;
 }
 
 /* The credit is used up. False: the request is refused. */

@@ -169,6 +169,7 @@ int vm_open(struct vm *vm)
 		return UV_ENOMEM;
 	}
 	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
+	vm_limit_memory(vm);
 	vm_pace(vm, 0);
 	return 0;
 }

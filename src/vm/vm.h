@@ -23,7 +23,8 @@ struct vm {
 	 * given in portions (`granted` in all), so granted - credit is what was ever allocated, in bytes.
 	 */
 	int64_t credit, granted;
-	int64_t call_end;    /* limits.allocation: where that sum ends the running call */
+	uint64_t call_begin; /* that sum when the running call began */
+	int64_t call_end;    /* limits.allocation: where it ends the running call */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
@@ -31,6 +32,9 @@ struct vm {
 	unsigned stays_full; /* reliefs in a row after which more than memory_bytes were still live */
 	size_t hurry_at;     /* the heap at which the collector is next told to hurry, in bytes */
 	unsigned looks_past_limit;
+	uint64_t
+	    collect_at; /* bytes ever allocated: not sooner is there another collection before a verdict */
+	bool is_proven; /* of the verdict GUARD_MEMORY: a collection was no help */
 	struct guard guard;
 	enum guard_verdict verdict; /* of the last vm_pcall() that failed */
 	void *state;                /* the VM's first block */
@@ -109,6 +113,9 @@ void vm_set_lua_path(const char *pattern);
  */
 int vm_find_lua_path(char *pattern, size_t size);
 
+/* After guard_open(): no call is ended for what others left. memory.c */
+void vm_limit_memory(struct vm *vm);
+
 /* For lua_newstate(): memory.c */
 void *vm_alloc(void *vm, void *block, size_t old_bytes, size_t new_bytes);
 
@@ -125,10 +132,14 @@ static inline void vm_relieve(struct vm *vm, bool may_take_long)
 void vm_limit_call(struct vm *vm, uint64_t bytes);
 void vm_unlimit_call(struct vm *vm);
 
+/* Of a call that has ended with GUARD_MEMORY: does it hold? */
+enum guard_verdict vm_judge(struct vm *vm);
+
 static inline void vm_enter(struct vm *vm, const struct vm_budget *budget)
 {
 	if (budget->allocated_bytes)
 		vm_limit_call(vm, budget->allocated_bytes);
+	vm->call_begin = vm_allocated(vm);
 	guard_enter(&vm->guard, budget->ms ? budget->ms : GUARD_UNBOUNDED_MS);
 }
 
@@ -136,5 +147,6 @@ static inline enum guard_verdict vm_leave(struct vm *vm)
 {
 	if (vm->call_end != INT64_MAX)
 		vm_unlimit_call(vm);
-	return guard_leave(&vm->guard);
+	enum guard_verdict verdict = guard_leave(&vm->guard);
+	return verdict == GUARD_MEMORY ? vm_judge(vm) : verdict;
 }
