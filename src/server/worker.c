@@ -257,6 +257,14 @@ static bool tidy_step(struct worker *worker)
 	return over;
 }
 
+/* Gives the system what malloc() has free. A sanitizer has a malloc() of its own; two threads that wake the other break it. */
+static void trim_heap(void)
+{
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+	malloc_trim(0);
+#endif
+}
+
 /*
  * When a second has passed without anything happening, garbage is collected in small steps, and
  * memory that a burst left behind goes back to the system. True: there is more to tidy at once.
@@ -285,7 +293,7 @@ static bool tidy(struct worker *worker)
 	buf_pool_trim(&worker->host.pool);
 	for (struct generation *each = worker->generation; each; each = each->older)
 		slab_trim(&each->agents.vm.slab);
-	malloc_trim(0);
+	trim_heap();
 	return false;
 }
 
