@@ -411,6 +411,12 @@ void agents_report(struct agents *agents)
 		fault_sweep(agents, now_ms);
 }
 
+void agents_set_policy(struct agents *agents, enum reload_policy policy)
+{
+	for (unsigned i = 0; i < agents->listener_count; i++)
+		agents->listeners[i].policy = policy;
+}
+
 const struct codec *agents_codec(const struct agents *agents, unsigned listener)
 {
 	return &agents->listeners[listener].codec;

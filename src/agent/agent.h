@@ -118,6 +118,9 @@ void agents_close(struct agents *agents);
  */
 bool agents_migrate(struct conn *conn);
 
+/* One policy for the connections that older generations have, whatever each listener's is. In the thread that has them. */
+void agents_set_policy(struct agents *agents, enum reload_policy policy);
+
 /* One connection more, or fewer. */
 static inline void agents_count(struct agents *agents, size_t more)
 {

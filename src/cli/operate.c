@@ -119,6 +119,8 @@ static int run_reload(const struct options *options)
 {
 	json_t *request = request_of("reload");
 	set_flag(request, "wait", options->wait);
+	if (options->policy)
+		message_set_text(request, "policy", options->policy);
 	return ask(options, request, options->wait, show_reload);
 }
 
@@ -126,9 +128,11 @@ const struct command command_reload = {
 	.name = "reload",
 	.arguments = "[options]",
 	.summary = "load the script anew, for new connections",
-	.about = "Loads the script anew. New connections get it, those there are keep theirs. If it cannot "
-		 "be loaded,\n"
-		 "nothing changes.",
+	.about = "Loads the script anew, for new connections. What becomes of those there are is what its "
+		 "reload.policy\n"
+		 "says, or --policy: they keep theirs, migrate, or are drained. With --policy that goes even "
+		 "where the\n"
+		 "script has not changed. If it cannot be loaded, nothing changes.",
 	.notes = "Exit codes:\n"
 		 "  0   begun; with --wait: reloaded\n"
 		 "  1   with --wait: failed, and the message tells why; or refused; or no server was found\n"

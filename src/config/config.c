@@ -114,6 +114,21 @@ static void leave(struct load *load)
 
 /* ---- the parts of a configuration ---- */
 
+const char *const RELOAD_POLICY_NAMES[] = {
+	[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
+};
+
+bool reload_policy_of(const char *name, enum reload_policy *policy)
+{
+	for (int i = 0; RELOAD_POLICY_NAMES[i]; i++) {
+		if (strcmp(name, RELOAD_POLICY_NAMES[i]) != 0)
+			continue;
+		*policy = (enum reload_policy)i;
+		return true;
+	}
+	return false;
+}
+
 static void read_address(struct load *load, struct listener_config *listener)
 {
 	static const char *const KINDS[] = { [LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", NULL };
@@ -164,15 +179,12 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 
 static void read_listener(struct load *load, struct listener_config *listener)
 {
-	static const char *const POLICIES[] = {
-		[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
-	};
 	read_address(load, listener);
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
 	enter(load, "reload");
-	listener->policy = (enum reload_policy)choice_field(load, "policy", POLICIES);
+	listener->policy = (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
 	leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);

@@ -18,10 +18,17 @@ enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
 
 /* What becomes of connections when a new generation comes. */
 enum reload_policy {
-	RELOAD_PIN,     /* they keep theirs */
-	RELOAD_MIGRATE, /* their agents hand over to new ones */
-	RELOAD_DRAIN,   /* they are ended, spread over timeout.drain */
+	RELOAD_PIN,           /* they keep theirs */
+	RELOAD_MIGRATE,       /* their agents hand over to new ones */
+	RELOAD_DRAIN,         /* they are ended, spread over timeout.drain */
+	RELOAD_AS_CONFIGURED, /* of a reload, not of a listener: what the script says */
 };
+
+/* "pin", "migrate", "drain", NULL; by enum reload_policy. */
+extern const char *const RELOAD_POLICY_NAMES[];
+
+/* False: no policy has that name. */
+bool reload_policy_of(const char *name, enum reload_policy *policy);
 
 struct listener_config {
 	char *name;    /* for logs: what the user called it, or its address */

@@ -89,9 +89,26 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 	}
 }
 
+/* False: explained. */
+static bool policy_in(const json_t *request, enum reload_policy *policy, char *why, size_t size)
+{
+	const char *name = json_string_value(json_object_get(request, "policy"));
+	*policy = RELOAD_AS_CONFIGURED;
+	if (!name || reload_policy_of(name, policy))
+		return true;
+	snprintf(why, size, "\"policy\" is to be \"pin\", \"migrate\" or \"drain\", not \"%.40s\"", name);
+	return false;
+}
+
 static void do_reload(struct commands *commands, uint64_t client, const json_t *request)
 {
-	uint64_t number = commands->reload(commands->server);
+	enum reload_policy policy;
+	char why[128];
+	if (!policy_in(request, &policy, why, sizeof why)) {
+		answer_error(commands, client, "bad_request", why);
+		return;
+	}
+	uint64_t number = commands->reload(commands->server, policy);
 	struct server_view view = commands->view(commands->server);
 	if (!number) {
 		answer_error(commands, client, "reload_refused", "the server is not serving");
@@ -182,14 +199,11 @@ static void do_kick(struct commands *commands, uint64_t client, const json_t *re
 
 /* ---- requests ---- */
 
-static const struct message_field NOTHING[] = { { 0 } },
-				  RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
-				  STOP[] = { { "now", MESSAGE_BOOLEAN, false },
-					     { "wait", MESSAGE_BOOLEAN, false },
-					     { 0 } },
-				  KICK[] = { { "conn", MESSAGE_NUMBER, true },
-					     { "reason", MESSAGE_TEXT, false },
-					     { 0 } };
+static const struct message_field
+    NOTHING[] = { { 0 } },
+    RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { "policy", MESSAGE_TEXT, false }, { 0 } },
+    STOP[] = { { "now", MESSAGE_BOOLEAN, false }, { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+    KICK[] = { { "conn", MESSAGE_NUMBER, true }, { "reason", MESSAGE_TEXT, false }, { 0 } };
 
 static const struct {
 	const char *name;

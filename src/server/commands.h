@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "config/config.h"
 #include "control/control.h"
 #include "server/listener.h"
 #include "server/status.h"
@@ -30,7 +31,8 @@ struct commands {
 	void *server;
 	struct server_view (*view)(void *server);
 	void (*stop)(void *server, bool now); /* ignored where it changes nothing */
-	uint64_t (*reload)(void *server);     /* the reload's number; 0: the server is not serving */
+	/* The reload's number; 0: the server is not serving. */
+	uint64_t (*reload)(void *server, enum reload_policy policy);
 };
 
 /*

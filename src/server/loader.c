@@ -1,6 +1,5 @@
 #include "server/loader.h"
 
-#include "config/config.h"
 #include "config/sources.h"
 #include "server/worker.h"
 
@@ -73,6 +72,8 @@ static void load(struct loading *loading)
 			discard(loading);
 			return;
 		}
+		if (loading->policy != RELOAD_AS_CONFIGURED)
+			agents_set_policy(&generation->agents, loading->policy);
 		generation_leave(generation);
 		loading->generations[i] = generation;
 	}
@@ -165,6 +166,7 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 	loading->worker_count = worker_count;
 	loading->now = now;
 	loading->number = number;
+	loading->policy = RELOAD_AS_CONFIGURED;
 	config_hold(now);
 	return loading;
 }

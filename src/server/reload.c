@@ -9,14 +9,17 @@
 #include <stdio.h>
 #include <uv.h>
 
-#define TOO_MANY_OLD \
-	"too many old generations have connections (reload.keep); wait for them to end, or restart"
+#define TOO_MANY_OLD                                                                      \
+	"too many old generations have connections (reload.keep); wait for them to end, " \
+	"reload with --policy drain, or restart"
 #define STOPPING "the server is stopping"
 
 int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
 		 void (*report)(void *server, struct report *report))
 {
-	*reloads = (struct reloads){ .workers = workers, .worker_count = worker_count, .newest = 1 };
+	*reloads = (struct reloads){
+		.workers = workers, .worker_count = worker_count, .newest = 1, .policy = RELOAD_AS_CONFIGURED
+	};
 	return loader_start(&reloads->loader, server, report);
 }
 
@@ -45,6 +48,7 @@ static void end(struct reloads *reloads, enum reload_end how, const char *why)
 	last->end = how;
 	last->generation = reloads->newest;
 	last->time_ms = wall_ms();
+	last->policy = reloads->policy;
 	snprintf(last->text, sizeof last->text, "%s", why);
 	if (reloads->on_outcome)
 		reloads->on_outcome(reloads->listener, last);
@@ -75,15 +79,23 @@ void reloads_close(struct reloads *reloads)
 		forget(reloads, reloads->known);
 }
 
-uint64_t reloads_begin(struct reloads *reloads, struct config *now)
+/* A drain makes room, as reload.when_full = "drain" does; migrating may fail. */
+static bool has_room(const struct config *now, unsigned old, enum reload_policy policy)
+{
+	return old < now->reload_keep || now->reload_drains_old || policy == RELOAD_DRAIN;
+}
+
+uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy)
 {
 	if (reloads->running) {
 		reloads->again = true;
+		reloads->again_policy = policy;
 		return reloads->begun + 1;
 	}
 	reloads->begun++;
+	reloads->policy = policy;
 	unsigned old = old_generations(reloads);
-	if (old >= now->reload_keep && !now->reload_drains_old) {
+	if (!has_room(now, old, policy)) {
 		log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
 			  F_INT("old_generations", old), F_INT("keep", now->reload_keep));
 		end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
@@ -97,6 +109,7 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now)
 		end(reloads, RELOAD_FAILED, "not enough memory");
 		return reloads->begun;
 	}
+	loading->policy = policy;
 	reloads->running = true;
 	loader_load(&reloads->loader, loading);
 	return reloads->begun;
@@ -115,21 +128,48 @@ static void go_on(struct reloads *reloads, struct config *now, bool serving)
 	bool again = reloads->again;
 	reloads->again = false;
 	if (again && serving) {
-		reloads_begin(reloads, now);
+		reloads_begin(reloads, now, reloads->again_policy);
 	} else if (again) {
 		reloads->begun++;
+		reloads->policy = reloads->again_policy;
 		end(reloads, RELOAD_REFUSED, STOPPING);
 	}
+}
+
+/* "": the script's. */
+static const char *name_of(enum reload_policy policy)
+{
+	return policy == RELOAD_AS_CONFIGURED ? "" : RELOAD_POLICY_NAMES[policy];
 }
 
 static void log_success(const struct reloads *reloads, const struct config *config, bool unchanged)
 {
 	const char *message = unchanged ? "reload: nothing has changed" : "reloaded";
 	log_write(LOG_INFO, message, F_TEXT("script", config->script), F_INT("generation", reloads->newest),
-		  F_TEXT("key", config->sources->key_text));
+		  F_TEXT("key", config->sources->key_text), F_TEXT("policy", name_of(reloads->policy)));
 	if (*config->sources->cut && !unchanged)
 		log_write(LOG_WARN, "not all of the app's folder was read",
 			  F_TEXT("reason", config->sources->cut));
+}
+
+/*
+ * Nothing has changed; what was asked for with it holds nevertheless: this is how an operator gets rid of connections
+ * that an earlier reload has pinned.
+ */
+static void keep_serving(struct reloads *reloads, const struct loading *loading)
+{
+	int err = 0;
+	for (unsigned i = 0; i < reloads->worker_count && loading->policy != RELOAD_AS_CONFIGURED; i++)
+		if (worker_set_policy(&reloads->workers[i], loading->policy))
+			err = UV_ENOMEM;
+	if (err) {
+		log_write(LOG_ERROR, "reload failed: the policy does not hold everywhere",
+			  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
+		end(reloads, RELOAD_FAILED, "not enough memory");
+		return;
+	}
+	log_success(reloads, loading->now, true);
+	end(reloads, RELOAD_DONE, "nothing has changed");
 }
 
 struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
@@ -140,8 +180,6 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 	reloads->running = false;
 	if (report->err && serving)
 		log_failure(reloads, report);
-	if (loading->unchanged && serving)
-		log_success(reloads, now, true);
 	for (unsigned i = 0; loaded && i < reloads->worker_count; i++) {
 		if (serving) {
 			generation_hold(loading->generations[i]);
@@ -157,13 +195,14 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 		config_hold(next);
 		log_success(reloads, next, false);
 	}
-	if (serving)
-		end(reloads, report->err ? RELOAD_FAILED : RELOAD_DONE,
-		    report->err          ? report->text
-		    : loading->unchanged ? "nothing has changed"
-					 : "");
-	else
+	if (!serving)
 		end(reloads, RELOAD_REFUSED, STOPPING);
+	else if (report->err)
+		end(reloads, RELOAD_FAILED, report->text);
+	else if (loading->unchanged)
+		keep_serving(reloads, loading);
+	else
+		end(reloads, RELOAD_DONE, "");
 	go_on(reloads, next ? next : now, serving);
 	loading_free(loading);
 	return next;

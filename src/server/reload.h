@@ -14,19 +14,22 @@ enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED };
 struct reload_outcome {
 	uint64_t number; /* of the reload, from 1; 0: there has been none */
 	enum reload_end end;
-	uint32_t generation; /* the newest since */
-	int64_t time_ms;     /* by the wall clock */
-	char text[4096];     /* why, with the excerpt; "" when it is done */
+	uint32_t generation;       /* the newest since */
+	int64_t time_ms;           /* by the wall clock */
+	enum reload_policy policy; /* that was asked for; RELOAD_AS_CONFIGURED: none was */
+	char text[4096];           /* why, with the excerpt; "" when it is done */
 };
 
 struct reloads {
 	struct loader loader;
 	struct worker *workers;
 	unsigned worker_count;
-	uint32_t newest; /* number of the generation that was loaded last */
-	bool running;    /* a loading is under way */
-	bool again;      /* and was asked for once more meanwhile: the files may have changed since */
-	uint64_t begun;  /* how many reloads there have been, the running one included */
+	uint32_t newest;           /* number of the generation that was loaded last */
+	bool running;              /* a loading is under way */
+	enum reload_policy policy; /* that the one begun last was asked for with */
+	bool again; /* and was asked for once more meanwhile: the files may have changed since */
+	enum reload_policy again_policy; /* ... by whoever asked last */
+	uint64_t begun;                  /* how many reloads there have been, the running one included */
 	struct reload_outcome last;
 	/* Those that serve or have connections still, held: the newest first, one a worker each. */
 	struct generation *known;
@@ -44,10 +47,11 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 void reloads_close(struct reloads *reloads);
 
 /*
- * Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again. Returns the number
- * that its outcome will have, or has.
+ * Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again, with the policy of
+ * whoever asked last. The policy is for the connections that older generations have, instead of the new script's;
+ * where nothing has changed, it takes effect all the same. Returns the number that its outcome will have, or has.
  */
-uint64_t reloads_begin(struct reloads *reloads, struct config *now);
+uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy);
 
 /*
  * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, and the result is the

@@ -214,7 +214,7 @@ static void on_files_changed(void *data)
 {
 	struct server *server = data;
 	if (server->stage == SERVING)
-		reloads_begin(&server->reloads, server->config);
+		reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
@@ -229,7 +229,7 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 		log_write(LOG_WARN, "reload refused: an upgrade is under way");
 		return;
 	}
-	reloads_begin(&server->reloads, server->config);
+	reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
 	if (server->reloads.running)
 		notify_tell(&server->notify, "RELOADING=1");
 }
@@ -261,10 +261,10 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data)
+static uint64_t obey_reload(void *data, enum reload_policy policy)
 {
 	struct server *server = data;
-	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config) : 0;
+	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config, policy) : 0;
 }
 
 static struct server_view view_of(void *data)

@@ -159,6 +159,8 @@ json_t *status_outcome(const struct reload_outcome *outcome)
 	message_set_text(one, "outcome", ENDS[outcome->end]);
 	set_number(one, "generation", outcome->generation);
 	set_time(one, "time", outcome->time_ms);
+	if (outcome->policy != RELOAD_AS_CONFIGURED)
+		message_set_text(one, "policy", RELOAD_POLICY_NAMES[outcome->policy]);
 	if (*outcome->text)
 		message_set_text(one, "message", outcome->text);
 	return one;

@@ -33,7 +33,8 @@ static bool is_to_drain(const struct worker *worker, const struct generation *ge
 			const struct conn *conn)
 {
 	return conn->agents == &generation->agents &&
-	       (generation->drains_all || worker->config->listeners[conn->listener].policy == RELOAD_DRAIN);
+	       (generation->drains_all ||
+		worker->generation->agents.listeners[conn->listener].policy == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
@@ -97,10 +98,10 @@ static uint64_t next_share_ms(const struct worker *worker, const struct generati
 	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
 }
 
-static bool drains(const struct config *config)
+static bool drains(const struct agents *newest)
 {
-	for (unsigned i = 0; i < config->listener_count; i++)
-		if (config->listeners[i].policy == RELOAD_DRAIN)
+	for (unsigned i = 0; i < newest->listener_count; i++)
+		if (newest->listeners[i].policy == RELOAD_DRAIN)
 			return true;
 	return false;
 }
@@ -122,7 +123,7 @@ void succession_begin(struct worker *worker)
 	worker->migrate_at = 0;
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
 		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
-		if (too_many || drains(worker->config))
+		if (too_many || drains(&worker->generation->agents))
 			begin_drain(worker, each, too_many);
 	}
 }

@@ -18,13 +18,19 @@ enum {
 	TIDY_STEP_KB = 64,
 };
 
-/* ORDER_ACCEPT: the others are the worker's own `drain` and `stop`. */
+/* ORDER_ACCEPT. This one and the next are the worker's to free; the others are parts of something. */
 struct accept_order {
 	struct order order; /* first */
 	int fd;
 	unsigned listener;
 	uint64_t id;
 	struct sockaddr_in6 peer;
+};
+
+/* ORDER_POLICY */
+struct policy_order {
+	struct order order; /* first */
+	enum reload_policy policy;
 };
 
 /* ---- connections ---- */
@@ -143,6 +149,12 @@ static void adopt(struct worker *worker, struct generation *generation)
 	succession_begin(worker);
 }
 
+static void change_policy(struct worker *worker, const struct policy_order *order)
+{
+	agents_set_policy(&worker->generation->agents, order->policy);
+	succession_begin(worker);
+}
+
 /* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
 static void retire(struct worker *worker)
 {
@@ -186,6 +198,9 @@ static void obey(struct worker *worker, struct order *order)
 	case ORDER_ADOPT:
 		adopt(worker, generation_in(order));
 		break;
+	case ORDER_POLICY:
+		change_policy(worker, (const struct policy_order *)(const void *)order);
+		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
 		break;
@@ -198,6 +213,11 @@ static void obey(struct worker *worker, struct order *order)
 	}
 }
 
+static bool is_workers_own(const struct order *order)
+{
+	return order->kind == ORDER_ACCEPT || order->kind == ORDER_POLICY;
+}
+
 static void on_wake(uv_async_t *wake)
 {
 	struct worker *worker = wake->data;
@@ -208,7 +228,7 @@ static void on_wake(uv_async_t *wake)
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
 		/* The others' sender may have freed them by the time that they are obeyed. */
-		bool is_ours = order->kind == ORDER_ACCEPT;
+		bool is_ours = is_workers_own(order);
 		obey(worker, order);
 		if (is_ours)
 			free(order);
@@ -505,6 +525,17 @@ void worker_adopt(struct worker *worker, struct generation *generation)
 	send_order(worker, &generation->adopt, ORDER_ADOPT);
 }
 
+int worker_set_policy(struct worker *worker, enum reload_policy policy)
+{
+	struct policy_order *order = malloc(sizeof *order);
+	if (!order)
+		return UV_ENOMEM;
+	*order = (struct policy_order){ .order.kind = ORDER_POLICY, .policy = policy };
+	mailbox_push(&worker->mailbox, &order->order.mail);
+	worker_kick(worker);
+	return 0;
+}
+
 void worker_evict(struct worker *worker, struct eviction *eviction)
 {
 	eviction->order.kind = ORDER_EVICT;
@@ -532,9 +563,9 @@ void worker_join(struct worker *worker)
 		struct order *order = (struct order *)(void *)mail;
 		if (order->kind == ORDER_ADOPT)
 			generation_close(generation_in(order));
-		if (order->kind != ORDER_ACCEPT)
-			continue;
-		close(((struct accept_order *)(void *)order)->fd);
-		free(order);
+		if (order->kind == ORDER_ACCEPT)
+			close(((struct accept_order *)(void *)order)->fd);
+		if (is_workers_own(order))
+			free(order);
 	}
 }

@@ -71,6 +71,12 @@ void worker_kick(struct worker *worker);
 bool worker_poke(struct worker *worker);
 
 /*
+ * Another policy for the connections of the older generations, whatever the newest one's script says. 0 or UV_ENOMEM.
+ * Any thread.
+ */
+int worker_set_policy(struct worker *worker, enum reload_policy policy);
+
+/*
  * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The
  * eviction is its until REPORT_EVICTED. Any thread.
  */
