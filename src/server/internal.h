@@ -1,0 +1,117 @@
+/*
+ * The server itself, for the files that make it up: server.c, start.c, requests.c, reports.c, takeover.c, stop.c.
+ * Nobody else includes it.
+ *
+ * Threads: the main thread, but where said otherwise.
+ */
+#pragma once
+
+#include "restart/inherit.h"
+#include "restart/notify.h"
+#include "restart/upgrade.h"
+#include "server/acceptor.h"
+#include "server/commands.h"
+#include "server/listener.h"
+#include "server/pulse.h"
+#include "server/reload.h"
+#include "server/watch.h"
+#include "server/worker.h"
+
+enum { SERVER_SIGNALS = 6 };
+
+/* LEAVING: another process accepts; connections are served as before, for so long as a drain may take. */
+enum stage { STARTING, SERVING, LEAVING, DRAINING };
+
+struct server {
+	struct config *config; /* of the newest generation; held */
+	enum stage stage;
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_timer_t last_resort; /* a worker that does not stop; before, the time to leave */
+	uv_signal_t signals[SERVER_SIGNALS];
+	struct mailbox mailbox;
+	struct listener *listeners;
+	struct acceptor acceptor;
+	struct worker *workers;
+	struct reloads reloads;
+	struct notify notify;
+	struct pulse pulse;
+	struct inheritance inheritance;
+	struct upgrade upgrade;
+	atomic_bool leaving; /* the same as the stage, for workers */
+	struct commands commands;
+	uint64_t began_ms;
+	struct watch watch;
+	bool watches;                     /* --watch */
+	unsigned started, ready, stopped; /* workers */
+	bool script_failed;               /* on a worker, though the main thread could load it */
+	bool failed;                      /* to start */
+	bool forced, stuck, closed;
+	const char *cut_by; /* who asked for it */
+	uint64_t drain_began_ms;
+};
+
+/* server.c */
+
+/* Connections whose descriptors are open. */
+unsigned server_count_open(const struct server *server);
+
+/* start.c */
+
+/* Binds all listeners, or none: the log says why. Sockets that were inherited are taken. */
+bool start_listeners(struct server *server);
+
+/* 0 or an error, logged; then those that were started are to be drained. */
+int start_workers(struct server *server);
+
+/* All workers are ready: accepts, and says so. */
+void start_serving(struct server *server);
+
+/* requests.c */
+
+/* Heeds signals. */
+void requests_watch_signals(struct server *server);
+
+/* From now on reloads can be begun. False: logged. */
+bool requests_open_reloads(struct server *server);
+
+/* Opens the control socket, see commands_open(). */
+bool requests_open_commands(struct server *server);
+
+/* Reloads when the app's files change. */
+void requests_watch_files(struct server *server);
+
+/* reports.c */
+
+/* REPORT_*, from any thread. */
+void reports_post(void *server, struct report *report);
+
+/* Reports have come, or a connection has gone that was the last one. */
+void reports_on_wake(uv_async_t *wake);
+
+/* takeover.c */
+
+/* Another process is to take over, or the log says why not. */
+void takeover_begin(struct server *server);
+
+/* It has (upgrade.h). */
+void takeover_on_done(void *server, pid_t pid);
+
+/* stop.c */
+
+/* Lets connections finish, for as long as timeout.drain allows. */
+void stop_drain(struct server *server);
+
+/* The same, and logs that it begins, with its cause. */
+void stop_begin(struct server *server, struct log_field cause);
+
+/* Cuts what is left, in a drain. `by`: whom it is asked for by. Idempotent. */
+void stop_force(struct server *server, const char *by);
+
+/* All workers have stopped: closes what keeps the loop going. Once. */
+void stop_close(struct server *server);
+
+void stop_log_summary(struct server *server);
+
+/* Of the process; logs if connections were cut. */
+int stop_exit_code(const struct server *server);

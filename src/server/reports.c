@@ -1,0 +1,73 @@
+/* What workers and the loader report. */
+
+#include "server/internal.h"
+
+#include "base/log.h"
+#include "config/config.h"
+
+void reports_post(void *data, struct report *report)
+{
+	struct server *server = data;
+	mailbox_push(&server->mailbox, &report->mail);
+	uv_async_send(&server->wake);
+}
+
+static void take_loading(struct server *server, struct report *report)
+{
+	struct config *next = reloads_finish(&server->reloads, report, server->stage == SERVING);
+	if (!server->reloads.running && server->stage == SERVING)
+		notify_tell(&server->notify, "READY=1");
+	if (!next)
+		return;
+	acceptor_configure(&server->acceptor, next);
+	config_drop(server->config);
+	server->config = next;
+}
+
+static void heed(struct server *server, struct report *report)
+{
+	switch (report->kind) {
+	case REPORT_READY:
+		reloads_know(&server->reloads, server->workers[report->worker].generation);
+		if (++server->ready == server->config->workers && server->stage == STARTING)
+			start_serving(server);
+		break;
+	case REPORT_FAILED:
+		if (!server->failed)
+			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
+				  F_TEXT("excerpt", report->text));
+		server->script_failed =
+		    server->script_failed || (!server->failed && report->err == UV_EINVAL);
+		server->failed = true;
+		server->stopped++;
+		if (server->stage != DRAINING)
+			stop_drain(server);
+		break;
+	case REPORT_STOPPED:
+		server->stopped++;
+		break;
+	case REPORT_LOADED:
+		take_loading(server, report);
+		break;
+	case REPORT_RETIRED:
+		reloads_bury(&server->reloads, report);
+		break;
+	case REPORT_EVICTED:
+		commands_evicted(&server->commands, report);
+		break;
+	}
+}
+
+void reports_on_wake(uv_async_t *wake)
+{
+	struct server *server = wake->data;
+	struct mail *next, *mail = mailbox_take(&server->mailbox);
+	for (; mail; mail = next) {
+		next = mail->next;
+		heed(server, (struct report *)(void *)mail);
+	}
+	if (server->stage == LEAVING && !server_count_open(server))
+		stop_drain(server);
+	if (server->stopped == server->started && !server->reloads.running && !server->closed)
+		stop_close(server);
+}

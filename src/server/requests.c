@@ -1,0 +1,146 @@
+/* What the server is asked for: by signals, over the control socket, by changes of files. */
+
+#include "server/internal.h"
+
+#include "base/log.h"
+#include "config/config.h"
+
+#include <signal.h>
+#include <string.h>
+
+/* ---- signals ---- */
+
+static void on_stop_signal(uv_signal_t *handle, int number)
+{
+	struct server *server = handle->data;
+	if (server->stage == DRAINING) {
+		log_write(LOG_WARN, "second signal: connections are cut",
+			  F_TEXT("signal", strsignal(number)));
+		stop_force(server, "by the second signal");
+		return;
+	}
+	stop_begin(server, F_TEXT("signal", strsignal(number)));
+}
+
+static void on_reload_signal(uv_signal_t *handle, int number)
+{
+	struct server *server = handle->data;
+	(void)number;
+	if (server->stage != SERVING) {
+		log_write(LOG_WARN, "reload refused: the server is not serving");
+		return;
+	}
+	if (server->upgrade.stage != UPGRADE_IDLE) {
+		log_write(LOG_WARN, "reload refused: an upgrade is under way");
+		return;
+	}
+	reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
+	if (server->reloads.running)
+		notify_tell(&server->notify, "RELOADING=1");
+}
+
+static void on_upgrade_signal(uv_signal_t *handle, int number)
+{
+	(void)number;
+	takeover_begin(handle->data);
+}
+
+/* Its default action would end the process; an operator who tries it should lose nothing. */
+static void on_unused_signal(uv_signal_t *handle, int number)
+{
+	(void)handle;
+	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
+		  F_TEXT("signal", strsignal(number)));
+}
+
+void requests_watch_signals(struct server *server)
+{
+	static const struct {
+		int number;
+		uv_signal_cb callback;
+	} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
+				      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
+				      { SIGUSR1, on_unused_signal }, { SIGUSR2, on_upgrade_signal } };
+	for (int i = 0; i < SERVER_SIGNALS; i++) {
+		uv_signal_init(&server->loop, &server->signals[i]);
+		server->signals[i].data = server;
+		uv_signal_start(&server->signals[i], WATCHED[i].callback, WATCHED[i].number);
+	}
+}
+
+/* ---- reloads, and files ---- */
+
+static void on_outcome(void *data, const struct reload_outcome *outcome)
+{
+	struct server *server = data;
+	commands_reloaded(&server->commands, outcome);
+}
+
+bool requests_open_reloads(struct server *server)
+{
+	int err =
+	    reloads_open(&server->reloads, server->workers, server->config->workers, server, reports_post);
+	if (err) {
+		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
+		return false;
+	}
+	server->reloads.listener = server;
+	server->reloads.on_outcome = on_outcome;
+	return true;
+}
+
+static void on_files_changed(void *data)
+{
+	struct server *server = data;
+	if (server->stage == SERVING)
+		reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
+}
+
+void requests_watch_files(struct server *server)
+{
+	/* The first configuration outlives the server. */
+	watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
+}
+
+/* ---- commands ---- */
+
+static void obey_stop(void *data, bool now)
+{
+	struct server *server = data;
+	if (server->stage != DRAINING)
+		stop_begin(server, F_TEXT("by", "the control socket"));
+	if (now && !server->forced) {
+		log_write(LOG_WARN, "stop at once: connections are cut", F_TEXT("by", "the control socket"));
+		stop_force(server, "by the control socket");
+	}
+}
+
+static uint64_t obey_reload(void *data, enum reload_policy policy)
+{
+	struct server *server = data;
+	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config, policy) : 0;
+}
+
+static struct server_view view_of(void *data)
+{
+	static const char *const STAGES[] = {
+		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+	};
+	const struct server *server = data;
+	return (struct server_view){ .stage = STAGES[server->stage],
+				     .config = server->config,
+				     .acceptor = &server->acceptor,
+				     .workers = server->workers,
+				     .worker_count = server->started,
+				     .reloads = &server->reloads,
+				     .uptime_ms = uv_now(&server->loop) - server->began_ms };
+}
+
+bool requests_open_commands(struct server *server)
+{
+	server->commands.server = server;
+	server->commands.view = view_of;
+	server->commands.stop = obey_stop;
+	server->commands.reload = obey_reload;
+	return commands_open(&server->commands, &server->loop, server->config);
+}

@@ -1,0 +1,121 @@
+/* The end: a drain, its deadline, the summary. */
+
+#include "server/internal.h"
+
+#include "base/log.h"
+#include "config/config.h"
+#include "server/server.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { STUCK_MS = 2000 }; /* how long after its deadline a worker may take to stop */
+
+/* ---- draining ---- */
+
+static uint64_t connections_cut(const struct server *server)
+{
+	uint64_t cut = 0;
+	for (unsigned i = 0; i < server->started; i++)
+		cut += count_read(&server->workers[i].counters.cut);
+	return cut;
+}
+
+void stop_close(struct server *server)
+{
+	server->closed = true;
+	commands_close(&server->commands, connections_cut(server));
+	watch_close(&server->watch);
+	uv_close((uv_handle_t *)&server->wake, NULL);
+	uv_close((uv_handle_t *)&server->last_resort, NULL);
+	pulse_close(&server->pulse);
+	upgrade_close(&server->upgrade);
+	for (int i = 0; i < SERVER_SIGNALS; i++)
+		uv_close((uv_handle_t *)&server->signals[i], NULL);
+}
+
+static void on_stuck(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	server->stuck = true;
+	log_write(LOG_ERROR, "a worker does not stop: its handler never returns",
+		  F_INT("stopped", server->stopped), F_INT("workers", server->started));
+	uv_stop(&server->loop);
+}
+
+void stop_drain(struct server *server)
+{
+	uint32_t ms = server->config->drain_ms;
+	server->stage = DRAINING;
+	server->drain_began_ms = uv_now(&server->loop);
+	upgrade_cancel(&server->upgrade);
+	notify_tell(&server->notify, "STOPPING=1");
+	pulse_ask_nobody(&server->pulse);
+	acceptor_stop(&server->acceptor);
+	for (unsigned i = 0; i < server->started; i++)
+		worker_drain(&server->workers[i]);
+	if (ms)
+		uv_timer_start(&server->last_resort, on_stuck, (uint64_t)ms + STUCK_MS, 0);
+}
+
+void stop_begin(struct server *server, struct log_field cause)
+{
+	log_write(LOG_INFO, "draining", cause, F_INT("open", server_count_open(server)),
+		  F_INT("deadline_ms", server->config->drain_ms));
+	stop_drain(server);
+}
+
+void stop_force(struct server *server, const char *by)
+{
+	if (server->forced)
+		return;
+	server->forced = true;
+	server->cut_by = by;
+	for (unsigned i = 0; i < server->started; i++)
+		worker_stop(&server->workers[i]);
+	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
+}
+
+/* ---- the summary ---- */
+
+void stop_log_summary(struct server *server)
+{
+	struct counters sum = { 0 };
+	counters_sum(&sum, &server->acceptor.counters);
+	for (unsigned i = 0; i < server->started; i++)
+		counters_sum(&sum, &server->workers[i].counters);
+	char reasons[512] = "";
+	for (int i = 0, at = 0; i < REASON_COUNT; i++)
+		if (count_read(&sum.closed[i]))
+			at += snprintf(reasons + at, sizeof reasons - (size_t)at, "%s%s=%llu", at ? " " : "",
+				       reason_name((enum close_reason)i),
+				       (unsigned long long)count_read(&sum.closed[i]));
+	log_write(
+	    LOG_INFO, "stopped", F_INT("pid", getpid()), F_INT("accepted", count_read(&sum.accepted)),
+	    F_INT("closed", counters_closed(&sum)), F_INT("open", server_count_open(server)),
+	    F_INT("cut", count_read(&sum.cut)), F_TEXT("reasons", reasons),
+	    F_INT("frames_in", count_read(&sum.frames_in)), F_INT("frames_out", count_read(&sum.frames_out)),
+	    F_INT("bytes_in", count_read(&sum.bytes_in)), F_INT("bytes_out", count_read(&sum.bytes_out)),
+	    F_INT("faults", count_read(&sum.faults)), F_INT("suspensions", count_read(&sum.suspensions)),
+	    F_INT("dropped_frames", count_read(&sum.dropped_frames)),
+	    F_INT("discarded_bytes", count_read(&sum.discarded_bytes)),
+	    F_INT("accept_errors", count_read(&sum.accept_errors)),
+	    F_INT("accept_delays", count_read(&sum.accept_delays)),
+	    F_INT("migrated", count_read(&sum.migrated)),
+	    F_INT("not_migrated", count_read(&sum.not_migrated)), F_INT("log_dropped", log_dropped()),
+	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
+}
+
+int stop_exit_code(const struct server *server)
+{
+	uint64_t cut = connections_cut(server);
+	if (server->failed)
+		return server->script_failed ? EXIT_BAD_CONFIG : EXIT_FAILED;
+	if (cut) {
+		char what[80];
+		snprintf(what, sizeof what, "connections were cut %s",
+			 server->forced ? server->cut_by : "at the deadline of the drain");
+		log_write(LOG_WARN, what, F_INT("cut", cut));
+	}
+	return cut || server->stuck ? EXIT_FAILED : EXIT_OK;
+}

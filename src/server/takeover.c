@@ -1,0 +1,73 @@
+/* Another process takes over the sockets, while our connections live on. */
+
+#include "server/internal.h"
+
+#include "base/log.h"
+#include "config/config.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+static void on_time_to_leave(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	log_write(LOG_INFO, "draining", F_INT("open", server_count_open(server)),
+		  F_INT("deadline_ms", server->config->drain_ms));
+	stop_drain(server);
+}
+
+/*
+ * The sockets live on in the other process, so our copies are closed without ado. To drain at once, as for TERM, would
+ * break the promise that nobody notices: a client whose connection was accepted in the last moment and who is about to
+ * ask would find it closed.
+ */
+void takeover_on_done(void *data, pid_t pid)
+{
+	struct server *server = data;
+	uint32_t ms = server->config->drain_ms;
+	for (unsigned i = 0; i < server->config->listener_count; i++)
+		listener_share(&server->listeners[i]);
+	acceptor_stop(&server->acceptor);
+	pulse_ask_nobody(&server->pulse);
+	server->stage = LEAVING;
+	atomic_store(&server->leaving, true);
+	log_write(LOG_INFO, "upgraded: the new process has taken over", F_INT("pid", pid),
+		  F_INT("open", server_count_open(server)), F_INT("deadline_ms", ms));
+	if (!server_count_open(server))
+		stop_drain(server);
+	else if (ms)
+		uv_timer_start(&server->last_resort, on_time_to_leave, ms, 0);
+}
+
+/* Why not now, or NULL. */
+static const char *upgrade_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "upgrade refused: the server is not serving";
+	if (server->reloads.running)
+		return "upgrade refused: a reload is under way";
+	if (getpid() == 1)
+		return "upgrade refused: the end of process 1 is the end of its container";
+	return NULL;
+}
+
+/* The sockets in the order of the configuration, which is how listeners without a port find theirs again. */
+void takeover_begin(struct server *server)
+{
+	unsigned n = server->config->listener_count;
+	const char *objection = upgrade_objection(server);
+	int *fds = calloc(n, sizeof *fds);
+	const char **names = calloc(n, sizeof *names);
+	if (!fds || !names)
+		objection = "upgrade refused: not enough memory";
+	if (objection)
+		log_write(LOG_WARN, objection);
+	for (unsigned i = 0; !objection && i < n; i++) {
+		fds[i] = server->listeners[i].fd;
+		names[i] = server->listeners[i].origin;
+	}
+	if (!objection)
+		upgrade_begin(&server->upgrade, fds, names, n, server->config->upgrade_ms);
+	free(fds);
+	free(names);
+}
