@@ -1,5 +1,6 @@
 local errno = require "posix.errno"
 local has = require "spec.support.has"
+local posix_signal = require "posix.signal"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -130,6 +131,34 @@ describe("a drain", function()
     assert.equal("one\ntwo\n", (client:recv_all()))
     assert.equal("block\n", (blocker:recv_all()))
     assert.equal(0, app:wait_end().code)
+  end)
+
+  describe("takes who waits in the backlog:", function()
+    local function expect_answers(app, clients)
+      for _, client in ipairs(clients) do assert.same({ "x\n", "closed" }, { client:recv_all() }) end
+      local result = app:wait_end()
+      assert.same({ 0, #clients, 0 }, { result.code, result.summary.accepted, result.summary.cut })
+    end
+
+    for workers = 1, 2 do
+      it("everyone that came while the process stood still, with workers: " .. workers, function()
+        local app = start_lines(SLEEPER, { workers = workers })
+        posix_signal.kill(app.pid, posix_signal.SIGSTOP)
+        local clients = app:connect_many(300)
+        for _, client in ipairs(clients) do client:send("x\n") end
+        app:signal("TERM")
+        posix_signal.kill(app.pid, posix_signal.SIGCONT)
+        expect_answers(app, clients)
+      end)
+    end
+
+    it("everyone whom accept_rate kept waiting", function()
+      local app = start_lines(SLEEPER, nil, "limits = { accept_rate = 1 }")
+      local clients = app:connect_many(5)
+      for _, client in ipairs(clients) do client:send("x\n") end
+      app:signal("TERM")
+      expect_answers(app, clients)
+    end)
   end)
 
   it("delivers output that is pending", function()

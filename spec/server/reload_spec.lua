@@ -1,5 +1,6 @@
 --- HUP loads the script anew: new connections get the new generation, those there are keep theirs, and what cannot be
 --- loaded changes nothing.
+local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
 local support = require "spec.support.reload"
@@ -172,6 +173,67 @@ describe("a reload", function()
     wait.until_true("the last script", function()
       local client = app:connect():send("x\n")
       return client:recv_line() == "three x"
+    end)
+  end)
+
+  describe("while a worker is in a long call", function()
+    -- "spin" keeps a worker until the gate is there.
+    local function gated(version, app_folder)
+      return (script(version, [[limits = { proceed = "30s" }]]):gsub("function Agent:proceed%(line%)", [[%0
+        if line == "spin" then
+          note "spins"
+          repeat local gate = io.open("]] .. app_folder .. [[/gate") until gate
+          note "spun"
+        end]]))
+    end
+
+    -- A server one of whose two workers spins, and the other serves generation 2.
+    local function start_half(options)
+      options = options or {}
+      options.folder, options.workers = command.folder(), 2
+      options.script = gated("one", options.folder)
+      local app = server.start(options)
+      app.own_folder = true
+      local spinner = app:connect():send("spin\n")
+      app:wait_log "spins"
+      rewrite(app, gated("two", app.folder))
+      app:signal "HUP"
+      app:wait_log { message = "generation retired", generation = 1 } -- by the other, which has no connection
+      assert.same({}, support.outcomes(app))
+      return app, spinner
+    end
+
+    local function open_gate(app) rewrite(app, "", "gate") end
+
+    it("is reported once that has come back, and has adopted it", function()
+      local app, spinner = start_half()
+      open_gate(app)
+      assert.equal("reloaded", support.outcome(app, 1).message)
+      assert.equal("one spin", spinner:recv_line())
+      spinner:echo_line("y", "one y")
+      for i = 1, 4 do app:connect():echo_line("z" .. i, "two z" .. i) end
+    end)
+
+    it("another is done after it", function()
+      local app = start_half()
+      rewrite(app, script "three")
+      app:signal "HUP"
+      open_gate(app)
+      assert.equal(2, support.outcome(app, 1).generation)
+      assert.equal(3, support.outcome(app, 2).generation)
+      for i = 1, 4 do app:connect():echo_line("z" .. i, "three z" .. i) end
+    end)
+
+    it("the server can be stopped", function()
+      local app, spinner = start_half()
+      rewrite(app, script "three")
+      app:signal "HUP"
+      app:signal "TERM"
+      app:wait_log "draining"
+      open_gate(app)
+      assert.equal("one spin\n", (spinner:recv_all()))
+      assert.equal(0, app:wait_end().code)
+      assert.equal(1, #app:find_log "reloaded")
     end)
   end)
 

@@ -297,6 +297,30 @@ describe("an upgrade is refused", function()
     end)
   end)
 
+  it("while a reload is being loaded, but not for a worker that has yet to adopt it", function()
+    local SLOW_START = "local t = os.clock() while os.clock() - t < 0.3 do end "
+    local function gated(version, top, folder)
+      return top .. (script(version, [[limits = { proceed = "30s" }]]):gsub("function Agent:proceed%(line%)", [[%0
+        if line == "spin" then note "spins" repeat local gate = io.open("]] .. folder .. [[/gate") until gate end]]))
+    end
+    local options = { workers = 2 }
+    local folder = command.folder()
+    options.folder, options.script = folder, gated("one", "", folder)
+    local app = server.start(options)
+    app.own_folder = true
+    local spinner = app:connect():send("spin\n")
+    app:wait_log "spins"
+    rewrite(app, gated("two", SLOW_START, folder))
+    app:signal "HUP"
+    app:signal "USR2"
+    app:wait_log "upgrade refused: a reload is under way"
+    app:wait_log { message = "generation retired", generation = 1 } -- by the other worker
+    local successor = app:upgrade()
+    command.write(folder .. "/gate", "")
+    assert.equal("one spin", spinner:recv_line())
+    successor:connect():echo_line("y", "two y")
+  end)
+
   it("while the server drains", function()
     local app = server.start { script = script "one" }
     app:connect():send("sleep 500ms\n")

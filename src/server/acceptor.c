@@ -224,30 +224,41 @@ static bool is_clients_fault(int err)
 	       err == -EOPNOTSUPP || err == UV_ENETUNREACH || err == UV_EPERM;
 }
 
+/* 0: one client more, or less; else why there is nothing more to accept now. */
+static int accept_next(struct listener *listener, bool *given)
+{
+	struct sockaddr_in6 peer;
+	int fd = listener_accept(listener, &peer);
+	if (fd >= 0) {
+		listener->faults_in_row = 0;
+		rate_take(&listener->rate, uv_now(owner_of(listener)->loop));
+		take_in(listener, fd, &peer, given);
+		return 0;
+	}
+	return is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX ? 0 : fd;
+}
+
 /* False: nothing more to accept now. */
 static bool accept_one(struct listener *listener, bool *given)
 {
 	struct acceptor *acceptor = owner_of(listener);
-	struct sockaddr_in6 peer;
-	uint64_t now_ms = uv_now(acceptor->loop), wait_ms = rate_wait_ms(&listener->rate, now_ms);
+	uint64_t wait_ms = rate_wait_ms(&listener->rate, uv_now(acceptor->loop));
 	if (wait_ms) {
 		count(&acceptor->counters.accept_delays);
 		pause_accepting(listener, wait_ms);
 		return false;
 	}
-	int fd = listener_accept(listener, &peer);
-	if (fd >= 0) {
-		listener->faults_in_row = 0;
-		rate_take(&listener->rate, now_ms);
-		take_in(listener, fd, &peer, given);
-		return true;
-	}
-	if (fd == UV_EAGAIN)
-		return false;
-	if (is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX)
-		return true;
-	starve(listener, fd);
-	return false;
+	int err = accept_next(listener, given);
+	if (err && err != UV_EAGAIN)
+		starve(listener, err);
+	return !err;
+}
+
+static void kick(struct acceptor *acceptor, const bool *given)
+{
+	for (unsigned i = 0; i < acceptor->worker_count; i++)
+		if (given[i])
+			worker_kick(&acceptor->workers[i]);
 }
 
 static void on_listener(uv_poll_t *poll, int status, int events)
@@ -259,9 +270,7 @@ static void on_listener(uv_poll_t *poll, int status, int events)
 	(void)events;
 	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(listener, given); i++)
 		;
-	for (unsigned i = 0; i < acceptor->worker_count; i++)
-		if (given[i])
-			worker_kick(&acceptor->workers[i]);
+	kick(acceptor, given);
 }
 
 /* ---- life ---- */
@@ -314,6 +323,20 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config)
 	}
 }
 
+/*
+ * Clients in the backlog are connected, and their requests may be in flight: closing the socket would reset
+ * them, so they come in, however few a second may. No more than fit in the backlog, or a stream of
+ * newcomers would put the end off.
+ */
+static void empty_backlog(struct listener *listener)
+{
+	bool given[256] = { false };
+	int most = listener->config->backlog + 1; /* what Linux lets wait */
+	while (most-- > 0 && !accept_next(listener, given))
+		;
+	kick(owner_of(listener), given);
+}
+
 void acceptor_stop(struct acceptor *acceptor)
 {
 	for (unsigned i = 0; i < acceptor->listener_count; i++) {
@@ -321,6 +344,7 @@ void acceptor_stop(struct acceptor *acceptor)
 		if (listener->fd < 0)
 			continue;
 		if (listener->poll.data) {
+			empty_backlog(listener);
 			uv_close((uv_handle_t *)&listener->poll, NULL);
 			uv_close((uv_handle_t *)&listener->pause, NULL);
 		}

@@ -36,7 +36,10 @@ int acceptor_start(struct acceptor *acceptor);
 /* From now on these limits hold, for as many listeners as before. */
 void acceptor_configure(struct acceptor *acceptor, const struct config *config);
 
-/* Stops accepting and closes the listeners, see listener_close(). Idempotent. */
+/*
+ * Takes the clients that wait in the backlogs, then closes the listeners, see listener_close(). Before the workers are
+ * told to drain, so that they serve what these clients have sent. Idempotent.
+ */
 void acceptor_stop(struct acceptor *acceptor);
 
 /* Raises the soft limit of open files to the hard one; before anything is opened. */

@@ -108,10 +108,11 @@ static void do_reload(struct commands *commands, uint64_t client, const json_t *
 		answer_error(commands, client, "bad_request", why);
 		return;
 	}
-	uint64_t number = commands->reload(commands->server, policy);
+	const char *objection;
+	uint64_t number = commands->reload(commands->server, policy, &objection);
 	struct server_view view = commands->view(commands->server);
 	if (!number) {
-		answer_error(commands, client, "reload_refused", "the server is not serving");
+		answer_error(commands, client, "reload_refused", objection);
 	} else if (view.reloads->last.number >= number) {
 		answer(commands, client, reply_of_outcome(&view.reloads->last));
 	} else if (message_flag(request, "wait")) {

@@ -31,8 +31,8 @@ struct commands {
 	void *server;
 	struct server_view (*view)(void *server);
 	void (*stop)(void *server, bool now); /* ignored where it changes nothing */
-	/* The reload's number; 0: the server is not serving. */
-	uint64_t (*reload)(void *server, enum reload_policy policy);
+	/* The reload's number; 0: why not. */
+	uint64_t (*reload)(void *server, enum reload_policy policy, const char **objection);
 };
 
 /*

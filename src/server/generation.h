@@ -24,6 +24,7 @@ struct generation {
 	bool drains_all;         /* whatever the policy of their listener */
 	uint32_t number;
 	struct order adopt;    /* the mail that it comes with, */
+	struct report adopted; /* ... that says it has come, */
 	struct report retired; /* ... that it goes with, */
 	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
 

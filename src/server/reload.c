@@ -172,12 +172,28 @@ static void keep_serving(struct reloads *reloads, const struct loading *loading)
 	end(reloads, RELOAD_DONE, "nothing has changed");
 }
 
-struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving)
+bool reloads_is_loading(const struct reloads *reloads)
+{
+	return reloads->running && (!reloads->missing || reloads->again);
+}
+
+void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
+{
+	if (--reloads->missing)
+		return;
+	reloads->running = false;
+	log_success(reloads, now, false);
+	end(reloads, RELOAD_DONE, "");
+	go_on(reloads, now, serving);
+}
+
+struct config *reloads_flip(struct reloads *reloads, struct report *report, bool serving)
 {
 	struct loading *loading = (struct loading *)(void *)report;
 	struct config *next = NULL, *now = loading->now;
 	bool loaded = !report->err && !loading->unchanged;
-	reloads->running = false;
+	bool flips = loaded && serving;
+	reloads->running = flips;
 	if (report->err && serving)
 		log_failure(reloads, report);
 	for (unsigned i = 0; loaded && i < reloads->worker_count; i++) {
@@ -189,21 +205,20 @@ struct config *reloads_finish(struct reloads *reloads, struct report *report, bo
 			loader_bury(&reloads->loader, loading->generations[i]);
 		}
 	}
-	if (loaded && serving) {
+	if (flips) {
 		reloads->newest = loading->number;
+		reloads->missing = reloads->worker_count;
 		next = loading->next;
 		config_hold(next);
-		log_success(reloads, next, false);
-	}
-	if (!serving)
+	} else if (!serving) {
 		end(reloads, RELOAD_REFUSED, STOPPING);
-	else if (report->err)
+	} else if (report->err) {
 		end(reloads, RELOAD_FAILED, report->text);
-	else if (loading->unchanged)
+	} else {
 		keep_serving(reloads, loading);
-	else
-		end(reloads, RELOAD_DONE, "");
-	go_on(reloads, next ? next : now, serving);
+	}
+	if (!flips)
+		go_on(reloads, now, serving);
 	loading_free(loading);
 	return next;
 }

@@ -1,6 +1,6 @@
 /*
  * Reloads: a new generation of the script takes the new connections, if it can be loaded for all workers;
- * otherwise nothing changes. Those there are keep theirs until they end.
+ * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it.
  *
  * Threads: the main thread. The loading itself is the loader's.
  */
@@ -24,8 +24,9 @@ struct reloads {
 	struct loader loader;
 	struct worker *workers;
 	unsigned worker_count;
-	uint32_t newest;           /* number of the generation that was loaded last */
-	bool running;              /* a loading is under way */
+	uint32_t newest;  /* number of the generation that was loaded last */
+	bool running;     /* one has begun, and has not come to its end */
+	unsigned missing; /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
 	enum reload_policy policy; /* that the one begun last was asked for with */
 	bool again; /* and was asked for once more meanwhile: the files may have changed since */
 	enum reload_policy again_policy; /* ... by whoever asked last */
@@ -53,11 +54,17 @@ void reloads_close(struct reloads *reloads);
  */
 uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy);
 
+/* Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they need. */
+bool reloads_is_loading(const struct reloads *reloads);
+
 /*
  * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, and the result is the
- * configuration from now on, held; NULL: nothing has changed, and the log says why.
+ * configuration from now on, held; NULL: nothing has changed, the reload has ended, and the log says why.
  */
-struct config *reloads_finish(struct reloads *reloads, struct report *report, bool serving);
+struct config *reloads_flip(struct reloads *reloads, struct report *report, bool serving);
+
+/* REPORT_ADOPTED. With the last of them the reload has ended; `now` is its configuration. */
+void reloads_adopted(struct reloads *reloads, struct config *now, bool serving);
 
 /* Lists a worker's generation, and takes over a hold on it. */
 void reloads_know(struct reloads *reloads, struct generation *generation);

@@ -12,11 +12,16 @@ void reports_post(void *data, struct report *report)
 	uv_async_send(&server->wake);
 }
 
-static void take_loading(struct server *server, struct report *report)
+static void tell_reloaded(struct server *server)
 {
-	struct config *next = reloads_finish(&server->reloads, report, server->stage == SERVING);
 	if (!server->reloads.running && server->stage == SERVING)
 		notify_tell(&server->notify, "READY=1");
+}
+
+static void take_loading(struct server *server, struct report *report)
+{
+	struct config *next = reloads_flip(&server->reloads, report, server->stage == SERVING);
+	tell_reloaded(server);
 	if (!next)
 		return;
 	acceptor_configure(&server->acceptor, next);
@@ -48,6 +53,10 @@ static void heed(struct server *server, struct report *report)
 		break;
 	case REPORT_LOADED:
 		take_loading(server, report);
+		break;
+	case REPORT_ADOPTED:
+		reloads_adopted(&server->reloads, server->config, server->stage == SERVING);
+		tell_reloaded(server);
 		break;
 	case REPORT_RETIRED:
 		reloads_bury(&server->reloads, report);

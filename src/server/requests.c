@@ -6,6 +6,7 @@
 #include "config/config.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- signals ---- */
@@ -22,16 +23,25 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 	stop_begin(server, F_TEXT("signal", strsignal(number)));
 }
 
+/* Why not now, or NULL. */
+static const char *reload_objection(const struct server *server)
+{
+	if (server->stage != SERVING)
+		return "the server is not serving";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "an upgrade is under way";
+	return NULL;
+}
+
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	struct server *server = handle->data;
+	const char *objection = reload_objection(server);
 	(void)number;
-	if (server->stage != SERVING) {
-		log_write(LOG_WARN, "reload refused: the server is not serving");
-		return;
-	}
-	if (server->upgrade.stage != UPGRADE_IDLE) {
-		log_write(LOG_WARN, "reload refused: an upgrade is under way");
+	if (objection) {
+		char text[80];
+		snprintf(text, sizeof text, "reload refused: %s", objection);
+		log_write(LOG_WARN, text);
 		return;
 	}
 	reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
@@ -92,7 +102,7 @@ bool requests_open_reloads(struct server *server)
 static void on_files_changed(void *data)
 {
 	struct server *server = data;
-	if (server->stage == SERVING)
+	if (!reload_objection(server))
 		reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
 }
 
@@ -115,10 +125,11 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data, enum reload_policy policy)
+static uint64_t obey_reload(void *data, enum reload_policy policy, const char **objection)
 {
 	struct server *server = data;
-	return server->stage == SERVING ? reloads_begin(&server->reloads, server->config, policy) : 0;
+	*objection = reload_objection(server);
+	return *objection ? 0 : reloads_begin(&server->reloads, server->config, policy);
 }
 
 static struct server_view view_of(void *data)

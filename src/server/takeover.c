@@ -44,7 +44,7 @@ static const char *upgrade_objection(const struct server *server)
 {
 	if (server->stage != SERVING)
 		return "upgrade refused: the server is not serving";
-	if (server->reloads.running)
+	if (reloads_is_loading(&server->reloads))
 		return "upgrade refused: a reload is under way";
 	if (getpid() == 1)
 		return "upgrade refused: the end of process 1 is the end of its container";

@@ -147,6 +147,8 @@ static void adopt(struct worker *worker, struct generation *generation)
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker);
 	succession_begin(worker);
+	generation->adopted.kind = REPORT_ADOPTED;
+	worker->links.report(worker->links.server, &generation->adopted);
 }
 
 static void change_policy(struct worker *worker, const struct policy_order *order)

@@ -54,8 +54,8 @@ struct worker {
 int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links);
 
 /*
- * Gives it a generation that is loaded and has left its thread: connections given after this begin with it. Cannot
- * fail. The main thread.
+ * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and
+ * once REPORT_ADOPTED has come, those there know of it, too. Cannot fail. The main thread.
  */
 void worker_adopt(struct worker *worker, struct generation *generation);
 
