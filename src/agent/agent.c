@@ -411,6 +411,18 @@ void agents_report(struct agents *agents)
 		fault_sweep(agents, now_ms);
 }
 
+void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies)
+{
+	agents->successor = successor;
+	agents->policies = policies;
+}
+
+const char *agents_first_fault(const struct agents *agents)
+{
+	bool has = atomic_load_explicit(&agents->has_first_fault, memory_order_acquire);
+	return has ? agents->first_fault : NULL;
+}
+
 void agents_set_policy(struct agents *agents, enum reload_policy policy)
 {
 	for (unsigned i = 0; i < agents->listener_count; i++)

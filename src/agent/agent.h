@@ -41,7 +41,8 @@ struct agents {
 	struct run *current;      /* the call that is running, or NULL */
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
-	struct agents *successor;        /* the newest generation; NULL: this is it */
+	struct agents *successor;        /* who takes its connections over; NULL: nobody does */
+	const struct agents *policies;   /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;             /* whose memory is not yet gone; anyone may read it */
 	unsigned migrated, not_migrated; /* connections of this generation */
 	bool attached;                   /* to the host's thread */
@@ -70,8 +71,10 @@ struct agents {
 	uint32_t log_frame_bytes;   /* of a faulty frame in the log */
 	struct fold faults;         /* repeats of the same fault */
 	uint64_t repeats_ms;        /* when some are to be reported; WHEEL_NEVER */
-	char directory[1024];       /* of the script, for excerpts */
-	char codec_error[256];      /* what the last codec in Lua that failed had to say */
+	char first_fault[FOLD_TEXT_BYTES];
+	atomic_bool has_first_fault;
+	char directory[1024];  /* of the script, for excerpts */
+	char codec_error[256]; /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
 };
 
@@ -117,6 +120,18 @@ void agents_close(struct agents *agents);
  * over to it. False: it stays, for this time or for good.
  */
 bool agents_migrate(struct conn *conn);
+
+/* Who takes over the connections, and whose policies say which; in the thread that has the agents. */
+void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies);
+
+/* What becomes of a listener's connections; they have a successor. */
+static inline enum reload_policy agents_policy(const struct agents *agents, unsigned listener)
+{
+	return agents->policies->listeners[listener].policy;
+}
+
+/* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
+const char *agents_first_fault(const struct agents *agents);
 
 /* One policy for the connections that older generations have, whatever each listener's is. In the thread that has them. */
 void agents_set_policy(struct agents *agents, enum reload_policy policy);

@@ -72,6 +72,15 @@ static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
 	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
 }
 
+/* Written once, before anybody reads it. */
+static void keep_first(struct agents *agents, const char *text)
+{
+	if (atomic_load_explicit(&agents->has_first_fault, memory_order_relaxed))
+		return;
+	snprintf(agents->first_fault, sizeof agents->first_fault, "%s", text);
+	atomic_store_explicit(&agents->has_first_fault, true, memory_order_release);
+}
+
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
 		      const char *excerpt, const char *trace, const char *place)
 {
@@ -81,6 +90,7 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 	agents->repeats_ms = fold_next_ms(&agents->faults);
 	if (!first)
 		return;
+	keep_first(agents, key);
 	char frame[4 * FRAME_TEXT_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),

@@ -12,7 +12,7 @@
 static bool may_migrate(const struct conn *conn, const struct agents *from)
 {
 	const struct agents *to = from->successor;
-	return to && to->listeners[conn->listener].policy == RELOAD_MIGRATE && !conn->pinned &&
+	return to && agents_policy(from, conn->listener) == RELOAD_MIGRATE && !conn->pinned &&
 	       conn_is_open(conn) && conn->agent && !conn->suspended && !conn->draining;
 }
 

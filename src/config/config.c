@@ -252,6 +252,9 @@ static void read_config(struct load *load)
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
 	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;
+	config->canary_share = number_field(load, "canary", 1);
+	config->canary_window_ms = u32_field(load, "window");
+	config->canary_max_errors = number_field(load, "max_errors", 1);
 	leave(load);
 	read_unsafe(load);
 	read_log(load);

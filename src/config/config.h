@@ -70,11 +70,14 @@ struct config {
 	size_t memory_bytes; /* of each worker's VM */
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	bool jit;
-	char unsafe[256];       /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms;      /* 0: as long as it takes */
-	uint32_t upgrade_ms;    /* 0: as long as it takes */
-	unsigned reload_keep;   /* old generations that may have connections */
-	bool reload_drains_old; /* past that the oldest is drained; else the reload is refused */
+	char unsafe[256];         /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;        /* 0: as long as it takes */
+	uint32_t upgrade_ms;      /* 0: as long as it takes */
+	unsigned reload_keep;     /* old generations that may have connections */
+	bool reload_drains_old;   /* past that the oldest is drained; else the reload is refused */
+	double canary_share;      /* of new connections that a new generation gets first; 0: all of them */
+	double canary_max_errors; /* a larger share of those that fail withdraws it */
+	uint32_t canary_window_ms;
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */

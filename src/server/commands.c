@@ -71,9 +71,11 @@ static void do_generations(struct commands *commands, uint64_t client, const jso
 
 static json_t *reply_of_outcome(const struct reload_outcome *outcome)
 {
-	json_t *reply = outcome->end == RELOAD_DONE     ? message_ok()
-			: outcome->end == RELOAD_FAILED ? message_error("reload_failed", outcome->text)
-							: message_error("reload_refused", outcome->text);
+	static const char *const CODES[] = { [RELOAD_FAILED] = "reload_failed",
+					     [RELOAD_REFUSED] = "reload_refused",
+					     [RELOAD_WITHDRAWN] = "reload_withdrawn" };
+	json_t *reply =
+	    outcome->end == RELOAD_DONE ? message_ok() : message_error(CODES[outcome->end], outcome->text);
 	json_object_set_new(reply, "reload", status_outcome(outcome));
 	return reply;
 }

@@ -24,8 +24,10 @@ static bool read_sources(struct loading *loading)
 		fail(loading, UV_ENOMEM, "not enough memory");
 		return false;
 	}
-	loading->unchanged = loading->next->sources->key == loading->now->sources->key;
-	return !loading->unchanged;
+	uint64_t key = loading->next->sources->key;
+	loading->unchanged = key == loading->now->sources->key;
+	loading->is_candidate = loading->candidate && key == loading->candidate->sources->key;
+	return !loading->unchanged && !loading->is_candidate;
 }
 
 /* The script as it is now, for all workers to share. False: explained. */
@@ -174,6 +176,8 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 void loading_free(struct loading *loading)
 {
 	config_drop(loading->now);
+	if (loading->candidate)
+		config_drop(loading->candidate);
 	if (loading->next)
 		config_drop(loading->next);
 	free(loading);

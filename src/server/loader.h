@@ -23,8 +23,10 @@ struct loading {
 	unsigned worker_count;
 	enum reload_policy policy; /* instead of what the script says; RELOAD_AS_CONFIGURED: none is */
 	struct config *now;        /* what is being served; held */
+	struct config *candidate;  /* what is being tried as a canary; held, or NULL */
 	struct config *next;       /* held; NULL: there was no memory */
 	bool unchanged;            /* the script set is the one being served: nothing was loaded */
+	bool is_candidate;         /* it is the candidate's: likewise */
 	struct generation
 	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };

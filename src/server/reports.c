@@ -20,13 +20,8 @@ static void tell_reloaded(struct server *server)
 
 static void take_loading(struct server *server, struct report *report)
 {
-	struct config *next = reloads_flip(&server->reloads, report, server->stage == SERVING);
+	reloads_flip(&server->reloads, report, server->stage == SERVING);
 	tell_reloaded(server);
-	if (!next)
-		return;
-	acceptor_configure(&server->acceptor, next);
-	config_drop(server->config);
-	server->config = next;
 }
 
 static void heed(struct server *server, struct report *report)
@@ -75,6 +70,7 @@ void reports_on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	reloads_look(&server->reloads);
 	if (server->stage == LEAVING && !server_count_open(server))
 		stop_drain(server);
 	if (server->stopped == server->started && !server->reloads.running && !server->closed)

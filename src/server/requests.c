@@ -86,16 +86,28 @@ static void on_outcome(void *data, const struct reload_outcome *outcome)
 	commands_reloaded(&server->commands, outcome);
 }
 
+static void on_newest(void *data, struct config *config)
+{
+	struct server *server = data;
+	config_hold(config);
+	acceptor_configure(&server->acceptor, config);
+	config_drop(server->config);
+	server->config = config;
+}
+
 bool requests_open_reloads(struct server *server)
 {
 	int err =
 	    reloads_open(&server->reloads, server->workers, server->config->workers, server, reports_post);
+	canary_open(&server->reloads.canary, &server->loop, &server->acceptor, server->config->workers,
+		    &server->reloads, reloads_on_window_over);
 	if (err) {
 		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
 		return false;
 	}
 	server->reloads.listener = server;
 	server->reloads.on_outcome = on_outcome;
+	server->reloads.on_newest = on_newest;
 	return true;
 }
 

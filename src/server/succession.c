@@ -29,12 +29,10 @@ static bool migrate_some(struct worker *worker)
 
 /* ---- draining ---- */
 
-static bool is_to_drain(const struct worker *worker, const struct generation *generation,
-			const struct conn *conn)
+static bool is_to_drain(const struct generation *generation, const struct conn *conn)
 {
 	return conn->agents == &generation->agents &&
-	       (generation->drains_all ||
-		worker->generation->agents.listeners[conn->listener].policy == RELOAD_DRAIN);
+	       (generation->drains_all || agents_policy(&generation->agents, conn->listener) == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
@@ -58,8 +56,7 @@ static void drain_shares(struct worker *worker, const struct generation *generat
 		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
 	for (size_t i = 0; i < ids->capacity; i++) {
 		struct conn *conn = ids->slots[i].value;
-		if (conn && share_of(conn) >= first && share_of(conn) < end &&
-		    is_to_drain(worker, generation, conn))
+		if (conn && share_of(conn) >= first && share_of(conn) < end && is_to_drain(generation, conn))
 			conn_drain(conn);
 	}
 }
@@ -69,7 +66,7 @@ static void end_rest(struct worker *worker, const struct generation *generation)
 	const struct idmap *ids = &worker->host.ids;
 	for (size_t i = 0; i < ids->capacity; i++) {
 		struct conn *conn = ids->slots[i].value;
-		if (conn && is_to_drain(worker, generation, conn))
+		if (conn && is_to_drain(generation, conn))
 			conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 	}
 }
@@ -98,10 +95,10 @@ static uint64_t next_share_ms(const struct worker *worker, const struct generati
 	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
 }
 
-static bool drains(const struct agents *newest)
+static bool drains(const struct agents *agents)
 {
-	for (unsigned i = 0; i < newest->listener_count; i++)
-		if (newest->listeners[i].policy == RELOAD_DRAIN)
+	for (unsigned i = 0; i < agents->listener_count; i++)
+		if (agents_policy(agents, i) == RELOAD_DRAIN)
 			return true;
 	return false;
 }
@@ -122,8 +119,10 @@ void succession_begin(struct worker *worker)
 	unsigned old = 0;
 	worker->migrate_at = 0;
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
+		if (each == worker->candidate)
+			continue;
 		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
-		if (too_many || drains(&worker->generation->agents))
+		if (too_many || drains(&each->agents))
 			begin_drain(worker, each, too_many);
 	}
 }

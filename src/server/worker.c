@@ -24,6 +24,7 @@ struct accept_order {
 	int fd;
 	unsigned listener;
 	uint64_t id;
+	bool to_candidate;
 	struct sockaddr_in6 peer;
 };
 
@@ -40,9 +41,20 @@ static struct worker *worker_of(const struct conn *conn)
 	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
 }
 
+/* It is read by the main thread, which decides about the candidate. */
+static void note_failure(struct worker *worker, struct generation *generation)
+{
+	unsigned failed = atomic_load_explicit(&generation->failed, memory_order_relaxed);
+	atomic_store_explicit(&generation->failed, failed + 1, memory_order_release);
+	if (generation == worker->candidate)
+		worker->links.failed(worker->links.server);
+}
+
 static void on_left(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
+	if (reason_is_fault((enum close_reason)conn->reason))
+		note_failure(worker, conn->agents);
 	worker->links.left(worker->links.server, conn);
 }
 
@@ -83,7 +95,8 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	conn->listener = (uint16_t)order->listener;
 	conn->peer = order->peer;
 	socket_conn_init(socket, &worker->poller, order->fd);
-	struct generation *generation = worker->generation;
+	bool to_candidate = order->to_candidate && worker->candidate;
+	struct generation *generation = to_candidate ? worker->candidate : worker->generation;
 	conn->agents = &generation->agents;
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, &generation->config->listeners[order->listener].rules,
@@ -128,7 +141,7 @@ static void cut_all(struct worker *worker)
 
 /* ---- generations ---- */
 
-static void raise_share(struct worker *worker);
+static void raise_share(struct worker *worker, const struct generation *generation);
 
 /* Whose coming an ORDER_ADOPT tells. */
 static struct generation *generation_in(struct order *order)
@@ -136,25 +149,79 @@ static struct generation *generation_in(struct order *order)
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, adopt));
 }
 
-static void adopt(struct worker *worker, struct generation *generation)
+/* Whose end as a candidate an order tells. */
+static struct generation *candidate_in(struct order *order)
 {
-	generation_join(generation);
+	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
+}
+
+/* From now on it goes by what the newest one's script says; the candidate by nothing. */
+static void heed_newest(struct worker *worker)
+{
+	struct agents *newest = &worker->generation->agents;
+	for (struct generation *each = worker->generation->older; each; each = each->older)
+		if (each != worker->candidate)
+			agents_succeed(&each->agents, newest, newest);
+	succession_begin(worker);
+}
+
+static void lead(struct worker *worker, struct generation *generation)
+{
 	generation->older = worker->generation;
-	for (struct generation *each = generation->older; each; each = each->older)
-		each->agents.successor = &generation->agents;
 	worker->generation = generation;
 	worker->config = generation->config;
-	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
-	raise_share(worker);
-	succession_begin(worker);
+	heed_newest(worker);
+}
+
+/* It has its turns with the others, but no connections except those that are given to it. */
+static void stand_by(struct worker *worker, struct generation *generation)
+{
+	generation->older = worker->generation->older;
+	worker->generation->older = generation;
+	worker->candidate = generation;
+}
+
+static void report_adopted(struct worker *worker, struct generation *generation)
+{
 	generation->adopted.kind = REPORT_ADOPTED;
 	worker->links.report(worker->links.server, &generation->adopted);
 }
 
+static void adopt(struct worker *worker, struct generation *generation)
+{
+	generation_join(generation);
+	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
+	raise_share(worker, generation);
+	if (generation->is_candidate)
+		stand_by(worker, generation);
+	else
+		lead(worker, generation);
+	report_adopted(worker, generation);
+}
+
+/* Nothing has come between it and what serves: there is one candidate at a time. */
+static void promote(struct worker *worker, struct generation *candidate)
+{
+	assert(worker->candidate == candidate && worker->generation->older == candidate);
+	worker->generation->older = candidate->older;
+	worker->candidate = NULL;
+	lead(worker, candidate);
+	report_adopted(worker, candidate);
+}
+
+static void withdraw(struct worker *worker, struct generation *candidate)
+{
+	worker->candidate = NULL;
+	agents_succeed(&candidate->agents, &worker->generation->agents, &candidate->agents);
+	succession_begin(worker);
+}
+
 static void change_policy(struct worker *worker, const struct policy_order *order)
 {
-	agents_set_policy(&worker->generation->agents, order->policy);
-	succession_begin(worker);
+	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
+	agents_set_policy(&whose->agents, order->policy);
+	if (!worker->candidate)
+		heed_newest(worker);
 }
 
 /* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
@@ -164,7 +231,8 @@ static void retire(struct worker *worker)
 	struct generation **link = &worker->generation->older;
 	while (*link) {
 		struct generation *generation = *link;
-		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed)) {
+		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
+		    generation == worker->candidate) {
 			link = &generation->older;
 			continue;
 		}
@@ -199,6 +267,12 @@ static void obey(struct worker *worker, struct order *order)
 		break;
 	case ORDER_ADOPT:
 		adopt(worker, generation_in(order));
+		break;
+	case ORDER_PROMOTE:
+		promote(worker, candidate_in(order));
+		break;
+	case ORDER_WITHDRAW:
+		withdraw(worker, candidate_in(order));
 		break;
 	case ORDER_POLICY:
 		change_policy(worker, (const struct policy_order *)(const void *)order);
@@ -402,11 +476,11 @@ static void close_loop(struct worker *worker)
 
 /* However many workers share the memory for buffers, each must be able to take a few of its largest
  * frames (a block that grows is held twice). */
-static void raise_share(struct worker *worker)
+static void raise_share(struct worker *worker, const struct generation *generation)
 {
 	size_t total = worker->config->buffer_bytes, largest = 0;
-	for (unsigned i = 0; i < worker->config->listener_count; i++) {
-		size_t frame = agents_codec(&worker->generation->agents, i)->max_bytes;
+	for (unsigned i = 0; i < generation->config->listener_count; i++) {
+		size_t frame = agents_codec(&generation->agents, i)->max_bytes;
 		largest = frame > largest ? frame : largest;
 	}
 	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
@@ -452,7 +526,7 @@ static void run(void *data)
 	}
 	generation_join(worker->generation);
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
-	raise_share(worker);
+	raise_share(worker, worker->generation);
 	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
@@ -486,14 +560,17 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 /* ---- from other threads ---- */
 
 int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
-		const struct sockaddr_in6 *peer)
+		const struct sockaddr_in6 *peer, bool to_candidate)
 {
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order = (struct accept_order){
-		.order.kind = ORDER_ACCEPT, .fd = fd, .listener = listener, .id = id, .peer = *peer
-	};
+	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT,
+					.fd = fd,
+					.listener = listener,
+					.id = id,
+					.to_candidate = to_candidate,
+					.peer = *peer };
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
 	mailbox_push(&worker->mailbox, &order->order.mail);
 	return 0;
@@ -525,6 +602,16 @@ static void send_order(struct worker *worker, struct order *order, enum order_ki
 void worker_adopt(struct worker *worker, struct generation *generation)
 {
 	send_order(worker, &generation->adopt, ORDER_ADOPT);
+}
+
+void worker_promote(struct worker *worker, struct generation *candidate)
+{
+	send_order(worker, &candidate->verdict, ORDER_PROMOTE);
+}
+
+void worker_withdraw(struct worker *worker, struct generation *candidate)
+{
+	send_order(worker, &candidate->verdict, ORDER_WITHDRAW);
 }
 
 int worker_set_policy(struct worker *worker, enum reload_policy policy)
