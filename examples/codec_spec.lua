@@ -35,6 +35,20 @@ describe("examples/codec.lua", function()
     exchange(client, "", "$5\r\nhello\r\n")
   end)
 
+  it("parses the same wherever the stream is cut in three", function()
+    local app = start()
+    local stream = request("ECHO", "a\r\nb") .. request("PING") .. request("ECHO", "")
+    local answer = "$4\r\na\r\nb\r\n$4\r\nPONG\r\n$0\r\n\r\n"
+    for first = 1, #stream - 2 do
+      for second = first + 1, #stream - 1 do
+        local client = app:connect():send(stream:sub(1, first))
+        client:send(stream:sub(first + 1, second))
+        exchange(client, stream:sub(second + 1), answer)
+        client:close()
+      end
+    end
+  end)
+
   it("hangs up on anything else, and logs why", function()
     local app = start()
     local client = app:connect():send("GET / HTTP/1.1\r\n\r\n")

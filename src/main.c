@@ -82,6 +82,8 @@ int main(int argc, char **argv)
 	open_standard_streams();
 	program_remember(argv);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ,
+	       SIG_IGN); /* a log file at the limit of its size is an error of a write, not the end */
 	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());
 	code = end_output(code);

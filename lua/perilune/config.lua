@@ -49,7 +49,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@class perilune.conf
 ---@field workers integer
 ---@field modules string[]
----@field log { format: string, level: string, frame_bytes: integer }
+---@field log { file: string|false, format: string, level: string, frame_bytes: integer }
 ---@field control string "auto", "off" or a path
 ---@field jit boolean
 ---@field reload { keep: integer, when_full: "refuse"|"drain", canary: number, window: integer, max_errors: number }

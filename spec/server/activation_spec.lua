@@ -4,6 +4,7 @@ local command = require "spec.support.command"
 local fcntl = require "posix.fcntl"
 local poll = require "posix.poll"
 local posix_socket = require "posix.sys.socket"
+local posix_time = require "posix.time"
 local server = require "spec.support.server"
 local unistd = require "posix.unistd"
 local wait = require "spec.support.wait"
@@ -140,12 +141,27 @@ local function hear(fd, seconds)
   return ready == 1 and posix_socket.recv(fd, 4096) or nil
 end
 
+-- The microseconds since the machine was started vary: expect_reload() looks at them.
 local function expect(fd, ...)
   for _, wanted in ipairs { ... } do
     local got
     repeat got = hear(fd, 5) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1"
     assert.equal(wanted, got)
   end
+end
+
+local function monotonic_us()
+  local now = posix_time.clock_gettime(posix_time.CLOCK_MONOTONIC)
+  return now.tv_sec * 1e6 + math.floor(now.tv_nsec / 1e3)
+end
+
+-- What Type=notify-reload waits for: a reload that began after it was asked for, and its end.
+local function expect_reload(fd, app, ask)
+  local before = monotonic_us()
+  if ask then ask() else app:signal "HUP" end
+  local us = tonumber((hear(fd, 5) or ""):match "^RELOADING=1\nMONOTONIC_USEC=(%d+)$")
+  assert.is_true(us ~= nil and us >= before and us <= monotonic_us())
+  expect(fd, "READY=1")
 end
 
 describe("a service manager", function()
@@ -173,15 +189,29 @@ describe("a service manager", function()
     local app = start()
     expect(fd, "READY=1")
     command.write(app.folder .. "/app.lua", script() .. "\n")
-    app:signal "HUP"
-    expect(fd, "RELOADING=1", "READY=1")
+    expect_reload(fd, app)
     command.write(app.folder .. "/app.lua", "broken")
-    app:signal "HUP"
-    expect(fd, "RELOADING=1", "READY=1")
+    expect_reload(fd, app)
     app:signal "TERM"
     expect(fd, "STOPPING=1")
     app:wait_end()
     assert.is_nil(hear(fd, 0.05))
+  end)
+
+  it("is told of reloads that change nothing, that are refused, and that somebody else asks for", function()
+    local app = server.start { script = script(nil, "reload = { keep = 1 }"), control = "control.sock",
+      env = { NOTIFY_SOCKET = path } }
+    expect(fd, "READY=1")
+    expect_reload(fd, app)
+    app:wait_log "reload: nothing has changed"
+    local one = app:connect():echo_line("x")
+    command.write(app.folder .. "/app.lua", script(nil, "reload = { keep = 1 }") .. "\n")
+    expect_reload(fd, app, function()
+      assert.equal(0, command.run({ "reload", "--wait", "--control", app.folder .. "/control.sock" }).code)
+    end)
+    expect_reload(fd, app)
+    app:wait_log(function(entry) return entry.message:find "^reload refused: too many" ~= nil end)
+    one:echo_line("y")
   end)
 
   it("is told who has taken over, and the new process speaks from then on", function()

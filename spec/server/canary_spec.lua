@@ -24,6 +24,8 @@ local function script(version, reload)
       timeout = { drain = "200ms" }, limits = { proceed = "100ms" } }]]):format(version, version, reload or "")
 end
 
+local function slow_to_drain(text) return (text:gsub('drain = "200ms"', 'drain = "20s"')) end
+
 local function start(options, reload)
   local copy = { script = script("one", reload), control = "control.sock" }
   for key, value in pairs(options or {}) do copy[key] = value end
@@ -407,25 +409,23 @@ describe("a canary", function()
     end)
 
     it("while it is being loaded", function()
-      local app = start({ script = (script "one":gsub('drain = "200ms"', 'drain = "20s"')) })
+      local app = start({ script = slow_to_drain(script "one") })
       support.rewrite(app, "local t = os.clock() + 0.2 while os.clock() < t do end " .. script("two", LONG))
       app:signal "HUP"
       assert.equal(0, app:stop().code)
     end)
 
     it("when another process takes over, which serves its script to all", function()
-      local app = start { control = "off" }
-      support.rewrite(app, script("two", LONG))
-      app:signal "HUP"
-      app:wait_log "canary begins"
+      local app = start { script = slow_to_drain(script "one") }
+      try(app, slow_to_drain(script("two", LONG)))
       local of = connect_some(app, 2)
-      app:signal "USR2"
-      app:wait_log "upgraded: the new process has taken over"
+      local successor = app:upgrade()
       app:wait_log "canary withdrawn: another process has taken over"
       of.two[1]:echo_line("a", "two a 1")
-      assert.equal(2, #connect_some(app, 2).two)
+      assert.equal(2, #connect_some(successor, 2).two)
       of.one[1]:close()
       of.two[1]:close()
+      assert.equal(0, app:wait_end().code)
     end)
   end)
 

@@ -238,7 +238,7 @@ describe("the command line", function()
     it("shows whatever a flag has set", function()
       local VALUES = {
         listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
-        ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false", ["limits.memory"] = "8m",
+        ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false", ["limits.memory"] = "8m",
         ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
         frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",
         ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15", ["limits.send_buffer"] = "16k",
@@ -271,6 +271,7 @@ describe("the command line", function()
       local flags = {
         { "--listen", "tcp://127.0.0.1:7000", "address", "tcp://127.0.0.1:7000" },
         { "--workers", "3", "workers", "3" }, { "--drain", "3", "timeout.drain", "3s" },
+        { "--log-file", "/x/y.log", "log.file", "/x/y.log" },
         { "--log-format", "json", "log.format", "json" }, { "--log-level", "debug", "log.level", "debug" },
       }
       for _, flag in ipairs(flags) do
@@ -285,6 +286,7 @@ describe("the command line", function()
         { "PERILUNE_LIMITS_PER_IP", "9", "limits.per_ip", "9" },
         { "PERILUNE_LIMITS_SLOW_CONSUMER", "drop", "limits.slow_consumer", "drop" },
         { "PERILUNE_TIMEOUT_FIRST_FRAME", "2", "timeout.first_frame", "2s" },
+        { "PERILUNE_LOG_FILE", "a b.log", "log.file", "a b.log" },
         { "PERILUNE_LOG_LEVEL", "warn", "log.level", "warn" }, { "PERILUNE_NODELAY", "no", "nodelay", "false" },
         { "PERILUNE_FRAME", "line", "frame", "line" },
       }

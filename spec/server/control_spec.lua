@@ -127,7 +127,7 @@ describe("the control socket", function()
       ok(result)
       for _, part in ipairs { "app.lua: serving, generation 1, pid " .. app.pid, "listeners", app.listeners[1].address,
         "1 open of 10000, 0 refused", "workers", "1 connection, 1 generation, 1 frame", "generations",
-        "connections  1 accepted, 1 open, 0 closed", "last reload  none" } do
+        "connections  1 now (open 1)", "1 accepted, 0 closed", "last reload  none" } do
         has(part, result.out)
       end
     end)
@@ -374,7 +374,7 @@ describe("the control socket", function()
       { "a number for a command", [[{"command":1}]], "bad_request" },
       { "no command", "{}", "bad_request" },
       { "a command twice", [[{"command":"status","command":"stop"}]], "bad_request" },
-      { "an unknown command", [[{"command":"reopen"}]], "unknown_command" },
+      { "an unknown command", [[{"command":"reboot"}]], "unknown_command" },
       { "an unknown field", [[{"command":"stop","why":"x"}]], "bad_request" },
       { "a field of another type", [[{"command":"stop","now":1}]], "bad_request" },
       { "a nested field", [[{"command":"kick","conn":[1]}]], "bad_request" },
@@ -594,7 +594,7 @@ describe("the control socket", function()
   end)
 
   describe("clients", function()
-    local NAMES = { "status", "generations", "reload", "stop", "drain", "kick" }
+    local NAMES = { "status", "generations", "reload", "upgrade", "reopen", "stop", "drain", "kick" }
 
     it("have help, with their exit codes and an example", function()
       for _, name in ipairs(NAMES) do

@@ -302,14 +302,14 @@ describe("a drain", function()
   end)
 end)
 
-describe("a signal that means nothing yet", function()
+describe("USR1 without a log file", function()
   after_each(server.finish)
 
   it("is ignored, said, and nobody notices", function()
     local app = start_lines(SLEEPER)
     local client = app:connect():echo_line("x")
     app:signal "USR1"
-    app:wait_log(function(entry) return entry.message:find("^signal ignored") end)
+    app:wait_log(function(entry) return entry.message:find("^there is no log file to reopen") end)
     client:echo_line("still served")
   end)
 end)

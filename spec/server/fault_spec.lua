@@ -1,5 +1,6 @@
 local has = require "spec.support.has"
 local server = require "spec.support.server"
+local wait = require "spec.support.wait"
 
 -- Line numbers count, so this script begins in its own first line.
 local CHAT = [[
@@ -25,7 +26,7 @@ function Chat:proceed(line)
   if line == "deep" then local function f() return 1 + f() end f() end
   if line == "sleep" then perilune.sleep("1ms") error("after the sleep") end
   if line == "ping" then return "pong" end
-  if line:find("^fail ") then error(line) end
+  if line:find("^fail ") then error(line) end if line:find("^place ") then error(line .. ":1: x", 0) end
   local text = greet(line) return text
 end
 
@@ -123,6 +124,31 @@ describe("a fault", function()
       local app = start()
       for i = 1, 300 do app:connect():send("fail " .. i .. "\n"):recv_all() end
       assert.equal(300, app:stop().summary.faults)
+      assert.equal(5, #app:find_log "handler failed")
+      local again = app:find_log "handler failed again"
+      assert.equal(1, #again)
+      assert.same({ "other errors at this place", "app.lua:23" }, { again[1].error, again[1].place })
+      has("×300 in ", again[1].repeats)
+    end)
+
+    it("and claims ever other places has few entries as well", function()
+      local app = start()
+      for i = 1, 300 do app:connect():send("place " .. i .. "\n"):recv_all() end
+      assert.equal(300, app:stop().summary.faults)
+      assert.equal(32, #app:find_log "handler failed")
+      local again = app:find_log "handler failed again"
+      assert.same({ 1, "other errors of this listener", "tcp://127.0.0.1:0" },
+        { #again, again[1].error, again[1].listener })
+      has("×300 in ", again[1].repeats)
+    end)
+
+    it("is told with the time that it really took", function()
+      local app = start()
+      local began = wait.now()
+      for _ = 1, 3 do app:connect():send("ann\n"):recv_all() end
+      app:stop()
+      local ms = tonumber(app:find_log("handler failed again")[1].repeats:match("^×3 in (%d+) ms$"))
+      assert.is_true(ms <= 1000 * (wait.now() - began) + 1)
     end)
   end)
 
@@ -149,6 +175,28 @@ describe("a fault", function()
       app:connect():send("fail " .. round .. "\n"):recv_all()
       for _, one in ipairs(neighbours) do assert.equal("pong\npong\n", one:recv_exact(10)) end
     end
+  end)
+end)
+
+describe("bad frames", function()
+  after_each(server.finish)
+
+  it("have few log entries, and are counted by listener and kind", function()
+    local app = server.start { script = [[
+      local Agent = {}
+      function Agent:proceed(line) return line end
+      local frame = { "line", max = 4 }
+      return { agent = Agent, listen = {
+        { "tcp://127.0.0.1:0", name = "one", frame = frame },
+        { "tcp://127.0.0.1:0", name = "two", frame = frame } } }]] }
+    for _ = 1, 300 do app:connect():send("too long\n"):expect_closed() end
+    for _ = 1, 3 do app:connect({ listener = 2 }):send("too long\n"):expect_closed() end
+    app:stop()
+    assert.equal(5, #app:find_log { message = "bad frame", listener = "one" })
+    assert.equal(3, #app:find_log { message = "bad frame", listener = "two" })
+    local again = app:find_log "bad frame again"
+    assert.same({ 1, "one", "frame too large" }, { #again, again[1].listener, again[1].error })
+    has("×300 in ", again[1].repeats)
   end)
 end)
 
@@ -195,6 +243,14 @@ describe("perilune.log", function()
     assert.equal('quotes " and \\', entries[1].message)
     assert.equal("tab\t bell\7", entries[2].message)
     assert.equal("€ ünïcödé", entries[4].message)
+  end)
+
+  it("says whose it is", function()
+    local app = server.start_lines [[function Agent:proceed(line) note(line) return line end]]
+    local one = app:connect():echo_line("hello")
+    local entry = app:wait_log "hello"
+    assert.same({ 1, "127.0.0.1:" .. one.port, "tcp://127.0.0.1:0", 0, 1 },
+      { entry.conn, entry.peer, entry.listener, entry.worker, entry.generation })
   end)
 
   it("refuses a level that does not exist", function()

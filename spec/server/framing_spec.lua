@@ -279,6 +279,50 @@ describe("conn:set_frame", function()
     app:wait_log "closed oversize"
   end)
 
+  it("without an argument returns to the listener's own: a view, after a greeting in lines", function()
+    local app = start([[{ "u32be", view = true }]], [[
+      function Agent:opened() self.conn:set_frame("line") end
+      function Agent:proceed(frame)
+        if type(frame) == "string" then self.conn:send("hello " .. frame) self.conn:set_frame() return end
+        if frame:string() == "lines" then self.conn:set_frame("line") return end
+        return frame
+      end]])
+    local stream = "a\n" .. u32be("one") .. u32be("lines") .. "b\n" .. u32be("two")
+    local answer = "hello a\n" .. u32be("one") .. "hello b\n" .. u32be("two")
+    for cut = 1, #stream - 1 do
+      local client = app:connect():send(stream:sub(1, cut))
+      client:send(stream:sub(cut + 1))
+      assert.equal(answer, client:recv_exact(#answer))
+      client:close()
+    end
+  end)
+
+  it("without an argument returns to the listener's own: a codec in Lua", function()
+    local app = start([[{ decode = function(bytes, at)
+        local n, next = bytes:match("^(%d)()", at)
+        if n then return tonumber(n), next end
+      end, encode = function(n) return "<" .. n .. ">" end }]], [[
+      function Agent:opened() self.conn:set_frame("line") end
+      function Agent:proceed(frame)
+        if type(frame) == "number" then
+          if frame == 0 then self.conn:set_frame("line") end
+          return
+        end
+        self.conn:set_frame()
+        return 7
+      end]])
+    local client = app:connect():send("greeting\n1230again\n45")
+    assert.equal("<7><7>", client:recv_exact(6))
+    client:shutdown("send"):expect_closed()
+    assert.equal(0, app:stop().summary.faults)
+  end)
+
+  it("refuses nil, which may be a framing that was forgotten", function()
+    local app = start([["line"]], [[
+      function Agent:proceed() return tostring(select(2, pcall(self.conn.set_frame, self.conn, nil))) end]])
+    has("frame", app:connect():send("x\n"):recv_line())
+  end)
+
   it("refuses what is no framing, naming the nearest", function()
     local app = start([["line"]], [[
       function Agent:proceed() return tostring(select(2, pcall(self.conn.set_frame, self.conn, "u32eb"))) end]])

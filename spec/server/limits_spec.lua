@@ -1,3 +1,4 @@
+local command = require "spec.support.command"
 local errno = require "posix.errno"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
@@ -97,6 +98,8 @@ describe("limits.connections", function()
   end)
 end)
 
+local PREFIXES = { "2001:db8::1", "2001:db8::ffff:2:3:4", "2001:db8::3", "2001:db8:0:1::1", "2001:db8:0:0:1::" }
+
 describe("limits.per_ip", function()
   after_each(server.finish)
 
@@ -110,6 +113,19 @@ describe("limits.per_ip", function()
     assert.equal("too many\n", (app:connect({ source = "127.0.0.2" }):recv_all()))
     assert.equal("bye\n", (first:send("quit\n"):recv_all()))
     app:connect():echo_line("in again")
+  end)
+
+  -- The loopback has one address of IPv6; in a network of its own it may have more.
+  it("counts the addresses of a /64 as one", function()
+    local ups = { "ip link set lo up" }
+    for i, address in ipairs(PREFIXES) do ups[i + 1] = ("ip address add %s/128 dev lo nodad"):format(address) end
+    local network = "unshare --net --map-root-user sh -c '" .. table.concat(ups, " && ") .. " && %s' 2>&1"
+    if command.shell(network:format "echo made") ~= "made\n" then
+      pending "no network of one's own can be made here"
+      return
+    end
+    local clients = "luajit spec/support/prefixes.lua " .. table.concat(PREFIXES, " ")
+    assert.equal("served, served, refused, served, refused\n", command.shell(network:format(clients)))
   end)
 
   it("says nothing of Unix sockets", function()
@@ -345,4 +361,19 @@ describe("a limit of open files", function()
     assert.is_nil(client)
     assert.equal(errno.ECONNREFUSED, code)
   end)
+end)
+
+describe("a start with too low a limit of open files", function()
+  after_each(server.finish)
+
+  for _, nofile in ipairs { 8, 12, 15, 20 } do
+    it("fails with 1 and names it: " .. nofile, function()
+      local failed = server.start_failing {
+        script = [[return { listen = "tcp://127.0.0.1:0", agent = function() end }]], workers = 2, nofile = nofile,
+      }
+      assert.equal(1, failed.code)
+      has(("the limit of open files is too low: %d (ulimit -n)"):format(nofile), failed.text)
+      assert.is_nil(failed.text:find("not found", 1, true))
+    end)
+  end
 end)

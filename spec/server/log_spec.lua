@@ -139,3 +139,38 @@ describe("a log that nobody reads", function()
     end)
   end
 end)
+
+describe("a log on a terminal", function()
+  it("is text, unless told otherwise", function()
+    local folder = command.folder()
+    local path = folder .. "/socket"
+    local script = command.write(folder .. "/app.lua", SCRIPT:format(1, path))
+    -- script(1) gives its child a terminal, writes down what that shows, and ends with its exit code.
+    local pid = assert(unistd.fork())
+    if pid == 0 then
+      unistd.dup2(fcntl.open("/dev/null", fcntl.O_RDWR), 0)
+      unistd.dup2(0, 1)
+      local line = ("exec '%s' run '%s' --workers=1 --control=off"):format(command.binary, script)
+      unistd.execp("script", { [0] = "script", "--quiet", "--return", "--flush", "--command", line, folder .. "/shown" })
+      unistd._exit(127)
+    end
+    local function shown() return command.shell("cat " .. folder .. "/shown 2>/dev/null") end
+    local text = wait.until_true("the server to serve", function()
+      local so_far = shown()
+      return so_far:find("serving", 1, true) and so_far
+    end, 10)
+    local own_pid = tonumber(text:match("serving .-pid=(%d+)"))
+    local one = client.connect { path = path }
+    one:send("log 1\n")
+    assert.equal("log 1", one:recv_line())
+    posix_signal.kill(own_pid, posix_signal.SIGTERM)
+    local _, how, code = posix_wait.wait(pid)
+    text = shown()
+    command.remove(folder)
+    assert.same({ "exited", 0 }, { how, code })
+    assert.truthy(text:find("%d%d:%d%d:%d%d%.%d%d%d info  serving  script="), text)
+    assert.truthy(text:find("info  1 and so on.-  conn=1"), text)
+    assert.is_nil(text:find("{\"time\"", 1, true))
+    one:close()
+  end)
+end)

@@ -47,6 +47,26 @@ describe("timeout.idle", function()
     assert_took(0.5, lasted(app, client, "idle_timeout"))
   end)
 
+  it("ends a connection that eof() kept, and begins anew with what is sent to it", function()
+    local app = start([[idle = "500ms"]], [[
+      local first
+      function Agent:opened() first = first or self.conn end
+      function Agent:eof() note "kept" return true end
+      function Agent:proceed() return tostring(first:send("news")) end]])
+    local kept, other = app:connect():shutdown("send"), app:connect()
+    app:wait_log { message = "kept", conn = 1 }
+    for _ = 1, 4 do
+      pause(kept, 0.15)
+      other:send_frame("tell")
+      assert.equal("true", other:recv_frame())
+      assert.equal("news", kept:recv_frame())
+    end
+    local began = wait.now()
+    kept:expect_closed()
+    assert_took(0.5, wait.now() - began)
+    app:wait_log { message = "closed idle_timeout", conn = 1 }
+  end)
+
   it("is not extended by a trickle that completes no frame", function()
     local app = start [[idle = "300ms", read = 0]]
     local client, began = app:connect():send("\0\0\1\0"), wait.now()

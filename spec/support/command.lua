@@ -8,12 +8,17 @@ local KEPT = { PERILUNE_LUA_PATH = true }
 
 local function quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
 
+--- What the shell prints for this line.
+---@param line string
+---@return string
 local function shell(line)
   local pipe = assert(io.popen(line))
   local out = pipe:read("*a")
   pipe:close()
   return out
 end
+
+M.shell = shell
 
 local function read(path)
   local file = assert(io.open(path, "rb"))

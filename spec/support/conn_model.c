@@ -77,7 +77,9 @@ static void reframe(struct client *c)
 {
 	struct conn *conn = conn_of(c);
 	const struct codec *codec = &codecs[below(CODECS)];
-	if (chance(2)) {
+	if (chance(5)) {
+		conn_share_codec(conn, codec);
+	} else if (chance(2)) {
 		int err = conn_set_codec(conn, codec);
 		assert(!err);
 	} else if (!conn->busy) {

@@ -245,6 +245,20 @@ static bool poll_all(void)
 	return any;
 }
 
+/* Every connection is at something, and is counted there. */
+static void check_phases(void)
+{
+	uint64_t expected[PHASE_COUNT] = { 0 }, all = 0;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		if (clients[i] && !clients[i]->gone)
+			expected[clients[i]->memory.conn.phase]++;
+	for (int phase = PHASE_NONE + 1; phase < PHASE_COUNT; phase++) {
+		assert(count_read(&counters.phases[phase]) == expected[phase]);
+		all += expected[phase];
+	}
+	assert(all <= host.open);
+}
+
 void world_run(void)
 {
 	for (unsigned turns = 0, more = 1; more; turns++) {
@@ -256,6 +270,7 @@ void world_run(void)
 		for (unsigned i = 0; i < CLIENTS; i++)
 			more |= clients[i] && has_event(&clients[i]->memory);
 	}
+	check_phases();
 }
 
 void world_end(void)

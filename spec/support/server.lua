@@ -109,6 +109,9 @@ local function become(self, options, words)
   if options.nofile then
     resource.setrlimit(resource.RLIMIT_NOFILE, { rlim_cur = options.nofile, rlim_max = options.nofile })
   end
+  if options.fsize then
+    resource.setrlimit(resource.RLIMIT_FSIZE, { rlim_cur = options.fsize, rlim_max = options.fsize })
+  end
   if options.fds then pass_on(options.fds) end
   unistd.execp(words[0], words)
   unistd._exit(127)
@@ -119,15 +122,18 @@ local function launch(options)
   local self = setmetatable({
     folder = folder, own_folder = not options.folder, clients = {}, entries = {}, at = 1,
     format = options.format or "json", binary = options.binary,
+    log_file = options.log_file and folder .. "/" .. options.log_file,
   }, server)
   local path = options.file or command.write(folder .. "/app.lua", options.script)
   for name, text in pairs(options.modules or {}) do command.write(folder .. "/" .. name .. ".lua", text) end
   command.write(folder .. "/err", "")
+  if self.log_file then os.execute("mkdir -p " .. self.log_file:match "^(.*)/") end
   local words = { [0] = options.binary or command.binary, "run", path, "--log-format", self.format }
   if not options.workers then words[#words + 1] = "--workers=1" end
   if options.workers then words[#words + 1] = "--workers=" .. options.workers end
   -- In places that all share it would be in the way of others.
   words[#words + 1] = "--control=" .. (options.control or "off")
+  if options.log_file then words[#words + 1] = "--log-file=" .. options.log_file end
   for _, word in ipairs(options.args or {}) do words[#words + 1] = word end
   local pid = assert(unistd.fork())
   if pid == 0 then become(self, options, words) end
@@ -187,9 +193,10 @@ end
 
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
----  env: table<string, string>?, asan: string?, nofile: integer?, workers: integer?, format: "json"|"text"|nil,
----  folder: string?, binary: string?, control: string?,
+---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?, format: "json"|"text"|nil,
+---  folder: string?, binary: string?, control: string?, log_file: string?,
 ---  fds: { names: string?, pid: integer?, [integer]: integer }? } `control`: a control socket, none by default;
+---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
 ---  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine
 ---  that does not drown what memory is measured
 ---@return perilune.server
@@ -259,14 +266,19 @@ function server:has_ended()
   return self.ended ~= nil
 end
 
---- All that it has written to standard error.
+--- All that it has written to standard error, and to its log file.
 ---@return string
-function server:text() return read(self.folder .. "/err") end
+function server:text()
+  local log = self.log_file and unistd.access(self.log_file)
+  return read(self.folder .. "/err") .. (log and read(self.log_file) or "")
+end
 
 --- Its log so far; raises when a line is not whole and valid JSON.
 ---@return table[]
 function server:log()
-  local file = assert(io.open(self.folder .. "/err", "rb"))
+  local file = io.open(self.log_file or self.folder .. "/err", "rb")
+  -- A log file is there once the server has opened it.
+  if not file then return self.entries end
   file:seek("set", self.at - 1)
   local text = file:read("*a")
   file:close()
@@ -454,23 +466,25 @@ local OUTCOMES = { upgrading = false, ["upgraded: the new process has taken over
 
 --- Asks for an upgrade and waits for the entry that says what came of it.
 ---@param seconds number?
+---@param ask function? how; without it, by the signal
 ---@return table entry
-function server:try_upgrade(seconds)
+function server:try_upgrade(seconds, ask)
   local function outcome(entry)
     local known = OUTCOMES[entry.message]
     return known or known == nil and entry.message:find "^upgrade" ~= nil
   end
   local n = #self:find_log(outcome) + 1
   self.tries_upgrade = true
-  self:signal "USR2"
+  if ask then ask() else self:signal "USR2" end
   return self:wait_log(outcome, seconds or 10, n)
 end
 
 --- The same where it has to succeed. What was started now leaves, and finish() waits for its end.
 ---@param seconds number?
+---@param ask function? as for try_upgrade()
 ---@return perilune.server successor
-function server:upgrade(seconds)
-  local entry = self:try_upgrade(seconds)
+function server:upgrade(seconds, ask)
+  local entry = self:try_upgrade(seconds, ask)
   if not OUTCOMES[entry.message] then error("the upgrade failed; " .. said(self), 2) end
   local copy = {}
   for key, value in pairs(self) do copy[key] = value end

@@ -212,7 +212,7 @@ describe("config.normalise", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
-      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0 },
+      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
       reload = { keep = 3, when_full = "refuse", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
@@ -244,7 +244,7 @@ describe("config.normalise", function()
     }
     assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop }, { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
     assert.same({ "app.rooms", "app.users" }, conf.modules)
-    assert.same({ format = "json", level = "warn", frame_bytes = 64 }, conf.log)
+    assert.same({ format = "json", level = "warn", frame_bytes = 64, file = false }, conf.log)
     local front = conf.listeners[1]
     assert.same({ "front", 432, 5, 0, false, "line", 4096 },
       { front.name, front.mode, front.backlog, front.keepalive, front.nodelay, front.frame.kind, front.frame.max })

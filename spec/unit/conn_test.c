@@ -143,6 +143,19 @@ static void small_output_of_a_poll_leaves_together(void **state)
 	expect_output(other, "two\n");
 }
 
+static void replies_of_an_event_leave_in_one_write(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	char text[600] = "";
+	for (unsigned i = 0; i < 200; i++)
+		strcat(text, "x\n");
+	c->echo = true;
+	put(c, text);
+	expect_output(c, text);
+	assert_int_equal(c->memory.writes, 1);
+}
+
 static void a_full_list_is_settled_within_the_poll(void **state)
 {
 	(void)state;
@@ -737,6 +750,41 @@ static void a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it(void *
 	expect_end(c, REASON_IDLE_TIMEOUT);
 }
 
+static void go_to_and_fro(struct client *c, const char *text)
+{
+	if (!strcmp(text, "switch"))
+		assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+	if (!strcmp(text, "back"))
+		conn_share_codec(conn_of(c), &line);
+}
+
+static void a_shared_codec_takes_over_and_the_own_one_is_gone(void **state)
+{
+	(void)state;
+	for (size_t read_max = 0; read_max < 6; read_max++) {
+		struct client *c = join();
+		c->on_frame = go_to_and_fro;
+		c->memory.read_max = read_max;
+		put(c, "a\nswitch\n\1b\4backc\nswitch\n\1d\4backe\n");
+		assert_string_equal(c->seen, "a|switch|b|back|c|switch|d|back|e|");
+		assert_ptr_equal(conn_of(c)->codec, &line);
+		assert_null(conn_of(c)->own_codecs);
+	}
+}
+
+static void changing_ones_mind_about_codecs_keeps_none(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+		conn_share_codec(conn_of(c), &line);
+		assert_null(conn_of(c)->own_codecs);
+	}
+	put(c, "a\n");
+	assert_string_equal(c->seen, "a|");
+}
+
 static void a_codec_that_decoded_nothing_is_replaced_in_place(void **state)
 {
 	(void)state;
@@ -1064,6 +1112,7 @@ int main(void)
 		TEST(frames_come_in_order_however_reads_split),
 		TEST(replies_are_written),
 		TEST(small_output_of_a_poll_leaves_together),
+		TEST(replies_of_an_event_leave_in_one_write),
 		TEST(a_full_list_is_settled_within_the_poll),
 		TEST(large_output_leaves_at_once),
 		TEST(many_frames_take_turns),
@@ -1093,6 +1142,8 @@ int main(void)
 		TEST(the_end_of_stream_comes_after_the_frames),
 		TEST(a_half_closed_connection_can_be_kept),
 		TEST(a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it),
+		TEST(a_shared_codec_takes_over_and_the_own_one_is_gone),
+		TEST(changing_ones_mind_about_codecs_keeps_none),
 		TEST(a_codec_that_decoded_nothing_is_replaced_in_place),
 		TEST(our_half_close_reads_on),
 		TEST(a_suspended_agent_is_asked_again_about_the_end),

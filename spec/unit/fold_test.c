@@ -23,14 +23,14 @@ struct reports {
 static struct fold fold;
 static struct reports got;
 
-static void on_report(void *data, const char *text, uint32_t repeats, uint64_t lasted_ms)
+static void on_report(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
 	struct reports *reports = data;
 	reports->n++;
-	reports->repeats_total += repeats;
-	reports->repeats = repeats;
+	reports->repeats_total += entry->repeats;
+	reports->repeats = entry->repeats;
 	reports->lasted_ms = lasted_ms;
-	memcpy(reports->text, text, strlen(text) + 1);
+	memcpy(reports->text, entry->text, strlen(entry->text) + 1);
 }
 
 static int start(void **state)
@@ -43,12 +43,18 @@ static int start(void **state)
 
 static bool note(const char *key, uint64_t now_ms)
 {
-	return fold_note(&fold, key, now_ms, on_report, &got);
+	const struct fold_event event = { key, 0, 0 };
+	return fold_note(&fold, &event, now_ms, on_report, &got);
 }
 
 static void sweep(uint64_t now_ms)
 {
 	fold_sweep(&fold, now_ms, on_report, &got);
+}
+
+static void flush(uint64_t now_ms)
+{
+	fold_flush(&fold, now_ms, on_report, &got);
 }
 
 static void the_first_is_shown_and_its_repeats_counted(void **state)
@@ -65,7 +71,7 @@ static void the_first_is_shown_and_its_repeats_counted(void **state)
 	assert_string_equal(got.text, "a");
 	assert_int_equal(got.repeats, 318);
 	assert_int_equal(got.lasted_ms, WINDOW_MS);
-	sweep(UINT64_MAX);
+	flush(UINT64_MAX);
 	assert_int_equal(got.n, 1);
 }
 
@@ -77,7 +83,7 @@ static void a_storm_shows_one_event_per_window(void **state)
 		shown += note("storm", now);
 	assert_int_equal(shown, 5);
 	assert_int_equal(got.n, 4);
-	sweep(UINT64_MAX);
+	flush(UINT64_MAX);
 	assert_int_equal(got.n, 5);
 	assert_int_equal(got.repeats_total + shown, 5 * WINDOW_MS / 10);
 }
@@ -154,7 +160,7 @@ static void long_keys_differ_by_their_tails_and_are_cut(void **state)
 	key[sizeof key - 1] = '\0';
 	assert_true(note(key, 0));
 	assert_false(note(key, 0));
-	sweep(UINT64_MAX);
+	flush(UINT64_MAX);
 	assert_int_equal(strlen(got.text), FOLD_TEXT_BYTES - 1);
 	assert_true(note(key, 0));
 	key[sizeof key - 2] = 'y';
@@ -171,7 +177,7 @@ static void a_cut_leaves_utf8_whole(void **state)
 		start(NULL);
 		note(key, 0);
 		note(key, 0);
-		sweep(UINT64_MAX);
+		flush(UINT64_MAX);
 		assert_int_equal(strlen(got.text), lead + 3 < FOLD_TEXT_BYTES ? lead + 3 : lead);
 	}
 }
@@ -198,7 +204,7 @@ static void without_a_window_nothing_is_folded(void **state)
 	fold_init(&fold, 0);
 	assert_true(note("a", 7));
 	assert_true(note("a", 7));
-	sweep(UINT64_MAX);
+	flush(UINT64_MAX);
 	assert_int_equal(got.n, 0);
 }
 
@@ -211,8 +217,52 @@ static void an_endless_window_ends_only_when_told(void **state)
 	assert_true(fold_next_ms(&fold) == UINT64_MAX);
 	sweep(UINT64_MAX - 1);
 	assert_int_equal(got.n, 0);
-	sweep(UINT64_MAX);
+	flush(UINT64_MAX);
 	assert_int_equal(got.n, 1);
+}
+
+static void a_flush_tells_how_long_it_really_was(void **state)
+{
+	(void)state;
+	note("a", 1000);
+	note("a", 1001);
+	flush(1004);
+	assert_int_equal(got.repeats, 1);
+	assert_int_equal(got.lasted_ms, 4);
+	flush(1005);
+	assert_int_equal(got.n, 1);
+}
+
+static void more_than_the_first_may_be_shown(void **state)
+{
+	(void)state;
+	const struct fold_event event = { "place", 0, 2 };
+	unsigned shown = 0;
+	for (unsigned i = 0; i < 10; i++)
+		shown += fold_note(&fold, &event, i, on_report, &got);
+	assert_int_equal(shown, 3);
+	flush(10);
+	assert_int_equal(got.repeats, 7);
+}
+
+static void what_it_is_about_tells_kinds_apart(void **state)
+{
+	(void)state;
+	const struct fold_event one = { "key", 1, 0 }, two = { "key", 2, 0 };
+	assert_true(fold_note(&fold, &one, 0, on_report, &got));
+	assert_true(fold_note(&fold, &two, 0, on_report, &got));
+	assert_false(fold_note(&fold, &one, 0, on_report, &got));
+}
+
+static void asking_for_a_repeat_notes_no_first(void **state)
+{
+	(void)state;
+	const struct fold_event event = { "key", 0, 0 };
+	assert_false(fold_repeat(&fold, &event, 0));
+	assert_true(fold_note(&fold, &event, 0, on_report, &got));
+	assert_true(fold_repeat(&fold, &event, 0));
+	flush(1);
+	assert_int_equal(got.repeats, 1);
 }
 
 int main(void)
@@ -230,6 +280,10 @@ int main(void)
 		cmocka_unit_test_setup(a_clock_that_goes_back_ends_no_window, start),
 		cmocka_unit_test_setup(without_a_window_nothing_is_folded, start),
 		cmocka_unit_test_setup(an_endless_window_ends_only_when_told, start),
+		cmocka_unit_test_setup(a_flush_tells_how_long_it_really_was, start),
+		cmocka_unit_test_setup(more_than_the_first_may_be_shown, start),
+		cmocka_unit_test_setup(what_it_is_about_tells_kinds_apart, start),
+		cmocka_unit_test_setup(asking_for_a_repeat_notes_no_first, start),
 	};
 	return cmocka_run_group_tests_name("fold", tests, NULL, NULL);
 }

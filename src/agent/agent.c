@@ -229,18 +229,26 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 	return call(agents, conn, CALL_TIMEOUT, 1);
 }
 
-static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+static void log_bad_frame(struct agents *agents, const struct conn *conn, int err, const char *error)
 {
-	struct agents *agents = agents_of_conn(conn);
-	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
-	char text[128], peer[PEER_TEXT_BYTES];
-	const char *error = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED
-				? agents->codec_error
-				: codec_error_text(codec, batch, text, sizeof text);
+	char peer[PEER_TEXT_BYTES];
+	if (!repeats_show_bad_frame(agents, conn->listener, err))
+		return;
 	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", conn->id),
 		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
 		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
+}
+
+static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+{
+	struct agents *agents = agents_of_conn(conn);
+	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	char text[128];
+	const char *error = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED
+				? agents->codec_error
+				: codec_error_text(codec, batch, text, sizeof text);
+	log_bad_frame(agents, conn, batch->error, error);
 	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
 		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
 	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
@@ -380,7 +388,7 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 uint64_t agents_next_ms(const struct agents *agents)
 {
 	uint64_t sleep_ms = wheel_next_ms(&agents->sleeps);
-	return sleep_ms < agents->repeats_ms ? sleep_ms : agents->repeats_ms;
+	return sleep_ms < agents->repeats.next_ms ? sleep_ms : agents->repeats.next_ms;
 }
 
 /*
@@ -407,8 +415,8 @@ void agents_report(struct agents *agents)
 {
 	uint64_t now_ms = agents->host->now_ms;
 	warn_of_memory(agents, now_ms);
-	if (now_ms >= agents->repeats_ms)
-		fault_sweep(agents, now_ms);
+	if (now_ms >= agents->repeats.next_ms)
+		repeats_sweep(agents, now_ms);
 }
 
 void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies)

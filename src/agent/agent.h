@@ -12,7 +12,7 @@
  */
 #pragma once
 
-#include "base/fold.h"
+#include "agent/repeats.h"
 #include "base/ticks.h"
 #include "base/wheel.h"
 #include "config/config.h"
@@ -67,14 +67,13 @@ struct agents {
 	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
 	const void *view_object;         /* to know it again */
 
-	uint64_t memory_warning_ms; /* when the next may be logged */
-	uint32_t log_frame_bytes;   /* of a faulty frame in the log */
-	struct fold faults;         /* repeats of the same fault */
-	uint64_t repeats_ms;        /* when some are to be reported; WHEEL_NEVER */
-	char first_fault[FOLD_TEXT_BYTES];
-	atomic_bool has_first_fault;
-	char directory[1024];  /* of the script, for excerpts */
-	char codec_error[256]; /* what the last codec in Lua that failed had to say */
+	uint64_t memory_warning_ms;  /* when the next may be logged */
+	uint32_t log_frame_bytes;    /* of a faulty frame in the log */
+	struct repeats repeats;      /* of faults and bad frames */
+	char first_fault[256];       /* written once, */
+	atomic_bool has_first_fault; /* ... before this is set */
+	char directory[1024];        /* of the script, for excerpts */
+	char codec_error[256];       /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
 };
 
@@ -152,7 +151,7 @@ void agents_turn(struct agents *agents, uint64_t now_ms);
 /* When agents_turn() must next run. */
 uint64_t agents_next_ms(const struct agents *agents);
 
-/* Logs the repeats of faults whose window has ended; call once a turn. */
+/* Logs the repeats of faults and bad frames whose window has ended; call once a turn. */
 void agents_report(struct agents *agents);
 
 extern const struct conn_handler AGENT_HANDLER;

@@ -28,22 +28,6 @@ static void push_about(struct agents *agents, const struct run *run, const char 
 	lua_setfield(lua, -2, "generation");
 }
 
-static void report_repeats(void *data, const char *text, uint32_t repeats, uint64_t lasted_ms)
-{
-	struct agents *agents = data;
-	char times[48];
-	snprintf(times, sizeof times, "\xc3\x97%u in %llu s", repeats + 1,
-		 (unsigned long long)(lasted_ms + 500) / 1000);
-	log_write(LOG_ERROR, "handler failed again", F_TEXT("error", text), F_TEXT("repeats", times),
-		  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
-}
-
-void fault_sweep(struct agents *agents, uint64_t now_ms)
-{
-	fold_sweep(&agents->faults, now_ms, report_repeats, agents);
-	agents->repeats_ms = fold_next_ms(&agents->faults);
-}
-
 enum { FRAME_TEXT_MAX = 256 }; /* the most that log.frame_bytes may ask for */
 
 /* The first bytes of the frame that proceed() was given, when log.frame_bytes asks for them. */
@@ -73,24 +57,21 @@ static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
 }
 
 /* Written once, before anybody reads it. */
-static void keep_first(struct agents *agents, const char *text)
+static void keep_first(struct agents *agents, const char *place, const char *message)
 {
 	if (atomic_load_explicit(&agents->has_first_fault, memory_order_relaxed))
 		return;
-	snprintf(agents->first_fault, sizeof agents->first_fault, "%s", text);
+	snprintf(agents->first_fault, sizeof agents->first_fault, "%s%s%s", place, *place ? ": " : "",
+		 message);
 	atomic_store_explicit(&agents->has_first_fault, true, memory_order_release);
 }
 
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
 		      const char *excerpt, const char *trace, const char *place)
 {
-	char key[FOLD_TEXT_BYTES];
-	snprintf(key, sizeof key, "%s%s%s", place, *place ? ": " : "", message);
-	bool first = fold_note(&agents->faults, key, agents->host->now_ms, report_repeats, agents);
-	agents->repeats_ms = fold_next_ms(&agents->faults);
-	if (!first)
+	keep_first(agents, place, message);
+	if (!repeats_show_fault(agents, run->conn->listener, place, message))
 		return;
-	keep_first(agents, key);
 	char frame[4 * FRAME_TEXT_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
@@ -127,7 +108,7 @@ static struct vm_budget describe_budget(const struct agents *agents, const struc
 static void log_undescribed(struct agents *agents, const struct run *run, const char *peer)
 {
 	lua_State *co = run->co.lua;
-	char message[FOLD_TEXT_BYTES];
+	char message[256];
 	bool is_text = lua_type(co, -1) == LUA_TSTRING;
 	snprintf(message, sizeof message, "%s",
 		 is_text ? lua_tostring(co, -1) : "an error that cannot be described");
@@ -173,6 +154,7 @@ void fault_note(struct agents *agents, struct run *run)
 		run->verdict = (uint8_t)agents->encode_verdict;
 	agents->encode_verdict = GUARD_FINE;
 	count(&agents->counters->faults);
+	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
 	describe(agents, run);
 }
 

@@ -1,5 +1,6 @@
 /* How a worker's VM comes to be: runtime, script, listeners; and how it ends. */
 #include "agent/run.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "bind/bind.h"
 #include "config/config.h"
@@ -212,7 +213,6 @@ static void set_budgets(struct agents *agents, const struct config *config)
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		uint32_t generation, struct counters *counters, char *why, size_t size)
 {
-	enum { FOLD_WINDOW_MS = 10000 };
 	memset(agents, 0, sizeof *agents);
 	agents->host = host;
 	agents->worker = worker;
@@ -222,8 +222,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->listener_count = config->listener_count;
 	agents->teardown_ref = agents->app_ref = LUA_NOREF;
-	fold_init(&agents->faults, FOLD_WINDOW_MS);
-	agents->repeats_ms = WHEEL_NEVER;
+	repeats_init(&agents->repeats);
 	remember_directory(agents, config->script);
 	snprintf(why, size, "not enough memory");
 	agents->listeners = calloc(config->listener_count, sizeof *agents->listeners);
@@ -242,7 +241,10 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 		const char *message = lua_tostring(lua, -1);
 		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
 		agents_close(agents);
-		return UV_EINVAL;
+		if (descriptors_left(2))
+			return UV_EINVAL;
+		descriptors_explain(why, size); /* Lua says of a module only that it is not found */
+		return UV_EMFILE;
 	}
 	vm_pace(&agents->vm, 0);
 	return 0;
@@ -250,6 +252,8 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 
 void agents_detach(struct agents *agents)
 {
+	if (agents->attached) /* the clock is the host's thread's */
+		repeats_flush(agents, agents->host->now_ms);
 	agents->attached = false;
 	guard_detach(&agents->vm.guard);
 }
@@ -278,8 +282,8 @@ static void run_teardown(struct agents *agents)
 void agents_close(struct agents *agents)
 {
 	if (agents->vm.lua) {
+		agents_detach(agents);
 		guard_attach(&agents->vm.guard); /* whoever closes it runs teardown() */
-		fault_sweep(agents, UINT64_MAX);
 		if (agents->teardown_ref != LUA_NOREF)
 			run_teardown(agents);
 		vm_close(&agents->vm);

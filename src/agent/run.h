@@ -174,6 +174,3 @@ void fault_raise(struct agents *agents, struct run *run);
 
 /* Counts and logs it, and no more. */
 void fault_note(struct agents *agents, struct run *run);
-
-/* Reports repeats whose window has ended. */
-void fault_sweep(struct agents *agents, uint64_t now_ms);

@@ -12,20 +12,34 @@
 
 typedef _Atomic(uint64_t) counter;
 
+/* What a connection is at. Where several are true, the first of them. */
+enum conn_phase {
+	PHASE_NONE,      /* it is not open yet, or no more */
+	PHASE_CLOSING,   /* its end was decided: output is delivered, or the peer's end waited for */
+	PHASE_SUSPENDED, /* its handler waits */
+	PHASE_CHOKED,    /* the peer does not read: output is past the high-water mark */
+	PHASE_PAUSED,    /* by its handler */
+	PHASE_DRAINING,  /* the server goes away, and its handler closes by itself */
+	PHASE_OPEN,
+	PHASE_COUNT
+};
+
 struct counters {
 	counter accepted;             /* connections taken from a listener */
 	counter closed[REASON_COUNT]; /* connections that ended, by reason */
 	counter frames_in, frames_out;
 	counter bytes_in, bytes_out;
-	counter faults;          /* errors raised by handlers */
-	counter suspensions;     /* calls that yielded */
-	counter dropped_frames;  /* replies dropped for a slow consumer */
-	counter discarded_bytes; /* input thrown away after a close was decided */
-	counter accept_errors;   /* EMFILE and its kin */
-	counter accept_delays;   /* times that accept_rate made clients wait */
-	counter cut;             /* connections ended by the drain deadline */
-	counter migrated;        /* connections that went to a newer generation */
-	counter not_migrated;    /* ... that were to, and could not */
+	counter faults;                  /* errors raised by handlers */
+	counter faults_by[REASON_COUNT]; /* ... by the reason that they are to a connection */
+	counter suspensions;             /* calls that yielded */
+	counter dropped_frames;          /* replies dropped for a slow consumer */
+	counter discarded_bytes;         /* input thrown away after a close was decided */
+	counter accept_errors;           /* EMFILE and its kin */
+	counter accept_delays;           /* times that accept_rate made clients wait */
+	counter cut;                     /* connections ended by the drain deadline */
+	counter migrated;                /* connections that went to a newer generation */
+	counter not_migrated;            /* ... that were to, and could not */
+	counter phases[PHASE_COUNT];     /* connections at this moment; PHASE_NONE's is of no use */
 };
 
 /* The owner only. */

@@ -4,10 +4,10 @@
 #include <string.h>
 
 /* FNV-1a. A collision folds two kinds into one, which a log can bear. */
-static uint64_t hash_of(const char *key)
+static uint64_t hash_of(const struct fold_event *event)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-	for (; *key; key++)
+	uint64_t hash = (UINT64_C(0xcbf29ce484222325) ^ event->about) * UINT64_C(0x100000001b3);
+	for (const char *key = event->key; *key; key++)
 		hash = (hash ^ (uint8_t)*key) * UINT64_C(0x100000001b3);
 	return hash ? hash : 1;
 }
@@ -40,7 +40,7 @@ static void forget(const struct fold *fold, struct fold_entry *entry, uint64_t n
 		lasted_ms = fold->window_ms;
 	entry->hash = 0;
 	if (entry->repeats > 0)
-		report(data, entry->text, entry->repeats, lasted_ms);
+		report(data, entry, lasted_ms);
 }
 
 /* The entry of hash, else an unused one, else the one started longest ago. */
@@ -62,33 +62,59 @@ void fold_init(struct fold *fold, uint64_t window_ms)
 	*fold = (struct fold){ .window_ms = window_ms };
 }
 
-bool fold_note(struct fold *fold, const char *key, uint64_t now_ms, fold_report_fn *report, void *data)
+/* The entry is that of hash, and its window is open. */
+static bool is_current(const struct fold *fold, const struct fold_entry *entry, uint64_t hash,
+		       uint64_t now_ms)
 {
-	uint64_t hash = hash_of(key);
+	return entry->hash == hash && age_ms(entry, now_ms) < fold->window_ms;
+}
+
+bool fold_repeat(struct fold *fold, const struct fold_event *event, uint64_t now_ms)
+{
+	uint64_t hash = hash_of(event);
 	struct fold_entry *entry = choose(fold, hash);
-	if (entry->hash == hash && age_ms(entry, now_ms) < fold->window_ms) {
-		if (entry->repeats < UINT32_MAX)
-			entry->repeats++;
+	if (!is_current(fold, entry, hash, now_ms) || entry->shown <= event->more)
 		return false;
+	if (entry->repeats < UINT32_MAX - entry->shown)
+		entry->repeats++;
+	return true;
+}
+
+bool fold_note(struct fold *fold, const struct fold_event *event, uint64_t now_ms, fold_report_fn *report,
+	       void *data)
+{
+	if (fold_repeat(fold, event, now_ms))
+		return false;
+	uint64_t hash = hash_of(event);
+	struct fold_entry *entry = choose(fold, hash);
+	if (is_current(fold, entry, hash, now_ms)) {
+		entry->shown++;
+		return true;
 	}
 	if (entry->hash)
 		forget(fold, entry, now_ms, report, data);
-	entry->hash = hash;
-	entry->started_ms = now_ms;
-	entry->repeats = 0;
-	copy_text(entry->text, key);
+	*entry = (struct fold_entry){ .hash = hash, .started_ms = now_ms, .shown = 1, .about = event->about };
+	copy_text(entry->text, event->key);
 	return true;
+}
+
+static void sweep(struct fold *fold, uint64_t now_ms, bool all, fold_report_fn *report, void *data)
+{
+	for (size_t i = 0; i < FOLD_KINDS; i++) {
+		struct fold_entry *entry = &fold->entries[i];
+		if (entry->hash && (all || age_ms(entry, now_ms) >= fold->window_ms))
+			forget(fold, entry, now_ms, report, data);
+	}
 }
 
 void fold_sweep(struct fold *fold, uint64_t now_ms, fold_report_fn *report, void *data)
 {
-	for (size_t i = 0; i < FOLD_KINDS; i++) {
-		struct fold_entry *entry = &fold->entries[i];
-		if (!entry->hash)
-			continue;
-		if (now_ms == UINT64_MAX || age_ms(entry, now_ms) >= fold->window_ms)
-			forget(fold, entry, now_ms, report, data);
-	}
+	sweep(fold, now_ms, false, report, data);
+}
+
+void fold_flush(struct fold *fold, uint64_t now_ms, fold_report_fn *report, void *data)
+{
+	sweep(fold, now_ms, true, report, data);
 }
 
 uint64_t fold_next_ms(const struct fold *fold)

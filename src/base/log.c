@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
 enum {
 	LINE_MAX_BYTES = 16384,
@@ -29,7 +30,8 @@ static enum log_level threshold = LOG_INFO;
 static struct {
 	pthread_mutex_t lock;
 	int fd;
-	bool is_socket;
+	bool is_socket, is_file;
+	char path[PATH_MAX];       /* of the log file; or "" */
 	char rest[LINE_MAX_BYTES]; /* of a line whose beginning is out: nothing else may come between */
 	size_t rest_at, rest_len;
 	uint64_t untold; /* entries dropped since the log last said so */
@@ -62,10 +64,48 @@ void log_open(void)
 		out.fd = fd;
 }
 
+/*
+ * O_APPEND, as our predecessor or successor may write to it as well. O_NONBLOCK is for a FIFO of that name, so that
+ * nobody waits for its reader; where there is none, that is an error.
+ */
+static int open_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0640);
+	return fd < 0 ? -errno : fd;
+}
+
+/* With the lock held, or before there are threads. */
+static void use_file(int fd)
+{
+	struct stat st;
+	if (out.fd != STDERR_FILENO)
+		close(out.fd);
+	out.fd = fd;
+	out.is_socket = false;
+	out.is_file = !fstat(fd, &st) && S_ISREG(st.st_mode);
+}
+
+int log_open_file(const char *path)
+{
+	if (strlen(path) >= sizeof out.path)
+		return -ENAMETOOLONG;
+	int fd = open_file(path);
+	if (fd < 0)
+		return fd;
+	use_file(fd);
+	memcpy(out.path, path, strlen(path) + 1);
+	return 0;
+}
+
+const char *log_path(void)
+{
+	return *out.path ? out.path : NULL;
+}
+
 void log_init(enum log_format wanted, enum log_level level)
 {
 	if (wanted == LOG_AUTO)
-		wanted = isatty(STDERR_FILENO) ? LOG_TEXT : LOG_JSON;
+		wanted = isatty(out.fd) ? LOG_TEXT : LOG_JSON;
 	format = wanted;
 	threshold = level;
 }
@@ -247,12 +287,15 @@ static ssize_t put_out(const char *bytes, size_t n)
 	return -1;
 }
 
-/* The same for any length: a pipe that is writable takes PIPE_BUF bytes whole, be it blocking or not. */
+/*
+ * The same for any length: a pipe that is writable takes PIPE_BUF bytes whole, be it blocking or not. A file takes all at
+ * once, so that no other process's entry comes between.
+ */
 static size_t put_out_all(const char *bytes, size_t n)
 {
-	size_t done = 0;
+	size_t done = 0, most = out.is_file ? n : PIPE_BUF;
 	while (done < n) {
-		size_t piece = n - done < PIPE_BUF ? n - done : PIPE_BUF;
+		size_t piece = n - done < most ? n - done : most;
 		ssize_t taken = put_out(bytes + done, piece);
 		if (taken < 0 && errno == EINTR)
 			continue;
@@ -307,6 +350,12 @@ uint64_t log_dropped(void)
 	return atomic_load_explicit(&out.dropped, memory_order_relaxed);
 }
 
+static void count_dropped(void)
+{
+	out.untold++;
+	atomic_fetch_add_explicit(&out.dropped, 1, memory_order_relaxed);
+}
+
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n)
 {
 	if (!log_enabled(level))
@@ -314,9 +363,38 @@ void log_fields(enum log_level level, const char *message, const struct log_fiel
 	struct line line;
 	compose(&line, level, message, fields, n);
 	pthread_mutex_lock(&out.lock);
-	if (!tell_dropped() || !emit(line.text, line.len)) {
-		out.untold++;
-		atomic_fetch_add_explicit(&out.dropped, 1, memory_order_relaxed);
-	}
+	if (!tell_dropped() || !emit(line.text, line.len))
+		count_dropped();
 	pthread_mutex_unlock(&out.lock);
+}
+
+/* ---- another file of the same name ---- */
+
+/* A line whose rest the old file does not take now, for want of room on its disk, is in neither. */
+static void turn_to(int fd)
+{
+	pthread_mutex_lock(&out.lock);
+	out.rest_at += put_out_all(out.rest + out.rest_at, out.rest_len - out.rest_at);
+	if (out.rest_at < out.rest_len)
+		count_dropped();
+	out.rest_at = out.rest_len = 0;
+	use_file(fd);
+	pthread_mutex_unlock(&out.lock);
+}
+
+int log_reopen(void)
+{
+	if (!*out.path) {
+		log_write(LOG_WARN, "there is no log file to reopen: log.file is not set");
+		return UV_ENOTSUP;
+	}
+	int fd = open_file(out.path);
+	if (fd < 0) {
+		log_write(LOG_ERROR, "cannot reopen the log file: the old one is kept",
+			  F_TEXT("path", out.path), F_TEXT("error", strerror(-fd)));
+		return fd;
+	}
+	turn_to(fd);
+	log_write(LOG_INFO, "log reopened", F_TEXT("path", out.path), F_INT("pid", getpid()));
+	return 0;
 }

@@ -4,7 +4,7 @@
  * A line is formatted on the stack and leaves whole, under a lock, so threads do
  * not mix. What does not fit is cut. Control characters never reach the output
  * raw. Nobody waits for whoever reads the log: an entry that does not go out at
- * once is dropped and counted.
+ * once is dropped and counted. A file is waited for, as disks are.
  *
  * Threads: log_open() and log_init() first, from one; then any.
  */
@@ -40,9 +40,24 @@ struct log_field {
  * does not read a terminal may be waited for. Once. */
 void log_open(void);
 
+/*
+ * Entries go to the end of this file from now on, which is made if it has to be (0640). 0 or a negative error, and then
+ * nothing has changed. Once, before log_init().
+ */
+int log_open_file(const char *path);
+
+/*
+ * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. 0, or a negative error:
+ * the old one is kept, or there is none (UV_ENOTSUP).
+ */
+int log_reopen(void);
+
+/* The log file, or NULL. */
+const char *log_path(void);
+
 void log_init(enum log_format format, enum log_level level);
 bool log_enabled(enum log_level level);
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n);
 
-/* Entries that were dropped because the log's reader does not read, so far. */
+/* Entries that were dropped so far, because the log's reader does not read or the disk is full. */
 uint64_t log_dropped(void);

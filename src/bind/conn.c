@@ -210,20 +210,24 @@ static int l_conn_resume(lua_State *lua)
 	return 1;
 }
 
-/* MAY RAISE. conn:set_frame(spec): from the next frame on, the bytes already received included. */
+/* MAY RAISE. conn:set_frame([spec]): from the next frame on, the bytes already received included; the listener's own. */
 static int l_conn_set_frame(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	bool own = lua_gettop(lua) > 1;
 	struct codec codec;
-	luaL_checkany(lua, 2);
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
-	bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &codec);
+	const struct codec *listeners = &agents->listeners[conn->listener].codec;
+	if (own)
+		bind_codec_check(lua, 2, listeners->max_bytes, &codec);
 	struct run *run = own_run(agents, conn);
 	take_replies(lua, agents, run); /* they were made under the old framing */
 	cut_batch(agents, conn);
-	if (conn_set_codec(conn, &codec))
+	if (!own)
+		conn_share_codec(conn, listeners);
+	else if (conn_set_codec(conn, &codec))
 		return luaL_error(lua, "conn:set_frame: not enough memory");
 	lua_pushboolean(lua, 1);
 	return 1;

@@ -1,4 +1,5 @@
 /* The C side of `require "perilune"`; its Lua side is lua/perilune.lua. */
+#include "agent/peer.h"
 #include "agent/run.h"
 #include "base/log.h"
 #include "bind/bind.h"
@@ -32,8 +33,10 @@ static int l_log(lua_State *lua)
 	int level = luaL_checkoption(lua, 1, NULL, LEVELS);
 	const char *message = luaL_checkstring(lua, 2);
 	const struct run *run = agents->current;
+	char peer[PEER_TEXT_BYTES];
 	if (run)
 		log_write((enum log_level)level, message, F_INT("conn", run->conn->id),
+			  F_TEXT("peer", peer_text(run->conn, peer, sizeof peer)),
 			  F_TEXT("listener", agents->listeners[run->conn->listener].name),
 			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
 	else

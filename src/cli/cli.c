@@ -10,10 +10,14 @@
 #include <string.h>
 #include <uv.h>
 
-static const struct command *const COMMANDS[] = { &command_run,         &command_check,  &command_status,
-						  &command_generations, &command_reload, &command_stop,
-						  &command_drain,       &command_kick };
-enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
+static const struct command *const OWN[] = { &command_run, &command_check };
+enum { OWN_COMMANDS = sizeof OWN / sizeof *OWN, COMMAND_COUNT = OWN_COMMANDS + OPERATE_COMMANDS };
+
+/* All of them, in the order of the help. */
+static const struct command *command_at(size_t i)
+{
+	return i < OWN_COMMANDS ? OWN[i] : &operate_commands[i - OWN_COMMANDS];
+}
 
 static const char HELP_SUMMARY[] = "explain a command";
 
@@ -36,7 +40,7 @@ static void print_usage(FILE *to)
 	fprintf(to, "perilune: sockets in C, protocols in Lua\n\n"
 		    "usage: perilune COMMAND [arguments]\n\n");
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(to, "  %-12s %s\n", COMMANDS[i]->name, COMMANDS[i]->summary);
+		fprintf(to, "  %-12s %s\n", command_at(i)->name, command_at(i)->summary);
 	fprintf(to, "  %-12s %s\n\n", "help", HELP_SUMMARY);
 	fprintf(to, "'perilune COMMAND --help' explains a command, 'perilune --version' tells the version.\n"
 		    "First steps: write app.lua, then 'perilune check' and 'perilune run'.\n");
@@ -60,8 +64,8 @@ static int print_version(void)
 static const struct command *find(const char *name)
 {
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		if (!strcmp(COMMANDS[i]->name, name))
-			return COMMANDS[i];
+		if (!strcmp(command_at(i)->name, name))
+			return command_at(i);
 	return NULL;
 }
 
@@ -69,7 +73,7 @@ static int refuse(const char *name)
 {
 	const char *names[COMMAND_COUNT + 3] = { "help", "--help", "--version" };
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		names[i + 3] = COMMANDS[i]->name;
+		names[i + 3] = command_at(i)->name;
 	const char *near = suggest_nearest(name, names, COMMAND_COUNT + 3);
 	size_t len = strlen(name);
 	fprintf(stderr, "perilune: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);

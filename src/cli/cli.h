@@ -3,6 +3,7 @@
  */
 #pragma once
 
+struct json_t;
 struct options;
 
 /* Which commands an option is for: bits. */
@@ -15,8 +16,11 @@ enum {
 	FOR_STOP = 32,
 	FOR_DRAIN = 64,
 	FOR_KICK = 128,
+	FOR_UPGRADE = 256,
+	FOR_REOPEN = 512,
 	FOR_SCRIPTS = FOR_RUN | FOR_CHECK, /* they take a script and its settings */
-	FOR_SERVERS = FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_STOP | FOR_DRAIN | FOR_KICK,
+	FOR_SERVERS = FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_UPGRADE | FOR_REOPEN | FOR_STOP |
+		      FOR_DRAIN | FOR_KICK,
 };
 
 struct command {
@@ -27,10 +31,15 @@ struct command {
 	const char *notes;                         /* the help's last lines */
 	unsigned options;                          /* its bit */
 	int (*run)(const struct options *options); /* returns the exit code */
+	/* Of those that ask a server: the command of the protocol, and its answer for people. */
+	const char *request;
+	void (*show)(const struct json_t *reply);
 };
 
-extern const struct command command_run, command_check, command_status, command_generations, command_reload,
-    command_stop, command_drain, command_kick;
+enum { OPERATE_COMMANDS = 8 };
+
+extern const struct command command_run, command_check;
+extern const struct command operate_commands[OPERATE_COMMANDS];
 
 /*
  * Does what the arguments ask for and returns the exit code. `problem` is NULL, or why Perilune's Lua

@@ -4,7 +4,12 @@
 #include "cli/load.h"
 #include "cli/options.h"
 #include "config/sources.h"
+#include "restart/notify.h"
 #include "server/server.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
 
 static void log_unknown(const char *name, const char *near)
 {
@@ -12,9 +17,33 @@ static void log_unknown(const char *name, const char *near)
 		  F_TEXT("did_you_mean", near));
 }
 
+/* Who started us may want to know: in an upgrade, it is the predecessor. */
+static void tell_starter(const char *why)
+{
+	struct notify notify;
+	notify_open(&notify);
+	notify_failed(&notify, why);
+	notify_close(&notify);
+}
+
+/* 0, or an exit code after having said why not. */
+static int open_log_file(const char *path)
+{
+	char why[PATH_MAX + 100];
+	int err = log_open_file(path);
+	if (!err)
+		return EXIT_OK;
+	snprintf(why, sizeof why, "cannot open the log file %s: %s", path, strerror(-err));
+	fprintf(stderr, "perilune: %s\n", why);
+	tell_starter(why);
+	return EXIT_FAILED;
+}
+
 static int serve(struct app_load *load, bool watch)
 {
 	log_open();
+	if (load->config.log_file && open_log_file(load->config.log_file))
+		return EXIT_FAILED;
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
 	if (*load->config.sources->cut)
@@ -23,11 +52,17 @@ static int serve(struct app_load *load, bool watch)
 	return server_run(&load->config, watch);
 }
 
+static int fail(const struct app_load *load, const struct options *options)
+{
+	tell_starter(load->text ? load->text : "not enough memory");
+	return app_explain(load, options);
+}
+
 static int run(const struct options *options)
 {
 	struct app_load load;
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : app_explain(&load, options);
+	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : fail(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;
@@ -42,7 +77,7 @@ const struct command command_run = {
 		 "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
 		 "                       (a second one forces)\n"
 		 "  HUP                  reload the script: new connections get it, if it can be loaded\n"
-		 "  USR1                 ignored, with a warning\n"
+		 "  USR1                 open the log file anew, after it was renamed\n"
 		 "  USR2                 start the binary anew; leave once it serves\n"
 		 "\n"
 		 "Exit codes:\n"

@@ -119,23 +119,33 @@ static void show_workers(const json_t *reply)
 	}
 }
 
-static void show_counters(const json_t *counters)
+/* " (peer 1, error 2)" and the end of the line, without those that are 0. */
+static void show_parts(const json_t *parts)
 {
-	const char *name;
+	const char *name, *before = " (";
 	json_t *value;
-	const json_t *reasons = json_object_get(counters, "reasons");
-	printf("connections  %lld accepted, %lld open, %lld closed", number(counters, "accepted"),
-	       number(counters, "open"), number(counters, "closed"));
-	const char *before = " (";
-	json_object_foreach((json_t *)reasons, name, value)
+	json_object_foreach((json_t *)parts, name, value)
 	{
-		printf("%s%s %lld", before, name, (long long)json_integer_value(value));
+		long long n = (long long)json_integer_value(value);
+		if (!n)
+			continue;
+		printf("%s%s %lld", before, name, n);
 		before = ", ";
 	}
-	puts(json_object_size(reasons) ? ")" : "");
+	puts(*before == ',' ? ")" : "");
+}
+
+static void show_counters(const json_t *counters)
+{
+	printf("connections  %lld now", number(counters, "open"));
+	show_parts(json_object_get(counters, "states"));
+	printf("             %lld accepted, %lld closed", number(counters, "accepted"),
+	       number(counters, "closed"));
+	show_parts(json_object_get(counters, "reasons"));
 	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", number(counters, "frames_in"),
 	       number(counters, "frames_out"), number(counters, "bytes_in"), number(counters, "bytes_out"));
-	printf("faults       %lld\n", number(counters, "faults"));
+	printf("faults       %lld", number(counters, "faults"));
+	show_parts(json_object_get(counters, "fault_reasons"));
 }
 
 static void show_last_reload(const json_t *last)

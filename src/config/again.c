@@ -64,6 +64,11 @@ static void compare_listeners(struct differences *all, const struct listener_con
 	note(all, !now->per_ip && next->per_ip, "limits.per_ip");
 }
 
+static const char *text(const char *value)
+{
+	return value ? value : "";
+}
+
 bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size)
 {
 	struct differences all = { what, size, 0 };
@@ -71,6 +76,7 @@ bool config_needs_restart(const struct config *now, const struct config *next, c
 	note(&all, now->workers != next->workers, "workers");
 	note(&all, now->buffer_bytes != next->buffer_bytes, "limits.buffers");
 	note(&all, strcmp(now->control, next->control) != 0, "control");
+	note(&all, strcmp(text(now->log_file), text(next->log_file)) != 0, "log.file");
 	note(&all, now->log_format != next->log_format, "log.format");
 	note(&all, now->log_level != next->log_level, "log.level");
 	note(&all, now->listener_count != next->listener_count, "listen");

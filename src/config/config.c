@@ -1,5 +1,6 @@
 #include "config/config.h"
 
+#include "base/descriptors.h"
 #include "config/sources.h"
 #include "vm/vm.h"
 
@@ -215,6 +216,7 @@ static void read_log(struct load *load)
 	};
 	struct config *config = load->config;
 	enter(load, "log");
+	config->log_file = text_field(load, "file", NULL);
 	config->log_format = (enum log_format)choice_field(load, "format", FORMATS);
 	config->log_level = (enum log_level)choice_field(load, "level", LEVELS);
 	config->log_frame_bytes = u32_field(load, "frame_bytes");
@@ -343,6 +345,17 @@ int config_read(struct config *config)
 	return config->sources ? 0 : UV_ENOMEM;
 }
 
+/* A module that cannot be opened is "not found" to Lua. One that opens another needs two descriptors. */
+static enum config_status blame_limit(enum config_status status, char **text)
+{
+	char why[128];
+	if ((status != CONFIG_BAD && status != CONFIG_BROKEN) || descriptors_left(2))
+		return status;
+	free(*text);
+	*text = strdup(descriptors_explain(why, sizeof why));
+	return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
+}
+
 enum config_status config_load(struct config *config, const char *print, char **text)
 {
 	struct vm vm;
@@ -365,7 +378,7 @@ enum config_status config_load(struct config *config, const char *print, char **
 	if (status)
 		load.status = take_failure(&load, status);
 	vm_close(&vm);
-	return load.status;
+	return blame_limit(load.status, text);
 }
 
 int config_add_override(struct config *config, const char *path, const char *value, const char *origin)
@@ -402,6 +415,7 @@ void config_free(struct config *config)
 	free(config->listeners);
 	free(config->script);
 	free(config->control);
+	free(config->log_file);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

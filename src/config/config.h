@@ -78,6 +78,7 @@ struct config {
 	double canary_share;      /* of new connections that a new generation gets first; 0: all of them */
 	double canary_max_errors; /* a larger share of those that fail withdraws it */
 	uint32_t canary_window_ms;
+	char *log_file; /* NULL: the log goes to standard error */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */

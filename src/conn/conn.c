@@ -23,6 +23,13 @@ static void free_codecs(struct own_codec *own)
 	}
 }
 
+static void take_codec(struct conn *conn, const struct codec *codec)
+{
+	conn->codec = codec;
+	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
+	conn_attend(conn);
+}
+
 int conn_set_codec(struct conn *conn, const struct codec *codec)
 {
 	/* No batch is of the newest one yet: a handler may change its mind as often as it likes. */
@@ -36,21 +43,33 @@ int conn_set_codec(struct conn *conn, const struct codec *codec)
 	own->codec = *codec;
 	own->older = conn->own_codecs;
 	conn->own_codecs = own;
-	conn->codec = &own->codec;
 	conn->fresh_codec = true;
-	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
-	if (conn->in || own->older)
-		conn_attend(conn);
+	take_codec(conn, &own->codec);
 	return 0;
 }
 
+void conn_share_codec(struct conn *conn, const struct codec *codec)
+{
+	if (conn->codec == codec)
+		return;
+	if (conn->fresh_codec) {
+		struct own_codec *unused = conn->own_codecs;
+		conn->own_codecs = unused->older;
+		conn->fresh_codec = false;
+		free(unused);
+	}
+	take_codec(conn, codec);
+}
+
+/* Those that a batch may still have been of. */
 static void retire_codecs(struct conn *conn)
 {
 	struct own_codec *own = conn->own_codecs;
-	if (!own || !own->older)
+	if (!own)
 		return;
-	free_codecs(own->older);
-	own->older = NULL;
+	struct own_codec **past = conn->codec == &own->codec ? &own->older : &conn->own_codecs;
+	free_codecs(*past);
+	*past = NULL;
 }
 
 /* ---- the end ---- */
@@ -108,11 +127,38 @@ static void leave(struct conn *conn)
 		conn->host->left(conn);
 }
 
+/* ---- what it is at ---- */
+
+static enum conn_phase phase_of(const struct conn *conn)
+{
+	if (conn->state != CONN_OPEN)
+		return conn->state == CONN_CLOSED ? PHASE_NONE : PHASE_CLOSING;
+	if (conn->busy)
+		return PHASE_SUSPENDED;
+	if (conn->choked)
+		return PHASE_CHOKED;
+	if (conn->paused)
+		return PHASE_PAUSED;
+	return conn->draining ? PHASE_DRAINING : PHASE_OPEN;
+}
+
+static void count_phase(struct conn *conn)
+{
+	enum conn_phase phase = phase_of(conn);
+	if (phase == conn->phase)
+		return;
+	counter *phases = conn->host->counters->phases;
+	count_add(&phases[conn->phase], (uint64_t)-1);
+	count(&phases[phase]);
+	conn->phase = (uint8_t)phase;
+}
+
 static void finish(struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		conn->host->lingering--;
 	conn->state = CONN_CLOSED;
+	count_phase(conn);
 	tell_closed(conn);
 	leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
@@ -252,10 +298,8 @@ static void watch(struct conn *conn)
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 }
 
-void conn_settle(struct conn *conn)
+static void settle(struct conn *conn)
 {
-	if (conn->state == CONN_CLOSED)
-		return;
 	retire_codecs(conn);
 	if (conn->state == CONN_OPEN)
 		advance_eof(conn);
@@ -273,6 +317,14 @@ void conn_settle(struct conn *conn)
 		advance_end(conn);
 	else
 		deadline_arm(conn);
+}
+
+void conn_settle(struct conn *conn)
+{
+	if (conn->state == CONN_CLOSED)
+		return;
+	settle(conn);
+	count_phase(conn);
 }
 
 /* ---- events ---- */

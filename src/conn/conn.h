@@ -164,6 +164,7 @@ struct conn {
 	uint8_t reason;          /* enum close_reason, once an end was decided */
 	uint8_t how;             /* enum close_how */
 	uint8_t watching;        /* what the transport was told */
+	uint8_t phase;           /* enum conn_phase, as it is counted */
 	bool queued : 1;         /* in the attention list */
 	bool gone : 1;           /* the carrier is done; free when it leaves the list */
 	bool busy : 1;           /* the agent is suspended: no frames, but for `reading` */
@@ -270,6 +271,9 @@ void conn_resume(struct conn *conn);
 
 /* From the next frame on. Takes a copy. 0 or UV_ENOMEM. */
 int conn_set_codec(struct conn *conn, const struct codec *codec);
+
+/* The same with one that outlives the connection, as that of conn_open() does. */
+void conn_share_codec(struct conn *conn, const struct codec *codec);
 
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);

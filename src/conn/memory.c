@@ -50,6 +50,7 @@ static ssize_t memory_read(struct conn *conn, void *to, size_t n)
 static ssize_t memory_write(struct conn *conn, const void *from, size_t n)
 {
 	struct memory_conn *m = self(conn);
+	m->writes++;
 	if (m->broken || m->our_shut)
 		return m->broken ? UV_ECONNRESET : UV_EPIPE;
 	size_t room = m->window_bytes > m->outward_bytes ? m->window_bytes - m->outward_bytes : 0;

@@ -112,6 +112,14 @@ int control_open(struct control *control, uv_loop_t *loop, int fd, void *owner,
 	return err;
 }
 
+void control_leave(struct control *control)
+{
+	if (!control->is_open)
+		return;
+	uv_poll_stop(&control->poll);
+	uv_timer_stop(&control->pause);
+}
+
 void control_close(struct control *control)
 {
 	if (!control->is_open)

@@ -42,5 +42,8 @@ int control_open(struct control *control, uv_loop_t *loop, int fd, void *owner,
 /* Answers the client's request. The reply is taken; NULL (no memory) ends the client. */
 void control_reply(struct control *control, uint64_t client, json_t *reply);
 
+/* Takes no more clients, and leaves the socket alone; those there go on. */
+void control_leave(struct control *control);
+
 /* Ends all; the rest follows on the loop. Idempotent, and fine for one that was never opened and is zeroed. */
 void control_close(struct control *control);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- the environment ---- */
@@ -93,6 +94,26 @@ void notify_ready(struct notify *notify)
 		notify_close(notify);
 }
 
+/* A state is a line: of an excerpt, the message and the place are told. */
+void notify_failed(struct notify *notify, const char *why)
+{
+	static const char ERROR[] = "error: ", PLACE[] = "\n  --> ";
+	char state[800];
+	if (!strncmp(why, ERROR, sizeof ERROR - 1))
+		why += sizeof ERROR - 1;
+	size_t length = strcspn(why, "\n");
+	const char *place = why + length;
+	place = strncmp(place, PLACE, sizeof PLACE - 1) != 0 ? "" : place + sizeof PLACE - 1;
+	snprintf(state, sizeof state, "STATUS=%.*s%s%.*s", (int)length, why, *place ? " at " : "",
+		 (int)strcspn(place, "\n"), place);
+	send_to(notify, notify->starter, state);
+}
+
+bool notify_succeeds(const struct notify *notify)
+{
+	return *notify->starter && *notify->manager;
+}
+
 bool notify_wanted(const struct notify *notify)
 {
 	return notify->fd >= 0 && *notify->manager && !*notify->starter;
@@ -102,6 +123,17 @@ void notify_tell(struct notify *notify, const char *state)
 {
 	if (notify_wanted(notify))
 		send_to(notify, notify->manager, state);
+}
+
+/* By the clock that `Type=notify-reload` compares with its own. */
+void notify_reloading(struct notify *notify)
+{
+	char state[64];
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	snprintf(state, sizeof state, "RELOADING=1\nMONOTONIC_USEC=%llu",
+		 (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+	notify_tell(notify, state);
 }
 
 void notify_hand_over(struct notify *notify, int pid)

@@ -33,6 +33,15 @@ void notify_close(struct notify *notify);
 /* We serve. From then on the starter hears nothing any more. */
 void notify_ready(struct notify *notify);
 
+/* We do not come up: in one line, for who started us. Only before notify_ready(). */
+void notify_failed(struct notify *notify, const char *why);
+
+/* Has a predecessor started us, to take its place? Known until notify_ready(). */
+bool notify_succeeds(const struct notify *notify);
+
+/* A reload begins. READY=1 has to follow, whatever comes of it. */
+void notify_reloading(struct notify *notify);
+
 /* To the service manager, if there is one: "STOPPING=1". What cannot be sent is logged. */
 void notify_tell(struct notify *notify, const char *state);
 

@@ -12,6 +12,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { WHY_BYTES = UPGRADE_REASON_BYTES + 80 };
+
+static void hear_last_words(struct upgrade *upgrade);
+
 /* ---- how it ends ---- */
 
 static void forget(struct upgrade *upgrade)
@@ -25,10 +29,11 @@ static void forget(struct upgrade *upgrade)
 	upgrade->pid = 0;
 }
 
-static void log_failure(const char *why, pid_t pid)
+static void fail(struct upgrade *upgrade, const char *why, pid_t pid)
 {
 	log_write(LOG_ERROR, "upgrade failed: this process serves on", F_TEXT("error", why),
 		  F_TEXT("program", program_path()), F_INT("pid", pid));
+	upgrade->failed(upgrade->server, why);
 }
 
 static void explain(const struct upgrade *upgrade, int status, char *why, size_t size)
@@ -44,13 +49,14 @@ static void explain(const struct upgrade *upgrade, int status, char *why, size_t
 		snprintf(why, size, "the new process was ended by signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));
 	else
-		snprintf(why, size, "the new process ended with exit code %d", WEXITSTATUS(status));
+		snprintf(why, size, "the new process ended with exit code %d%s%s", WEXITSTATUS(status),
+			 *upgrade->said ? ": " : "", upgrade->said);
 }
 
 /* With 0 it was asked to stop, or another has taken over from it. */
 static void end_successor(struct upgrade *upgrade, int status)
 {
-	char why[160];
+	char why[WHY_BYTES];
 	explain(upgrade, status, why, sizeof why);
 	if (status)
 		log_write(LOG_ERROR, "the process that took over has ended, and this one accepts no more",
@@ -62,7 +68,7 @@ static void end_successor(struct upgrade *upgrade, int status)
 static void on_ended(uv_signal_t *handle, int number)
 {
 	struct upgrade *upgrade = handle->data;
-	char why[160];
+	char why[WHY_BYTES];
 	int status;
 	(void)number;
 	if (waitpid(upgrade->pid, &status, WNOHANG) != upgrade->pid)
@@ -71,10 +77,15 @@ static void on_ended(uv_signal_t *handle, int number)
 		end_successor(upgrade, status);
 		return;
 	}
+	hear_last_words(upgrade);
 	explain(upgrade, status, why, sizeof why);
-	if (!upgrade->cancelled)
-		log_failure(why, upgrade->pid);
+	pid_t pid = upgrade->pid;
+	bool cancelled = upgrade->cancelled;
 	forget(upgrade);
+	if (cancelled)
+		upgrade->failed(upgrade->server, "the server stops");
+	else
+		fail(upgrade, why, pid);
 }
 
 /*
@@ -142,15 +153,35 @@ static bool says_ready(const char *text)
 	return !strncmp(text, "READY=1", 7) || strstr(text, "\nREADY=1");
 }
 
+/* Why it will end, should it end. */
+static void note_status(struct upgrade *upgrade, const char *text)
+{
+	static const char NAME[] = "STATUS=";
+	if (strncmp(text, NAME, sizeof NAME - 1) != 0)
+		return;
+	text += sizeof NAME - 1;
+	snprintf(upgrade->said, sizeof upgrade->said, "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+/* They come with its end. That it was ready does not count any more. */
+static void hear_last_words(struct upgrade *upgrade)
+{
+	char text[UPGRADE_REASON_BYTES];
+	while (receive(upgrade, text, sizeof text))
+		note_status(upgrade, text);
+}
+
 static void on_words(uv_poll_t *poll, int status, int events)
 {
 	struct upgrade *upgrade = poll->data;
-	char text[1024];
+	char text[UPGRADE_REASON_BYTES];
 	(void)status;
 	(void)events;
 	while (receive(upgrade, text, sizeof text)) {
-		if (upgrade->stage != UPGRADE_STARTING || upgrade->timed_out || upgrade->cancelled ||
-		    !says_ready(text))
+		if (upgrade->stage != UPGRADE_STARTING || upgrade->timed_out || upgrade->cancelled)
+			continue;
+		note_status(upgrade, text);
+		if (!says_ready(text))
 			continue;
 		upgrade->stage = UPGRADE_TAKEN_OVER;
 		uv_timer_stop(&upgrade->deadline);
@@ -234,10 +265,6 @@ static pid_t start(struct upgrade *upgrade, const int *fds, const char *const *n
 void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count,
 		   uint32_t timeout_ms)
 {
-	if (upgrade->stage != UPGRADE_IDLE) {
-		log_write(LOG_WARN, "upgrade refused: one is under way", F_INT("pid", upgrade->pid));
-		return;
-	}
 	int err = open_socket(upgrade);
 	/* Beforehand, so that no end goes unnoticed. */
 	if (!err)
@@ -247,12 +274,13 @@ void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *n
 	if (err) {
 		upgrade->errors = -1;
 		forget(upgrade);
-		log_failure(strerror(-err), 0);
+		fail(upgrade, strerror(-err), 0);
 		return;
 	}
 	upgrade->stage = UPGRADE_STARTING;
 	upgrade->timed_out = upgrade->cancelled = false;
 	upgrade->timeout_ms = timeout_ms;
+	*upgrade->said = '\0';
 	if (timeout_ms)
 		uv_timer_start(&upgrade->deadline, on_deadline, timeout_ms, 0);
 	log_write(LOG_INFO, "upgrading", F_TEXT("program", program_path()), F_INT("pid", upgrade->pid),
@@ -262,11 +290,14 @@ void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *n
 /* ---- life ---- */
 
 void upgrade_open(struct upgrade *upgrade, uv_loop_t *loop, struct notify *notify, void *server,
-		  void (*taken_over)(void *server, pid_t pid))
+		  void (*taken_over)(void *server, pid_t pid), void (*failed)(void *server, const char *why))
 {
-	*upgrade = (struct upgrade){
-		.notify = notify, .server = server, .taken_over = taken_over, .socket = -1, .errors = -1
-	};
+	*upgrade = (struct upgrade){ .notify = notify,
+				     .server = server,
+				     .taken_over = taken_over,
+				     .failed = failed,
+				     .socket = -1,
+				     .errors = -1 };
 	uv_timer_init(loop, &upgrade->deadline);
 	uv_signal_init(loop, &upgrade->ended);
 	upgrade->deadline.data = upgrade->ended.data = upgrade;

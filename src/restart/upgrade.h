@@ -16,6 +16,8 @@
 #include <sys/types.h>
 #include <uv.h>
 
+enum { UPGRADE_REASON_BYTES = 1024 };
+
 enum upgrade_stage { UPGRADE_IDLE, UPGRADE_STARTING, UPGRADE_TAKEN_OVER };
 
 struct upgrade {
@@ -23,6 +25,7 @@ struct upgrade {
 	struct notify *notify; /* where we say how we are */
 	void *server;
 	void (*taken_over)(void *server, pid_t pid);
+	void (*failed)(void *server, const char *why);
 	uv_timer_t deadline;
 	uv_signal_t ended; /* SIGCHLD */
 	uv_poll_t words;   /* what the new process says */
@@ -32,17 +35,20 @@ struct upgrade {
 	pid_t pid;
 	uint32_t timeout_ms;
 	bool timed_out, cancelled;
+	char
+	    said[UPGRADE_REASON_BYTES]; /* by the new process, as the reason why it does not come up; or "" */
 };
 
+/* An upgrade that was begun ends in one of the two calls, and in a line in the log. */
 void upgrade_open(struct upgrade *upgrade, uv_loop_t *loop, struct notify *notify, void *server,
-		  void (*taken_over)(void *server, pid_t pid));
+		  void (*taken_over)(void *server, pid_t pid), void (*failed)(void *server, const char *why));
 
 /* Closes its handles; the loop has to turn once more. */
 void upgrade_close(struct upgrade *upgrade);
 
 /*
- * Starts the new process with these sockets, in this order, named as for LISTEN_FDNAMES. What comes of it is logged.
- * Refused, with a line, while another is under way. timeout_ms: how long it may take; 0: as long as it takes.
+ * Starts the new process with these sockets, in this order, named as for LISTEN_FDNAMES. timeout_ms: how long it may
+ * take; 0: as long as it takes. Not while another is under way.
  */
 void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count,
 		   uint32_t timeout_ms);

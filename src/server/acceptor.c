@@ -1,13 +1,13 @@
 #include "server/acceptor.h"
 
 #include "agent/peer.h"
+#include "base/descriptors.h"
 #include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -43,25 +43,14 @@ static unsigned descriptors_in_use(void)
 	return n;
 }
 
-static unsigned descriptor_limit(void)
-{
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit))
-		return 1024;
-	struct rlimit raised = { .rlim_cur = limit.rlim_max, .rlim_max = limit.rlim_max };
-	if (limit.rlim_cur < limit.rlim_max && !setrlimit(RLIMIT_NOFILE, &raised))
-		limit = raised;
-	return limit.rlim_cur > 1u << 30 ? 1u << 30 : (unsigned)limit.rlim_cur;
-}
-
 void acceptor_raise_descriptor_limit(void)
 {
-	(void)descriptor_limit();
+	(void)descriptors_raise_limit();
 }
 
 static void set_budget(struct acceptor *acceptor)
 {
-	unsigned limit = descriptor_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
+	unsigned limit = descriptors_raise_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
 	uint64_t wanted = 0;
 	acceptor->descriptor_budget = limit > used ? limit - used : 1;
 	for (unsigned i = 0; i < acceptor->listener_count; i++)
@@ -369,7 +358,8 @@ void acceptor_stop(struct acceptor *acceptor)
 		if (listener->fd < 0)
 			continue;
 		if (listener->poll.data) {
-			empty_backlog(listener);
+			if (!listener->shared) /* then the other one serves them */
+				empty_backlog(listener);
 			uv_close((uv_handle_t *)&listener->poll, NULL);
 			uv_close((uv_handle_t *)&listener->pause, NULL);
 		}

@@ -35,12 +35,12 @@ static void answer_error(struct commands *commands, uint64_t client, const char 
 /* ---- waiting ---- */
 
 /* A client has one request at a time, so there is room for each. */
-static void wait_for(struct commands *commands, uint64_t client, uint64_t reload)
+static void wait_for(struct commands *commands, struct wait wait)
 {
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		if (commands->waits[i].client)
 			continue;
-		commands->waits[i] = (struct wait){ client, reload };
+		commands->waits[i] = wait;
 		return;
 	}
 	assert(!"a client for each wait");
@@ -84,7 +84,7 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 {
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		struct wait *wait = &commands->waits[i];
-		if (!wait->client || wait->reload != outcome->number)
+		if (!wait->client || wait->kind != WAIT_RELOAD || wait->reload != outcome->number)
 			continue;
 		answer(commands, wait->client, reply_of_outcome(outcome));
 		wait->client = 0;
@@ -105,23 +105,90 @@ static bool policy_in(const json_t *request, enum reload_policy *policy, char *w
 static void do_reload(struct commands *commands, uint64_t client, const json_t *request)
 {
 	enum reload_policy policy;
-	char why[128];
-	if (!policy_in(request, &policy, why, sizeof why)) {
-		answer_error(commands, client, "bad_request", why);
+	char bad[128];
+	if (!policy_in(request, &policy, bad, sizeof bad)) {
+		answer_error(commands, client, "bad_request", bad);
 		return;
 	}
-	const char *objection;
-	uint64_t number = commands->reload(commands->server, policy, &objection);
+	const char *why = NULL;
+	uint64_t number = commands->reload(commands->server, policy, &why);
 	struct server_view view = commands->view(commands->server);
 	if (!number) {
-		answer_error(commands, client, "reload_refused", objection);
+		answer_error(commands, client, "reload_refused", why);
 	} else if (view.reloads->last.number >= number) {
 		answer(commands, client, reply_of_outcome(&view.reloads->last));
 	} else if (message_flag(request, "wait")) {
-		wait_for(commands, client, number);
+		wait_for(commands, (struct wait){ client, WAIT_RELOAD, number });
 	} else {
 		json_t *reply = message_ok();
 		json_object_set_new(reply, "reload", json_pack("{s:I}", "number", (json_int_t)number));
+		answer(commands, client, reply);
+	}
+}
+
+/* ---- upgrade ---- */
+
+static json_t *reply_of_upgrade(int pid, const char *why)
+{
+	if (why)
+		return message_error("upgrade_failed", why);
+	json_t *reply = message_ok();
+	json_object_set_new(reply, "upgrade", json_pack("{s:s,s:i}", "outcome", "upgraded", "pid", pid));
+	return reply;
+}
+
+void commands_upgraded(struct commands *commands, int pid, const char *why)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		struct wait *wait = &commands->waits[i];
+		if (!wait->client || wait->kind != WAIT_UPGRADE)
+			continue;
+		answer(commands, wait->client, reply_of_upgrade(pid, why));
+		wait->client = 0;
+	}
+}
+
+/* The wait of that client for an upgrade, or NULL. */
+static struct wait *upgrade_wait(struct commands *commands, uint64_t client)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		if (commands->waits[i].client == client && commands->waits[i].kind == WAIT_UPGRADE)
+			return &commands->waits[i];
+	return NULL;
+}
+
+/* Waits beforehand, as the upgrade may fail at once; then that is the answer, wanted or not. */
+static void do_upgrade(struct commands *commands, uint64_t client, const json_t *request)
+{
+	wait_for(commands, (struct wait){ client, WAIT_UPGRADE, 0 });
+	const char *refused = commands->upgrade(commands->server);
+	struct wait *wait = upgrade_wait(commands, client);
+	if (!wait || (!refused && message_flag(request, "wait")))
+		return;
+	wait->client = 0;
+	if (refused)
+		answer_error(commands, client, "upgrade_refused", refused);
+	else
+		answer(commands, client, message_ok());
+}
+
+/* ---- the log file ---- */
+
+static void do_reopen(struct commands *commands, uint64_t client, const json_t *request)
+{
+	char why[CONTROL_LINE_MAX];
+	(void)request;
+	int err = log_reopen();
+	if (err && !log_path()) {
+		answer_error(commands, client, "no_log_file",
+			     "there is no log file to reopen: log.file is not set");
+	} else if (err) {
+		snprintf(why, sizeof why, "cannot reopen the log file, the old one is kept: %s: %s",
+			 log_path(), strerror(-err));
+		answer_error(commands, client, "reopen_failed", why);
+	} else {
+		json_t *reply = message_ok();
+		message_set_text(reply, "log_file", log_path());
 		answer(commands, client, reply);
 	}
 }
@@ -132,7 +199,7 @@ static void do_stop(struct commands *commands, uint64_t client, const json_t *re
 {
 	commands->stop(commands->server, message_flag(request, "now"));
 	if (message_flag(request, "wait")) {
-		wait_for(commands, client, 0);
+		wait_for(commands, (struct wait){ client, WAIT_END, 0 });
 		return;
 	}
 	struct server_view view = commands->view(commands->server);
@@ -206,17 +273,19 @@ static const struct message_field
     NOTHING[] = { { 0 } },
     RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { "policy", MESSAGE_TEXT, false }, { 0 } },
     STOP[] = { { "now", MESSAGE_BOOLEAN, false }, { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+    UPGRADE[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
     KICK[] = { { "conn", MESSAGE_NUMBER, true }, { "reason", MESSAGE_TEXT, false }, { 0 } };
 
 static const struct {
 	const char *name;
 	const struct message_field *fields;
 	void (*run)(struct commands *commands, uint64_t client, const json_t *request);
-} COMMANDS[] = { { "status", NOTHING, do_status },
-		 { "generations", NOTHING, do_generations },
-		 { "reload", RELOAD, do_reload },
-		 { "stop", STOP, do_stop },
-		 { "kick", KICK, do_kick } };
+} COMMANDS[] = {
+	{ "status", NOTHING, do_status }, { "generations", NOTHING, do_generations },
+	{ "reload", RELOAD, do_reload },  { "upgrade", UPGRADE, do_upgrade },
+	{ "reopen", NOTHING, do_reopen }, { "stop", STOP, do_stop },
+	{ "kick", KICK, do_kick },
+};
 
 static void run(struct commands *commands, uint64_t client, const json_t *request)
 {
@@ -263,60 +332,96 @@ static int find_path(struct commands *commands, const struct config *config, cha
 }
 
 /* Nobody can connect before it listens, and by then its mode is what it is to be. */
-static int bind_path(struct commands *commands, char *why, size_t size)
+static int bind_path(struct commands *commands, struct inheritance *inheritance, char *why, size_t size)
 {
+	struct listener *listener = &commands->listener;
+	const struct listener_config *config = &commands->listener_config;
 	commands->listener_config = (struct listener_config){ .address = commands->path,
 							      .kind = LISTENER_UNIX,
 							      .path = commands->path,
 							      .mode = 0600,
 							      .backlog = BACKLOG };
-	int failed = listener_bind(&commands->listener, &commands->listener_config, why, size);
+	struct inherited *inherited = inheritance_find(inheritance, config);
+	int failed = inherited ? listener_adopt(listener, config, inherited, why, size)
+			       : listener_bind(listener, config, why, size);
 	if (failed)
-		return failed;
-	failed = listener_listen(&commands->listener, why, size);
-	if (failed)
-		listener_close(&commands->listener);
+		listener_close(listener);
 	return failed;
 }
 
-static int open_socket(struct commands *commands, uv_loop_t *loop, const struct config *config, char *why,
-		       size_t size)
+/* 0 or -1, explained; then there is no socket. */
+static int listen_to_clients(struct commands *commands, char *why, size_t size)
 {
-	if (find_path(commands, config, why, size) || bind_path(commands, why, size))
-		return -1;
-	int err = control_open(&commands->control, loop, commands->listener.fd, commands, on_request);
-	if (!err)
-		return 0;
-	snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));
-	listener_close(&commands->listener);
-	return -1;
+	int failed = listener_listen(&commands->listener, why, size);
+	int err = failed ? 0
+			 : control_open(&commands->control, commands->loop, commands->listener.fd, commands,
+					on_request);
+	if (err)
+		snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));
+	if (failed || err)
+		listener_close(&commands->listener);
+	return failed || err ? -1 : 0;
 }
 
-bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config)
+/* True: the server may do without. */
+static bool explain_absence(const struct commands *commands, const char *why)
 {
-	char why[512] = "";
-	bool is_default = !strcmp(config->control, "auto");
-	commands->listener.fd = -1;
-	if (!strcmp(config->control, "off"))
-		return true;
-	if (!open_socket(commands, loop, config, why, sizeof why)) {
-		log_write(LOG_INFO, "control socket", F_TEXT("path", commands->path));
-		return true;
-	}
-	if (is_default)
+	if (commands->is_default)
 		log_write(LOG_WARN, "no control socket: name a place with --control, or turn it off",
 			  F_TEXT("error", why));
 	else
 		log_write(LOG_ERROR, "cannot open the control socket", F_TEXT("error", why));
-	return is_default;
+	return commands->is_default;
+}
+
+bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
+		   struct inheritance *inheritance, bool succeeds)
+{
+	char why[512] = "";
+	commands->loop = loop;
+	commands->is_default = !strcmp(config->control, "auto");
+	commands->listener.fd = -1;
+	if (!strcmp(config->control, "off"))
+		return true;
+	if (find_path(commands, config, why, sizeof why) ||
+	    bind_path(commands, inheritance, why, sizeof why) ||
+	    (!succeeds && listen_to_clients(commands, why, sizeof why)))
+		return explain_absence(commands, why);
+	log_write(LOG_INFO, "control socket", F_TEXT("path", commands->path));
+	return true;
+}
+
+void commands_begin(struct commands *commands)
+{
+	char why[512] = "";
+	if (commands->listener.fd < 0)
+		return;
+	listener_own(&commands->listener);
+	if (!commands->control.is_open && listen_to_clients(commands, why, sizeof why))
+		explain_absence(commands, why);
+}
+
+int commands_lend(const struct commands *commands, const char **origin)
+{
+	*origin = commands->listener.origin;
+	return commands->is_default ? -1 : commands->listener.fd;
+}
+
+void commands_leave(struct commands *commands)
+{
+	const char *origin;
+	control_leave(&commands->control);
+	if (commands_lend(commands, &origin) >= 0)
+		listener_share(&commands->listener);
+	listener_close(&commands->listener);
 }
 
 void commands_close(struct commands *commands, uint64_t cut)
 {
-	if (!commands->control.is_open)
-		return;
+	if (!commands->loop)
+		return; /* it was never opened */
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-		if (!commands->waits[i].client)
+		if (!commands->waits[i].client || commands->waits[i].kind != WAIT_END)
 			continue;
 		json_t *reply = message_ok();
 		message_set_text(reply, "stage", "stopped");
@@ -324,6 +429,7 @@ void commands_close(struct commands *commands, uint64_t cut)
 		answer(commands, commands->waits[i].client, reply);
 		commands->waits[i].client = 0;
 	}
+	commands_upgraded(commands, 0, "the server stops");
 	for (struct kick *kick = commands->kicks; kick; kick = kick->next)
 		if (kick->client)
 			answer_error(commands, kick->client, "no_such_connection", "the server has ended");

@@ -7,6 +7,7 @@
 
 #include "config/config.h"
 #include "control/control.h"
+#include "restart/inherit.h"
 #include "server/listener.h"
 #include "server/status.h"
 
@@ -14,35 +15,59 @@ struct kick;
 struct reload_outcome;
 struct report;
 
+enum wait_kind { WAIT_END, WAIT_RELOAD, WAIT_UPGRADE };
+
 /* A client whose reply comes when what it waits for has happened. */
 struct wait {
 	uint64_t client; /* 0: nobody */
-	uint64_t reload; /* the number of that reload; 0: the end of the server */
+	enum wait_kind kind;
+	uint64_t reload; /* WAIT_RELOAD: the number of it */
 };
 
 struct commands {
 	struct control control;
 	struct listener listener; /* the socket's file */
 	struct listener_config listener_config;
+	uv_loop_t *loop;
 	char path[CONTROL_PATH_BYTES];
+	bool is_default; /* the path: nobody has asked for it, and it has the id of this process in it */
 	struct wait waits[CONTROL_CLIENTS_MAX];
 	struct kick *kicks; /* that not all workers have answered */
 
 	void *server;
 	struct server_view (*view)(void *server);
 	void (*stop)(void *server, bool now); /* ignored where it changes nothing */
-	/* The reload's number; 0: why not. */
-	uint64_t (*reload)(void *server, enum reload_policy policy, const char **objection);
+	/* The reload's number; 0: refused, and *why is set. */
+	uint64_t (*reload)(void *server, enum reload_policy policy, const char **why);
+	/* NULL, or why it is refused. An upgrade may have ended before this returns. */
+	const char *(*upgrade)(void *server);
 };
 
 /*
- * Opens the socket where the configuration wants it; `server` and the functions are set, the rest zeroed. False: it
- * cannot be, though it was asked for, and the log says why. That the default one cannot be is a warning.
+ * Opens the socket where the configuration wants it, or takes the inherited one; `server` and the functions are set,
+ * the rest zeroed. False: it cannot be, though it was asked for, and the log says why. That the default one cannot be
+ * is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
  */
-bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config);
+bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
+		   struct inheritance *inheritance, bool succeeds);
+
+/* The server serves. */
+void commands_begin(struct commands *commands);
+
+/*
+ * The descriptor that a successor is to be given, and its name as INHERITED_OWN has it; -1: none, as there is no
+ * socket, or one that is named after this process.
+ */
+int commands_lend(const struct commands *commands, const char **origin);
+
+/* A successor answers from now on. Who is connected already is served to the end. */
+void commands_leave(struct commands *commands);
 
 /* A reload has ended. */
 void commands_reloaded(struct commands *commands, const struct reload_outcome *outcome);
+
+/* An upgrade has ended: the process of that id has taken over, or `why` not. */
+void commands_upgraded(struct commands *commands, int pid, const char *why);
 
 /* REPORT_EVICTED. */
 void commands_evicted(struct commands *commands, struct report *report);

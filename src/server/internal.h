@@ -91,11 +91,12 @@ void reports_on_wake(uv_async_t *wake);
 
 /* takeover.c */
 
-/* Another process is to take over, or the log says why not. */
-void takeover_begin(struct server *server);
+/* Another process is to take over. NULL, or why not: the log says it, too. */
+const char *takeover_begin(struct server *server);
 
-/* It has (upgrade.h). */
+/* It has, or has not (upgrade.h). */
 void takeover_on_done(void *server, pid_t pid);
+void takeover_on_failure(void *server, const char *why);
 
 /* stop.c */
 

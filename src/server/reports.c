@@ -33,9 +33,11 @@ static void heed(struct server *server, struct report *report)
 			start_serving(server);
 		break;
 	case REPORT_FAILED:
-		if (!server->failed)
+		if (!server->failed) {
 			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
 				  F_TEXT("excerpt", report->text));
+			notify_failed(&server->notify, report->text);
+		}
 		server->script_failed =
 		    server->script_failed || (!server->failed && report->err == UV_EINVAL);
 		server->failed = true;

@@ -6,7 +6,6 @@
 #include "config/config.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- signals ---- */
@@ -27,26 +26,36 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 static const char *reload_objection(const struct server *server)
 {
 	if (server->stage != SERVING)
-		return "the server is not serving";
+		return "reload refused: the server is not serving";
 	if (server->upgrade.stage != UPGRADE_IDLE)
-		return "an upgrade is under way";
+		return "reload refused: an upgrade is under way";
 	return NULL;
+}
+
+/*
+ * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
+ * too: it waits for the answer to its signal.
+ */
+static uint64_t reload(struct server *server, enum reload_policy policy, const char **why)
+{
+	uint64_t number = 0;
+	*why = reload_objection(server);
+	if (server->stage == SERVING)
+		notify_reloading(&server->notify);
+	if (*why)
+		log_write(LOG_WARN, *why);
+	else
+		number = reloads_begin(&server->reloads, server->config, policy);
+	if (server->stage == SERVING && !server->reloads.running)
+		notify_tell(&server->notify, "READY=1");
+	return number;
 }
 
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
-	struct server *server = handle->data;
-	const char *objection = reload_objection(server);
+	const char *why;
 	(void)number;
-	if (objection) {
-		char text[80];
-		snprintf(text, sizeof text, "reload refused: %s", objection);
-		log_write(LOG_WARN, text);
-		return;
-	}
-	reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
-	if (server->reloads.running)
-		notify_tell(&server->notify, "RELOADING=1");
+	reload(handle->data, RELOAD_AS_CONFIGURED, &why);
 }
 
 static void on_upgrade_signal(uv_signal_t *handle, int number)
@@ -55,12 +64,11 @@ static void on_upgrade_signal(uv_signal_t *handle, int number)
 	takeover_begin(handle->data);
 }
 
-/* Its default action would end the process; an operator who tries it should lose nothing. */
-static void on_unused_signal(uv_signal_t *handle, int number)
+static void on_reopen_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
-	log_write(LOG_WARN, "signal ignored: this version does not reopen logs",
-		  F_TEXT("signal", strsignal(number)));
+	(void)number;
+	log_reopen();
 }
 
 void requests_watch_signals(struct server *server)
@@ -70,7 +78,7 @@ void requests_watch_signals(struct server *server)
 		uv_signal_cb callback;
 	} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
 				      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
-				      { SIGUSR1, on_unused_signal }, { SIGUSR2, on_upgrade_signal } };
+				      { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
 	for (int i = 0; i < SERVER_SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;
@@ -113,9 +121,10 @@ bool requests_open_reloads(struct server *server)
 
 static void on_files_changed(void *data)
 {
+	const char *why;
 	struct server *server = data;
-	if (!reload_objection(server))
-		reloads_begin(&server->reloads, server->config, RELOAD_AS_CONFIGURED);
+	if (server->stage == SERVING)
+		reload(server, RELOAD_AS_CONFIGURED, &why);
 }
 
 void requests_watch_files(struct server *server)
@@ -137,17 +146,20 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data, enum reload_policy policy, const char **objection)
+static uint64_t obey_reload(void *data, enum reload_policy policy, const char **why)
 {
-	struct server *server = data;
-	*objection = reload_objection(server);
-	return *objection ? 0 : reloads_begin(&server->reloads, server->config, policy);
+	return reload(data, policy, why);
+}
+
+static const char *obey_upgrade(void *data)
+{
+	return takeover_begin(data);
 }
 
 static struct server_view view_of(void *data)
 {
 	static const char *const STAGES[] = {
-		[STARTING] = "starting", [SERVING] = "serving", [DRAINING] = "draining"
+		[STARTING] = "starting", [SERVING] = "serving", [LEAVING] = "leaving", [DRAINING] = "draining"
 	};
 	const struct server *server = data;
 	return (struct server_view){ .stage = STAGES[server->stage],
@@ -165,5 +177,7 @@ bool requests_open_commands(struct server *server)
 	server->commands.view = view_of;
 	server->commands.stop = obey_stop;
 	server->commands.reload = obey_reload;
-	return commands_open(&server->commands, &server->loop, server->config);
+	server->commands.upgrade = obey_upgrade;
+	return commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+			     notify_succeeds(&server->notify));
 }

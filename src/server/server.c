@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "server/internal.h"
@@ -17,12 +18,28 @@ unsigned server_count_open(const struct server *server)
 /* libuv aborts where it cannot have the pipe for its signals, so it is tried beforehand. */
 static bool have_pipes(void)
 {
+	enum { OF_A_LOOP = 6 };
 	int fds[2];
-	if (pipe2(fds, O_CLOEXEC))
+	if (!descriptors_left(OF_A_LOOP) || pipe2(fds, O_CLOEXEC))
 		return false;
 	close(fds[0]);
 	close(fds[1]);
 	return true;
+}
+
+/*
+ * Without descriptors a worker fails in many ways, with a module that is "not found" among them; this says why.
+ * 5 for its loops, one for what it loads; and one for a client.
+ */
+static bool have_descriptors(const struct server *server)
+{
+	enum { PER_WORKER = 6 };
+	char why[128];
+	if (descriptors_left(server->config->workers * PER_WORKER + 1))
+		return true;
+	log_write(LOG_ERROR, "cannot start", F_TEXT("error", descriptors_explain(why, sizeof why)),
+		  F_INT("workers", server->config->workers));
+	return false;
 }
 
 static bool open_server(struct server *server, struct config *config)
@@ -42,7 +59,8 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
-	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done);
+	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done,
+		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
 	return true;
@@ -70,18 +88,21 @@ bool server_is_stuck(void)
 
 int server_run(struct config *config, bool watch)
 {
+	acceptor_raise_descriptor_limit();
 	if (!open_server(&server, config)) {
-		log_write(LOG_ERROR, "cannot start", F_TEXT("error", "not enough memory or descriptors"));
+		char why[128];
+		log_write(LOG_ERROR, "cannot start",
+			  F_TEXT("error", descriptors_left(8) ? "not enough memory or descriptors"
+							      : descriptors_explain(why, sizeof why)));
 		return EXIT_FAILED;
 	}
 	server.watches = watch;
-	acceptor_raise_descriptor_limit();
 	requests_watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
 		      server.workers, config->workers);
 	bool bound = start_listeners(&server) && requests_open_commands(&server);
 	bool can_reload = bound && requests_open_reloads(&server);
-	if (!can_reload || start_workers(&server)) {
+	if (!can_reload || !have_descriptors(&server) || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
 			stop_drain(&server);

@@ -35,6 +35,7 @@ static bool bind_those(struct server *server, bool any_port)
 		    !bind_one(server, i, why, sizeof why))
 			continue;
 		log_write(LOG_ERROR, "cannot bind", F_TEXT("error", why));
+		notify_failed(&server->notify, why);
 		ok = false;
 	}
 	return ok;
@@ -101,6 +102,7 @@ static void settle_in(struct server *server)
 {
 	for (unsigned i = 0; i < server->config->listener_count; i++)
 		listener_own(&server->listeners[i]);
+	commands_begin(&server->commands);
 	inheritance_close(&server->inheritance, true);
 	notify_ready(&server->notify);
 	pulse_start(&server->pulse, &server->notify, server->workers, server->config->workers);

@@ -1,5 +1,6 @@
 #include "server/status.h"
 
+#include "base/log.h"
 #include "base/version.h"
 #include "config/config.h"
 #include "control/message.h"
@@ -48,6 +49,19 @@ static json_t *listeners_of(const struct acceptor *acceptor)
 	return all;
 }
 
+/* Those that there are. */
+static json_t *phases_of(const struct counters *counters)
+{
+	static const char *const NAMES[PHASE_COUNT] = {
+		[PHASE_CLOSING] = "closing", [PHASE_SUSPENDED] = "suspended", [PHASE_CHOKED] = "choked",
+		[PHASE_PAUSED] = "paused",   [PHASE_DRAINING] = "draining",   [PHASE_OPEN] = "open"
+	};
+	json_t *all = json_object();
+	for (int phase = PHASE_COUNT - 1; phase > PHASE_NONE; phase--)
+		set_number(all, NAMES[phase], count_read(&counters->phases[phase]));
+	return all;
+}
+
 static json_t *worker_of(const struct worker *worker)
 {
 	json_t *one = json_object();
@@ -59,6 +73,7 @@ static json_t *worker_of(const struct worker *worker)
 	set_number(one, "frames_in", count_read(&counters->frames_in));
 	set_number(one, "frames_out", count_read(&counters->frames_out));
 	set_number(one, "faults", count_read(&counters->faults));
+	json_object_set_new(one, "states", phases_of(counters));
 	return one;
 }
 
@@ -72,12 +87,13 @@ static json_t *workers_of(const struct server_view *view)
 
 /* ---- counters ---- */
 
-static json_t *reasons_of(const struct counters *sum)
+/* `counts` has one a reason; those that are not 0. */
+static json_t *reasons_of(const counter *counts)
 {
 	json_t *all = json_object();
 	for (int i = 0; i < REASON_COUNT; i++)
-		if (count_read(&sum->closed[i]))
-			set_number(all, reason_name((enum close_reason)i), count_read(&sum->closed[i]));
+		if (count_read(&counts[i]))
+			set_number(all, reason_name((enum close_reason)i), count_read(&counts[i]));
 	return all;
 }
 
@@ -107,9 +123,12 @@ static json_t *counters_of(const struct server_view *view)
 	set_number(counters, "accepted", count_read(&sum.accepted));
 	set_number(counters, "closed", counters_closed(&sum));
 	set_number(counters, "open", atomic_load_explicit(&view->acceptor->open, memory_order_relaxed));
-	json_object_set_new(counters, "reasons", reasons_of(&sum));
+	json_object_set_new(counters, "reasons", reasons_of(sum.closed));
+	json_object_set_new(counters, "states", phases_of(&sum));
+	json_object_set_new(counters, "fault_reasons", reasons_of(sum.faults_by));
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		set_number(counters, all[i].name, count_read(all[i].counter));
+	set_number(counters, "log_dropped", log_dropped());
 	return counters;
 }
 
@@ -204,6 +223,7 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	set_number(reply, "pid", (uint64_t)getpid());
 	message_set_text(reply, "script", view->config->script);
 	message_set_text(reply, "stage", view->stage);
+	message_set_text(reply, "log_file", log_path());
 	set_number(reply, "uptime_ms", view->uptime_ms);
 	set_number(reply, "generation", view->reloads->newest);
 	json_object_set_new(reply, "listeners", listeners_of(view->acceptor));

@@ -30,14 +30,22 @@ void takeover_on_done(void *data, pid_t pid)
 	reloads_stop(&server->reloads, "another process has taken over");
 	acceptor_stop(&server->acceptor);
 	pulse_ask_nobody(&server->pulse);
+	commands_leave(&server->commands);
 	server->stage = LEAVING;
 	atomic_store(&server->leaving, true);
 	log_write(LOG_INFO, "upgraded: the new process has taken over", F_INT("pid", pid),
 		  F_INT("open", server_count_open(server)), F_INT("deadline_ms", ms));
+	commands_upgraded(&server->commands, pid, NULL);
 	if (!server_count_open(server))
 		stop_drain(server);
 	else if (ms)
 		uv_timer_start(&server->last_resort, on_time_to_leave, ms, 0);
+}
+
+void takeover_on_failure(void *data, const char *why)
+{
+	struct server *server = data;
+	commands_upgraded(&server->commands, 0, why);
 }
 
 /* Why not now, or NULL. */
@@ -47,28 +55,37 @@ static const char *upgrade_objection(const struct server *server)
 		return "upgrade refused: the server is not serving";
 	if (reloads_is_loading(&server->reloads))
 		return "upgrade refused: a reload is under way";
+	if (server->upgrade.stage != UPGRADE_IDLE)
+		return "upgrade refused: one is under way";
 	if (getpid() == 1)
 		return "upgrade refused: the end of process 1 is the end of its container";
 	return NULL;
 }
 
-/* The sockets in the order of the configuration, which is how listeners without a port find theirs again. */
-void takeover_begin(struct server *server)
+/*
+ * The sockets in the order of the configuration, which is how listeners without a port find theirs again; the control
+ * socket last.
+ */
+const char *takeover_begin(struct server *server)
 {
 	unsigned n = server->config->listener_count;
 	const char *objection = upgrade_objection(server);
-	int *fds = calloc(n, sizeof *fds);
-	const char **names = calloc(n, sizeof *names);
+	int *fds = calloc(n + 1, sizeof *fds);
+	const char **names = calloc(n + 1, sizeof *names);
 	if (!fds || !names)
 		objection = "upgrade refused: not enough memory";
 	if (objection)
-		log_write(LOG_WARN, objection);
+		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
 	for (unsigned i = 0; !objection && i < n; i++) {
 		fds[i] = server->listeners[i].fd;
 		names[i] = server->listeners[i].origin;
 	}
-	if (!objection)
-		upgrade_begin(&server->upgrade, fds, names, n, server->config->upgrade_ms);
+	if (!objection) {
+		fds[n] = commands_lend(&server->commands, &names[n]);
+		upgrade_begin(&server->upgrade, fds, names, fds[n] < 0 ? n : n + 1,
+			      server->config->upgrade_ms);
+	}
 	free(fds);
 	free(names);
+	return objection;
 }

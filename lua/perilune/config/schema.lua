@@ -15,6 +15,7 @@ local DURATION_MAX = 20 * 86400e3
 local REJECT_MAX = 1024
 local NAME_MAX = 64
 local SOCKET_PATH_MAX = 107
+local PATH_MAX = 4095
 
 ---@class perilune.key
 ---@field path string "limits.connections"
@@ -146,6 +147,13 @@ local function parse_control(value)
   return got(('expects the path of a Unix socket (at most %d bytes), "auto" or "off"'):format(SOCKET_PATH_MAX), value)
 end
 
+-- A path, or false for none.
+local function parse_file(value)
+  if value == false or value == "" then return false end
+  if type(value) == "string" and #value <= PATH_MAX and not value:find("%z") then return value end
+  return got('expects the path of a file such as "/var/log/perilune.log", or false', value)
+end
+
 local function parse_modules(value)
   if type(value) ~= "table" then return got('expects a list of module names such as { "app.rooms" }', value) end
   local names = {}
@@ -190,6 +198,7 @@ end
 
 local function show_mode(mode) return ("%04o"):format(mode) end
 local function show_reject(text) return text and printable.quote(text) or "false" end
+local function show_file(path) return path and printable.escape(path) or "none" end
 local function show_count(n) return n == 0 and "off" or ("%d"):format(n) end
 local function show_share(share, key) return share == 0 and key.off and "off" or ("%.9g"):format(share) end
 local function show_size_or_off(n) return n == 0 and "off" or units.format_size(n) end
@@ -209,6 +218,7 @@ M.TYPES = {
   name = { parse = parse_name, from_text = same },
   mode = { parse = parse_mode, from_text = same, show = show_mode },
   control = { parse = parse_control, from_text = text_or_off },
+  file = { parse = parse_file, from_text = text_or_off, show = show_file },
   modules = { parse = parse_modules, from_text = text_to_list, show = show_modules },
   unsafe = { parse = parse_unsafe, from_text = text_to_list, show = show_modules },
   frame = { parse = parse_frame, from_text = same, show = frame.describe },
@@ -234,6 +244,7 @@ M.KEYS = {
   { path = "control", scope = "process", type = "control", default = "auto" },
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
   { path = "log.level", scope = "process", type = "enum", values = LEVELS, default = "info" },
+  { path = "log.file", scope = "process", type = "file", default = false },
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
   { path = "jit", scope = "process", type = "boolean", default = true },
   { path = "reload.keep", scope = "process", type = "whole", min = 1, max = 1000, default = 3 },

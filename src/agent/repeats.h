@@ -1,0 +1,33 @@
+/*
+ * Which faults and bad frames get a log entry of their own. What peers send decides how many there are and what
+ * they say, so each kind has few in a window, and the others are counted and reported together.
+ *
+ * Threads: the one that has the agents.
+ */
+#pragma once
+
+#include "base/fold.h"
+
+struct agents;
+
+struct repeats {
+	struct fold same;       /* the same error at the same place */
+	struct fold places;     /* whatever the error says */
+	struct fold listeners;  /* whatever the place: an error may name any */
+	struct fold bad_frames; /* by listener and kind */
+	uint64_t next_ms;       /* when some are to be reported; WHEEL_NEVER */
+};
+
+void repeats_init(struct repeats *repeats);
+
+/* Has this error of a handler its own entry? */
+bool repeats_show_fault(struct agents *agents, unsigned listener, const char *place, const char *message);
+
+/* Has this bad frame? err is of the frame codec's. */
+bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err);
+
+/* Reports what was counted in windows that have ended. */
+void repeats_sweep(struct agents *agents, uint64_t now_ms);
+
+/* Reports everything. */
+void repeats_flush(struct agents *agents, uint64_t now_ms);
