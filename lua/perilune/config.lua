@@ -52,7 +52,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field log { file: string|false, format: string, level: string, frame_bytes: integer }
 ---@field control string "auto", "off" or a path
 ---@field jit boolean
----@field reload { keep: integer, when_full: "refuse"|"drain", canary: number, window: integer, max_errors: number }
+---@field reload table<string, any> keep, when_full, canary, window, max_errors; policy: of removed listeners
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field drain_ms integer
@@ -134,6 +134,8 @@ local function build_process(state)
   end
   conf.buffers, conf.memory, conf.limits = conf.limits.buffers, conf.limits.memory, nil
   conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil
+  -- For connections whose listener is no more.
+  conf.reload.policy = resolve(state, nil, schema.BY_PATH["reload.policy"])
   conf.origins = state.origins
   return conf
 end

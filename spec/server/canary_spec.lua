@@ -108,6 +108,31 @@ describe("a canary", function()
     assert.same({ 2, 3 }, { #a.two, #b.two })
   end)
 
+  it("is not for a reload that adds or removes listeners", function()
+    local app = start()
+    local early = app:connect()
+    assert.equal("one", early:recv_line())
+    local both = script("two", LONG):gsub([[listen = "tcp://127.0.0.1:0"]],
+      [[listen = { "tcp://127.0.0.1:0", "unix://more.sock" }]])
+    support.reload_to(app, both)
+    app:wait_log { message = "no canary: listeners come or go", generation = 2 }
+    assert.same({ 0, 2 }, { #app:find_log "canary begins", #connect_some(app, 2).two })
+    local more = app:connect { path = app.folder .. "/more.sock" }
+    assert.equal("two", more:recv_line())
+    early:echo_line("a", "one a 1")
+    -- The canary's script has both, and the same in another order.
+    local first = try(app, (both:gsub('"two', '"three'):gsub("{ (\"tcp[^,]+), ([^ ]+) }", "{ %2, %1 }")))
+    local unix = {}
+    for i = 1, 4 do unix[i] = app:connect({ path = app.folder .. "/more.sock" }) end
+    local said = {}
+    for i = 1, 4 do said[i] = unix[i]:recv_line() end
+    assert.same({ "two", "three", "two", "three" }, said)
+    unix[2]:send("fail\n"):expect_closed()
+    assert.equal("withdrawn", outcome_of(first).reload.outcome)
+    unix[4]:echo_line("a", "three a 1")
+    unix[1]:echo_line("a", "two a 1")
+  end)
+
   it("is promoted at the end of its window, and then has all", function()
     local app = start { workers = 2 }
     local old = app:connect()

@@ -127,7 +127,7 @@ describe("a reload", function()
       longest = math.max(longest, wait.now() - asked)
       wait.pause(0.01) -- or we would take the time that it runs out of
       failed = app:find_log(function(entry) return entry.message:find "^reload failed" end)[1]
-    until failed or wait.now() - from > 60 * wait.SCALE
+    until failed or wait.now() - from > 120 * wait.SCALE -- its budget is of processor time
     has("it ran for too long", failed.excerpt)
     assert.is_true(longest < 0.5 * wait.SCALE, longest .. " s")
     app:connect():echo_line("c", "one c")
@@ -136,15 +136,13 @@ describe("a reload", function()
   it("names what cannot change without a restart, and changes nothing", function()
     local app = server.start { script = script "one" }
     for setting, name in pairs {
-      [ [[limits = { buffers = "100m" }]] ] = "limits.buffers", [ [[backlog = 7]] ] = "backlog",
+      [ [[limits = { buffers = "100m" }]] ] = "limits.buffers",
       [ [[log = { level = "debug" }]] ] = "log.level", [ [[log = { file = "x" }]] ] = "log.file",
       [ [[limits = { per_ip = 3 }]] ] = "limits.per_ip",
     } do
       rewrite(app, script("two", setting))
       has("cannot change without a restart: " .. name, reload(app).excerpt)
     end
-    rewrite(app, (script("two"):gsub("127.0.0.1:0", "127.0.0.2:0")))
-    has("cannot change without a restart: listen", reload(app).excerpt)
     app:connect():echo_line("c", "one c")
   end)
 

@@ -25,8 +25,18 @@ local M = {}
 posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_IGN)
 
 -- Who an upgrade has started is ours to wait for once its parent has gone (PR_SET_CHILD_SUBREAPER).
-ffi.cdef "int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);"
+ffi.cdef [[
+  int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);
+  long readlink(const char *path, char *text, size_t size);
+]]
 ffi.C.prctl(36, 1, 0, 0, 0)
+
+-- luaposix takes the links in /proc for truncated: their size is not that of their text.
+local function readlink(path)
+  local text = ffi.new "char[512]"
+  local n = tonumber(ffi.C.readlink(path, text, 512))
+  return n >= 0 and ffi.string(text, n) or nil
+end
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -358,7 +368,7 @@ end
 function server:descriptors()
   local found, folder = {}, "/proc/" .. self.pid .. "/fd/"
   for name in dirent.files(folder) do
-    if name ~= "." and name ~= ".." then found[name] = unistd.readlink(folder .. name) end
+    if name ~= "." and name ~= ".." then found[name] = readlink(folder .. name) end
   end
   return found
 end

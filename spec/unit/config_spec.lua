@@ -184,6 +184,7 @@ describe("config.normalise", function()
   it("takes a policy in place of a table, for all listeners or for one", function()
     local conf = normalise { reload = "drain", listen = { "tcp://:1", { "tcp://:2", reload = "migrate" } } }
     assert.same({ "drain", "migrate" }, { conf.listeners[1].reload.policy, conf.listeners[2].reload.policy })
+    assert.equal("drain", conf.reload.policy)
     assert.truthy(errors_of({ reload = "restart" }):find('"pin"', 1, true))
     local entry = { "tcp://:2", reload = { keep = 2 } }
     assert.truthy(errors_of({ listen = { entry } }):find("reload.keep: applies to the whole process", 1, true))
@@ -213,7 +214,7 @@ describe("config.normalise", function()
     conf.origins = nil
     assert.same({
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
-      reload = { keep = 3, when_full = "refuse", canary = 0, window = 30000, max_errors = 0.01 },
+      reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
       listeners = { {

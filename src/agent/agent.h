@@ -36,12 +36,15 @@ struct coroutine {
 struct agents {
 	struct vm vm; /* first: vm_of() leads here */
 	struct conn_host *host;
+	const struct config *config;
 	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
-	struct agents *successor;        /* who takes its connections over; NULL: nobody does */
+	struct agents *successor; /* who takes its connections over; NULL: nobody does */
+	enum reload_policy
+	    removed_policy;              /* for connections of older generations whose listener is no more */
 	const struct agents *policies;   /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;             /* whose memory is not yet gone; anyone may read it */
 	unsigned migrated, not_migrated; /* connections of this generation */
@@ -123,11 +126,11 @@ bool agents_migrate(struct conn *conn);
 /* Who takes over the connections, and whose policies say which; in the thread that has the agents. */
 void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies);
 
-/* What becomes of a listener's connections; they have a successor. */
-static inline enum reload_policy agents_policy(const struct agents *agents, unsigned listener)
-{
-	return agents->policies->listeners[listener].policy;
-}
+/* What becomes of one of their connections; they have a successor. */
+enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn);
+
+/* Is there a listener whose connections they drain, where that is what the policies are of? */
+bool agents_drain_some(const struct agents *agents);
 
 /* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
 const char *agents_first_fault(const struct agents *agents);

@@ -9,11 +9,20 @@
 
 #include <string.h>
 
-static bool may_migrate(const struct conn *conn, const struct agents *from)
+/* Its listener's place in another generation, or -1. */
+static int listener_in(const struct agents *agents, const struct conn *conn)
+{
+	return config_find_slot(agents->config, conn->slot, conn->listener);
+}
+
+static bool may_migrate(struct conn *conn, const struct agents *from)
 {
 	const struct agents *to = from->successor;
-	return to && agents_policy(from, conn->listener) == RELOAD_MIGRATE && !conn->pinned &&
-	       conn_is_open(conn) && conn->agent && !conn->suspended && !conn->draining;
+	if (!to || conn->pinned)
+		return false;
+	conn->pinned = listener_in(to, conn) < 0; /* for good: it has nowhere to go */
+	return !conn->pinned && agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) &&
+	       conn->agent && !conn->suspended && !conn->draining;
 }
 
 static void push_runtime(lua_State *lua, const char *name)
@@ -57,6 +66,7 @@ static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, siz
 /* What a connection has of its generation. */
 struct belongings {
 	struct agents *agents;
+	uint16_t listener;
 	uint32_t agent;
 	const struct conn_rules *rules;
 	const struct codec *codec;
@@ -65,12 +75,14 @@ struct belongings {
 
 static struct belongings belongings_of(const struct conn *conn)
 {
-	return (struct belongings){ conn->agents, conn->agent, conn->rules, conn->codec, conn->has_defers };
+	return (struct belongings){ conn->agents, conn->listener, conn->agent,
+				    conn->rules,  conn->codec,    conn->has_defers };
 }
 
 static void give(struct conn *conn, const struct belongings *theirs)
 {
 	conn->agents = theirs->agents;
+	conn->listener = theirs->listener;
 	conn->agent = theirs->agent;
 	conn->rules = theirs->rules;
 	conn->codec = theirs->codec;
@@ -84,9 +96,11 @@ static struct belongings belongings_in(struct agents *to, const struct conn *con
 {
 	const struct agents *from = agents_of_conn(conn);
 	bool listeners_own = conn->codec == &from->listeners[conn->listener].codec;
-	const struct agent_listener *listener = &to->listeners[conn->listener];
-	return (struct belongings){ to, 0, listener->rules, listeners_own ? &listener->codec : conn->codec,
-				    false };
+	uint16_t at = (uint16_t)listener_in(to, conn);
+	const struct agent_listener *listener = &to->listeners[at];
+	return (struct belongings){
+		to, at, 0, listener->rules, listeners_own ? &listener->codec : conn->codec, false
+	};
 }
 
 static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)

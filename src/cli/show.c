@@ -98,8 +98,9 @@ static void show_listeners(const json_t *reply)
 			fputs("  ", stdout);
 			show(one, "listener");
 		}
-		printf("  %lld open of %lld, %lld refused\n", number(one, "open"), number(one, "limit"),
-		       number(one, "refused"));
+		printf("  %lld open of %lld, %lld refused%s\n", number(one, "open"), number(one, "limit"),
+		       number(one, "refused"),
+		       json_is_true(json_object_get(one, "removed")) ? ", removed" : "");
 	}
 }
 

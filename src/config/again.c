@@ -36,6 +36,52 @@ void config_drop(struct config *config)
 	free(config);
 }
 
+/* ---- listeners ---- */
+
+int config_find_slot(const struct config *config, unsigned slot, unsigned guess)
+{
+	if (slot == LISTENER_NO_SLOT)
+		return -1;
+	if (guess < config->listener_count && config->listeners[guess].slot == slot)
+		return (int)guess;
+	for (unsigned i = 0; i < config->listener_count; i++)
+		if (config->listeners[i].slot == slot)
+			return (int)i;
+	return -1;
+}
+
+bool config_has_same_listeners(const struct config *a, const struct config *b)
+{
+	bool same = a->listener_count == b->listener_count;
+	for (unsigned i = 0; same && i < a->listener_count; i++)
+		same = config_find_slot(b, a->listeners[i].slot, i) >= 0;
+	return same;
+}
+
+static bool is_same(const struct listener_config *a, const struct listener_config *b, bool by_name)
+{
+	return !strcmp(a->address, b->address) && (!by_name || !strcmp(a->name, b->name));
+}
+
+/* The first of that address, and if wanted of that name, whose slot nobody has yet. */
+static void follow(const struct config *now, struct config *next, struct listener_config *one, bool by_name)
+{
+	for (unsigned i = 0; i < now->listener_count && one->slot == LISTENER_NO_SLOT; i++) {
+		const struct listener_config *before = &now->listeners[i];
+		if (is_same(before, one, by_name) && config_find_slot(next, before->slot, i) < 0)
+			one->slot = before->slot;
+	}
+}
+
+void config_follow(const struct config *now, struct config *next)
+{
+	/* Several may have one address where the system chooses the port; then names tell them apart. */
+	for (unsigned i = 0; i < next->listener_count; i++)
+		follow(now, next, &next->listeners[i], true);
+	for (unsigned i = 0; i < next->listener_count; i++)
+		follow(now, next, &next->listeners[i], false);
+}
+
 /* ---- what cannot follow ---- */
 
 struct differences {
@@ -51,14 +97,10 @@ static void note(struct differences *all, bool differs, const char *key)
 				      all->used ? ", " : "", key);
 }
 
-/* These are properties of a listening socket, and of what waits in its backlog. */
 static void compare_listeners(struct differences *all, const struct listener_config *now,
 			      const struct listener_config *next)
 {
-	note(all, strcmp(now->address, next->address) != 0, "listen");
-	note(all, now->backlog != next->backlog, "backlog");
-	note(all, now->keepalive_ms != next->keepalive_ms, "keepalive");
-	note(all, now->nodelay != next->nodelay, "nodelay");
+	/* The file is there already, and what the umask was to make of it is not known. */
 	note(all, now->mode != next->mode, "mode");
 	/* Those who are in already were not counted by address. */
 	note(all, !now->per_ip && next->per_ip, "limits.per_ip");
@@ -79,8 +121,10 @@ bool config_needs_restart(const struct config *now, const struct config *next, c
 	note(&all, strcmp(text(now->log_file), text(next->log_file)) != 0, "log.file");
 	note(&all, now->log_format != next->log_format, "log.format");
 	note(&all, now->log_level != next->log_level, "log.level");
-	note(&all, now->listener_count != next->listener_count, "listen");
-	for (unsigned i = 0; i < now->listener_count && i < next->listener_count; i++)
-		compare_listeners(&all, &now->listeners[i], &next->listeners[i]);
+	for (unsigned i = 0; i < next->listener_count; i++) {
+		int before = config_find_slot(now, next->listeners[i].slot, i);
+		if (before >= 0)
+			compare_listeners(&all, &now->listeners[before], &next->listeners[i]);
+	}
 	return *what;
 }

@@ -178,14 +178,20 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 	leave(load);
 }
 
+static enum reload_policy policy_field(struct load *load)
+{
+	return (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
+}
+
 static void read_listener(struct load *load, struct listener_config *listener)
 {
+	listener->slot = LISTENER_NO_SLOT;
 	read_address(load, listener);
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
 	enter(load, "reload");
-	listener->policy = (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
+	listener->policy = policy_field(load);
 	leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
@@ -257,6 +263,7 @@ static void read_config(struct load *load)
 	config->canary_share = number_field(load, "canary", 1);
 	config->canary_window_ms = u32_field(load, "window");
 	config->canary_max_errors = number_field(load, "max_errors", 1);
+	config->reload_policy = policy_field(load);
 	leave(load);
 	read_unsafe(load);
 	read_log(load);

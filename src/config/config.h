@@ -29,8 +29,12 @@ extern const char *const RELOAD_POLICY_NAMES[];
 
 /* False: no policy has that name. */
 bool reload_policy_of(const char *name, enum reload_policy *policy);
+enum { LISTENER_NO_SLOT = UINT16_MAX };
 
 struct listener_config {
+	/* The number that the process has for it, while its place may change from one configuration to the next
+	 * (server/listeners.h); LISTENER_NO_SLOT: none yet. Set before the workers see it. */
+	uint16_t slot;
 	char *name;    /* for logs: what the user called it, or its address */
 	char *address; /* as written: "tcp://127.0.0.1:9000" */
 	enum listener_kind kind;
@@ -70,11 +74,12 @@ struct config {
 	size_t memory_bytes; /* of each worker's VM */
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	bool jit;
-	char unsafe[256];         /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms;        /* 0: as long as it takes */
-	uint32_t upgrade_ms;      /* 0: as long as it takes */
-	unsigned reload_keep;     /* old generations that may have connections */
-	bool reload_drains_old;   /* past that the oldest is drained; else the reload is refused */
+	char unsafe[256];                 /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;                /* 0: as long as it takes */
+	uint32_t upgrade_ms;              /* 0: as long as it takes */
+	unsigned reload_keep;             /* old generations that may have connections */
+	enum reload_policy reload_policy; /* of connections whose listener is no more */
+	bool reload_drains_old;           /* past that the oldest is drained; else the reload is refused */
 	double canary_share;      /* of new connections that a new generation gets first; 0: all of them */
 	double canary_max_errors; /* a larger share of those that fail withdraws it */
 	uint32_t canary_window_ms;
@@ -120,8 +125,17 @@ struct config *config_again(const struct config *config);
 void config_hold(struct config *config);
 void config_drop(struct config *config);
 
+/* Listeners of `next` that `now` has, too, by their addresses: they get their slots. */
+void config_follow(const struct config *now, struct config *next);
+
+/* Are the listeners the same, whatever their settings and their order? */
+bool config_has_same_listeners(const struct config *a, const struct config *b);
+
+/* Which of the listeners has this slot, or -1. Tries `guess` first. */
+int config_find_slot(const struct config *config, unsigned slot, unsigned guess);
+
 /*
- * What differs in `next` and cannot be changed while `now` is being served: the settings' names, comma between.
+ * After config_follow(): what differs in `next` and cannot be changed while `now` is being served: the settings' names, comma between.
  * False: nothing does.
  */
 bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size);

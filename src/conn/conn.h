@@ -199,7 +199,8 @@ struct conn {
 
 	/* The layer above: its memory in here, with the bits before. `agents` is set before conn_open(). */
 	void *agents;
-	uint16_t listener;
+	uint16_t listener;        /* its place in the configuration of its generation, */
+	uint16_t slot;            /* ... and its number in all of them */
 	uint32_t agent;           /* where its agent is anchored; 0: there is none */
 	void *suspended;          /* the call that is suspended, or NULL */
 	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,9 +26,10 @@ static struct acceptor *owner_of(struct listener *listener)
 	return listener->owner;
 }
 
-static unsigned index_of(const struct listener *listener)
+/* The listener that has a place in the configuration. */
+static struct listener *listener_at(const struct acceptor *acceptor, const struct config *config, unsigned i)
 {
-	return (unsigned)(listener - owner_of((struct listener *)listener)->listeners);
+	return acceptor->listeners->slots[config->listeners[i].slot];
 }
 
 /* ---- descriptors ---- */
@@ -48,13 +50,13 @@ void acceptor_raise_descriptor_limit(void)
 	(void)descriptors_raise_limit();
 }
 
-static void set_budget(struct acceptor *acceptor)
+static void set_budget(struct acceptor *acceptor, const struct config *config)
 {
 	unsigned limit = descriptors_raise_limit(), used = descriptors_in_use() + SPARE_DESCRIPTORS;
 	uint64_t wanted = 0;
 	acceptor->descriptor_budget = limit > used ? limit - used : 1;
-	for (unsigned i = 0; i < acceptor->listener_count; i++)
-		wanted += acceptor->listeners[i].config->connections;
+	for (unsigned i = 0; i < config->listener_count; i++)
+		wanted += config->listeners[i].connections;
 	if (wanted > acceptor->descriptor_budget)
 		log_write(LOG_WARN, "fewer connections than configured: the limit of open files is too low",
 			  F_INT("connections", acceptor->descriptor_budget), F_INT("configured", wanted),
@@ -121,11 +123,12 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 
 void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
 {
-	struct listener *listener = &acceptor->listeners[conn->listener];
+	struct listener *listener = acceptor->listeners->slots[conn->slot];
 	if (listener->peers)
 		peer_table_leave(listener->peers,
 				 peer_key_of((const struct sockaddr *)(const void *)&conn->peer));
-	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_relaxed);
+	/* The last look at it: it may be freed now (listeners_sweep()). */
+	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_release);
 }
 
 bool acceptor_gone(struct acceptor *acceptor)
@@ -174,8 +177,8 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 	}
 	struct worker *worker = least_loaded(acceptor);
 	bool to_candidate = is_candidates(listener);
-	if (worker_give(worker, fd, index_of(listener), acceptor->next_id++, peer, to_candidate)) {
-		struct conn nobody = { .listener = (uint16_t)index_of(listener), .peer = *peer };
+	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, to_candidate)) {
+		struct conn nobody = { .slot = listener->slot, .peer = *peer };
 		count(&acceptor->counters.closed[REASON_MEMORY]);
 		acceptor_left(acceptor, &nobody);
 		acceptor_gone(acceptor);
@@ -280,18 +283,35 @@ static void on_listener(uv_poll_t *poll, int status, int events)
 
 /* ---- life ---- */
 
-void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listener *listeners,
-		   unsigned listener_count, struct worker *workers, unsigned worker_count)
+void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners *listeners,
+		   struct worker *workers, unsigned worker_count)
 {
 	*acceptor = (struct acceptor){ .loop = loop,
 				       .listeners = listeners,
-				       .listener_count = listener_count,
 				       .workers = workers,
 				       .worker_count = worker_count,
 				       .next_id = 1 };
 }
 
-static int start_one(struct acceptor *acceptor, struct listener *listener)
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct listener *listener = handle->data;
+	listener->handles--;
+}
+
+/* No more than closes: the memory goes with its connections (listeners_sweep()). */
+static void shut(struct listener *listener)
+{
+	if (listener->handles) {
+		uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
+		uv_close((uv_handle_t *)&listener->pause, on_handle_closed);
+	}
+	listener_close(listener);
+	listener->stage = LISTENER_GONE;
+}
+
+/* What may fail of accepting. 0 or an error. */
+static int ready(struct acceptor *acceptor, struct listener *listener)
 {
 	const struct listener_config *config = listener->config;
 	listener->owner = acceptor;
@@ -303,29 +323,51 @@ static int start_one(struct acceptor *acceptor, struct listener *listener)
 		return err;
 	uv_timer_init(acceptor->loop, &listener->pause);
 	listener->poll.data = listener->pause.data = listener;
-	return uv_poll_start(&listener->poll, UV_READABLE, on_listener);
-}
-
-int acceptor_start(struct acceptor *acceptor)
-{
-	set_budget(acceptor);
-	for (unsigned i = 0; i < acceptor->listener_count; i++) {
-		int err = start_one(acceptor, &acceptor->listeners[i]);
-		if (err)
-			return err;
-	}
+	listener->handles = 2;
 	return 0;
 }
 
-void acceptor_configure(struct acceptor *acceptor, const struct config *config)
+static void start(struct listener *listener)
 {
-	for (unsigned i = 0; i < acceptor->listener_count; i++) {
-		struct listener *listener = &acceptor->listeners[i];
-		const struct listener_config *next = &config->listeners[i];
-		if (next->accept_rate != listener->config->accept_rate)
-			rate_init(&listener->rate, next->accept_rate, uv_now(acceptor->loop));
-		listener->config = next;
-	}
+	listener->stage = LISTENER_ACCEPTING;
+	uv_poll_start(&listener->poll, UV_READABLE, on_listener);
+	log_write(LOG_INFO, "listening", F_TEXT("address", listener->address),
+		  F_TEXT("listener", listener->config->name));
+}
+
+/* All that are bound, or none. 0 or an error. */
+static int ready_all(struct acceptor *acceptor, const struct config *config)
+{
+	int err = 0;
+	for (unsigned i = 0; !err && i < config->listener_count; i++)
+		if (listener_at(acceptor, config, i)->stage == LISTENER_BOUND)
+			err = ready(acceptor, listener_at(acceptor, config, i));
+	return err;
+}
+
+int acceptor_start(struct acceptor *acceptor, const struct config *config)
+{
+	set_budget(acceptor, config);
+	int err = ready_all(acceptor, config);
+	for (unsigned i = 0; !err && i < config->listener_count; i++)
+		start(listener_at(acceptor, config, i));
+	return err;
+}
+
+/* ---- other listeners ---- */
+
+int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, size_t size)
+{
+	if (listeners_add(acceptor->listeners, next, NULL, why, size))
+		return -1;
+	int err = ready_all(acceptor, next);
+	if (!err)
+		return 0;
+	snprintf(why, size, "cannot accept: %s", uv_strerror(err));
+	for (unsigned i = 0; i < next->listener_count; i++)
+		if (listener_at(acceptor, next, i)->stage == LISTENER_BOUND)
+			shut(listener_at(acceptor, next, i));
+	return -1;
 }
 
 /*
@@ -347,22 +389,55 @@ void acceptor_split(struct acceptor *acceptor, double share)
 	uint32_t parts = (uint32_t)(share * SPLIT_WHOLE + 0.5);
 	acceptor->split_share = share > 0 && !parts ? 1 : parts;
 	acceptor->split_conns = 0;
-	for (unsigned i = 0; i < acceptor->listener_count; i++)
-		acceptor->listeners[i].split_due = 0;
+	for (unsigned i = 0; i < LISTENER_SLOTS; i++)
+		if (acceptor->listeners->slots[i])
+			acceptor->listeners->slots[i]->split_due = 0;
 }
+
+void acceptor_release(struct acceptor *acceptor, struct config *now, const struct config *next)
+{
+	for (unsigned i = 0; i < now->listener_count; i++) {
+		struct listener *listener = listener_at(acceptor, now, i);
+		if (config_find_slot(next, listener->slot, i) >= 0)
+			continue;
+		empty_backlog(listener);
+		shut(listener);
+		acceptor->descriptor_budget++;
+		listener->held = now;
+		config_hold(now);
+		log_write(LOG_INFO, "no longer listening", F_TEXT("address", listener->address),
+			  F_TEXT("listener", listener->config->name),
+			  F_INT("open", atomic_load_explicit(&listener->open, memory_order_relaxed)));
+	}
+}
+
+void acceptor_configure(struct acceptor *acceptor, const struct config *config)
+{
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		struct listener *listener = listener_at(acceptor, config, i);
+		const struct listener_config *next = &config->listeners[i];
+		if (listener->stage == LISTENER_BOUND) {
+			acceptor->descriptor_budget -= acceptor->descriptor_budget > 1;
+			start(listener);
+			continue;
+		}
+		if (next->accept_rate != listener->config->accept_rate)
+			rate_init(&listener->rate, next->accept_rate, uv_now(acceptor->loop));
+		listener_configure(listener, next);
+	}
+}
+
+/* ---- the end ---- */
 
 void acceptor_stop(struct acceptor *acceptor)
 {
-	for (unsigned i = 0; i < acceptor->listener_count; i++) {
-		struct listener *listener = &acceptor->listeners[i];
-		if (listener->fd < 0)
+	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
+		struct listener *listener = acceptor->listeners->slots[i];
+		if (!listener || listener->fd < 0)
 			continue;
-		if (listener->poll.data) {
-			if (!listener->shared) /* then the other one serves them */
-				empty_backlog(listener);
-			uv_close((uv_handle_t *)&listener->poll, NULL);
-			uv_close((uv_handle_t *)&listener->pause, NULL);
-		}
-		listener_close(listener);
+		/* Of one that is shared the other process serves them. */
+		if (listener->stage == LISTENER_ACCEPTING && !listener->shared)
+			empty_backlog(listener);
+		shut(listener);
 	}
 }

@@ -7,13 +7,12 @@
 #pragma once
 
 #include "base/counters.h"
-#include "server/listener.h"
+#include "server/listeners.h"
 #include "server/worker.h"
 
 struct acceptor {
 	uv_loop_t *loop;
-	struct listener *listeners;
-	unsigned listener_count;
+	struct listeners *listeners;
 	struct worker *workers;
 	unsigned worker_count;
 	unsigned turn; /* where the search for the least loaded begins */
@@ -25,17 +24,24 @@ struct acceptor {
 	struct counters counters;   /* accepted, refused */
 };
 
-void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listener *listeners,
-		   unsigned listener_count, struct worker *workers, unsigned worker_count);
+void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners *listeners,
+		   struct worker *workers, unsigned worker_count);
 
 /*
- * Begins to accept; listeners are bound and workers ready. Derives how many connections the descriptor
+ * Begins to accept; the listeners of `config` are bound and workers ready. Derives how many connections the descriptor
  * limit leaves room for (raising the soft limit to the hard one), and says so when that is less than
  * the script asks for. 0 or an error.
  */
-int acceptor_start(struct acceptor *acceptor);
+int acceptor_start(struct acceptor *acceptor, const struct config *config);
 
-/* From now on these limits hold, for as many listeners as before. */
+/*
+ * Another configuration, in this order: acceptor_prepare() makes the listeners that are new, and nothing has happened
+ * if it fails. acceptor_release() ends those that are no more, and gives who waits in their backlogs to the workers,
+ * whose generation is still the old one. Then the workers are told of theirs. acceptor_configure() begins to accept
+ * from the new ones, and sets the limits of the others. `why` explains errors.
+ */
+int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, size_t size);
+void acceptor_release(struct acceptor *acceptor, struct config *now, const struct config *next);
 void acceptor_configure(struct acceptor *acceptor, const struct config *config);
 
 /*

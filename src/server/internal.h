@@ -11,7 +11,7 @@
 #include "restart/upgrade.h"
 #include "server/acceptor.h"
 #include "server/commands.h"
-#include "server/listener.h"
+#include "server/listeners.h"
 #include "server/pulse.h"
 #include "server/reload.h"
 #include "server/watch.h"
@@ -30,7 +30,7 @@ struct server {
 	uv_timer_t last_resort; /* a worker that does not stop; before, the time to leave */
 	uv_signal_t signals[SERVER_SIGNALS];
 	struct mailbox mailbox;
-	struct listener *listeners;
+	struct listeners listeners;
 	struct acceptor acceptor;
 	struct worker *workers;
 	struct reloads reloads;
@@ -56,10 +56,10 @@ struct server {
 /* Connections whose descriptors are open. */
 unsigned server_count_open(const struct server *server);
 
-/* start.c */
+/* Of the configuration, by its place there. */
+struct listener *server_listener(struct server *server, unsigned i);
 
-/* Binds all listeners, or none: the log says why. Sockets that were inherited are taken. */
-bool start_listeners(struct server *server);
+/* start.c */
 
 /* 0 or an error, logged; then those that were started are to be drained. */
 int start_workers(struct server *server);

@@ -214,6 +214,14 @@ int listener_listen(struct listener *listener, char *why, size_t size)
 	return 0;
 }
 
+void listener_configure(struct listener *listener, const struct listener_config *config)
+{
+	listener->config = config;
+	if (config->kind == LISTENER_TCP)
+		set_tcp_options(listener->fd, config);
+	listen(listener->fd, config->backlog); /* again: only the backlog's size changes */
+}
+
 void listener_close(struct listener *listener)
 {
 	struct stat st;

@@ -15,10 +15,16 @@
 #include <stdbool.h>
 #include <uv.h>
 
+/* BOUND: it listens, or is about to, and nobody accepts yet. GONE: it is closed, and may have connections. */
+enum listener_stage { LISTENER_BOUND, LISTENER_ACCEPTING, LISTENER_GONE };
+
 struct listener {
 	const struct listener_config *config;
-	int fd;                           /* -1: closed */
-	char address[192];                /* what it really got: "tcp://127.0.0.1:40213" */
+	enum listener_stage stage;
+	uint16_t slot;
+	struct config *held; /* whose `config` is, once that is no more what is served; or NULL */
+	int fd;              /* -1: closed */
+	char address[192];   /* what it really got: "tcp://127.0.0.1:40213" */
 	uint64_t unix_inode, unix_device; /* of the socket file, to remove no other */
 	bool shared; /* with our predecessor or our successor: the file is not ours to remove */
 	/* Who made the socket, as INHERITED_OWN has it: a service manager removes its files itself. */
@@ -33,6 +39,7 @@ struct listener {
 	void *owner;
 	uv_poll_t poll;
 	uv_timer_t pause; /* running while accepting is suspended */
+	unsigned handles; /* of these, open or not yet closed */
 	uint64_t refused, refused_logged_ms, error_logged_ms;
 	uint32_t split_due; /* how much of a connection those who share it are owed: see acceptor_split() */
 	unsigned faults_in_row; /* of clients, with no accept between */
@@ -56,6 +63,9 @@ void listener_share(struct listener *listener);
 
 /* Starts to listen. 0 or an error, explained. */
 int listener_listen(struct listener *listener, char *why, size_t size);
+
+/* Goes on with other settings for the same address: backlog and socket options. What waits in the backlog stays. */
+void listener_configure(struct listener *listener, const struct listener_config *config);
 
 /*
  * Takes one client: a non-blocking, close-on-exec descriptor (which inherits NODELAY and keep-alive

@@ -328,10 +328,21 @@ static void keep_trying(struct reloads *reloads)
 	end(reloads, RELOAD_DONE, "nothing has changed: this is the canary");
 }
 
+/* Sockets are opened and closed for the whole server, so half of it cannot have them. */
+static bool wants_canary(const struct loading *loading)
+{
+	if (!(loading->next->canary_share > 0))
+		return false;
+	bool can = config_has_same_listeners(loading->now, loading->next);
+	if (!can)
+		log_write(LOG_WARN, "no canary: listeners come or go", F_INT("generation", loading->number));
+	return can;
+}
+
 /* The generations go to their workers; the reload has not yet ended. */
 static void hand_out(struct reloads *reloads, struct loading *loading)
 {
-	bool is_candidate = loading->next->canary_share > 0;
+	bool is_candidate = wants_canary(loading);
 	withdraw(reloads, "a later reload supersedes it");
 	reloads->running = true;
 	reloads->missing = reloads->worker_count;
@@ -386,6 +397,14 @@ void reloads_flip(struct reloads *reloads, struct report *report, bool serving)
 	if (!reloads->running)
 		go_on(reloads, loading->now, serving);
 	loading_free(loading);
+}
+
+void reloads_reject(struct reloads *reloads, struct report *report)
+{
+	struct loading *loading = (struct loading *)(void *)report;
+	report->err = UV_ECANCELED;
+	for (unsigned i = 0; i < reloads->worker_count; i++)
+		loader_bury(&reloads->loader, loading->generations[i]);
 }
 
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)

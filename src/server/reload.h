@@ -66,6 +66,9 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_
 /* Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they need. */
 bool reloads_is_loading(const struct reloads *reloads);
 
+/* A loading that went well cannot be served after all: why not, in report->text. Before reloads_flip(). */
+void reloads_reject(struct reloads *reloads, struct report *report);
+
 /*
  * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, as the newest or to be
  * a canary; or nothing has changed, the reload has ended, and the log says why.

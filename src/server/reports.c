@@ -18,8 +18,21 @@ static void tell_reloaded(struct server *server)
 		notify_tell(&server->notify, "READY=1");
 }
 
+/* Who comes by a listener that is no more belongs to the old generation, so that ends before the workers are told. */
+static void change_listeners(struct server *server, struct report *report)
+{
+	struct loading *loading = (struct loading *)(void *)report;
+	if (report->err || loading->unchanged || loading->is_candidate || server->stage != SERVING)
+		return;
+	if (acceptor_prepare(&server->acceptor, loading->next, report->text, sizeof report->text))
+		reloads_reject(&server->reloads, report);
+	else
+		acceptor_release(&server->acceptor, server->config, loading->next);
+}
+
 static void take_loading(struct server *server, struct report *report)
 {
+	change_listeners(server, report);
 	reloads_flip(&server->reloads, report, server->stage == SERVING);
 	tell_reloaded(server);
 }

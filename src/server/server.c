@@ -15,6 +15,11 @@ unsigned server_count_open(const struct server *server)
 	return atomic_load(&server->acceptor.open);
 }
 
+struct listener *server_listener(struct server *server, unsigned i)
+{
+	return server->listeners.slots[server->config->listeners[i].slot];
+}
+
 /* libuv aborts where it cannot have the pipe for its signals, so it is tried beforehand. */
 static bool have_pipes(void)
 {
@@ -51,9 +56,8 @@ static bool open_server(struct server *server, struct config *config)
 	if (inheritance_open(&server->inheritance))
 		return false;
 	mailbox_init(&server->mailbox);
-	server->listeners = calloc(config->listener_count, sizeof *server->listeners);
 	server->workers = calloc(config->workers, sizeof *server->workers);
-	if (!server->listeners || !server->workers || !have_pipes() || uv_loop_init(&server->loop))
+	if (!server->workers || !have_pipes() || uv_loop_init(&server->loop))
 		return false;
 	if (uv_async_init(&server->loop, &server->wake, reports_on_wake))
 		return false;
@@ -68,15 +72,20 @@ static bool open_server(struct server *server, struct config *config)
 
 static void close_server(struct server *server)
 {
-	for (unsigned i = 0; i < server->config->listener_count; i++) {
-		listener_close(&server->listeners[i]);
-		peer_table_free(server->listeners[i].peers);
-	}
+	listeners_free(&server->listeners);
 	inheritance_close(&server->inheritance, false);
 	notify_close(&server->notify);
 	config_drop(server->config);
-	free(server->listeners);
 	free(server->workers);
+}
+
+static bool bind_all(struct server *server)
+{
+	char why[512];
+	if (!listeners_add(&server->listeners, server->config, &server->inheritance, why, sizeof why))
+		return true;
+	notify_failed(&server->notify, why);
+	return false;
 }
 
 static struct server server; /* workers outlive server_run() when one is stuck */
@@ -98,9 +107,8 @@ int server_run(struct config *config, bool watch)
 	}
 	server.watches = watch;
 	requests_watch_signals(&server);
-	acceptor_init(&server.acceptor, &server.loop, server.listeners, config->listener_count,
-		      server.workers, config->workers);
-	bool bound = start_listeners(&server) && requests_open_commands(&server);
+	acceptor_init(&server.acceptor, &server.loop, &server.listeners, server.workers, config->workers);
+	bool bound = bind_all(&server) && requests_open_commands(&server);
 	bool can_reload = bound && requests_open_reloads(&server);
 	if (!can_reload || !have_descriptors(&server) || start_workers(&server)) {
 		server.failed = true;

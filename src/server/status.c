@@ -41,11 +41,21 @@ static json_t *listener_of(const struct listener *listener)
 	return one;
 }
 
-static json_t *listeners_of(const struct acceptor *acceptor)
+/* Those of the configuration, in its order, then those that have only connections still. */
+static json_t *listeners_of(const struct server_view *view)
 {
+	struct listener *const *slots = view->acceptor->listeners->slots;
 	json_t *all = json_array();
-	for (unsigned i = 0; i < acceptor->listener_count; i++)
-		json_array_append_new(all, listener_of(&acceptor->listeners[i]));
+	for (unsigned i = 0; i < view->config->listener_count; i++)
+		json_array_append_new(all, listener_of(slots[view->config->listeners[i].slot]));
+	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
+		if (!slots[i] || config_find_slot(view->config, i, i) >= 0 ||
+		    !atomic_load_explicit(&slots[i]->open, memory_order_relaxed))
+			continue;
+		json_t *one = listener_of(slots[i]);
+		json_object_set_new(one, "removed", json_true());
+		json_array_append_new(all, one);
+	}
 	return all;
 }
 
@@ -226,7 +236,7 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	message_set_text(reply, "log_file", log_path());
 	set_number(reply, "uptime_ms", view->uptime_ms);
 	set_number(reply, "generation", view->reloads->newest);
-	json_object_set_new(reply, "listeners", listeners_of(view->acceptor));
+	json_object_set_new(reply, "listeners", listeners_of(view));
 	json_object_set_new(reply, "workers", workers_of(view));
 	status_add_generations(reply, view);
 	json_object_set_new(reply, "counters", counters_of(view));

@@ -19,7 +19,7 @@ struct worker;
 
 /* The server as it is at this moment; lent. */
 struct server_view {
-	const char *stage; /* "starting", "serving", "draining" */
+	const char *stage; /* "starting", "serving", "leaving", "draining" */
 	const struct config *config;
 	const struct acceptor *acceptor;
 	const struct worker *workers;

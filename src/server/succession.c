@@ -32,7 +32,7 @@ static bool migrate_some(struct worker *worker)
 static bool is_to_drain(const struct generation *generation, const struct conn *conn)
 {
 	return conn->agents == &generation->agents &&
-	       (generation->drains_all || agents_policy(&generation->agents, conn->listener) == RELOAD_DRAIN);
+	       (generation->drains_all || agents_policy(&generation->agents, conn) == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
@@ -95,14 +95,6 @@ static uint64_t next_share_ms(const struct worker *worker, const struct generati
 	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
 }
 
-static bool drains(const struct agents *agents)
-{
-	for (unsigned i = 0; i < agents->listener_count; i++)
-		if (agents_policy(agents, i) == RELOAD_DRAIN)
-			return true;
-	return false;
-}
-
 static void begin_drain(struct worker *worker, struct generation *generation, bool all)
 {
 	if (generation->drain_from_ms != WHEEL_NEVER && generation->drains_all >= all)
@@ -122,7 +114,7 @@ void succession_begin(struct worker *worker)
 		if (each == worker->candidate)
 			continue;
 		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
-		if (too_many || drains(&each->agents))
+		if (too_many || agents_drain_some(&each->agents))
 			begin_drain(worker, each, too_many);
 	}
 }

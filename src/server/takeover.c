@@ -26,7 +26,7 @@ void takeover_on_done(void *data, pid_t pid)
 	struct server *server = data;
 	uint32_t ms = server->config->drain_ms;
 	for (unsigned i = 0; i < server->config->listener_count; i++)
-		listener_share(&server->listeners[i]);
+		listener_share(server_listener(server, i));
 	reloads_stop(&server->reloads, "another process has taken over");
 	acceptor_stop(&server->acceptor);
 	pulse_ask_nobody(&server->pulse);
@@ -77,8 +77,8 @@ const char *takeover_begin(struct server *server)
 	if (objection)
 		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
 	for (unsigned i = 0; !objection && i < n; i++) {
-		fds[i] = server->listeners[i].fd;
-		names[i] = server->listeners[i].origin;
+		fds[i] = server_listener(server, i)->fd;
+		names[i] = server_listener(server, i)->origin;
 	}
 	if (!objection) {
 		fds[n] = commands_lend(&server->commands, &names[n]);

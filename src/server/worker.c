@@ -22,7 +22,7 @@ enum {
 struct accept_order {
 	struct order order; /* first */
 	int fd;
-	unsigned listener;
+	uint16_t slot; /* of the listener */
 	uint64_t id;
 	bool to_candidate;
 	struct sockaddr_in6 peer;
@@ -76,7 +76,7 @@ static void on_gone(struct conn *conn)
 
 static void refuse_accepted(struct worker *worker, const struct accept_order *order)
 {
-	struct conn nobody = { .listener = (uint16_t)order->listener, .peer = order->peer };
+	struct conn nobody = { .slot = order->slot, .peer = order->peer };
 	count(&worker->counters.closed[REASON_MEMORY]);
 	worker->links.left(worker->links.server, &nobody);
 	worker->links.gone(worker->links.server);
@@ -92,15 +92,19 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 		return;
 	}
 	struct conn *conn = &socket->conn;
-	conn->listener = (uint16_t)order->listener;
-	conn->peer = order->peer;
-	socket_conn_init(socket, &worker->poller, order->fd);
 	bool to_candidate = order->to_candidate && worker->candidate;
 	struct generation *generation = to_candidate ? worker->candidate : worker->generation;
+	/* Orders come in the order in which they were given: whoever came by a new listener, after its generation. */
+	int listener = config_find_slot(generation->config, order->slot, order->slot);
+	assert(listener >= 0);
+	conn->listener = (uint16_t)listener;
+	conn->slot = order->slot;
+	conn->peer = order->peer;
+	socket_conn_init(socket, &worker->poller, order->fd);
 	conn->agents = &generation->agents;
 	agents_count(&generation->agents, 1);
-	conn_open(conn, &worker->host, &generation->config->listeners[order->listener].rules,
-		  agents_codec(&generation->agents, order->listener), order->id);
+	conn_open(conn, &worker->host, &generation->config->listeners[listener].rules,
+		  agents_codec(&generation->agents, conn->listener), order->id);
 	if (worker->draining)
 		conn_drain(conn);
 }
@@ -559,15 +563,15 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 
 /* ---- from other threads ---- */
 
-int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
-		const struct sockaddr_in6 *peer, bool to_candidate)
+int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
+		bool to_candidate)
 {
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
 	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT,
 					.fd = fd,
-					.listener = listener,
+					.slot = slot,
 					.id = id,
 					.to_candidate = to_candidate,
 					.peer = *peer };

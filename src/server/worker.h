@@ -76,8 +76,8 @@ void worker_withdraw(struct worker *worker, struct generation *candidate);
  * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. Any thread. 0 or UV_ENOMEM, and then the
  * descriptor is still the caller's. Call worker_kick() after the last of several.
  */
-int worker_give(struct worker *worker, int fd, unsigned listener, uint64_t id,
-		const struct sockaddr_in6 *peer, bool to_candidate);
+int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
+		bool to_candidate);
 void worker_kick(struct worker *worker);
 
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
