@@ -156,7 +156,8 @@ describe("perilune reload --policy", function()
       asking[i] = app:connect { path = app.folder .. "/control.sock" }
       asking[i].seconds = 15
       asking[i]:send(([[{"command":"reload","wait":true,"policy":%q}]]):format(policy) .. "\n")
-      run(app, "status") -- by its answer the request before it has been read
+      -- By its answer the request before it has been read.
+      app:connect({ path = app.folder .. "/control.sock" }):send('{"command":"status"}\n'):recv_line()
     end
     local outcomes = {}
     for i, one in ipairs(asking) do outcomes[i] = json_decode(one:recv_line()).reload end
@@ -171,9 +172,10 @@ describe("perilune reload --policy", function()
     local app = start(script "one")
     local old = app:connect():echo_line("a", "one a 1")
     support.rewrite(app, script "two")
-    local result = run(app, "reload", "--policy", "drain")
-    assert.equal(0, result.code)
-    has("reload begun", result.out)
+    -- ThreadSanitizer does not see libuv close a client's descriptor; ours stays open while the loader opens others.
+    local client = app:connect { path = app.folder .. "/control.sock" }
+    local answer = json_decode(client:send('{"command":"reload","policy":"drain"}\n'):recv_line())
+    assert.same({ true, 1 }, { answer.ok, answer.reload.number })
     assert.equal("bye\n", (old:recv_all()))
   end)
 
