@@ -52,7 +52,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field log { file: string|false, format: string, level: string, frame_bytes: integer }
 ---@field control string "auto", "off" or a path
 ---@field jit boolean
----@field reload { keep: integer, when_full: "refuse"|"drain", policy: "pin"|"migrate"|"drain" }
+---@field reload table<string, any> keep, when_full, canary, window, max_errors; policy: of removed listeners
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field drain_ms integer

@@ -52,4 +52,22 @@ function M.reload_to(app, text)
   return entry
 end
 
+--- Starts a copy of an example, which its specification may change.
+---@param name string "reload_pin"
+---@return perilune.server
+---@return fun(from: string, to: string) edit replaces a text of it and reloads
+function M.start_example(name, args)
+  local file = assert(io.open("examples/" .. name .. ".lua"))
+  local text = file:read "*a"
+  file:close()
+  args = args or {}
+  args[#args + 1] = "--listen=tcp://127.0.0.1:0"
+  local app = server.start { script = text, args = args }
+  return app, function(from, to)
+    local start, stop = text:find(from, 1, true)
+    text = text:sub(1, assert(start, "the example has no such text") - 1) .. to .. text:sub(stop + 1)
+    M.reload_to(app, text)
+  end
+end
+
 return M

@@ -190,12 +190,31 @@ describe("config.normalise", function()
     assert.truthy(errors_of({ listen = { entry } }):find("reload.keep: applies to the whole process", 1, true))
   end)
 
+  it("takes shares", function()
+    local conf = normalise { reload = { canary = 0.05, window = "5m", max_errors = 0 } }
+    assert.same({ 0.05, 300000, 0 }, { conf.reload.canary, conf.reload.window, conf.reload.max_errors })
+    assert.equal(0, normalise { reload = { canary = false, window = 0 } }.reload.canary)
+    assert.equal(1, normalise { reload = { max_errors = 1 } }.reload.max_errors)
+    conf = normalise({}, { overrides = { override("reload.canary", ".5"), override("reload.max_errors", "0.25") } })
+    assert.same({ 0.5, 0.25 }, { conf.reload.canary, conf.reload.max_errors })
+    assert.equal(0, normalise({ reload = { canary = 0.1 } }, { overrides = { override("reload.canary", "off") } }).reload.canary)
+    for _, bad in ipairs { 1, -0.1, 1.5, 0 / 0, "5%", true, {} } do
+      assert.truthy(errors_of({ reload = { canary = bad } }):find("reload.canary: expects a share from 0 to less than 1", 1, true))
+    end
+    for _, bad in ipairs { 1.01, -1, false, "1" } do
+      assert.truthy(errors_of({ reload = { max_errors = bad } }):find("reload.max_errors: expects a share from 0 to 1 ", 1, true))
+    end
+    assert.truthy(errors_of({ reload = { canary = 0.1, window = 0 } }):find("reload.window: reload.canary needs", 1, true))
+    local entry = { "tcp://:2", reload = { canary = 0.1 } }
+    assert.truthy(errors_of({ listen = { entry } }):find("reload.canary: applies to the whole process", 1, true))
+  end)
+
   it("completes a minimal script with the defaults", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
-      reload = { keep = 3, when_full = "refuse", policy = "pin" },
+      reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
       listeners = { {
@@ -437,7 +456,7 @@ describe("config.normalise", function()
 
     for path, fields in pairs {
       ["timeout.proceed"] = { timeout = { proceed = 1 } },
-      ["reload.canary"] = { reload = { canary = 0.1 } }, tls = { tls = {} },
+      tls = { tls = {} },
     } do
       it(path .. ", which is yet to come", function()
         assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
@@ -542,7 +561,10 @@ describe("config.normalise", function()
       { "limit.connections", "1", '(did you mean "limits.connections"?)' },
       { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
       { "limits", "1", 'unknown key "limits"' },
-      { "limits.memory", "1", "expects a size from 4m to 1024g" }, { "reload.canary", "1", "not available in this version" },
+      { "limits.memory", "1", "expects a size from 4m to 1024g" },
+      { "reload.canary", "1", "expects a share from 0 to less than 1" },
+      { "reload.canary", "5%", 'got "5%"' }, { "reload.max_errors", "1.5", "expects a share from 0 to 1 " },
+      { "timeout.proceed", "1", "not available in this version" },
       { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
       { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },
@@ -589,7 +611,9 @@ describe("config.print", function()
       listen = { "tcp://:1", { "unix://a", mode = "0660", frame = { "delimiter", "\0" } } }, timeout = { idle = "90s" },
     }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
     for _, pattern in ipairs {
-      "^workers          = 4        %(default%)\n", "\nlimits%.buffers   = 256m     %(default%)\n",
+      "^workers           = 4        %(default%)\n", "\nlimits%.buffers    = 256m     %(default%)\n",
+      "\nreload%.canary     = off      %(default%)\n", "\nreload%.window     = 30s      %(default%)\n",
+      "\nreload%.max_errors = 0.01     %(default%)\n",
       "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",
       "\n  limits%.connections   = 5 +%(flag %-%-set limits%.connections%)\n",
       "\n  frame                = u32be max=1m empty=error +%(default%)\n",

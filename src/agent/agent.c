@@ -419,6 +419,41 @@ void agents_report(struct agents *agents)
 		repeats_sweep(agents, now_ms);
 }
 
+void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies)
+{
+	agents->successor = successor;
+	agents->policies = policies;
+}
+
+enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn)
+{
+	const struct agents *by = agents->policies;
+	int listener = config_find_slot(by->config, conn->slot, conn->listener);
+	return listener < 0 ? by->removed_policy : by->listeners[listener].policy;
+}
+
+bool agents_drain_some(const struct agents *agents)
+{
+	const struct agents *by = agents->policies;
+	for (unsigned i = 0; i < by->listener_count; i++)
+		if (by->listeners[i].policy == RELOAD_DRAIN)
+			return true;
+	return by->removed_policy == RELOAD_DRAIN;
+}
+
+const char *agents_first_fault(const struct agents *agents)
+{
+	bool has = atomic_load_explicit(&agents->has_first_fault, memory_order_acquire);
+	return has ? agents->first_fault : NULL;
+}
+
+void agents_set_policy(struct agents *agents, enum reload_policy policy)
+{
+	for (unsigned i = 0; i < agents->listener_count; i++)
+		agents->listeners[i].policy = policy;
+	agents->removed_policy = policy;
+}
+
 const struct codec *agents_codec(const struct agents *agents, unsigned listener)
 {
 	return &agents->listeners[listener].codec;

@@ -42,7 +42,10 @@ struct agents {
 	struct run *current;      /* the call that is running, or NULL */
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
-	struct agents *successor;        /* the newest generation; NULL: this is it */
+	struct agents *successor; /* who takes its connections over; NULL: nobody does */
+	enum reload_policy
+	    removed_policy;              /* for connections of older generations whose listener is no more */
+	const struct agents *policies;   /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;             /* whose memory is not yet gone; anyone may read it */
 	unsigned migrated, not_migrated; /* connections of this generation */
 	bool attached;                   /* to the host's thread */
@@ -67,11 +70,13 @@ struct agents {
 	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
 	const void *view_object;         /* to know it again */
 
-	uint64_t memory_warning_ms; /* when the next may be logged */
-	uint32_t log_frame_bytes;   /* of a faulty frame in the log */
-	struct repeats repeats;     /* of faults and bad frames */
-	char directory[1024];       /* of the script, for excerpts */
-	char codec_error[256];      /* what the last codec in Lua that failed had to say */
+	uint64_t memory_warning_ms;  /* when the next may be logged */
+	uint32_t log_frame_bytes;    /* of a faulty frame in the log */
+	struct repeats repeats;      /* of faults and bad frames */
+	char first_fault[256];       /* written once, */
+	atomic_bool has_first_fault; /* ... before this is set */
+	char directory[1024];        /* of the script, for excerpts */
+	char codec_error[256];       /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
 };
 
@@ -117,6 +122,21 @@ void agents_close(struct agents *agents);
  * over to it. False: it stays, for this time or for good.
  */
 bool agents_migrate(struct conn *conn);
+
+/* Who takes over the connections, and whose policies say which; in the thread that has the agents. */
+void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies);
+
+/* What becomes of one of their connections; they have a successor. */
+enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn);
+
+/* Is there a listener whose connections they drain, where that is what the policies are of? */
+bool agents_drain_some(const struct agents *agents);
+
+/* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
+const char *agents_first_fault(const struct agents *agents);
+
+/* One policy for the connections that older generations have, whatever each listener's is. In the thread that has them. */
+void agents_set_policy(struct agents *agents, enum reload_policy policy);
 
 /* One connection more, or fewer. */
 static inline void agents_count(struct agents *agents, size_t more)

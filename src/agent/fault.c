@@ -56,9 +56,20 @@ static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
 	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
 }
 
+/* Written once, before anybody reads it. */
+static void keep_first(struct agents *agents, const char *place, const char *message)
+{
+	if (atomic_load_explicit(&agents->has_first_fault, memory_order_relaxed))
+		return;
+	snprintf(agents->first_fault, sizeof agents->first_fault, "%s%s%s", place, *place ? ": " : "",
+		 message);
+	atomic_store_explicit(&agents->has_first_fault, true, memory_order_release);
+}
+
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
 		      const char *excerpt, const char *trace, const char *place)
 {
+	keep_first(agents, place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, place, message))
 		return;
 	char frame[4 * FRAME_TEXT_MAX + 1];

@@ -15,13 +15,13 @@ static int listener_in(const struct agents *agents, const struct conn *conn)
 	return config_find_slot(agents->config, conn->slot, conn->listener);
 }
 
-static bool may_migrate(struct conn *conn, const struct agents *to)
+static bool may_migrate(struct conn *conn, const struct agents *from)
 {
+	const struct agents *to = from->successor;
 	if (!to || conn->pinned)
 		return false;
-	int listener = listener_in(to, conn);
-	conn->pinned = listener < 0; /* for good: it has nowhere to go */
-	return listener >= 0 && to->listeners[listener].policy == RELOAD_MIGRATE && conn_is_open(conn) &&
+	conn->pinned = listener_in(to, conn) < 0; /* for good: it has nowhere to go */
+	return !conn->pinned && agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) &&
 	       conn->agent && !conn->suspended && !conn->draining;
 }
 
@@ -131,7 +131,7 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 bool agents_migrate(struct conn *conn)
 {
 	struct agents *from = agents_of_conn(conn), *to = from->successor;
-	if (!may_migrate(conn, to))
+	if (!may_migrate(conn, from))
 		return false;
 	/* Its deferred functions are of the old VM, and have yet to run. */
 	if (conn->has_defers || !hand_over(conn, from, to)) {

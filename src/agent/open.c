@@ -216,6 +216,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	memset(agents, 0, sizeof *agents);
 	agents->host = host;
 	agents->config = config;
+	agents->removed_policy = config->reload_policy;
 	agents->worker = worker;
 	agents->generation = generation;
 	agents->ticks = ticks_start();

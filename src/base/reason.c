@@ -24,3 +24,8 @@ const char *reason_name(enum close_reason reason)
 {
 	return NAMES[reason];
 }
+
+bool reason_is_fault(enum close_reason reason)
+{
+	return reason == REASON_ERROR || reason == REASON_PROCEED_TIMEOUT || reason == REASON_MEMORY;
+}

@@ -1,6 +1,8 @@
 /* Why a connection ended: a closed list, used in closed(), in logs and as a metric label. */
 #pragma once
 
+#include <stdbool.h>
+
 enum close_reason {
 	REASON_NONE,
 	REASON_PEER,
@@ -21,6 +23,9 @@ enum close_reason {
 	REASON_TLS,
 	REASON_COUNT
 };
+
+/* Did the handler, or its codec, end the connection by what it did wrong? */
+bool reason_is_fault(enum close_reason reason);
 
 /* The name users see: "peer", "idle_timeout", … */
 const char *reason_name(enum close_reason reason);

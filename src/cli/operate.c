@@ -115,6 +115,8 @@ static int fill(const struct command *command, const struct options *options, js
 	set_flag(request, "now", options->now);
 	if (options->reason)
 		message_set_text(request, "reason", options->reason);
+	if (options->policy)
+		message_set_text(request, "policy", options->policy);
 	return command->options == FOR_KICK ? set_conn(options, request) : 0;
 }
 
@@ -181,9 +183,11 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	    .arguments = "[options]",
 	    .summary = "load the script anew, for new connections",
 	    .about =
-		"Loads the script anew. New connections get it, those there are keep theirs. If it cannot "
-		"be loaded,\n"
-		"nothing changes.",
+		"Loads the script anew, for new connections. What becomes of those there are is what its "
+		"reload.policy\n"
+		"says, or --policy: they keep theirs, migrate, or are drained. With --policy that goes even "
+		"where the\n"
+		"script has not changed. If it cannot be loaded, nothing changes.",
 	    .notes =
 		"Exit codes:\n"
 		"  0   begun; with --wait: reloaded\n"

@@ -20,6 +20,7 @@ enum option_kind {
 	OPTION_HELP,
 	OPTION_CONTROL,
 	OPTION_REASON,
+	OPTION_POLICY,
 	OPTION_WAIT,
 	OPTION_NOW
 };
@@ -53,6 +54,8 @@ static const struct option OPTIONS[] = {
 	{ "watch", NULL, OPTION_WATCH, FOR_RUN, NULL, "load the script anew whenever its files change" },
 	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
 	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
+	{ "policy", "POLICY", OPTION_POLICY, FOR_RELOAD, NULL,
+	  "pin, migrate or drain: for connections of older generations, whatever the script says" },
 	{ "wait", NULL, OPTION_WAIT, FOR_RELOAD | FOR_UPGRADE, NULL,
 	  "until the outcome is known; the exit code tells it" },
 	{ "wait", NULL, OPTION_WAIT, FOR_STOP | FOR_DRAIN, NULL, "until the server has ended" },
@@ -105,6 +108,17 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 	return refuse(command);
 }
 
+static int take_policy(struct options *options, const char *value)
+{
+	enum reload_policy policy;
+	options->policy = value;
+	if (reload_policy_of(value, &policy))
+		return 0;
+	fprintf(stderr, "perilune %s: --policy expects pin, migrate or drain, got '%s'\n", options->command,
+		value);
+	return refuse(options->command);
+}
+
 /* Takes the option's effect. `value` is NULL when it takes none. */
 static int take(struct options *options, const struct option *option, const char *value)
 {
@@ -138,6 +152,8 @@ static int take(struct options *options, const struct option *option, const char
 	case OPTION_REASON:
 		options->reason = value;
 		break;
+	case OPTION_POLICY:
+		return take_policy(options, value);
 	case OPTION_WAIT:
 		options->wait = true;
 		break;

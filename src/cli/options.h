@@ -22,6 +22,7 @@ struct options {
 	const char *operand; /* of a command that takes something else; or NULL */
 	const char *control; /* the path of a control socket, or NULL */
 	const char *reason;  /* or NULL */
+	const char *policy;  /* "pin", "migrate", "drain" or NULL */
 	bool help, json, print, wait, now, watch;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;

@@ -50,14 +50,30 @@ static void show_age(long long ms)
 		printf("%lld d %lld h", s / 86400, s / 3600 % 24);
 }
 
-static void show_generation(const json_t *one)
+/* "), canary: 2 of its 40 connections failed, 12 s left" */
+static void show_canary(const json_t *canary)
+{
+	long long conns = number(canary, "connections");
+	printf("), canary: takes a share of %.9g, %lld of %lld connection%s failed, ",
+	       json_number_value(json_object_get(canary, "share")), number(canary, "errors"), conns,
+	       plural(conns));
+	show_age(number(canary, "left_ms"));
+	puts(" left");
+}
+
+static void show_generation(const json_t *one, const json_t *canary)
 {
 	long long conns = number(one, "connections");
 	printf("  %-4lld %lld connection%s, since ", number(one, "generation"), conns, plural(conns));
 	show(one, "since");
 	fputs(" (", stdout);
 	show_age(number(one, "age_ms"));
-	puts(json_is_true(json_object_get(one, "newest")) ? "), takes new ones" : ")");
+	if (json_is_true(json_object_get(one, "newest")))
+		puts("), takes new ones");
+	else if (json_is_object(canary) && number(canary, "generation") == number(one, "generation"))
+		show_canary(canary);
+	else
+		puts(!strcmp(text(one, "state"), "withdrawn") ? "), withdrawn" : ")");
 }
 
 void show_generations(const json_t *reply)
@@ -65,7 +81,8 @@ void show_generations(const json_t *reply)
 	size_t i;
 	json_t *one;
 	puts("generations");
-	json_array_foreach(json_object_get(reply, "generations"), i, one) show_generation(one);
+	json_array_foreach(json_object_get(reply, "generations"), i, one)
+	    show_generation(one, json_object_get(reply, "canary"));
 }
 
 static void show_listeners(const json_t *reply)

@@ -51,6 +51,14 @@ int config_find_slot(const struct config *config, unsigned slot, unsigned guess)
 	return -1;
 }
 
+bool config_has_same_listeners(const struct config *a, const struct config *b)
+{
+	bool same = a->listener_count == b->listener_count;
+	for (unsigned i = 0; same && i < a->listener_count; i++)
+		same = config_find_slot(b, a->listeners[i].slot, i) >= 0;
+	return same;
+}
+
 static bool is_same(const struct listener_config *a, const struct listener_config *b, bool by_name)
 {
 	return !strcmp(a->address, b->address) && (!by_name || !strcmp(a->name, b->name));

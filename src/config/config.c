@@ -115,6 +115,21 @@ static void leave(struct load *load)
 
 /* ---- the parts of a configuration ---- */
 
+const char *const RELOAD_POLICY_NAMES[] = {
+	[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
+};
+
+bool reload_policy_of(const char *name, enum reload_policy *policy)
+{
+	for (int i = 0; RELOAD_POLICY_NAMES[i]; i++) {
+		if (strcmp(name, RELOAD_POLICY_NAMES[i]) != 0)
+			continue;
+		*policy = (enum reload_policy)i;
+		return true;
+	}
+	return false;
+}
+
 static void read_address(struct load *load, struct listener_config *listener)
 {
 	static const char *const KINDS[] = { [LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", NULL };
@@ -165,10 +180,7 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 
 static enum reload_policy policy_field(struct load *load)
 {
-	static const char *const POLICIES[] = {
-		[RELOAD_PIN] = "pin", [RELOAD_MIGRATE] = "migrate", [RELOAD_DRAIN] = "drain", NULL
-	};
-	return (enum reload_policy)choice_field(load, "policy", POLICIES);
+	return (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
 }
 
 static void read_listener(struct load *load, struct listener_config *listener)
@@ -248,6 +260,9 @@ static void read_config(struct load *load)
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
 	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;
+	config->canary_share = number_field(load, "canary", 1);
+	config->canary_window_ms = u32_field(load, "window");
+	config->canary_max_errors = number_field(load, "max_errors", 1);
 	config->reload_policy = policy_field(load);
 	leave(load);
 	read_unsafe(load);

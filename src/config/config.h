@@ -18,11 +18,17 @@ enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
 
 /* What becomes of connections when a new generation comes. */
 enum reload_policy {
-	RELOAD_PIN,     /* they keep theirs */
-	RELOAD_MIGRATE, /* their agents hand over to new ones */
-	RELOAD_DRAIN,   /* they are ended, spread over timeout.drain */
+	RELOAD_PIN,           /* they keep theirs */
+	RELOAD_MIGRATE,       /* their agents hand over to new ones */
+	RELOAD_DRAIN,         /* they are ended, spread over timeout.drain */
+	RELOAD_AS_CONFIGURED, /* of a reload, not of a listener: what the script says */
 };
 
+/* "pin", "migrate", "drain", NULL; by enum reload_policy. */
+extern const char *const RELOAD_POLICY_NAMES[];
+
+/* False: no policy has that name. */
+bool reload_policy_of(const char *name, enum reload_policy *policy);
 enum { LISTENER_NO_SLOT = UINT16_MAX };
 
 struct listener_config {
@@ -74,7 +80,10 @@ struct config {
 	unsigned reload_keep;             /* old generations that may have connections */
 	enum reload_policy reload_policy; /* of connections whose listener is no more */
 	bool reload_drains_old;           /* past that the oldest is drained; else the reload is refused */
-	char *log_file;                   /* NULL: the log goes to standard error */
+	double canary_share;      /* of new connections that a new generation gets first; 0: all of them */
+	double canary_max_errors; /* a larger share of those that fail withdraws it */
+	uint32_t canary_window_ms;
+	char *log_file; /* NULL: the log goes to standard error */
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */
@@ -118,6 +127,9 @@ void config_drop(struct config *config);
 
 /* Listeners of `next` that `now` has, too, by their addresses: they get their slots. */
 void config_follow(const struct config *now, struct config *next);
+
+/* Are the listeners the same, whatever their settings and their order? */
+bool config_has_same_listeners(const struct config *a, const struct config *b);
 
 /* Which of the listeners has this slot, or -1. Tries `guess` first. */
 int config_find_slot(const struct config *config, unsigned slot, unsigned guess);

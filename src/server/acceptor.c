@@ -17,7 +17,8 @@ enum {
 	STARVED_MS = 100,        /* pause after EMFILE and its kin */
 	CLIENTS_FAULTS_MAX = 16, /* in a row; more are not the clients' */
 	LOG_EVERY_MS = 1000,     /* at most one line a second of each kind */
-	SPARE_DESCRIPTORS = 8,   /* for refusing, for log files, for what handlers open */
+	SPLIT_WHOLE = 1000000000,
+	SPARE_DESCRIPTORS = 8, /* for refusing, for log files, for what handlers open */
 };
 
 static struct acceptor *owner_of(struct listener *listener)
@@ -151,6 +152,20 @@ static struct worker *least_loaded(struct acceptor *acceptor)
 	return best;
 }
 
+/* Whole numbers, so that nothing is lost over time. */
+static bool is_candidates(struct listener *listener)
+{
+	struct acceptor *acceptor = owner_of(listener);
+	if (!acceptor->split_share)
+		return false;
+	listener->split_due += acceptor->split_share;
+	if (listener->split_due < SPLIT_WHOLE)
+		return false;
+	listener->split_due -= SPLIT_WHOLE;
+	acceptor->split_conns++;
+	return true;
+}
+
 static void take_in(struct listener *listener, int fd, const struct sockaddr_in6 *peer, bool *given)
 {
 	struct acceptor *acceptor = owner_of(listener);
@@ -161,7 +176,8 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 		return;
 	}
 	struct worker *worker = least_loaded(acceptor);
-	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer)) {
+	bool to_candidate = is_candidates(listener);
+	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, to_candidate)) {
 		struct conn nobody = { .slot = listener->slot, .peer = *peer };
 		count(&acceptor->counters.closed[REASON_MEMORY]);
 		acceptor_left(acceptor, &nobody);
@@ -366,6 +382,16 @@ static void empty_backlog(struct listener *listener)
 	while (most-- > 0 && !accept_next(listener, given))
 		;
 	kick(owner_of(listener), given);
+}
+
+void acceptor_split(struct acceptor *acceptor, double share)
+{
+	uint32_t parts = (uint32_t)(share * SPLIT_WHOLE + 0.5);
+	acceptor->split_share = share > 0 && !parts ? 1 : parts;
+	acceptor->split_conns = 0;
+	for (unsigned i = 0; i < LISTENER_SLOTS; i++)
+		if (acceptor->listeners->slots[i])
+			acceptor->listeners->slots[i]->split_due = 0;
 }
 
 void acceptor_release(struct acceptor *acceptor, struct config *now, const struct config *next)

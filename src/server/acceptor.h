@@ -19,6 +19,8 @@ struct acceptor {
 	uint64_t next_id;
 	unsigned descriptor_budget; /* connections that RLIMIT_NOFILE leaves room for */
 	atomic_uint open;           /* over all listeners */
+	uint32_t split_share;       /* of new connections, for the candidate, in billionths; 0: none */
+	uint64_t split_conns;       /* it has been given since acceptor_split() */
 	struct counters counters;   /* accepted, refused */
 };
 
@@ -47,6 +49,12 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config);
  * told to drain, so that they serve what these clients have sent. Idempotent.
  */
 void acceptor_stop(struct acceptor *acceptor);
+
+/*
+ * From now on this share of each listener's connections (0 to 1) is the workers' candidate's, spread evenly: of 0.05
+ * every twentieth, whichever worker gets it. 0: none is.
+ */
+void acceptor_split(struct acceptor *acceptor, double share);
 
 /* Raises the soft limit of open files to the hard one; before anything is opened. */
 void acceptor_raise_descriptor_limit(void);

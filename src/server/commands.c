@@ -71,9 +71,11 @@ static void do_generations(struct commands *commands, uint64_t client, const jso
 
 static json_t *reply_of_outcome(const struct reload_outcome *outcome)
 {
-	json_t *reply = outcome->end == RELOAD_DONE     ? message_ok()
-			: outcome->end == RELOAD_FAILED ? message_error("reload_failed", outcome->text)
-							: message_error("reload_refused", outcome->text);
+	static const char *const CODES[] = { [RELOAD_FAILED] = "reload_failed",
+					     [RELOAD_REFUSED] = "reload_refused",
+					     [RELOAD_WITHDRAWN] = "reload_withdrawn" };
+	json_t *reply =
+	    outcome->end == RELOAD_DONE ? message_ok() : message_error(CODES[outcome->end], outcome->text);
 	json_object_set_new(reply, "reload", status_outcome(outcome));
 	return reply;
 }
@@ -89,10 +91,27 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 	}
 }
 
+/* False: explained. */
+static bool policy_in(const json_t *request, enum reload_policy *policy, char *why, size_t size)
+{
+	const char *name = json_string_value(json_object_get(request, "policy"));
+	*policy = RELOAD_AS_CONFIGURED;
+	if (!name || reload_policy_of(name, policy))
+		return true;
+	snprintf(why, size, "\"policy\" is to be \"pin\", \"migrate\" or \"drain\", not \"%.40s\"", name);
+	return false;
+}
+
 static void do_reload(struct commands *commands, uint64_t client, const json_t *request)
 {
+	enum reload_policy policy;
+	char bad[128];
+	if (!policy_in(request, &policy, bad, sizeof bad)) {
+		answer_error(commands, client, "bad_request", bad);
+		return;
+	}
 	const char *why = NULL;
-	uint64_t number = commands->reload(commands->server, &why);
+	uint64_t number = commands->reload(commands->server, policy, &why);
 	struct server_view view = commands->view(commands->server);
 	if (!number) {
 		answer_error(commands, client, "reload_refused", why);
@@ -250,15 +269,12 @@ static void do_kick(struct commands *commands, uint64_t client, const json_t *re
 
 /* ---- requests ---- */
 
-static const struct message_field NOTHING[] = { { 0 } },
-				  RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
-				  STOP[] = { { "now", MESSAGE_BOOLEAN, false },
-					     { "wait", MESSAGE_BOOLEAN, false },
-					     { 0 } },
-				  UPGRADE[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
-				  KICK[] = { { "conn", MESSAGE_NUMBER, true },
-					     { "reason", MESSAGE_TEXT, false },
-					     { 0 } };
+static const struct message_field
+    NOTHING[] = { { 0 } },
+    RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { "policy", MESSAGE_TEXT, false }, { 0 } },
+    STOP[] = { { "now", MESSAGE_BOOLEAN, false }, { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+    UPGRADE[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+    KICK[] = { { "conn", MESSAGE_NUMBER, true }, { "reason", MESSAGE_TEXT, false }, { 0 } };
 
 static const struct {
 	const char *name;

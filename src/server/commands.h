@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "config/config.h"
 #include "control/control.h"
 #include "restart/inherit.h"
 #include "server/listener.h"
@@ -37,7 +38,7 @@ struct commands {
 	struct server_view (*view)(void *server);
 	void (*stop)(void *server, bool now); /* ignored where it changes nothing */
 	/* The reload's number; 0: refused, and *why is set. */
-	uint64_t (*reload)(void *server, const char **why);
+	uint64_t (*reload)(void *server, enum reload_policy policy, const char **why);
 	/* NULL, or why it is refused. An upgrade may have ended before this returns. */
 	const char *(*upgrade)(void *server);
 };

@@ -23,8 +23,11 @@ struct generation {
 	unsigned drained_shares; /* of them */
 	bool drains_all;         /* whatever the policy of their listener */
 	uint32_t number;
+	bool is_candidate; /* it is to be tried on some connections before it serves all: the main thread's */
+	atomic_uint failed;    /* connections that a fault has ended; the worker's, anyone may read it */
 	struct order adopt;    /* the mail that it comes with, */
 	struct report adopted; /* ... that says it has come, */
+	struct order verdict;  /* ... that tells what becomes of a candidate, */
 	struct report retired; /* ... that it goes with, */
 	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
 
@@ -32,6 +35,7 @@ struct generation {
 	/* The main thread's, while it is listed there (reload.h). */
 	struct generation *next_known;
 	int64_t known_since_ms; /* by the wall clock */
+	bool is_withdrawn;
 };
 
 /*

@@ -41,6 +41,7 @@ struct listener {
 	uv_timer_t pause; /* running while accepting is suspended */
 	unsigned handles; /* of these, open or not yet closed */
 	uint64_t refused, refused_logged_ms, error_logged_ms;
+	uint32_t split_due; /* how much of a connection those who share it are owed: see acceptor_split() */
 	unsigned faults_in_row; /* of clients, with no accept between */
 };
 

@@ -1,6 +1,5 @@
 #include "server/loader.h"
 
-#include "config/config.h"
 #include "config/sources.h"
 #include "server/worker.h"
 
@@ -25,8 +24,10 @@ static bool read_sources(struct loading *loading)
 		fail(loading, UV_ENOMEM, "not enough memory");
 		return false;
 	}
-	loading->unchanged = loading->next->sources->key == loading->now->sources->key;
-	return !loading->unchanged;
+	uint64_t key = loading->next->sources->key;
+	loading->unchanged = key == loading->now->sources->key;
+	loading->is_candidate = loading->candidate && key == loading->candidate->sources->key;
+	return !loading->unchanged && !loading->is_candidate;
 }
 
 /* The script as it is now, for all workers to share. False: explained. */
@@ -74,6 +75,8 @@ static void load(struct loading *loading)
 			discard(loading);
 			return;
 		}
+		if (loading->policy != RELOAD_AS_CONFIGURED)
+			agents_set_policy(&generation->agents, loading->policy);
 		generation_leave(generation);
 		loading->generations[i] = generation;
 	}
@@ -166,6 +169,7 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 	loading->worker_count = worker_count;
 	loading->now = now;
 	loading->number = number;
+	loading->policy = RELOAD_AS_CONFIGURED;
 	config_hold(now);
 	return loading;
 }
@@ -173,6 +177,8 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 void loading_free(struct loading *loading)
 {
 	config_drop(loading->now);
+	if (loading->candidate)
+		config_drop(loading->candidate);
 	if (loading->next)
 		config_drop(loading->next);
 	free(loading);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "config/config.h"
 #include "server/generation.h"
 #include "server/mail.h"
 
@@ -20,9 +21,12 @@ struct loading {
 	uint32_t number;
 	struct worker *workers;
 	unsigned worker_count;
-	struct config *now;  /* what is being served; held */
-	struct config *next; /* held; NULL: there was no memory */
-	bool unchanged;      /* the script set is the one being served: nothing was loaded */
+	enum reload_policy policy; /* instead of what the script says; RELOAD_AS_CONFIGURED: none is */
+	struct config *now;        /* what is being served; held */
+	struct config *candidate;  /* what is being tried as a canary; held, or NULL */
+	struct config *next;       /* held; NULL: there was no memory */
+	bool unchanged;            /* the script set is the one being served: nothing was loaded */
+	bool is_candidate;         /* it is the candidate's: likewise */
 	struct generation
 	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };
@@ -49,7 +53,7 @@ void loader_bury(struct loader *loader, struct generation *generation);
 /* Waits for what is under way, and ends the thread. */
 void loader_stop(struct loader *loader);
 
-/* NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
+/* As RELOAD_AS_CONFIGURED. NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
 struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,
 			    uint32_t number);
 void loading_free(struct loading *loading);

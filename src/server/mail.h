@@ -26,7 +26,16 @@ struct report {
 };
 
 /* To a worker. */
-enum order_kind { ORDER_ACCEPT, ORDER_ADOPT, ORDER_DRAIN, ORDER_STOP, ORDER_EVICT };
+enum order_kind {
+	ORDER_ACCEPT,
+	ORDER_ADOPT,
+	ORDER_PROMOTE,
+	ORDER_WITHDRAW,
+	ORDER_POLICY,
+	ORDER_DRAIN,
+	ORDER_STOP,
+	ORDER_EVICT
+};
 
 struct order {
 	struct mail mail; /* first */

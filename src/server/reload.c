@@ -9,14 +9,19 @@
 #include <stdio.h>
 #include <uv.h>
 
-#define TOO_MANY_OLD \
-	"too many old generations have connections (reload.keep); wait for them to end, or restart"
+#define TOO_MANY_OLD                                                                      \
+	"too many old generations have connections (reload.keep); wait for them to end, " \
+	"reload with --policy drain, or restart"
 #define STOPPING "the server is stopping"
 
 int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
 		 void (*report)(void *server, struct report *report))
 {
-	*reloads = (struct reloads){ .workers = workers, .worker_count = worker_count, .newest = 1 };
+	*reloads = (struct reloads){ .workers = workers,
+				     .worker_count = worker_count,
+				     .newest = 1,
+				     .numbered = 1,
+				     .policy = RELOAD_AS_CONFIGURED };
 	return loader_start(&reloads->loader, server, report);
 }
 
@@ -37,17 +42,24 @@ static int64_t wall_ms(void)
 	return uv_gettimeofday(&now) ? 0 : now.tv_sec * 1000 + now.tv_usec / 1000;
 }
 
-/* The reload that was begun last has come to its end. */
-static void end(struct reloads *reloads, enum reload_end how, const char *why)
+static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
+		    const char *why)
 {
 	struct reload_outcome *last = &reloads->last;
-	last->number = reloads->begun;
+	last->number = number;
 	last->end = how;
 	last->generation = reloads->newest;
 	last->time_ms = wall_ms();
+	last->policy = policy;
 	snprintf(last->text, sizeof last->text, "%s", why);
 	if (reloads->on_outcome)
 		reloads->on_outcome(reloads->listener, last);
+}
+
+/* The one that runs. */
+static void end(struct reloads *reloads, enum reload_end how, const char *why)
+{
+	end_one(reloads, reloads->number, reloads->policy, how, why);
 }
 
 void reloads_know(struct reloads *reloads, struct generation *generation)
@@ -75,32 +87,58 @@ void reloads_close(struct reloads *reloads)
 		forget(reloads, reloads->known);
 }
 
-uint64_t reloads_begin(struct reloads *reloads, struct config *now)
+/* A drain makes room, as reload.when_full = "drain" does; migrating may fail. */
+static bool has_room(const struct config *now, unsigned old, enum reload_policy policy)
 {
-	if (reloads->running) {
-		reloads->again = true;
-		return reloads->begun + 1;
-	}
-	reloads->begun++;
-	unsigned old = old_generations(reloads);
-	if (old >= now->reload_keep && !now->reload_drains_old) {
-		log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
-			  F_INT("old_generations", old), F_INT("keep", now->reload_keep));
-		end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
-		return reloads->begun;
-	}
+	return old < now->reload_keep || now->reload_drains_old || policy == RELOAD_DRAIN;
+}
+
+/* The one that runs has its number already. */
+static void load(struct reloads *reloads, struct config *now)
+{
 	struct loading *loading =
-	    loading_new(reloads->workers, reloads->worker_count, now, reloads->newest + 1);
+	    loading_new(reloads->workers, reloads->worker_count, now, reloads->numbered + 1);
 	if (!loading) {
 		log_write(LOG_ERROR, "reload failed: the old generation serves on",
 			  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
 		end(reloads, RELOAD_FAILED, "not enough memory");
-		return reloads->begun;
+		return;
+	}
+	loading->policy = reloads->policy;
+	if (canary_runs(&reloads->canary)) {
+		loading->candidate = reloads->canary.config;
+		config_hold(loading->candidate);
 	}
 	reloads->running = true;
 	loader_load(&reloads->loader, loading);
-	return reloads->begun;
 }
+
+uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy)
+{
+	if (reloads->running) {
+		reloads->again = true;
+		reloads->again_policy = policy;
+		return reloads->begun + 1;
+	}
+	reloads->number = ++reloads->begun;
+	reloads->policy = policy;
+	unsigned old = old_generations(reloads);
+	if (has_room(now, old, policy)) {
+		load(reloads, now);
+	} else {
+		log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
+			  F_INT("old_generations", old), F_INT("keep", now->reload_keep));
+		end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
+	}
+	return reloads->number;
+}
+
+bool reloads_is_loading(const struct reloads *reloads)
+{
+	return reloads->running && (!reloads->missing || reloads->again);
+}
+
+/* ---- what is said ---- */
 
 static void log_failure(const struct reloads *reloads, const struct report *report)
 {
@@ -109,32 +147,256 @@ static void log_failure(const struct reloads *reloads, const struct report *repo
 		  F_TEXT("excerpt", report->text));
 }
 
-/* With what was asked for meanwhile. */
+/* "": the script's. */
+static const char *name_of(enum reload_policy policy)
+{
+	return policy == RELOAD_AS_CONFIGURED ? "" : RELOAD_POLICY_NAMES[policy];
+}
+
+static void log_unchanged(const struct reloads *reloads, const struct config *config, uint32_t generation)
+{
+	log_write(LOG_INFO, "reload: nothing has changed", F_TEXT("script", config->script),
+		  F_INT("generation", generation), F_TEXT("key", config->sources->key_text),
+		  F_TEXT("policy", name_of(reloads->policy)));
+}
+
+static void log_success(const struct reloads *reloads, const struct config *config)
+{
+	log_write(LOG_INFO, "reloaded", F_TEXT("script", config->script),
+		  F_INT("generation", reloads->newest), F_TEXT("key", config->sources->key_text),
+		  F_TEXT("policy", name_of(reloads->policy)));
+	if (*config->sources->cut)
+		log_write(LOG_WARN, "not all of the app's folder was read",
+			  F_TEXT("reason", config->sources->cut));
+}
+
+/* ---- the canary ---- */
+
+/* The generation in one worker after the other. */
+static void each_of(struct reloads *reloads, struct generation *first,
+		    void (*visit)(struct worker *worker, struct generation *generation))
+{
+	for (unsigned i = 0; i < reloads->worker_count; i++, first = first->next_known)
+		visit(&reloads->workers[first->worker], first);
+}
+
+static void withdraw_in(struct worker *worker, struct generation *generation)
+{
+	generation->is_candidate = false;
+	generation->is_withdrawn = true;
+	worker_withdraw(worker, generation);
+}
+
+static void promote_in(struct worker *worker, struct generation *generation)
+{
+	generation->is_candidate = false;
+	worker_promote(worker, generation);
+}
+
+/* It ends as a canary, and its reload with it; what becomes of the generation is the caller's business. */
+static void give_up(struct reloads *reloads, const char *why, const struct canary_figures *figures)
+{
+	const struct canary *canary = &reloads->canary;
+	uint64_t number = canary->reload;
+	enum reload_policy policy = canary->policy;
+	char message[128], text[512];
+	bool is_bad = canary_is_bad(canary, figures);
+	snprintf(message, sizeof message, "canary withdrawn: %s", why);
+	log_write(is_bad ? LOG_ERROR : LOG_WARN, message, F_INT("generation", figures->generation),
+		  F_INT("connections", figures->conns), F_INT("errors", figures->failed),
+		  F_TEXT("error", figures->fault));
+	snprintf(text, sizeof text, "%s (%llu of %llu)%s%s", message, (unsigned long long)figures->failed,
+		 (unsigned long long)figures->conns, *figures->fault ? ": " : "", figures->fault);
+	canary_end(&reloads->canary);
+	end_one(reloads, number, policy, RELOAD_WITHDRAWN, is_bad ? text : message);
+}
+
+static void withdraw(struct reloads *reloads, const char *why)
+{
+	if (!canary_runs(&reloads->canary))
+		return;
+	struct canary_figures figures = canary_look(&reloads->canary);
+	each_of(reloads, reloads->canary.first, withdraw_in);
+	give_up(reloads, why, &figures);
+}
+
+void reloads_look(struct reloads *reloads)
+{
+	if (!canary_runs(&reloads->canary))
+		return;
+	struct canary_figures figures = canary_look(&reloads->canary);
+	if (canary_is_bad(&reloads->canary, &figures))
+		withdraw(reloads, "too many of its connections failed");
+}
+
+void reloads_stop(struct reloads *reloads, const char *why)
+{
+	if (!canary_runs(&reloads->canary))
+		return;
+	struct canary_figures figures = canary_look(&reloads->canary);
+	give_up(reloads, why, &figures);
+}
+
+/* The reload goes on where it became a canary: all workers are to adopt what it has loaded. */
+static void promote(struct reloads *reloads)
+{
+	struct canary *canary = &reloads->canary;
+	struct canary_figures figures = canary_look(canary);
+	log_write(LOG_INFO,
+		  figures.conns ? "canary promoted" : "canary promoted: no connection has come to it",
+		  F_INT("generation", figures.generation), F_INT("connections", figures.conns),
+		  F_INT("errors", figures.failed));
+	reloads->number = canary->reload;
+	reloads->policy = canary->policy;
+	reloads->newest = figures.generation;
+	reloads->running = true;
+	reloads->missing = reloads->worker_count;
+	each_of(reloads, canary->first, promote_in);
+	reloads->on_newest(reloads->listener, canary->config);
+	canary_end(canary);
+}
+
+/* One that fails in its last moment is not promoted. */
+static void promote_if_due(struct reloads *reloads)
+{
+	reloads_look(reloads);
+	if (canary_runs(&reloads->canary) && reloads->canary.is_over && !reloads->running)
+		promote(reloads);
+}
+
+void reloads_on_window_over(void *reloads)
+{
+	promote_if_due(reloads);
+}
+
+/* ---- what has come back ---- */
+
+/* With what had to wait. */
 static void go_on(struct reloads *reloads, struct config *now, bool serving)
 {
 	bool again = reloads->again;
 	reloads->again = false;
 	if (again && serving) {
-		reloads_begin(reloads, now);
+		reloads_begin(reloads, now, reloads->again_policy);
 	} else if (again) {
-		reloads->begun++;
+		reloads->number = ++reloads->begun;
+		reloads->policy = reloads->again_policy;
 		end(reloads, RELOAD_REFUSED, STOPPING);
+	}
+	promote_if_due(reloads);
+}
+
+/* False: it has ended instead. */
+static bool apply_policy(struct reloads *reloads)
+{
+	int err = 0;
+	for (unsigned i = 0; i < reloads->worker_count && reloads->policy != RELOAD_AS_CONFIGURED; i++)
+		if (worker_set_policy(&reloads->workers[i], reloads->policy))
+			err = UV_ENOMEM;
+	if (!err)
+		return true;
+	log_write(LOG_ERROR, "reload failed: the policy does not hold everywhere",
+		  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
+	end(reloads, RELOAD_FAILED, "not enough memory");
+	return false;
+}
+
+/*
+ * Nothing has changed; what was asked for with it holds nevertheless: this is how an operator gets rid of connections
+ * that an earlier reload has pinned.
+ */
+static void keep_serving(struct reloads *reloads, const struct config *now)
+{
+	bool had_canary = canary_runs(&reloads->canary);
+	withdraw(reloads, "the script is again the one that is being served");
+	if (!apply_policy(reloads))
+		return;
+	log_unchanged(reloads, now, reloads->newest);
+	end(reloads, RELOAD_DONE,
+	    had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed");
+}
+
+/* The same for a canary, whose policy it becomes. */
+static void keep_trying(struct reloads *reloads)
+{
+	struct canary *canary = &reloads->canary;
+	if (!apply_policy(reloads))
+		return;
+	if (reloads->policy != RELOAD_AS_CONFIGURED)
+		canary->policy = reloads->policy;
+	log_unchanged(reloads, canary->config, canary->first->number);
+	end(reloads, RELOAD_DONE, "nothing has changed: this is the canary");
+}
+
+/* Sockets are opened and closed for the whole server, so half of it cannot have them. */
+static bool wants_canary(const struct loading *loading)
+{
+	if (!(loading->next->canary_share > 0))
+		return false;
+	bool can = config_has_same_listeners(loading->now, loading->next);
+	if (!can)
+		log_write(LOG_WARN, "no canary: listeners come or go", F_INT("generation", loading->number));
+	return can;
+}
+
+/* The generations go to their workers; the reload has not yet ended. */
+static void hand_out(struct reloads *reloads, struct loading *loading)
+{
+	bool is_candidate = wants_canary(loading);
+	withdraw(reloads, "a later reload supersedes it");
+	reloads->running = true;
+	reloads->missing = reloads->worker_count;
+	reloads->numbered = loading->number;
+	for (unsigned i = 0; i < reloads->worker_count; i++) {
+		struct generation *generation = loading->generations[i];
+		generation->is_candidate = is_candidate;
+		generation_hold(generation);
+		reloads_know(reloads, generation);
+		worker_adopt(&reloads->workers[i], generation);
+	}
+	reloads->coming = is_candidate ? reloads->known : NULL;
+	if (is_candidate)
+		return;
+	reloads->newest = loading->number;
+	reloads->on_newest(reloads->listener, loading->next);
+}
+
+static void discard(struct reloads *reloads, struct loading *loading)
+{
+	for (unsigned i = 0; i < reloads->worker_count; i++)
+		if (loading->generations[i])
+			loader_bury(&reloads->loader, loading->generations[i]);
+	end(reloads, RELOAD_REFUSED, STOPPING);
+}
+
+static void take(struct reloads *reloads, struct loading *loading)
+{
+	const struct report *report = &loading->report;
+	if (report->err) {
+		log_failure(reloads, report);
+		end(reloads, RELOAD_FAILED, report->text);
+	} else if (loading->unchanged) {
+		keep_serving(reloads, loading->now);
+	} else if (!loading->is_candidate) {
+		hand_out(reloads, loading);
+	} else if (canary_runs(&reloads->canary) && reloads->canary.config == loading->candidate) {
+		keep_trying(reloads);
+	} else {
+		load(reloads, loading->now); /* it was withdrawn meanwhile, and so this is something new */
 	}
 }
 
-static void log_success(const struct reloads *reloads, const struct config *config, bool unchanged)
+void reloads_flip(struct reloads *reloads, struct report *report, bool serving)
 {
-	const char *message = unchanged ? "reload: nothing has changed" : "reloaded";
-	log_write(LOG_INFO, message, F_TEXT("script", config->script), F_INT("generation", reloads->newest),
-		  F_TEXT("key", config->sources->key_text));
-	if (*config->sources->cut && !unchanged)
-		log_write(LOG_WARN, "not all of the app's folder was read",
-			  F_TEXT("reason", config->sources->cut));
-}
-
-bool reloads_is_loading(const struct reloads *reloads)
-{
-	return reloads->running && (!reloads->missing || reloads->again);
+	struct loading *loading = (struct loading *)(void *)report;
+	reloads->running = false;
+	if (serving)
+		take(reloads, loading);
+	else
+		discard(reloads, loading);
+	if (!reloads->running)
+		go_on(reloads, loading->now, serving);
+	loading_free(loading);
 }
 
 void reloads_reject(struct reloads *reloads, struct report *report)
@@ -150,46 +412,17 @@ void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 	if (--reloads->missing)
 		return;
 	reloads->running = false;
-	log_success(reloads, now, false);
-	end(reloads, RELOAD_DONE, "");
-	go_on(reloads, now, serving);
-}
-
-struct config *reloads_flip(struct reloads *reloads, struct report *report, bool serving)
-{
-	struct loading *loading = (struct loading *)(void *)report;
-	struct config *next = NULL, *now = loading->now;
-	bool loaded = !report->err && !loading->unchanged;
-	bool flips = loaded && serving;
-	reloads->running = flips;
-	if (report->err && serving)
-		log_failure(reloads, report);
-	if (loading->unchanged && serving)
-		log_success(reloads, now, true);
-	for (unsigned i = 0; loaded && i < reloads->worker_count; i++) {
-		if (serving) {
-			generation_hold(loading->generations[i]);
-			reloads_know(reloads, loading->generations[i]);
-			worker_adopt(&reloads->workers[i], loading->generations[i]);
-		} else {
-			loader_bury(&reloads->loader, loading->generations[i]);
-		}
-	}
-	if (flips) {
-		reloads->newest = loading->number;
-		reloads->missing = reloads->worker_count;
-		next = loading->next;
-		config_hold(next);
+	if (!reloads->coming) {
+		log_success(reloads, now);
+		end(reloads, RELOAD_DONE, "");
 	} else if (serving) {
-		end(reloads, report->err ? RELOAD_FAILED : RELOAD_DONE,
-		    report->err ? report->text : "nothing has changed");
+		canary_begin(&reloads->canary, reloads->coming, reloads->coming->config, reloads->number,
+			     reloads->policy);
 	} else {
 		end(reloads, RELOAD_REFUSED, STOPPING);
 	}
-	if (!flips)
-		go_on(reloads, now, serving);
-	loading_free(loading);
-	return next;
+	reloads->coming = NULL;
+	go_on(reloads, now, serving);
 }
 
 void reloads_bury(struct reloads *reloads, struct report *report)

@@ -1,33 +1,43 @@
 /*
  * Reloads: a new generation of the script takes the new connections, if it can be loaded for all workers;
- * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it.
+ * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it; one
+ * whose script wants a canary, once that has been promoted or withdrawn.
  *
  * Threads: the main thread. The loading itself is the loader's.
  */
 #pragma once
 
+#include "server/canary.h"
 #include "server/loader.h"
 
-enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED };
+/* WITHDRAWN: it was a canary, and it stayed one. */
+enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED, RELOAD_WITHDRAWN };
 
 /* How a reload ended. */
 struct reload_outcome {
 	uint64_t number; /* of the reload, from 1; 0: there has been none */
 	enum reload_end end;
-	uint32_t generation; /* the newest since */
-	int64_t time_ms;     /* by the wall clock */
-	char text[4096];     /* why, with the excerpt; "" when it is done */
+	uint32_t generation;       /* the newest since */
+	int64_t time_ms;           /* by the wall clock */
+	enum reload_policy policy; /* that was asked for; RELOAD_AS_CONFIGURED: none was */
+	char text[4096];           /* why, with the excerpt; "" when it is done */
 };
 
 struct reloads {
 	struct loader loader;
 	struct worker *workers;
 	unsigned worker_count;
-	uint32_t newest;  /* number of the generation that was loaded last */
-	bool running;     /* one has begun, and has not come to its end */
-	unsigned missing; /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
-	bool again;       /* and was asked for once more meanwhile: the files may have changed since */
-	uint64_t begun;   /* how many reloads there have been, the running one included */
+	uint32_t newest;   /* number of the generation that serves */
+	uint32_t numbered; /* ... that was numbered last: a canary may be, or may have been, newer */
+	bool running;      /* one has begun, and has not come to its end, or so far that it is a canary */
+	unsigned missing;  /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
+	struct generation *coming; /* what they adopt, if that is to be a canary (as its `first`); or NULL */
+	uint64_t number;           /* of the one that runs, or ran last */
+	enum reload_policy policy; /* that it was asked for with */
+	bool again; /* it was asked for once more meanwhile: the files may have changed since */
+	enum reload_policy again_policy; /* ... by whoever asked last */
+	uint64_t begun;                  /* how many reloads there have been, the running one included */
+	struct canary canary;
 	struct reload_outcome last;
 	/* Those that serve or have connections still, held: the newest first, one a worker each. */
 	struct generation *known;
@@ -35,6 +45,8 @@ struct reloads {
 	/* Is told of each outcome as it comes; may be NULL. It must not begin another. */
 	void *listener;
 	void (*on_outcome)(void *listener, const struct reload_outcome *outcome);
+	/* The configuration from now on; lent. */
+	void (*on_newest)(void *listener, struct config *config);
 };
 
 /* 0 or an error. */
@@ -45,10 +57,11 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 void reloads_close(struct reloads *reloads);
 
 /*
- * Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again. Returns the number
- * that its outcome will have, or has.
+ * Begins one, or says in the log why not. One at a time; asked for meanwhile, it is done again, with the policy of
+ * whoever asked last. The policy is for the connections that older generations have, instead of the new script's;
+ * where nothing has changed, it takes effect all the same. Returns the number that its outcome will have, or has.
  */
-uint64_t reloads_begin(struct reloads *reloads, struct config *now);
+uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy);
 
 /* Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they need. */
 bool reloads_is_loading(const struct reloads *reloads);
@@ -57,13 +70,25 @@ bool reloads_is_loading(const struct reloads *reloads);
 void reloads_reject(struct reloads *reloads, struct report *report);
 
 /*
- * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, and the result is the
- * configuration from now on, held; NULL: nothing has changed, the reload has ended, and the log says why.
+ * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, as the newest or to be
+ * a canary; or nothing has changed, the reload has ended, and the log says why.
  */
-struct config *reloads_flip(struct reloads *reloads, struct report *report, bool serving);
+void reloads_flip(struct reloads *reloads, struct report *report, bool serving);
 
-/* REPORT_ADOPTED. With the last of them the reload has ended; `now` is its configuration. */
+/*
+ * REPORT_ADOPTED. With the last of them the reload has ended, or its canary begins; `now` is the configuration that
+ * is being served.
+ */
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving);
+
+/* The canary, if one runs, is withdrawn if too many of its connections have failed. Often. */
+void reloads_look(struct reloads *reloads);
+
+/* Its time is over: for canary_open(). */
+void reloads_on_window_over(void *reloads);
+
+/* None are wanted any more: a canary is one no more, and who waits for it is told why. Idempotent. */
+void reloads_stop(struct reloads *reloads, const char *why);
 
 /* Lists a worker's generation, and takes over a hold on it. */
 void reloads_know(struct reloads *reloads, struct generation *generation);

@@ -22,7 +22,7 @@ static void tell_reloaded(struct server *server)
 static void change_listeners(struct server *server, struct report *report)
 {
 	struct loading *loading = (struct loading *)(void *)report;
-	if (report->err || loading->unchanged || server->stage != SERVING)
+	if (report->err || loading->unchanged || loading->is_candidate || server->stage != SERVING)
 		return;
 	if (acceptor_prepare(&server->acceptor, loading->next, report->text, sizeof report->text))
 		reloads_reject(&server->reloads, report);
@@ -33,13 +33,8 @@ static void change_listeners(struct server *server, struct report *report)
 static void take_loading(struct server *server, struct report *report)
 {
 	change_listeners(server, report);
-	struct config *next = reloads_flip(&server->reloads, report, server->stage == SERVING);
+	reloads_flip(&server->reloads, report, server->stage == SERVING);
 	tell_reloaded(server);
-	if (!next)
-		return;
-	acceptor_configure(&server->acceptor, next);
-	config_drop(server->config);
-	server->config = next;
 }
 
 static void heed(struct server *server, struct report *report)
@@ -90,6 +85,7 @@ void reports_on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	reloads_look(&server->reloads);
 	if (server->stage == LEAVING && !server_count_open(server))
 		stop_drain(server);
 	if (server->stopped == server->started && !server->reloads.running && !server->closed)

@@ -36,7 +36,7 @@ static const char *reload_objection(const struct server *server)
  * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
  * too: it waits for the answer to its signal.
  */
-static uint64_t reload(struct server *server, const char **why)
+static uint64_t reload(struct server *server, enum reload_policy policy, const char **why)
 {
 	uint64_t number = 0;
 	*why = reload_objection(server);
@@ -45,7 +45,7 @@ static uint64_t reload(struct server *server, const char **why)
 	if (*why)
 		log_write(LOG_WARN, *why);
 	else
-		number = reloads_begin(&server->reloads, server->config);
+		number = reloads_begin(&server->reloads, server->config, policy);
 	if (server->stage == SERVING && !server->reloads.running)
 		notify_tell(&server->notify, "READY=1");
 	return number;
@@ -55,7 +55,7 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	const char *why;
 	(void)number;
-	reload(handle->data, &why);
+	reload(handle->data, RELOAD_AS_CONFIGURED, &why);
 }
 
 static void on_upgrade_signal(uv_signal_t *handle, int number)
@@ -94,16 +94,28 @@ static void on_outcome(void *data, const struct reload_outcome *outcome)
 	commands_reloaded(&server->commands, outcome);
 }
 
+static void on_newest(void *data, struct config *config)
+{
+	struct server *server = data;
+	config_hold(config);
+	acceptor_configure(&server->acceptor, config);
+	config_drop(server->config);
+	server->config = config;
+}
+
 bool requests_open_reloads(struct server *server)
 {
 	int err =
 	    reloads_open(&server->reloads, server->workers, server->config->workers, server, reports_post);
+	canary_open(&server->reloads.canary, &server->loop, &server->acceptor, server->config->workers,
+		    &server->reloads, reloads_on_window_over);
 	if (err) {
 		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
 		return false;
 	}
 	server->reloads.listener = server;
 	server->reloads.on_outcome = on_outcome;
+	server->reloads.on_newest = on_newest;
 	return true;
 }
 
@@ -112,7 +124,7 @@ static void on_files_changed(void *data)
 	const char *why;
 	struct server *server = data;
 	if (server->stage == SERVING)
-		reload(server, &why);
+		reload(server, RELOAD_AS_CONFIGURED, &why);
 }
 
 void requests_watch_files(struct server *server)
@@ -134,9 +146,9 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data, const char **why)
+static uint64_t obey_reload(void *data, enum reload_policy policy, const char **why)
 {
-	return reload(data, why);
+	return reload(data, policy, why);
 }
 
 static const char *obey_upgrade(void *data)

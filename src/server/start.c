@@ -24,9 +24,15 @@ static void note_gone(void *data)
 		uv_async_send(&server->wake);
 }
 
+/* From any worker's thread. */
+static void note_failed(void *data)
+{
+	uv_async_send(&((struct server *)data)->wake);
+}
+
 int start_workers(struct server *server)
 {
-	struct worker_links links = { server, reports_post, note_left, note_gone };
+	struct worker_links links = { server, reports_post, note_left, note_gone, note_failed };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {

@@ -144,6 +144,33 @@ static json_t *counters_of(const struct server_view *view)
 
 /* ---- generations ---- */
 
+/* null: none runs */
+static json_t *canary_of(const struct canary *canary)
+{
+	if (!canary_runs(canary))
+		return json_null();
+	struct canary_figures figures = canary_look(canary);
+	json_t *one = json_object();
+	set_number(one, "generation", figures.generation);
+	set_number(one, "reload", canary->reload);
+	json_object_set_new(one, "share", json_real(canary->config->canary_share));
+	json_object_set_new(one, "max_errors", json_real(canary->config->canary_max_errors));
+	set_number(one, "window_ms", canary->config->canary_window_ms);
+	set_number(one, "left_ms", figures.left_ms);
+	set_number(one, "connections", figures.conns);
+	set_number(one, "errors", figures.failed);
+	if (*figures.fault)
+		message_set_text(one, "error", figures.fault);
+	return one;
+}
+
+static const char *state_of(const struct generation *generation, uint32_t newest)
+{
+	if (generation->number == newest)
+		return "serving";
+	return generation->is_candidate ? "canary" : generation->is_withdrawn ? "withdrawn" : "old";
+}
+
 /* Those of all workers that have this one's number; they follow each other. */
 static const struct generation *add_generation(json_t *all, const struct generation *first, int64_t now_ms,
 					       uint32_t newest)
@@ -156,6 +183,7 @@ static const struct generation *add_generation(json_t *all, const struct generat
 	json_t *one = json_object();
 	set_number(one, "generation", number);
 	json_object_set_new(one, "newest", json_boolean(number == newest));
+	message_set_text(one, "state", state_of(first, newest));
 	set_number(one, "connections", conns);
 	set_number(one, "workers", workers);
 	set_time(one, "since", first->known_since_ms);
@@ -174,13 +202,15 @@ void status_add_generations(json_t *reply, const struct server_view *view)
 	for (const struct generation *each = view->reloads->known; each;)
 		each = add_generation(all, each, now_ms, view->reloads->newest);
 	json_object_set_new(reply, "generations", all);
+	json_object_set_new(reply, "canary", canary_of(&view->reloads->canary));
 }
 
 json_t *status_outcome(const struct reload_outcome *outcome)
 {
-	static const char *const ENDS[] = {
-		[RELOAD_DONE] = "reloaded", [RELOAD_FAILED] = "failed", [RELOAD_REFUSED] = "refused"
-	};
+	static const char *const ENDS[] = { [RELOAD_DONE] = "reloaded",
+					    [RELOAD_FAILED] = "failed",
+					    [RELOAD_REFUSED] = "refused",
+					    [RELOAD_WITHDRAWN] = "withdrawn" };
 	if (!outcome->number)
 		return json_null();
 	json_t *one = json_object();
@@ -188,6 +218,8 @@ json_t *status_outcome(const struct reload_outcome *outcome)
 	message_set_text(one, "outcome", ENDS[outcome->end]);
 	set_number(one, "generation", outcome->generation);
 	set_time(one, "time", outcome->time_ms);
+	if (outcome->policy != RELOAD_AS_CONFIGURED)
+		message_set_text(one, "policy", RELOAD_POLICY_NAMES[outcome->policy]);
 	if (*outcome->text)
 		message_set_text(one, "message", outcome->text);
 	return one;

@@ -26,6 +26,7 @@ void stop_close(struct server *server)
 	server->closed = true;
 	commands_close(&server->commands, connections_cut(server));
 	watch_close(&server->watch);
+	canary_close(&server->reloads.canary);
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
@@ -49,6 +50,7 @@ void stop_drain(struct server *server)
 	server->stage = DRAINING;
 	server->drain_began_ms = uv_now(&server->loop);
 	upgrade_cancel(&server->upgrade);
+	reloads_stop(&server->reloads, "the server is stopping");
 	notify_tell(&server->notify, "STOPPING=1");
 	pulse_ask_nobody(&server->pulse);
 	acceptor_stop(&server->acceptor);

@@ -29,18 +29,10 @@ static bool migrate_some(struct worker *worker)
 
 /* ---- draining ---- */
 
-/* What becomes of it, as the newest generation has it. */
-static enum reload_policy policy_for(const struct config *config, const struct conn *conn)
-{
-	int listener = config_find_slot(config, conn->slot, conn->listener);
-	return listener < 0 ? config->reload_policy : config->listeners[listener].policy;
-}
-
-static bool is_to_drain(const struct worker *worker, const struct generation *generation,
-			const struct conn *conn)
+static bool is_to_drain(const struct generation *generation, const struct conn *conn)
 {
 	return conn->agents == &generation->agents &&
-	       (generation->drains_all || policy_for(worker->config, conn) == RELOAD_DRAIN);
+	       (generation->drains_all || agents_policy(&generation->agents, conn) == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
@@ -64,8 +56,7 @@ static void drain_shares(struct worker *worker, const struct generation *generat
 		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
 	for (size_t i = 0; i < ids->capacity; i++) {
 		struct conn *conn = ids->slots[i].value;
-		if (conn && share_of(conn) >= first && share_of(conn) < end &&
-		    is_to_drain(worker, generation, conn))
+		if (conn && share_of(conn) >= first && share_of(conn) < end && is_to_drain(generation, conn))
 			conn_drain(conn);
 	}
 }
@@ -75,7 +66,7 @@ static void end_rest(struct worker *worker, const struct generation *generation)
 	const struct idmap *ids = &worker->host.ids;
 	for (size_t i = 0; i < ids->capacity; i++) {
 		struct conn *conn = ids->slots[i].value;
-		if (conn && is_to_drain(worker, generation, conn))
+		if (conn && is_to_drain(generation, conn))
 			conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 	}
 }
@@ -104,14 +95,6 @@ static uint64_t next_share_ms(const struct worker *worker, const struct generati
 	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
 }
 
-static bool drains(const struct config *config)
-{
-	for (unsigned i = 0; i < config->listener_count; i++)
-		if (config->listeners[i].policy == RELOAD_DRAIN)
-			return true;
-	return config->reload_policy == RELOAD_DRAIN;
-}
-
 static void begin_drain(struct worker *worker, struct generation *generation, bool all)
 {
 	if (generation->drain_from_ms != WHEEL_NEVER && generation->drains_all >= all)
@@ -128,8 +111,10 @@ void succession_begin(struct worker *worker)
 	unsigned old = 0;
 	worker->migrate_at = 0;
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
+		if (each == worker->candidate)
+			continue;
 		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
-		if (too_many || drains(worker->config))
+		if (too_many || agents_drain_some(&each->agents))
 			begin_drain(worker, each, too_many);
 	}
 }

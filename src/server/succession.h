@@ -12,7 +12,7 @@
 
 struct worker;
 
-/* The newest generation has just become that. */
+/* The newest generation has just become that, or there are other policies or other generations that go by them. */
 void succession_begin(struct worker *worker);
 
 /* Before conn_host_turn(). True: there is more to do at once. */

@@ -27,6 +27,7 @@ void takeover_on_done(void *data, pid_t pid)
 	uint32_t ms = server->config->drain_ms;
 	for (unsigned i = 0; i < server->config->listener_count; i++)
 		listener_share(server_listener(server, i));
+	reloads_stop(&server->reloads, "another process has taken over");
 	acceptor_stop(&server->acceptor);
 	pulse_ask_nobody(&server->pulse);
 	commands_leave(&server->commands);

@@ -18,13 +18,20 @@ enum {
 	TIDY_STEP_KB = 64,
 };
 
-/* ORDER_ACCEPT: the others are the worker's own `drain` and `stop`. */
+/* ORDER_ACCEPT. This one and the next are the worker's to free; the others are parts of something. */
 struct accept_order {
 	struct order order; /* first */
 	int fd;
 	uint16_t slot; /* of the listener */
 	uint64_t id;
+	bool to_candidate;
 	struct sockaddr_in6 peer;
+};
+
+/* ORDER_POLICY */
+struct policy_order {
+	struct order order; /* first */
+	enum reload_policy policy;
 };
 
 /* ---- connections ---- */
@@ -34,9 +41,20 @@ static struct worker *worker_of(const struct conn *conn)
 	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
 }
 
+/* It is read by the main thread, which decides about the candidate. */
+static void note_failure(struct worker *worker, struct generation *generation)
+{
+	unsigned failed = atomic_load_explicit(&generation->failed, memory_order_relaxed);
+	atomic_store_explicit(&generation->failed, failed + 1, memory_order_release);
+	if (generation == worker->candidate)
+		worker->links.failed(worker->links.server);
+}
+
 static void on_left(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
+	if (reason_is_fault((enum close_reason)conn->reason))
+		note_failure(worker, conn->agents);
 	worker->links.left(worker->links.server, conn);
 }
 
@@ -74,7 +92,8 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 		return;
 	}
 	struct conn *conn = &socket->conn;
-	struct generation *generation = worker->generation;
+	bool to_candidate = order->to_candidate && worker->candidate;
+	struct generation *generation = to_candidate ? worker->candidate : worker->generation;
 	/* Orders come in the order in which they were given: whoever came by a new listener, after its generation. */
 	int listener = config_find_slot(generation->config, order->slot, order->slot);
 	assert(listener >= 0);
@@ -126,7 +145,7 @@ static void cut_all(struct worker *worker)
 
 /* ---- generations ---- */
 
-static void raise_share(struct worker *worker);
+static void raise_share(struct worker *worker, const struct generation *generation);
 
 /* Whose coming an ORDER_ADOPT tells. */
 static struct generation *generation_in(struct order *order)
@@ -134,19 +153,79 @@ static struct generation *generation_in(struct order *order)
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, adopt));
 }
 
+/* Whose end as a candidate an order tells. */
+static struct generation *candidate_in(struct order *order)
+{
+	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
+}
+
+/* From now on it goes by what the newest one's script says; the candidate by nothing. */
+static void heed_newest(struct worker *worker)
+{
+	struct agents *newest = &worker->generation->agents;
+	for (struct generation *each = worker->generation->older; each; each = each->older)
+		if (each != worker->candidate)
+			agents_succeed(&each->agents, newest, newest);
+	succession_begin(worker);
+}
+
+static void lead(struct worker *worker, struct generation *generation)
+{
+	generation->older = worker->generation;
+	worker->generation = generation;
+	worker->config = generation->config;
+	heed_newest(worker);
+}
+
+/* It has its turns with the others, but no connections except those that are given to it. */
+static void stand_by(struct worker *worker, struct generation *generation)
+{
+	generation->older = worker->generation->older;
+	worker->generation->older = generation;
+	worker->candidate = generation;
+}
+
+static void report_adopted(struct worker *worker, struct generation *generation)
+{
+	generation->adopted.kind = REPORT_ADOPTED;
+	worker->links.report(worker->links.server, &generation->adopted);
+}
+
 static void adopt(struct worker *worker, struct generation *generation)
 {
 	generation_join(generation);
-	generation->older = worker->generation;
-	for (struct generation *each = generation->older; each; each = each->older)
-		each->agents.successor = &generation->agents;
-	worker->generation = generation;
-	worker->config = generation->config;
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
-	raise_share(worker);
+	raise_share(worker, generation);
+	if (generation->is_candidate)
+		stand_by(worker, generation);
+	else
+		lead(worker, generation);
+	report_adopted(worker, generation);
+}
+
+/* Nothing has come between it and what serves: there is one candidate at a time. */
+static void promote(struct worker *worker, struct generation *candidate)
+{
+	assert(worker->candidate == candidate && worker->generation->older == candidate);
+	worker->generation->older = candidate->older;
+	worker->candidate = NULL;
+	lead(worker, candidate);
+	report_adopted(worker, candidate);
+}
+
+static void withdraw(struct worker *worker, struct generation *candidate)
+{
+	worker->candidate = NULL;
+	agents_succeed(&candidate->agents, &worker->generation->agents, &candidate->agents);
 	succession_begin(worker);
-	generation->adopted.kind = REPORT_ADOPTED;
-	worker->links.report(worker->links.server, &generation->adopted);
+}
+
+static void change_policy(struct worker *worker, const struct policy_order *order)
+{
+	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
+	agents_set_policy(&whose->agents, order->policy);
+	if (!worker->candidate)
+		heed_newest(worker);
 }
 
 /* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
@@ -156,7 +235,8 @@ static void retire(struct worker *worker)
 	struct generation **link = &worker->generation->older;
 	while (*link) {
 		struct generation *generation = *link;
-		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed)) {
+		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
+		    generation == worker->candidate) {
 			link = &generation->older;
 			continue;
 		}
@@ -192,6 +272,15 @@ static void obey(struct worker *worker, struct order *order)
 	case ORDER_ADOPT:
 		adopt(worker, generation_in(order));
 		break;
+	case ORDER_PROMOTE:
+		promote(worker, candidate_in(order));
+		break;
+	case ORDER_WITHDRAW:
+		withdraw(worker, candidate_in(order));
+		break;
+	case ORDER_POLICY:
+		change_policy(worker, (const struct policy_order *)(const void *)order);
+		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
 		break;
@@ -204,6 +293,11 @@ static void obey(struct worker *worker, struct order *order)
 	}
 }
 
+static bool is_workers_own(const struct order *order)
+{
+	return order->kind == ORDER_ACCEPT || order->kind == ORDER_POLICY;
+}
+
 static void on_wake(uv_async_t *wake)
 {
 	struct worker *worker = wake->data;
@@ -214,7 +308,7 @@ static void on_wake(uv_async_t *wake)
 		next = mail->next;
 		struct order *order = (struct order *)(void *)mail;
 		/* The others' sender may have freed them by the time that they are obeyed. */
-		bool is_ours = order->kind == ORDER_ACCEPT;
+		bool is_ours = is_workers_own(order);
 		obey(worker, order);
 		if (is_ours)
 			free(order);
@@ -394,11 +488,11 @@ static void close_loop(struct worker *worker)
 
 /* However many workers share the memory for buffers, each must be able to take a few of its largest
  * frames (a block that grows is held twice). */
-static void raise_share(struct worker *worker)
+static void raise_share(struct worker *worker, const struct generation *generation)
 {
 	size_t total = worker->config->buffer_bytes, largest = 0;
-	for (unsigned i = 0; i < worker->config->listener_count; i++) {
-		size_t frame = agents_codec(&worker->generation->agents, i)->max_bytes;
+	for (unsigned i = 0; i < generation->config->listener_count; i++) {
+		size_t frame = agents_codec(&generation->agents, i)->max_bytes;
 		largest = frame > largest ? frame : largest;
 	}
 	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
@@ -444,7 +538,7 @@ static void run(void *data)
 	}
 	generation_join(worker->generation);
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
-	raise_share(worker);
+	raise_share(worker, worker->generation);
 	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
@@ -477,14 +571,18 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 
 /* ---- from other threads ---- */
 
-int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer)
+int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
+		bool to_candidate)
 {
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order = (struct accept_order){
-		.order.kind = ORDER_ACCEPT, .fd = fd, .slot = slot, .id = id, .peer = *peer
-	};
+	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT,
+					.fd = fd,
+					.slot = slot,
+					.id = id,
+					.to_candidate = to_candidate,
+					.peer = *peer };
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
 	mailbox_push(&worker->mailbox, &order->order.mail);
 	return 0;
@@ -518,6 +616,27 @@ void worker_adopt(struct worker *worker, struct generation *generation)
 	send_order(worker, &generation->adopt, ORDER_ADOPT);
 }
 
+void worker_promote(struct worker *worker, struct generation *candidate)
+{
+	send_order(worker, &candidate->verdict, ORDER_PROMOTE);
+}
+
+void worker_withdraw(struct worker *worker, struct generation *candidate)
+{
+	send_order(worker, &candidate->verdict, ORDER_WITHDRAW);
+}
+
+int worker_set_policy(struct worker *worker, enum reload_policy policy)
+{
+	struct policy_order *order = malloc(sizeof *order);
+	if (!order)
+		return UV_ENOMEM;
+	*order = (struct policy_order){ .order.kind = ORDER_POLICY, .policy = policy };
+	mailbox_push(&worker->mailbox, &order->order.mail);
+	worker_kick(worker);
+	return 0;
+}
+
 void worker_evict(struct worker *worker, struct eviction *eviction)
 {
 	eviction->order.kind = ORDER_EVICT;
@@ -545,9 +664,9 @@ void worker_join(struct worker *worker)
 		struct order *order = (struct order *)(void *)mail;
 		if (order->kind == ORDER_ADOPT)
 			generation_close(generation_in(order));
-		if (order->kind != ORDER_ACCEPT)
-			continue;
-		close(((struct accept_order *)(void *)order)->fd);
-		free(order);
+		if (order->kind == ORDER_ACCEPT)
+			close(((struct accept_order *)(void *)order)->fd);
+		if (is_workers_own(order))
+			free(order);
 	}
 }

@@ -20,6 +20,7 @@ struct worker_links {
 	void (*report)(void *server, struct report *report); /* it stays the worker's */
 	void (*left)(void *server, const struct conn *conn); /* its place is free again */
 	void (*gone)(void *server);                          /* its descriptor is closed */
+	void (*failed)(void *server);                        /* a fault has ended one of the candidate's */
 };
 
 struct worker {
@@ -32,8 +33,10 @@ struct worker {
 	struct poller poller;
 	struct mailbox mailbox;
 	struct conn_host host;
-	struct generation *generation; /* the newest; behind it those that have connections still */
-	atomic_uint generations;       /* how many; anyone may read it */
+	struct generation
+	    *generation; /* the newest; behind it the candidate and those that have connections still */
+	struct generation *candidate; /* it has only the connections that are given to it; or NULL */
+	atomic_uint generations;      /* how many; anyone may read it */
 	struct counters counters;
 	atomic_bool poked; /* asked whether it turns, and has not answered */
 	atomic_uint load;  /* connections given to it and not yet gone; the server adds, it subtracts */
@@ -55,19 +58,36 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 
 /*
  * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and
- * once REPORT_ADOPTED has come, those there know of it, too. Cannot fail. The main thread.
+ * once REPORT_ADOPTED has come, those there know of it, too. With `is_candidate` set it has only those connections that
+ * are given to it, until it is promoted or withdrawn. Cannot fail. The main thread.
  */
 void worker_adopt(struct worker *worker, struct generation *generation);
 
+/* The candidate becomes what serves; reported with REPORT_ADOPTED. Cannot fail. The main thread. */
+void worker_promote(struct worker *worker, struct generation *candidate);
+
 /*
- * Gives it a connected, non-blocking descriptor. Any thread. 0 or UV_ENOMEM, and then the
+ * The candidate is one no more; its connections go by its policies, and what serves is their successor. Cannot fail. The
+ * main thread.
+ */
+void worker_withdraw(struct worker *worker, struct generation *candidate);
+
+/*
+ * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. Any thread. 0 or UV_ENOMEM, and then the
  * descriptor is still the caller's. Call worker_kick() after the last of several.
  */
-int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer);
+int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
+		bool to_candidate);
 void worker_kick(struct worker *worker);
 
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
 bool worker_poke(struct worker *worker);
+
+/*
+ * Another policy for the connections of the older generations, whatever the newest one's script says; the candidate's, if
+ * there is one, for the time when it is none any more. 0 or UV_ENOMEM. Any thread.
+ */
+int worker_set_policy(struct worker *worker, enum reload_policy policy);
 
 /*
  * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The

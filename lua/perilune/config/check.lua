@@ -76,6 +76,13 @@ local function check_buffers(state, entries, listeners, buffers)
   end
 end
 
+local function check_canary(state, conf)
+  if conf.reload.canary > 0 and conf.reload.window == 0 then
+    local forced = state.forced["reload.window"]
+    report(state, "reload.window", "reload.canary needs a duration to be watched for", forced and forced.origin)
+  end
+end
+
 --- Reports what does not go together, and completes what depends on the neighbours (default names).
 ---@param state perilune.config_state
 ---@param entries perilune.config_entry[] one for each listener
@@ -86,6 +93,7 @@ function M.run(state, entries, conf)
   check_addresses(state, entries, conf.listeners)
   check_modes(state, entries, conf.listeners)
   check_buffers(state, entries, conf.listeners, conf.buffers)
+  check_canary(state, conf)
 end
 
 return M

@@ -25,11 +25,12 @@ local PATH_MAX = 4095
 ---@field min number?
 ---@field max number?
 ---@field values string[]? of an enum
+---@field off boolean? of a share: 0 turns it off
 
 ---@class perilune.key_type
 ---@field parse fun(value: any, key: perilune.key): any, string? canonical value, or nil and a message
 ---@field from_text (fun(text: string): any)? what a text from the command line stands for; nil: not settable there
----@field show (fun(value: any): string)? how the canonical value is printed
+---@field show (fun(value: any, key: perilune.key): string)? how the canonical value is printed
 
 local function got(expected, value) return nil, expected .. ", got " .. printable.value(value) end
 
@@ -50,6 +51,11 @@ end
 local function text_to_number(text)
   if text == "false" or text == "off" then return false end
   return text:find("^%-?%d+$") and #text < 16 and tonumber(text) or text
+end
+
+local function text_to_share(text)
+  if text == "false" or text == "off" then return false end
+  return text:find("^%d*%.?%d+$") and #text < 16 and tonumber(text) or text
 end
 
 local function text_or_off(text)
@@ -74,6 +80,14 @@ end
 local function parse_count_or_off(value, key)
   if value == false then return 0 end
   return parse_whole(value, key)
+end
+
+-- A part of a whole; one that may be turned off cannot be all of it.
+local function parse_share(value, key)
+  if value == false and key.off then return 0 end
+  if type(value) == "number" and value >= 0 and (value < 1 or value == 1 and not key.off) then return value end
+  return got(key.off and "expects a share from 0 to less than 1 such as 0.05, or false"
+    or "expects a share from 0 to 1 such as 0.01", value)
 end
 
 local function parse_size(value, key)
@@ -186,6 +200,7 @@ local function show_mode(mode) return ("%04o"):format(mode) end
 local function show_reject(text) return text and printable.quote(text) or "false" end
 local function show_file(path) return path and printable.escape(path) or "none" end
 local function show_count(n) return n == 0 and "off" or ("%d"):format(n) end
+local function show_share(share, key) return share == 0 and key.off and "off" or ("%.9g"):format(share) end
 local function show_size_or_off(n) return n == 0 and "off" or units.format_size(n) end
 local function show_modules(names) return #names > 0 and table.concat(names, ", ") or "none" end
 
@@ -193,6 +208,7 @@ local function show_modules(names) return #names > 0 and table.concat(names, ", 
 M.TYPES = {
   whole = { parse = parse_whole, from_text = text_to_number },
   count_or_off = { parse = parse_count_or_off, from_text = text_to_number, show = show_count },
+  share = { parse = parse_share, from_text = text_to_share, show = show_share },
   size = { parse = parse_size, from_text = same, show = units.format_size },
   size_or_off = { parse = parse_size_or_off, from_text = text_or_off, show = show_size_or_off },
   duration = { parse = parse_duration, from_text = text_or_off, show = units.format_duration },
@@ -233,6 +249,9 @@ M.KEYS = {
   { path = "jit", scope = "process", type = "boolean", default = true },
   { path = "reload.keep", scope = "process", type = "whole", min = 1, max = 1000, default = 3 },
   { path = "reload.when_full", scope = "process", type = "enum", values = WHEN_FULL, default = "refuse" },
+  { path = "reload.canary", scope = "process", type = "share", off = true, default = 0 },
+  { path = "reload.window", scope = "process", type = "duration", default = 30e3 },
+  { path = "reload.max_errors", scope = "process", type = "share", default = 0.01 },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
@@ -264,7 +283,7 @@ M.KEYS = {
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["timeout.proceed"] = true, ["reload.canary"] = true, tls = true,
+  ["timeout.proceed"] = true, tls = true,
 }
 
 M.GROUPS = { limits = true, timeout = true, log = true, reload = true }
@@ -321,7 +340,7 @@ end
 function M.show(key, value)
   if value == nil then return "none" end
   local show = M.TYPES[key.type].show
-  if show then return show(value) end
+  if show then return show(value, key) end
   return type(value) == "function" and "function" or type(value) == "table" and "table"
     or type(value) == "number" and ("%d"):format(value) or printable.escape(tostring(value))
 end
