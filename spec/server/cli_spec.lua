@@ -247,6 +247,7 @@ describe("the command line", function()
         ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
         ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
+        ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
       }
       echo()
       for _, key in ipairs(require("perilune.config").paths()) do

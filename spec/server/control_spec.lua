@@ -453,7 +453,8 @@ describe("the control socket", function()
       ok(run(app, "status"))
       app:connect():echo_line("a", "one a"):close()
       wait.until_true("both gone after the time-out", function() return app:fds() == before end, 15)
-      if server.measures_memory then assert.is_true(app:rss() - rss < 4e6) end
+      -- ASan keeps what is freed for a while.
+      if server.measures_memory then assert.is_true(app:rss() - rss < server.scaled(4e6, 3e7)) end
       assert.equal("", (mute:recv_all()))
     end)
 
