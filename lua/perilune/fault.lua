@@ -17,6 +17,7 @@ local TRACEBACK_MAX = 16
 ---@field file string? chunk name; taken from the message when absent
 ---@field line integer?
 ---@field func string? "Chat:proceed"
+---@field is_definition boolean? the place is where `func` begins: where it happened is not known
 ---@field conn integer|string|nil id of the connection
 ---@field peer string?
 ---@field listener string?
@@ -241,7 +242,8 @@ local function excerpt(lines, f, text)
   local gutter = #tostring(f.line)
   local function add(number, shown) lines[#lines + 1] = ("%" .. gutter .. "s | %s"):format(number, shown) end
   if previous and previous:find("%S") then add(f.line - 1, (show_line(previous))) end
-  local from, to, note = locate(line, text)
+  local from, to, note
+  if not f.is_definition then from, to, note = locate(line, text) end
   local shown, begins, ends = show_line(line, from, to)
   add(f.line, shown)
   if begins and ends and ends > begins then
@@ -254,8 +256,13 @@ local function field(value) return escape(tostring(value), FIELD_MAX) end
 -- "chat.lua:14 in Chat:proceed    conn 42  10.0.0.7:5060 → :7000  generation 3", as far as it is known.
 local function place_line(f)
   local where = {}
-  if f.file then where[1] = field(f.file) .. (f.line and ":" .. f.line or "") end
-  if f.func then where[#where + 1] = "in " .. field(f.func) end
+  local at = f.file and field(f.file) .. (f.line and ":" .. f.line or "")
+  if f.is_definition then
+    where[1] = ("in %s, defined at %s"):format(field(f.func or "?"), at or "?")
+  else
+    where[1] = at
+    if f.func then where[#where + 1] = "in " .. field(f.func) end
+  end
   local who = {}
   if f.conn then who[1] = "conn " .. field(f.conn) end
   local ends = {}

@@ -151,18 +151,23 @@ local function maker(agent)
   return function(conn) return setmetatable({ conn = conn }, metatable) end
 end
 
+-- What each opener makes agents of: where a factory is defined is told when it fails.
+local made_of = setmetatable({}, { __mode = "k" })
+
 --- Makes agents.
 ---@param agent function|table
 ---@param anchor fun(agent: table) keeps it for the connection
 ---@return fun(conn: table) opener: makes the agent, then calls its opened()
 function M.opener(agent, anchor)
   local make = maker(agent)
-  return function(conn)
+  local function opener(conn)
     local instance = make(conn)
     anchor(instance)
     local opened = instance.opened
     if opened then return opened(instance) end
   end
+  made_of[opener] = agent
+  return opener
 end
 
 -- ---- from one generation to the next ---------------------------------------
@@ -259,18 +264,81 @@ local function user_frames(co)
   return frames
 end
 
---- What those frames say: a line each, the name of the innermost function, and its place.
-local function walk(co, callback, file, line)
-  local frames, lines = user_frames(co), {}
-  for i, info in ipairs(frames) do
-    local outermost = i == #frames and i < TRACE_LINES
-    local name = outermost and callback or name_of(info)
-    lines[i] = trace_line(info, name, line_of(info, file, line))
-    if i == 1 then frames.name = name end
+--- The runtime's own chunks and modules: errors that are raised at level 2, or after a tail call, name those.
+local function is_internal(file)
+  return file == "(batch)" or file == "(frame)" or file:find("/lua/perilune/", 1, true) ~= nil
+end
+
+local CHAIN_MAX = 16 -- prototypes of prototypes
+
+--- A method as the agent has it, if that can be told without running code of the user's.
+local function raw_method(agent, name)
+  for _ = 1, CHAIN_MAX do
+    local value = type(agent) == "table" and rawget(agent, name)
+    if value then return value end
+    local meta = debug.getmetatable(agent)
+    agent = type(meta) == "table" and rawget(meta, "__index")
+    if not agent then return nil end
   end
+end
+
+--- Where the function begins that the core has called: all there is to show when the stack has no line of it. A tail
+--- call has left none, and a wrong result is found after the end.
+local function definition(about)
+  local is_factory = about.agent == nil
+  local called = is_factory and made_of[about.opener] or not is_factory and raw_method(about.agent, about.callback)
+  if type(called) ~= "function" then return nil end
+  local info = debug.getinfo(called, "S")
+  if not is_users(info) then return nil end
+  return info, is_factory and "agent" or about.callback
+end
+
+---@class perilune.fault_place
+---@field file string?
+---@field line integer?
+---@field func string
+---@field is_definition boolean? the line is not where it happened, but where `func` begins
+
+--- Where it happened: what the message says, else the innermost frame, else the function that was called.
+---@return perilune.fault_place
+local function place_of(frames, about, file, line)
   local first = frames[1]
-  if first and not file then file, line = first.source:sub(2), line_of(first) end
-  return lines, frames.name or callback, file, line
+  local func = first and name_of(first) or about.callback
+  if #frames == 1 then func = about.callback end
+  if file then return { file = file, line = line, func = func } end
+  if first then
+    local at = line_of(first)
+    return { file = first.source:sub(2), line = at or first.linedefined, func = func, is_definition = not at }
+  end
+  local info, name = definition(about)
+  if not info then return { func = func } end
+  return { file = info.source:sub(2), line = info.linedefined, func = name, is_definition = true }
+end
+
+--- The user's frames, a line each.
+local function trace(frames, callback, file, line)
+  local lines = {}
+  for i, info in ipairs(frames) do
+    local is_outermost = i == #frames and i < TRACE_LINES
+    lines[i] = trace_line(info, is_outermost and callback or name_of(info), line_of(info, file, line))
+  end
+  return lines
+end
+
+--- As the log shows a place.
+local function place_text(place)
+  if not place.file then return "" end
+  local at = place.line and place.file .. ":" .. place.line or place.file
+  return place.is_definition and place.func .. ", defined at " .. at or at
+end
+
+--- What faults of one cause have in common, for the log to fold them. At a definition there may be all sorts: there
+--- it takes the words, without what a peer might choose.
+local function kind_of(place, message)
+  local text = place_text(place)
+  if place.file and not place.is_definition then return text end
+  local words = message:gsub("'.*'", "'…'"):gsub('".*"', '"…"'):gsub("%d+", "…"):sub(1, 80)
+  return text == "" and "" or text .. ": " .. words
 end
 
 --- The text of an app's file as its generation has it: on the disk there may be another by now.
@@ -281,24 +349,28 @@ end
 --- What a fault's log entry needs, as plain strings and numbers of bounded size.
 ---@param err any the error value
 ---@param co thread|nil where it was raised
----@param about table directory, callback, conn, peer, listener, generation: see src/agent/fault.c
+---@param about table directory, callback, conn, peer, listener, generation, agent, opener: see src/agent/fault.c
 ---@return string message one line
 ---@return string rendered the excerpt for people
 ---@return string trace lines of the user's files, separated by "\n"
----@return string place "chat.lua:14", or ""
+---@return string place "chat.lua:14", "proceed, defined at chat.lua:9", or ""
+---@return string kind what the log folds it by
 function M.describe_fault(err, co, about)
   local fault, printable = require "perilune.fault", require "perilune.printable"
   local file, line, text = fault.parse(err)
-  local lines, func
-  lines, func, file, line = walk(co, about.callback, file, line)
+  if file and is_internal(file) then file, line = nil, nil end
+  local frames = user_frames(co)
+  local place = place_of(frames, about, file, line)
+  file = place.file
+  local lines = trace(frames, about.callback, file, place.line)
   local message = text or fault.describe(err)
   local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
-  local shown_file = is_relative and about.directory .. "/" .. file or file
   local rendered = fault.render {
     message = message,
-    file = shown_file,
-    line = line,
-    func = func,
+    file = is_relative and about.directory .. "/" .. file or file,
+    line = place.line,
+    func = place.func,
+    is_definition = place.is_definition,
     conn = about.conn,
     peer = about.peer,
     listener = about.listener,
@@ -306,8 +378,8 @@ function M.describe_fault(err, co, about)
     traceback = lines,
     source = source_of(file, fault.SOURCE_MAX),
   }
-  local place = file and (line and file .. ":" .. line or file) or ""
-  return printable.escape(message), rendered, table.concat(lines, "\n"), place
+  local shown = printable.escape(message)
+  return shown, rendered, table.concat(lines, "\n"), place_text(place), kind_of(place, shown)
 end
 
 return M

@@ -178,6 +178,55 @@ describe("a fault", function()
   end)
 end)
 
+-- Each in a line of its own: what is in the log is where proceed begins, line 2.
+local WITHOUT_A_LINE = [[
+local Agent = {}
+function Agent:proceed(line)
+  if line == "assert" then return assert(tonumber(line), "not a number") end
+  if line == "level" then return error("of who called", 2) end
+  if line == "action" then return line, "clse" end
+  if line == "reply" then return true end
+  if line == "list" then return { "a", "b", {} } end
+  return line
+end
+return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }
+]]
+
+describe("a fault that has left no line", function()
+  after_each(server.finish)
+
+  for line, text in pairs {
+    assert = "not a number", level = "of who called", action = "unknown action 'clse'", reply = "a reply is a string",
+    list = "item 3 is a table",
+  } do
+    for _, batch in ipairs { "", "ping\n" } do
+      it("is shown where the method is defined: " .. line .. (batch == "" and "" or ", in a batch"), function()
+        local app = server.start { script = WITHOUT_A_LINE }
+        app:connect():send(batch .. line .. "\n"):recv_all()
+        local entry = app:wait_log "handler failed"
+        has(text, entry.error)
+        assert.equal("proceed, defined at app.lua:2", entry.place)
+        has("in proceed, defined at ", entry.excerpt)
+        has("2 | function Agent:proceed(line)", entry.excerpt)
+      end)
+    end
+  end
+
+  it("is not folded with others of the same method", function()
+    local app = server.start { script = WITHOUT_A_LINE }
+    for _ = 1, 20 do app:connect():send("action\n"):recv_all() end
+    for _, line in ipairs { "reply", "list", "assert" } do app:connect():send(line .. "\n"):recv_all() end
+    app:stop()
+    assert.equal(4, #app:find_log "handler failed")
+  end)
+
+  it("names the factory that gives no agent", function()
+    local app = server.start { script = 'return { listen = "tcp://127.0.0.1:0",\nagent = function() end }' }
+    app:connect():recv_all()
+    assert.equal("agent, defined at app.lua:2", app:wait_log("handler failed").place)
+  end)
+end)
+
 describe("bad frames", function()
   after_each(server.finish)
 

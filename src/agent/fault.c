@@ -17,7 +17,7 @@ static void push_about(struct agents *agents, const struct run *run, const char 
 {
 	lua_State *lua = agents->vm.lua;
 	struct conn *conn = run->conn;
-	lua_createtable(lua, 0, 6);
+	lua_createtable(lua, 0, 8);
 	set_text(lua, "directory", agents->directory);
 	set_text(lua, "callback", callback_name(run->callback));
 	set_text(lua, "peer", peer);
@@ -26,6 +26,13 @@ static void push_about(struct agents *agents, const struct run *run, const char 
 	lua_setfield(lua, -2, "conn");
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
 	lua_setfield(lua, -2, "generation");
+	if (conn->agent && agents_of_conn(conn) == agents)
+		agent_push(agents, lua, conn);
+	else
+		lua_pushnil(lua);
+	lua_setfield(lua, -2, "agent");
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
+	lua_setfield(lua, -2, "opener");
 }
 
 enum { FRAME_TEXT_MAX = 256 }; /* the most that log.frame_bytes may ask for */
@@ -56,6 +63,7 @@ static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
 	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
 }
 
+<<<<<<< HEAD
 /* Written once, before anybody reads it. */
 static void keep_first(struct agents *agents, const char *place, const char *message)
 {
@@ -66,11 +74,18 @@ static void keep_first(struct agents *agents, const char *place, const char *mes
 	atomic_store_explicit(&agents->has_first_fault, true, memory_order_release);
 }
 
+=======
+/* `kind` is what faults of one cause have in common: see repeats_show_fault(). */
+>>>>>>> 2609e2c
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
-		      const char *excerpt, const char *trace, const char *place)
+		      const char *excerpt, const char *trace, const char *place, const char *kind)
 {
+<<<<<<< HEAD
 	keep_first(agents, place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, place, message))
+=======
+	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
+>>>>>>> 2609e2c
 		return;
 	char frame[4 * FRAME_TEXT_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
@@ -112,7 +127,7 @@ static void log_undescribed(struct agents *agents, const struct run *run, const 
 	bool is_text = lua_type(co, -1) == LUA_TSTRING;
 	snprintf(message, sizeof message, "%s",
 		 is_text ? lua_tostring(co, -1) : "an error that cannot be described");
-	log_fault(agents, run, peer, message, "", "", "");
+	log_fault(agents, run, peer, message, "", "", "", "");
 }
 
 static void describe(struct agents *agents, const struct run *run)
@@ -128,11 +143,11 @@ static void describe(struct agents *agents, const struct run *run)
 	lua_xmove(co, lua, 1);
 	push_about(agents, run, peer);
 	struct vm_budget budget = describe_budget(agents, run);
-	if (vm_pcall(&agents->vm, lua, 3, 4, &budget)) {
+	if (vm_pcall(&agents->vm, lua, 3, 5, &budget)) {
 		log_undescribed(agents, run, peer);
 	} else {
-		log_fault(agents, run, peer, lua_tostring(lua, -4), lua_tostring(lua, -3),
-			  lua_tostring(lua, -2), lua_tostring(lua, -1));
+		log_fault(agents, run, peer, lua_tostring(lua, -5), lua_tostring(lua, -4),
+			  lua_tostring(lua, -3), lua_tostring(lua, -2), lua_tostring(lua, -1));
 	}
 	lua_settop(lua, AT_TOP);
 }
