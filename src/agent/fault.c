@@ -63,7 +63,6 @@ static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
 	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
 }
 
-<<<<<<< HEAD
 /* Written once, before anybody reads it. */
 static void keep_first(struct agents *agents, const char *place, const char *message)
 {
@@ -74,18 +73,12 @@ static void keep_first(struct agents *agents, const char *place, const char *mes
 	atomic_store_explicit(&agents->has_first_fault, true, memory_order_release);
 }
 
-=======
 /* `kind` is what faults of one cause have in common: see repeats_show_fault(). */
->>>>>>> 2609e2c
 static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
 		      const char *excerpt, const char *trace, const char *place, const char *kind)
 {
-<<<<<<< HEAD
 	keep_first(agents, place, message);
-	if (!repeats_show_fault(agents, run->conn->listener, place, message))
-=======
 	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
->>>>>>> 2609e2c
 		return;
 	char frame[4 * FRAME_TEXT_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
