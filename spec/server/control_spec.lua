@@ -126,7 +126,7 @@ describe("the control socket", function()
       local result = run(app, "status")
       ok(result)
       for _, part in ipairs { "app.lua: serving, generation 1, pid " .. app.pid, "listeners", app.listeners[1].address,
-        "1 open of 10000, 0 refused", "workers", "1 connection, 1 generation, 1 frame", "generations",
+        "1 open of 10000, 0 refused", "workers", "1 connection, 1 generation, frames: 1 in, 1 out", "generations",
         "connections  1 now (open 1)", "1 accepted, 0 closed", "last reload  none" } do
         has(part, result.out)
       end
@@ -137,6 +137,7 @@ describe("the control socket", function()
       local old = app:connect():echo_line("a", "one a")
       rewrite(app, script "two")
       ok(run(app, "reload", "--wait"), "reloaded: generation 2")
+      ok(run(app, "reload", "--wait"), "nothing has changed; generation 2 serves on")
       local new = app:connect():echo_line("a", "two a")
       local answer = run_json(app, "generations")
       assert.same({ 2, 2, true, 1 }, { #answer.generations, answer.generations[1].generation,

@@ -17,10 +17,15 @@ static void show_reload(const json_t *reply)
 {
 	const json_t *reload = json_object_get(reply, "reload");
 	const json_t *generation = json_object_get(reload, "generation");
-	if (generation)
+	const char *unchanged = json_string_value(json_object_get(reload, "message"));
+	if (unchanged) {
+		show_text(stdout, unchanged);
+		printf("; generation %lld serves on\n", (long long)json_integer_value(generation));
+	} else if (generation) {
 		printf("reloaded: generation %lld\n", (long long)json_integer_value(generation));
-	else
+	} else {
 		puts("reload begun; 'perilune status' tells the outcome");
+	}
 }
 
 static void show_upgrade(const json_t *reply)

@@ -112,11 +112,11 @@ static void show_workers(const json_t *reply)
 	json_array_foreach(json_object_get(reply, "workers"), i, one)
 	{
 		long long conns = number(one, "connections"), generations = number(one, "generations");
-		printf(
-		    "  %-4lld %lld connection%s, %lld generation%s, %lld frames in, %lld out, %lld fault%s\n",
-		    number(one, "worker"), conns, plural(conns), generations, plural(generations),
-		    number(one, "frames_in"), number(one, "frames_out"), number(one, "faults"),
-		    plural(number(one, "faults")));
+		printf("  %-4lld %lld connection%s, %lld generation%s, frames: %lld in, %lld out, %lld "
+		       "fault%s\n",
+		       number(one, "worker"), conns, plural(conns), generations, plural(generations),
+		       number(one, "frames_in"), number(one, "frames_out"), number(one, "faults"),
+		       plural(number(one, "faults")));
 	}
 }
 
