@@ -44,13 +44,16 @@ local function ping(canary, what)
   return took
 end
 
--- The end of a case's only connection, as the log tells it; while we wait, the canary sings.
+-- The end of a case's only connection, as the log tells it; while we wait, the canary sings. Once more after that: the
+-- entry comes before closed() is called.
 local function await_end(app, case, canary)
   local wanted = { message = "closed", listener = case.name }
-  return wait.until_true("the end of " .. case.name, function()
+  local entry = wait.until_true("the end of " .. case.name, function()
     ping(canary, case.name)
     return app:find_log(wanted)[1]
   end, 3)
+  ping(canary, case.name)
+  return entry
 end
 
 local function check_end(app, case, entry, complaints)
