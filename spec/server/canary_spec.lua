@@ -299,7 +299,11 @@ describe("a canary", function()
       canary.window_ms, canary.connections })
     assert.is_true(canary.left_ms > 0 and canary.left_ms <= 60000)
     has("no luck", canary.error)
-    local all = ask(app, [[{"command":"generations"}]])
+    local all
+    wait.until_true("the one that failed to be gone", function()
+      all = ask(app, [[{"command":"generations"}]])
+      return all.generations[1].connections == 1
+    end)
     assert.same({ 2, "canary", false, 1 }, { all.generations[1].generation, all.generations[1].state,
       all.generations[1].newest, all.generations[1].connections })
     assert.same({ 1, "serving", true }, { all.generations[2].generation, all.generations[2].state,
