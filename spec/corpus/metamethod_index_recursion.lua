@@ -1,4 +1,4 @@
--- expect: error
+-- expect: error|proceed_timeout
 local Agent = {}
 
 function Agent:proceed()

@@ -16,7 +16,7 @@ local SCRIPT = [[
     for i = 1, n or 0 do perilune.log("info", i .. (" and so on"):rep(%d)) end
     return line
   end
-  return { listen = "unix://%s", frame = "line", agent = Agent } ]]
+  return { listen = "unix://%s", frame = "line", agent = Agent, limits = { proceed = "60s" } } ]]
 
 local app
 
