@@ -98,6 +98,44 @@ describe("migrating", function()
     app:wait_log "closed idle_timeout"
   end)
 
+  -- The client has left the listener's framing, as `begin` says, before it is asked to migrate, and upgrade() fails.
+  for name, change in pairs {
+    ["sets another"] = [[self.conn:set_frame("netstring")]],
+    ["returns to the listener's"] = "self.conn:set_frame()",
+    ["does so twice"] = [[self.conn:set_frame("netstring") self.conn:set_frame() self.conn:set_frame("u16be")]],
+  } do
+    local FAILS = "function Agent:upgrade() " .. change .. " error 'no' end"
+    local SWITCH = [[
+      local proceed = Agent.proceed
+      function Agent:proceed(line)
+        if line == "u8" then self.conn:set_frame("u8") return end
+        return proceed(self, line)
+      end
+      function Agent:timeout() self.conn:set_frame("line") note "timed out" return true end]]
+    local function u8(text) return string.char(#text) .. text end
+
+    it("keeps the connection's framing when an upgrade() that " .. name .. " fails", function()
+      local app = server.start { script = counter("one", SWITCH) }
+      local fresh, used = app:connect():send("u8\n"), app:connect():send("u8\n" .. u8("a"))
+      assert.equal(u8 "one a 1", used:recv_exact(8))
+      app:connect():echo_line("x", "one x 1"):close() -- fresh has been served as well
+      reload_to(app, counter("two", FAILS))
+      for _, one in ipairs { fresh, used } do one:send(u8 "b") end
+      assert.equal(u8 "one b 1", fresh:recv_exact(8))
+      assert.equal(u8 "one b 2", used:recv_exact(8))
+      used:send(u8 "c")
+      assert.equal(u8 "one c 3", used:recv_exact(8))
+    end)
+
+    it("keeps the listener's framing, too, when an upgrade() that " .. name .. " fails", function()
+      local app = server.start { script = counter("one", SWITCH, "timeout = { idle = '300ms' }") }
+      local client = app:connect():echo_line("a", "one a 1")
+      reload_to(app, counter("two", FAILS))
+      app:wait_log "timed out" -- and sets its framing before anything has been decoded
+      client:echo_line("b", "one b 2")
+    end)
+  end
+
   it("goes on under the new framing, limits and time-outs", function()
     local app = server.start { script = counter "one" }
     local client = app:connect():echo_line("a", "one a 1"):send("x")

@@ -111,6 +111,7 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	if (!bytes)
 		return false;
 	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
+	struct codec_mark mark = conn_mark_codecs(conn);
 	give(conn, &new);
 	bool ok = upgrade(to, conn, bytes, len, from->generation);
 	run_end(from, &run, false);
@@ -118,8 +119,10 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	if (!ok) {
 		agent_release(to, conn);
 		give(conn, &old);
+		conn_restore_codecs(conn, &mark);
 		return false;
 	}
+	conn_keep_codecs(conn, &mark);
 	give(conn, &old);
 	agent_release(from, conn);
 	give(conn, &new);

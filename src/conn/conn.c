@@ -61,6 +61,30 @@ void conn_share_codec(struct conn *conn, const struct codec *codec)
 	take_codec(conn, codec);
 }
 
+struct codec_mark conn_mark_codecs(struct conn *conn)
+{
+	struct codec_mark mark = { conn->own_codecs, conn->codec, conn->fresh_codec };
+	conn->fresh_codec = false; /* neither replaced nor freed */
+	return mark;
+}
+
+void conn_keep_codecs(struct conn *conn, const struct codec_mark *mark)
+{
+	if (conn->codec == mark->codec)
+		conn->fresh_codec = mark->was_fresh;
+}
+
+void conn_restore_codecs(struct conn *conn, const struct codec_mark *mark)
+{
+	while (conn->own_codecs != mark->newest) {
+		struct own_codec *own = conn->own_codecs;
+		conn->own_codecs = own->older;
+		free(own);
+	}
+	conn->fresh_codec = mark->was_fresh;
+	take_codec(conn, mark->codec);
+}
+
 /* Those that a batch may still have been of. */
 static void retire_codecs(struct conn *conn)
 {

@@ -276,6 +276,20 @@ int conn_set_codec(struct conn *conn, const struct codec *codec);
 /* The same with one that outlives the connection, as that of conn_open() does. */
 void conn_share_codec(struct conn *conn, const struct codec *codec);
 
+/*
+ * What is set after conn_mark_codecs() can be taken back, or kept: one of the two follows within the same event. What
+ * was the codec before is untouched until then.
+ */
+struct codec_mark {
+	struct own_codec *newest;
+	const struct codec *codec;
+	bool was_fresh;
+};
+
+struct codec_mark conn_mark_codecs(struct conn *conn);
+void conn_keep_codecs(struct conn *conn, const struct codec_mark *mark);
+void conn_restore_codecs(struct conn *conn, const struct codec_mark *mark);
+
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
 
