@@ -91,6 +91,15 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 	}
 }
 
+void commands_joined(struct commands *commands, uint64_t number, uint64_t other)
+{
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		struct wait *wait = &commands->waits[i];
+		if (wait->client && wait->kind == WAIT_RELOAD && wait->reload == number)
+			wait->reload = other;
+	}
+}
+
 /* False: explained. */
 static bool policy_in(const json_t *request, enum reload_policy *policy, char *why, size_t size)
 {

@@ -63,6 +63,9 @@ int commands_lend(const struct commands *commands, const char **origin);
 /* A successor answers from now on. Who is connected already is served to the end. */
 void commands_leave(struct commands *commands);
 
+/* Who waits for the reload of one number waits for that of another. */
+void commands_joined(struct commands *commands, uint64_t number, uint64_t other);
+
 /* A reload has ended. */
 void commands_reloaded(struct commands *commands, const struct reload_outcome *outcome);
 

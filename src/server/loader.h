@@ -27,6 +27,7 @@ struct loading {
 	struct config *next;       /* held; NULL: there was no memory */
 	bool unchanged;            /* the script set is the one being served: nothing was loaded */
 	bool is_candidate;         /* it is the candidate's: likewise */
+	bool no_room;              /* reload.keep refuses it: the main thread's */
 	struct generation
 	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };

@@ -25,7 +25,7 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 	return loader_start(&reloads->loader, server, report);
 }
 
-/* Old generations with connections, in the worker that has most of them. */
+/* Old generations with connections, in the worker that has most of them. A canary is none: what is loaded takes its place. */
 static unsigned old_generations(const struct reloads *reloads)
 {
 	unsigned most = 1;
@@ -33,7 +33,7 @@ static unsigned old_generations(const struct reloads *reloads)
 		unsigned n = atomic_load_explicit(&reloads->workers[i].generations, memory_order_relaxed);
 		most = n > most ? n : most;
 	}
-	return most - 1;
+	return most - 1 - canary_runs(&reloads->canary);
 }
 
 static int64_t wall_ms(void)
@@ -88,9 +88,17 @@ void reloads_close(struct reloads *reloads)
 }
 
 /* A drain makes room, as reload.when_full = "drain" does; migrating may fail. */
-static bool has_room(const struct config *now, unsigned old, enum reload_policy policy)
+static bool has_room(const struct reloads *reloads, const struct config *now)
 {
-	return old < now->reload_keep || now->reload_drains_old || policy == RELOAD_DRAIN;
+	return old_generations(reloads) < now->reload_keep || now->reload_drains_old ||
+	       reloads->policy == RELOAD_DRAIN;
+}
+
+static void refuse(struct reloads *reloads, const struct config *now)
+{
+	log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
+		  F_INT("old_generations", old_generations(reloads)), F_INT("keep", now->reload_keep));
+	end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
 }
 
 /* The one that runs has its number already. */
@@ -122,14 +130,11 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_
 	}
 	reloads->number = ++reloads->begun;
 	reloads->policy = policy;
-	unsigned old = old_generations(reloads);
-	if (has_room(now, old, policy)) {
+	/* Where a canary runs, it may be the one that is called off, which takes no room: see reloads_admit(). */
+	if (canary_runs(&reloads->canary) || has_room(reloads, now))
 		load(reloads, now);
-	} else {
-		log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
-			  F_INT("old_generations", old), F_INT("keep", now->reload_keep));
-		end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
-	}
+	else
+		refuse(reloads, now);
 	return reloads->number;
 }
 
@@ -187,6 +192,14 @@ static void withdraw_in(struct worker *worker, struct generation *generation)
 	worker_withdraw(worker, generation);
 }
 
+/* The workers go on as they are: they are about to stop. */
+static void disown_in(struct worker *worker, struct generation *generation)
+{
+	(void)worker;
+	generation->is_candidate = false;
+	generation->is_withdrawn = true;
+}
+
 static void promote_in(struct worker *worker, struct generation *generation)
 {
 	generation->is_candidate = false;
@@ -234,6 +247,7 @@ void reloads_stop(struct reloads *reloads, const char *why)
 	if (!canary_runs(&reloads->canary))
 		return;
 	struct canary_figures figures = canary_look(&reloads->canary);
+	each_of(reloads, reloads->canary.first, disown_in);
 	give_up(reloads, why, &figures);
 }
 
@@ -316,7 +330,7 @@ static void keep_serving(struct reloads *reloads, const struct config *now)
 	    had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed");
 }
 
-/* The same for a canary, whose policy it becomes. */
+/* The same for a canary, whose policy it becomes. What becomes of it, the canary decides. */
 static void keep_trying(struct reloads *reloads)
 {
 	struct canary *canary = &reloads->canary;
@@ -325,7 +339,7 @@ static void keep_trying(struct reloads *reloads)
 	if (reloads->policy != RELOAD_AS_CONFIGURED)
 		canary->policy = reloads->policy;
 	log_unchanged(reloads, canary->config, canary->first->number);
-	end(reloads, RELOAD_DONE, "nothing has changed: this is the canary");
+	reloads->on_joined(reloads->listener, reloads->number, canary->reload);
 }
 
 /* Sockets are opened and closed for the whole server, so half of it cannot have them. */
@@ -372,7 +386,9 @@ static void discard(struct reloads *reloads, struct loading *loading)
 static void take(struct reloads *reloads, struct loading *loading)
 {
 	const struct report *report = &loading->report;
-	if (report->err) {
+	if (loading->no_room) {
+		refuse(reloads, loading->now);
+	} else if (report->err) {
 		log_failure(reloads, report);
 		end(reloads, RELOAD_FAILED, report->text);
 	} else if (loading->unchanged) {
@@ -407,6 +423,15 @@ void reloads_reject(struct reloads *reloads, struct report *report)
 		loader_bury(&reloads->loader, loading->generations[i]);
 }
 
+bool reloads_admit(struct reloads *reloads, struct report *report)
+{
+	struct loading *loading = (struct loading *)(void *)report;
+	loading->no_room = !has_room(reloads, loading->now);
+	if (loading->no_room)
+		reloads_reject(reloads, report);
+	return !loading->no_room;
+}
+
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 {
 	if (--reloads->missing)
@@ -419,6 +444,7 @@ void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 		canary_begin(&reloads->canary, reloads->coming, reloads->coming->config, reloads->number,
 			     reloads->policy);
 	} else {
+		each_of(reloads, reloads->coming, disown_in);
 		end(reloads, RELOAD_REFUSED, STOPPING);
 	}
 	reloads->coming = NULL;

@@ -45,6 +45,8 @@ struct reloads {
 	/* Is told of each outcome as it comes; may be NULL. It must not begin another. */
 	void *listener;
 	void (*on_outcome)(void *listener, const struct reload_outcome *outcome);
+	/* One has found its script on trial: its outcome will be that of the reload whose canary that is. */
+	void (*on_joined)(void *listener, uint64_t number, uint64_t canarys);
 	/* The configuration from now on; lent. */
 	void (*on_newest)(void *listener, struct config *config);
 };
@@ -68,6 +70,12 @@ bool reloads_is_loading(const struct reloads *reloads);
 
 /* A loading that went well cannot be served after all: why not, in report->text. Before reloads_flip(). */
 void reloads_reject(struct reloads *reloads, struct report *report);
+
+/*
+ * May what was loaded become a generation, for all that reload.keep says? False: it is rejected, and will be told as
+ * refused. Before reloads_flip().
+ */
+bool reloads_admit(struct reloads *reloads, struct report *report);
 
 /*
  * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, as the newest or to be

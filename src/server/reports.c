@@ -24,6 +24,8 @@ static void change_listeners(struct server *server, struct report *report)
 	struct loading *loading = (struct loading *)(void *)report;
 	if (report->err || loading->unchanged || loading->is_candidate || server->stage != SERVING)
 		return;
+	if (!reloads_admit(&server->reloads, report))
+		return;
 	if (acceptor_prepare(&server->acceptor, loading->next, report->text, sizeof report->text))
 		reloads_reject(&server->reloads, report);
 	else

@@ -94,6 +94,12 @@ static void on_outcome(void *data, const struct reload_outcome *outcome)
 	commands_reloaded(&server->commands, outcome);
 }
 
+static void on_joined(void *data, uint64_t number, uint64_t canarys)
+{
+	struct server *server = data;
+	commands_joined(&server->commands, number, canarys);
+}
+
 static void on_newest(void *data, struct config *config)
 {
 	struct server *server = data;
@@ -115,6 +121,7 @@ bool requests_open_reloads(struct server *server)
 	}
 	server->reloads.listener = server;
 	server->reloads.on_outcome = on_outcome;
+	server->reloads.on_joined = on_joined;
 	server->reloads.on_newest = on_newest;
 	return true;
 }
