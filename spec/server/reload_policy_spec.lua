@@ -121,6 +121,19 @@ describe("perilune reload --policy", function()
     new:echo_line("b", "two b 2")
   end)
 
+  it("drains everybody the second time, though the first was called off in the middle", function()
+    local slow = script("one"):gsub([[drain = "200ms"]], [[drain = "2s"]])
+    local app = start(slow)
+    local clients = app:connect_many(60)
+    for _, one in ipairs(clients) do one:echo_line("a", "one a 1") end
+    reload_to(app, (slow:gsub([["one ]], [["two ]])), "--policy", "drain")
+    reload(app, "--policy", "pin")
+    wait.pause(0.7)
+    reload(app, "--policy", "drain")
+    for _, one in ipairs(clients) do assert.equal("bye\n", (one:recv_all())) end
+    retired(app, 1)
+  end)
+
   it("migrates them likewise", function()
     local app = start(script "one")
     local old = app:connect():echo_line("a", "one a 1")

@@ -425,20 +425,31 @@ void agents_succeed(struct agents *agents, struct agents *successor, const struc
 	agents->policies = policies;
 }
 
-enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn)
+static enum reload_policy policy_for(const struct agents *agents, unsigned slot, unsigned listener)
 {
 	const struct agents *by = agents->policies;
-	int listener = config_find_slot(by->config, conn->slot, conn->listener);
-	return listener < 0 ? by->removed_policy : by->listeners[listener].policy;
+	int theirs = config_find_slot(by->config, slot, listener);
+	return theirs < 0 ? by->removed_policy : by->listeners[theirs].policy;
 }
 
-bool agents_drain_some(const struct agents *agents)
+enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn)
 {
-	const struct agents *by = agents->policies;
-	for (unsigned i = 0; i < by->listener_count; i++)
-		if (by->listeners[i].policy == RELOAD_DRAIN)
-			return true;
-	return by->removed_policy == RELOAD_DRAIN;
+	return policy_for(agents, conn->slot, conn->listener);
+}
+
+enum drains agents_note_drains(struct agents *agents)
+{
+	enum drains noted = DRAINS_NONE;
+	for (unsigned i = 0; i < agents->listener_count; i++) {
+		struct agent_listener *listener = &agents->listeners[i];
+		bool drained = listener->drains;
+		listener->drains = policy_for(agents, agents->config->listeners[i].slot, i) == RELOAD_DRAIN;
+		if (listener->drains && !drained)
+			noted = DRAINS_MORE;
+		else if (listener->drains && !noted)
+			noted = DRAINS_NO_MORE;
+	}
+	return noted;
 }
 
 const char *agents_first_fault(const struct agents *agents)

@@ -93,6 +93,7 @@ struct agent_listener {
 	struct codec codec;
 	const struct conn_rules *rules; /* the config's */
 	enum reload_policy policy;      /* for connections that older generations have */
+	bool drains;                    /* its connections are to be drained: agents_note_drains() */
 	struct vm_budget budget;        /* of each call */
 	int opener_ref;                 /* runtime.opener: conn → agent, opened */
 	int upgrader_ref;         /* runtime.upgrader: the same for what comes from another generation */
@@ -129,8 +130,9 @@ void agents_succeed(struct agents *agents, struct agents *successor, const struc
 /* What becomes of one of their connections; they have a successor. */
 enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn);
 
-/* Is there a listener whose connections they drain, where that is what the policies are of? */
-bool agents_drain_some(const struct agents *agents);
+/* Whose connections the policies have drained: no listener's, those of the last time or fewer, or of one more. */
+enum drains { DRAINS_NONE, DRAINS_NO_MORE, DRAINS_MORE };
+enum drains agents_note_drains(struct agents *agents);
 
 /* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
 const char *agents_first_fault(const struct agents *agents);

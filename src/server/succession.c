@@ -95,13 +95,29 @@ static uint64_t next_share_ms(const struct worker *worker, const struct generati
 	return generation->drain_from_ms + generation->drained_shares * window / SHARES + 1;
 }
 
-static void begin_drain(struct worker *worker, struct generation *generation, bool all)
+static void begin_drain(struct worker *worker, struct generation *generation)
 {
-	if (generation->drain_from_ms != WHEEL_NEVER && generation->drains_all >= all)
-		return;
-	generation->drains_all = generation->drains_all || all;
 	generation->drain_from_ms = worker->host.now_ms;
 	generation->drained_shares = 0;
+}
+
+static void drain_all(struct worker *worker, struct generation *generation)
+{
+	if (!generation->drains_all)
+		begin_drain(worker, generation);
+	generation->drains_all = true;
+}
+
+/* Who has not been drained yet has its share anew, with whoever is to be drained from now on. */
+static void drain_by_policy(struct worker *worker, struct generation *generation)
+{
+	enum drains drains = agents_note_drains(&generation->agents);
+	if (generation->drains_all)
+		return;
+	if (drains == DRAINS_MORE)
+		begin_drain(worker, generation);
+	else if (drains == DRAINS_NONE)
+		generation->drain_from_ms = WHEEL_NEVER;
 }
 
 /* ---- all of it ---- */
@@ -113,9 +129,9 @@ void succession_begin(struct worker *worker)
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
 		if (each == worker->candidate)
 			continue;
-		bool too_many = ++old > worker->config->reload_keep && worker->config->reload_drains_old;
-		if (too_many || agents_drain_some(&each->agents))
-			begin_drain(worker, each, too_many);
+		if (++old > worker->config->reload_keep && worker->config->reload_drains_old)
+			drain_all(worker, each);
+		drain_by_policy(worker, each);
 	}
 }
 
