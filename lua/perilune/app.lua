@@ -183,12 +183,13 @@ local function check_modules(conf, state)
 end
 
 --- What a script opens is only known once it has run, and what a door leads to may end the process. So as long as it
---- runs, a door opens only if a file or a setting that has `unsafe` names it.
+--- runs, a door opens only if a file has `unsafe`, and one has the name in quotes; or a setting has both.
 local function is_named_unsafe(name, overrides)
   for _, override in ipairs(overrides or {}) do
     if override.path == "unsafe" and override.value:find(name, 1, true) then return true end
   end
-  return sources.mention("unsafe", ('"%s"'):format(name)) or sources.mention("unsafe", ("'%s'"):format(name))
+  if not sources.mention("unsafe") then return false end
+  return sources.mention(('"%s"'):format(name)) or sources.mention(("'%s'"):format(name))
 end
 
 --- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes

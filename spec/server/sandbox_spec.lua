@@ -187,6 +187,10 @@ describe("unsafe", function()
     command.write(folder .. "/settings.lua", "return { unsafe = { 'os.execute' } }")
     local result = command.run { "check", path }
     assert.same({ 0, "" }, { result.code, result.err })
+    command.write(path, code:format ", unsafe = require('settings')")
+    command.write(folder .. "/settings.lua", "return { 'os.execute' }")
+    result = command.run { "check", path }
+    assert.same({ 0, "" }, { result.code, result.err })
     command.remove(folder)
   end)
 

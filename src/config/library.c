@@ -40,16 +40,14 @@ static bool mentions(const struct source *source, const char *text)
 	return source->text && memmem(source->text, source->bytes, text, strlen(text));
 }
 
-/* mention(text, ...) → does a file have them all? */
+/* mention(text) → does a file have it? */
 static int l_mention(lua_State *lua)
 {
 	const struct sources *sources = lua_touserdata(lua, lua_upvalueindex(1));
+	const char *text = luaL_checkstring(lua, 1);
 	bool found = false;
-	for (size_t i = 0; !found && i < sources->count; i++) {
-		found = true;
-		for (int idx = 1; found && idx <= lua_gettop(lua); idx++)
-			found = mentions(&sources->files[i], luaL_checkstring(lua, idx));
-	}
+	for (size_t i = 0; !found && i < sources->count; i++)
+		found = mentions(&sources->files[i], text);
 	lua_pushboolean(lua, found);
 	return 1;
 }
