@@ -64,6 +64,8 @@ describe("calls that go on to fail", function()
       assert.is_true(#app:find_log "cannot accept: clients wait in the backlog" <= 3)
       first:echo_line "still here"
       assert.equal(0, app:stop().code)
+      local lost = app:find_log "cannot accept: clients in the backlog are lost"
+      assert.same({ 1, app.listeners[1].name }, { #lost, lost[1].listener }) -- nobody waits at the other
     end)
   end
 

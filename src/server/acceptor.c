@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,6 +371,13 @@ int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, 
 	return -1;
 }
 
+/* accept4() may want a descriptor before it looks whether there is a client at all. */
+static bool is_awaited(const struct listener *listener)
+{
+	struct pollfd ready = { .fd = listener->fd, .events = POLLIN };
+	return poll(&ready, 1, 0) > 0;
+}
+
 /*
  * Clients in the backlog are connected, and their requests may be in flight: closing the socket would reset
  * them, so they come in, however few a second may. No more than fit in the backlog, or a stream of
@@ -378,10 +386,16 @@ int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, 
 static void empty_backlog(struct listener *listener)
 {
 	bool given[256] = { false };
-	int most = listener->config->backlog + 1; /* what Linux lets wait */
-	while (most-- > 0 && !accept_next(listener, given))
-		;
-	kick(owner_of(listener), given);
+	struct acceptor *acceptor = owner_of(listener);
+	int err = 0, most = listener->config->backlog + 1; /* what Linux lets wait */
+	while (most-- > 0 && !err)
+		err = accept_next(listener, given);
+	kick(acceptor, given);
+	if (!err || err == UV_EAGAIN || !is_awaited(listener))
+		return;
+	count(&acceptor->counters.accept_errors);
+	log_write(LOG_ERROR, "cannot accept: clients in the backlog are lost",
+		  F_TEXT("error", strerror(-err)), F_TEXT("listener", listener->config->name));
 }
 
 void acceptor_split(struct acceptor *acceptor, double share)
