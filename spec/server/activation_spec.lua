@@ -227,6 +227,21 @@ describe("a service manager", function()
     third:wait_end()
   end)
 
+  it("is told why a start fails", function()
+    local env = { NOTIFY_SOCKET = path }
+    for reason, options in pairs {
+      ["/nowhere/control.sock: No such file or directory"] = { control = "/nowhere/control.sock" },
+      ["the limit of open files is too low: 20 (ulimit -n)"] = { nofile = 20, workers = 2 },
+      ["unix:///nowhere/app.sock: No such file or directory"] = { args = { "--listen=unix:///nowhere/app.sock" } },
+    } do
+      options.script, options.env = script(), env
+      assert.equal(1, server.start_failing(options).code)
+      local told = hear(fd, 5)
+      while told and not told:find "^STATUS=" do told = hear(fd, 5) end
+      assert.truthy(told and told:find(reason, 1, true), told)
+    end
+  end)
+
   it("hears nothing of an upgrade that fails", function()
     local app = start()
     expect(fd, "READY=1")

@@ -26,6 +26,7 @@ local function messages_of(source)
   for call in source:gmatch("LOG_%u+%s*,(.-);") do
     add_messages(messages, (call:gsub("&?F_%u+%(.*", "")))
   end
+  for message in source:gmatch('server_cannot%([^,]*,%s*"([^"]+)"') do messages[#messages + 1] = message end
   return messages
 end
 

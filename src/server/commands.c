@@ -384,17 +384,16 @@ static bool explain_absence(const struct commands *commands, const char *why)
 }
 
 bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
-		   struct inheritance *inheritance, bool succeeds)
+		   struct inheritance *inheritance, bool succeeds, char *why, size_t size)
 {
-	char why[512] = "";
+	*why = '\0';
 	commands->loop = loop;
 	commands->is_default = !strcmp(config->control, "auto");
 	commands->listener.fd = -1;
 	if (!strcmp(config->control, "off"))
 		return true;
-	if (find_path(commands, config, why, sizeof why) ||
-	    bind_path(commands, inheritance, why, sizeof why) ||
-	    (!succeeds && listen_to_clients(commands, why, sizeof why)))
+	if (find_path(commands, config, why, size) || bind_path(commands, inheritance, why, size) ||
+	    (!succeeds && listen_to_clients(commands, why, size)))
 		return explain_absence(commands, why);
 	log_write(LOG_INFO, "control socket", F_TEXT("path", commands->path));
 	return true;

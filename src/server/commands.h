@@ -45,11 +45,11 @@ struct commands {
 
 /*
  * Opens the socket where the configuration wants it, or takes the inherited one; `server` and the functions are set,
- * the rest zeroed. False: it cannot be, though it was asked for, and the log says why. That the default one cannot be
- * is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
+ * the rest zeroed. False: it cannot be, though it was asked for, and the log and `why` say why not. That the default one cannot
+ * be is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
  */
 bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
-		   struct inheritance *inheritance, bool succeeds);
+		   struct inheritance *inheritance, bool succeeds, char *why, size_t size);
 
 /* The server serves. */
 void commands_begin(struct commands *commands);

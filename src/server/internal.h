@@ -56,6 +56,9 @@ struct server {
 /* Connections whose descriptors are open. */
 unsigned server_count_open(const struct server *server);
 
+/* The start has failed: says so in the log, and to whoever waits for us to serve. */
+void server_cannot(struct server *server, const char *message, const char *why);
+
 /* Of the configuration, by its place there. */
 struct listener *server_listener(struct server *server, unsigned i);
 

@@ -116,7 +116,7 @@ bool requests_open_reloads(struct server *server)
 	canary_open(&server->reloads.canary, &server->loop, &server->acceptor, server->config->workers,
 		    &server->reloads, reloads_on_window_over);
 	if (err) {
-		log_write(LOG_ERROR, "cannot start the loader", F_TEXT("error", uv_strerror(err)));
+		server_cannot(server, "cannot start the loader", uv_strerror(err));
 		return false;
 	}
 	server->reloads.listener = server;
@@ -185,6 +185,10 @@ bool requests_open_commands(struct server *server)
 	server->commands.stop = obey_stop;
 	server->commands.reload = obey_reload;
 	server->commands.upgrade = obey_upgrade;
-	return commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
-			     notify_succeeds(&server->notify));
+	char why[512];
+	if (commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+			  notify_succeeds(&server->notify), why, sizeof why))
+		return true;
+	notify_failed(&server->notify, why);
+	return false;
 }

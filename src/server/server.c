@@ -15,6 +15,12 @@ unsigned server_count_open(const struct server *server)
 	return atomic_load(&server->acceptor.open);
 }
 
+void server_cannot(struct server *server, const char *message, const char *why)
+{
+	log_write(LOG_ERROR, message, F_TEXT("error", why));
+	notify_failed(&server->notify, why);
+}
+
 struct listener *server_listener(struct server *server, unsigned i)
 {
 	return server->listeners.slots[server->config->listeners[i].slot];
@@ -36,7 +42,7 @@ static bool have_pipes(void)
  * Without descriptors a worker fails in many ways, with a module that is "not found" among them; this says why.
  * 5 for its loops, one for what it loads; and one for a client.
  */
-static bool have_descriptors(const struct server *server)
+static bool have_descriptors(struct server *server)
 {
 	enum { PER_WORKER = 6 };
 	char why[128];
@@ -44,6 +50,7 @@ static bool have_descriptors(const struct server *server)
 		return true;
 	log_write(LOG_ERROR, "cannot start", F_TEXT("error", descriptors_explain(why, sizeof why)),
 		  F_INT("workers", server->config->workers));
+	notify_failed(&server->notify, why);
 	return false;
 }
 
@@ -100,9 +107,9 @@ int server_run(struct config *config, bool watch)
 	acceptor_raise_descriptor_limit();
 	if (!open_server(&server, config)) {
 		char why[128];
-		log_write(LOG_ERROR, "cannot start",
-			  F_TEXT("error", descriptors_left(8) ? "not enough memory or descriptors"
-							      : descriptors_explain(why, sizeof why)));
+		server_cannot(&server, "cannot start",
+			      descriptors_left(8) ? "not enough memory or descriptors"
+						  : descriptors_explain(why, sizeof why));
 		return EXIT_FAILED;
 	}
 	server.watches = watch;

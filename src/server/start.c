@@ -36,7 +36,7 @@ int start_workers(struct server *server)
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {
-			log_write(LOG_ERROR, "cannot start a worker", F_TEXT("error", uv_strerror(err)));
+			server_cannot(server, "cannot start a worker", uv_strerror(err));
 			return err;
 		}
 		server->started++;
@@ -61,7 +61,7 @@ void start_serving(struct server *server)
 {
 	int err = acceptor_start(&server->acceptor, server->config);
 	if (err) {
-		log_write(LOG_ERROR, "cannot serve", F_TEXT("error", uv_strerror(err)));
+		server_cannot(server, "cannot serve", uv_strerror(err));
 		server->failed = true;
 		stop_drain(server);
 		return;
