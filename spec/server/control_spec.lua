@@ -78,7 +78,7 @@ end
 
 -- A server and the number of its descriptors, with the one that libuv opens at the first client.
 local function start_counted()
-  local app = start()
+  local app = start { asan = "quarantine_size_mb=1" }
   client_of(app):close()
   ok(run(app, "reload", "--wait"))
   local before
@@ -454,8 +454,7 @@ describe("the control socket", function()
       ok(run(app, "status"))
       app:connect():echo_line("a", "one a"):close()
       wait.until_true("both gone after the time-out", function() return app:fds() == before end, 15)
-      -- ASan keeps what is freed for a while.
-      if server.measures_memory then assert.is_true(app:rss() - rss < server.scaled(4e6, 3e7)) end
+      if server.measures_memory then assert.is_true(app:rss() - rss < 4e6) end
       assert.equal("", (mute:recv_all()))
     end)
 
