@@ -2,6 +2,7 @@
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local support = require "spec.support.reload"
 local wait = require "spec.support.wait"
@@ -32,11 +33,7 @@ local function start(options, reload)
   return server.start(copy)
 end
 
-local function control(app)
-  local client = app:connect { path = app.folder .. "/control.sock" }
-  client.seconds = 20
-  return client
-end
+local control, run = operator.client, operator.run
 
 local function ask(app, request)
   local client = control(app)
@@ -46,12 +43,6 @@ local function ask(app, request)
 end
 
 local function status(app) return ask(app, [[{"command":"status"}]]) end
-
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. app.folder .. "/control.sock"
-  return command.run(call)
-end
 
 -- Asks for a reload to another script, and waits until its canary has begun: a client that will hear of the outcome.
 local function try(app, text, more)

@@ -2,6 +2,7 @@
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local unistd = require "posix.unistd"
 local wait = require "spec.support.wait"
@@ -31,25 +32,11 @@ end
 
 local function rewrite(app, text) command.write(app.folder .. "/app.lua", text) end
 
-local function path_of(app) return app.folder .. "/control.sock" end
-
-local function client_of(app)
-  local one = app:connect { path = path_of(app) }
-  one.seconds = 15
-  return one
-end
+local path_of, run, client_of = operator.path, operator.run, operator.client
 
 -- The answer to a request: a line of JSON, or a table of fields that are put together.
 local function ask(client, request)
   return json_decode(client:send(request .. "\n"):recv_line())
-end
-
--- Runs a client command against a server: { code, out, err }.
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. path_of(app)
-  call.dir = app.folder
-  return command.run(call)
 end
 
 local function run_json(app, ...)

@@ -2,6 +2,7 @@
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local posix_signal = require "posix.signal"
 local posix_wait = require "posix.sys.wait"
 local server = require "spec.support.server"
@@ -26,21 +27,7 @@ end
 
 local function rewrite(app, text) command.write(app.folder .. "/app.lua", text) end
 
-local function path_of(app) return app.folder .. "/control.sock" end
-
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. path_of(app)
-  return command.run(call)
-end
-
-local function client_of(app)
-  local one = app:connect { path = path_of(app) }
-  one.seconds = 15
-  return one
-end
-
-local function status(app) return json_decode(run(app, "status", "--json").out) end
+local path_of, run, client_of, status = operator.path, operator.run, operator.client, operator.status
 
 -- A server whose binary is its own, to be replaced by one that never gets ready.
 local function start_with_slow_successor()

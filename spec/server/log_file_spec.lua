@@ -3,6 +3,7 @@ local client = require "spec.support.client"
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local posix_stat = require "posix.sys.stat"
 local posix_wait = require "posix.sys.wait"
 local server = require "spec.support.server"
@@ -22,18 +23,7 @@ local function start(options)
   return server.start(copy)
 end
 
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. app.folder .. "/control.sock"
-  return command.run(call)
-end
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
+local run, read = operator.run, command.read
 
 -- How often each mark is in a file; fails on a line that is not whole.
 local function count_marks(path, counts)

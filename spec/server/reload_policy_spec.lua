@@ -2,6 +2,7 @@
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local support = require "spec.support.reload"
 local wait = require "spec.support.wait"
@@ -23,11 +24,7 @@ end
 
 local function start(text, workers) return server.start { script = text, workers = workers, control = "control.sock" } end
 
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. app.folder .. "/control.sock"
-  return command.run(call)
-end
+local run = operator.run
 
 -- Reloads and waits; the outcome, as JSON.
 local function reload(app, ...)

@@ -1,7 +1,6 @@
 --- What `perilune status` tells of connections and faults, as counted while it happens.
-local command = require "spec.support.command"
 local has = require "spec.support.has"
-local json_decode = require "spec.support.json_decode"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -34,13 +33,7 @@ local function states(some)
   return all
 end
 
-local function run(app, ...)
-  local call = { ... }
-  call[#call + 1] = "--control=" .. app.folder .. "/control.sock"
-  return command.run(call)
-end
-
-local function status(app) return json_decode(run(app, "status", "--json").out) end
+local run, status = operator.run, operator.status
 
 -- Counted when the event is over, which is after its reply or its entry.
 local function expect_states(app, expected)

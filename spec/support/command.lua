@@ -20,12 +20,17 @@ end
 
 M.shell = shell
 
+--- All of a file.
+---@param path string
+---@return string
 local function read(path)
   local file = assert(io.open(path, "rb"))
   local text = file:read("*a")
   file:close()
   return text
 end
+
+M.read = read
 
 local function absolute(path)
   if path:sub(1, 1) == "/" then return path end

@@ -8,6 +8,7 @@
 ---     -- needs: patterns         left out until the server can do that
 ---
 --- M.app() makes one server of them all: a listener each, and "canary", an echo that no one may disturb.
+local command = require "spec.support.command"
 local dirent = require "posix.dirent"
 
 local M = {}
@@ -20,12 +21,7 @@ M.MEMORY = "48m"
 --- comes, from a small buffer. drain: asks the server to stop.
 M.DRIVES = { none = true, send = true, leave = true, finish = true, receive = true, drain = true }
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
+local read = command.read
 
 ---@class perilune.corpus_case
 ---@field name string

@@ -38,12 +38,7 @@ local function readlink(path)
   return n >= 0 and ffi.string(text, n) or nil
 end
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
+local read = command.read
 
 --- "address", "thread" or nil: what the binary was built with.
 M.sanitizer = (function()

@@ -1,12 +1,7 @@
 --- The reference has every log entry that the source can write.
-local root = debug.getinfo(1, "S").source:match("^@(.*)spec/unit/[^/]+$")
+local command = require "spec.support.command"
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("*a")
-  file:close()
-  return text
-end
+local root = debug.getinfo(1, "S").source:match("^@(.*)spec/unit/[^/]+$")
 
 local function sources()
   local paths, pipe = {}, assert(io.popen("find '" .. root .. "src' -name '*.c'"))
@@ -32,9 +27,9 @@ end
 
 describe("docs/reference.md", function()
   it("has every log entry", function()
-    local reference, missing, n = read(root .. "docs/reference.md"), {}, 0
+    local reference, missing, n = command.read(root .. "docs/reference.md"), {}, 0
     for _, path in ipairs(sources()) do
-      for _, message in ipairs(messages_of(read(path))) do
+      for _, message in ipairs(messages_of(command.read(path))) do
         n = n + 1
         local whole = message:match("%s$") and "" or "`" -- a macro follows the blank
         if not reference:find("`" .. message .. whole, 1, true) then missing[#missing + 1] = path .. ": " .. message end
