@@ -65,7 +65,7 @@ end
 
 -- A server and the number of its descriptors, with the one that libuv opens at the first client.
 local function start_counted()
-  local app = start { asan = "quarantine_size_mb=1" }
+  local app = start { asan = server.SMALL_QUARANTINE }
   client_of(app):close()
   ok(run(app, "reload", "--wait"))
   local before

@@ -182,7 +182,7 @@ describe("limits.send_buffer", function()
 
   it("bounds what a client can make the server hold that sends and does not read", function()
     local app = start_lines([[function Agent:proceed(line) return line:rep(1000) end]],
-      { asan = "quarantine_size_mb=1" }, [[limits = { send_buffer = "256k" }]])
+      { asan = server.SMALL_QUARANTINE }, [[limits = { send_buffer = "256k" }]])
     local client, before, sent, since = app:connect { receive_buffer = 4096 }, app:rss(), 0, wait.now()
     while wait.now() - since < 0.3 and sent < 3e7 do
       local n = client:send_some(("0123456789abcdef\n"):rep(1000):sub(1 + sent % 17))
@@ -245,7 +245,7 @@ describe("limits.buffers", function()
 
   local function start_frames()
     return server.start {
-      asan = "quarantine_size_mb=1",
+      asan = server.SMALL_QUARANTINE,
       script = server.NOTE .. [[
         local Agent = {}
         function Agent:closed(reason) note("closed " .. reason) end

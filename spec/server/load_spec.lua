@@ -13,7 +13,7 @@ local function many(n) return math.max(1, math.floor(n * SCALE)) end
 
 local function start(settings, options)
   options = options or {}
-  options.asan = "quarantine_size_mb=4"
+  options.asan = server.SMALL_QUARANTINE
   options.script = server.NOTE .. ([[
     local Echo = {}
     function Echo:proceed(frame) return frame end
@@ -227,7 +227,7 @@ describe("under load", function()
 
   it("thousands of sleeping agents whose peers vanish leave nothing behind", function()
     local n = many(4000)
-    local app = server.start { asan = "quarantine_size_mb=4", script = [[
+    local app = server.start { asan = server.SMALL_QUARANTINE, script = [[
       local perilune = require "perilune"
       local Agent = {}
       function Agent:proceed(frame)

@@ -233,7 +233,7 @@ describe("the inbox of a suspended agent", function()
   end)
 
   it("is bounded in bytes", function()
-    local app = start_lines(COUNTER, { asan = "quarantine_size_mb=1" },
+    local app = start_lines(COUNTER, { asan = server.SMALL_QUARANTINE },
       [[limits = { inbox = 1000000, frame = "64k" }]])
     local client = app:connect { send_buffer = 16384 }
     client:send("sleep\n")

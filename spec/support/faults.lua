@@ -129,7 +129,7 @@ local function launch(fault, options)
   local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
     script = SCRIPT:format(folder), folder = folder, env = env, workers = options.workers or 2,
-    asan = "quarantine_size_mb=4", control = options.control,
+    asan = server.SMALL_QUARANTINE, control = options.control,
   }
 end
 

@@ -53,6 +53,10 @@ if M.sanitizer then wait.SCALE = 3 end
 --- Does resident memory say anything about ours? ThreadSanitizer's shadow drowns it.
 M.measures_memory = M.sanitizer ~= "thread"
 
+--- For `asan` where memory is measured. AddressSanitizer keeps what is freed: 256 MiB of it, and 1 MiB more for each
+--- thread, which would drown what a server holds.
+M.SMALL_QUARANTINE = "quarantine_size_mb=1:thread_local_quarantine_size_kb=16"
+
 --- `full` of a quantity, or `reduced` where everything is several times slower.
 function M.scaled(full, reduced) return M.sanitizer and reduced or full end
 
@@ -202,8 +206,7 @@ end
 ---  folder: string?, binary: string?, control: string?, log_file: string?,
 ---  fds: { names: string?, pid: integer?, [integer]: integer }? } `control`: a control socket, none by default;
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
----  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as a quarantine
----  that does not drown what memory is measured
+---  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)
