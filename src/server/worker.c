@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "server/lineage.h"
 #include "server/succession.h"
 
 #include <assert.h>
@@ -145,8 +146,6 @@ static void cut_all(struct worker *worker)
 
 /* ---- generations ---- */
 
-static void raise_share(struct worker *worker, const struct generation *generation);
-
 /* Whose coming an ORDER_ADOPT tells. */
 static struct generation *generation_in(struct order *order)
 {
@@ -159,93 +158,20 @@ static struct generation *candidate_in(struct order *order)
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
 }
 
-/* From now on it goes by what the newest one's script says; the candidate by nothing. */
-static void heed_newest(struct worker *worker)
+/* However many workers share the memory for buffers, each must be able to take a few of its largest
+ * frames (a block that grows is held twice). */
+static void raise_share(struct worker *worker, const struct generation *generation)
 {
-	struct agents *newest = &worker->generation->agents;
-	for (struct generation *each = worker->generation->older; each; each = each->older)
-		if (each != worker->candidate)
-			agents_succeed(&each->agents, newest, newest);
-	succession_begin(worker);
-}
-
-static void lead(struct worker *worker, struct generation *generation)
-{
-	generation->older = worker->generation;
-	worker->generation = generation;
-	worker->config = generation->config;
-	heed_newest(worker);
-}
-
-/* It has its turns with the others, but no connections except those that are given to it. */
-static void stand_by(struct worker *worker, struct generation *generation)
-{
-	generation->older = worker->generation->older;
-	worker->generation->older = generation;
-	worker->candidate = generation;
-}
-
-static void report_adopted(struct worker *worker, struct generation *generation)
-{
-	generation->adopted.kind = REPORT_ADOPTED;
-	worker->links.report(worker->links.server, &generation->adopted);
-}
-
-static void adopt(struct worker *worker, struct generation *generation)
-{
-	generation_join(generation);
-	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
-	raise_share(worker, generation);
-	if (generation->is_candidate)
-		stand_by(worker, generation);
-	else
-		lead(worker, generation);
-	report_adopted(worker, generation);
-}
-
-/* Nothing has come between it and what serves: there is one candidate at a time. */
-static void promote(struct worker *worker, struct generation *candidate)
-{
-	assert(worker->candidate == candidate && worker->generation->older == candidate);
-	worker->generation->older = candidate->older;
-	worker->candidate = NULL;
-	lead(worker, candidate);
-	report_adopted(worker, candidate);
-}
-
-static void withdraw(struct worker *worker, struct generation *candidate)
-{
-	worker->candidate = NULL;
-	agents_succeed(&candidate->agents, &worker->generation->agents, &candidate->agents);
-	succession_begin(worker);
-}
-
-static void change_policy(struct worker *worker, const struct policy_order *order)
-{
-	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
-	agents_set_policy(&whose->agents, order->policy);
-	if (!worker->candidate)
-		heed_newest(worker);
-}
-
-/* Those whose last connection has gone. Nothing of Lua runs now, and nothing of theirs is left to run. */
-static void retire(struct worker *worker)
-{
-	assert(worker->generation);
-	struct generation **link = &worker->generation->older;
-	while (*link) {
-		struct generation *generation = *link;
-		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
-		    generation == worker->candidate) {
-			link = &generation->older;
-			continue;
-		}
-		*link = generation->older;
-		generation_leave(generation);
-		atomic_fetch_sub_explicit(&worker->generations, 1, memory_order_relaxed);
-		generation->retired.kind = REPORT_RETIRED;
-		worker->links.report(worker->links.server, &generation->retired);
+	size_t total = worker->config->buffer_bytes, largest = 0;
+	for (unsigned i = 0; i < generation->config->listener_count; i++) {
+		size_t frame = agents_codec(&generation->agents, i)->max_bytes;
+		largest = frame > largest ? frame : largest;
 	}
+	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
+	if (least > total)
+		least = total;
+	if (worker->host.pool.limit_bytes && worker->host.pool.limit_bytes < least)
+		worker->host.pool.limit_bytes = least;
 }
 
 /* ---- evictions ---- */
@@ -270,16 +196,17 @@ static void obey(struct worker *worker, struct order *order)
 		accept_one(worker, (const struct accept_order *)(const void *)order);
 		break;
 	case ORDER_ADOPT:
-		adopt(worker, generation_in(order));
+		raise_share(worker, generation_in(order));
+		lineage_adopt(worker, generation_in(order));
 		break;
 	case ORDER_PROMOTE:
-		promote(worker, candidate_in(order));
+		lineage_promote(worker, candidate_in(order));
 		break;
 	case ORDER_WITHDRAW:
-		withdraw(worker, candidate_in(order));
+		lineage_withdraw(worker, candidate_in(order));
 		break;
 	case ORDER_POLICY:
-		change_policy(worker, (const struct policy_order *)(const void *)order);
+		lineage_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
 		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
@@ -416,7 +343,7 @@ static bool turn(struct worker *worker)
 	more = conn_host_turn(&worker->host, now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
-	retire(worker);
+	lineage_retire(worker);
 	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
 		cut_all(worker);
 		more = true;
@@ -484,22 +411,6 @@ static void close_loop(struct worker *worker)
 {
 	poller_deinit(&worker->poller);
 	close_wake(worker);
-}
-
-/* However many workers share the memory for buffers, each must be able to take a few of its largest
- * frames (a block that grows is held twice). */
-static void raise_share(struct worker *worker, const struct generation *generation)
-{
-	size_t total = worker->config->buffer_bytes, largest = 0;
-	for (unsigned i = 0; i < generation->config->listener_count; i++) {
-		size_t frame = agents_codec(&generation->agents, i)->max_bytes;
-		largest = frame > largest ? frame : largest;
-	}
-	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
-	if (least > total)
-		least = total;
-	if (worker->host.pool.limit_bytes && worker->host.pool.limit_bytes < least)
-		worker->host.pool.limit_bytes = least;
 }
 
 static void close_generations(struct worker *worker)

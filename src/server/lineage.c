@@ -1,0 +1,94 @@
+#include "server/lineage.h"
+
+#include "server/generation.h"
+#include "server/succession.h"
+#include "server/worker.h"
+
+#include <assert.h>
+
+/* From now on it goes by what the newest one's script says; the candidate by nothing. */
+static void heed_newest(struct worker *worker)
+{
+	struct agents *newest = &worker->generation->agents;
+	for (struct generation *each = worker->generation->older; each; each = each->older)
+		if (each != worker->candidate)
+			agents_succeed(&each->agents, newest, newest);
+	succession_begin(worker);
+}
+
+static void lead(struct worker *worker, struct generation *generation)
+{
+	generation->older = worker->generation;
+	worker->generation = generation;
+	worker->config = generation->config;
+	heed_newest(worker);
+}
+
+/* It has its turns with the others, but no connections except those that are given to it. */
+static void stand_by(struct worker *worker, struct generation *generation)
+{
+	generation->older = worker->generation->older;
+	worker->generation->older = generation;
+	worker->candidate = generation;
+}
+
+static void report_adopted(struct worker *worker, struct generation *generation)
+{
+	generation->adopted.kind = REPORT_ADOPTED;
+	worker->links.report(worker->links.server, &generation->adopted);
+}
+
+void lineage_adopt(struct worker *worker, struct generation *generation)
+{
+	generation_join(generation);
+	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
+	if (generation->is_candidate)
+		stand_by(worker, generation);
+	else
+		lead(worker, generation);
+	report_adopted(worker, generation);
+}
+
+void lineage_promote(struct worker *worker, struct generation *candidate)
+{
+	/* Nothing has come between it and what serves: there is one candidate at a time. */
+	assert(worker->candidate == candidate && worker->generation->older == candidate);
+	worker->generation->older = candidate->older;
+	worker->candidate = NULL;
+	lead(worker, candidate);
+	report_adopted(worker, candidate);
+}
+
+void lineage_withdraw(struct worker *worker, struct generation *candidate)
+{
+	worker->candidate = NULL;
+	agents_succeed(&candidate->agents, &worker->generation->agents, &candidate->agents);
+	succession_begin(worker);
+}
+
+void lineage_set_policy(struct worker *worker, enum reload_policy policy)
+{
+	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
+	agents_set_policy(&whose->agents, policy);
+	if (!worker->candidate)
+		heed_newest(worker);
+}
+
+void lineage_retire(struct worker *worker)
+{
+	assert(worker->generation);
+	struct generation **link = &worker->generation->older;
+	while (*link) {
+		struct generation *generation = *link;
+		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
+		    generation == worker->candidate) {
+			link = &generation->older;
+			continue;
+		}
+		*link = generation->older;
+		generation_leave(generation);
+		atomic_fetch_sub_explicit(&worker->generations, 1, memory_order_relaxed);
+		generation->retired.kind = REPORT_RETIRED;
+		worker->links.report(worker->links.server, &generation->retired);
+	}
+}
