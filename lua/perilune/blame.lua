@@ -1,0 +1,142 @@
+--- Whose fault: where in the user's files an error came from, as a log entry needs it.
+local fault = require "perilune.fault"
+local printable = require "perilune.printable"
+
+local M = {}
+
+local TRACE_LINES, LEVELS_MAX = 12, 60
+
+local function is_users(info)
+  return info.what ~= "C" and info.source:sub(1, 1) == "@" and not info.source:find("/lua/perilune/", 1, true)
+end
+
+local function name_of(info)
+  if info.name then return info.name end
+  if info.what == "main" then return "main chunk" end
+  return "function at line " .. info.linedefined
+end
+
+--- The function that raised has no line of its own any more: its coroutine is dead. The message
+--- mostly has it.
+local function line_of(info, file, line)
+  if info.currentline > 0 then return info.currentline end
+  return info.source:sub(2) == file and line or nil
+end
+
+local function trace_line(info, name, line)
+  return ("%s%s: in %s"):format(info.source:sub(2), line and ":" .. line or "", name)
+end
+
+--- The frames of the user's files on a dead coroutine's stack, innermost first.
+local function user_frames(co)
+  local frames = {}
+  for level = 0, LEVELS_MAX do
+    local info = co and debug.getinfo(co, level, "Snl")
+    if not info or #frames == TRACE_LINES then break end
+    if is_users(info) then frames[#frames + 1] = info end
+  end
+  return frames
+end
+
+--- The runtime's own chunks and modules: errors that are raised at level 2, or after a tail call, name those.
+local function is_internal(file)
+  return file == "(batch)" or file == "(frame)" or file:find("/lua/perilune/", 1, true) ~= nil
+end
+
+---@class perilune.fault_place
+---@field file string?
+---@field line integer?
+---@field func string
+---@field is_definition boolean? the line is not where it happened, but where `func` begins
+
+--- Where the function begins that was called: all there is to show when the stack has no line of it.
+local function definition(options)
+  if type(options.called) ~= "function" then return nil end
+  local info = debug.getinfo(options.called, "S")
+  return is_users(info) and info or nil
+end
+
+--- Where it happened: what the message says, else the innermost frame, else the function that was called.
+---@return perilune.fault_place
+local function place_of(frames, options, callback, file, line)
+  local first = frames[1]
+  local func = first and name_of(first) or callback
+  if #frames == 1 then func = callback end
+  if file then return { file = file, line = line, func = func } end
+  if first then
+    local at = line_of(first)
+    return { file = first.source:sub(2), line = at or first.linedefined, func = func, is_definition = not at }
+  end
+  local info = definition(options)
+  if not info then return { func = func } end
+  return { file = info.source:sub(2), line = info.linedefined, func = options.called_name, is_definition = true }
+end
+
+--- The user's frames, a line each.
+local function trace(frames, callback, file, line)
+  local lines = {}
+  for i, info in ipairs(frames) do
+    local is_outermost = i == #frames and i < TRACE_LINES
+    lines[i] = trace_line(info, is_outermost and callback or name_of(info), line_of(info, file, line))
+  end
+  return lines
+end
+
+--- As the log shows a place.
+local function place_text(place)
+  if not place.file then return "" end
+  local at = place.line and place.file .. ":" .. place.line or place.file
+  return place.is_definition and place.func .. ", defined at " .. at or at
+end
+
+--- What faults of one cause have in common, for the log to fold them. At a definition there may be all sorts: there
+--- it takes the words, without what a peer might choose.
+local function kind_of(place, message)
+  local text = place_text(place)
+  if place.file and not place.is_definition then return text end
+  local words = message:gsub("'.*'", "'…'"):gsub('".*"', '"…"'):gsub("%d+", "…"):sub(1, 80)
+  return text == "" and "" or text .. ": " .. words
+end
+
+---@class perilune.blame_options
+---@field called function? what was called, where the stack may have no line of it
+---@field called_name string? what that is called
+---@field source_of fun(file: string?, max: integer): string? the text of a file as it was compiled; nil: is read
+
+--- Any error, with its place.
+---@param err any the error value
+---@param co thread|nil where it was raised
+---@param options perilune.blame_options
+---@param about table callback, directory (of the script; files are shown below it), and what fault.render() takes
+---@return string message one line
+---@return string rendered the excerpt for people
+---@return string trace lines of the user's files, separated by "\n"
+---@return string place "chat.lua:14", "proceed, defined at chat.lua:9", or ""
+---@return string kind what the log folds it by
+function M.describe(err, co, options, about)
+  local file, line, text = fault.parse(err)
+  if file and is_internal(file) then file, line = nil, nil end
+  local frames = user_frames(co)
+  local place = place_of(frames, options, about.callback, file, line)
+  file = place.file
+  local lines = trace(frames, about.callback, file, place.line)
+  local message = text or fault.describe(err)
+  local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
+  local rendered = fault.render {
+    message = message,
+    file = is_relative and about.directory .. "/" .. file or file,
+    line = place.line,
+    func = place.func,
+    is_definition = place.is_definition,
+    conn = about.conn,
+    peer = about.peer,
+    listener = about.listener,
+    generation = about.generation,
+    traceback = lines,
+    source = options.source_of(file, fault.SOURCE_MAX),
+  }
+  local shown = printable.escape(message)
+  return shown, rendered, table.concat(lines, "\n"), place_text(place), kind_of(place, shown)
+end
+
+return M
