@@ -5,6 +5,7 @@ set(share share/perilune)
 install(TARGETS perilune RUNTIME DESTINATION bin)
 install(FILES lua/perilune.lua DESTINATION ${share}/lua)
 install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
+install(DIRECTORY lua/perilune/templates DESTINATION ${share}/lua/perilune) # hidden files and all
 install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua" PATTERN "*_spec.lua" EXCLUDE)
 install(DIRECTORY packaging/ DESTINATION ${share}/systemd)
 install(DIRECTORY docs DESTINATION share/doc/perilune)

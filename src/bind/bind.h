@@ -7,6 +7,7 @@
 #pragma once
 
 #include "agent/run.h"
+#include "base/log.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -50,6 +51,9 @@ struct run *bind_check_may_wait(lua_State *lua, const char *what);
 
 /* conn.c: suspends the running call; return what it returns. MAY YIELD. */
 int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms);
+
+/* core.c: "debug", "info", "warn" or "error" at idx. MAY RAISE. */
+enum log_level bind_log_level_check(lua_State *lua, int idx);
 
 /* codec.c: a duration at idx (seconds, "5m", false) in milliseconds. MAY RAISE. */
 uint32_t bind_duration_check(lua_State *lua, int idx);

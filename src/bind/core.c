@@ -25,22 +25,27 @@ static int l_now(lua_State *lua)
 	return 1;
 }
 
+enum log_level bind_log_level_check(lua_State *lua, int idx)
+{
+	static const char *const LEVELS[] = { "debug", "info", "warn", "error", NULL };
+	return (enum log_level)luaL_checkoption(lua, idx, NULL, LEVELS);
+}
+
 /* MAY RAISE. log(level, message) */
 static int l_log(lua_State *lua)
 {
-	static const char *const LEVELS[] = { "debug", "info", "warn", "error", NULL };
 	struct agents *agents = agents_of(lua);
-	int level = luaL_checkoption(lua, 1, NULL, LEVELS);
+	enum log_level level = bind_log_level_check(lua, 1);
 	const char *message = luaL_checkstring(lua, 2);
 	const struct run *run = agents->current;
 	char peer[PEER_TEXT_BYTES];
 	if (run)
-		log_write((enum log_level)level, message, F_INT("conn", run->conn->id),
+		log_write(level, message, F_INT("conn", run->conn->id),
 			  F_TEXT("peer", peer_text(run->conn, peer, sizeof peer)),
 			  F_TEXT("listener", agents->listeners[run->conn->listener].name),
 			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
 	else
-		log_write((enum log_level)level, message, F_INT("worker", agents->worker),
+		log_write(level, message, F_INT("worker", agents->worker),
 			  F_INT("generation", agents->generation));
 	return 0;
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <uv.h>
 
-static const struct command *const OWN[] = { &command_run, &command_check };
+static const struct command *const OWN[] = { &command_run, &command_check, &command_new, &command_exec };
 enum { OWN_COMMANDS = sizeof OWN / sizeof *OWN, COMMAND_COUNT = OWN_COMMANDS + OPERATE_COMMANDS };
 
 /* All of them, in the order of the help. */
@@ -30,6 +30,10 @@ static const char SETTINGS_ENVIRONMENT[] =
     "  Flags win over the environment, that over the script, that over the defaults;\n"
     "  'perilune check --print' lists all keys, their values and where these come from.\n";
 
+static const char MODULES_ENVIRONMENT[] =
+    "Environment:\n"
+    "  PERILUNE_LUA_PATH    where Perilune's own Lua modules are, as a folder or a pattern with ?\n";
+
 static const char SERVERS_ENVIRONMENT[] =
     "Environment:\n"
     "  PERILUNE_CONTROL     the server's control socket, where --control does not name it\n"
@@ -43,7 +47,15 @@ static void print_usage(FILE *to)
 		fprintf(to, "  %-12s %s\n", command_at(i)->name, command_at(i)->summary);
 	fprintf(to, "  %-12s %s\n\n", "help", HELP_SUMMARY);
 	fprintf(to, "'perilune COMMAND --help' explains a command, 'perilune --version' tells the version.\n"
-		    "First steps: write app.lua, then 'perilune check' and 'perilune run'.\n");
+		    "First steps: 'perilune new chat --template chat', or write app.lua; then 'perilune "
+		    "check' and 'perilune run'.\n");
+}
+
+static const char *environment_of(const struct command *command)
+{
+	if (command->options & FOR_SCRIPTS)
+		return SETTINGS_ENVIRONMENT;
+	return command->options & FOR_SERVERS ? SERVERS_ENVIRONMENT : MODULES_ENVIRONMENT;
 }
 
 static void print_help(const struct command *command)
@@ -51,8 +63,7 @@ static void print_help(const struct command *command)
 	printf("usage: perilune %s %s\n\n%s\n\nOptions:\n", command->name, command->arguments,
 	       command->about);
 	options_print(command->options);
-	bool takes_script = command->options & FOR_SCRIPTS;
-	printf("\n%s\n%s", takes_script ? SETTINGS_ENVIRONMENT : SERVERS_ENVIRONMENT, command->notes);
+	printf("\n%s\n%s", environment_of(command), command->notes);
 }
 
 static int print_version(void)
@@ -104,7 +115,7 @@ static int run(const struct command *command, int argc, char **argv, const char 
 	int code = options_parse(&options, command->name, command->options, argc, argv);
 	if (!code && options.help) {
 		print_help(command);
-	} else if (!code && problem && command->options & FOR_SCRIPTS) {
+	} else if (!code && problem && command->options & FOR_MODULES) {
 		fprintf(stderr, "perilune: %s\n", problem);
 		code = EXIT_FAILED;
 	} else if (!code) {

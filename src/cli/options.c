@@ -21,6 +21,8 @@ enum option_kind {
 	OPTION_CONTROL,
 	OPTION_REASON,
 	OPTION_POLICY,
+	OPTION_TEMPLATE,
+	OPTION_CODE,
 	OPTION_WAIT,
 	OPTION_NOW
 };
@@ -65,14 +67,18 @@ static const struct option OPTIONS[] = {
 	{ "json", NULL, OPTION_JSON, FOR_SERVERS, NULL, "print the server's answer as one JSON object" },
 	{ "control", "PATH", OPTION_CONTROL, FOR_SERVERS, NULL,
 	  "the control socket of the server that is meant" },
-	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS, NULL, "this text" },
+	{ "template", "TEMPLATE", OPTION_TEMPLATE, FOR_NEW, NULL,
+	  "echo (the default), chat, rpc, binary or game" },
+	{ "eval", "CODE", OPTION_CODE, FOR_EXEC, NULL,
+	  "run this text instead of a file; -e is short for it" },
+	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS | FOR_NEW | FOR_EXEC, NULL, "this text" },
 };
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
 /* The option that an argument such as "--name" or "--name=value" gives, or NULL. */
 static const struct option *find(unsigned which, const char *given)
 {
-	const char *name = strcmp(given, "-h") ? given : "--help";
+	const char *name = !strcmp(given, "-h") ? "--help" : !strcmp(given, "-e") ? "--eval" : given;
 	if (strncmp(name, "--", 2))
 		return NULL;
 	name += 2;
@@ -154,6 +160,12 @@ static int take(struct options *options, const struct option *option, const char
 		break;
 	case OPTION_POLICY:
 		return take_policy(options, value);
+	case OPTION_TEMPLATE:
+		options->template = value;
+		break;
+	case OPTION_CODE:
+		options->code = value;
+		break;
 	case OPTION_WAIT:
 		options->wait = true;
 		break;
@@ -204,23 +216,31 @@ static int take_operand(struct options *options, unsigned which, const char *ope
 {
 	if (which & FOR_SCRIPTS)
 		return take_script(options, operand);
-	if (which != FOR_KICK) {
+	if (which != FOR_KICK && which != FOR_NEW) {
 		fprintf(stderr, "perilune %s: takes no '%s': the server is named with --control\n",
 			options->command, operand);
 		return refuse(options->command);
 	}
 	if (options->operand) {
-		fprintf(stderr, "perilune %s: takes one id, got '%s' and '%s'\n", options->command,
-			options->operand, operand);
+		fprintf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
+			which == FOR_KICK ? "id" : "name", options->operand, operand);
 		return refuse(options->command);
 	}
 	options->operand = operand;
 	return 0;
 }
 
+/* A file that is run, and what is for it: argv[at] on. With --eval all of it is for the text. */
+static void take_rest(struct options *options, char **argv, int at)
+{
+	if (!options->code)
+		options->operand = argv[at++];
+	options->rest = argv + at;
+}
+
 int options_parse(struct options *options, const char *command, unsigned which, int argc, char **argv)
 {
-	*options = (struct options){ .command = command, .script = "app.lua" };
+	*options = (struct options){ .command = command, .script = "app.lua", .rest = argv + argc };
 	options->settings = calloc((size_t)argc + 1, sizeof *options->settings);
 	if (!options->settings) {
 		fprintf(stderr, "perilune: not enough memory\n");
@@ -229,9 +249,14 @@ int options_parse(struct options *options, const char *command, unsigned which, 
 	bool only_names = false;
 	int code = 0;
 	for (int at = 1; at < argc && !code && !options->help; at++) {
+		bool is_option = !only_names && argv[at][0] == '-' && argv[at][1];
+		if (which == FOR_EXEC && !is_option) {
+			take_rest(options, argv, at);
+			break;
+		}
 		if (!only_names && !strcmp(argv[at], "--"))
 			only_names = true;
-		else if (!only_names && argv[at][0] == '-' && argv[at][1])
+		else if (is_option)
 			code = parse_option(options, which, argv, &at);
 		else
 			code = take_operand(options, which, argv[at]);

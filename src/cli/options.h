@@ -19,10 +19,13 @@ struct options {
 	const char *command;
 	const char *script; /* points into argv, or is the default */
 	bool script_named;
-	const char *operand; /* of a command that takes something else; or NULL */
-	const char *control; /* the path of a control socket, or NULL */
-	const char *reason;  /* or NULL */
-	const char *policy;  /* "pin", "migrate", "drain" or NULL */
+	const char *operand;  /* of a command that takes something else; or NULL */
+	const char *template; /* or NULL */
+	const char *code;     /* Lua to be run, in place of a file; or NULL */
+	char **rest;          /* what follows the operand, for it: ends with NULL */
+	const char *control;  /* the path of a control socket, or NULL */
+	const char *reason;   /* or NULL */
+	const char *policy;   /* "pin", "migrate", "drain" or NULL */
 	bool help, json, print, wait, now, watch;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;

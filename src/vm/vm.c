@@ -57,6 +57,11 @@ void vm_set_lua_path(const char *pattern)
 	snprintf(lua_path, sizeof lua_path, "%s", pattern);
 }
 
+const char *vm_lua_path(void)
+{
+	return lua_path;
+}
+
 void vm_set_libraries(const struct vm_library *list)
 {
 	libraries = list;

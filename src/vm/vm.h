@@ -107,6 +107,9 @@ void vm_set_libraries(const struct vm_library *libraries);
 /* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
 void vm_set_lua_path(const char *pattern);
 
+/* That pattern; "" before it is set. */
+const char *vm_lua_path(void);
+
 /*
  * Finds Perilune's Lua modules: beside the binary, in the source tree it was built in, or where
  * they were installed. Writes a package.path pattern. 0 or UV_ENOENT.

@@ -1,0 +1,283 @@
+--- perilune new: what it makes is complete, clean, and serves.
+local command = require "spec.support.command"
+local has = require "spec.support.has"
+local json_decode = require "spec.support.json_decode"
+local server = require "spec.support.server"
+
+local TEMPLATES = { "echo", "chat", "rpc", "binary", "game" }
+local COMMON = { ".busted", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua", "spec/app_spec.lua" }
+local MORE = {
+  echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" }, game = { "spec/world_spec.lua", "world.lua" },
+}
+
+local folder
+before_each(function() folder = command.folder() end)
+after_each(function()
+  server.finish()
+  command.remove(folder)
+end)
+
+local function new(...)
+  return command.run { "new", dir = folder, ... }
+end
+
+local function files_in(path)
+  local names = {}
+  for name in command.shell(("cd '%s' && find . -type f"):format(path)):gmatch "%./([^\n]+)" do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
+-- In the app's folder; its exit code, and what it says.
+local function shell(line)
+  local out = command.shell(("cd '%s/app' && %s 2>&1; echo =$?"):format(folder, line))
+  return tonumber(out:match "=(%d+)\n$"), out
+end
+
+local function make(template)
+  local result = new("app", "--template", template)
+  assert.equal(0, result.code, result.err)
+  return result
+end
+
+local function serve()
+  return server.start { file = folder .. "/app/app.lua", args = { "--listen=tcp://127.0.0.1:0" } }
+end
+
+describe("perilune new", function()
+  for _, template in ipairs(TEMPLATES) do
+    describe("--template " .. template, function()
+      it("makes all that an app needs, with its name in place", function()
+        local result = make(template)
+        local expected = { "app.service" }
+        for _, name in ipairs(COMMON) do expected[#expected + 1] = name end
+        for _, name in ipairs(MORE[template]) do expected[#expected + 1] = name end
+        table.sort(expected)
+        local files = files_in(folder .. "/app")
+        assert.same(expected, files)
+        for _, name in ipairs(files) do
+          has("  " .. name .. "\n", result.out)
+          assert.is_nil(command.read(folder .. "/app/" .. name):match "@%u+@")
+        end
+        has("# app\n", command.read(folder .. "/app/README.md"))
+        has("run /srv/app/app.lua", command.read(folder .. "/app/app.service"))
+      end)
+
+      it("makes what 'perilune check' accepts", function()
+        make(template)
+        local result = command.run { "check", dir = folder .. "/app" }
+        assert.equal(0, result.code, result.err)
+        assert.equal("", result.err)
+      end)
+
+      it("makes what luacheck finds nothing in", function()
+        if not command.has "luacheck" then return pending "luacheck is not there" end
+        make(template)
+        local code, out = shell "luacheck --no-color ."
+        assert.equal(0, code, out)
+      end)
+    end)
+  end
+
+  it("takes echo where no template is named", function()
+    assert.equal(0, new("app").code)
+    has("Echo", command.read(folder .. "/app/app.lua"))
+  end)
+
+  it("makes a folder within another, and names the app after the last part", function()
+    os.execute("mkdir " .. folder .. "/services")
+    assert.equal(0, new("services/bell").code)
+    has("-- bell: ", command.read(folder .. "/services/bell/app.lua"))
+  end)
+
+  it("tells the language server where the types of the API are", function()
+    make "echo"
+    local settings = json_decode((command.read(folder .. "/app/.luarc.json"):gsub("%s+", " ")))
+    local library = settings["workspace.library"][1]
+    has("@class perilune.conn", command.read(library .. "/conn.lua"))
+  end)
+
+  it("makes a unit file that systemd understands", function()
+    if not command.has "systemd-analyze" then return pending "systemd-analyze is not there" end
+    make "echo"
+    local _, out = shell "systemd-analyze verify ./app.service"
+    assert.is_nil(out:find("app.service:%d"), out)
+  end)
+
+  describe("refuses", function()
+    it("a folder that is there, and changes nothing in it", function()
+      os.execute("mkdir " .. folder .. "/app")
+      command.write(folder .. "/app/app.lua", "mine")
+      local result = new("app", "--template", "chat")
+      assert.same({ 1, "" }, { result.code, result.out })
+      has("app is there already, and nothing was changed: choose another name, or remove it\n", result.err)
+      assert.same({ "app.lua" }, files_in(folder .. "/app"))
+      assert.equal("mine", command.read(folder .. "/app/app.lua"))
+    end)
+
+    it("a folder in one that is not there", function()
+      local result = new("nowhere/app")
+      assert.equal(1, result.code)
+      has("cannot make nowhere/app: no such file or directory", result.err)
+    end)
+
+    for what, case in pairs {
+      ["no name"] = { {}, "expects the name of the folder to be made, as in 'perilune new chat --template chat'" },
+      ["a name that is none"] = { { "my app" }, "'my app' is no name for an app: letters, digits, _ . and - only" },
+      ["a hidden name"] = { { ".app" }, "is no name for an app" },
+      ["a name like an option's"] = { { "--", "-x" }, "is no name for an app" },
+      ["a folder without a name"] = { { "services/" }, "'' is no name for an app" },
+      ["a long name"] = { { ("x"):rep(65) }, "at most 64" },
+      ["two names"] = { { "a", "b" }, "takes one name, got 'a' and 'b'" },
+      ["a template that is none"] = { { "a", "--template", "chta" }, "there is no template 'chta' (did you mean 'chat'?)" },
+      ["a template without a name"] = { { "a", "--template" }, "--template needs a value" },
+    } do
+      it(what, function()
+        local result = new(unpack(case[1]))
+        assert.same({ 2, "" }, { result.code, result.out })
+        has(case[2], result.err)
+        has("see 'perilune new --help'", result.err)
+        assert.same({}, files_in(folder))
+      end)
+    end
+
+    it("what it cannot write, and leaves nothing behind", function()
+      -- The tree of modules, with one template that is not whole.
+      local tree = folder .. "/lua"
+      local gap = tree .. "/perilune/templates/echo/spec"
+      os.execute(("cp -r lua '%s' && rm -r '%s' && ln -s /nowhere '%s'"):format(tree, gap, gap))
+      local result = command.run { "new", "app", dir = folder, env = { PERILUNE_LUA_PATH = tree } }
+      assert.equal(1, result.code)
+      has("cannot make", result.err)
+      has("templates/echo/spec: no such file or directory", result.err)
+      assert.equal("lua\n", command.shell("ls " .. folder))
+    end)
+  end)
+end)
+
+describe("what perilune new makes serves:", function()
+  it("echo", function()
+    make "echo"
+    local client = serve():connect():echo_line("hello")
+    client:echo_line("quit", "bye, after 1 lines")
+    client:expect_closed()
+  end)
+
+  it("chat", function()
+    make "chat"
+    local app = serve()
+    local ann = app:connect():echo_line("ann", "your name?")
+    assert.equal("you are in lobby with: ann", ann:recv_line())
+    local bob = app:connect():echo_line("bob", "your name?")
+    assert.equal("you are in lobby with: ann bob", bob:recv_line())
+    assert.equal("* bob is here", ann:recv_line())
+    bob:send "hello\n/join attic\n/who\n/nothing\n"
+    for _, line in ipairs { "you are in attic with: bob", "bob", "there are: /join ROOM, /who, /quit" } do
+      assert.equal(line, bob:recv_line())
+    end
+    assert.equal("bob: hello", ann:recv_line())
+    assert.equal("* bob has left", ann:recv_line())
+    bob:send "/join lobby\n"
+    assert.equal("you are in lobby with: ann bob", bob:recv_line())
+    assert.equal("* bob is here", ann:recv_line())
+    bob:reset()
+    assert.equal("* bob has left", ann:recv_line())
+  end)
+
+  it("rpc", function()
+    make "rpc"
+    local client = serve():connect()
+    local function call(text)
+      client:send("\0\0" .. string.char(math.floor(#text / 256), #text % 256) .. text)
+      local a, b, c, d = client:recv_exact(4):byte(1, 4)
+      return client:recv_exact(((a * 256 + b) * 256 + c) * 256 + d)
+    end
+    assert.equal('{"id":1,"jsonrpc":"2.0","result":5}', call '{"id": 1, "method": "add", "params": [2, 3]}')
+    assert.equal('{"id":2,"jsonrpc":"2.0","result":["\\u0001é😀",true,null,{"a":[]},-1.5]}',
+      call '{"id":2,"method":"echo","params":["\\u0001\\u00e9\\ud83d\\ude00",true,null,{"a":[]},-15e-1]}')
+    assert.equal('{"id":3,"jsonrpc":"2.0","result":0.01}', call '{"id":3,"method":"sleep","params":[0.01]}')
+    for text, expected in pairs {
+      ["{"] = "-32700", ['{"a":1}x'] = "-32700", ['"\\ud800"'] = "-32700", ["[01]"] = "-32700", ["null"] = "-32600",
+      ["[" .. ("["):rep(100)] = "nested too deep", ['{"id":1,"method":"x"}'] = "-32601",
+      ['{"id":1,"method":"add","params":["2"]}'] = "params[0] must be a number",
+    } do
+      has(expected, call(text))
+    end
+  end)
+
+  it("binary", function()
+    make "binary"
+    local app = serve()
+    local client = app:connect():send "\0\7\1\0\4door\0\7\2\0\4\0\0\0\42"
+    assert.equal("\0\11\129\0\8\0\0\0\1\0\0\0\42", client:recv_exact(13))
+    client:send "\0\14\2\0\4\0\0\0\44\2\0\4\255\255\255\255"
+    assert.equal("\0\11\129\0\8\0\0\0\3\85\85\85\114", client:recv_exact(13))
+    client:send "\0\3\2\0\9"
+    assert.equal("\0\17\255\0\14a field is cut", client:recv_exact(19))
+    client:expect_closed()
+  end)
+
+  describe("game:", function()
+    local function join(app, name)
+      local client = app:connect():echo_line(name, "your name?")
+      has("welcome, " .. name, client:recv_line())
+      return client
+    end
+
+    local function next_state(client, name)
+      local tick, x = client:recv_line():match("^tick (%d+) .* " .. name .. " (%d+),")
+      return tonumber(tick), tonumber(x)
+    end
+
+    it("it ticks, for everybody", function()
+      make "game"
+      local app = serve()
+      local ann = join(app, "ann"):send "e\n"
+      local tick, x = next_state(ann, "ann")
+      for i = 1, 3 do
+        local later, there = next_state(ann, "ann")
+        assert.same({ tick + i, (x + i) % 16 }, { later, there })
+      end
+      local bob = join(app, "bob")
+      assert.is_truthy(next_state(bob, "ann"))
+    end)
+
+    it("a reload takes players along, with their places and points", function()
+      make "game"
+      local app = serve()
+      local ann = join(app, "ann"):send "e\n"
+      local tick = next_state(ann, "ann")
+      local path = folder .. "/app/world.lua"
+      command.write(path, (command.read(path):gsub('"tick %%d', '"time %%d')))
+      app:signal "HUP"
+      app:wait_log "reloaded"
+      local line
+      repeat line = ann:recv_line() until line:find "^time"
+      assert.is_true(tonumber(line:match "^time (%d+)") > tick)
+      assert.truthy(line:find " ann %d+,0 ", line)
+      ann:send "quit\n"
+      repeat line = ann:recv_line() until not line:find "^time"
+      has("points", line)
+    end)
+
+    it("its rules hold", function()
+      if not command.has "busted" then return pending "busted is not there" end
+      make "game"
+      local code, out = shell "luajit $(command -v busted) --ignore-lua --lpath='./?.lua' spec/world_spec.lua"
+      assert.equal(0, code, out)
+    end)
+  end)
+end)
+
+-- With what a user runs them with.
+describe("what perilune new makes promises", function()
+  local is_there = command.run({ "test", "--help" }).code == 0
+  for _, template in ipairs(TEMPLATES) do
+    it("and keeps: " .. template, function()
+      if not is_there then return pending "this binary has no 'perilune test'" end
+      make(template)
+      local result = command.run { "test", dir = folder .. "/app" }
+      assert.equal(0, result.code, result.out .. result.err)
+    end)
+  end
+end)

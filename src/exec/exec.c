@@ -1,0 +1,266 @@
+#include "exec/exec.h"
+
+#include "base/log.h"
+#include "bind/bind.h"
+#include "exec/signals.h"
+#include "vm/vm.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <uv.h>
+
+/* What is left on the VM's own stack. */
+enum { AT_EXPLAIN = 1, AT_SCRIPT };
+
+struct exec {
+	struct vm vm; /* first: vm_of() leads here */
+	uv_loop_t loop;
+	uv_timer_t timer;
+	struct signals signals;
+	lua_State *co; /* the script's */
+	bool waits;    /* for the timer */
+	bool exits;    /* it has called os.exit() */
+	bool done;
+	int code;
+};
+
+static const struct vm_budget UNBOUNDED = { 0 };
+
+static struct exec *exec_of(lua_State *lua)
+{
+	return (struct exec *)(void *)vm_of(lua);
+}
+
+/* ---- what the script is given: perilune.core, for one that has no connection ---- */
+
+static void on_timer(uv_timer_t *timer);
+
+/* MAY RAISE, MAY YIELD. sleep(duration) */
+static int l_sleep(lua_State *lua)
+{
+	struct exec *exec = exec_of(lua);
+	luaL_checkany(lua, 1);
+	uint32_t ms = bind_duration_check(lua, 1);
+	if (lua != exec->co)
+		return luaL_error(lua, "perilune.sleep: cannot wait inside a coroutine of the script's own");
+	/* What was computed since the loop last looked at the clock is no part of the wait. */
+	uv_update_time(&exec->loop);
+	uv_timer_start(&exec->timer, on_timer, ms, 0);
+	exec->waits = true;
+	return lua_yield(lua, 0);
+}
+
+/* now() → seconds on a monotonic clock */
+static int l_now(lua_State *lua)
+{
+	lua_pushnumber(lua, (lua_Number)uv_hrtime() / 1e9);
+	return 1;
+}
+
+/* MAY RAISE. log(level, message) */
+static int l_log(lua_State *lua)
+{
+	enum log_level level = bind_log_level_check(lua, 1);
+	log_fields(level, luaL_checkstring(lua, 2), NULL, 0);
+	return 0;
+}
+
+/* exit(code or boolean): ends the script, whatever it catches. Its VM is closed, and what it wrote is flushed. */
+static int l_exit(lua_State *lua)
+{
+	struct exec *exec = exec_of(lua);
+	if (lua_isboolean(lua, 1))
+		exec->code = lua_toboolean(lua, 1) ? EXIT_SUCCESS : EXIT_FAILURE;
+	else
+		exec->code = luaL_optint(lua, 1, EXIT_SUCCESS) & 0xff;
+	exec->exits = true;
+	guard_interrupt(&exec->vm.guard, GUARD_CPU);
+	return luaL_error(lua, "os.exit");
+}
+
+static const luaL_Reg CORE[] = {
+	{ "sleep", l_sleep }, { "now", l_now }, { "log", l_log }, { "exit", l_exit }, { NULL, NULL },
+};
+
+static void set_text(lua_State *lua, const char *key, const char *text)
+{
+	lua_pushstring(lua, text);
+	lua_setfield(lua, -2, key);
+}
+
+static void push_arguments(lua_State *lua, char **arguments)
+{
+	lua_newtable(lua);
+	for (int i = 0; arguments[i]; i++) {
+		lua_pushstring(lua, arguments[i]);
+		lua_rawseti(lua, -2, i + 1);
+	}
+}
+
+/* Runs protected. Results: describe(), and the script's main function with its arguments. Raises why it cannot be run. */
+static int prepare(lua_State *lua)
+{
+	const struct exec_options *options = lua_touserdata(lua, 1);
+	lua_settop(lua, 0);
+	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "loaded");
+	lua_newtable(lua);
+	luaL_register(lua, NULL, CORE);
+	lua_setfield(lua, -2, "perilune.core");
+	lua_settop(lua, 0);
+	lua_getglobal(lua, "require");
+	lua_pushliteral(lua, "perilune.exec");
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, "prepare");
+	lua_newtable(lua);
+	set_text(lua, "file", options->file);
+	set_text(lua, "code", options->code);
+	push_arguments(lua, options->arguments);
+	lua_setfield(lua, -2, "arguments");
+	lua_call(lua, 1, LUA_MULTRET);
+	lua_remove(lua, 1); /* the module */
+	return lua_gettop(lua);
+}
+
+/* ---- its end ---- */
+
+static void finish(struct exec *exec, int code)
+{
+	exec->done = true;
+	exec->code = code;
+	uv_timer_stop(&exec->timer);
+}
+
+/* Says on stderr what is on top of the coroutine's stack, with its place. */
+static void report(struct exec *exec)
+{
+	lua_State *lua = exec->vm.lua;
+	lua_pushvalue(lua, AT_EXPLAIN);
+	lua_xmove(exec->co, lua, 1);
+	lua_pushvalue(lua, AT_SCRIPT);
+	int failed = vm_pcall(&exec->vm, lua, 2, 1, &UNBOUNDED);
+	const char *text = lua_tostring(lua, -1);
+	fflush(stdout);
+	fprintf(stderr, "%s%s", text ? text : "error: it cannot be described", failed ? "\n" : "");
+	lua_pop(lua, 1);
+}
+
+static void fail(struct exec *exec, const char *why)
+{
+	lua_pushstring(exec->co, why);
+	report(exec);
+	finish(exec, EXIT_FAILURE);
+}
+
+static void be_interrupted(struct exec *exec)
+{
+	int number = exec->signals.caught;
+	const struct guard *guard = &exec->vm.guard;
+	bool computed = !exec->waits && *guard->place;
+	lua_pushfstring(exec->co, "%s%sinterrupted", computed ? guard->place : "", computed ? ": " : "");
+	report(exec);
+	finish(exec, 128 + number);
+}
+
+static void resume(struct exec *exec, int nargs)
+{
+	exec->waits = false;
+	vm_enter(&exec->vm, &UNBOUNDED);
+	int status = lua_resume(exec->co, nargs);
+	vm_leave(&exec->vm);
+	if (exec->exits) {
+		finish(exec, exec->code);
+	} else if (exec->signals.caught && status) {
+		be_interrupted(exec);
+	} else if (!status) {
+		finish(exec, EXIT_SUCCESS);
+	} else if (status != LUA_YIELD) {
+		report(exec);
+		finish(exec, EXIT_FAILURE);
+	} else if (!exec->waits) {
+		fail(exec, "deadlock: the script waits for what never comes (coroutine.yield() outside of a "
+			   "coroutine of its own)");
+	}
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	resume(timer->data, 0);
+}
+
+/* ---- the whole ---- */
+
+/* describe, main and its arguments are on the VM's stack: main goes to a coroutine. Returns how many arguments. */
+static int make_coroutine(struct exec *exec)
+{
+	lua_State *lua = exec->vm.lua;
+	int nargs = lua_gettop(lua) - 2;
+	exec->co = lua_newthread(lua);
+	lua_insert(lua, AT_SCRIPT);
+	lua_xmove(lua, exec->co, nargs + 1);
+	return nargs;
+}
+
+static void run(struct exec *exec)
+{
+	resume(exec, make_coroutine(exec));
+	while (!exec->done) {
+		uv_run(&exec->loop, UV_RUN_DEFAULT);
+		if (!exec->done && exec->signals.caught)
+			be_interrupted(exec);
+		else if (!exec->done && !uv_is_active((uv_handle_t *)&exec->timer))
+			fail(exec, "deadlock: the script waits for what never comes");
+	}
+}
+
+static int start(struct exec *exec, const struct exec_options *options)
+{
+	lua_State *lua = exec->vm.lua;
+	lua_pushcfunction(lua, prepare);
+	lua_pushlightuserdata(lua, (void *)options);
+	if (!vm_pcall(&exec->vm, lua, 1, LUA_MULTRET, &UNBOUNDED)) {
+		run(exec);
+		return exec->code;
+	}
+	const char *message = lua_tostring(lua, -1);
+	size_t len = message ? lua_objlen(lua, -1) : 0;
+	fprintf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
+	return exec->signals.caught ? 128 + exec->signals.caught : EXIT_FAILURE;
+}
+
+static int run_on_loop(struct exec *exec, const struct exec_options *options)
+{
+	uv_timer_init(&exec->loop, &exec->timer);
+	exec->timer.data = exec;
+	int err = signals_open(&exec->signals, &exec->loop, &exec->vm.guard), code = EXIT_FAILURE;
+	if (err) {
+		fprintf(stderr, "perilune exec: %s\n", uv_strerror(err));
+	} else {
+		code = start(exec, options);
+		signals_close(&exec->signals);
+	}
+	uv_close((uv_handle_t *)&exec->timer, NULL);
+	uv_run(&exec->loop, UV_RUN_DEFAULT);
+	return code;
+}
+
+int exec_run(const struct exec_options *options)
+{
+	static struct exec exec; /* what a signal's helper looks at outlives every call */
+	int err = uv_loop_init(&exec.loop), code = EXIT_FAILURE;
+	if (!err && vm_open(&exec.vm)) {
+		uv_loop_close(&exec.loop);
+		err = UV_ENOMEM;
+	}
+	if (err) {
+		fprintf(stderr, "perilune exec: %s\n", uv_strerror(err));
+		return EXIT_FAILURE;
+	}
+	log_open();
+	log_init(LOG_AUTO, LOG_DEBUG);
+	code = run_on_loop(&exec, options);
+	vm_close(&exec.vm);
+	uv_loop_close(&exec.loop);
+	return code;
+}
