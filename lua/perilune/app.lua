@@ -10,7 +10,7 @@ local sources = require "perilune.sources" -- in C: src/config/library.c
 
 local M = {}
 
----@class perilune.app
+---@class perilune.loaded_app
 ---@field conf perilune.conf
 ---@field file string as given
 ---@field env table the script's globals
@@ -209,7 +209,7 @@ end
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
----@return perilune.app|nil
+---@return perilune.loaded_app|nil
 ---@return string|nil message for people, possibly of several lines
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)

@@ -41,6 +41,8 @@ local NAMES = {
   "line", "raw", "netstring", "delimiter", "fixed", "length",
 }
 
+M.NAMES = NAMES
+
 -- Options: each takes a value and gives the canonical one, or nil and what it expects.
 
 local function whole(from, to)
@@ -104,6 +106,9 @@ local OPTIONS = {
   decode = callback,
   encode = callback,
 }
+
+--- The options by name, of all kinds together.
+M.OPTIONS = OPTIONS
 
 -- Each kind: the options users may give by name, its defaults, the option at [2], options it cannot do without.
 local SHORT_LENGTH = {

@@ -1,2 +1,105 @@
 ---@meta
+
+--- Why a connection ended: the argument of an agent's closed().
+---@alias perilune.reason
+---| "peer" # the peer ended its side, and the agent did not keep the connection
+---| "agent" # conn:close(), conn:abort(), or the action "close"
+---| "kick" # conn:close("kick"), or `perilune kick`
+---| "error" # the handler raised
+---| "read_timeout" # a frame that was begun was not complete in time
+---| "write_timeout" # the peer did not take what was sent
+---| "idle_timeout" # no frame was complete for too long
+---| "frame_error" # an empty or malformed frame
+---| "oversize" # a frame over its limit
+---| "limit" # refused at the door; no agent was made
+---| "slow_consumer" # limits.slow_consumer = "close"
+---| "memory" # a limit of memory, or the system's memory, was used up
+---| "proceed_timeout" # a call took more CPU time than limits.proceed
+---| "reset" # the peer reset the connection, or the network failed
+---| "drain" # the server stopped
+---| "tls" # reserved
+
+---@alias perilune.timeout_kind "read"|"write"|"idle"|"first_frame"
+
+--- What is sent: text, a number as its text, a view as its bytes, a list of them (a frame each); with a codec in Lua,
+--- whatever its encode() takes.
+---@alias perilune.reply string|number|perilune.view|(string|number|perilune.view)[]|any
+
+--- A connection: self.conn, or the argument of a factory. It may be kept: after the end, methods that send return nil,
+--- "closed". It cannot be written to.
 ---@class perilune.conn
+---@field id integer ascending, and never reused in a process. Stays readable
+---@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after the end, as are the next three
+---@field local_addr string? our side's address
+---@field listener string? the listener's name
+---@field usage perilune.usage? what this connection's handler has used so far
+local conn = {}
+
+---@class perilune.usage
+---@field frames integer whole frames served before the batch at hand
+---@field seconds number of time spent in Lua
+---@field bytes integer of memory allocated there, freed or not
+
+--- Sends now, in order with replies returned before. false: past the high-water mark, and sent all the same unless
+--- limits.slow_consumer is "drop".
+---@param reply perilune.reply not nil
+---@return boolean? ok
+---@return "closed"? message
+function conn:send(reply) end
+
+--- Waits until all output was handed to the system.
+---@return true? ok
+---@return "closed"? message
+function conn:flush() end
+
+--- Waits for the next frame, in the connection's framing or another.
+---@param framing? perilune.framing
+---@param timeout? perilune.duration
+---@return any frame nil: there is none, and why
+---@return string? message
+---@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|nil code
+function conn:read(framing, timeout) end
+
+--- From the next frame on, bytes already received included. Without an argument: the listener's own framing again.
+---@param framing? perilune.framing
+---@return true? ok
+---@return "closed"? message
+function conn:set_frame(framing) end
+
+--- For this connection.
+---@param kind perilune.timeout_kind
+---@param duration perilune.duration
+---@return true? ok
+---@return "closed"? message
+function conn:set_timeout(kind, duration) end
+
+--- No more frames, and no reading, until resume().
+---@return true? ok
+---@return "closed"? message
+function conn:pause() end
+
+---@return true? ok
+---@return "closed"? message
+function conn:resume() end
+
+--- Delivers what was sent, then ends.
+---@param reason? "agent"|"kick"
+---@return true? ok
+---@return "closed"? message
+function conn:close(reason) end
+
+--- Ends at once; the peer sees a reset.
+---@return true? ok
+---@return "closed"? message
+function conn:abort() end
+
+--- Ends our side once what was sent has gone; frames are still received.
+---@return true? ok
+---@return "closed"? message
+function conn:shutdown() end
+
+--- fn() runs after closed(), the latest first, even if there is no agent. At most 1000 at a time.
+---@param fn fun()
+---@return true? ok
+---@return "closed"? message
+function conn:defer(fn) end

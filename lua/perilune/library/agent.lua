@@ -1,0 +1,67 @@
+---@meta
+
+--- The Lua object behind a connection: an instance of a prototype, which has the field `conn`, or what a factory
+--- returned. All methods but proceed() are optional, and may return `reply [, "close"]`. Never are two running for one
+--- connection at a time. A class of yours: ---@class Chat: perilune.agent
+---@class perilune.agent
+---@field conn perilune.conn of agents made from a prototype
+local agent = {}
+
+--- For each frame, in order. Its replies are sent as frames; "close" delivers them and ends the connection.
+---@param frame any a string; a view where the framing has `view = true`; what a codec in Lua makes
+---@param meta any of a codec in Lua
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:proceed(frame, meta) end
+
+--- Once, before any frame. What it returns is a greeting.
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:opened() end
+
+--- The peer has ended its side, and all its frames were served. true keeps the connection for sending.
+---@return true|perilune.reply|nil reply
+---@return "close"? action
+function agent:eof() end
+
+--- A deadline has passed. true keeps the connection, and the deadline begins anew. Cannot wait.
+---@param kind perilune.timeout_kind
+---@return true|perilune.reply|nil reply
+---@return "close"? action
+function agent:timeout(kind) end
+
+--- A frame was over the limit; the connection then ends. Cannot wait.
+---@param bytes integer as announced, or one more than the limit where no length is
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:oversize(bytes) end
+
+--- Output had passed the high-water mark, and half of it has drained.
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:writable() end
+
+--- The server stops. true: the agent will close by itself.
+---@param deadline number seconds that are left; math.huge where timeout.drain is off
+---@return true|perilune.reply|nil reply
+---@return "close"? action
+function agent:drain(deadline) end
+
+--- The connection is to go to a newer generation of the script: plain data for it. Cannot wait.
+---@return any data
+function agent:snapshot() end
+
+--- In place of opened(), for a connection from an older generation. Cannot wait.
+---@param data any a copy of what the old agent's snapshot() returned
+---@param from integer that generation
+function agent:upgrade(data, from) end
+
+--- A method raised `err`; the connection then ends. The reply is a last word. Cannot wait.
+---@param err any
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:failed(err) end
+
+--- The end, once for each agent. Cannot wait.
+---@param reason perilune.reason
+function agent:closed(reason) end

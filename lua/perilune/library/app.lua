@@ -1,0 +1,87 @@
+---@meta
+
+--- What setup() and teardown() are given.
+---@class perilune.worker
+---@field worker integer from 0
+---@field workers integer
+---@field generation integer of the script, from 1
+---@field script string its file
+
+--- What a listener has of its own, or takes from the top level.
+---@class perilune.listener_settings
+---@field frame? perilune.framing how bytes become frames; default: "u32be"
+---@field agent? perilune.agent|table|fun(conn: perilune.conn): table a prototype with a method proceed, or a factory
+---@field name? string in logs and in conn.listener; default: the address
+---@field mode? string permissions of a Unix socket, as "0660"
+---@field backlog? integer connections that the system keeps until they are accepted; default: 1024
+---@field keepalive? perilune.duration of TCP; default: 30s
+---@field nodelay? boolean default: true
+---@field limits? perilune.limits
+---@field timeout? perilune.timeouts
+---@field reload? perilune.reload|"pin"|"migrate"|"drain"
+
+--- An entry of `listen`: the address first, or at the key `address`; then what is its own.
+---@class perilune.listen_entry: perilune.listener_settings
+---@field [1]? string
+---@field address? string
+
+--- The table that a script returns.
+---@class perilune.app: perilune.listener_settings
+---@field listen string|(string|perilune.listen_entry)[] "tcp://127.0.0.1:9000", "unix:///run/app.sock", or a list
+---@field workers? integer worker threads; default: the processors available
+---@field modules? string[] modules of the system that the script may require
+---@field unsafe? perilune.door[] opens what leads out of the VM
+---@field setup? fun(app: perilune.worker) once in each worker, before anything is served
+---@field teardown? fun(app: perilune.worker) once in each worker, after its last connection
+---@field control? string|false the control socket: a path, "auto" (the default) or "off"
+---@field jit? boolean compile what runs often; default: true
+---@field log? perilune.log_settings
+
+---@alias perilune.door
+---| "debug"
+---| "ffi"
+---| "io.popen"
+---| "jit"
+---| "newproxy"
+---| "os.execute"
+---| "os.exit"
+---| "os.setlocale"
+---| "package"
+---| "string.buffer"
+---| "string.dump"
+
+---@class perilune.limits
+---@field memory? perilune.size for the Lua of one worker; of the process. Default: half of the machine's, shared out
+---@field buffers? perilune.size for all bytes that have to be kept; of the process. Default: 256m
+---@field connections? integer at once; default: 10000
+---@field per_ip? integer|false at once from one address; default: off
+---@field accept_rate? integer|false connections a second; default: off
+---@field reject? string|false sent to who is refused
+---@field frame? perilune.size default of a framing's `max`; default: 1m
+---@field inbox? integer frames that may wait for a suspended agent; default: 1024
+---@field send_buffer? perilune.size high-water mark of output that the peer has not taken; default: 1m
+---@field proceed? perilune.duration CPU time of each call of a handler; default: 1s
+---@field allocation? perilune.size|false bytes that one call may allocate; default: off
+---@field slow_consumer? "pause"|"close"|"drop" past the high-water mark; default: "pause"
+
+---@class perilune.timeouts
+---@field read? perilune.duration a frame that was begun must be complete; default: 10s
+---@field write? perilune.duration pending output must make progress; default: 10s
+---@field idle? perilune.duration a frame must complete now and then; default: 60s
+---@field first_frame? perilune.duration the first frame must complete; default: off
+---@field drain? perilune.duration how long a stop may take; of the process. Default: 10s
+---@field upgrade? perilune.duration how long a new process may take until it serves; of the process. Default: 30s
+
+---@class perilune.reload
+---@field policy? "pin"|"migrate"|"drain" what becomes of connections when a newer generation comes; default: "pin"
+---@field keep? integer old generations that may still have connections; of the process. Default: 3
+---@field when_full? "refuse"|"drain" what to do past that; of the process. Default: "refuse"
+---@field canary? number|false share of new connections that a new generation gets first; of the process. Default: off
+---@field window? perilune.duration how long a canary is watched; of the process. Default: 30s
+---@field max_errors? number share of a canary's connections that may fail; of the process. Default: 0.01
+
+---@class perilune.log_settings
+---@field format? "auto"|"text"|"json" default: "auto", which is text on a terminal and else JSON
+---@field level? perilune.level entries below it are left out; default: "info"
+---@field file? string|false where the log goes instead of standard error
+---@field frame_bytes? perilune.size how many of the first bytes of the frame at fault are shown; default: 0

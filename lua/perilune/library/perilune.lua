@@ -1,0 +1,28 @@
+---@meta perilune
+
+-- Types of Perilune's API for language servers (LuaCATS): `perilune new` writes a .luarc.json that leads here. No code:
+-- what these do is in docs/reference.md, and a test holds the two and the program together.
+
+---@alias perilune.duration number|string|false seconds, or a text such as "250ms", "30s", "5m"; 0 and false: off
+---@alias perilune.size integer|string bytes, or a text such as "64k", "1m"
+---@alias perilune.level "debug"|"info"|"warn"|"error"
+
+--- `require "perilune"`: in handlers, and in `perilune exec`.
+---@class perilune
+local perilune = {}
+
+--- Suspends the running handler; frames that arrive meanwhile wait, other connections go on. A disconnect cancels the
+--- wait, and the handler with it. 0 lets others have their turn.
+---@param duration perilune.duration
+function perilune.sleep(duration) end
+
+--- Seconds on a monotonic clock, which stands still while a handler runs.
+---@return number seconds
+function perilune.now() end
+
+--- Writes a log entry that names the connection it is about.
+---@param level perilune.level
+---@param message string
+function perilune.log(level, message) end
+
+return perilune

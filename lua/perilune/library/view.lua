@@ -1,0 +1,44 @@
+---@meta
+
+--- A frame's bytes where they were received: what proceed() gets with `view = true`. It is good until proceed() returns
+--- or waits; after that its methods raise. `#view` is how many bytes there are.
+---@class perilune.view
+---@operator len: integer
+local view = {}
+
+--- How many bytes there are.
+---@return integer
+function view:len() end
+
+--- The byte at i, from 1, which is the default; nil outside.
+---@param i? integer
+---@return integer?
+function view:byte(i) end
+
+--- A string, as string.sub.
+---@param i integer
+---@param j? integer
+---@return string
+function view:sub(i, j) end
+
+--- All of it as a string, which may be kept.
+---@return string
+function view:string() end
+
+--- An unsigned integer of two bytes, big-endian; raises outside.
+---@param i integer
+---@return integer
+function view:u16be(i) end
+
+---@param i integer
+---@return integer
+function view:u16le(i) end
+
+--- An unsigned integer of four bytes, big-endian; raises outside.
+---@param i integer
+---@return integer
+function view:u32be(i) end
+
+---@param i integer
+---@return integer
+function view:u32le(i) end

@@ -1,0 +1,151 @@
+--- The types in lua/perilune/library/ say what the program accepts and what the reference tells, no more and no less.
+local agent = require "perilune.config.agent"
+local command = require "spec.support.command"
+local frame = require "perilune.config.frame"
+local sandbox = require "perilune.sandbox"
+local schema = require "perilune.config.schema"
+local stubs_of = require "spec.support.stubs"
+
+local root = debug.getinfo(1, "S").source:match("^@(.*)spec/unit/[^/]+$")
+local stubs = stubs_of.read(root .. "lua/perilune/library")
+local reference = command.read(root .. "docs/reference.md")
+
+local GROUPS = {
+  limits = "perilune.limits", timeout = "perilune.timeouts", log = "perilune.log_settings", reload = "perilune.reload",
+}
+
+local function sorted(list)
+  local copy = {}
+  for i, item in ipairs(list) do copy[i] = item end
+  table.sort(copy)
+  return copy
+end
+
+local function keys(t)
+  local names = {}
+  for name in pairs(t) do names[#names + 1] = name end
+  return sorted(names)
+end
+
+-- The field that a key of the configuration is, and its class.
+local function field_of(key)
+  local group, name = key.path:match "^(%w+)%.(.+)$"
+  local class = group and GROUPS[group] or key.scope == "listener" and "perilune.listener_settings" or "perilune.app"
+  return stubs.classes[class].fields[name or key.path], class
+end
+
+describe("the types of the API", function()
+  it("describe each argument of each function", function()
+    for name, stub in pairs(stubs.functions) do
+      local described = {}
+      for i, param in ipairs(stub.params) do described[i] = param.name end
+      assert.same(stub.arguments, described, name)
+    end
+    assert.is_true(#keys(stubs.functions) >= 30)
+  end)
+
+  it("have the signatures of the reference", function()
+    for name, stub in pairs(stubs.functions) do
+      local shown = stubs_of.signature(name:gsub("^agent:", ""), stub)
+      local _, stop = reference:find("`" .. shown, 1, true)
+      assert.truthy(stop and reference:find("^[` ]", stop + 1), "docs/reference.md does not have `" .. shown .. "`")
+    end
+  end)
+
+  it("have all functions of the reference", function()
+    local n = 0
+    for row in reference:gmatch "\n| ([^|]+) |" do
+      for name in row:gmatch "`([%w_]+[.:][%w_]+)%b()`" do
+        n = n + 1
+        assert.truthy(stubs.functions[name], "no types of " .. name)
+      end
+    end
+    assert.is_true(n >= 20, "only " .. n .. " functions were found in the reference")
+  end)
+
+  it("have the methods that the core calls", function()
+    local methods = {}
+    for _, name in ipairs(agent.METHODS) do
+      if name ~= "message" then methods[#methods + 1] = name end -- reserved
+    end
+    assert.same(sorted(methods), stubs_of.names_of(stubs, "agent"))
+  end)
+
+  it("have the methods of views, and as many arguments", function()
+    local view = require "perilune.view"
+    for _, name in ipairs(stubs_of.names_of(stubs, "view")) do
+      local method = view.object[name]
+      assert.equal("function", type(method), name)
+      local stub, info = stubs.functions["view:" .. name], debug.getinfo(method, "u")
+      assert.is_true(info.nparams == 0 and #stub.params == 0 or info.nparams == #stub.params + 1, name)
+    end
+    for name in command.read(root .. "lua/perilune/view.lua"):gmatch "function methods%.([%w_]+)" do
+      assert.truthy(stubs.functions["view:" .. name], "no types of view:" .. name)
+    end
+  end)
+
+  describe("have each key of the configuration:", function()
+    for _, key in ipairs(schema.KEYS) do
+      it(key.path, function()
+        local field, class = field_of(key)
+        assert.truthy(field, "no field in " .. class)
+        assert.equal(key.path ~= "listen", field.optional)
+        if key.type == "enum" and key.path ~= "log.level" then
+          assert.same(sorted(key.values), sorted(stubs_of.quoted(field.text:gsub(" .*", ""))))
+        end
+        if key.default and key.default ~= 0 and type(key.default) ~= "table" then
+          local told = field.text:match '[Dd]efault: "?([%w_.]+)' or field.text:match '"(%w+)" %(the default%)'
+          assert.truthy(told, "no default in: " .. field.text)
+          assert.equal(key.default, (schema.parse(key, schema.TYPES[key.type].from_text(told))))
+        end
+      end)
+    end
+  end)
+
+  it("have no other keys", function()
+    local function check(class, prefix, other)
+      for name in pairs(stubs.classes[class].fields) do
+        assert.truthy(schema.BY_PATH[prefix .. name] or other and other[name], class .. " has " .. name)
+      end
+    end
+    check("perilune.listener_settings", "", schema.GROUPS)
+    check("perilune.app", "", schema.GROUPS)
+    check("perilune.listen_entry", "", { ["1"] = true, address = true })
+    for group, class in pairs(GROUPS) do check(class, group .. ".") end
+    for group in pairs(schema.GROUPS) do assert.truthy(GROUPS[group], "no class for " .. group) end
+  end)
+
+  it("have the names and options of framings", function()
+    local names = sorted(stubs.aliases["perilune.framing_name"])
+    for _, name in ipairs(stubs_of.quoted(stubs.classes["perilune.framing_table"].fields["1"].text)) do
+      names[#names + 1] = name
+    end
+    assert.same(sorted(frame.NAMES), sorted(names))
+    local options = { delimiter = true, fixed = true } -- those at [2]
+    for _, class in ipairs { "perilune.framing_table", "perilune.codec" } do
+      for name in pairs(stubs.classes[class].fields) do
+        if not tonumber(name) then options[name] = true end
+      end
+    end
+    assert.same(keys(frame.OPTIONS), keys(options))
+  end)
+
+  it("have the names that unsafe opens, the levels and the close reasons", function()
+    assert.same(sorted(sandbox.UNSAFE), sorted(stubs.aliases["perilune.door"]))
+    assert.same(sorted(schema.BY_PATH["log.level"].values), sorted(stubs.aliases["perilune.level"]))
+    local reasons = {}
+    for name in command.read(root .. "src/base/reason.c"):gmatch '%[REASON_%u-_?%u-_?%u+%] = "([%w_]+)"' do
+      if name ~= "none" then reasons[#reasons + 1] = name end
+    end
+    assert.is_true(#reasons >= 16)
+    assert.same(sorted(reasons), sorted(stubs.aliases["perilune.reason"]))
+  end)
+
+  it("are types and no code", function()
+    for path in command.shell(("ls '%slua/perilune/library'/*.lua"):format(root)):gmatch "[^\n]+" do
+      local text = command.read(path)
+      assert.matches("^%-%-%-@meta", text)
+      assert.truthy(load(text, "=" .. path))
+    end
+  end)
+end)
