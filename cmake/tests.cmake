@@ -123,9 +123,13 @@ set(stage ${CMAKE_BINARY_DIR}/stage)
 perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})
 perilune_test(install.check ${stage}/bin/perilune check ${stage}/share/perilune/examples/countdown.lua)
 perilune_test(install.serves ${busted} examples/echo_spec.lua)
+perilune_test(install.files ${CMAKE_COMMAND} -E cat ${stage}/share/man/man1/perilune.1
+  ${stage}/share/bash-completion/completions/perilune ${stage}/share/zsh/site-functions/_perilune
+  ${stage}/share/fish/vendor_completions.d/perilune.fish ${stage}/share/perilune/systemd/perilune.service
+  ${stage}/share/perilune/lua/perilune/library/conn.lua ${stage}/share/perilune/lua/perilune/templates/common/.busted)
 perilune_test(install.new ${busted} --filter=template.echo spec/server/new_spec.lua)
 set_tests_properties(${PERILUNE_TEST_PREFIX}install.tree PROPERTIES FIXTURES_SETUP ${PERILUNE_TEST_PREFIX}stage)
-foreach(name check serves new)
+foreach(name check serves files new)
   set(test ${PERILUNE_TEST_PREFIX}install.${name})
   set_tests_properties(${test} PROPERTIES FIXTURES_REQUIRED ${PERILUNE_TEST_PREFIX}stage)
   set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT PERILUNE=${stage}/bin/perilune)

@@ -1,0 +1,65 @@
+# Completion of perilune for bash. Made by packaging/generate.lua.
+_perilune() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
+	local commands="run check new exec status generations reload upgrade reopen stop drain kick" keys="listen workers modules unsafe control log.format log.level log.file log.frame_bytes jit reload.keep reload.when_full reload.canary reload.window reload.max_errors limits.memory limits.buffers name mode backlog keepalive nodelay frame reload.policy limits.connections limits.per_ip limits.accept_rate limits.frame limits.inbox limits.send_buffer limits.proceed limits.allocation limits.slow_consumer limits.reject timeout.read timeout.write timeout.idle timeout.first_frame timeout.drain timeout.upgrade" options="" scripts=""
+	# --name=value comes as three words.
+	if [[ $prev == "=" ]]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
+	if [[ $cur == "=" ]]; then cur=""; fi
+	COMPREPLY=()
+	if ((COMP_CWORD == 1)); then
+		mapfile -t COMPREPLY < <(compgen -W "$commands help --help --version" -- "$cur")
+		return
+	fi
+	case $command in
+	run) options="--listen --workers --drain --log-file --log-format --log-level --control --set --watch --help" scripts=1 ;;
+	check) options="--listen --workers --drain --log-file --log-format --log-level --control --set --print --json --help" scripts=1 ;;
+	new) options="--template --help" ;;
+	exec) options="--eval -e --help" scripts=1 ;;
+	status) options="--json --control --help" ;;
+	generations) options="--json --control --help" ;;
+	reload) options="--policy --wait --json --control --help" ;;
+	upgrade) options="--wait --json --control --help" ;;
+	reopen) options="--json --control --help" ;;
+	stop) options="--wait --now --json --control --help" ;;
+	drain) options="--wait --json --control --help" ;;
+	kick) options="--reason --json --control --help" ;;
+	esac
+	case $prev in
+	--log-format)
+		mapfile -t COMPREPLY < <(compgen -W "auto text json" -- "$cur")
+		return
+		;;
+	--log-level)
+		mapfile -t COMPREPLY < <(compgen -W "debug info warn error" -- "$cur")
+		return
+		;;
+	--policy)
+		mapfile -t COMPREPLY < <(compgen -W "pin migrate drain" -- "$cur")
+		return
+		;;
+	--template)
+		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game" -- "$cur")
+		return
+		;;
+	--log-file|--control)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--set)
+		compopt -o nospace 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -S = -W "$keys" -- "$cur")
+		return
+		;;
+	--listen|--workers|--drain|--eval|-e|--reason) return ;;
+	esac
+	if [[ $cur == -* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
+	elif [[ $command == help ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "$commands" -- "$cur")
+	elif [[ $scripts ]]; then
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -X '!*.lua' -- "$cur"; compgen -d -- "$cur")
+	fi
+}
+complete -F _perilune perilune
