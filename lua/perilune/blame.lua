@@ -33,7 +33,10 @@ local function user_frames(co)
   for level = 0, LEVELS_MAX do
     local info = co and debug.getinfo(co, level, "Snl")
     if not info or #frames == TRACE_LINES then break end
-    if is_users(info) then frames[#frames + 1] = info end
+    if is_users(info) then
+      info.level = level
+      frames[#frames + 1] = info
+    end
   end
   return frames
 end
@@ -98,6 +101,26 @@ local function kind_of(place, message)
   return text == "" and "" or text .. ": " .. words
 end
 
+local function line_at(source, number)
+  local at = 1
+  for _ = 2, number do
+    at = (source:find("\n", at, true) or #source) + 1
+  end
+  return source:match("^[^\n]*", at)
+end
+
+--- What `self` is in the innermost function, if that is a method: a value, and whether it is known. In a dead coroutine
+--- locals have no names, but the first one is the first argument, which the line of the definition names.
+local function self_of(co, frame, source)
+  if not (frame and source and frame.level == 0) then return nil, false end
+  local line = line_at(source, frame.linedefined)
+  if not (line:find "function%s+[%w_.]+:[%w_]+%s*%(" or line:find "function[%s%w_.]*%(%s*self%f[^%w_]") then
+    return nil, false
+  end
+  local name, value = debug.getlocal(co, 0, 1)
+  return value, name ~= nil
+end
+
 ---@class perilune.blame_options
 ---@field called function? what was called, where the stack may have no line of it
 ---@field called_name string? what that is called
@@ -122,6 +145,8 @@ function M.describe(err, co, options, about)
   local lines = trace(frames, about.callback, file, place.line)
   local message = text or fault.describe(err)
   local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
+  local source = options.source_of(file, fault.SOURCE_MAX)
+  local self, is_known = self_of(co, frames[1], source)
   local rendered = fault.render {
     message = message,
     file = is_relative and about.directory .. "/" .. file or file,
@@ -133,7 +158,11 @@ function M.describe(err, co, options, about)
     listener = about.listener,
     generation = about.generation,
     traceback = lines,
-    source = options.source_of(file, fault.SOURCE_MAX),
+    source = source,
+    methods = about.methods,
+    is_factory = about.is_factory,
+    self_type = is_known and type(self) or nil,
+    self_is_agent = is_known and about.agent ~= nil and rawequal(self, about.agent),
   }
   local shown = printable.escape(message)
   return shown, rendered, table.concat(lines, "\n"), place_text(place), kind_of(place, shown)

@@ -1,5 +1,7 @@
 --- Shows an error of a script: where it happened, the source line, the culprit underlined.
 --- Everything that comes from the script or the network is escaped and bounded.
+local culprit = require "perilune.culprit"
+local hints = require "perilune.hints"
 local printable = require "perilune.printable"
 
 local M = {}
@@ -24,6 +26,10 @@ local TRACEBACK_MAX = 16
 ---@field generation integer?
 ---@field traceback string[]?
 ---@field source string? text of the file; else it is read
+---@field methods string[]? of the agent, for "did you mean"
+---@field is_factory boolean? the agent was made by a factory
+---@field self_type string? of `self` where it happened
+---@field self_is_agent boolean? is that the connection's agent?
 
 local escape = printable.escape
 
@@ -72,87 +78,6 @@ function M.parse(message)
     if file and #line < 10 then return file, tonumber(line), cut(rest, M.TEXT_MAX) end
   end
   return nil, nil, cut(whole, M.TEXT_MAX)
-end
-
--- LuaJIT's "attempt to index local 'user' (a nil value)": what was done, the kind of name, the name, the type.
-local function culprit_of(text)
-  local action, kind, name, value = text:match("attempt to ([%a ]-) ?(%a+) '([%a_][%w_]*)' %(an? ([%w ]-) value%)")
-  if name then return { action = action, kind = kind, name = name, note = value .. " here" } end
-  name = text:match("global ['\"]([%a_][%w_]*)['\"]")
-  return name and { action = "", kind = "global", name = name, note = "" }
-end
-
--- Blanks out what ends a token at `from`: a string or a comment, of which at least one byte.
-local function skip_literal(line, from)
-  local quote = line:sub(from, from)
-  if line:find("^%-%-", from) then return #line end
-  if line:find("^%[=*%[", from) then
-    local equals = line:match("^%[(=*)%[", from)
-    local _, stop = line:find("]" .. equals .. "]", from, true)
-    return stop or #line
-  end
-  local at = from + 1
-  while at <= #line and line:sub(at, at) ~= quote do
-    at = at + (line:sub(at, at) == "\\" and 2 or 1)
-  end
-  return math.min(at, #line)
-end
-
--- The line with the insides of strings and comments blanked out, byte for byte.
-local function mask(line)
-  local out, at = {}, 1
-  while at <= #line do
-    local start = line:find("[\"'%[%-]", at)
-    if not start then break end
-    local is_literal = line:find("^[\"']", start) or line:find("^%[=*%[", start) or line:find("^%-%-", start)
-    local stop = is_literal and skip_literal(line, start) or start
-    out[#out + 1] = line:sub(at, start)
-    out[#out + 1] = ("\0"):rep(stop - start)
-    at = stop + 1
-  end
-  return table.concat(out) .. line:sub(at)
-end
-
--- What stands right after the culprit of each action, and right before each kind of name.
-local AFTER = {
-  index = "^%s*[.:%[]", call = "^%s*[({\"'%[]", concatenate = "^%s*%.%.",
-  ["perform arithmetic on"] = "^%s*[-+*/%%^]",
-}
-local BEFORE = { concatenate = "%.%.%s*$", ["perform arithmetic on"] = "[-+*/%%^]%s*$", ["get length of"] = "#%s*$" }
-local NEAR = 16
-
-local function score(line, from, to, culprit)
-  local before, after = line:sub(math.max(1, from - NEAR), from - 1), line:sub(to + 1, to + NEAR)
-  local dot = before:match("([.:])%s*$")
-  if dot == "." and before:find("%.%.%s*$") then dot = nil end
-  local points = 0
-  if culprit.kind == "field" and dot == "." or culprit.kind == "method" and dot == ":" then points = 2 end
-  if culprit.kind ~= "field" and culprit.kind ~= "method" and not dot then points = 2 end
-  local fits_after, fits_before = AFTER[culprit.action], BEFORE[culprit.action]
-  if fits_after and after:find(fits_after) or fits_before and before:find(fits_before) then points = points + 1 end
-  return points
-end
-
--- The best whole-word occurrence of the name; the first one of equals.
-local function find_word(line, culprit)
-  local pattern = "%f[%w_]" .. culprit.name .. "%f[^%w_]"
-  local best, best_from, best_to = -1, nil, nil
-  local from, to = line:find(pattern)
-  while from do
-    local points = score(line, from, to, culprit)
-    if points > best then best, best_from, best_to = points, from, to end
-    from, to = line:find(pattern, to + 1)
-  end
-  return best_from, best_to
-end
-
--- A field may be written t["name"], so strings are searched as well.
-local function locate(line, text)
-  local culprit = culprit_of(text)
-  if not culprit then return nil end
-  local from, to = find_word(mask(line), culprit)
-  if not from and culprit.kind == "field" then from, to = find_word(line, culprit) end
-  return from, to, culprit.note
 end
 
 local function read_source(f)
@@ -243,12 +168,13 @@ local function excerpt(lines, f, text)
   local function add(number, shown) lines[#lines + 1] = ("%" .. gutter .. "s | %s"):format(number, shown) end
   if previous and previous:find("%S") then add(f.line - 1, (show_line(previous))) end
   local from, to, note
-  if not f.is_definition then from, to, note = locate(line, text) end
+  if not f.is_definition then from, to, note = culprit.locate(line, text) end
   local shown, begins, ends = show_line(line, from, to)
   add(f.line, shown)
   if begins and ends and ends > begins then
     add("", ((" "):rep(begins) .. ("^"):rep(ends - begins) .. " " .. note):gsub("%s+$", ""))
   end
+  return line, source
 end
 
 local function field(value) return escape(tostring(value), FIELD_MAX) end
@@ -314,14 +240,19 @@ local function located(f)
 end
 
 --- The report of a fault: several lines, at most 4 KiB, ends in a newline. Without the source, or when
---- the message names no culprit, there is no excerpt or no underline.
+--- the message names no culprit, there is no excerpt or no underline. A mistake that is known has a hint.
 ---@param f perilune.fault
 ---@return string
 function M.render(f)
   local place, text = located(f)
   local lines = { "error: " .. escape(text, M.TEXT_MAX) }
   lines[2] = place_line(place)
-  excerpt(lines, place, text)
+  local line, source = excerpt(lines, place, text)
+  local hint = hints.find(text, {
+    line = line, number = place.line, source = source, methods = f.methods, is_factory = f.is_factory,
+    self_type = f.self_type, self_is_agent = f.self_is_agent,
+  })
+  if hint then lines[#lines + 1] = "hint: " .. escape(hint, M.TEXT_MAX) end
   add_traceback(lines, place.traceback)
   return bounded(lines)
 end

@@ -250,6 +250,23 @@ local function called_of(about)
   return raw_method(about.agent, about.callback), about.callback
 end
 
+local METHODS_MAX = 200
+
+--- The names of the agent's methods, in the same way: one of them may have been meant.
+local function method_names(agent)
+  local names = {}
+  for _ = 1, CHAIN_MAX do
+    if type(agent) ~= "table" then break end
+    for name, value in next, agent do
+      if type(name) == "string" and type(value) == "function" and #names < METHODS_MAX then names[#names + 1] = name end
+    end
+    local meta = debug.getmetatable(agent)
+    agent = type(meta) == "table" and rawget(meta, "__index")
+  end
+  table.sort(names)
+  return names
+end
+
 --- The text of an app's file as its generation has it: on the disk there may be another by now.
 local function source_of(file, max)
   return file and require("perilune.sources").text(file:gsub("#g%d+$", ""), max) or nil
@@ -267,6 +284,7 @@ end
 function M.describe_fault(err, co, about)
   local called, name = called_of(about)
   local blame = require "perilune.blame"
+  about.methods, about.is_factory = method_names(about.agent), type(made_of[about.opener]) == "function"
   return blame.describe(err, co, { called = called, called_name = name, source_of = source_of }, about)
 end
 

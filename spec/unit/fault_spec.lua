@@ -112,6 +112,11 @@ error: attempt to index local 'user' (a nil value)
       ["after a tab"] = { "\tif\tx.y", global .. nil_value, "        ^ nil here" },
       ["after a wide text"] = { "s = 'é→' x.y = 1", global .. nil_value, "         ^ nil here" },
       ["after a control character"] = { "s = '\27' x.y = 1", global .. nil_value, "           ^ nil here" },
+      ["what has no name"] = { "x = t[i].y", "attempt to index field '?'" .. nil_value, "     ^^^ nil here" },
+      ["a comparison"] = { "if a.b <= 3 then", "attempt to compare nil with number", "       ^^ nil with number" },
+      ["a function that was given the wrong thing"] =
+        { "x.insert(insert, 1)", "bad argument #1 to 'insert' (table expected, got nil)", "         ^^^^^^" },
+      ["a token"] = { "x = ) 1", "unexpected symbol near ')'", "    ^" },
       ["an undefined global"] = { "y = x", "undefined global 'x'", "    ^" },
     } do
       it(what, function()
@@ -121,13 +126,22 @@ error: attempt to index local 'user' (a nil value)
       end)
     end
 
+    it("nothing when it may be one of several", function()
+      for line, message in pairs {
+        ["x = t[i].y + t[k].y"] = "attempt to index field '?' (a nil value)", ["x = = 1"] = "unexpected symbol near '='",
+        ["if a < 1 or b < 1 then"] = "attempt to compare nil with number",
+      } do
+        assert.equal("1 | " .. line .. "\n", (excerpt_of(line, 1, message):gsub("hint: [^\n]*\n$", "")))
+      end
+    end)
+
     it("nothing when the message names nothing in the line", function()
       for _, message in ipairs {
         "boom", "attempt to compare nil with number", "attempt to compare two table values",
         "attempt to index field '?' (a nil value)", "attempt to index local 'other' (a nil value)",
         "attempt to call a nil value", "'for' limit must be a number",
       } do
-        assert.equal("1 | x = y\n", excerpt_of("x = y", 1, message))
+        assert.equal("1 | x = y\n", (excerpt_of("x = y", 1, message):gsub("hint: [^\n]*\n$", "")))
       end
     end)
   end)

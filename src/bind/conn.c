@@ -8,6 +8,7 @@
 #include "agent/peer.h"
 #include "agent/run.h"
 #include "base/err.h"
+#include "base/suggest.h"
 #include "bind/bind.h"
 
 #include <string.h>
@@ -324,6 +325,30 @@ static const struct {
 	{ "usage", get_usage },
 };
 
+static const luaL_Reg METHODS[] = {
+	{ "send", l_conn_send },           { "flush", l_conn_flush },
+	{ "close", l_conn_close },         { "abort", l_conn_abort },
+	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
+	{ "resume", l_conn_resume },       { "read", l_conn_read },
+	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
+	{ "defer", l_conn_defer },         { NULL, NULL },
+};
+
+/* MAY RAISE. */
+static int refuse_property(lua_State *lua, const char *key)
+{
+	enum { METHOD_COUNT = sizeof METHODS / sizeof *METHODS - 1, /* without the end of the list */
+	       PROPERTY_COUNT = sizeof PROPERTIES / sizeof *PROPERTIES };
+	const char *names[METHOD_COUNT + PROPERTY_COUNT];
+	for (size_t i = 0; i < METHOD_COUNT; i++)
+		names[i] = METHODS[i].name;
+	for (size_t i = 0; i < PROPERTY_COUNT; i++)
+		names[METHOD_COUNT + i] = PROPERTIES[i].name;
+	const char *near = suggest_nearest(key, names, METHOD_COUNT + PROPERTY_COUNT);
+	return luaL_error(lua, "conn has no field or method '%s'%s%s%s", key, near ? " (did you mean '" : "",
+			  near ? near : "", near ? "'?)" : "");
+}
+
 /* MAY RAISE. (conn, key): what is no method. Called by the __index in lua/perilune/runtime.lua, which
  * is Lua so that conn:send() stays one compiled look-up. */
 static int l_conn_property(lua_State *lua)
@@ -337,7 +362,7 @@ static int l_conn_property(lua_State *lua)
 			return 0;
 		return PROPERTIES[i].get(lua, conn);
 	}
-	return luaL_error(lua, "conn has no field or method '%s'", key);
+	return refuse_property(lua, key);
 }
 
 static int l_conn_newindex(lua_State *lua)
@@ -355,15 +380,6 @@ static int l_conn_tostring(lua_State *lua)
 			conn ? peer_text(conn, peer, sizeof peer) : "closed");
 	return 1;
 }
-
-static const luaL_Reg METHODS[] = {
-	{ "send", l_conn_send },           { "flush", l_conn_flush },
-	{ "close", l_conn_close },         { "abort", l_conn_abort },
-	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
-	{ "resume", l_conn_resume },       { "read", l_conn_read },
-	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
-	{ "defer", l_conn_defer },         { NULL, NULL },
-};
 
 void bind_conn(lua_State *lua)
 {

@@ -1,0 +1,223 @@
+--- The way out of mistakes that everybody makes: a line for the report of a fault, only where it is sure to help.
+local culprit = require "perilune.culprit"
+local suggest = require "perilune.suggest"
+
+local M = {}
+
+---@class perilune.hint_context what is known beside the message; each part may be missing
+---@field line string? the source line
+---@field number integer? its number
+---@field source string? all of the file
+---@field methods string[]? of the agent
+---@field is_factory boolean? the agent was made by a factory
+---@field self_type string? of `self` where it happened
+---@field self_is_agent boolean? is that the connection's agent?
+
+local function did_you_mean(name, candidates)
+  local near = suggest.suggest(name, candidates)
+  return near and near ~= name and ("did you mean '%s'?"):format(near) or nil
+end
+
+local function keys_of(t)
+  local names = {}
+  for name in pairs(t) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+-- ---- globals -----------------------------------------------------------------
+
+local GLOBALS = {
+  "assert", "bit", "coroutine", "error", "getmetatable", "io", "ipairs", "load", "math", "next", "os", "pairs", "pcall",
+  "print", "rawequal", "rawget", "rawset", "require", "select", "setmetatable", "string", "table", "tonumber",
+  "tostring", "type", "unpack", "xpcall",
+}
+
+local KNOWN_GLOBALS = {
+  self = "'self' is there only in a function that is defined with a colon: function Agent:name(…)",
+  conn = "an agent made from a prototype has its connection as self.conn",
+  perilune = 'local perilune = require "perilune" at the top of the file',
+  utf8 = "LuaJIT has the libraries of Lua 5.1, and bit; there is no utf8",
+  bit32 = "LuaJIT's library is called bit",
+  debug = 'it leads out of the VM: to open it, add unsafe = { "debug" }',
+  ffi = 'local ffi = require "ffi", and unsafe = { "ffi" }',
+  loadfile = 'files beside the script are modules: require "name"',
+  dofile = 'files beside the script are modules: require "name"',
+}
+
+-- The line below `number` where the name is declared as a local of the file.
+local function declared_later(context, name)
+  if not context.source or not context.number then return nil end
+  local text = "\n" .. context.source
+  local at = text:find("\nlocal%s+" .. name .. "%f[^%w_]") or text:find("\nlocal%s+function%s+" .. name .. "%f[^%w_]")
+  if not at then return nil end
+  local number = select(2, text:sub(1, at):gsub("\n", ""))
+  return number > context.number and number or nil
+end
+
+local function of_read_global(text, context)
+  local name = text:match "^undefined global '([%a_][%w_]*)'"
+  if not name then return nil end
+  local later = declared_later(context, name)
+  if later then
+    return ("'%s' is a local from line %d on, which is below: move its declaration up"):format(name, later)
+  end
+  return KNOWN_GLOBALS[name] or did_you_mean(name, GLOBALS)
+end
+
+local function of_written_global(text)
+  local name = text:match "^assignment to global '([%a_][%w_]*)'"
+  return name and ("local %s where it is used by this call only; self.%s for this connection; local %s at the top of "
+    .. "the file for all connections of a worker"):format(name, name, name)
+end
+
+-- ---- names that lead to nil ----------------------------------------------------
+
+-- What stands before the name in the line: "self", "self.conn", "table".
+local function receiver_of(context, found)
+  if not context.line then return nil end
+  local from = culprit.locate(context.line, found.text)
+  return from and culprit.mask(context.line):sub(1, from - 1):match "([%a_][%w_.]*)%s*[.:]%s*$"
+end
+
+local ENDED = { peer = true, local_addr = true, listener = true, usage = true }
+
+-- A property of a connection that has ended.
+local function of_ended_conn(found, context)
+  if found.kind ~= "field" or found.value ~= "nil" or not ENDED[found.name] then return nil end
+  local receiver = receiver_of(context, found)
+  if not receiver or not receiver:find "%f[%w_]conn$" then return nil end
+  local text = "%s.%s is nil once the connection has ended: keep it in self while it is there"
+  return text:format(receiver, found.name)
+end
+
+local CALLED_WITH_DOT = "the method was called with a dot: a colon, as in object:method(…), passes the object on"
+
+local function of_self(found, context)
+  if found.kind == "local" and found.name == "self" then return CALLED_WITH_DOT end
+  local has_self = not context.self_type or context.self_type == "table" or context.self_type == "userdata"
+  if has_self or receiver_of(context, found) ~= "self" then return nil end
+  return ("self is a %s here: %s"):format(context.self_type, CALLED_WITH_DOT)
+end
+
+local function of_field_of_self(found, context)
+  if found.kind ~= "field" or found.value ~= "nil" or not context.self_is_agent then return nil end
+  if receiver_of(context, found) ~= "self" then return nil end
+  if found.name == "conn" and context.is_factory then
+    return "what a factory returns has no conn of its own: put it there, as in { conn = conn }"
+  end
+  if found.action == "call" then return did_you_mean(found.name, context.methods or {}) end
+  if found.action ~= "index" then return nil end
+  return ("nothing has set self.%s: opened() is the place for what each connection begins with"):format(found.name)
+end
+
+local KNOWN_FIELDS = {
+  ["table.unpack"] = "in LuaJIT it is a global: unpack(…)",
+  ["table.pack"] = "LuaJIT has { n = select(\"#\", …), … } in its place",
+  ["math.tointeger"] = "LuaJIT's numbers are doubles: math.floor(…)",
+  ["string.gfind"] = "it is called string.gmatch",
+  ["string.pack"] = "LuaJIT has no string.pack: string.char(…), or a framing with a length",
+  ["string.unpack"] = "LuaJIT has no string.unpack: text:byte(from, to), or a view: view:u32be(from)",
+}
+local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
+local IS_UNSAFE = {
+  ["io.popen"] = true, ["os.execute"] = true, ["os.exit"] = true, ["os.setlocale"] = true, ["string.dump"] = true,
+}
+
+local function of_library(found, context)
+  if found.kind ~= "field" or found.action ~= "call" then return nil end
+  local receiver = receiver_of(context, found)
+  if not receiver then return nil end
+  local path = receiver .. "." .. found.name
+  if IS_UNSAFE[path] then return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path) end
+  local library = LIBRARIES[receiver] or receiver == "perilune" and require "perilune"
+  return KNOWN_FIELDS[path] or library and did_you_mean(found.name, keys_of(library)) or nil
+end
+
+local function of_method(found, context)
+  if found.kind ~= "method" or found.value ~= "nil" then return nil end
+  if receiver_of(context, found) == "self" then return did_you_mean(found.name, context.methods or {}) end
+  return did_you_mean(found.name, keys_of(string))
+end
+
+-- ---- values of the wrong type ----------------------------------------------------
+
+local function of_concatenation(found)
+  if found.action ~= "concatenate" then return nil end
+  if found.value == "nil" then
+    return ("(%s or \"\") leaves it out; tostring(%s) says \"nil\""):format(found.name, found.name)
+  end
+  return ("tostring(%s) makes a text of it"):format(found.name)
+end
+
+local function is_number_of_text(context, name)
+  return context.source and context.source:find("%f[%w_]" .. name .. "%s*=%s*tonumber%s*%(") ~= nil
+end
+
+local function of_arithmetic(found, context)
+  if found.action ~= "perform arithmetic on" or found.value ~= "nil" then return nil end
+  if not is_number_of_text(context, found.name) then return nil end
+  return "tonumber(…) gives nil for what is no number: check it first"
+end
+
+local function of_comparison(text)
+  local one, other = text:match "^attempt to compare (%a+) with (%a+)$"
+  if not one then return nil end
+  local has = { [one] = true, [other] = true }
+  if has.number and has.string then return "frames are strings: tonumber(…) makes a number of one, or nil" end
+  if has["nil"] then return "one of the two is nil: check it first, as in if n and n > 0 then" end
+end
+
+local REPLIES = {
+  { "^a reply is a string, a list of strings or nil, not a boolean",
+    'true means something in eof, timeout and drain only; to end the connection, return nil, "close"' },
+  { "^a reply is a string, a list of strings or nil, not a function", "call it: return fn(…)" },
+  { "^a list of replies holds strings; item %d+ is a",
+    "each item is sent as a frame: table.concat(…) makes one text of a list" },
+  { "^the agent factory returned nil", "its last line must be: return agent" },
+  { "^attempt to yield across C%-call boundary",
+    "nothing can wait inside a function that C calls, such as that of table.sort, of gsub, or a file in require: "
+      .. "collect what is needed there, and wait afterwards" },
+  { "cannot wait inside a coroutine of the %a+'s own$",
+    "let the coroutine yield what it wants, and wait outside of it" },
+}
+
+local function of_message(text)
+  for _, known in ipairs(REPLIES) do
+    if text:find(known[1]) then return known[2] end
+  end
+end
+
+local function of_missing_colon(text, context)
+  if not text:find "^a conn is expected before ':'" then return nil end
+  local receiver, method = (context.line or ""):match "([%w_.]*%f[%w_]conn)%.(%a+)%s*%("
+  return ("write %s:%s(…): the colon passes the connection on"):format(receiver or "conn", method or "send")
+end
+
+-- The first that has something to say.
+local OF_TEXT = { of_read_global, of_written_global, of_comparison, of_missing_colon, of_message }
+local OF_NAME = {
+  of_self, of_ended_conn, of_field_of_self, of_library, of_method, of_concatenation, of_arithmetic,
+}
+
+--- A hint in one line, or nil.
+---@param text string the message, without its place
+---@param context perilune.hint_context
+---@return string?
+function M.find(text, context)
+  for _, of in ipairs(OF_TEXT) do
+    local hint = of(text, context)
+    if hint then return hint end
+  end
+  local found = culprit.named(text)
+  if not found or not found.value then return nil end
+  found.text = text
+  for _, of in ipairs(OF_NAME) do
+    local hint = of(found, context)
+    if hint then return hint end
+  end
+end
+
+return M
