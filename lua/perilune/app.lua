@@ -1,5 +1,6 @@
 --- Loads a user's script: takes it from the script set, runs its top level in fresh globals, and
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
+local agent = require "perilune.config.agent"
 local config = require "perilune.config"
 local fault = require "perilune.fault"
 local json = require "perilune.json"
@@ -206,6 +207,42 @@ local function failure_text(path, value)
   }
 end
 
+-- The file of the script set that a function is compiled from.
+local function file_of(fn, folder)
+  local name = debug.getinfo(fn, "S").source:gsub("^@", ""):gsub("#g%d+$", "")
+  local prefix = folder.name .. "/"
+  return name:sub(1, #prefix) == prefix and name:sub(#prefix + 1) or name:match "[^/]*$"
+end
+
+-- Does the text use such a name with a dot or a colon, other than to define it, and other than conn's?
+local function uses(text, name)
+  for before, at in text:gmatch("([%w_]*)()[.:]" .. name .. "%f[^%w_]") do
+    local start = text:sub(math.max(1, at - 80), at - 1):match "[^\n]*$"
+    if before ~= "conn" and not start:find "function%s+[%w_.]+$" then return true end
+  end
+  return false
+end
+
+--- The methods of agents that are nearly the core's and that nobody calls, in one text; nil: there are none.
+local function strays_of(conf, script_file, folder)
+  local found, seen = {}, {}
+  local function is_called(name, fn)
+    if type(name) ~= "string" or name:find "[^%w_]" then return true end
+    for _, file in ipairs { script_file, file_of(fn, folder) } do
+      local text = sources.text(file)
+      if text and uses(text, name) then return true end
+    end
+    return false
+  end
+  for _, listener in ipairs(conf.listeners) do
+    for _, text in ipairs(agent.strays(listener.agent, is_called)) do
+      if not seen[text] then found[#found + 1] = text end
+      seen[text] = true
+    end
+  end
+  return found[1] and table.concat(found, ", ") or nil
+end
+
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
@@ -236,6 +273,7 @@ function M.load(path, options)
     if #errors > 0 then conf = nil end
   end
   if not conf then return nil, config.format_errors(errors, path), errors end
+  conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   return { conf = conf, file = path, env = env }
 end
 

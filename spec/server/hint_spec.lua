@@ -187,3 +187,47 @@ describe("what fails at load is shown in the same way", function()
     has("2 | print('x' .. t.name)\n  |                ^^^^ nil here\nhint: (name or \"\")", result.err)
   end)
 end)
+
+describe("a method that nothing calls, and whose name is nearly one of the server's,", function()
+  local STRAY = [[
+    local Base, Agent = {}, {}
+    function Base:drian() end
+    function Base.opened() end
+    function Agent:proceed(line) self.conn:close() self:open() return line end
+    function Agent:close() return self end
+    function Agent:open() return self end
+    function Agent:opend() return self end
+    function Agent:messages() return self end
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = setmetatable(Agent, { __index = Base }) }]]
+  local TOLD = '"close" (did you mean "closed"?), "drian" (did you mean "drain"?)'
+
+  after_each(server.finish)
+
+  it("is told of by perilune check, which accepts the script all the same", function()
+    local folder = command.folder()
+    command.write(folder .. "/app.lua", STRAY)
+    local result = command.run { "check", dir = folder }
+    assert.equal(0, result.code)
+    assert.equal("perilune: warning: app.lua: nothing calls these methods of the agent: " .. TOLD .. "\n", result.err)
+    has("app.lua: ok", result.out)
+    command.remove(folder)
+  end)
+
+  it("is in the log, at the start and after a reload", function()
+    local app = server.start { script = STRAY }
+    local message = "the agent has methods that nothing calls"
+    assert.same({ "warn", TOLD }, { app:wait_log(message).level, app:wait_log(message).methods })
+    command.write(app.folder .. "/app.lua", (STRAY:gsub("Base:drian", "Base:drain")))
+    app:signal "HUP"
+    app:wait_log "reloaded"
+    assert.equal('"close" (did you mean "closed"?)', app:wait_log(message, nil, 2).methods)
+  end)
+
+  it("is no matter where the script calls it, or has the server's as well", function()
+    local calm = STRAY:gsub("self:open%(%)", "self:open() self.close(self)"):gsub("drian", "drain")
+    local app = server.start { script = calm }
+    app:connect():send "x\n"
+    app:stop()
+    assert.same({}, app:find_log "the agent has methods that nothing calls")
+  end)
+end)

@@ -337,8 +337,10 @@ static const luaL_Reg METHODS[] = {
 /* MAY RAISE. */
 static int refuse_property(lua_State *lua, const char *key)
 {
-	enum { METHOD_COUNT = sizeof METHODS / sizeof *METHODS - 1, /* without the end of the list */
-	       PROPERTY_COUNT = sizeof PROPERTIES / sizeof *PROPERTIES };
+	enum {
+		METHOD_COUNT = sizeof METHODS / sizeof *METHODS - 1, /* without the end of the list */
+		PROPERTY_COUNT = sizeof PROPERTIES / sizeof *PROPERTIES
+	};
 	const char *names[METHOD_COUNT + PROPERTY_COUNT];
 	for (size_t i = 0; i < METHOD_COUNT; i++)
 		names[i] = METHODS[i].name;

@@ -48,6 +48,9 @@ static void print_warning(const char *name, const char *near)
 void app_warn(const struct app_load *load)
 {
 	environment_unknown(&load->environment, print_warning);
+	if (load->config.strays)
+		fprintf(stderr, "perilune: warning: %s: nothing calls these methods of the agent: %s\n",
+			load->config.script, load->config.strays);
 }
 
 /* The way out when there is no such script. */

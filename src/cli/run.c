@@ -46,6 +46,7 @@ static int serve(struct app_load *load, bool watch)
 		return EXIT_FAILED;
 	log_init(load->config.log_format, load->config.log_level);
 	environment_unknown(&load->environment, log_unknown);
+	config_warn(&load->config);
 	if (*load->config.sources->cut)
 		log_write(LOG_WARN, "not all of the app's folder was read",
 			  F_TEXT("reason", load->config.sources->cut));

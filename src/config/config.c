@@ -1,6 +1,7 @@
 #include "config/config.h"
 
 #include "base/descriptors.h"
+#include "base/log.h"
 #include "config/sources.h"
 #include "vm/vm.h"
 
@@ -265,6 +266,7 @@ static void read_config(struct load *load)
 	config->canary_max_errors = number_field(load, "max_errors", 1);
 	config->reload_policy = policy_field(load);
 	leave(load);
+	config->strays = text_field(load, "strays", NULL);
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
@@ -343,6 +345,13 @@ static enum config_status take_failure(struct load *load, int status)
 	const char *message = is_text ? lua_tostring(load->lua, -1) : "an error that is no text";
 	*load->text = strdup(message);
 	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
+}
+
+void config_warn(const struct config *config)
+{
+	if (config->strays)
+		log_write(LOG_WARN, "the agent has methods that nothing calls",
+			  F_TEXT("methods", config->strays));
 }
 
 int config_read(struct config *config)
@@ -433,6 +442,7 @@ void config_free(struct config *config)
 	free(config->script);
 	free(config->control);
 	free(config->log_file);
+	free(config->strays);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

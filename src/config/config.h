@@ -74,8 +74,9 @@ struct config {
 	size_t memory_bytes; /* of each worker's VM; until it is loaded: of the one that it comes after */
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	bool jit;
-	char unsafe[256];                 /* the names in `unsafe`; empty: none */
-	uint32_t drain_ms;                /* 0: as long as it takes */
+	char unsafe[256];  /* the names in `unsafe`; empty: none */
+	char *strays;      /* methods of agents that nobody calls, and what may have been meant; NULL: none */
+	uint32_t drain_ms; /* 0: as long as it takes */
 	uint32_t upgrade_ms;              /* 0: as long as it takes */
 	unsigned reload_keep;             /* old generations that may have connections */
 	enum reload_policy reload_policy; /* of connections whose listener is no more */
@@ -112,6 +113,9 @@ int config_read(struct config *config);
  *   CONFIG_BROKEN, CONFIG_SHORT  what is wrong, for people
  */
 enum config_status config_load(struct config *config, const char *print, char **text);
+
+/* Logs what is allowed, and hardly meant. */
+void config_warn(const struct config *config);
 
 /* Copies its arguments. A later override of the same path wins. 0 or UV_ENOMEM. */
 int config_add_override(struct config *config, const char *path, const char *value, const char *origin);

@@ -41,6 +41,7 @@ static bool load_config(struct loading *loading)
 	free(text);
 	if (status != CONFIG_OK)
 		return false;
+	config_warn(loading->next);
 	config_follow(loading->now, loading->next);
 	if (!config_needs_restart(loading->now, loading->next, what, sizeof what))
 		return true;

@@ -12,6 +12,7 @@ M.METHODS = {
 
 M.MISSING = "no agent: set agent = function(conn) … end, or a table with a proceed method"
 
+local RESERVED = "message" -- nothing calls it yet
 local CHAIN_MAX = 8
 
 local is_method = {}
@@ -22,6 +23,14 @@ local function parent(t)
   local meta = debug.getmetatable(t)
   local index = meta and rawget(meta, "__index")
   return type(index) == "table" and index or nil
+end
+
+local function is_inherited(agent, name)
+  for _ = 1, CHAIN_MAX do
+    if rawget(agent, name) ~= nil then return true end
+    agent = parent(agent)
+    if not agent then return false end
+  end
 end
 
 -- `"procede" (did you mean "proceed"?)` for every function whose name is nearly a method's.
@@ -46,6 +55,27 @@ local function check_prototype(agent)
   if proceed ~= nil then return nil, "its method proceed must be a function, got " .. printable.value(proceed) end
   local hints = misspelt(agent)
   return nil, "no proceed: the table has no function proceed" .. (hints ~= "" and "; it has " .. hints or "")
+end
+
+--- Methods that are nearly the core's, and that nobody calls: the core neither. They were meant to be something else.
+---@param agent any
+---@param is_called fun(name: string, method: function): boolean by the script itself
+---@return string[] as '"close" (did you mean "closed"?)'
+function M.strays(agent, is_called)
+  local found, prototype = {}, agent
+  for _ = 1, CHAIN_MAX do
+    if type(agent) ~= "table" then break end
+    for key, value in next, agent do
+      local near = type(value) == "function" and not is_method[key] and suggest.suggest(key, M.METHODS)
+      local is_free = near and near ~= RESERVED and not is_inherited(prototype, near)
+      if is_free and not is_called(key, value) then
+        found[#found + 1] = printable.quote(key) .. ' (did you mean "' .. near .. '"?)'
+      end
+    end
+    agent = parent(agent)
+  end
+  table.sort(found)
+  return found
 end
 
 --- A usable agent, or nil and what is wrong. May run an __index function of the script, protected.
