@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,12 +21,9 @@ static int fail(struct scaffold *scaffold, int err, const char *path)
 }
 
 /* 0 or UV_ENAMETOOLONG. */
-__attribute__((format(printf, 3, 4))) static int join(char *path, size_t size, const char *form, ...)
+static int join(char *path, size_t size, const char *folder, const char *name)
 {
-	va_list args;
-	va_start(args, form);
-	int n = vsnprintf(path, size, form, args);
-	va_end(args);
+	int n = snprintf(path, size, "%s/%s", folder, name);
 	return n < 0 || (size_t)n >= size ? UV_ENAMETOOLONG : 0;
 }
 
@@ -141,9 +137,9 @@ static int copy_entry(struct scaffold *scaffold, const char *from, const char *t
 	char source[PATH_MAX], target[PATH_MAX];
 	struct stat info;
 	char *own_name = filled_in(scaffold, name);
-	int err = own_name ? join(source, sizeof source, "%s/%s", from, name) : UV_ENOMEM;
+	int err = own_name ? join(source, sizeof source, from, name) : UV_ENOMEM;
 	if (!err)
-		err = join(target, sizeof target, "%s/%s", to, own_name);
+		err = join(target, sizeof target, to, own_name);
 	free(own_name);
 	if (err)
 		return fail(scaffold, err, name);

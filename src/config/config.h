@@ -73,10 +73,11 @@ struct config {
 	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes; /* of each worker's VM; until it is loaded: of the one that it comes after */
 	char *control;       /* where the control socket is: "auto", "off" or a path */
+	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
+	char *strays;
 	bool jit;
-	char unsafe[256];  /* the names in `unsafe`; empty: none */
-	char *strays;      /* methods of agents that nobody calls, and what may have been meant; NULL: none */
-	uint32_t drain_ms; /* 0: as long as it takes */
+	char unsafe[256];                 /* the names in `unsafe`; empty: none */
+	uint32_t drain_ms;                /* 0: as long as it takes */
 	uint32_t upgrade_ms;              /* 0: as long as it takes */
 	unsigned reload_keep;             /* old generations that may have connections */
 	enum reload_policy reload_policy; /* of connections whose listener is no more */
