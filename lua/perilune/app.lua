@@ -183,6 +183,33 @@ local function check_modules(conf, state)
   return errors
 end
 
+-- The only line where a key is set, as in `limits = { conections = 5 }`; nil: there are several, or none.
+local function line_of_key(source, path)
+  local name = path:match "([%a_][%w_]*)$"
+  if not name then return nil end
+  local pattern, found = "%f[%w_]" .. name .. "%s*=[^=]", nil
+  local number = 0
+  for line in (source .. "\n"):gmatch "([^\n]*)\n" do
+    number = number + 1
+    local _, stop = (line .. "\n"):find(pattern)
+    local is_comment = line:find "^%s*%-%-"
+    if stop and not is_comment then
+      if line:find("local%s+" .. name .. "%s*=") then return nil end -- it may go anywhere
+      if found or (line .. "\n"):find(pattern, stop) then return nil end
+      found = number
+    end
+  end
+  return found
+end
+
+-- Where an error is in the script, for those that the script itself has made.
+local function add_lines(errors, file)
+  local source = sources.text(file, fault.SOURCE_MAX)
+  for _, err in ipairs(source and errors or {}) do
+    if not err.origin then err.line = line_of_key(source, err.path) end
+  end
+end
+
 --- What a script opens is only known once it has run, and what a door leads to may end the process. So as long as it
 --- runs, a door opens only if a file has `unsafe`, and one has the name in quotes; or a setting has both.
 local function is_named_unsafe(name, overrides)
@@ -272,7 +299,10 @@ function M.load(path, options)
     errors = check_modules(conf, state)
     if #errors > 0 then conf = nil end
   end
-  if not conf then return nil, config.format_errors(errors, path), errors end
+  if not conf then
+    add_lines(errors, path:match("[^/]*$"))
+    return nil, config.format_errors(errors, path), errors
+  end
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   return { conf = conf, file = path, env = env }
 end

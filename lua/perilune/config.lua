@@ -23,6 +23,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field path string where: "limits.connections", "listen[2].frame", or "" for the script as a whole
 ---@field message string
 ---@field origin string? of the override that is at fault; nil: the script
+---@field line integer? of the script, where the key is set nowhere else
 
 ---@class perilune.override
 ---@field path string "limits.connections"
@@ -184,6 +185,7 @@ function M.format_errors(errors, file)
   local lines = {}
   for i, err in ipairs(errors) do
     local place = err.origin or file or "script"
+    if err.line and not err.origin then place = place .. ":" .. err.line end
     if err.path ~= "" and not err.origin then place = place .. ": " .. err.path end
     lines[i] = printable.escape(place, 512) .. ": " .. err.message
   end

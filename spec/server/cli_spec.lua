@@ -110,6 +110,8 @@ describe("the command line", function()
   describe("refuses with code 2 and a suggestion", function()
     local cases = {
       { "an unknown command", { "chekc" }, "unknown command 'chekc' (did you mean 'check'?)" },
+      { "another program's word for a command", { "serve" }, "unknown command 'serve' (did you mean 'run'?)" },
+      { "another's for an upgrade", { "restart" }, "unknown command 'restart' (did you mean 'upgrade'?)" },
       { "a script in place of a command", { "echo.lua" }, "(did you mean 'perilune run echo.lua'?)" },
       { "an unknown first option", { "--versoin" }, "unknown option '--versoin' (did you mean '--version'?)" },
       { "help on an unknown command", { "help", "rnu" }, "(did you mean 'run'?)" },
@@ -414,7 +416,23 @@ describe("the command line", function()
       echo(", limits = { conections = 3 }")
       local err = refused()
       assert_one_line(err)
-      assert_has('app.lua: limits.conections: unknown key "conections" (did you mean "connections"?)', err)
+      assert_has('app.lua:3: limits.conections: unknown key "conections" (did you mean "connections"?)', err)
+    end)
+
+    it("is told the line only where there is no doubt of it", function()
+      script [[
+        local workers = 0
+        -- timeout = { idle = 1 }
+        return {
+          listen = { { "tcp://127.0.0.1:0", frame = "u16" }, { "tcp://127.0.0.1:0", frame = "u8" } },
+          agent = { proceed = function() end }, timeout = { idle = "soon" }, workers = workers, limits = { inbox = 0 },
+        }]]
+      local err = refused()
+      assert_has("app.lua: listen[1].frame: unknown framing", err)
+      assert_has("app.lua:5: timeout.idle: ", err)
+      assert_has("app.lua: workers: ", err)
+      assert_has("app.lua:5: limits.inbox: ", err)
+      assert_has('"line":5', run({ "check", "--json" }).out)
     end)
 
     it("with several mistakes is told all of them", function()

@@ -56,6 +56,8 @@ describe("config.address", function()
     [""] = "expects an address such as", ["9000"] = "expects an address such as",
     ["127.0.0.1:9000"] = 'did you mean "tcp://127.0.0.1:9000"?', [":9000"] = 'did you mean "tcp://:9000"?',
     ["/run/app.sock"] = 'did you mean "unix:///run/app.sock"?',
+    ["unix:/run/app.sock"] = 'did you mean "unix:///run/app.sock"?', ["unix:a"] = 'did you mean "unix:///a"?',
+    ["tcp:127.0.0.1:9000"] = 'did you mean "tcp://127.0.0.1:9000"?', ["tcp:/:1"] = 'did you mean "tcp://:1"?',
     ["tpc://:9000"] = 'unknown scheme "tpc" (did you mean "tcp"?)', ["unxi:///a"] = '(did you mean "unix"?)',
     ["http://:80"] = 'unknown scheme "http"',
     ["udp://:9000"] = "udp:// is not available in this version",
@@ -133,6 +135,7 @@ describe("config.frame", function()
 
   local bad = {
     { "u23be", 'unknown framing "u23be" (did you mean "u32be"?)' }, { "lines", '(did you mean "line"?)' },
+    { "u16", 'unknown framing "u16" (did you mean "u16be" or "u16le"?)' }, { "u24", '(did you mean "u24be"?)' },
     { "lua", 'unknown framing "lua"' }, { "", 'unknown framing ""' },
     { 4, "expects a name" }, { true, "expects a name" }, { {}, "a table without a name at [1]" },
     { { 4 }, "got 4 at [1]" }, { { max = 1 }, "a table without a name" },
@@ -407,6 +410,7 @@ describe("config.normalise", function()
     local whole = "expects a whole number from "
     for i, case in ipairs {
       { { limits = { conections = 1 } }, 'limits.conections: unknown key "conections" (did you mean "connections"?)' },
+      { { port = 9000 }, 'port: unknown key "port": an address is one text, as in "tcp://127.0.0.1:9000" or' },
       { { fram = "line" }, 'fram: unknown key "fram" (did you mean "frame"?)' },
       { { colour = 1 }, 'colour: unknown key "colour"' }, { { [1] = "x" }, "[1]: unknown key [1]" },
       { { connections = 5 }, 'connections: unknown key "connections" (did you mean "limits.connections"?)' },

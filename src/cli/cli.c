@@ -80,12 +80,32 @@ static const struct command *find(const char *name)
 	return NULL;
 }
 
+/* What other programs call our commands. */
+static const struct {
+	const char *name, *ours;
+} SYNONYMS[] = {
+	{ "serve", "run" },     { "server", "run" },     { "start", "run" },    { "restart", "upgrade" },
+	{ "lint", "check" },    { "validate", "check" }, { "verify", "check" }, { "init", "new" },
+	{ "create", "new" },    { "eval", "exec" },      { "script", "exec" },  { "quit", "stop" },
+	{ "shutdown", "stop" }, { "info", "status" },    { "ps", "status" },    { "rotate", "reopen" },
+};
+
+static const char *synonym_of(const char *name)
+{
+	for (size_t i = 0; i < sizeof SYNONYMS / sizeof *SYNONYMS; i++)
+		if (!strcmp(SYNONYMS[i].name, name))
+			return SYNONYMS[i].ours;
+	return NULL;
+}
+
 static int refuse(const char *name)
 {
 	const char *names[COMMAND_COUNT + 3] = { "help", "--help", "--version" };
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		names[i + 3] = command_at(i)->name;
-	const char *near = suggest_nearest(name, names, COMMAND_COUNT + 3);
+	const char *near = synonym_of(name);
+	if (!near)
+		near = suggest_nearest(name, names, COMMAND_COUNT + 3);
 	size_t len = strlen(name);
 	fprintf(stderr, "perilune: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
 	if (len > 4 && !strcmp(name + len - 4, ".lua"))

@@ -118,7 +118,12 @@ local SCHEME_NAMES = { "tcp", "unix" }
 
 local function no_scheme(text)
   local hint = ""
-  if text:find("^[^/]*:%d+$") then
+  local scheme, rest = text:match("^(%a+):/*(.*)$")
+  if scheme == "unix" and rest ~= "" then
+    hint = " (did you mean " .. quote("unix:///" .. rest) .. "?)"
+  elseif scheme == "tcp" and rest ~= "" then
+    hint = " (did you mean " .. quote("tcp://" .. rest) .. "?)"
+  elseif text:find("^[^/]*:%d+$") then
     hint = " (did you mean " .. quote("tcp://" .. text) .. "?)"
   elseif text:find("^%.?/") then
     hint = " (did you mean " .. quote("unix://" .. text) .. "?)"

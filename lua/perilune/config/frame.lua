@@ -138,6 +138,14 @@ local KINDS = {
 
 local EXPECTED = 'expects a name such as "u32be" or "line", or a table such as { "delimiter", "\\0" }, got '
 
+-- "u16" says no order of its bytes.
+local function name_hint(name)
+  local big, little = name .. "be", name .. "le"
+  if SHORT_LENGTHS[big] and SHORT_LENGTHS[little] then return (" (did you mean %q or %q?)"):format(big, little) end
+  if SHORT_LENGTHS[big] then return (" (did you mean %q?)"):format(big) end
+  return suggest.hint(name, NAMES)
+end
+
 -- nil, message for what names no framing.
 local function kind_of(spec)
   local name = spec[1]
@@ -147,7 +155,7 @@ local function kind_of(spec)
   end
   if type(name) ~= "string" then return nil, EXPECTED .. value_text(name) .. " at [1]" end
   local kind = SHORT_LENGTHS[name] and SHORT_LENGTH or (name ~= "lua" and KINDS[name])
-  if not kind then return nil, "unknown framing " .. quote(name) .. suggest.hint(name, NAMES) end
+  if not kind then return nil, "unknown framing " .. quote(name) .. name_hint(name) end
   return kind, name
 end
 

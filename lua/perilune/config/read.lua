@@ -61,7 +61,14 @@ local function sorted_keys(t)
   return keys
 end
 
+-- Parts of an address, which is one text.
+local IN_ADDRESS = { host = true, port = true, path = true, socket = true, bind = true }
+
 local function unknown_key(name, prefix, scope)
+  if IN_ADDRESS[name] and prefix == "" then
+    local text = 'unknown key "%s": an address is one text, as in "tcp://127.0.0.1:9000" or "unix:///run/app.sock"'
+    return text:format(name)
+  end
   local shown = type(name) == "string" and printable.quote(name) or printable.key(name)
   local elsewhere = schema.elsewhere(name)
   if elsewhere then return ('unknown key %s (did you mean "%s"?)'):format(shown, elsewhere) end
