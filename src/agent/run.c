@@ -136,6 +136,16 @@ uint64_t run_progress(void *data)
 	return run && run->batched ? batch_index(agents, run) : agents->vm.guard.progressed;
 }
 
+bool run_abandon(void *data, lua_State *lua)
+{
+	struct agents *agents = data;
+	struct run *run = agents->current;
+	if (!run || run->co.lua != lua)
+		return false;
+	run->wait = WAIT_ENDED;
+	return true;
+}
+
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 {
 	assert(!agents->current);
@@ -160,7 +170,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	bool over = verdict == GUARD_MEMORY || verdict == GUARD_ALLOCATION;
 	if (status == 0 && !over)
 		return RUN_DONE;
-	if (status != LUA_YIELD || over)
+	if (status != LUA_YIELD || run->wait == WAIT_ENDED || over)
 		return fail(agents, run, status, verdict);
 	if (run->wait == WAIT_NONE) {
 		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "
