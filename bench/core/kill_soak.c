@@ -59,7 +59,7 @@ struct worker {
 	uint64_t seed;
 	struct kind endless[KINDS_MAX], innocent[KINDS_MAX];
 	unsigned endless_count, innocent_count;
-	lua_State *co; /* at CO of the VM's stack; NULL: none that can be used again */
+	lua_State *co;      /* at CO of the VM's stack; NULL: none that can be used again */
 	lua_State *entered; /* the coroutine that runs, or the VM's own */
 	bool abandoned;     /* it was ended by a yield */
 	struct latencies cpu, wall;
