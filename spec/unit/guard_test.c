@@ -571,6 +571,36 @@ static void a_huge_request_is_refused(void **state)
 	assert_works(&vm);
 }
 
+enum { ASKED_LIMIT_BYTES = 24 << 20 };
+
+/* Past all limits, and the hook has not ended the call: C does not run into it. */
+static int l_ask(lua_State *lua)
+{
+	enum { PIECE = 1 << 20 };
+	size_t huge = ASKED_LIMIT_BYTES / 2, as_the_collector = ASKED_LIMIT_BYTES / 4;
+	while (heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES) {
+		lua_newuserdata(lua, PIECE);
+		luaL_ref(lua, LUA_REGISTRYINDEX);
+	}
+	void *given = vm_alloc(&vm, NULL, 0, as_the_collector);
+	lua_pushboolean(lua, given && !vm_alloc(&vm, NULL, 0, huge));
+	vm_alloc(&vm, given, as_the_collector, 0);
+	return 1;
+}
+
+/* Its table of strings may be megabytes, and it crashes when refused one. */
+static void what_the_collector_may_ask_for_is_never_refused(void **state)
+{
+	(void)state;
+	vm.memory_bytes = ASKED_LIMIT_BYTES;
+	lua_pushcfunction(vm.lua, l_ask);
+	vm_enter(&vm, &AMPLE);
+	int status = lua_pcall(vm.lua, 0, 1, 0);
+	vm_leave(&vm);
+	assert_int_equal(status, 0);
+	assert_true(lua_toboolean(vm.lua, -1));
+}
+
 static void nothing_is_refused_outside_of_calls(void **state)
 {
 	(void)state;
@@ -1002,6 +1032,7 @@ int main(void)
 		IN_A_VM(what_others_keep_does_end_a_call),
 		IN_A_VM(a_call_that_goes_on_after_a_collection_is_still_ended),
 		IN_A_VM(a_huge_request_is_refused),
+		IN_A_VM(what_the_collector_may_ask_for_is_never_refused),
 		IN_A_VM(nothing_is_refused_outside_of_calls),
 		IN_A_VM(a_call_that_allocates_too_much_is_ended),
 		IN_A_VM(what_may_be_allocated_is_counted_for_each_call),
