@@ -59,7 +59,9 @@ struct worker {
 	uint64_t seed;
 	struct kind endless[KINDS_MAX], innocent[KINDS_MAX];
 	unsigned endless_count, innocent_count;
-	lua_State *co; /* at CO of the VM's stack; NULL: none that can be used again */
+	lua_State *co;      /* at CO of the VM's stack; NULL: none that can be used again */
+	lua_State *entered; /* the coroutine that runs, or the VM's own */
+	bool abandoned;     /* it was ended by a yield */
 	struct latencies cpu, wall;
 	int heap_first_kb, heap_last_kb;
 	/* Read by the main thread. */
@@ -67,7 +69,7 @@ struct worker {
 	_Atomic int64_t entered_cpu_ns; /* of the thread, by then */
 	_Atomic(const char *) running;
 	/* What happened. */
-	uint64_t calls, expected, kills[GUARD_ALLOCATION + 1], refused, late, borders, border_waits,
+	uint64_t calls, expected, kills[GUARD_ALLOCATION + 1], refused, late, borders, border_waits, abandons,
 	    placeless;
 	uint64_t wrong_hits, wrong_results, survivors, left_armed;
 };
@@ -142,6 +144,14 @@ static void check_disarmed(struct worker *worker, const char *name)
 		guard->hook_mask ? *guard->hook_mask : 0U);
 }
 
+/* As a server does with a handler's coroutine; what runs on the VM's own stack ends by errors. */
+static bool abandon(void *owner, lua_State *lua)
+{
+	struct worker *worker = owner;
+	worker->abandoned = lua == worker->entered && lua != worker->vm.lua;
+	return worker->abandoned;
+}
+
 /* Runs what lies on `lua` in one dispatch. */
 static struct call enter(struct worker *worker, lua_State *lua, int nargs, const char *name,
 			 const struct vm_budget *budget)
@@ -151,9 +161,15 @@ static struct call enter(struct worker *worker, lua_State *lua, int nargs, const
 	atomic_store(&worker->running, name);
 	atomic_store(&worker->entered_cpu_ns, cpu_ns);
 	atomic_store(&worker->entered_ns, wall_ns);
+	worker->entered = lua;
+	worker->abandoned = false;
 	vm_enter(&worker->vm, budget);
 	call.status = lua == worker->vm.lua ? lua_pcall(lua, nargs, 1, 0) : lua_resume(lua, nargs);
 	call.verdict = vm_leave(&worker->vm);
+	if (worker->abandoned) {
+		call.status = LUA_ERRRUN;
+		worker->abandons++;
+	}
 	call.cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
 	call.wall_ns = clock_ns(CLOCK_MONOTONIC) - wall_ns;
 	atomic_store(&worker->entered_ns, 0);
@@ -342,6 +358,8 @@ static void open_worker(struct worker *worker)
 	if (vm_open(vm))
 		die("not enough memory");
 	guard_set_least(&vm->guard, BUDGET_MIN_MS);
+	vm->guard.abandon = abandon;
+	vm->guard.owner = worker;
 	vm->memory_bytes = MEMORY_BYTES;
 	if (luaL_loadfile(vm->lua, "bench/core/kill_soak.lua"))
 		die("%s", lua_tostring(vm->lua, -1));
@@ -430,9 +448,9 @@ static bool report(double seconds, uint64_t seed, const char *way, const char *m
 	printf(
 	    "\"memory_verdicts\":%llu,\"allocation_verdicts\":%llu,\"memory_refused\":%llu,\"raised\":%llu,",
 	    SUM(kills[GUARD_MEMORY]), SUM(kills[GUARD_ALLOCATION]), SUM(refused), SUM(kills[GUARD_FINE]));
-	printf("\"late\":%llu,\"without_place\":%llu,\"over_budget_innocents\":%llu,\"waits_with_verdict\":%"
-	       "llu,",
-	       SUM(late), SUM(placeless), SUM(borders), SUM(border_waits));
+	printf("\"by_yield\":%llu,\"late\":%llu,\"without_place\":%llu,\"over_budget_innocents\":%llu,"
+	       "\"waits_with_verdict\":%llu,",
+	       SUM(abandons), SUM(late), SUM(placeless), SUM(borders), SUM(border_waits));
 	printf("\"wrong_hits\":%llu,\"wrong_results\":%llu,\"survivors\":%llu,\"left_armed\":%llu,\"missed\":"
 	       "%s%s%s,",
 	       SUM(wrong_hits), SUM(wrong_results), SUM(survivors), SUM(left_armed), missed ? "\"" : "",

@@ -41,6 +41,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field backlog integer
 ---@field keepalive integer milliseconds, 0: off
 ---@field nodelay boolean
+---@field reuse_port boolean
 ---@field mode integer? permissions of a Unix socket; nil: as the umask says
 ---@field frame perilune.frame
 ---@field agent function|table

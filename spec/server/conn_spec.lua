@@ -47,7 +47,7 @@ describe("conn", function()
       function Agent:proceed(line)
         if line == "work" then
           local began = os.clock()
-          repeat until os.clock() - began > 0.02
+          repeat until os.clock() - began > 0.06
           return "worked"
         elseif line == "allocate" then
           return ("x"):rep(2 ^ 20):sub(1, 9)
@@ -72,7 +72,7 @@ describe("conn", function()
     assert.is_true(bytes >= 2 ^ 20, bytes)
     frames, seconds, bytes = usage(other)
     assert.equal(0, frames)
-    assert.is_true(seconds < 0.015 and bytes < 2 ^ 20)
+    assert.is_true(seconds < 0.05 and bytes < 2 ^ 20)
   end)
 
   it("counts the work of a codec in Lua for whom it decodes and encodes", function()
@@ -81,7 +81,7 @@ describe("conn", function()
       local function work(line)
         if line:find("busy") then
           local began = os.clock()
-          repeat until os.clock() - began > 0.02
+          repeat until os.clock() - began > 0.06
         elseif line:find("big") then
           count = count + 1
           local _ = (count % 10 .. "x"):rep(2 ^ 19) -- each time another string
@@ -115,7 +115,7 @@ describe("conn", function()
       local client = app:connect()
       client:send(line .. " busy\n"):recv_line()
       local seconds, bytes = usage(client)
-      assert.is_true(seconds >= 0.015 and seconds < 10, line .. " took " .. seconds)
+      assert.is_true(seconds >= 0.05 and seconds < 10, line .. " took " .. seconds)
       assert.is_true(bytes < 2 ^ 20, line .. " took " .. bytes)
       client:send(line .. " big\n"):recv_line()
       seconds, bytes = usage(client)
@@ -123,7 +123,7 @@ describe("conn", function()
     end
     local partial = app:connect():echo_line("hello"):send("decode big")
     local seconds, bytes = usage(other)
-    assert.is_true(seconds < 0.015 and bytes < 2 ^ 20, "what others took")
+    assert.is_true(seconds < 0.05 and bytes < 2 ^ 20, "what others took")
     partial:send("\n"):recv_line()
     assert.is_true(select(2, usage(partial)) >= 2 ^ 21)
   end)

@@ -221,6 +221,39 @@ describe("frames that come together", function()
   end)
 end)
 
+describe("what is left of a connection that has overrun", function()
+  after_each(server.finish)
+
+  it("has a tenth of the budget for each call", function()
+    local app = start_lines([[
+      function Agent:opened() self.conn:defer(function() while true do end end) end
+      function Agent:proceed() while true do end end
+      function Agent:failed() while true do end end
+      function Agent:closed() while true do end end ]], nil, [[limits = { proceed = "1s" }]])
+    local client = app:connect()
+    local before = app:cpu()
+    assert.equal("", (client:send("go\n"):recv_all()))
+    app:wait_log("handler failed", nil, 4)
+    local used = app:cpu() - before
+    assert.is_true(used > 1.2 and used < 2, used)
+    local entries = app:find_log "handler failed"
+    local callbacks = {}
+    for i, entry in ipairs(entries) do callbacks[i] = entry.callback end
+    assert.same({ "proceed", "failed", "closed", "defer" }, callbacks)
+  end)
+
+  it("is enough for a last word and to tidy up", function()
+    local app = start_lines([[
+      function Agent:opened() self.conn:defer(function() note("deferred") end) end
+      function Agent:proceed() while true do end end
+      function Agent:failed(err) return "sorry: " .. err end
+      function Agent:closed(reason) note("closed " .. reason) end ]], nil, [[limits = { proceed = "5ms" }]])
+    has("it ran for too long", (app:connect():send("go\n"):recv_all()))
+    app:wait_log "deferred"
+    app:wait_log "closed proceed_timeout"
+  end)
+end)
+
 describe("memory that is kept", function()
   after_each(server.finish)
 

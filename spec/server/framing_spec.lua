@@ -138,7 +138,7 @@ describe("framing", function()
 
     it("takes ignored ones for a sign of life, but for no first frame", function()
       local app = start([[{ "u32be", empty = "ignore" }]], ECHO, [[timeout = { idle = "300ms", first_frame = "900ms" }]])
-      local client, began = app:connect(), wait.now()
+      local began, client = wait.now(), app:connect()
       repeat
         client:send(u32be(""))
         wait.pause(0.05)

@@ -88,6 +88,33 @@ describe("listeners", function()
     assert.same({ true, false }, { found[3].nodelay, found[3].keepalive })
   end)
 
+  it("share an address with other processes, where each asks for reuse_port", function()
+    local function start_named(name, port)
+      return server.start { script = ([[
+        local Agent = {}
+        function Agent:proceed() return %q end
+        return { listen = "tcp://127.0.0.1:%d", reuse_port = true, frame = "line", agent = Agent }]]):format(name, port) }
+    end
+    local one = start_named("one", 0)
+    local two = start_named("two", one.port)
+    -- The system deals them out: all to the same one happens once in 2^63 times.
+    local function served(n)
+      local by = { one = 0, two = 0 }
+      for _ = 1, n do
+        local name = one:connect():send("who?\n"):recv_line()
+        by[name] = by[name] + 1
+      end
+      return by
+    end
+    local by = served(64)
+    assert.is_true(by.one > 0 and by.two > 0)
+    has(("tcp://127.0.0.1:%d: Address already in use"):format(one.port),
+      (complaints(start_failing(([[listen = "tcp://127.0.0.1:%d"]]):format(one.port)))))
+    assert.equal(0, one:stop().code)
+    assert.same({ one = 0, two = 20 }, served(20))
+    assert.equal(0, two:stop().code)
+  end)
+
   it("take a name for an address", function()
     start([[listen = "tcp://localhost:0", frame = "line"]]):connect():echo_line("hello")
   end)

@@ -290,6 +290,8 @@ describe("a reload", function()
     local app = server.start { script = script("one", { tcp "a", unix(path, "u", "mode = '600'") }) }
     rewrite(app, script("two", { tcp "a", unix(path, "u", "mode = '660'") }))
     has("cannot change without a restart: mode", reload(app).excerpt)
+    rewrite(app, script("two", { tcp("a", "reuse_port = true"), unix(path, "u", "mode = '600'") }))
+    has("cannot change without a restart: reuse_port", reload(app).excerpt)
     rewrite(app, script("two", { tcp("a", "limits = { per_ip = 5 }"), unix(path, "u", "mode = '600'") }))
     has("cannot change without a restart: limits.per_ip", reload(app).excerpt)
     reload_to(app, script("two", { tcp("a", "nodelay = false, keepalive = '30s'"), unix(path, "u", "mode = '600'"),

@@ -12,17 +12,36 @@ local function start(timeouts, body, settings)
     :format(server.NOTE, body or "function Agent:proceed(frame) return frame end", timeouts, settings or "") }
 end
 
--- Seconds until the connection has ended; its reason is checked.
-local function lasted(app, client, reason)
-  local began = wait.now()
-  client:recv_all()
-  app:wait_log { message = "closed " .. reason, conn = 1 }
-  return wait.now() - began
+-- What begin() does starts the clock somewhere: not sooner than it is called, and not later than it returns.
+local function assert_took(seconds, begin, finish)
+  local before = wait.now()
+  local client = begin()
+  local after = wait.now()
+  finish(client)
+  local now = wait.now()
+  -- The clock of the server has milliseconds.
+  assert.is_true(now - before > seconds - 0.003, ("took %.3f s"):format(now - before))
+  assert.is_true(now - after < seconds + 0.5 * wait.SCALE, ("took %.3f s"):format(now - after))
 end
 
--- Not before its time, and not much after. The clock of the server has milliseconds.
-local function assert_took(seconds, took)
-  assert.is_true(took > seconds - 0.003 and took < seconds + 0.5 * wait.SCALE, ("took %.3f s"):format(took))
+local function await_end(app, client, reason)
+  client:recv_all()
+  app:wait_log { message = "closed " .. reason, conn = 1 }
+end
+
+-- begin() returns the client that ends.
+local function assert_ends(app, seconds, reason, begin)
+  assert_took(seconds, begin, function(client) await_end(app, client, reason) end)
+end
+
+-- Sends bytes that complete no frame until the log says so.
+local function trickle(app, client, message)
+  local began = wait.now()
+  while #app:find_log(message) == 0 and wait.now() - began < 5 do
+    client:send_some("x")
+    wait.pause(0.03)
+  end
+  app:wait_log(message)
 end
 
 -- Waits without reading: what a peer that takes its time does.
@@ -33,7 +52,7 @@ describe("timeout.idle", function()
 
   it("closes a client that says nothing", function()
     local app = start [[idle = "200ms"]]
-    assert_took(0.2, lasted(app, app:connect(), "idle_timeout"))
+    assert_ends(app, 0.2, "idle_timeout", function() return app:connect() end)
   end)
 
   it("begins anew with each frame", function()
@@ -43,8 +62,7 @@ describe("timeout.idle", function()
       client:echo_frame("x")
       pause(client, 0.15)
     end
-    client:echo_frame("x")
-    assert_took(0.5, lasted(app, client, "idle_timeout"))
+    assert_ends(app, 0.5, "idle_timeout", function() return client:echo_frame("x") end)
   end)
 
   it("ends a connection that eof() kept, and begins anew with what is sent to it", function()
@@ -55,27 +73,25 @@ describe("timeout.idle", function()
       function Agent:proceed() return tostring(first:send("news")) end]])
     local kept, other = app:connect():shutdown("send"), app:connect()
     app:wait_log { message = "kept", conn = 1 }
-    for _ = 1, 4 do
-      pause(kept, 0.15)
+    local function tell()
       other:send_frame("tell")
       assert.equal("true", other:recv_frame())
       assert.equal("news", kept:recv_frame())
     end
-    local began = wait.now()
-    kept:expect_closed()
-    assert_took(0.5, wait.now() - began)
+    for _ = 1, 3 do
+      pause(kept, 0.15)
+      tell()
+    end
+    pause(kept, 0.15)
+    assert_took(0.5, tell, function() kept:expect_closed() end)
     app:wait_log { message = "closed idle_timeout", conn = 1 }
   end)
 
   it("is not extended by a trickle that completes no frame", function()
     local app = start [[idle = "300ms", read = 0]]
-    local client, began = app:connect():send("\0\0\1\0"), wait.now()
-    while client:send_some("x") == 1 and wait.now() - began < 5 do
-      if #app:find_log "closed idle_timeout" > 0 then break end
-      wait.pause(0.03)
-    end
-    app:wait_log "closed idle_timeout"
-    assert_took(0.3, wait.now() - began)
+    assert_took(0.3, function() return app:connect():send("\0\0\1\0") end, function(client)
+      trickle(app, client, "closed idle_timeout")
+    end)
   end)
 
   it("does not run while the agent is the one that takes its time", function()
@@ -88,8 +104,10 @@ describe("timeout.idle", function()
     client:echo_frame("x")
     client:send(frame("a") .. frame("b"))
     assert.equal("a", client:recv_frame())
-    assert.equal("b", client:recv_frame())
-    assert_took(0.15, lasted(app, client, "idle_timeout"))
+    assert_ends(app, 0.15, "idle_timeout", function()
+      assert.equal("b", client:recv_frame())
+      return client
+    end)
   end)
 
   it("does not run while the agent has paused its peer", function()
@@ -103,14 +121,16 @@ describe("timeout.idle", function()
     local client = app:connect()
     client:echo_frame("pause")
     client:expect_silence(0.4)
-    app:connect():echo_frame("resume")
-    assert_took(0.15, lasted(app, client, "idle_timeout"))
+    assert_ends(app, 0.15, "idle_timeout", function()
+      app:connect():echo_frame("resume")
+      return client
+    end)
   end)
 
   it("runs while an agent waits for the next frame with conn:read", function()
     local app = start([[idle = "200ms"]], [[
       function Agent:proceed() return (self.conn:read()) end]])
-    assert_took(0.2, lasted(app, app:connect():send_frame("x"), "idle_timeout"))
+    assert_ends(app, 0.2, "idle_timeout", function() return app:connect():send_frame("x") end)
   end)
 end)
 
@@ -119,17 +139,14 @@ describe("timeout.read", function()
 
   it("closes a client that does not complete a frame", function()
     local app = start [[read = "200ms"]]
-    assert_took(0.2, lasted(app, app:connect():send("\0"), "read_timeout"))
+    assert_ends(app, 0.2, "read_timeout", function() return app:connect():send("\0") end)
   end)
 
   it("is not extended by a trickle", function()
     local app = start [[read = "300ms"]]
-    local client, began = app:connect():send("\0\0\1\0"), wait.now()
-    while #app:find_log "closed read_timeout" == 0 and wait.now() - began < 5 do
-      client:send_some("x")
-      wait.pause(0.03)
-    end
-    assert_took(0.3, wait.now() - began)
+    assert_took(0.3, function() return app:connect():send("\0\0\1\0") end, function(client)
+      trickle(app, client, "closed read_timeout")
+    end)
   end)
 
   it("does not run between frames", function()
@@ -152,8 +169,7 @@ describe("timeout.read", function()
       client:send(bytes:sub(7))
       assert.equal("hello", client:recv_frame())
     end
-    client:send("\0")
-    assert_took(0.4, lasted(app, client, "read_timeout"))
+    assert_ends(app, 0.4, "read_timeout", function() return client:send("\0") end)
   end)
 end)
 
@@ -162,15 +178,17 @@ describe("timeout.first_frame", function()
 
   it("closes a client whose first frame does not come", function()
     local app = start [[first_frame = "200ms"]]
-    assert_took(0.2, lasted(app, app:connect(), "idle_timeout"))
+    assert_ends(app, 0.2, "idle_timeout", function() return app:connect() end)
   end)
 
   it("is not extended by a part of a frame", function()
     local app = start [[first_frame = "300ms"]]
-    local client = app:connect()
-    pause(client, 0.1)
-    client:send("\0\0")
-    assert_took(0.2, lasted(app, client, "idle_timeout"))
+    local client
+    assert_took(0.3, function() client = app:connect() end, function()
+      pause(client, 0.1)
+      client:send("\0\0")
+      await_end(app, client, "idle_timeout")
+    end)
   end)
 
   it("has nothing to say after the first frame", function()
@@ -189,10 +207,8 @@ describe("timeout.write", function()
 
   it("closes a client that does not read", function()
     local app = start([[write = "300ms"]], BIG)
-    local client, began = app:connect { receive_buffer = 4096 }, wait.now()
-    client:send_frame("x")
-    app:wait_log "closed write_timeout"
-    assert_took(0.3, wait.now() - began)
+    local client = app:connect { receive_buffer = 4096 }
+    assert_took(0.3, function() client:send_frame("x") end, function() app:wait_log "closed write_timeout" end)
   end)
 
   it("begins anew whenever the client has taken something", function()
@@ -228,7 +244,7 @@ describe("timeout(kind)", function()
         return self.asked < 3
       end
       function Agent:proceed(frame) return frame end]])
-    assert_took(0.3, lasted(app, app:connect(), "idle_timeout"))
+    assert_ends(app, 0.3, "idle_timeout", function() return app:connect() end)
     assert.same({ "idle 1", "idle 2", "idle 3", "closed idle_timeout" }, app:notes(1))
   end)
 
@@ -240,7 +256,7 @@ describe("timeout(kind)", function()
         return self.asked < 5
       end
       function Agent:proceed(frame) return frame end]])
-    lasted(app, app:connect():send("\0"), "read_timeout")
+    await_end(app, app:connect():send("\0"), "read_timeout")
     local asked = table.concat(app:notes(1), " ")
     assert.truthy(asked:find("^read read ") and asked:find("first_frame", 1, true), asked)
   end)
@@ -293,7 +309,7 @@ describe("conn:set_timeout", function()
     local client, other = app:connect(), app:connect()
     client:send_frame("idle 150ms")
     assert.equal("true", client:recv_frame())
-    lasted(app, client, "idle_timeout")
+    await_end(app, client, "idle_timeout")
     other:expect_silence(0.2)
     other:send_frame("idle 60s")
     assert.equal("true", other:recv_frame())
@@ -301,9 +317,12 @@ describe("conn:set_timeout", function()
 
   it("shortens a time-out that is already running", function()
     local app = start([[read = "60s"]], SET)
-    local client = app:connect():send(frame("read 150ms") .. "\0")
-    assert.equal("true", client:recv_frame())
-    assert_took(0.15, lasted(app, client, "read_timeout"))
+    local client = app:connect()
+    assert_ends(app, 0.15, "read_timeout", function()
+      client:send(frame("read 150ms") .. "\0")
+      assert.equal("true", client:recv_frame())
+      return client
+    end)
   end)
 
   it("turns one off with false", function()
@@ -313,7 +332,7 @@ describe("conn:set_timeout", function()
     client:expect_silence(0.5)
     client:send_frame("idle 100ms")
     assert.equal("true", client:recv_frame())
-    lasted(app, client, "idle_timeout")
+    await_end(app, client, "idle_timeout")
   end)
 
   it("refuses other kinds and durations", function()

@@ -665,6 +665,49 @@ static void unread_input_lingers_to_the_end_of_stream(void **state)
 	expect_output(c, "a\n");
 }
 
+static void overrun(struct client *client, const char *text)
+{
+	conn_give_way(conn_of(client));
+	conn_close(conn_of(client), REASON_PROCEED_TIMEOUT, text[0] == 'f' ? CLOSE_FLUSH : CLOSE_NOW);
+}
+
+/* An event as the poll reports it, and the end of the poll. */
+static void poll_with(struct client *client, const char *text)
+{
+	memory_conn_put(&client->memory, text, strlen(text));
+	memory_conn_report(&client->memory);
+	conn_host_settle(&host);
+}
+
+static void the_end_of_what_has_overrun_gives_way_to_the_next_poll(void **state)
+{
+	(void)state;
+	struct client *c = join(), *neighbour = join();
+	c->on_frame = overrun;
+	neighbour->echo = true;
+	world_run();
+	poll_with(c, "flush\n");
+	conn_host_turn(&host, now_ms);
+	assert_int_equal(c->closed, 0);
+	assert_true(conn_host_next_ms(&host) <= now_ms);
+	poll_with(neighbour, "a\n");
+	assert_int_equal(c->closed, 0);
+	expect_output(neighbour, "a\n");
+	expect_end(c, REASON_PROCEED_TIMEOUT);
+}
+
+static void the_end_of_what_has_overrun_gives_way_only_where_it_may_wait(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	c->on_frame = overrun;
+	world_run();
+	poll_with(c, "now\n");
+	assert_int_equal(c->closed, 1);
+	world_run();
+	expect_end(c, REASON_PROCEED_TIMEOUT);
+}
+
 static void lingering_ends_after_a_second(void **state)
 {
 	(void)state;
@@ -1138,6 +1181,8 @@ int main(void)
 		TEST(close_now_drops),
 		TEST(close_reset_is_seen),
 		TEST(unread_input_lingers_to_the_end_of_stream),
+		TEST(the_end_of_what_has_overrun_gives_way_to_the_next_poll),
+		TEST(the_end_of_what_has_overrun_gives_way_only_where_it_may_wait),
 		TEST(lingering_ends_after_a_second),
 		TEST(the_end_of_stream_comes_after_the_frames),
 		TEST(a_half_closed_connection_can_be_kept),

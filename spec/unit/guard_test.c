@@ -257,6 +257,92 @@ static void what_is_interpreted_is_killed_too(void **state)
 	assert_works(&vm);
 }
 
+/* ---- calls that are abandoned ---- */
+
+static lua_State *may_be_abandoned;
+static bool signal_comes;
+
+/* The signal that is sent again while the first one is being obeyed. */
+static bool abandon(void *data, lua_State *lua)
+{
+	struct guard *guard = data;
+	if (lua != may_be_abandoned)
+		return false;
+	if (signal_comes)
+		guard_kill(guard, atomic_load(&guard->dispatch));
+	return true;
+}
+
+static struct ending call_to_abandon(const char *source)
+{
+	struct ending ending;
+	vm.guard.abandon = abandon;
+	vm.guard.owner = &vm.guard;
+	lua_State *co = may_be_abandoned = lua_newthread(vm.lua);
+	load(&vm, source);
+	lua_xmove(vm.lua, co, 1);
+	vm_enter(&vm, &SHORT);
+	ending.status = lua_resume(co, 0);
+	ending.verdict = vm_leave(&vm);
+	return ending;
+}
+
+static const char *const ABANDONED[] = {
+	"while true do end",
+	"while true do pcall(function() while true do end end) end",
+	"local function deep() pcall(deep) end while true do pcall(deep) end",
+	"local t = setmetatable({}, { __add = function() while true do end end }) return t + 1",
+	"local t = setmetatable({}, { __index = function() while true do end end }) return t[1]",
+	"local n = require('ffi').new('int64_t', 3) while true do n = n * 3 + 1 end",
+	"for _ in function() while true do end end do end",
+	"while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+	"while true do pcall(coroutine.wrap(function() while true do end end)) end",
+	"xpcall(function() while true do end end, function() while true do end end)",
+};
+
+static void assert_abandoned(struct ending ending)
+{
+	assert_int_equal(ending.verdict, GUARD_CPU);
+	assert_int_equal(ending.status, LUA_YIELD);
+	lua_pop(vm.lua, 1);
+	assert_disarmed();
+}
+
+static void what_may_be_abandoned_is_left_by_a_yield(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof ABANDONED / sizeof *ABANDONED; i++) {
+		assert_abandoned(call_to_abandon(ABANDONED[i]));
+		assert_works(&vm);
+	}
+}
+
+static void a_signal_does_not_come_between_hook_and_yield(void **state)
+{
+	(void)state;
+	signal_comes = true;
+	for (size_t i = 0; i < sizeof ABANDONED / sizeof *ABANDONED; i++) {
+		assert_abandoned(call_to_abandon(ABANDONED[i]));
+		assert_works(&vm);
+	}
+	signal_comes = false;
+}
+
+/* A yield across C is none: there it ends by an error, and goes on to do so. */
+static void below_calls_of_c_nothing_is_abandoned(void **state)
+{
+	(void)state;
+	struct ending ending = call_to_abandon("table.sort({ 1, 2, 3 }, function() while true do end end)");
+	assert_int_equal(ending.verdict, GUARD_CPU);
+	assert_int_not_equal(ending.status, 0);
+	assert_works(&vm);
+	lua_settop(vm.lua, 0);
+	ending = call_to_abandon(
+	    "pcall(table.sort, { 1, 2, 3 }, function() while true do end end) while true do end");
+	assert_abandoned(ending);
+	assert_works(&vm);
+}
+
 /* ---- calls within calls ---- */
 
 static int status_within;
@@ -483,6 +569,36 @@ static void a_huge_request_is_refused(void **state)
 	assert_int_equal(call("return pcall(string.rep, 'x', 1e8)", &AMPLE).status, 0);
 	assert_false(lua_toboolean(vm.lua, -1));
 	assert_works(&vm);
+}
+
+enum { ASKED_LIMIT_BYTES = 24 << 20 };
+
+/* Past all limits, and the hook has not ended the call: C does not run into it. */
+static int l_ask(lua_State *lua)
+{
+	enum { PIECE = 1 << 20 };
+	size_t huge = ASKED_LIMIT_BYTES / 2, as_the_collector = ASKED_LIMIT_BYTES / 4;
+	while (heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES) {
+		lua_newuserdata(lua, PIECE);
+		luaL_ref(lua, LUA_REGISTRYINDEX);
+	}
+	void *given = vm_alloc(&vm, NULL, 0, as_the_collector);
+	lua_pushboolean(lua, given && !vm_alloc(&vm, NULL, 0, huge));
+	vm_alloc(&vm, given, as_the_collector, 0);
+	return 1;
+}
+
+/* Its table of strings may be megabytes, and it crashes when refused one. */
+static void what_the_collector_may_ask_for_is_never_refused(void **state)
+{
+	(void)state;
+	vm.memory_bytes = ASKED_LIMIT_BYTES;
+	lua_pushcfunction(vm.lua, l_ask);
+	vm_enter(&vm, &AMPLE);
+	int status = lua_pcall(vm.lua, 0, 1, 0);
+	vm_leave(&vm);
+	assert_int_equal(status, 0);
+	assert_true(lua_toboolean(vm.lua, -1));
 }
 
 static void nothing_is_refused_outside_of_calls(void **state)
@@ -904,6 +1020,9 @@ int main(void)
 		IN_A_VM(each_call_of_a_batch_has_the_budget),
 		IN_A_VM(a_large_budget_is_kept_as_closely_as_a_small_one),
 		IN_A_VM(what_is_interpreted_is_killed_too),
+		IN_A_VM(what_may_be_abandoned_is_left_by_a_yield),
+		IN_A_VM(a_signal_does_not_come_between_hook_and_yield),
+		IN_A_VM(below_calls_of_c_nothing_is_abandoned),
 		IN_A_VM(a_call_within_a_call_has_the_budget_of_the_outer_one),
 		IN_A_VM(a_call_within_a_call_ends_with_the_outer_one),
 		IN_A_VM(a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on),
@@ -913,6 +1032,7 @@ int main(void)
 		IN_A_VM(what_others_keep_does_end_a_call),
 		IN_A_VM(a_call_that_goes_on_after_a_collection_is_still_ended),
 		IN_A_VM(a_huge_request_is_refused),
+		IN_A_VM(what_the_collector_may_ask_for_is_never_refused),
 		IN_A_VM(nothing_is_refused_outside_of_calls),
 		IN_A_VM(a_call_that_allocates_too_much_is_ended),
 		IN_A_VM(what_may_be_allocated_is_counted_for_each_call),

@@ -107,7 +107,7 @@ enum close_reason reason_of_verdict(enum guard_verdict verdict)
 /* An error's __tostring is code of the user's; but what we do ourselves takes a while as well. */
 static struct vm_budget describe_budget(const struct agents *agents, const struct run *run)
 {
-	enum { LEAST_MS = 20, MOST_MS = 100 };
+	enum { LEAST_MS = 10, MOST_MS = 100 };
 	uint32_t ms = agents->listeners[run->conn->listener].budget.ms;
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
@@ -170,6 +170,8 @@ void fault_raise(struct agents *agents, struct run *run)
 {
 	struct conn *conn = run->conn;
 	fault_note(agents, run);
+	if (run->verdict == GUARD_CPU)
+		conn_give_way(conn);
 	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
 			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
 	if (last_word)

@@ -204,7 +204,8 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	}
 	guard_set_least(&agents->vm.guard, least_ms);
 	agents->vm.guard.progress = run_progress;
-	agents->vm.guard.progress_data = agents;
+	agents->vm.guard.abandon = run_abandon;
+	agents->vm.guard.owner = agents;
 	agents->vm.memory_bytes = config->memory_bytes;
 	if (!config->jit)
 		vm_stop_jit(&agents->vm);

@@ -136,6 +136,26 @@ uint64_t run_progress(void *data)
 	return run && run->batched ? batch_index(agents, run) : agents->vm.guard.progressed;
 }
 
+/* One that has overrun has had its time: what is left to say and to tidy up gets a tenth. */
+static struct vm_budget budget_of(const struct agents *agents, const struct conn *conn)
+{
+	enum { SHARE = 10, LEAST_MS = 5 };
+	struct vm_budget budget = agents->listeners[conn->listener].budget;
+	if (conn->overran && budget.ms > LEAST_MS)
+		budget.ms = budget.ms > SHARE * LEAST_MS ? budget.ms / SHARE : LEAST_MS;
+	return budget;
+}
+
+bool run_abandon(void *data, lua_State *lua)
+{
+	struct agents *agents = data;
+	struct run *run = agents->current;
+	if (!run || run->co.lua != lua)
+		return false;
+	run->wait = WAIT_ENDED;
+	return true;
+}
+
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 {
 	assert(!agents->current);
@@ -143,13 +163,13 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	agents->current = run;
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
-	const struct vm_budget *budget = &agents->listeners[run->conn->listener].budget;
+	struct vm_budget budget = budget_of(agents, run->conn);
 	vm_relieve(&agents->vm,
 		   callback_may_wait(run->callback)); /* else the agent that fails is still there */
 	if (run->batched)
 		agents->vm.guard.progressed = run->resumed ? batch_index(agents, run) : 1;
 	ledger_open(agents, run->conn);
-	vm_enter(&agents->vm, budget);
+	vm_enter(&agents->vm, &budget);
 	int status = lua_resume(co, nargs);
 	enum guard_verdict verdict = vm_leave(&agents->vm);
 	ledger_close(agents);
@@ -160,7 +180,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	bool over = verdict == GUARD_MEMORY || verdict == GUARD_ALLOCATION;
 	if (status == 0 && !over)
 		return RUN_DONE;
-	if (status != LUA_YIELD || over)
+	if (status != LUA_YIELD || run->wait == WAIT_ENDED || over)
 		return fail(agents, run, status, verdict);
 	if (run->wait == WAIT_NONE) {
 		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "

@@ -24,7 +24,7 @@ enum callback {
 	CALL_UPGRADE,
 };
 
-enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH };
+enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH, WAIT_ENDED };
 
 struct run {
 	struct coroutine co;
@@ -84,6 +84,9 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
 
 /* For the guard: which frame of its batch the running call is at; it only ever changes to another. */
 uint64_t run_progress(void *agents);
+
+/* For the guard: may the running call be ended by a yield? */
+bool run_abandon(void *agents, lua_State *lua);
 
 /* Gives the coroutine back. It must be done or failed; `failed` ones are dropped. */
 void run_end(struct agents *agents, struct run *run, bool failed);

@@ -103,6 +103,8 @@ static void compare_listeners(struct differences *all, const struct listener_con
 {
 	/* The file is there already, and what the umask was to make of it is not known. */
 	note(all, now->mode != next->mode, "mode");
+	/* The system wants to know before it binds. */
+	note(all, now->reuse_port != next->reuse_port, "reuse_port");
 	/* Those who are in already were not counted by address. */
 	note(all, !now->per_ip && next->per_ip, "limits.per_ip");
 }

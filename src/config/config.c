@@ -191,6 +191,7 @@ static void read_listener(struct load *load, struct listener_config *listener)
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
+	listener->reuse_port = bool_field(load, "reuse_port");
 	enter(load, "reload");
 	listener->policy = policy_field(load);
 	leave(load);

@@ -53,6 +53,7 @@ struct listener_config {
 	struct vm_budget budget;   /* of each call of a handler */
 	uint32_t keepalive_ms;     /* 0: off */
 	bool nodelay;
+	bool reuse_port; /* other processes may listen at the same address */
 };
 
 /* A setting from outside of the script, weakest first. */

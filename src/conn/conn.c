@@ -112,6 +112,13 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		conn_attend(conn);
 }
 
+void conn_give_way(struct conn *conn)
+{
+	enum { REST_OF_THIS, ALL_OF_THE_NEXT, TURNS };
+	conn->overran = true;
+	conn->gives_way = TURNS;
+}
+
 /* A socket can fail for want of memory, too, and then the peer has done nothing. */
 void conn_fail(struct conn *conn, int err)
 {
@@ -210,10 +217,20 @@ static void linger(struct conn *conn)
 	conn->shut = true;
 }
 
+/* Is it still the turn of the others? */
+static bool gives_way(struct conn *conn)
+{
+	if (!conn->gives_way)
+		return false;
+	conn->gives_way--;
+	conn_attend(conn);
+	return true;
+}
+
 static void advance_end(struct conn *conn)
 {
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
-		if (conn->out)
+		if (conn->out || gives_way(conn))
 			return;
 		if (must_linger(conn))
 			linger(conn);

@@ -190,7 +190,9 @@ struct conn {
 	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
-	bool pinned : 1; /* the layer above: it stays with the generation it has */
+	bool overran : 1;  /* a call on its behalf was ended for the time it took */
+	uint8_t gives_way; /* turns of the others to wait for before the end goes on */
+	bool pinned : 1;   /* the layer above: it stays with the generation it has */
 
 	uint64_t frames_in; /* whole frames handed up */
 
@@ -263,6 +265,9 @@ bool conn_flush_now(struct conn *conn);
 
 /* Asks for the end. The first reason given is the one that counts. */
 void conn_close(struct conn *conn, enum close_reason reason, enum close_how how);
+
+/* A call on its behalf was ended for the time it took: all others have a turn before its end goes on. */
+void conn_give_way(struct conn *conn);
 
 /* Half-close: once the output is gone, our end-of-stream. */
 void conn_shutdown(struct conn *conn);

@@ -106,6 +106,8 @@ static int open_tcp(struct listener *listener, const struct addrinfo *info)
 	if (listener->fd < 0)
 		return -errno;
 	setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (listener->config->reuse_port)
+		setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
 	if (info->ai_family == AF_INET6)
 		setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, *listener->config->host ? &one : &zero,
 			   sizeof one);

@@ -72,7 +72,7 @@ static bool has_moved_on(struct guard *guard, lua_State *lua)
 {
 	if (guard->verdict != GUARD_CPU || !guard->progress)
 		return false;
-	uint64_t now = guard->progress(guard->progress_data);
+	uint64_t now = guard->progress(guard->owner);
 	if (now == guard->progressed)
 		return false;
 	guard->progressed = now;
@@ -104,6 +104,23 @@ static void note_place(struct guard *guard, lua_State *lua)
 	}
 }
 
+/* A yield leaves all pcalls at once; thousands of them would each have to be left by an error. */
+static bool may_abandon(struct guard *guard, lua_State *lua)
+{
+	return guard->abandon && lua_isyieldable(lua) && lua_checkstack(lua, LUA_MINSTACK) &&
+	       guard->abandon(guard->owner, lua);
+}
+
+/* LuaJIT yields differently from hooks: the mark "in a hook" has to be there, and no signal may take it away. */
+static void leave_by_yield(struct guard *guard, lua_State *lua)
+{
+	guard->leaving = true;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (guard->hook_mask)
+		*guard->hook_mask |= HOOK_MASK_ACTIVE;
+	lua_yield(lua, 0);
+}
+
 /* Runs at every instruction, once armed. MAY RAISE, which is its purpose. */
 static void on_hook(lua_State *lua, lua_Debug *ar)
 {
@@ -111,11 +128,13 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 	struct guard *guard = guard_of(lua);
 	if (!guard || !guard->verdict || has_moved_on(guard, lua) || has_got_room(guard, lua))
 		return;
-	/* Once: thousands of pcalls within each other, each of which meets it, are left as fast as can be. */
+	/* Once: each pcall on the way out meets it again. */
 	if (!*guard->place) {
 		note_place(guard, lua);
 		explain(guard);
 	}
+	if (may_abandon(guard, lua))
+		leave_by_yield(guard, lua);
 	guard_push_error(guard, lua);
 	lua_error(lua);
 }
@@ -138,6 +157,7 @@ enum guard_verdict guard_disarm(struct guard *guard)
 	watchdog.way->stand_down(guard, guard->lua);
 	explain(guard);
 	guard->verdict = GUARD_FINE;
+	guard->leaving = false;
 	return verdict;
 }
 
@@ -184,6 +204,8 @@ static void on_kill(int number)
 			watchdog.way->decline(guard);
 			continue;
 		}
+		if (guard->leaving)
+			continue;
 		if (guard->verdict)
 			forget_active(guard); /* the first attempt was lost */
 		tell_to_end(guard, GUARD_CPU);

@@ -4,8 +4,9 @@
  * Every entry into Lua is a *dispatch*: guard_enter() gives it a number and a budget, guard_leave()
  * ends it. A watchdog thread looks at all guards; where the same dispatch has used up its budget of
  * CPU time, it sends the thread a signal. The handler checks that this very dispatch is still
- * running and arms a hook that raises at every instruction until guard_leave(). So a kill never
- * meets another dispatch, and a script's own pcall cannot swallow it for longer than an instruction.
+ * running and arms a hook that ends it: by a yield where abandon() allows that, else by an error at every instruction
+ * until guard_leave(). So a kill never meets another dispatch, and a script's own pcall cannot swallow it for longer
+ * than an instruction.
  *
  * How a hook gets the attention of compiled code is the business of vm/interrupt.h, which knows several ways;
  * guard_start() finds out which of them works with the LuaJIT at hand.
@@ -46,6 +47,7 @@ struct guard {
 	_Atomic uint64_t victim;   /* the dispatch to end */
 	/* Set from the signal handler; whoever loops for long in C looks at it. enum guard_verdict. */
 	volatile sig_atomic_t verdict;
+	volatile sig_atomic_t leaving; /* by a yield from the hook: nothing more to do */
 	lua_State *lua;
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
 	bool attached;      /* to `thread`, which alone may run it, and is watched */
@@ -53,15 +55,18 @@ struct guard {
 	uintptr_t stack;     /* an address of its stack, outside of all calls */
 	struct guard *outer; /* the thread's guard opened before this one */
 	/*
-	 * A batch is one dispatch of many calls, each with the whole budget: where progress(data) is not what it
+	 * A batch is one dispatch of many calls, each with the whole budget: where progress(owner) is not what it
 	 * was, another call runs than when the budget began, and it begins anew. Asked from the hook. NULL: never.
 	 */
-	uint64_t (*progress)(void *data);
-	void *progress_data;
+	uint64_t (*progress)(void *owner);
 	uint64_t progressed;
 	/* Asked from the hook before it ends a call with GUARD_MEMORY. True: the call goes on after all, its budget
 	 * begins anew. `lua`: the coroutine that runs. NULL: never. */
 	bool (*has_room)(struct guard *guard, lua_State *lua);
+	/* Asked from the hook before it ends a call. True: whoever resumed `lua` takes a yield for the end, and resumes
+	 * it no more. Else, and with NULL, it ends by errors. */
+	bool (*abandon)(void *owner, lua_State *lua);
+	void *owner;     /* of these functions: their first argument */
 	char place[160]; /* "chat.lua:14", where the dispatch was when it was ended */
 	char why[160];   /* what the error says; set by whoever knows the limits */
 

@@ -260,6 +260,7 @@ M.KEYS = {
   { path = "backlog", scope = "listener", type = "whole", min = 1, max = 65535, default = 1024 },
   { path = "keepalive", scope = "listener", type = "duration", min = 1000, default = 30e3 },
   { path = "nodelay", scope = "listener", type = "boolean", default = true },
+  { path = "reuse_port", scope = "listener", type = "boolean", default = false },
   { path = "frame", scope = "listener", type = "frame", default = "u32be" },
   { path = "agent", scope = "listener", type = "agent" },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },

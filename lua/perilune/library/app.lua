@@ -16,6 +16,7 @@
 ---@field backlog? integer connections that the system keeps until they are accepted; default: 1024
 ---@field keepalive? perilune.duration of TCP; default: 30s
 ---@field nodelay? boolean default: true
+---@field reuse_port? boolean several processes of one user may listen at the same address; default: false
 ---@field limits? perilune.limits
 ---@field timeout? perilune.timeouts
 ---@field reload? perilune.reload|"pin"|"migrate"|"drain"
