@@ -88,10 +88,16 @@ if(PERILUNE_FAULTS)
   return()
 endif()
 
+# What some of them have in common; a test takes of it what it needs.
+add_library(perilune_unit STATIC spec/unit/vm_calls.c)
+target_link_libraries(perilune_unit PUBLIC perilune_support PkgConfig::CMOCKA)
+target_include_directories(perilune_unit PUBLIC spec/unit)
+
 file(GLOB_RECURSE unit_sources CONFIGURE_DEPENDS spec/unit/*_test.c)
 foreach(source IN LISTS unit_sources)
   test_name(name spec/unit ${source} _test.c)
   perilune_test_program(unit.${name} ${source})
+  target_link_libraries(test_unit_${name} PRIVATE perilune_unit)
   perilune_test(unit.${name} test_unit_${name})
 endforeach()
 

@@ -1,100 +1,13 @@
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+/* limits.proceed and everything about interruptions: which calls end, and that no other does. */
+#include "vm_calls.h"
 
-#include <cmocka.h>
-
-#include "vm/vm.h"
-
-#include <lualib.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #define CPU_WHY "it ran for too long without waiting (limits.proceed)"
 
-static const struct vm_budget SHORT = { .ms = 10 }, AMPLE = { .ms = 5000 }, NONE = { 0 };
-
-static struct vm vm;
 static const char *way; /* in which interruptions are tested just now */
-
-struct ending {
-	int status;
-	enum guard_verdict verdict;
-};
-
-static int start(void **state)
-{
-	(void)state;
-	assert_int_equal(vm_open(&vm), 0);
-	guard_set_least(&vm.guard, 5);
-	return 0;
-}
-
-static int end(void **state)
-{
-	(void)state;
-	vm_close(&vm);
-	return 0;
-}
-
-static void load(struct vm *in, const char *source)
-{
-	if (luaL_loadbuffer(in->lua, source, strlen(source), "@chat.lua"))
-		fail_msg("%s", lua_tostring(in->lua, -1));
-}
-
-/* What the call left is on top of the stack. */
-static struct ending call_in(struct vm *in, const char *source, const struct vm_budget *budget)
-{
-	struct ending ending;
-	load(in, source);
-	vm_enter(in, budget);
-	ending.status = lua_pcall(in->lua, 0, 1, 0);
-	ending.verdict = vm_leave(in);
-	return ending;
-}
-
-static struct ending call(const char *source, const struct vm_budget *budget)
-{
-	return call_in(&vm, source, budget);
-}
-
-static void assert_disarmed(void)
-{
-	assert_int_equal(vm.guard.verdict, GUARD_FINE);
-	assert_false(guard_is_running(&vm.guard));
-	assert_null(lua_gethook(vm.lua));
-	assert_int_equal(lua_gethookmask(vm.lua), 0);
-	if (vm.guard.hook_mask)
-		assert_int_equal(*vm.guard.hook_mask, 0);
-}
-
-/* A call that has nothing to do with those before it. */
-static void assert_works(struct vm *in)
-{
-	struct ending ending =
-	    call_in(in, "local s = 0 for i = 1, 1e5 do s = s + #tostring(i % 10) end return s", &AMPLE);
-	assert_int_equal(ending.status, 0);
-	assert_int_equal(ending.verdict, GUARD_FINE);
-	assert_int_equal(lua_tointeger(in->lua, -1), 100000);
-	lua_pop(in->lua, 1);
-}
-
-static void assert_killed(struct ending ending, enum guard_verdict verdict)
-{
-	assert_int_equal(ending.verdict, verdict);
-	assert_int_not_equal(ending.status, 0);
-	lua_pop(vm.lua, 1);
-	assert_disarmed();
-}
-
-static void set_function(struct vm *in, const char *name, lua_CFunction function)
-{
-	lua_pushcfunction(in->lua, function);
-	lua_setglobal(in->lua, name);
-}
 
 /* ---- time ---- */
 
@@ -373,278 +286,6 @@ static void a_call_within_a_call_ends_with_the_outer_one(void **state)
 	set_function(&vm, "within", l_pcall_within);
 	assert_killed(call("within(function() while true do end end) return 'done'", &SHORT), GUARD_CPU);
 	assert_int_not_equal(status_within, 0);
-	assert_works(&vm);
-}
-
-/* ---- memory ---- */
-
-static const char HOG[] = "local t = {} while true do t[#t + 1] = ('x'):rep(1000) .. #t end";
-
-static size_t heap_bytes(void)
-{
-	return (size_t)lua_gc(vm.lua, LUA_GCCOUNT, 0) << 10;
-}
-
-/* As before each of many calls. */
-static void relieve(void)
-{
-	for (int i = 0; vm.is_full; i++) {
-		assert_in_range(i, 0, 10000);
-		vm_relieve(&vm, i % 2);
-	}
-}
-
-static void a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on(void **state)
-{
-	(void)state;
-	vm.memory_bytes = heap_bytes() + (4 << 20);
-	for (int i = 0; i < 3; i++) {
-		assert_killed(call(HOG, &AMPLE), GUARD_MEMORY);
-		assert_true(vm.is_full);
-		relieve();
-		assert_true(heap_bytes() < vm.memory_bytes);
-		assert_works(&vm);
-	}
-}
-
-static void pcall_does_not_keep_a_call_that_fills_the_memory(void **state)
-{
-	(void)state;
-	vm.memory_bytes = heap_bytes() + (4 << 20);
-	assert_killed(call("local t = {} while true do pcall(function() "
-			   "while true do t[#t + 1] = { #t } end end) end",
-			   &AMPLE),
-		      GUARD_MEMORY);
-	relieve();
-	assert_works(&vm);
-}
-
-/* The collector's rhythm is set between calls: when it is set, the heap is small. */
-static void garbage_ends_no_call_whatever_the_pace(void **state)
-{
-	static const char *const MAKERS[] = {
-		"('x'):rep(100) .. i",
-		"{ i }",
-		"coroutine.create(print)",
-		"('x'):rep(100000) .. i",
-	};
-	(void)state;
-	vm.memory_bytes = 24 << 20;
-	for (size_t i = 0; i < sizeof MAKERS / sizeof *MAKERS; i++) {
-		char source[256];
-		snprintf(source, sizeof source,
-			 "local kept = {} for i = 1, 60000 do kept[i] = ('k'):rep(100) .. i end\n"
-			 "for i = 1, %d do local garbage = %s end return 'done'",
-			 i == 3 ? 3000 : 300000, MAKERS[i]);
-		lua_gc(vm.lua, LUA_GCCOLLECT, 0);
-		lua_gc(vm.lua, LUA_GCSETPAUSE, 1000);
-		lua_gc(vm.lua, LUA_GCSETSTEPMUL, 400);
-		struct ending ending = call(source, &NONE);
-		assert_int_equal(ending.verdict, GUARD_FINE);
-		assert_string_equal(lua_tostring(vm.lua, -1), "done");
-		lua_settop(vm.lua, 0);
-		assert_false(vm.is_full);
-	}
-}
-
-/* What fills the memory, of several kinds; in `left` for as long as it is to seem live. */
-static const char *const BOMBS[] = {
-	"left = {} while true do left[#left + 1] = ('x'):rep(100000) .. #left end",
-	"left = {} while true do left[#left + 1] = { left[#left] } end",
-	"left = 'x' while true do left = left .. left end",
-	"left = {} while true do left[#left + 1] = ('x'):rep(100) .. #left end",
-};
-
-/* Ones that need much of it, rightly. A table that grows does not let the collector work. */
-static const char *const NEEDY[] = {
-	"local t = {} for i = 1, 1e5 do t[i] = i end return #table.concat(t)",
-	"local t = {} for i = 1, 5e5 do t[i] = i end return #t - 11105",
-	"local s = ('x'):rep(7e6) return #s - 6511105",
-	"local t = {} for i = 1, 50 do t[i] = ('x'):rep(50000) .. i end return #table.concat(t) - 2011196",
-};
-
-static unsigned random_below(unsigned bound)
-{
-	static uint32_t seed = 1;
-	seed = seed * 1664525 + 1013904223;
-	return (seed >> 8) % bound;
-}
-
-/* Ends anyhow: what counts is what it leaves. */
-static void explode(const char *bomb)
-{
-	call(bomb, &AMPLE);
-	lua_settop(vm.lua, 0);
-	assert_disarmed();
-}
-
-static void drop_what_is_left(void)
-{
-	lua_pushnil(vm.lua);
-	lua_setglobal(vm.lua, "left");
-}
-
-/*
- * The garbage of one or two calls that were ended is there to the last byte, or was live until just now (as an agent is
- * until it has been closed), or the collector is in the midst of it.
- */
-static void what_others_left_ends_no_call(void **state)
-{
-	(void)state;
-	enum { ROUNDS = 30 };
-	vm.memory_bytes = 16 << 20;
-	for (int i = 0; i < ROUNDS; i++) {
-		lua_gc(vm.lua, LUA_GCSETPAUSE, 100 + 50 * (int)random_below(20));
-		lua_gc(vm.lua, LUA_GCSETSTEPMUL, 200 << random_below(6));
-		bool stays_long = random_below(2);
-		for (unsigned bombs = 1 + random_below(2); bombs; bombs--) {
-			explode(BOMBS[random_below(4)]);
-			if (stays_long)
-				vm_relieve(&vm, true);
-			drop_what_is_left();
-			for (unsigned steps = random_below(3); steps; steps--)
-				vm_relieve(&vm, random_below(2));
-		}
-		unsigned kind = random_below(4);
-		struct ending ending = call(NEEDY[kind], &AMPLE);
-		if (ending.verdict != GUARD_FINE || ending.status)
-			fail_msg("round %d: %s: verdict %d, status %d, heap %zu", i, NEEDY[kind],
-				 ending.verdict, ending.status, heap_bytes());
-		assert_int_equal(lua_tointeger(vm.lua, -1), 488895);
-		lua_settop(vm.lua, 0);
-		assert_disarmed();
-	}
-}
-
-/* It has not allocated much itself; but it is what is kept that fills the memory, and more is to be kept. */
-static void what_others_keep_does_end_a_call(void **state)
-{
-	(void)state;
-	vm.memory_bytes = 24 << 20;
-	int ended = 0;
-	assert_int_equal(call("kept = {}", &AMPLE).status, 0);
-	for (int i = 0; i < 60; i++) {
-		ended +=
-		    call("kept[#kept + 1] = {} for i = 1, 1000 do kept[#kept][i] = ('x'):rep(990) .. #kept "
-			 ".. i end",
-			 &AMPLE)
-			.verdict == GUARD_MEMORY;
-		lua_settop(vm.lua, 0);
-		assert_disarmed();
-		relieve();
-	}
-	assert_in_range(ended, 5, 30);
-}
-
-static void a_call_that_goes_on_after_a_collection_is_still_ended(void **state)
-{
-	(void)state;
-	vm.memory_bytes = 24 << 20;
-	for (int i = 0; i < 10; i++) {
-		explode(BOMBS[i % 2]);
-		drop_what_is_left();
-		assert_killed(
-		    call("local t = {} while true do pcall(function() for i = 1, 1000 do t[#t + 1] = {} "
-			 "end end) end",
-			 &AMPLE),
-		    GUARD_MEMORY);
-		explode(BOMBS[i % 2]);
-		drop_what_is_left();
-		assert_killed(call("local s = ('x'):rep(4e6) while true do s = s:sub(1, -2) end", &SHORT),
-			      GUARD_CPU);
-		relieve();
-		assert_works(&vm);
-	}
-}
-
-static void a_huge_request_is_refused(void **state)
-{
-	(void)state;
-	vm.memory_bytes = heap_bytes() + (4 << 20);
-	struct ending ending = call("return #('x'):rep(1e8)", &AMPLE);
-	assert_int_equal(ending.status, LUA_ERRMEM);
-	assert_int_equal(ending.verdict, GUARD_FINE);
-	assert_disarmed();
-	lua_settop(vm.lua, 0);
-	assert_int_equal(call("return pcall(string.rep, 'x', 1e8)", &AMPLE).status, 0);
-	assert_false(lua_toboolean(vm.lua, -1));
-	assert_works(&vm);
-}
-
-enum { ASKED_LIMIT_BYTES = 24 << 20 };
-
-/* Past all limits, and the hook has not ended the call: C does not run into it. */
-static int l_ask(lua_State *lua)
-{
-	enum { PIECE = 1 << 20 };
-	size_t huge = ASKED_LIMIT_BYTES / 2, as_the_collector = ASKED_LIMIT_BYTES / 4;
-	while (heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES) {
-		lua_newuserdata(lua, PIECE);
-		luaL_ref(lua, LUA_REGISTRYINDEX);
-	}
-	void *given = vm_alloc(&vm, NULL, 0, as_the_collector);
-	lua_pushboolean(lua, given && !vm_alloc(&vm, NULL, 0, huge));
-	vm_alloc(&vm, given, as_the_collector, 0);
-	return 1;
-}
-
-/* Its table of strings may be megabytes, and it crashes when refused one. */
-static void what_the_collector_may_ask_for_is_never_refused(void **state)
-{
-	(void)state;
-	vm.memory_bytes = ASKED_LIMIT_BYTES;
-	lua_pushcfunction(vm.lua, l_ask);
-	vm_enter(&vm, &AMPLE);
-	int status = lua_pcall(vm.lua, 0, 1, 0);
-	vm_leave(&vm);
-	assert_int_equal(status, 0);
-	assert_true(lua_toboolean(vm.lua, -1));
-}
-
-static void nothing_is_refused_outside_of_calls(void **state)
-{
-	(void)state;
-	vm.memory_bytes = heap_bytes() + (1 << 20);
-	lua_newuserdata(vm.lua, 32 << 20);
-	assert_false(vm.is_full);
-	assert_disarmed();
-}
-
-static void a_call_that_allocates_too_much_is_ended(void **state)
-{
-	(void)state;
-	const struct vm_budget budget = { .ms = 5000, .allocated_bytes = 1 << 20 };
-	uint64_t before = vm_allocated(&vm);
-	assert_killed(call("local t = {} while true do t[1] = { 1 } end", &budget), GUARD_ALLOCATION);
-	assert_in_range(vm_allocated(&vm) - before, 1 << 20, 3 << 19);
-	assert_works(&vm); /* has no such limit */
-}
-
-static void what_may_be_allocated_is_counted_for_each_call(void **state)
-{
-	(void)state;
-	const struct vm_budget budget = { .ms = 5000, .allocated_bytes = 1 << 20 };
-	for (int i = 0; i < 8; i++) {
-		assert_int_equal(call("return #('x'):rep(300000)", &budget).verdict, GUARD_FINE);
-		assert_int_equal(lua_tointeger(vm.lua, -1), 300000);
-		lua_pop(vm.lua, 1);
-	}
-}
-
-/* It runs with hooks off, and the collector puts the profiler's bit back as it was before. */
-static void a_finaliser_that_meets_the_limit_does_not_save_its_call(void **state)
-{
-	(void)state;
-	const struct vm_budget budget = { .allocated_bytes = 4 << 20 };
-	static const char SOURCE[] = "collectgarbage('stop')\n"
-				     "getmetatable(newproxy(true)).__gc = function() local t = {} for i = 1, "
-				     "1e5 do t[i] = {} end end\n"
-				     "local kept = {}\n"
-				     "local function churn(n) for i = 1, n do kept[1] = { 1 } end end\n"
-				     "churn(1000)\n"
-				     "collectgarbage('restart')\n"
-				     "churn(1e9)";
-	assert_killed(call(SOURCE, &budget), GUARD_ALLOCATION);
 	assert_works(&vm);
 }
 
@@ -976,9 +617,9 @@ static void the_watchdog_can_be_started_again(void **state)
 		const char *found = guard_start();
 		assert_non_null(found);
 		assert_ptr_equal(guard_start(), found);
-		start(NULL);
+		vm_begin(NULL);
 		assert_killed(call("while true do end", &SHORT), GUARD_CPU);
-		end(NULL);
+		vm_end(NULL);
 		guard_stop();
 		guard_stop();
 	}
@@ -1002,13 +643,8 @@ static void a_way_that_does_not_work_is_not_chosen(void **state)
 	guard_stop();
 }
 
-#define IN_A_VM(TEST) cmocka_unit_test_setup_teardown(TEST, start, end)
-
-int main(void)
+static int run(const char *name)
 {
-	static char pattern[4096];
-	if (!vm_find_lua_path(pattern, sizeof pattern))
-		vm_set_lua_path(pattern);
 	const struct CMUnitTest tests[] = {
 		IN_A_VM(endless_calls_of_every_kind_are_killed),
 		IN_A_VM(a_killed_coroutine_is_dead),
@@ -1025,18 +661,6 @@ int main(void)
 		IN_A_VM(below_calls_of_c_nothing_is_abandoned),
 		IN_A_VM(a_call_within_a_call_has_the_budget_of_the_outer_one),
 		IN_A_VM(a_call_within_a_call_ends_with_the_outer_one),
-		IN_A_VM(a_call_that_fills_the_memory_is_ended_and_the_vm_goes_on),
-		IN_A_VM(pcall_does_not_keep_a_call_that_fills_the_memory),
-		IN_A_VM(garbage_ends_no_call_whatever_the_pace),
-		IN_A_VM(what_others_left_ends_no_call),
-		IN_A_VM(what_others_keep_does_end_a_call),
-		IN_A_VM(a_call_that_goes_on_after_a_collection_is_still_ended),
-		IN_A_VM(a_huge_request_is_refused),
-		IN_A_VM(what_the_collector_may_ask_for_is_never_refused),
-		IN_A_VM(nothing_is_refused_outside_of_calls),
-		IN_A_VM(a_call_that_allocates_too_much_is_ended),
-		IN_A_VM(what_may_be_allocated_is_counted_for_each_call),
-		IN_A_VM(a_finaliser_that_meets_the_limit_does_not_save_its_call),
 		IN_A_VM(interrupting_nothing_does_nothing),
 		IN_A_VM(a_signal_between_calls_does_nothing),
 		IN_A_VM(a_signal_for_the_call_before_does_nothing),
@@ -1053,17 +677,16 @@ int main(void)
 		IN_A_VM(kills_on_several_threads_do_not_meet),
 		IN_A_VM(kills_for_time_and_for_memory_do_not_meet),
 	};
+	way = name;
+	return cmocka_run_group_tests_name(way, tests, NULL, NULL);
+}
+
+int main(void)
+{
 	const struct CMUnitTest starts[] = {
 		cmocka_unit_test(the_watchdog_can_be_started_again),
 		cmocka_unit_test(a_way_that_does_not_work_is_not_chosen),
 	};
-	static const char *const WAYS[] = { "hook", "hook-mask", "profiler", "no-jit" };
-	int failed = 0;
-	for (size_t i = 0; i < sizeof WAYS / sizeof *WAYS; i++) {
-		way = guard_start_with(WAYS[i]);
-		printf("%s: %s\n", WAYS[i], way ? "tested" : "does not work with this LuaJIT");
-		failed += way ? cmocka_run_group_tests_name(way, tests, NULL, NULL) : 0;
-		guard_stop();
-	}
+	int failed = in_each_way(run);
 	return failed + cmocka_run_group_tests_name("starts", starts, NULL, NULL);
 }
