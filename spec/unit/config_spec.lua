@@ -222,7 +222,7 @@ describe("config.normalise", function()
       upgrade_ms = 30000, control = "auto",
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
-        backlog = 1024, keepalive = 30000, nodelay = true, agent = agent,
+        backlog = 1024, keepalive = 30000, nodelay = true, reuse_port = false, agent = agent,
         frame = {
           kind = "length", bytes = 4, endian = "big", offset = 0, adjust = 0, max = 1048576, empty = "error", view = false,
         },
