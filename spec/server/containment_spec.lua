@@ -186,7 +186,25 @@ describe("memory", function()
       end]], nil, [[limits = { allocation = "1m" }]])
     assert.equal("", (app:connect():send("much\n"):recv_all()))
     app:connect():echo_line("x", "x")
-    app:wait_log "handler failed"
+    has("it allocated too much in one call (limits.allocation is 1m)", app:wait_log("handler failed").error)
+  end)
+
+  it("names the limits that end calls, and their values", function()
+    local app = start_lines([[
+      function Agent:proceed(line)
+        local kept = {}
+        while true do
+          if line == "fill" then kept[#kept + 1] = { #kept } end
+        end
+      end]], nil, [[limits = { memory = "24m", proceed = "1500ms" }]])
+    app:connect():send("fill\nloop\n"):recv_all()
+    app:connect():send("loop\n"):recv_all()
+    local errors = {}
+    for i, entry in ipairs(app:find_log "handler failed") do errors[i] = entry.error end
+    assert.same({
+      "the worker's memory is used up (limits.memory is 24m)",
+      "it ran for over 1.5 s of CPU time without waiting (limits.proceed)",
+    }, errors)
   end)
 end)
 
@@ -248,7 +266,7 @@ describe("what is left of a connection that has overrun", function()
       function Agent:proceed() while true do end end
       function Agent:failed(err) return "sorry: " .. err end
       function Agent:closed(reason) note("closed " .. reason) end ]], nil, [[limits = { proceed = "5ms" }]])
-    has("it ran for too long", (app:connect():send("go\n"):recv_all()))
+    has("it ran for over 5 ms of CPU time without waiting (limits.proceed)", (app:connect():send("go\n"):recv_all()))
     app:wait_log "deferred"
     app:wait_log "closed proceed_timeout"
   end)

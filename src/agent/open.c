@@ -240,7 +240,10 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	struct opening opening = { agents, config };
 	lua_pushcfunction(lua, open_and_keep);
 	lua_pushlightuserdata(lua, &opening);
-	if (vm_pcall(&agents->vm, lua, 1, AT_TOP, &VM_LOAD_BUDGET)) {
+	agents->vm.is_loading = true;
+	int failed = vm_pcall(&agents->vm, lua, 1, AT_TOP, &VM_LOAD_BUDGET);
+	agents->vm.is_loading = false;
+	if (failed) {
 		const char *message = lua_tostring(lua, -1);
 		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
 		agents_close(agents);
@@ -275,6 +278,7 @@ static void run_teardown(struct agents *agents)
 	if (!lua_isfunction(lua, -1))
 		return;
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
+	agents->vm.is_loading = true;
 	if (vm_pcall(&agents->vm, lua, 1, 0, &VM_LOAD_BUDGET)) {
 		const char *message = lua_tostring(lua, -1);
 		log_write(LOG_ERROR, "teardown failed", F_TEXT("error", message ? message : "?"),

@@ -42,7 +42,10 @@ static void explain(struct guard *guard)
 		[GUARD_MEMORY] = "the worker's memory is used up (limits.memory)",
 		[GUARD_ALLOCATION] = "it allocated too much in one call (limits.allocation)",
 	};
-	snprintf(guard->why, sizeof guard->why, "%s", LIMITS[guard->verdict]);
+	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
+	snprintf(guard->why, sizeof guard->why, "%s", LIMITS[verdict]);
+	if (guard->explain && verdict != GUARD_FINE)
+		guard->explain(guard, verdict, guard->why, sizeof guard->why);
 }
 
 /* The guard of the VM that this coroutine is of. */

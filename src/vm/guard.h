@@ -66,7 +66,10 @@ struct guard {
 	/* Asked from the hook before it ends a call. True: whoever resumed `lua` takes a yield for the end, and resumes
 	 * it no more. Else, and with NULL, it ends by errors. */
 	bool (*abandon)(void *owner, lua_State *lua);
-	void *owner;     /* of these functions: their first argument */
+	void *owner; /* of these functions: their first argument */
+	/* Says what was used up, in at most size - 1 bytes: the limits are known to whoever sets them. NULL: something
+	 * general is said. Not called in a signal's handler. */
+	void (*explain)(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size);
 	char place[160]; /* "chat.lua:14", where the dispatch was when it was ended */
 	char why[160];   /* what the error says; set by whoever knows the limits */
 
@@ -136,6 +139,12 @@ static inline enum guard_verdict guard_leave(struct guard *guard)
 	atomic_store_explicit(&guard->dispatch, now & ~(uint64_t)GUARD_UNBOUNDED_MS, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* from here on the handler does nothing */
 	return guard->verdict ? guard_disarm(guard) : GUARD_FINE;
+}
+
+/* The budget of CPU time of the dispatch that was ended last, in milliseconds; 0: it was not ended for that. */
+static inline uint32_t guard_budget_ms(const struct guard *guard)
+{
+	return (uint32_t)(atomic_load_explicit(&guard->victim, memory_order_relaxed) & GUARD_UNBOUNDED_MS);
 }
 
 /* Pushes the error that ended the last dispatch, with its place. */

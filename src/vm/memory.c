@@ -179,6 +179,7 @@ void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
 
 void vm_limit_call(struct vm *vm, uint64_t bytes)
 {
+	vm->call_bytes = bytes;
 	vm->call_end = (int64_t)(vm_allocated(vm) + bytes);
 	give_credit(vm);
 }

@@ -190,6 +190,7 @@ int vm_open(struct vm *vm)
 	}
 	guard_open(&vm->guard, vm->lua, vm->state, vm->state_bytes);
 	vm_limit_memory(vm);
+	vm_explain_limits(vm);
 	vm_pace(vm, 0);
 	return 0;
 }

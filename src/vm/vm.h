@@ -25,6 +25,9 @@ struct vm {
 	int64_t credit, granted;
 	uint64_t call_begin; /* that sum when the running call began */
 	int64_t call_end;    /* limits.allocation: where it ends the running call */
+	uint64_t call_bytes; /* the last limits.allocation that a call had */
+	bool
+	    is_loading; /* what runs now has VM_LOAD_BUDGET, and a memory limit of the loader's: for messages */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
@@ -115,6 +118,9 @@ const char *vm_lua_path(void);
  * they were installed. Writes a package.path pattern. 0 or UV_ENOENT.
  */
 int vm_find_lua_path(char *pattern, size_t size);
+
+/* After guard_open(): errors of calls that are ended name the limit and its value. explain.c */
+void vm_explain_limits(struct vm *vm);
 
 /* After guard_open(): no call is ended for what others left. memory.c */
 void vm_limit_memory(struct vm *vm);

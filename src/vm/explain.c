@@ -1,0 +1,64 @@
+/* Why a call was ended, with the value of the limit: what its user reads, and may want to change. */
+#include "vm/vm.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* "512m", "64k", "1000 bytes": as settings are written, where that is exact. */
+static void show_bytes(char *text, size_t size, uint64_t bytes)
+{
+	static const char UNITS[] = "kmg";
+	uint64_t n = bytes;
+	int unit = -1;
+	while (n && n % 1024 == 0 && unit < 2) {
+		n /= 1024;
+		unit++;
+	}
+	/* The default of limits.memory is a share of the machine's. */
+	if (unit < 1 && bytes > 16 << 20)
+		snprintf(text, size, "%" PRIu64 "m", bytes >> 20);
+	else if (unit < 0)
+		snprintf(text, size, "%" PRIu64 " bytes", n);
+	else
+		snprintf(text, size, "%" PRIu64 "%c", n, UNITS[unit]);
+}
+
+static void explain_time(const struct vm *vm, char *text, size_t size)
+{
+	uint32_t ms = guard_budget_ms(&vm->guard);
+	if (!ms || ms == GUARD_UNBOUNDED_MS)
+		return; /* ended by other means: what is there already has to do */
+	const char *unit = ms < 1000 ? "ms" : "s";
+	double n = ms < 1000 ? ms : ms / 1000.0;
+	snprintf(text, size, "it ran for over %g %s of CPU time %s", n, unit,
+		 vm->is_loading ? "(the most that loading, setup and teardown may take)"
+				: "without waiting (limits.proceed)");
+}
+
+static void explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
+{
+	const struct vm *vm =
+	    (const struct vm *)(const void *)((const char *)guard - offsetof(struct vm, guard));
+	char limit[32];
+	switch (verdict) {
+	case GUARD_CPU:
+		explain_time(vm, text, size);
+		break;
+	case GUARD_MEMORY:
+		show_bytes(limit, sizeof limit, vm->memory_bytes);
+		snprintf(text, size, "the worker's memory is used up (%s%s)",
+			 vm->is_loading ? "loading may take " : "limits.memory is ", limit);
+		break;
+	case GUARD_ALLOCATION:
+		show_bytes(limit, sizeof limit, vm->call_bytes);
+		snprintf(text, size, "it allocated too much in one call (limits.allocation is %s)", limit);
+		break;
+	case GUARD_FINE:
+		break;
+	}
+}
+
+void vm_explain_limits(struct vm *vm)
+{
+	vm->guard.explain = explain;
+}
