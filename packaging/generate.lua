@@ -21,6 +21,7 @@ local FOLDER = (arg[0]:match "^(.*)/" or ".") .. "/"
 ---@field arguments string "[app.lua] [options]"
 ---@field about string[] lines
 ---@field options Option[]
+---@field all (Option|{ text: string })[] the same, and what stands between them
 ---@field sections table<string, string[]> "Exit codes" → lines, indented by two as in the help
 
 local function ask(...)
@@ -37,10 +38,12 @@ local function lines_of(text)
   return lines
 end
 
+-- "  --name ARGUMENT   help" or "  -n, --name ARGUMENT  help"; anything else is text between options.
 local function read_option(line)
-  local name, argument, help = line:match "^  %-%-([%w-]+) ?(%S*) +(.*)$"
-  if not name then return nil end -- goes on from the line above
-  local short = help:match "%-(%a) is short for it"
+  local short, rest = line:match "^  %-(%a), (%-%-.*)$"
+  local name, argument, help = (rest or line:match "^  (%-%-.*)$" or ""):match "^%-%-([%w-]+) ?(%S*) +(.*)$"
+  if not name then return { text = line:gsub("^ +", "") } end
+  short = short or help:match "%-(%a) is short for it"
   return { name = name, short = short, argument = argument ~= "" and argument or nil, help = help }
 end
 
@@ -49,7 +52,7 @@ local function read_command(name, summary)
   local text = ask(name, "--help")
   local usage, rest = text:match "^usage: ([^\n]+)\n\n(.*)$"
   local command = {
-    name = name, summary = summary, about = {}, options = {}, sections = {},
+    name = name, summary = summary, about = {}, options = {}, all = {}, sections = {},
     arguments = usage:match "^%S+ %S+ ?(.*)$",
   }
   local section = command.about
@@ -62,7 +65,11 @@ local function read_command(name, summary)
       section[#section + 1] = line
     end
   end
-  for _, line in ipairs(command.sections.Options or {}) do command.options[#command.options + 1] = read_option(line) end
+  for _, line in ipairs(command.sections.Options or {}) do
+    local option = read_option(line)
+    command.all[#command.all + 1] = option
+    if option.name then command.options[#command.options + 1] = option end
+  end
   return command
 end
 
@@ -320,6 +327,11 @@ local function add_aligned(lines)
 end
 
 local function add_option(option)
+  if option.text then
+    add ".PP"
+    add("%s", roff(option.text))
+    return
+  end
   add ".TP"
   local form = "\\-\\-" .. roff(option.name)
   if option.short then form = "\\-" .. option.short .. ", " .. form end
@@ -379,7 +391,7 @@ the guide and the reference
 local function add_command(command)
   add(".SS perilune %s %s", command.name, roff(command.arguments))
   add_text(command.about)
-  for _, option in ipairs(command.options) do add_option(option) end
+  for _, option in ipairs(command.all) do add_option(option) end
   for _, title in ipairs { "Templates", "Exit codes" } do
     if command.sections[title] then
       add ".PP"

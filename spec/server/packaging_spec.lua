@@ -22,7 +22,9 @@ for name in help("--help"):gmatch "\n  (%l+) +" do
 end
 for _, name in ipairs(names) do
   options[name] = {}
-  for option in help(name, "--help"):gmatch "\n  (%-%-[%w-]+)" do table.insert(options[name], option) end
+  for line in help(name, "--help"):gmatch "\n  (%-[^\n]+)" do
+    table.insert(options[name], line:match "^%-%-[%w-]+" or line:match "^%-%a, (%-%-[%w-]+)")
+  end
 end
 
 -- What bash would offer after these words, the last of which is being typed.

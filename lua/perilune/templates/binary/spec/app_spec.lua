@@ -8,6 +8,7 @@ local function summary(count, mean) return tlv.field(0x81, tlv.u32(count) .. tlv
 describe("@NAME@", function()
   local app
   before_each(function() app = perilune.app "app.lua" end)
+  after_each(function() app:close() end)
 
   it("answers measurements with their number and mean", function()
     local client = app:connect():send(device "door")

@@ -3,6 +3,7 @@ local perilune = require "perilune.test"
 describe("@NAME@", function()
   local app
   before_each(function() app = perilune.app "app.lua" end)
+  after_each(function() app:close() end)
 
   it("says every line back", function()
     local client = app:connect()

@@ -3,6 +3,7 @@ local perilune = require "perilune.test"
 describe("@NAME@", function()
   local app
   before_each(function() app = perilune.app "app.lua" end)
+  after_each(function() app:close() end)
 
   local function join(name)
     local client = app:connect():expect("your name?"):send(name)

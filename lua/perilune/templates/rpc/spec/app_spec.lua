@@ -3,6 +3,7 @@ local perilune = require "perilune.test"
 describe("@NAME@", function()
   local app
   before_each(function() app = perilune.app "app.lua" end)
+  after_each(function() app:close() end)
 
   it("calls a method and answers with its result", function()
     app:connect():send('{"id": 1, "method": "add", "params": [2, 3]}'):expect('{"id":1,"jsonrpc":"2.0","result":5}')
