@@ -62,7 +62,7 @@ describe("the units in packaging/", function()
     if not command.has "systemd-analyze" then return pending "systemd-analyze is not installed" end
     local folder = command.folder()
     -- It looks for the program as well.
-    assert(os.execute(("cp packaging/* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"):format(folder,
+    assert(os.execute(("cp packaging/perilune.s* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"):format(folder,
       command.binary, folder)))
     local pipe = assert(io.popen(("systemd-analyze verify %s/perilune.service %s/perilune.socket 2>&1"):format(folder, folder)))
     local said = pipe:read("*a")

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#define CPU_WHY "it ran for too long without waiting (limits.proceed)"
+#define CPU_WHY "it ran for over 10 ms of CPU time without waiting (limits.proceed)" /* SHORT */
 
 static const char *way; /* in which interruptions are tested just now */
 
@@ -67,6 +67,32 @@ static void the_error_tells_place_and_reason(void **state)
 	load(&vm, "local n = 0\nlocal function spin()\n  while true do n = n + 1 end\nend\nspin()");
 	assert_int_not_equal(vm_pcall(&vm, vm.lua, 0, 0, &SHORT), 0);
 	assert_string_equal(lua_tostring(vm.lua, -1), "chat.lua:3: " CPU_WHY);
+}
+
+static void assert_error(const char *source, const struct vm_budget *budget, const char *expected)
+{
+	load(&vm, source);
+	assert_int_not_equal(vm_pcall(&vm, vm.lua, 0, 0, budget), 0);
+	assert_string_equal(lua_tostring(vm.lua, -1), expected);
+	lua_pop(vm.lua, 1);
+}
+
+static void the_error_names_the_limit(void **state)
+{
+	(void)state;
+	static const char ENDLESS[] = "local kept = {} while true do kept[#kept + 1] = { #kept } end";
+	static const struct vm_budget ROUND = { .allocated_bytes = 3 << 20 },
+				      ODD = { .allocated_bytes = 100001 };
+	vm.is_loading = true;
+	assert_error(
+	    "while true do end", &SHORT,
+	    "chat.lua:1: it ran for over 10 ms of CPU time (the most that loading, setup and teardown "
+	    "may take)");
+	vm.is_loading = false;
+	assert_error(ENDLESS, &ROUND,
+		     "chat.lua:1: it allocated too much in one call (limits.allocation is 3m)");
+	assert_error(ENDLESS, &ODD,
+		     "chat.lua:1: it allocated too much in one call (limits.allocation is 100001 bytes)");
 }
 
 static void the_error_is_the_guards_whatever_the_script_made_of_it(void **state)
@@ -649,6 +675,7 @@ static int run(const char *name)
 		IN_A_VM(endless_calls_of_every_kind_are_killed),
 		IN_A_VM(a_killed_coroutine_is_dead),
 		IN_A_VM(the_error_tells_place_and_reason),
+		IN_A_VM(the_error_names_the_limit),
 		IN_A_VM(the_error_is_the_guards_whatever_the_script_made_of_it),
 		IN_A_VM(a_script_can_ask_whether_it_is_being_ended),
 		IN_A_VM(a_call_without_budget_may_take_its_time),
