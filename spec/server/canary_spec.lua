@@ -402,8 +402,10 @@ describe("a canary", function()
 
     it("can call it off, and mend it, where no more generations are kept", function()
       local app = start({}, "keep = 1")
+      local busy = app:connect()
       local first = try(app, script("two", LONG .. ", keep = 1"))
       support.rewrite(app, script("one", "keep = 1"))
+      busy:send "spin\n" -- the worker comes to retire nothing for a while
       assert.is_true(ask(app, [[{"command":"reload","wait":true}]]).ok)
       assert.equal("withdrawn", outcome_of(first).reload.outcome)
       try(app, script("two", LONG .. ", keep = 1"))

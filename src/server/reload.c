@@ -25,15 +25,26 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 	return loader_start(&reloads->loader, server, report);
 }
 
-/* Old generations with connections, in the worker that has most of them. A canary is none: what is loaded takes its place. */
+/* A canary is not: what is loaded takes its place. One without connections is about to be retired, if it is not yet. */
+static bool is_old(const struct reloads *reloads, const struct generation *generation)
+{
+	const struct generation *candidate = reloads->canary.first;
+	return generation->number != reloads->newest &&
+	       !(candidate && generation->number == candidate->number) &&
+	       atomic_load_explicit(&generation->agents.conns, memory_order_relaxed);
+}
+
+/* Old generations with connections, in the worker that has most of them. */
 static unsigned old_generations(const struct reloads *reloads)
 {
-	unsigned most = 1;
+	unsigned most = 0;
 	for (unsigned i = 0; i < reloads->worker_count; i++) {
-		unsigned n = atomic_load_explicit(&reloads->workers[i].generations, memory_order_relaxed);
+		unsigned n = 0;
+		for (const struct generation *each = reloads->known; each; each = each->next_known)
+			n += each->worker == i && is_old(reloads, each);
 		most = n > most ? n : most;
 	}
-	return most - 1 - canary_runs(&reloads->canary);
+	return most;
 }
 
 static int64_t wall_ms(void)
