@@ -34,7 +34,7 @@ function readers.alias(state, text)
 end
 
 function readers.param(state, text)
-  local name, mark = text:match "^([%w_]+)(%??)"
+  local name, mark = text:match "^([%w_.]+)(%??)"
   state.params[#state.params + 1] = { name = name, optional = mark == "?" }
 end
 
@@ -42,7 +42,7 @@ local function read_function(state, line)
   local name, arguments = line:match "^function ([%w_.:]+)(%b())"
   if not name then return end
   local described = {}
-  for argument in arguments:gmatch "[%w_]+" do described[#described + 1] = argument end
+  for argument in arguments:gmatch "[%w_.]+" do described[#described + 1] = argument end
   state.out.functions[name] = { params = state.params, arguments = described }
   state.params = {}
 end

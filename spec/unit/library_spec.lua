@@ -10,6 +10,17 @@ local root = debug.getinfo(1, "S").source:match("^@(.*)spec/unit/[^/]+$")
 local stubs = stubs_of.read(root .. "lua/perilune/library")
 local reference = command.read(root .. "docs/reference.md")
 
+-- Where the functions of specifications are, and told of.
+local TESTING = { test = "lua/perilune/test.lua", app = "lua/perilune/test/memory.lua", client = "lua/perilune/test/client.lua" }
+
+local function is_for_testing(name) return TESTING[name:match "^%w+"] ~= nil end
+
+local function exists(path)
+  local file = io.open(root .. path)
+  if file then file:close() end
+  return file ~= nil
+end
+
 local GROUPS = {
   limits = "perilune.limits", timeout = "perilune.timeouts", log = "perilune.log_settings", reload = "perilune.reload",
 }
@@ -48,7 +59,8 @@ describe("the types of the API", function()
     for name, stub in pairs(stubs.functions) do
       local shown = stubs_of.signature(name:gsub("^agent:", ""), stub)
       local _, stop = reference:find("`" .. shown, 1, true)
-      assert.truthy(stop and reference:find("^[` ]", stop + 1), "docs/reference.md does not have `" .. shown .. "`")
+      assert.truthy(is_for_testing(name) or stop and reference:find("^[` ]", stop + 1),
+        "docs/reference.md does not have `" .. shown .. "`")
     end
   end)
 
@@ -61,6 +73,25 @@ describe("the types of the API", function()
       end
     end
     assert.is_true(n >= 20, "only " .. n .. " functions were found in the reference")
+  end)
+
+  it("have what perilune.test has, and its manual", function()
+    if not exists(TESTING.test) then return pending "this tree has no perilune.test" end
+    local manual = command.read(root .. "docs/testing.md")
+    for owner, path in pairs(TESTING) do
+      local source = command.read(root .. path)
+      for _, name in ipairs(stubs_of.names_of(stubs, owner)) do
+        local stub = stubs.functions[owner .. (owner == "test" and "." or ":") .. name]
+        local real = source:match("\nfunction [%w_]+[.:]" .. name .. "(%b())")
+        assert.truthy(real or source:find("\nM%." .. name .. " = "), path .. " has no " .. name)
+        assert.equal(("(%s)"):format(table.concat(stub.arguments, ", ")), real or stub.arguments[1] and "(text)", name)
+        assert.truthy(manual:find(name, 1, true), "docs/testing.md does not have " .. name)
+      end
+    end
+    for name in manual:gmatch "`app:([%w_]+)%(" do assert.truthy(stubs.functions["app:" .. name], "no types of " .. name) end
+    for row in (manual:match "\n## Clients\n(.-)\n## " or ""):gmatch "\n| ([^|]+) |" do
+      for name in row:gmatch "`([%w_]+)%(" do assert.truthy(stubs.functions["client:" .. name], "no types of " .. name) end
+    end
   end)
 
   it("have the methods that the core calls", function()

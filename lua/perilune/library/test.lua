@@ -1,0 +1,170 @@
+---@meta perilune.test
+
+--- `require "perilune.test"`: in specifications that `perilune test` runs.
+---@class perilune.test
+local test = {}
+
+--- An app in memory, with the real codecs, connections, limits and agents, and a clock that goes on when it is told to.
+---@param what string|perilune.app the script's file, or what a script returns: it is copied to the app's own VM
+---@param overrides? table settings that win over the script's: { timeout = { idle = "1s" } }
+---@return perilune.test.app
+function test.app(what, overrides) end
+
+--- The same in a server of its own: real sockets, real time.
+---@param file string
+---@param overrides? table
+---@return perilune.test.app
+function test.start(file, overrides) end
+
+--- What expect() compares with a Lua pattern: client:expect(perilune.pattern "^welcome").
+---@param text string
+---@return perilune.test.pattern
+function test.pattern(text) end
+
+---@class perilune.test.pattern
+---@field text string
+
+---@class perilune.test.connect_options
+---@field listener? integer|string its number or its name; default: the first
+---@field from? string the client's address: "10.0.0.7:5060"
+---@field read_max? integer the app's reads bring so many bytes at most
+---@field write_max? integer … and its writes take so many
+---@field frame? perilune.framing a framing of the client's own
+---@field name? string for messages
+
+---@class perilune.test.app
+---@field name string
+local app = {}
+
+--- A client connects. Where a limit refuses it, closed() tells "limit".
+---@param options? perilune.test.connect_options
+---@return perilune.test.client
+function app:connect(options) end
+
+--- Lets time pass: whatever becomes due happens, in order, at its own time.
+---@param time perilune.duration
+---@return perilune.test.app
+function app:advance(time) end
+
+--- Lets happen what can without time passing. All other methods do so by themselves.
+---@return perilune.test.app
+function app:settle() end
+
+--- Seconds since the app was opened.
+---@return number
+function app:now() end
+
+--- Its log entries.
+---@param message? string only those that say this
+---@return table[] entries level, message, at_ms and the fields
+function app:log(message) end
+
+--- Errors of handlers. The same one within ten seconds is there once.
+---@return table[] entries error, place, callback, excerpt, …
+function app:faults() end
+
+--- What a server counts.
+---@return table<string, integer>
+function app:counters() end
+
+--- The n-th call of this callback from now on, of whichever agent, raises.
+---@param callback string
+---@param n? integer default: 1
+---@return perilune.test.app
+function app:fail(callback, n) end
+
+--- There is no memory for bytes that have to wait; false: there is again.
+---@param on? boolean default: true
+---@return perilune.test.app
+function app:no_memory(on) end
+
+--- It stops as a server does that gets TERM.
+---@return perilune.test.app
+function app:drain() end
+
+--- Ends it: its clients hang up, and it stops.
+function app:close() end
+
+--- Methods that do something return the client.
+---@class perilune.test.client
+---@field name string
+local client = {}
+
+--- Sends frames, encoded as the listener does it; several arrive at once.
+---@param ... any
+---@return perilune.test.client
+function client:send(...) end
+
+--- Sends bytes as they are.
+---@param bytes string
+---@return perilune.test.client
+function client:send_raw(bytes) end
+
+--- Sends a frame, or a list of them, in pieces that arrive one by one: each byte alone, or cut at random.
+---@param frames any
+---@param seed? number|"random"
+---@return perilune.test.client
+function client:send_split(frames, seed) end
+
+--- The next frame has to be this one, or to have this pattern, or to be accepted by this function.
+---@param ... any one after the other
+---@return perilune.test.client
+function client:expect(...) end
+
+--- Nothing has come.
+---@return perilune.test.client
+function client:expect_nothing() end
+
+--- The next frame.
+---@return any
+function client:receive() end
+
+--- Leaves out the next n frames, which must come.
+---@param n? integer default: 1
+---@return perilune.test.client
+function client:skip(n) end
+
+--- All frames that have come and were not taken yet.
+---@return any[]
+function client:frames() end
+
+--- Why the connection has ended; nil: it has not.
+---@return perilune.reason?
+function client:closed() end
+
+--- It has ended, for this reason if one is given.
+---@param reason? perilune.reason
+---@return perilune.test.client
+function client:expect_closed(reason) end
+
+--- Reads no more, but so many bytes.
+---@param bytes? integer
+---@return perilune.test.client
+function client:stall(bytes) end
+
+--- Reads again.
+---@return perilune.test.client
+function client:unstall() end
+
+--- Ends its side, and reads on.
+---@return perilune.test.client
+function client:half_close() end
+
+--- Resets the connection.
+---@return perilune.test.client
+function client:reset() end
+
+--- Hangs up.
+---@return perilune.test.client
+function client:close() end
+
+--- For handlers that change theirs.
+---@param framing perilune.framing
+---@return perilune.test.client
+function client:set_frame(framing) end
+
+--- What happened so far, as text.
+---@return string
+function client:transcript() end
+
+return test
