@@ -29,11 +29,8 @@ end
 
 -- ---- globals -----------------------------------------------------------------
 
-local GLOBALS = {
-  "assert", "bit", "coroutine", "error", "getmetatable", "io", "ipairs", "load", "math", "next", "os", "pairs", "pcall",
-  "print", "rawequal", "rawget", "rawset", "require", "select", "setmetatable", "string", "table", "tonumber",
-  "tostring", "type", "unpack", "xpcall",
-}
+-- Only when it is needed: a worker that has faults keeps what they have loaded.
+local function globals() return require("perilune.sandbox").globals() end
 
 local KNOWN_GLOBALS = {
   self = "'self' is there only in a function that is defined with a colon: function Agent:name(…)",
@@ -57,14 +54,14 @@ local function declared_later(context, name)
   return number > context.number and number or nil
 end
 
+local DECLARED_LATER = "'%s' is a local from line %d on, which is below: move its declaration up"
+
 local function of_read_global(text, context)
   local name = text:match "^undefined global '([%a_][%w_]*)'"
   if not name then return nil end
   local later = declared_later(context, name)
-  if later then
-    return ("'%s' is a local from line %d on, which is below: move its declaration up"):format(name, later)
-  end
-  return KNOWN_GLOBALS[name] or did_you_mean(name, GLOBALS)
+  if later then return DECLARED_LATER:format(name, later) end
+  return KNOWN_GLOBALS[name] or did_you_mean(name, globals())
 end
 
 local function of_written_global(text)
@@ -122,18 +119,24 @@ local KNOWN_FIELDS = {
   ["string.unpack"] = "LuaJIT has no string.unpack: text:byte(from, to), or a view: view:u32be(from)",
 }
 local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
-local IS_UNSAFE = {
-  ["io.popen"] = true, ["os.execute"] = true, ["os.exit"] = true, ["os.setlocale"] = true, ["string.dump"] = true,
-}
-
 local function of_library(found, context)
   if found.kind ~= "field" or found.action ~= "call" then return nil end
   local receiver = receiver_of(context, found)
   if not receiver then return nil end
   local path = receiver .. "." .. found.name
-  if IS_UNSAFE[path] then return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path) end
+  if require("perilune.sandbox").is_door(path) then
+    return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path)
+  end
   local library = LIBRARIES[receiver] or receiver == "perilune" and require "perilune"
   return KNOWN_FIELDS[path] or library and did_you_mean(found.name, keys_of(library)) or nil
+end
+
+-- Where globals are not strict, as in `perilune exec`.
+local function of_nil_global(found, context)
+  if found.kind ~= "global" or found.value ~= "nil" then return nil end
+  local later = declared_later(context, found.name)
+  if later then return DECLARED_LATER:format(found.name, later) end
+  return did_you_mean(found.name, globals())
 end
 
 local function of_method(found, context)
@@ -199,7 +202,7 @@ end
 -- The first that has something to say.
 local OF_TEXT = { of_read_global, of_written_global, of_comparison, of_missing_colon, of_message }
 local OF_NAME = {
-  of_self, of_ended_conn, of_field_of_self, of_library, of_method, of_concatenation, of_arithmetic,
+  of_self, of_ended_conn, of_field_of_self, of_library, of_nil_global, of_method, of_concatenation, of_arithmetic,
 }
 
 --- A hint in one line, or nil.

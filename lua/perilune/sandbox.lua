@@ -32,6 +32,22 @@ local MODULE = { debug = true, ffi = true, package = true, jit = true, ["string.
 local is_unsafe = {}
 for _, name in ipairs(M.UNSAFE) do is_unsafe[name] = true end
 
+--- Is it a name that `unsafe` takes?
+---@param name string
+---@return boolean
+function M.is_door(name) return is_unsafe[name] == true end
+
+--- The names of the globals that scripts have.
+---@return string[]
+function M.globals()
+  local names = { "require", "load", "loadstring" }
+  for _, list in ipairs { COPIED, LIBRARIES } do
+    for _, name in ipairs(list) do names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
 --- The name in `unsafe` that a module of the system needs; nil: it is none of LuaJIT's own.
 ---@param name string
 ---@return string?

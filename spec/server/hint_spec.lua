@@ -182,6 +182,12 @@ describe("what fails at load is shown in the same way", function()
     has("2 | local y = x +* 2\n  |              ^\n", result.err)
   end)
 
+  it("by perilune exec, where globals are plain", function()
+    has("hint: did you mean 'print'?", command.run({ "exec", "-e", "pritn(1)" }).err)
+    has("hint: 'f' is a local from line 2 on, which is below: move its declaration up",
+      command.run({ "exec", "-e", "f()\nlocal function f() return 1 end return f" }).err)
+  end)
+
   it("by perilune exec", function()
     local result = command.run { "exec", "-e", "local t = {}\nprint('x' .. t.name)" }
     has("2 | print('x' .. t.name)\n  |                ^^^^ nil here\nhint: (name or \"\")", result.err)
