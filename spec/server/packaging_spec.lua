@@ -113,7 +113,7 @@ describe("the completion of", function()
     end)
 
     it("scripts", function()
-      assert.same({ "examples/chat.lua", "examples/chat_spec.lua" }, bash("perilune", "run", "examples/chat"))
+      assert.same({ "examples/kv.lua", "examples/kv_spec.lua" }, bash("perilune", "run", "examples/kv"))
       assert.same({}, bash("perilune", "status", "examples/chat"))
     end)
   end)
