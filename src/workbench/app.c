@@ -252,6 +252,17 @@ static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
 	}
 }
 
+/* Where clients of a TCP listener come from, unless they say so. */
+static void make_address(struct sockaddr_in6 *address, size_t number)
+{
+	struct sockaddr_in in;
+	uv_ip4_addr("127.0.0.1", 0, &in);
+	*address = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+					  .sin6_port = htons((uint16_t)(40000 + number % 20000)) };
+	address->sin6_addr.s6_addr[10] = address->sin6_addr.s6_addr[11] = 0xff;
+	memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
+}
+
 /* MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused */
 static int l_connect(lua_State *lua)
 {
@@ -261,8 +272,12 @@ static int l_connect(lua_State *lua)
 	bool has_address = !lua_isnoneornil(lua, 3);
 	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
 		      "there is no such listener");
-	if (has_address)
+	if (has_address) {
 		read_address(lua, 3, &address);
+	} else if (world->config->listeners[(unsigned)listener - 1].kind == LISTENER_TCP) {
+		make_address(&address, world->peer_count);
+		has_address = true;
+	}
 	size_t read_max = opt_bytes(lua, 4, 0), write_max = opt_bytes(lua, 5, 0);
 	struct peer *peer =
 	    world_connect(world, (unsigned)listener - 1, has_address ? &address : NULL, read_max, write_max);
@@ -468,6 +483,13 @@ static int l_encode(lua_State *lua)
 	return 1;
 }
 
+/* framing(app, client) → "line", "u32be" … */
+static int l_framing(lua_State *lua)
+{
+	lua_pushstring(lua, codec_name(&check_peer(lua)->codec));
+	return 1;
+}
+
 /* MAY RAISE. set_frame(app, client, framing): of what is sent and received from now on */
 static int l_set_frame(lua_State *lua)
 {
@@ -670,6 +692,7 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "bytes", l_bytes },
 	{ "needs_packing", l_needs_packing },
 	{ "encode", l_encode },
+	{ "framing", l_framing },
 	{ "set_frame", l_set_frame },
 	{ "ended", l_ended },
 	{ "live", l_live },

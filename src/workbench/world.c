@@ -33,6 +33,7 @@ static void on_gone(struct conn *conn)
 {
 	struct peer *peer = (struct peer *)(void *)conn;
 	struct world *world = peer->world;
+	peer_look(peer);
 	peer->gone = true;
 	*peer->live_link = peer->next_live;
 	if (peer->next_live)

@@ -1,0 +1,30 @@
+--- For specifications of handlers, run by `perilune test`: an app in memory with the real codecs, connections, limits
+--- and agents, and a clock that goes on when it is told to; or the same over real sockets.
+---
+---     local perilune = require "perilune.test"
+---     local app = perilune.app("chat.lua")
+---     local ann = app:connect()
+---     ann:expect("nick?"):send("ann"):expect("* ann joined")
+---     app:advance("5m")
+---     assert.equal("idle_timeout", ann:closed())
+local has_core = package.loaded["perilune.workbench.app"]
+if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end
+
+local memory = require "perilune.test.memory"
+local pattern = require "perilune.test.pattern"
+
+local M = {}
+
+--- An app in memory.
+---@param what string|table the script's file; or what a script returns: it is copied to the app's own VM, with all that
+---  its functions refer to
+---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
+---@return perilune.test.app
+function M.app(what, overrides) return memory.open(what, overrides) end
+
+--- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
+---@param text string
+---@return perilune.test.pattern
+M.pattern = pattern.new
+
+return M
