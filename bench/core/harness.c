@@ -24,9 +24,8 @@ void harness_open(struct world *world, const char *path)
 	struct config *config = script_load(&script, &text);
 	if (!config)
 		die(text ? text : "not enough memory");
-	config->inside = NULL;                         /* what is measured is what serves, */
-	config->listeners[0].connections = UINT32_MAX; /* ... and as many as are asked for */
-	if (!world_open(world, config, why, sizeof why))
+	config->listeners[0].connections = UINT32_MAX; /* as many as are asked for */
+	if (!world_open(world, config, NULL, why, sizeof why))
 		die(why);
 	config_drop(config);
 }

@@ -12,6 +12,7 @@ if not has_core then error("perilune.test: specifications that use it are run by
 
 local memory = require "perilune.test.memory"
 local pattern = require "perilune.test.pattern"
+local sockets = require "perilune.test.sockets"
 
 local M = {}
 
@@ -21,6 +22,12 @@ local M = {}
 ---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
 ---@return perilune.test.app
 function M.app(what, overrides) return memory.open(what, overrides) end
+
+--- The same app in a server of its own, that listens on a port that the system chooses: real sockets, real time.
+---@param file string
+---@param overrides table?
+---@return perilune.test.server
+function M.start(file, overrides) return sockets.start(file, overrides) end
 
 --- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
 ---@param text string

@@ -131,7 +131,7 @@ static void open_inside(lua_State *lua, const char *module)
 	lua_getglobal(lua, "require");
 	lua_pushstring(lua, module);
 	lua_call(lua, 1, 1);
-	lua_setfield(lua, LUA_REGISTRYINDEX, module);
+	lua_setfield(lua, LUA_REGISTRYINDEX, "perilune.inside");
 }
 
 /* Runs protected. Raises what went wrong. */

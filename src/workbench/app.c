@@ -19,7 +19,6 @@ struct bench_app {
 };
 
 static const char METATABLE[] = "perilune.workbench.app";
-static const char INSIDE[] = "perilune.test.inside";
 
 /* ---- arguments; all of these may raise ---- */
 
@@ -107,14 +106,15 @@ static int refuse(lua_State *lua, char *text)
 	return 2;
 }
 
-static struct bench_app *new_app(struct bench *bench, struct config *config, char *why, size_t size)
+static struct bench_app *new_app(struct bench *bench, struct config *config, const char *inside, char *why,
+				 size_t size)
 {
 	struct bench_app *app = calloc(1, sizeof *app);
 	if (!app) {
 		snprintf(why, size, "not enough memory");
 		return NULL;
 	}
-	if (!world_open(&app->world, config, why, size)) {
+	if (!world_open(&app->world, config, inside, why, size)) {
 		free(app);
 		return NULL;
 	}
@@ -125,11 +125,12 @@ static struct bench_app *new_app(struct bench *bench, struct config *config, cha
 	return app;
 }
 
-/* MAY RAISE. open(path, image | nil, overrides) → app | nil, message */
+/* MAY RAISE. open(path, image | nil, overrides[, inside]) → app | nil, message */
 static int l_open(lua_State *lua)
 {
 	struct script script = { .path = luaL_checkstring(lua, 1) };
 	script.image = luaL_optlstring(lua, 2, NULL, &script.image_bytes);
+	const char *inside = luaL_optstring(lua, 4, "perilune.test.inside");
 	read_overrides(lua, 3, &script);
 	struct bench_app **box = lua_newuserdata(lua, sizeof(struct bench_app *));
 	*box = NULL;
@@ -139,7 +140,7 @@ static int l_open(lua_State *lua)
 	struct config *config = script_load(&script, &text);
 	if (!config)
 		return refuse(lua, text);
-	*box = new_app(bench_of(lua), config, why, sizeof why);
+	*box = new_app(bench_of(lua), config, inside, why, sizeof why);
 	config_drop(config);
 	if (*box)
 		return 1;
@@ -290,6 +291,30 @@ static int l_connect(lua_State *lua)
 	return 2;
 }
 
+/* MAY RAISE. codec(app, listener) → the number of a client that has no connection: for frame(), encode() … */
+static int l_codec(lua_State *lua)
+{
+	struct world *world = check_world(lua);
+	lua_Number listener = luaL_checknumber(lua, 2);
+	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
+		      "there is no such listener");
+	if (!world_add_codec(world, (unsigned)listener - 1))
+		return luaL_error(lua, "not enough memory");
+	lua_pushnumber(lua, (lua_Number)world->peer_count);
+	return 1;
+}
+
+/* MAY RAISE. receive(app, client, bytes): they have come by another way */
+static int l_receive(lua_State *lua)
+{
+	size_t n;
+	struct peer *peer = check_peer(lua);
+	const char *bytes = luaL_checklstring(lua, 3, &n);
+	if (!peer_receive(peer, bytes, n))
+		return luaL_error(lua, "not enough memory");
+	return 0;
+}
+
 /* put(app, client, bytes): they are on their way */
 static int l_put(lua_State *lua)
 {
@@ -353,7 +378,7 @@ static bool call_inside(struct world *world, int nargs)
 static void push_inside(struct world *world, const char *name)
 {
 	lua_State *inside = world->agents.vm.lua;
-	lua_getfield(inside, LUA_REGISTRYINDEX, INSIDE);
+	lua_getfield(inside, LUA_REGISTRYINDEX, "perilune.inside");
 	lua_getfield(inside, -1, name);
 	lua_remove(inside, -2);
 }
@@ -682,6 +707,8 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "now", l_now },
 	{ "next", l_next },
 	{ "connect", l_connect },
+	{ "codec", l_codec },
+	{ "receive", l_receive },
 	{ "put", l_put },
 	{ "half_close", l_half_close },
 	{ "reset", l_reset },

@@ -31,6 +31,7 @@ static int prepare(lua_State *lua)
 	lua_settop(lua, 0);
 	add_library(lua, "perilune.workbench.task", task_push_functions);
 	add_library(lua, "perilune.workbench.app", bench_push_app);
+	add_library(lua, "perilune.workbench.net", bench_push_net);
 	lua_getglobal(lua, "require");
 	lua_pushstring(lua, request->module);
 	lua_call(lua, 1, 1);
@@ -61,19 +62,17 @@ static int run_module(struct bench *bench, const struct request *request)
 	return (int)lua_tointeger(lua, -1);
 }
 
-/* Handles that are left close with the loop: nobody is to be told any more. */
-static void close_handle(uv_handle_t *handle, void *nothing)
+static void close_handle(uv_handle_t *handle, void *bench)
 {
-	(void)nothing;
-	if (!uv_is_closing(handle))
-		uv_close(handle, NULL);
+	bench_close_net(bench, handle);
 }
 
-static void close_loop(uv_loop_t *loop)
+/* Handles that are left close with the loop. */
+static void close_loop(struct bench *bench)
 {
-	uv_walk(loop, close_handle, NULL);
-	uv_run(loop, UV_RUN_DEFAULT);
-	uv_loop_close(loop);
+	uv_walk(&bench->loop, close_handle, bench);
+	uv_run(&bench->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&bench->loop);
 }
 
 static void run(void *data)
@@ -91,7 +90,7 @@ static void run(void *data)
 		bench_close_apps(&bench);
 		vm_close(&bench.vm);
 	}
-	close_loop(&bench.loop);
+	close_loop(&bench);
 	script_forget();
 	vm_share_modules(false);
 }

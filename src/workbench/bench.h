@@ -65,3 +65,6 @@ void bench_close_apps(struct bench *bench);
 
 /* net.c: the library perilune.workbench.net */
 void bench_push_net(lua_State *lua);
+
+/* Closes a handle that is left on the loop. */
+void bench_close_net(struct bench *bench, uv_handle_t *handle);

@@ -11,9 +11,6 @@ enum { KEPT = 16 };
 /* The latest first; each is held once. */
 static struct config *kept[KEPT];
 
-/* Bytes of a test's module in each VM. */
-static const char INSIDE[] = "perilune.test.inside";
-
 static bool add_overrides(struct config *config, const struct script *script)
 {
 	for (size_t i = 0; i < script->override_count; i++) {
@@ -31,7 +28,6 @@ static struct config *begin(const struct script *script)
 	if (!config)
 		return NULL;
 	config_hold(config);
-	config->inside = INSIDE;
 	config->script = strdup(script->path);
 	if (script->image)
 		config->sources = sources_of_image(script->path, script->image, script->image_bytes);

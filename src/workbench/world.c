@@ -97,6 +97,18 @@ static void let_in(struct world *world, struct peer *peer)
 		  agents_codec(&world->agents, peer->listener), world->next_id++);
 }
 
+struct peer *world_add_codec(struct world *world, unsigned listener)
+{
+	struct peer *peer = peer_new(world, listener);
+	if (peer && keep_peer(world, peer)) {
+		peer->gone = true;
+		return peer;
+	}
+	if (peer)
+		peer_free(peer);
+	return NULL;
+}
+
 struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
 			   size_t read_max, size_t write_max)
 {
@@ -254,11 +266,12 @@ static void close_limits(struct world *world)
 	peer_table_free(world->addresses);
 }
 
-bool world_open(struct world *world, struct config *config, char *why, size_t size)
+bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)
 {
 	*world = (struct world){ .config = config, .next_id = 1 };
 	world->live_end = &world->live;
 	entries_init(&world->log, &world->host.now_ms);
+	config->inside = inside; /* it is looked at when agents are opened, and worlds of one script take turns at that */
 	for (unsigned i = 0; i < config->listener_count; i++)
 		config->listeners[i].slot = (uint16_t)i;
 	if (conn_host_init(&world->host, &AGENT_HANDLER, &world->counters, config->buffer_bytes,

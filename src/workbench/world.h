@@ -42,9 +42,9 @@ enum world_quiet {
 
 /*
  * Opens the app of a loaded configuration, which it holds. False: why not, in `why`; nothing is to be closed. What it
- * logs goes to world->log while a function of this file runs, and to the log otherwise.
+ * logs goes to world->log while a function of this file runs, and to the log otherwise. `inside`: see struct config.
  */
-bool world_open(struct world *world, struct config *config, char *why, size_t size);
+bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size);
 
 /* Cuts what is left, runs teardown(app), frees all peers. */
 void world_close(struct world *world);
@@ -58,6 +58,9 @@ void world_free_log(struct world *world);
  */
 struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
 			   size_t read_max, size_t write_max);
+
+/* A peer without a connection: for its codec alone. NULL: no memory. */
+struct peer *world_add_codec(struct world *world, unsigned listener);
 
 /* Polls and turns until nothing more happens at this time. */
 enum world_quiet world_settle(struct world *world);

@@ -1,11 +1,12 @@
 --- Apps in memory. Internal; perilune.test is the door.
-local buffer = require "string.buffer"
 local core = require "perilune.workbench.app" -- in C: src/workbench/app.c
 
 local clients = require "perilune.test.client"
+local codec = require "perilune.test.codec"
 local failing = require "perilune.test.fail"
 local image = require "perilune.test.image"
 local leftovers = require "perilune.test.leftovers"
+local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
 
@@ -38,31 +39,13 @@ function wire:half_close() self:act("half_close") end
 function wire:reset() self:act("reset") end
 function wire:close() self:act("hang_up") end
 
-function wire:set_frame(framing)
-  local ok, message = pcall(core.set_frame, self.app.core, self.number, framing)
-  if not ok then failing.misuse("set_frame: " .. message) end
-  self.is_stream = framing == "raw"
-end
+function wire:set_frame(framing) self.is_stream = codec.set_frame(self.app.core, self.number, framing) end
 
-function wire:encode(frame)
-  local app = self.app
-  if app.is_closed then failing.misuse("the app is closed") end
-  local packs = core.needs_packing(app.core, self.number)
-  if not packs and type(frame) == "number" then frame = tostring(frame) end
-  if not packs and type(frame) ~= "string" then
-    failing.misuse("a frame is a string, got a " .. type(frame) .. " (only a codec in Lua takes others)")
-  end
-  local ok, bytes = pcall(core.encode, app.core, self.number, packs and buffer.encode(frame) or frame)
-  if not ok then failing.misuse("the frame cannot be sent: " .. tostring(bytes)) end
-  return bytes
-end
+function wire:encode(frame) return codec.encode(self.app.core, self.number, frame) end
 
 function wire:next()
   if self.app.is_closed then return nil end
-  local frame, packed, at_ms = core.frame(self.app.core, self.number)
-  if frame == nil then return nil, packed end
-  if packed then frame = buffer.decode(frame) end
-  return frame, at_ms
+  return codec.next(self.app.core, self.number)
 end
 
 function wire:ended()
@@ -82,26 +65,8 @@ end
 local app = {}
 app.__index = app
 
--- "limits.inbox" → "4", from { limits = { inbox = 4 } }.
-local function flatten(list, prefix, t)
-  for key, value in pairs(t) do
-    local path = prefix .. tostring(key)
-    if type(value) == "table" then
-      if #value > 0 then failing.misuse(("app: %s can only be set in the script"):format(path)) end
-      flatten(list, path .. ".", value)
-    else
-      list[#list + 1] = { path = path, value = tostring(value), origin = "override " .. path }
-    end
-  end
-  return list
-end
-
 local function overrides_of(overrides)
-  if overrides ~= nil and type(overrides) ~= "table" then
-    failing.misuse("app: overrides are a table such as { timeout = { idle = \"1s\" } }, got a " .. type(overrides))
-  end
-  local list = flatten({}, "", overrides or {})
-  table.sort(list, function(a, b) return a.path < b.path end)
+  local list = settings.list(overrides)
   -- There is one, whatever the script says.
   table.insert(list, 1, { path = "workers", value = "1", origin = "in memory" })
   return list
@@ -139,26 +104,7 @@ local function duration(what, value)
   return ms
 end
 
-local function listener_number(self, wanted)
-  if wanted == nil then return 1 end
-  local names = core.listeners(self.core)
-  for i, name in ipairs(names) do
-    if wanted == i or wanted == name then return i end
-  end
-  failing.misuse(("connect: no listener %s; there are: %s"):format(transcript.show(wanted), table.concat(names, ", ")))
-end
-
 local OPTIONS = { listener = true, from = true, read_max = true, write_max = true, frame = true, name = true }
-
-local function check_options(options)
-  if type(options) ~= "table" then failing.misuse("connect expects a table, got a " .. type(options)) end
-  for key in pairs(options) do
-    if not OPTIONS[key] then
-      failing.misuse(("connect: unknown option %s (there are: from, frame, listener, name, read_max, write_max)")
-        :format(tostring(key)))
-    end
-  end
-end
 
 ---@class perilune.test.connect_options
 ---@field listener integer|string|nil its number, or its name; default: the first
@@ -174,8 +120,8 @@ end
 function app:connect(options)
   check_open(self)
   options = options or {}
-  check_options(options)
-  local listener = listener_number(self, options.listener)
+  settings.check_options(options, OPTIONS)
+  local listener = settings.listener(core.listeners(self.core), options.listener)
   local number, id = core.connect(self.core, listener, options.from, options.read_max or 0, options.write_max or 0)
   local one = setmetatable({ app = self, number = number }, wire)
   one.is_stream = core.framing(self.core, number) == "raw"

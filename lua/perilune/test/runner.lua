@@ -28,14 +28,23 @@ end
 
 local WHAT = { it = "the test", file = "the file", finally = "finally" }
 
-local function describe_end(descriptor, kind, place, limit_ms)
+local function describe_end(descriptor, kind, place, limit_ms, waits_at)
   local what = WHAT[descriptor] or descriptor
   if kind == "deadlock" then
-    return ("deadlock: %s yields, and nothing will ever resume it"):format(what)
+    return ("deadlock: %s yields, and nothing will ever resume it: it is at %s"):format(what, waits_at)
   end
   if kind ~= "timeout" then return place end
   local text = ("%s did not end within %s (--timeout)"):format(what, units.format_duration(limit_ms))
-  return place == "" and text .. ": it waits" or ("%s: it was at %s"):format(text, place)
+  return ("%s: it %s at %s"):format(text, place == "" and "waits" or "was", place == "" and waits_at or place)
+end
+
+-- The innermost line that is not ours, nor busted's.
+local function user_line(traceback)
+  for line in traceback:gmatch("[^\n]+") do
+    local at = line:match("^%s*(.-:%d+): ")
+    if at and not at:find("/perilune/") and not at:find("/busted/") and not at:find("/luassert/") then return at end
+  end
+  return "a place that is not known"
 end
 
 -- As busted has them of errors.
@@ -54,7 +63,7 @@ local function run_task(busted, safe, limit_ms, descriptor, run, element)
   if results[1] then return unpack(results, 2, results.n) end
   while busted.context.get() ~= context do busted.context.pop() end
   local _, kind, place, traceback = unpack(results, 1, 4)
-  local text = describe_end(descriptor, kind, tostring(place), limit_ms)
+  local text = describe_end(descriptor, kind, tostring(place), limit_ms, user_line(traceback or ""))
   local status = descriptor == "it" and "failure" or "error"
   busted.publish({ status, element.descriptor }, element, busted.context.parent(element), text,
     trace_of(element, text, traceback))

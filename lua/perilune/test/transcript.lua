@@ -52,7 +52,10 @@ end
 
 --- 90000 → "90s", 0 → "0s"
 ---@param ms number
-function M.time(ms) return ms == 0 and "0s" or units.format_duration(ms) end
+function M.time(ms)
+  ms = math.floor(ms)
+  return ms == 0 and "0s" or units.format_duration(ms)
+end
 
 local SIGNS = { send = "→", receive = "←", note = "──" }
 
@@ -76,6 +79,7 @@ function M.ladder(title, events)
 end
 
 local LOG_MAX = 8
+local EXPECTED = { listening = true, serving = true, draining = true, stopped = true }
 
 --- What an app has logged, but for what everybody expects: the last entries, with their excerpts.
 ---@param entries table[]
@@ -83,7 +87,7 @@ local LOG_MAX = 8
 function M.log(entries)
   local lines = {}
   for _, entry in ipairs(entries) do
-    if entry.level ~= "debug" then
+    if entry.level ~= "debug" and not EXPECTED[entry.message] then
       local parts = { ("%12s  %s"):format(M.time(entry.at_ms), entry.message) }
       for _, key in ipairs { "error", "place", "callback", "conn" } do
         if entry[key] then parts[#parts + 1] = key .. "=" .. printable.escape(tostring(entry[key])) end
