@@ -6,5 +6,6 @@ exclude_files = { "build" }
 -- Tables of cases read best with a case a line.
 files["spec"] = { std = "luajit+busted", max_line_length = 132 }
 files["examples/**/*_spec.lua"] = { std = "luajit+busted" }
+files["examples/**/*_test.lua"] = { std = "luajit+busted" }
 -- What broken handlers do makes no sense.
 files["spec/corpus"] = { ignore = { "241", "512" } }

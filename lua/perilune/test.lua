@@ -12,6 +12,7 @@ if not has_core then error("perilune.test: specifications that use it are run by
 
 local memory = require "perilune.test.memory"
 local pattern = require "perilune.test.pattern"
+local property = require "perilune.test.property"
 local sockets = require "perilune.test.sockets"
 
 local M = {}
@@ -28,6 +29,18 @@ function M.app(what, overrides) return memory.open(what, overrides) end
 ---@param overrides table?
 ---@return perilune.test.server
 function M.start(file, overrides) return sockets.start(file, overrides) end
+
+--- Proves that the handler does not care how the network splits what it is sent.
+---@param frames any[]
+---@param open fun(): perilune.test.client a fresh one each time, of an app in memory
+---@param time number|string|nil to let pass before what came back is looked at
+function M.splits(frames, open, time) property.splits(frames, open, time) end
+
+--- Sends what is made of these frames, for a while, and shows the smallest transcript with which a handler fails.
+---@param open fun(): perilune.test.client
+---@param options { frames: any[], seconds: number?, seed: integer?, check: (fun(client): boolean?)? }
+---@return integer cases that were tried
+function M.fuzz(open, options) return property.fuzz(open, options) end
 
 --- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
 ---@param text string

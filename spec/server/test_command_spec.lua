@@ -1,5 +1,6 @@
 --- `perilune test` as a command: what it says and how it ends.
 local command = require "spec.support.command"
+local wait = require "spec.support.wait"
 
 local folder
 
@@ -157,6 +158,57 @@ describe("perilune test", function()
     assert_code(0, result)
     assert_has("[  PASSED  ] 1 test.", result)
     command.remove(own)
+  end)
+
+  it("counts which lines were run", function()
+    command.write(folder .. "/covered.lua", [[
+local Agent = {}
+
+function Agent:proceed(line)
+  if line == "never" then
+    local words = "not run"
+    return words
+  end
+  return self.conn.id .. line
+end
+
+function Agent:timeout()
+  return true
+end
+
+return { listen = "tcp://:0", frame = "line", agent = Agent }
+]])
+    local result = spec("coverage", [[
+      it("echoes", function()
+        local app = perilune.app("covered.lua")
+        app:connect():send("x", "y"):expect("1x", "1y"):close()
+      end)]], "--coverage=out.info")
+    assert_code(0, result)
+    assert_has("covered.lua", result)
+    assert_has("5-6, 12", result)
+    local lcov = command.read(folder .. "/out.info")
+    for _, part in ipairs { "SF:covered.lua\n", "DA:4,2\n", "DA:5,0\n", "DA:8,", "end_of_record" } do
+      assert(lcov:find(part, 1, true), ("no %q in:\n%s"):format(part, lcov))
+    end
+  end)
+
+  it("runs again what a change concerns", function()
+    local own = command.folder()
+    command.write(own .. "/app.lua", ECHO)
+    for _, name in ipairs { "one", "two" } do
+      command.write(own .. "/" .. name .. "_spec.lua", 'it("' .. name .. '", function() end)')
+    end
+    local pid = command.shell(("cd '%s' && { '%s' test --watch -o TAP >out 2>&1 & echo $!; }"):format(own, command.binary))
+    finally(function()
+      os.execute("kill " .. pid)
+      command.remove(own)
+    end)
+    local function said(pattern) return function() return command.read(own .. "/out"):find(pattern) end end
+    wait.until_true("the first run", said "two[^\n]*\n1%.%.2", 5)
+    command.write(own .. "/one_spec.lua", 'it("is new", function() end)')
+    wait.until_true("a run of one of them", said "one_spec%.lua changed\nok 1 [^\n]*is new[^\n]*\n1%.%.1", 5)
+    command.write(own .. "/app.lua", ECHO .. " -- changed")
+    wait.until_true("a run of all", said "app%.lua changed\nok 1.-1%.%.2", 5)
   end)
 
   it("explains itself, and refuses what it does not know", function()

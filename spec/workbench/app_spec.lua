@@ -59,7 +59,10 @@ describe("perilune.app", function()
     end)
 
     it("loads it anew when it has changed", function()
-      local path = os.tmpname()
+      local folder = os.tmpname()
+      os.remove(folder)
+      assert(require("lfs").mkdir(folder))
+      local path = folder .. "/app.lua"
       local function write(word)
         local file = assert(io.open(path, "w"))
         file:write(("return { listen = 'tcp://:0', frame = 'line', agent = { proceed = function() return %q end } }")
@@ -73,6 +76,7 @@ describe("perilune.app", function()
         one:close()
       end
       os.remove(path)
+      os.remove(folder)
     end)
   end)
 

@@ -25,7 +25,7 @@ struct sources {
 	size_t count, capacity;
 	size_t bytes;  /* in all */
 	bool is_image; /* the one file is none, but what lua/perilune/test/image.lua made of a table */
-	uint64_t key; /* of names and texts: what is the same has the same key */
+	uint64_t key;  /* of names and texts: what is the same has the same key */
 	char key_text[17];
 	char cut[256];    /* why there may be more than was read; else "" */
 	char failed[128]; /* why it is of no use: there were no descriptors, for one; else "" */

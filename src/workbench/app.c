@@ -689,6 +689,17 @@ static int l_fail(lua_State *lua)
 	return ok ? 0 : luaL_error(lua, "%s", lua_tostring(lua, -1));
 }
 
+/* MAY RAISE. coverage(app) → what perilune.test.covered has counted, encoded */
+static int l_coverage(lua_State *lua)
+{
+	struct world *world = check_world(lua);
+	int top = lua_gettop(world->agents.vm.lua);
+	push_inside(world, "coverage");
+	bool ok = call_inside(world, 0);
+	take_string(world, lua, top);
+	return ok ? 1 : luaL_error(lua, "%s", lua_tostring(lua, -1));
+}
+
 /* starve(app, on): no connection gets memory for bytes that have to wait */
 static int l_starve(lua_State *lua)
 {
@@ -728,6 +739,7 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "listeners", l_listeners },
 	{ "fail", l_fail },
 	{ "starve", l_starve },
+	{ "coverage", l_coverage },
 	{ NULL, NULL },
 };
 

@@ -303,11 +303,15 @@ static char **read_words(lua_State *lua, int idx)
 	return words;
 }
 
-/* MAY RAISE. spawn(words) → process, channel of its standard error | nil, code. This program, with these arguments. */
+/*
+ * MAY RAISE. spawn(words, inherits) → process, channel of its standard error | nil, code. This program, with these arguments. `inherits`: its
+ * standard error is ours, and the channel of no use.
+ */
 static int l_spawn(lua_State *lua)
 {
 	char program[4096];
 	size_t size = sizeof program;
+	bool inherits = lua_toboolean(lua, 2);
 	char **words = read_words(lua, 1);
 	if (uv_exepath(program, &size))
 		return luaL_error(lua, "this program is not found");
@@ -327,7 +331,11 @@ static int l_spawn(lua_State *lua)
 		{ .flags = UV_INHERIT_FD, .data.fd = STDOUT_FILENO },
 		{ .flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = &errors->stream },
 	};
-	uv_process_options_t options = { .file = program, .args = words, .exit_cb = on_exit_of, .stdio = streams, .stdio_count = 3 };
+	if (inherits)
+		streams[2] = (uv_stdio_container_t){ .flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO };
+	uv_process_options_t options = {
+		.file = program, .args = words, .exit_cb = on_exit_of, .stdio = streams, .stdio_count = 3
+	};
 	int err = uv_spawn(&process->bench->loop, &process->process, &options);
 	if (err) {
 		uv_close((uv_handle_t *)&process->process, on_process_closed);
@@ -336,8 +344,9 @@ static int l_spawn(lua_State *lua)
 		return 2;
 	}
 	*box = process;
-	errors->is_open = true;
-	uv_read_start(&errors->stream, on_alloc, on_read);
+	errors->is_open = !inherits;
+	if (!inherits)
+		uv_read_start(&errors->stream, on_alloc, on_read);
 	return 2;
 }
 
@@ -375,11 +384,21 @@ static int l_forget(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "connect", l_connect },       { "connect_unix", l_connect_unix }, { "state", l_state },
-	{ "read", l_read },             { "write", l_write },               { "stall", l_stall },
-	{ "half_close", l_half_close }, { "close", l_close },               { "is_closed", l_is_closed },
-	{ "address", l_address },       { "spawn", l_spawn },               { "ended", l_ended },
-	{ "kill", l_kill },             { "forget", l_forget },             { NULL, NULL },
+	{ "connect", l_connect },
+	{ "connect_unix", l_connect_unix },
+	{ "state", l_state },
+	{ "read", l_read },
+	{ "write", l_write },
+	{ "stall", l_stall },
+	{ "half_close", l_half_close },
+	{ "close", l_close },
+	{ "is_closed", l_is_closed },
+	{ "address", l_address },
+	{ "spawn", l_spawn },
+	{ "ended", l_ended },
+	{ "kill", l_kill },
+	{ "forget", l_forget },
+	{ NULL, NULL },
 };
 
 void bench_push_net(lua_State *lua)

@@ -255,7 +255,7 @@ static bool open_limits(struct world *world)
 	bool by_address = false;
 	for (unsigned i = 0; i < world->config->listener_count; i++)
 		by_address = by_address || world->config->listeners[i].per_ip;
-	world->open = calloc(world->config->listener_count, sizeof *world->open);
+	world->open = calloc((size_t)world->config->listener_count + 1, sizeof *world->open);
 	world->addresses = by_address ? peer_table_new() : NULL;
 	return world->open && (world->addresses || !by_address);
 }
@@ -271,7 +271,8 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 	*world = (struct world){ .config = config, .next_id = 1 };
 	world->live_end = &world->live;
 	entries_init(&world->log, &world->host.now_ms);
-	config->inside = inside; /* it is looked at when agents are opened, and worlds of one script take turns at that */
+	config->inside =
+	    inside; /* it is looked at when agents are opened, and worlds of one script take turns at that */
 	for (unsigned i = 0; i < config->listener_count; i++)
 		config->listeners[i].slot = (uint16_t)i;
 	if (conn_host_init(&world->host, &AGENT_HANDLER, &world->counters, config->buffer_bytes,

@@ -3,6 +3,7 @@
 local deep = require "perilune.test.deep"
 local failing = require "perilune.test.fail"
 local pattern = require "perilune.test.pattern"
+local random = require "perilune.test.random"
 local transcript = require "perilune.test.transcript"
 
 local M = {}
@@ -11,7 +12,7 @@ local M = {}
 ---@field is_stream boolean frames are whatever has arrived
 ---@field put fun(self, bytes: string) sends; what they lead to has happened when it returns, or will
 ---@field encode fun(self, frame: any): string
----@field next fun(self, is_patient: boolean): any, number|string|nil the next frame and when it came; nil: none; nil, why
+---@field next fun(self, is_patient: boolean): any, number|string|nil the next frame and its time; nil: none; nil, why
 ---@field ended fun(self, is_patient: boolean): string?, number? the reason, when
 ---@field about fun(self): string? the log, a hint …: what else a failure should tell
 ---@field now_ms fun(self): number
@@ -114,7 +115,8 @@ local function expect_bytes(self, wanted)
     got = got .. piece
   end
   if got:sub(1, #wanted) ~= wanted then
-    fail(self, ("expected %s, got %s"):format(transcript.show(wanted), got == "" and nothing(self) or transcript.show(got)))
+    local shown_got = got == "" and nothing(self) or transcript.show(got)
+    fail(self, ("expected %s, got %s"):format(transcript.show(wanted), shown_got))
   end
   if #got > #wanted then table.insert(self.inbox, 1, got:sub(#wanted + 1)) end
 end
@@ -152,7 +154,9 @@ end
 ---@return perilune.test.client
 function client:skip(n)
   for i = 1, n or 1 do
-    if take(self) == nil then fail(self, ("expected %d frames to skip, got %d: %s"):format(n or 1, i - 1, nothing(self))) end
+    if take(self) == nil then
+      fail(self, ("expected %d frames to skip, got %d: %s"):format(n or 1, i - 1, nothing(self)))
+    end
   end
   return self
 end
@@ -213,13 +217,11 @@ function client:send_raw(bytes)
   return send_bytes(self, bytes, transcript.show(bytes) .. " as it is")
 end
 
--- Where the pieces end, by a generator of our own: math.random() may be anybody's.
+-- Where the pieces end.
 local function random_cuts(n, seed)
-  local state, cuts = seed % 2147483647, {}
-  if state == 0 then state = 1 end
+  local numbers, cuts = random.new(seed), {}
   for i = 1, n - 1 do
-    state = state * 16807 % 2147483647
-    if state % 3 == 0 then cuts[#cuts + 1] = i end
+    if numbers:next(3) == 1 then cuts[#cuts + 1] = i end
   end
   cuts[#cuts + 1] = n
   return cuts
@@ -231,8 +233,10 @@ local function every_cut(n)
   return cuts
 end
 
---- Sends a frame, or a list of them, in pieces that arrive one by one: every byte alone; or, with a seed, cut at random,
---- the same for the same seed. "random": with a new seed, which the transcript shows.
+M.random_cuts, M.every_cut = random_cuts, every_cut
+
+--- Sends a frame, or a list of them, in pieces that arrive one by one: every byte alone; or, with a seed, cut at
+--- random, the same for the same seed. "random": with a new seed, which the transcript shows.
 ---@param frames any
 ---@param seed number|"random"|nil
 ---@return perilune.test.client
@@ -241,7 +245,7 @@ function client:send_split(frames, seed)
   local bytes, texts = {}, {}
   for i, frame in ipairs(list) do bytes[i], texts[i] = self.wire:encode(frame), transcript.show(frame) end
   local text = table.concat(bytes)
-  if seed == "random" then seed = math.floor(os.time() * 1000 + os.clock() * 1e6) % 2147483647 end
+  if seed == "random" then seed = random.seed() end
   local cuts = seed and random_cuts(#text, seed) or every_cut(#text)
   pull(self, false)
   add(self, "send", ("%s in %d pieces%s"):format(table.concat(texts, ", "), #cuts, seed and ", seed " .. seed or ""))

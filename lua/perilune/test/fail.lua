@@ -9,7 +9,9 @@ local function place()
   while true do
     local info = debug.getinfo(level, "Sl")
     if not info then return "" end
-    if info.what ~= "C" and not info.source:find(OURS) then return ("%s:%d: "):format(info.short_src, info.currentline) end
+    if info.what ~= "C" and not info.source:find(OURS) then
+      return ("%s:%d: "):format(info.short_src, info.currentline)
+    end
     level = level + 1
   end
 end

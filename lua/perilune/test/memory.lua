@@ -1,8 +1,10 @@
 --- Apps in memory. Internal; perilune.test is the door.
+local buffer = require "string.buffer"
 local core = require "perilune.workbench.app" -- in C: src/workbench/app.c
 
 local clients = require "perilune.test.client"
 local codec = require "perilune.test.codec"
+local coverage = require "perilune.test.coverage"
 local failing = require "perilune.test.fail"
 local image = require "perilune.test.image"
 local leftovers = require "perilune.test.leftovers"
@@ -69,6 +71,7 @@ local function overrides_of(overrides)
   local list = settings.list(overrides)
   -- There is one, whatever the script says.
   table.insert(list, 1, { path = "workers", value = "1", origin = "in memory" })
+  if coverage.is_on then list[#list + 1] = { path = "jit", value = "false", origin = "--coverage" } end
   return list
 end
 
@@ -87,9 +90,10 @@ function M.open(what, overrides)
   end
   local is_file = type(what) == "string"
   local name = is_file and what or "the app"
-  local opened, message = core.open(is_file and what or "app", not is_file and freeze(what) or nil, overrides_of(overrides))
+  local opened, message = core.open(is_file and what or "app", not is_file and freeze(what) or nil,
+    overrides_of(overrides), coverage.is_on and "perilune.test.covered" or nil)
   if not opened then failing.misuse(("%s cannot be loaded:\n%s"):format(name, message)) end
-  local self = setmetatable({ core = opened, name = name, clients = {} }, app)
+  local self = setmetatable({ core = opened, name = name, clients = {}, is_file = is_file }, app)
   leftovers.add(self)
   return self
 end
@@ -192,7 +196,8 @@ function app:fail(callback, n)
   return self
 end
 
---- Injects a fault: there is no memory for bytes that have to wait, as if limits.buffers were used up; false: there is again.
+--- Injects a fault: there is no memory for bytes that have to wait, as if limits.buffers were used up; false: there is
+--- again.
 ---@param on boolean? default true
 ---@return perilune.test.app
 function app:no_memory(on)
@@ -237,7 +242,9 @@ function app:about()
   for _, live in ipairs(core.live(self.core)) do
     if live.until_ms then waiting[#waiting + 1] = describe_live(self, live) end
   end
-  if #waiting > 0 then parts[#parts + 1] = "handlers that wait (app:advance lets time pass)\n" .. table.concat(waiting, "\n") end
+  if #waiting > 0 then
+    parts[#parts + 1] = "handlers that wait (app:advance lets time pass)\n" .. table.concat(waiting, "\n")
+  end
   return #parts > 0 and "\n" .. table.concat(parts, "\n") or ""
 end
 
@@ -250,13 +257,21 @@ local function keep_answers(self)
   self.kept_log, self.closed_at = core.log(self.core), core.now(self.core)
 end
 
-local function shut(self)
-  keep_answers(self)
+local function finish(self)
+  if coverage.is_on and self.is_file then
+    coverage.add(self.name:match("^(.*)/[^/]*$") or ".", buffer.decode(core.coverage(self.core)))
+  end
   self.is_closed = true
   core.close(self.core)
 end
 
---- Ends the app: clients hang up, and the app stops. Handlers that do not end by themselves until timeout.drain fail the test.
+local function shut(self)
+  keep_answers(self)
+  finish(self)
+end
+
+--- Ends the app: clients hang up, and the app stops. Handlers that do not end by themselves until timeout.drain fail
+--- the test.
 function app:close()
   if self.is_closed then return end
   for _, one in ipairs(self.clients) do
@@ -268,8 +283,8 @@ function app:close()
   local has_cut = core.counters(self.core).cut > cut
   shut(self)
   if has_cut then
-    failing.fail(("%s had to be cut at the end of timeout.drain, since after its clients had gone it still had\n%s"):format(
-      self.name, table.concat(lines, "\n")))
+    failing.fail(("%s had to be cut at the end of timeout.drain, since after its clients had gone it still had\n%s")
+      :format(self.name, table.concat(lines, "\n")))
   end
 end
 
@@ -283,9 +298,7 @@ function app:left()
 end
 
 function app:dispose()
-  if self.is_closed then return end
-  self.is_closed = true
-  core.close(self.core)
+  if not self.is_closed then finish(self) end
 end
 
 return M

@@ -1,4 +1,5 @@
 --- The command line of `perilune test`: what is ours is taken out, the rest is for busted. Internal.
+local coverage = require "perilune.test.coverage"
 local suggest = require "perilune.suggest"
 local units = require "perilune.units"
 
@@ -16,6 +17,8 @@ behind is a failure, and the others go on.
 
 Options:
   --timeout TIME       how long each test may take, and each setup: 10 (seconds, the default), 500ms, 2m; 0: any time
+  --coverage[=FILE]    which lines of the apps' files were run: a table, and line by line in FILE (lcov.info)
+  --watch              run again whenever a Lua file of the current folder, or below, changes
   --help               this text
 
 Of busted's own options these are the most useful:
@@ -53,7 +56,16 @@ end
 
 -- Those that take a value.
 local VALUED = { timeout = take_timeout }
-local FLAGS = { help = function(options) options.help = true end }
+local FLAGS = {
+  help = function(options) options.help = true end,
+  watch = function(options) options.watch = true end,
+}
+
+local function take_coverage(options, file)
+  if file == "" then return nil, "--coverage=FILE needs a name" end
+  options.coverage = file or coverage.DEFAULT_FILE
+  return true
+end
 
 local function take_valued(options, args, i, name, value)
   if not value then
@@ -69,6 +81,11 @@ local function take(options, args, i)
   local name, value = args[i]:match("^%-%-([%w-]+)=?(.*)$")
   local has_value = args[i]:find("=", 1, true) ~= nil
   if args[i] == "-h" then name = "help" end
+  if name == "coverage" then
+    local ok, message = take_coverage(options, has_value and value or nil)
+    if not ok then return nil, message end
+    return i
+  end
   if VALUED[name] then return take_valued(options, args, i, name, has_value and value or nil) end
   if FLAGS[name] and not has_value then
     FLAGS[name](options)
@@ -81,14 +98,20 @@ end
 ---@class perilune.test.options
 ---@field timeout_ms integer 0: none
 ---@field help boolean?
+---@field watch boolean?
+---@field coverage string? the file that it goes to
 ---@field rest string[] busted's
+---@field all string[] all but --watch
 
 ---@param args string[]
 ---@return perilune.test.options?
 ---@return string? message
 function M.parse(args)
-  local options = { timeout_ms = units.duration(DEFAULT_TIMEOUT), rest = {} }
+  local options = { timeout_ms = units.duration(DEFAULT_TIMEOUT), rest = {}, all = {} }
   local i = 1
+  for _, arg in ipairs(args) do
+    if arg ~= "--watch" then table.insert(options.all, arg) end
+  end
   while i <= #args do
     local last, message = take(options, args, i)
     if not last then return nil, message end
@@ -102,7 +125,8 @@ end
 ---@return string hint "" or " (did you mean --timeout?)"
 function M.hint(message)
   local given = message:match("option: %-%-([%w-]+)") or message:match("option:?.-%-%-([%w-]+)")
-  local names = { "timeout", "help", "output", "pattern", "filter", "filter-out", "tags", "exclude-tags", "list",
+  local names = { "timeout", "help", "coverage", "watch", "output", "pattern", "filter", "filter-out", "tags",
+    "exclude-tags", "list",
     "shuffle", "seed", "repeat", "verbose", "lpath", "no-keep-going" }
   local near = given and suggest.suggest(given, names)
   return near and (" (did you mean --%s?)"):format(near) or ""

@@ -1,7 +1,8 @@
---- `perilune test`: busted in a coroutine on a live loop, each piece of the user's code as a task of its own, so that one
---- that never ends is a failure and no more. Internal.
+--- `perilune test`: busted in a coroutine on a live loop, each piece of the user's code as a task of its own, so that
+--- one that never ends is a failure and no more. Internal.
 local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
 
+local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
 local options = require "perilune.test.options"
@@ -168,7 +169,8 @@ local function adjust_cli()
         refuse(message .. options.hint(message))
       end
       local roots = parsed.ROOT
-      if roots and #roots == 1 and roots[1] == "spec" and not exists(parsed.directory .. "/spec") then roots[1] = "." end
+      local is_default = roots and #roots == 1 and roots[1] == "spec"
+      if is_default and not exists(parsed.directory .. "/spec") then roots[1] = "." end
       return parsed
     end
     return cli
@@ -209,6 +211,10 @@ local function run_busted(opts)
   return FAILED
 end
 
+local function watch(opts)
+  require("perilune.test.watch").run(opts.all)
+end
+
 --- What C calls, as the first task.
 ---@param ... string the arguments after `test`
 ---@return integer exit_code
@@ -224,7 +230,11 @@ function M.run(...)
     return OK
   end
   if not has_busted() then return FAILED end
-  return run_busted(opts)
+  if opts.watch then return watch(opts) end
+  coverage.is_on = opts.coverage ~= nil
+  local code = run_busted(opts)
+  if opts.coverage and code ~= USAGE and not coverage.report(opts.coverage) then return FAILED end
+  return code
 end
 
 return M

@@ -74,7 +74,9 @@ end
 local function said(self)
   local lines = { unpack(self.words) }
   for _, entry in ipairs(self.entries) do
-    if entry.level == "error" then lines[#lines + 1] = entry.message .. ": " .. tostring(entry.error or entry.excerpt) end
+    if entry.level == "error" then
+      lines[#lines + 1] = entry.message .. ": " .. tostring(entry.error or entry.excerpt)
+    end
   end
   return table.concat(lines, "\n")
 end
