@@ -98,6 +98,15 @@ describe("perilune.app", function()
       assert.equal(0, total) -- the app has its own
     end)
 
+    it("copies what refers to itself", function()
+      local Agent = {}
+      Agent.__index = Agent
+      local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end
+      function Agent.proceed(_, line) return tostring(fib(tonumber(line))) end
+      open(lines(function() return setmetatable({}, Agent) end))
+      app:connect():send("10"):expect("55")
+    end)
+
     it("keeps metatables, so that prototypes inherit", function()
       local Base = { proceed = function(self, line) return self:greet(line) end }
       local Agent = setmetatable({ greet = function(_, line) return "hello " .. line end }, { __index = Base })

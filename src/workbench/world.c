@@ -266,6 +266,15 @@ static void close_limits(struct world *world)
 	peer_table_free(world->addresses);
 }
 
+/* limits.proceed = 0 allows a call any time. Here somebody waits for it who has a limit of his own, and cannot end it. */
+static void bound_calls(struct world *world)
+{
+	enum { MOST_MS = 60000 };
+	for (unsigned i = 0; i < world->config->listener_count; i++)
+		if (!world->agents.listeners[i].budget.ms)
+			world->agents.listeners[i].budget.ms = MOST_MS;
+}
+
 bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)
 {
 	*world = (struct world){ .config = config, .next_id = 1 };
@@ -294,6 +303,7 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 		entries_deinit(&world->log);
 		return false;
 	}
+	bound_calls(world);
 	agents_attach(&world->agents);
 	config_hold(config);
 	world->is_open = true;
