@@ -1,4 +1,6 @@
 --- perilune.test, by itself: apps in memory.
+local assert_has = require "spec.support.has"
+local failure = require "spec.support.failure"
 local perilune = require "perilune.test"
 
 local function lines(agent, settings)
@@ -8,17 +10,6 @@ local function lines(agent, settings)
 end
 
 local function echo() return { proceed = function(_, line) return line end } end
-
--- The message of the failure that `fn` ends with.
-local function failure(fn)
-  local ok, err = pcall(fn)
-  assert.is_false(ok)
-  return type(err) == "table" and tostring(err.message) or tostring(err)
-end
-
-local function assert_has(part, text)
-  assert(text:find(part, 1, true), ("no %q in:\n%s"):format(part, text))
-end
 
 describe("perilune.app", function()
   local app
@@ -55,6 +46,12 @@ describe("perilune.app", function()
       assert_has("no_such.lua: No such file", failure(function() perilune.app("no_such.lua") end))
       assert_has('timeout.idel: unknown key "timeout.idel" (did you mean "timeout.idle"?)', failure(function()
         perilune.app("spec/workbench/fixtures/chat.lua", { timeout = { idel = 1 } })
+      end))
+    end)
+
+    it("refuses one whose setup fails", function()
+      assert_has("not today", failure(function()
+        perilune.app(lines(echo(), { setup = function() error("not today") end }))
       end))
     end)
 

@@ -1,15 +1,7 @@
 --- perilune.splits and perilune.fuzz.
+local assert_has = require "spec.support.has"
+local failure = require "spec.support.failure"
 local perilune = require "perilune.test"
-
-local function failure(fn)
-  local ok, err = pcall(fn)
-  assert.is_false(ok)
-  return type(err) == "table" and tostring(err.message) or tostring(err)
-end
-
-local function assert_has(part, text)
-  assert(text:find(part, 1, true), ("no %q in:\n%s"):format(part, text))
-end
 
 local function opener(agent, frame)
   return function()
