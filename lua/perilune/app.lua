@@ -75,6 +75,7 @@ end
 local function compile(file, path, env, generation)
   local source, err = sources.text(file)
   if not source then return nil, path .. ": " .. err end
+  if sources.is_image then return require("perilune.test.image").thaw(source, env) end
   if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
   return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end

@@ -125,6 +125,15 @@ struct opening {
 	const struct config *config;
 };
 
+/* What the workbench adds to a VM. It may change the runtime, of which nothing is in use yet. */
+static void open_inside(lua_State *lua, const char *module)
+{
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_setfield(lua, LUA_REGISTRYINDEX, "perilune.inside");
+}
+
 /* Runs protected. Raises what went wrong. */
 static void open_script(lua_State *lua)
 {
@@ -133,6 +142,8 @@ static void open_script(lua_State *lua)
 	const struct config *config = opening->config;
 	lua_settop(lua, 0);
 	config_open_sources(lua, config);
+	if (config->inside)
+		open_inside(lua, config->inside);
 	lay_out(agents);
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");

@@ -157,6 +157,7 @@ static int setup(lua_State *lua)
 	lua_getfield(lua, -2, "path");
 	lua_concat(lua, 2);
 	lua_setfield(lua, -2, "path");
+	vm_open_modules(lua, lua_path);
 	lua_getfield(lua, -1, "loaded");
 	load_libraries(lua);
 	if (luaL_loadstring(lua, TUNE_JIT))

@@ -114,6 +114,15 @@ void vm_set_lua_path(const char *pattern);
 const char *vm_lua_path(void);
 
 /*
+ * Perilune's modules are compiled once for all VMs that are opened from now on, until it is turned off: for whoever
+ * opens many. Only where all VMs belong to one thread. modules.c
+ */
+void vm_share_modules(bool share);
+
+/* MAY RAISE. In a fresh VM: where they are shared, they are found. */
+void vm_open_modules(lua_State *lua, const char *pattern);
+
+/*
  * Finds Perilune's Lua modules: beside the binary, in the source tree it was built in, or where
  * they were installed. Writes a package.path pattern. 0 or UV_ENOENT.
  */
