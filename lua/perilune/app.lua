@@ -2,6 +2,7 @@
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
 local agent = require "perilune.config.agent"
 local config = require "perilune.config"
+local ended = require "perilune.ended"
 local fault = require "perilune.fault"
 local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
@@ -116,7 +117,8 @@ end
 
 -- What was loading it has failed, or was ended.
 local function is_stale(entry)
-  return type(entry.loading) == "thread" and coroutine.status(entry.loading) == "dead"
+  local loading = entry.loading
+  return type(loading) == "thread" and (ended[loading] or coroutine.status(loading) == "dead")
 end
 
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.

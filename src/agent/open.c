@@ -48,6 +48,7 @@ static void lay_out(struct agents *agents)
 	keep_function(lua, "runtime", "defer");
 	keep_function(lua, "runtime", "conn_index");
 	keep_function(lua, "runtime", "snapshot");
+	run_keep_ended(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);

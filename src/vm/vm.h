@@ -78,6 +78,15 @@ static inline enum guard_verdict vm_leave(struct vm *vm);
  */
 int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struct vm_budget *budget);
 
+/*
+ * After a call that was ended: no module is taken for one that is being loaded. It would be refused for ever, as one
+ * that requires itself. Outside of calls.
+ */
+void vm_forget_loading(struct vm *vm);
+
+/* Readies it, before any module of a user's is loaded. MAY RAISE. Both: loading.c */
+void vm_open_loading(lua_State *lua);
+
 /* Bytes allocated since the VM was opened. */
 static inline uint64_t vm_allocated(const struct vm *vm)
 {
