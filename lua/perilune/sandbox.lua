@@ -9,7 +9,10 @@ local bounded = require "perilune.bounded"
 
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
-  guard = { interrupted = function() return false end, memory = function() end, check_nesting = function() end }
+  guard = {
+    interrupted = function() return false end, loading = function() return true end, memory = function() end,
+    check_nesting = function() end,
+  }
 end
 
 local COPIED = {
@@ -118,6 +121,33 @@ local function lock_files()
     if not key:find("^__") then methods[key] = value end
   end
   metatable.__index, metatable.__metatable = methods, "files are read-only"
+end
+
+--- io.write of one connection would go where another has sent it.
+local function safe_defaults(library)
+  local function refusing(name, way_out)
+    local original = library[name]
+    library[name] = function(file)
+      if file == nil then return original() end
+      error(("io.%s: the default file is shared by all connections: %s one of your own (io.open)"):format(name, way_out), 2)
+    end
+  end
+  refusing("output", "write to")
+  refusing("input", "read from")
+  local close = library.close
+  function library.close(file)
+    if file ~= nil then return close(file) end
+    error("io.close: the default file is shared by all connections: name the one to close", 2)
+  end
+end
+
+--- What one connection can foresee, it could foresee of all others.
+local function safe_randomseed(randomseed)
+  return function(...)
+    if guard.loading() then return randomseed(...) end
+    error("math.randomseed: its numbers are shared by all connections, and differ at each start: a seed can be set only"
+      .. " while the script is loaded", 2)
+  end
 end
 
 local function safe_rawset(rawset)
@@ -260,6 +290,8 @@ function M.new(may_open)
     libraries[name] = copy_library(name, name == "string" and string_library or _G[name], may_open)
   end
   safe_coroutines(libraries.coroutine)
+  safe_defaults(libraries.io)
+  libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end

@@ -145,6 +145,63 @@ describe("Perilune's own", function()
   end)
 end)
 
+describe("default files and the random seed", function()
+  after_each(server.finish)
+
+  it("are nobody's to change", function()
+    local app = server.start_lines [[function Agent:proceed(line)
+      if line == "output" then io.output("/dev/null") end
+      if line == "input" then io.input("/dev/null") end
+      if line == "close" then io.close() end
+      if line == "seed" then math.randomseed(7) end
+      if line == "use" then
+        assert(io.output() == io.stdout and io.input() == io.stdin and io.write("") and io.stdout:write(""))
+        local file = assert(io.open("/dev/null", "w"))
+        assert(file:write("x") and io.close(file) and io.type(file) == "closed file")
+      end
+      return line
+    end]]
+    for line, text in pairs {
+      output = "io.output: the default file is shared by all connections: write to one of your own (io.open)",
+      input = "io.input: the default file is shared by all connections: read from one of your own (io.open)",
+      close = "io.close: the default file is shared by all connections: name the one to close",
+      seed = "math.randomseed: its numbers are shared by all connections, and differ at each start: a seed can be set only"
+        .. " while the script is loaded",
+    } do
+      app:connect():send(line .. "\n"):expect_closed()
+      app:wait_log(function(entry) return entry.error and entry.error:find(text, 1, true) end)
+      app:connect():echo_line("use")
+    end
+  end)
+
+  local DRAW = "function Agent:proceed() return ('%d %d'):format(math.random(1e9), math.random(1e9)) end"
+
+  local function ask(one) return one:send("x\n"):recv_line() end
+
+  it("differ from worker to worker and from start to start", function()
+    local seen = {}
+    for _ = 1, 2 do
+      local app = server.start_lines(DRAW, { workers = 2 })
+      for _, one in ipairs(app:connect_many(2)) do
+        local drawn = ask(one)
+        assert.is_nil(seen[drawn])
+        seen[drawn] = true
+      end
+    end
+  end)
+
+  it("are the script's own to set while it is loaded, at its top or in setup()", function()
+    for _, code in ipairs { "math.randomseed(7) " .. DRAW, DRAW } do
+      local drawn = {}
+      for i = 1, 2 do
+        local app = server.start_lines(code, nil, code == DRAW and "setup = function() math.randomseed(7) end")
+        drawn[i] = ask(app:connect())
+      end
+      assert.equal(drawn[1], drawn[2])
+    end
+  end)
+end)
+
 describe("unsafe", function()
   after_each(server.finish)
 
