@@ -120,7 +120,9 @@ local function lock_files()
   for key, value in pairs(metatable) do
     if not key:find("^__") then methods[key] = value end
   end
+  local of_io = require("perilune.files").install(methods)
   metatable.__index, metatable.__metatable = methods, "files are read-only"
+  return of_io
 end
 
 --- io.write of one connection would go where another has sent it.
@@ -267,7 +269,7 @@ for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
 function M.is_library(name) return IS_LIBRARY[name] == true end
 
 -- One for all loads in a VM: it is behind every string.
-local string_library, get_limit
+local string_library, io_functions, get_limit
 
 local function shut() return false end
 
@@ -282,7 +284,7 @@ function M.new(may_open)
     get_limit = function() return limit end
     string_library = strings.new(get_limit)
     strings.install(string_library)
-    lock_files()
+    io_functions = lock_files()
   end
   local env, libraries = {}, {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
@@ -290,6 +292,7 @@ function M.new(may_open)
     libraries[name] = copy_library(name, name == "string" and string_library or _G[name], may_open)
   end
   safe_coroutines(libraries.coroutine)
+  for name, fn in pairs(io_functions) do libraries.io[name] = fn end
   safe_defaults(libraries.io)
   libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)
