@@ -33,7 +33,8 @@ local function read_each(original, file, n, ...)
   local formats, results = { ... }, {}
   check_formats(formats, n)
   for i = 1, n do
-    local keeps, value, message, code = keeps_end(formats[i])
+    local keeps = keeps_end(formats[i])
+    local value, message, code
     if keeps == nil then
       value, message, code = original(file, formats[i])
     else

@@ -131,7 +131,8 @@ local function safe_defaults(library)
     local original = library[name]
     library[name] = function(file)
       if file == nil then return original() end
-      error(("io.%s: the default file is shared by all connections: %s one of your own (io.open)"):format(name, way_out), 2)
+      local why = "io.%s: the default file is shared by all connections: %s one of your own (io.open)"
+      error(why:format(name, way_out), 2)
     end
   end
   refusing("output", "write to")
