@@ -128,6 +128,7 @@ if(PYTHON_COMMAND)
   if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT PERILUNE_SANITIZE)
     perilune_test(soak.containment ${PYTHON_COMMAND} bench/containment.py --seconds 2 --corpus 1 --proceed 20 --factor 3
       --binary $<TARGET_FILE:perilune>)
+    set_tests_properties(${PERILUNE_TEST_PREFIX}soak.containment PROPERTIES RUN_SERIAL ON)
   endif()
 endif()
 

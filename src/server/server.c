@@ -126,13 +126,14 @@ int server_run(struct config *config, bool watch)
 	}
 	uv_run(&server.loop, UV_RUN_DEFAULT);
 	int code = stop_exit_code(&server);
-	if (server.stuck) { /* threads still run: leave their memory alone */
-		if (server.finishing)
-			stop_log_summary(&server);
-		return code;
-	}
+	if (server.stuck && !server.finishing)
+		return code; /* threads still run: leave their memory alone */
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
+	if (server.stuck) { /* the loader's does */
+		stop_log_summary(&server);
+		return code;
+	}
 	commands_deinit(&server.commands);
 	if (server.can_reload)
 		reloads_close(&server.reloads);
