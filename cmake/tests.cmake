@@ -10,6 +10,7 @@
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
 #   bench/workbench.py      soak.workbench  a suite of handler tests, where there is a Python
 #   bench/reloads.py        soak.reloads.*  a few of them, where there is a Python
+#   bench/containment.py    soak.containment  the same, of a release
 #   install.*               what `cmake --install` leaves works
 # Paths of Lua modules for the specs: .busted.
 
@@ -144,6 +145,12 @@ if(PYTHON_COMMAND)
     perilune_test(soak.reloads.${policy} ${PYTHON_COMMAND} bench/reloads.py --policy ${policy} --times 30 --loops 0
       --connections 40 --segment 1 --warm-up 0.2 --no-judge --binary $<TARGET_FILE:perilune>)
   endforeach()
+  # Of time, so where things take the time that they do for users.
+  if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT PERILUNE_SANITIZE)
+    perilune_test(soak.containment ${PYTHON_COMMAND} bench/containment.py --seconds 2 --corpus 1 --proceed 20 --factor 3
+      --binary $<TARGET_FILE:perilune>)
+    set_tests_properties(${PERILUNE_TEST_PREFIX}soak.containment PROPERTIES RUN_SERIAL ON)
+  endif()
 endif()
 
 set(stage ${CMAKE_BINARY_DIR}/stage)

@@ -20,5 +20,5 @@ return {
   listen = "tcp://127.0.0.1:9000",
   frame = "line",
   agent = Agent,
-  limits = { proceed = "50ms", memory = "64m" },
+  limits = { proceed = "100ms", memory = "8m" },
 }

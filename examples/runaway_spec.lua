@@ -9,8 +9,7 @@ describe("examples/runaway.lua", function()
       if server.sanitizer == "thread" and line == "loop" then return end
       local app = server.start {
         file = unistd.getcwd() .. "/examples/runaway.lua",
-        args = { "--listen", "tcp://127.0.0.1:0", "--log-level", "debug",
-          "--set", "limits.proceed=" .. (line == "fill" and "5s" or "50ms") },
+        args = { "--listen", "tcp://127.0.0.1:0", "--log-level", "debug" },
       }
       local neighbour = app:connect():echo_line("before")
       app:connect():send(line .. "\n"):recv_all()

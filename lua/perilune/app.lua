@@ -12,6 +12,12 @@ local sources = require "perilune.sources" -- in C: src/config/library.c
 
 local M = {}
 
+-- The system's modules are those that are installed. LuaJIT would also take what lies where the server was started,
+-- C among it, which could do as it likes before `modules` is known. The first entry leads to Perilune's own.
+for _, kind in ipairs { "path", "cpath" } do
+  package[kind] = ((kind == "cpath" and ";" or "") .. package[kind]):gsub(";%./%?[^;]*", ""):gsub("^;", "")
+end
+
 ---@class perilune.loaded_app
 ---@field conf perilune.conf
 ---@field file string as given

@@ -9,7 +9,10 @@ local bounded = require "perilune.bounded"
 
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
-  guard = { interrupted = function() return false end, memory = function() end, check_nesting = function() end }
+  guard = {
+    interrupted = function() return false end, loading = function() return true end, memory = function() end,
+    check_nesting = function() end,
+  }
 end
 
 local COPIED = {
@@ -117,7 +120,37 @@ local function lock_files()
   for key, value in pairs(metatable) do
     if not key:find("^__") then methods[key] = value end
   end
+  local of_io = require("perilune.files").install(methods)
   metatable.__index, metatable.__metatable = methods, "files are read-only"
+  return of_io
+end
+
+--- io.write of one connection would go where another has sent it.
+local function safe_defaults(library)
+  local function refusing(name, way_out)
+    local original = library[name]
+    library[name] = function(file)
+      if file == nil then return original() end
+      local why = "io.%s: the default file is shared by all connections: %s one of your own (io.open)"
+      error(why:format(name, way_out), 2)
+    end
+  end
+  refusing("output", "write to")
+  refusing("input", "read from")
+  local close = library.close
+  function library.close(file)
+    if file ~= nil then return close(file) end
+    error("io.close: the default file is shared by all connections: name the one to close", 2)
+  end
+end
+
+--- What one connection can foresee, it could foresee of all others.
+local function safe_randomseed(randomseed)
+  return function(...)
+    if guard.loading() then return randomseed(...) end
+    error("math.randomseed: its numbers are shared by all connections, and differ at each start: a seed can be set only"
+      .. " while the script is loaded", 2)
+  end
 end
 
 local function safe_rawset(rawset)
@@ -237,7 +270,7 @@ for _, name in ipairs(LIBRARIES) do IS_LIBRARY[name] = true end
 function M.is_library(name) return IS_LIBRARY[name] == true end
 
 -- One for all loads in a VM: it is behind every string.
-local string_library, get_limit
+local string_library, io_functions, get_limit
 
 local function shut() return false end
 
@@ -252,7 +285,7 @@ function M.new(may_open)
     get_limit = function() return limit end
     string_library = strings.new(get_limit)
     strings.install(string_library)
-    lock_files()
+    io_functions = lock_files()
   end
   local env, libraries = {}, {}
   for _, name in ipairs(COPIED) do env[name] = _G[name] end
@@ -260,6 +293,9 @@ function M.new(may_open)
     libraries[name] = copy_library(name, name == "string" and string_library or _G[name], may_open)
   end
   safe_coroutines(libraries.coroutine)
+  for name, fn in pairs(io_functions) do libraries.io[name] = fn end
+  safe_defaults(libraries.io)
+  libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end

@@ -1,5 +1,4 @@
--- expect: proceed_timeout
--- needs: patterns
+-- expect: error|proceed_timeout
 local Agent = {}
 
 function Agent:proceed()

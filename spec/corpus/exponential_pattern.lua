@@ -1,5 +1,4 @@
 -- expect: proceed_timeout
--- needs: patterns
 local Agent = {}
 
 function Agent:proceed()

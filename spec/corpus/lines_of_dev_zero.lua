@@ -1,5 +1,4 @@
 -- expect: memory
--- needs: io
 local Agent = {}
 
 function Agent:proceed()

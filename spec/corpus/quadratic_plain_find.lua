@@ -1,5 +1,5 @@
--- expect: proceed_timeout
--- needs: patterns
+-- expect: proceed_timeout|peer|reset
+-- drive: leave
 local Agent = {}
 
 function Agent:proceed()

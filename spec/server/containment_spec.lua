@@ -1,4 +1,5 @@
 --- What one connection does wrong, and what its neighbours must not notice.
+local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
 
@@ -275,6 +276,23 @@ describe("what is left of a connection that has overrun", function()
     assert.is_true(used > 1 and used < 1.6, used)
   end)
 
+  it("is logged with place, connection and listener", function()
+    local app = start_lines([[
+      function Agent:proceed(line)
+        if line == "loop" then
+          while true do end
+        end
+        return line
+      end ]], nil, [[name = "loops", limits = { proceed = "10ms" }]])
+    app:connect():echo_line("the first")
+    app:connect():send("loop\n"):recv_all()
+    local failed = app:wait_log "handler failed"
+    assert.same({ "app.lua:3", 2, "loops", "proceed" }, { failed.place, failed.conn, failed.listener, failed.callback })
+    local closed = app:find_log({ message = "closed", conn = 2 })[1]
+    if closed then assert.equal("proceed_timeout", closed.reason) end
+    has("it ran for over 10 ms of CPU time", failed.error)
+  end)
+
   it("is enough for a last word and to tidy up", function()
     local app = start_lines([[
       function Agent:opened() self.conn:defer(function() note("deferred") end) end
@@ -284,6 +302,18 @@ describe("what is left of a connection that has overrun", function()
     has("it ran for over 5 ms of CPU time without waiting (limits.proceed)", (app:connect():send("go\n"):recv_all()))
     app:wait_log "deferred"
     app:wait_log "closed proceed_timeout"
+  end)
+end)
+
+describe("the entry serving", function()
+  after_each(server.finish)
+
+  it("names the way in which compiled code is interrupted", function()
+    local ways = {}
+    for way in command.read("docs/containment.md"):gmatch "\n| `([%w-]+)` | [^\n]+" do ways[way] = true end
+    assert.is_true(ways["hook-mask"] and ways["no-jit"])
+    local way = start_lines("function Agent:proceed(line) return line end"):wait_log("serving").interrupts
+    assert.is_true(ways[way], way)
   end)
 end)
 

@@ -1,6 +1,7 @@
 local errno = require "posix.errno"
 local has = require "spec.support.has"
 local posix_signal = require "posix.signal"
+local reloading = require "spec.support.reload"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -286,6 +287,43 @@ describe("a drain", function()
     took(began, 0.5)
     assert.same({ 1, 1 }, { result.code, result.summary.cut })
     app:wait_log "second signal: connections are cut"
+  end)
+
+  -- The old generation's teardown() runs in a thread of its own, which the end waits for.
+  local function start_teardown(loop, options)
+    local function script(version, teardown)
+      return reloading.script(version, ([[timeout = { drain = "60s" }, teardown = function() %s end]]):format(teardown))
+    end
+    options.script = script("one", ("note 'tearing down' %s note 'torn down'"):format(loop))
+    local app = server.start(options)
+    reloading.reload_to(app, script("two", ""))
+    app:wait_log "tearing down"
+    return app
+  end
+
+  it("leaves a summary and a code when signals come while it ends", function()
+    local app = start_teardown("local from = os.clock() while os.clock() - from < 0.5 do end", {})
+    app:signal "TERM"
+    app:wait_log "draining"
+    for _, name in ipairs { "INT", "TERM", "QUIT" } do app:signal(name) end
+    wait.until_true("the end", function()
+      for _, name in ipairs { "TERM", "INT", "QUIT" } do
+        if not app:has_ended() then app:signal(name) end
+      end
+      return app:has_ended()
+    end, 5)
+    assert.equal(0, app:wait_end().code)
+    app:wait_log "torn down"
+  end)
+
+  it("does not wait for a teardown() that never returns, after a second signal", function()
+    local app = start_teardown("while true do end", { asan = "detect_leaks=0" })
+    app:signal "TERM"
+    app:wait_log "draining"
+    local began = wait.now()
+    assert.equal(1, app:stop("TERM").code)
+    took(began, 3.5) -- teardown() may take 10 s of CPU time
+    app:wait_log "teardown() of an old generation does not return: it is left behind"
   end)
 
   it("ends when a handler never returns, with 1, and says so", function()

@@ -354,6 +354,24 @@ describe("a limit of open files", function()
     assert.is_true(summary.accept_errors > 0)
   end)
 
+  it("has all descriptors back when crowds have come and gone", function()
+    local app = start_lines(ECHO, { nofile = 64 })
+    app:connect():echo_line("x"):close()
+    wait.until_true("the first to go", function() return app:find_log({ message = "closed" })[1] or app:fds() < 60 end)
+    wait.pause(0.05)
+    local before = app:fds()
+    for _ = 1, 3 do
+      local crowd = {}
+      for i = 1, 100 do crowd[i] = app:connect() end
+      wait.until_true("the limit to be met", function() return app:find_log("connection refused")[1] end)
+      for _, client in ipairs(crowd) do client:close() end
+      wait.until_true(function() return app:fds() .. " descriptors instead of " .. before end, function()
+        return app:fds() == before
+      end)
+    end
+    app:connect():echo_line("x")
+  end)
+
   it("leaves the port when the server has gone", function()
     local app = start_lines(ECHO, { nofile = 64 })
     app:stop()

@@ -155,6 +155,38 @@ describe("a reload", function()
     app:connect():echo_line("c", "one c")
   end)
 
+  it("names of these what is usually said on the command line", function()
+    local function settings(workers, format, control)
+      return script("one", ("workers = %d, control = %q, log = { format = %q }"):format(workers, control, format))
+    end
+    local app = server.start { script = settings(2, "json", "off"), scripts_own = true }
+    for name, text in pairs {
+      workers = settings(3, "json", "off"), ["log.format"] = settings(2, "text", "off"),
+      control = settings(2, "json", app.folder .. "/control"),
+    } do
+      rewrite(app, text)
+      local entry = reload(app)
+      assert.equal("reload failed: the old generation serves on", entry.message)
+      has("cannot change without a restart: " .. name, entry.excerpt)
+    end
+    app:connect():echo_line("c", "one c")
+  end)
+
+  it("whose setup() throws for one worker only is discarded for all", function()
+    local app = server.start { script = script "one", workers = 3 }
+    local clients = app:connect_many(6)
+    rewrite(app, script("two", [[setup = function(app) if app.worker == 2 then error "not on the third" end end,
+      teardown = function(app) note("torn down " .. app.worker) end]]))
+    local entry = reload(app)
+    assert.equal("reload failed: the old generation serves on", entry.message)
+    has("not on the third", entry.excerpt)
+    for _, worker in ipairs { 0, 1 } do app:wait_log("torn down " .. worker) end
+    for _, client in ipairs(clients) do client:echo_line("a", "one a") end
+    for _ = 1, 6 do app:connect():echo_line("b", "one b") end
+    assert.equal(2, reload_to(app, script "two").generation)
+    for _ = 1, 6 do app:connect():echo_line("c", "two c") end
+  end)
+
   it("is refused while too many old generations have connections", function()
     local app = server.start { script = script("g1", "reload = { keep = 2 }") }
     local clients = {}

@@ -103,6 +103,52 @@ describe("require", function()
     end)
   end)
 
+  describe("of a module in C", function()
+    local APP = [[local module = require %q
+      return { listen = "tcp://127.0.0.1:0", frame = "line", %s agent = { proceed = function() return type(module) end } }]]
+
+    local function use(name, settings) return check(write("app/app.lua", APP:format(name, settings))) end
+
+    it("takes what is installed, if it is named in modules", function()
+      has('add modules = { "posix.unistd" }', use("posix.unistd", "").err)
+      local result = use("posix.unistd", [[modules = { "posix.unistd" },]])
+      assert.equal(0, result.code, result.err)
+      local app = server.start { file = folder .. "/app/app.lua" }
+      assert.equal("table", app:connect():send("x\n"):recv_line())
+    end)
+
+    it("takes none that lies beside the script, named or not, wherever the server is started", function()
+      local installed = assert(package.searchpath("lfs", package.cpath), "lfs is not installed")
+      os.execute(("cp '%s' '%s/app/lfs.so'"):format(installed, folder))
+      -- The installed one is taken instead: its address is not in what is mapped of ours.
+      local maps = [[
+        local lfs = require "lfs"
+        for line in io.lines "/proc/self/maps" do assert(not line:find("app/lfs.so", 1, true), line) end
+        local settings = { listen = "tcp://127.0.0.1:0", frame = "line", modules = { "lfs" }, agent = function() end }
+        assert(lfs.attributes) return settings]]
+      for _, place in ipairs { "", "/app" } do
+        write("app/app.lua", maps)
+        local result = command.run { "check", folder .. "/app/app.lua", dir = folder .. place }
+        assert.equal(0, result.code, result.err)
+        os.execute(("cp '%s' '%s/app/only_here.so'"):format(installed, folder))
+        for _, settings in ipairs { "", [[modules = { "only_here" },]] } do
+          write("app/app.lua", APP:format("only_here", settings))
+          result = command.run { "check", folder .. "/app/app.lua", dir = folder .. place }
+          assert.equal(78, result.code, settings .. place)
+          has("no module 'only_here' beside the script", result.err)
+        end
+      end
+    end)
+
+    it("takes no Lua from where the server is started, but from beside the script", function()
+      write("elsewhere/stray.lua", "return 1")
+      write("app/app.lua", APP:format("stray", [[modules = { "stray" },]]))
+      local result = command.run { "check", folder .. "/app/app.lua", dir = folder .. "/elsewhere" }
+      assert.equal(78, result.code)
+      has("no module 'stray' beside the script", result.err)
+    end)
+  end)
+
   describe("follows", function()
     it("links that stay inside, of files and of folders", function()
       write("app/lib/real.lua", MODULE:format("inside"))

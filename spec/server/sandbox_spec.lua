@@ -94,7 +94,7 @@ describe("Perilune's own", function()
 
   -- The names of all modules below lua/, and those that are in C.
   local function internal_modules()
-    local names = { "perilune.core", "perilune.guard", "perilune.patterns", "perilune.paths" }
+    local names = { "perilune.core", "perilune.guard", "perilune.patterns", "perilune.paths", "perilune.files_core" }
     for path in io.popen("cd lua && find perilune -name '*.lua'"):lines() do
       names[#names + 1] = path:gsub("%.lua$", ""):gsub("/", ".")
     end
@@ -142,6 +142,144 @@ describe("Perilune's own", function()
       assert(file:read() == "one" and file:lines()() == "two" and file:seek("set") == 0)
       assert(tostring(file):find("^file %(") and io.type(file) == "file" and io.stderr:write("") == true)]]
     assert.equal(0, result.code, result.err)
+  end)
+end)
+
+describe("reading files", function()
+  -- The same program with LuaJIT's `io` and with that of scripts.
+  local PROGRAM = [[
+    local texts = { "", "\n", "one", "one\n", "one\ntwo", "\n\nx\n", "1 2.5 x\nrest\n", ("long"):rep(5000) .. "\nshort\n",
+      ("y"):rep(8191) .. "\n", ("y"):rep(8192) .. "\n" .. ("z"):rep(16384), "\r\nend" }
+    local FORMATS = { {}, { "*l" }, { "*L" }, { "l" }, { "L" }, { "*a" }, { "*n" }, { 3 }, { 0 }, { "*line" }, { "*l", "*l" },
+      { "*n", "*l" }, { 2, "*L", "*a" }, { "*l", 0, "*n" }, { "*x" }, { {} } }
+    local out = {}
+    local function note(...)
+      if select("#", ...) == 0 then out[#out + 1] = '"nil"' end -- the end of io.lines(), with and without formats
+      for i = 1, select("#", ...) do out[#out + 1] = ("%q"):format(tostring((select(i, ...)))) end
+      out[#out + 1] = "/"
+    end
+    local function try(fn, ...)
+      local function results(ok, ...)
+        if ok then note(...) else note("raised", (tostring((...)):gsub("^.-:%d+: ", ""):gsub("'%?'", "'read'"))) end
+        return ok and (...) ~= nil
+      end
+      return results(pcall(fn, ...))
+    end
+    for _, text in ipairs(texts) do
+      local file = assert(io.open(NAME, "w"))
+      assert(file:write(text) and file:close())
+      for _, formats in ipairs(FORMATS) do
+        local n = table.maxn(formats)
+        file = assert(io.open(NAME))
+        for _ = 1, 4 do try(file.read, file, unpack(formats, 1, n)) end
+        file:seek("set")
+        local ok, each = pcall(file.lines, file, unpack(formats, 1, n))
+        for _ = 1, ok and 4 or 0 do if not try(each) then break end end
+        note(io.type(file))
+        file:close()
+        ok, each = pcall(io.lines, NAME, unpack(formats, 1, n))
+        for _ = 1, ok and 4 or 0 do if not try(each) then break end end
+      end
+    end
+    local file = io.open(NAME)
+    local each = file:lines()
+    file:close()
+    try(each)
+    try(function() return file:read() end)
+    try(function() for _ in file:lines() do note "a line" end end)
+    try(function() for _ in io.lines("/nowhere/at/all") do note "a line" end end)
+    try(function() for _ in io.lines("/") do note "a line" end end)
+    try(function() return io.open("/"):read() end)
+    try(io.read)
+    for l in io.lines() do note(l) end
+    io.write((table.concat(out, " "):gsub("%z", "0"):gsub("\n", "n")), "\n")]]
+
+  it("gives what LuaJIT gives", function()
+    local folder = command.folder()
+    local program = PROGRAM:gsub("NAME", ("%q"):format(folder .. "/data"))
+    local own = command.run { "check", command.write(folder .. "/app.lua", program .. RETURN:format "") }
+    local luajits = command.run { "exec", command.write(folder .. "/exec.lua", program) }
+    command.remove(folder)
+    assert.same({ 0, 0 }, { own.code, luajits.code }, luajits.err)
+    local wanted = luajits.out:match "[^\n]*"
+    assert.is_true(#wanted > 1e5)
+    assert.equal(wanted, own.err:match "[^\n]*") -- where `check` lets scripts write to
+  end)
+
+  it("refuses unknown formats beside those of lines", function()
+    local result = loads [[
+      local file = assert(io.open "/dev/null")
+      for _, wrong in ipairs { "*x", true, {} } do
+        local ok, message = pcall(function() return file:read("*l", wrong) end)
+        assert(not ok and message == "app.lua:3: bad argument #2 to 'read' (invalid format)", message)
+      end]]
+    assert.equal(0, result.code, result.err)
+  end)
+
+  it("leaves lines whole that have zero bytes in them", function()
+    local result = loads [[
+      local file = assert(io.open("data", "w"))
+      assert(file:write("a\0b\n\0\n\0") and file:close())
+      file = io.open "data"
+      assert(file:read() == "a\0b" and file:read "*L" == "\0\n" and file:read() == "\0" and file:read() == nil)]]
+    assert.equal(0, result.code, result.err)
+  end)
+end)
+
+describe("default files and the random seed", function()
+  after_each(server.finish)
+
+  it("are nobody's to change", function()
+    local app = server.start_lines [[function Agent:proceed(line)
+      if line == "output" then io.output("/dev/null") end
+      if line == "input" then io.input("/dev/null") end
+      if line == "close" then io.close() end
+      if line == "seed" then math.randomseed(7) end
+      if line == "use" then
+        assert(io.output() == io.stdout and io.input() == io.stdin and io.write("") and io.stdout:write(""))
+        local file = assert(io.open("/dev/null", "w"))
+        assert(file:write("x") and io.close(file) and io.type(file) == "closed file")
+      end
+      return line
+    end]]
+    for line, text in pairs {
+      output = "io.output: the default file is shared by all connections: write to one of your own (io.open)",
+      input = "io.input: the default file is shared by all connections: read from one of your own (io.open)",
+      close = "io.close: the default file is shared by all connections: name the one to close",
+      seed = "math.randomseed: its numbers are shared by all connections, and differ at each start: a seed can be set only"
+        .. " while the script is loaded",
+    } do
+      app:connect():send(line .. "\n"):expect_closed()
+      app:wait_log(function(entry) return entry.error and entry.error:find(text, 1, true) end)
+      app:connect():echo_line("use")
+    end
+  end)
+
+  local DRAW = "function Agent:proceed() return ('%d %d'):format(math.random(1e9), math.random(1e9)) end"
+
+  local function ask(one) return one:send("x\n"):recv_line() end
+
+  it("differ from worker to worker and from start to start", function()
+    local seen = {}
+    for _ = 1, 2 do
+      local app = server.start_lines(DRAW, { workers = 2 })
+      for _, one in ipairs(app:connect_many(2)) do
+        local drawn = ask(one)
+        assert.is_nil(seen[drawn])
+        seen[drawn] = true
+      end
+    end
+  end)
+
+  it("are the script's own to set while it is loaded, at its top or in setup()", function()
+    for _, code in ipairs { "math.randomseed(7) " .. DRAW, DRAW } do
+      local drawn = {}
+      for i = 1, 2 do
+        local app = server.start_lines(code, nil, code == DRAW and "setup = function() math.randomseed(7) end")
+        drawn[i] = ask(app:connect())
+      end
+      assert.equal(drawn[1], drawn[2])
+    end
   end)
 end)
 

@@ -191,6 +191,18 @@ describe("timeout.first_frame", function()
     end)
   end)
 
+  it("and idle: a client that is silent from the start is cut by the shorter one", function()
+    for _, case in ipairs {
+      { [[first_frame = "150ms", idle = "5s"]], "first_frame" }, { [[first_frame = "5s", idle = "150ms"]], "idle" },
+    } do
+      local app = start(case[1], [[
+        function Agent:timeout(kind) note("asked " .. kind) end
+        function Agent:proceed(frame) return frame end]])
+      assert_ends(app, 0.15, "idle_timeout", function() return app:connect() end)
+      assert.same({ "asked " .. case[2], "closed idle_timeout" }, app:notes(1))
+    end
+  end)
+
   it("has nothing to say after the first frame", function()
     local app = start [[first_frame = "150ms"]]
     local client = app:connect()

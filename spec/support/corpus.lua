@@ -5,7 +5,6 @@
 ---     -- send: go\nmore\n        what the client sends; else "go\n"
 ---     -- drive: leave            what the client does beside that, see M.DRIVES
 ---     -- closed: 0               how often closed() is called, when not once
----     -- needs: patterns         left out until the server can do that
 ---
 --- M.app() makes one server of them all: a listener each, and "canary", an echo that no one may disturb.
 local command = require "spec.support.command"
@@ -30,13 +29,12 @@ local read = command.read
 ---@field send string
 ---@field drive string
 ---@field closed integer
----@field needs string?
 
 local function parse(name, source)
   local head = {}
   for key, value in source:gmatch("%-%- (%l+): ([^\n]*)\n") do head[key] = head[key] or value end
   local case = {
-    name = name, source = source, expect = {}, drive = head.drive or "send", needs = head.needs,
+    name = name, source = source, expect = {}, drive = head.drive or "send",
     send = (head.send or "go\\n"):gsub("\\n", "\n"), closed = tonumber(head.closed or 1),
   }
   for reason in assert(head.expect, name .. ": no '-- expect:'"):gmatch("[%w_]+") do case.expect[reason] = true end

@@ -137,11 +137,13 @@ local function launch(options)
   for name, text in pairs(options.modules or {}) do command.write(folder .. "/" .. name .. ".lua", text) end
   command.write(folder .. "/err", "")
   if self.log_file then os.execute("mkdir -p " .. self.log_file:match "^(.*)/") end
-  local words = { [0] = options.binary or command.binary, "run", path, "--log-format", self.format }
-  if not options.workers then words[#words + 1] = "--workers=1" end
-  if options.workers then words[#words + 1] = "--workers=" .. options.workers end
-  -- In places that all share it would be in the way of others.
-  words[#words + 1] = "--control=" .. (options.control or "off")
+  local words = { [0] = options.binary or command.binary, "run", path }
+  if not options.scripts_own then
+    words[#words + 1] = "--log-format=" .. self.format
+    words[#words + 1] = "--workers=" .. (options.workers or 1)
+    -- In places that all share it would be in the way of others.
+    words[#words + 1] = "--control=" .. (options.control or "off")
+  end
   if options.log_file then words[#words + 1] = "--log-file=" .. options.log_file end
   for _, word in ipairs(options.args or {}) do words[#words + 1] = word end
   local pid = assert(unistd.fork())
@@ -203,8 +205,9 @@ end
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?, format: "json"|"text"|nil,
----  folder: string?, binary: string?, control: string?, log_file: string?,
+---  folder: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
 ---  fds: { names: string?, pid: integer?, [integer]: integer }? } `control`: a control socket, none by default;
+---  `scripts_own`: workers, log format and control socket are what the script says;
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
 ---  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE
 ---@return perilune.server

@@ -33,6 +33,9 @@ void bind_strings(lua_State *lua);
 /* paths.c: pushes the table behind `require "perilune.paths"`. */
 void bind_paths(lua_State *lua);
 
+/* files.c: pushes the table that lua/perilune/files.lua reads lines with. */
+void bind_files(lua_State *lua);
+
 /* What main() hands to vm_set_libraries(). */
 extern const struct vm_library BIND_LIBRARIES[];
 

@@ -46,7 +46,9 @@ struct server {
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
-	bool forced, stuck, closed;
+	bool can_reload;                  /* the loader's thread is there */
+	bool finishing;                   /* the workers have stopped */
+	bool forced, stuck;
 	const char *cut_by; /* who asked for it */
 	uint64_t drain_began_ms;
 };
@@ -112,7 +114,10 @@ void stop_begin(struct server *server, struct log_field cause);
 /* Cuts what is left, in a drain. `by`: whom it is asked for by. Idempotent. */
 void stop_force(struct server *server, const char *by);
 
-/* All workers have stopped: closes what keeps the loop going. Once. */
+/* All workers have stopped: no more commands and reloads; the loader buries what is left. Once. */
+void stop_finish(struct server *server);
+
+/* So has the loader: closes what keeps the loop going. Once. */
 void stop_close(struct server *server);
 
 void stop_log_summary(struct server *server);

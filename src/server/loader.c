@@ -117,6 +117,8 @@ static void run(void *data)
 			atomic_fetch_sub_explicit(&loader->busy, 1, memory_order_release);
 		}
 	}
+	loader->last_words.kind = REPORT_BURIED;
+	loader->report(loader->server, &loader->last_words);
 }
 
 static void post(struct loader *loader, struct job *job, enum job_kind kind)
@@ -154,6 +156,10 @@ void loader_bury(struct loader *loader, struct generation *generation)
 void loader_stop(struct loader *loader)
 {
 	post(loader, &loader->stop, JOB_STOP);
+}
+
+void loader_join(struct loader *loader)
+{
 	uv_thread_join(&loader->thread);
 	uv_sem_destroy(&loader->work);
 }

@@ -37,6 +37,7 @@ struct loader {
 	uv_sem_t work;
 	struct mailbox mailbox;
 	struct job stop;
+	struct report last_words;
 	void *server;
 	void (*report)(void *server, struct report *report);
 	atomic_uint busy; /* jobs that are not yet done */
@@ -51,8 +52,11 @@ void loader_load(struct loader *loader, struct loading *loading);
 /* Closes a generation that has left its thread. */
 void loader_bury(struct loader *loader, struct generation *generation);
 
-/* Waits for what is under way, and ends the thread. */
+/* Ends the thread once what is under way and what waits is done; then it reports REPORT_BURIED. Once, and the last that it is given. */
 void loader_stop(struct loader *loader);
+
+/* After that report. */
+void loader_join(struct loader *loader);
 
 /* As RELOAD_AS_CONFIGURED. NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
 struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,

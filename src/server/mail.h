@@ -14,6 +14,7 @@ enum report_kind {
 	REPORT_LOADED,  /* from the loader: part of a struct loading */
 	REPORT_ADOPTED, /* part of a struct generation, which stays the worker's */
 	REPORT_RETIRED, /* part of a struct generation, which is the server's now */
+	REPORT_BURIED,  /* from the loader: its last words */
 	REPORT_EVICTED, /* part of a struct eviction */
 };
 

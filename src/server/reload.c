@@ -91,9 +91,14 @@ static void forget(struct reloads *reloads, struct generation *generation)
 	generation_drop(generation);
 }
 
-void reloads_close(struct reloads *reloads)
+void reloads_finish(struct reloads *reloads)
 {
 	loader_stop(&reloads->loader);
+}
+
+void reloads_close(struct reloads *reloads)
+{
+	loader_join(&reloads->loader);
 	while (reloads->known)
 		forget(reloads, reloads->known);
 }

@@ -55,7 +55,10 @@ struct reloads {
 int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
 		 void (*report)(void *server, struct report *report));
 
-/* None may be running. */
+/* None may be running, and none may begin after this. REPORT_BURIED says when all old generations have been buried. */
+void reloads_finish(struct reloads *reloads);
+
+/* After REPORT_BURIED. */
 void reloads_close(struct reloads *reloads);
 
 /*

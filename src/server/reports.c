@@ -73,6 +73,9 @@ static void heed(struct server *server, struct report *report)
 	case REPORT_RETIRED:
 		reloads_bury(&server->reloads, report);
 		break;
+	case REPORT_BURIED:
+		stop_close(server);
+		break;
 	case REPORT_EVICTED:
 		commands_evicted(&server->commands, report);
 		break;
@@ -90,6 +93,6 @@ void reports_on_wake(uv_async_t *wake)
 	reloads_look(&server->reloads);
 	if (server->stage == LEAVING && !server_count_open(server))
 		stop_drain(server);
-	if (server->stopped == server->started && !server->reloads.running && !server->closed)
-		stop_close(server);
+	if (server->stopped == server->started && !server->reloads.running && !server->finishing)
+		stop_finish(server);
 }

@@ -116,26 +116,29 @@ int server_run(struct config *config, bool watch)
 	requests_watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, &server.listeners, server.workers, config->workers);
 	bool bound = bind_all(&server) && requests_open_commands(&server);
-	bool can_reload = bound && requests_open_reloads(&server);
-	if (!can_reload || !have_descriptors(&server) || start_workers(&server)) {
+	server.can_reload = bound && requests_open_reloads(&server);
+	if (!server.can_reload || !have_descriptors(&server) || start_workers(&server)) {
 		server.failed = true;
 		if (server.started)
 			stop_drain(&server);
 		else
-			stop_close(&server);
+			stop_finish(&server);
 	}
 	uv_run(&server.loop, UV_RUN_DEFAULT);
 	int code = stop_exit_code(&server);
-	if (server.stuck)
+	if (server.stuck && !server.finishing)
 		return code; /* threads still run: leave their memory alone */
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
+	if (server.stuck) { /* the loader's does */
+		stop_log_summary(&server);
+		return code;
+	}
 	commands_deinit(&server.commands);
-	if (can_reload)
+	if (server.can_reload)
 		reloads_close(&server.reloads);
 	if (bound)
 		stop_log_summary(&server);
-	uv_loop_close(&server.loop);
 	close_server(&server);
 	return code;
 }

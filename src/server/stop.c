@@ -21,26 +21,41 @@ static uint64_t connections_cut(const struct server *server)
 	return cut;
 }
 
-void stop_close(struct server *server)
+void stop_finish(struct server *server)
 {
-	server->closed = true;
+	server->finishing = true;
 	commands_close(&server->commands, connections_cut(server));
 	watch_close(&server->watch);
 	canary_close(&server->reloads.canary);
+	upgrade_close(&server->upgrade);
+	if (server->can_reload)
+		reloads_finish(&server->reloads);
+	else
+		stop_close(server);
+}
+
+/*
+ * The signals are never closed: without its last handle libuv gives a signal its default action back, and one that comes
+ * between here and the exit would take the summary and the exit code along.
+ */
+void stop_close(struct server *server)
+{
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
-	upgrade_close(&server->upgrade);
 	for (int i = 0; i < SERVER_SIGNALS; i++)
-		uv_close((uv_handle_t *)&server->signals[i], NULL);
+		uv_unref((uv_handle_t *)&server->signals[i]);
 }
 
 static void on_stuck(uv_timer_t *timer)
 {
 	struct server *server = timer->data;
 	server->stuck = true;
-	log_write(LOG_ERROR, "a worker does not stop: its handler never returns",
-		  F_INT("stopped", server->stopped), F_INT("workers", server->started));
+	if (server->finishing)
+		log_write(LOG_ERROR, "teardown() of an old generation does not return: it is left behind");
+	else
+		log_write(LOG_ERROR, "a worker does not stop: its handler never returns",
+			  F_INT("stopped", server->stopped), F_INT("workers", server->started));
 	uv_stop(&server->loop);
 }
 
@@ -73,7 +88,7 @@ void stop_force(struct server *server, const char *by)
 		return;
 	server->forced = true;
 	server->cut_by = by;
-	for (unsigned i = 0; i < server->started; i++)
+	for (unsigned i = 0; i < server->started && !server->finishing; i++)
 		worker_stop(&server->workers[i]);
 	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
 }

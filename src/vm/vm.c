@@ -86,6 +86,13 @@ static int l_interrupted(lua_State *lua)
 	return 1;
 }
 
+/* perilune.guard.loading() → is the script being loaded, or does its setup() or teardown() run? */
+static int l_loading(lua_State *lua)
+{
+	lua_pushboolean(lua, vm_of(lua)->is_loading);
+	return 1;
+}
+
 /* perilune.guard.memory() → limits.memory in bytes, or nil when there is none */
 static int l_memory(lua_State *lua)
 {
@@ -129,7 +136,9 @@ static void open_guard(lua_State *lua)
 	lua_setfield(lua, -2, "jit.profile");
 	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 3);
+	lua_createtable(lua, 0, 4);
+	lua_pushcfunction(lua, l_loading);
+	lua_setfield(lua, -2, "loading");
 	lua_pushcfunction(lua, l_check_nesting);
 	lua_setfield(lua, -2, "check_nesting");
 	lua_pushcfunction(lua, l_interrupted);
@@ -149,9 +158,23 @@ static void load_libraries(lua_State *lua)
 	}
 }
 
+/* LuaJIT's own seed is a constant: all workers would draw the same numbers, after each start. */
+static void seed_random(lua_State *lua)
+{
+	uint64_t seed;
+	if (uv_random(NULL, NULL, &seed, sizeof seed, 0, NULL))
+		seed = uv_hrtime() ^ (uint64_t)(uintptr_t)lua << 16;
+	lua_getglobal(lua, "math");
+	lua_getfield(lua, -1, "randomseed");
+	lua_pushnumber(lua, (lua_Number)(seed >> 11)); /* a double holds 53 bits */
+	lua_call(lua, 1, 0);
+	lua_pop(lua, 1);
+}
+
 static int setup(lua_State *lua)
 {
 	luaL_openlibs(lua);
+	seed_random(lua);
 	open_guard(lua);
 	lua_getglobal(lua, "package");
 	lua_pushfstring(lua, "%s;%s", lua_path, "");

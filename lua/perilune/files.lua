@@ -1,0 +1,96 @@
+--- Reading lines with a reader that can be ended (src/bind/files.c): io.read, io.lines and the methods of files. What
+--- reads no line stays LuaJIT's.
+local line = require("perilune.files_core").line
+
+local M = {}
+
+-- LuaJIT's own, before they are replaced.
+local close, input, open = io.close, io.input, io.open
+
+--- Of a format: does the line keep its end? nil: it is none of a line.
+local function keeps_end(format)
+  local letter = type(format) == "string" and format:match "^%*?([lL])"
+  if letter then return letter == "L" end
+end
+
+local function has_line(n, ...)
+  for i = 1, n do
+    if keeps_end((select(i, ...))) ~= nil then return true end
+  end
+  return n == 0
+end
+
+local function check_formats(formats, n)
+  for i = 1, n do
+    local format = formats[i]
+    local known = type(format) == "number" or type(format) == "string" and format:find "^%*?[lLna]"
+    if not known then error(("bad argument #%d to 'read' (invalid format)"):format(i), 4) end
+  end
+end
+
+-- Several formats, lines among them.
+local function read_each(original, file, n, ...)
+  local formats, results = { ... }, {}
+  check_formats(formats, n)
+  for i = 1, n do
+    local keeps = keeps_end(formats[i])
+    local value, message, code
+    if keeps == nil then
+      value, message, code = original(file, formats[i])
+    else
+      value, message, code = line(file, keeps)
+    end
+    if message then return nil, message, code end
+    results[i] = value
+    if value == nil then return unpack(results, 1, i) end
+  end
+  return unpack(results, 1, n)
+end
+
+local function reader(original)
+  return function(file, ...)
+    local n = select("#", ...)
+    if n == 0 then return line(file, false) end
+    if not has_line(n, ...) then return original(file, ...) end
+    if n == 1 then return line(file, keeps_end((...))) end
+    return read_each(original, file, n, ...)
+  end
+end
+
+local function checked(file, closes, ...)
+  local value, message = ...
+  if value ~= nil then return ... end
+  if closes then close(file) end
+  if message then error(message, 2) end
+  return ...
+end
+
+local function iterator(read, file, closes, ...)
+  local n, formats = select("#", ...), { ... }
+  return function() return checked(file, closes, read(file, unpack(formats, 1, n))) end
+end
+
+--- Replaces read and lines in the methods of files. Returns the same for `io`.
+---@param methods table
+---@return { read: function, lines: function }
+function M.install(methods)
+  local lines, lines_of = methods.lines, io.lines
+  local read = reader(methods.read)
+  methods.read = read
+  function methods.lines(file, ...)
+    if io.type(file) ~= "file" or not has_line(select("#", ...), ...) then return lines(file, ...) end
+    return iterator(read, file, false, ...)
+  end
+  return {
+    read = function(...) return read(input(), ...) end,
+    lines = function(name, ...)
+      if not has_line(select("#", ...), ...) then return lines_of(name, ...) end
+      if name == nil then return iterator(read, input(), false, ...) end
+      local file = (type(name) == "string" or type(name) == "number") and open(name)
+      if not file then return lines_of(name, ...) end -- which says why
+      return iterator(read, file, true, ...)
+    end,
+  }
+end
+
+return M

@@ -1,0 +1,78 @@
+/*
+ * Lines of files, for lua/perilune/files.lua. LuaJIT reads them with fgets() and strlen(), so that a line of zero bytes
+ * never comes to its end: a device that gives nothing else would hold the worker for ever.
+ */
+#include "bind/bind.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* MAY RAISE. What LuaJIT's userdata of files begin with. */
+static FILE *check_file(lua_State *lua)
+{
+	FILE *file = *(FILE **)luaL_checkudata(lua, 1, LUA_FILEHANDLE);
+	if (!file)
+		RAISE(lua, "attempt to use a closed file");
+	return file;
+}
+
+/* Up to `size` bytes, and not past the end of the line; *last is the byte read last, or EOF. */
+static size_t read_piece(FILE *file, char *piece, size_t size, int *last)
+{
+	size_t n = 0;
+	flockfile(file); /* the standard ones are those of all workers */
+	do {
+		*last = getc_unlocked(file);
+		if (*last != EOF)
+			piece[n++] = (char)*last;
+	} while (*last != EOF && *last != '\n' && n < size);
+	funlockfile(file);
+	return n;
+}
+
+/*
+ * MAY RAISE. line(file, keeps) → the next line, with its end if `keeps`; nil: there is no more; or nil, message, errno.
+ * Ends soon after the call has been ended; how long the line may be is for the limit of memory to say.
+ */
+static int l_line(lua_State *lua)
+{
+	FILE *file = check_file(lua);
+	bool keeps = lua_toboolean(lua, 2);
+	const volatile sig_atomic_t *stop = &vm_of(lua)->guard.verdict;
+	size_t bytes = 0;
+	int last;
+	luaL_Buffer line;
+	clearerr(file);
+	luaL_buffinit(lua, &line);
+	do {
+		if (*stop)
+			RAISE(lua, "reading a line was ended");
+		size_t n = read_piece(file, luaL_prepbuffer(&line), LUAL_BUFFERSIZE, &last);
+		bytes += n;
+		luaL_addsize(&line, last == '\n' && !keeps ? n - 1 : n);
+	} while (last != EOF && last != '\n');
+	int error = ferror(file) ? errno : 0;
+	luaL_pushresult(&line);
+	if (!error && bytes)
+		return 1;
+	lua_pushnil(lua);
+	if (!error)
+		return 1;
+	lua_pushstring(lua, strerror(error));
+	lua_pushinteger(lua, error);
+	return 3;
+}
+
+static const luaL_Reg FUNCTIONS[] = {
+	{ "line", l_line },
+	{ NULL, NULL },
+};
+
+void bind_files(lua_State *lua)
+{
+	lua_newtable(lua);
+	luaL_register(lua, NULL, FUNCTIONS);
+}
