@@ -65,7 +65,7 @@ void harness_close(struct harness *harness)
 	for (size_t i = 0; i < n; i++)
 		memory_conn_run(all[i]);
 	free(all);
-	agents_close(&harness->agents);
+	agents_close(&harness->agents, VM_TEARDOWN_MS);
 	conn_host_deinit(&harness->host);
 	harness->config.script = NULL;
 	config_free(&harness->config);

@@ -396,7 +396,7 @@ enum config_status config_load(struct config *config, const char *print, char **
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
 	vm.memory_bytes = loading_memory(config);
-	vm.is_loading = true;
+	vm.stage = VM_LOADING;
 	vm_enter(&vm, &VM_LOAD_BUDGET);
 	int status = lua_cpcall(vm.lua, load_protected, &load);
 	if (vm_leave(&vm) != GUARD_FINE && status) {
