@@ -132,10 +132,10 @@ describe("a reload", function()
     has("/app.lua:4 in setup\n", told)
   end)
 
-  it("to a script whose top level does not return keeps nobody waiting", function()
+  it("to a script whose setup() does not return keeps nobody waiting", function()
     local app = server.start { script = script "one" }
     local client = app:connect():echo_line("a", "one a")
-    rewrite(app, "while true do end")
+    rewrite(app, script("x", "setup = function() while true do end end"))
     app:signal "HUP"
     local from, longest = wait.now(), 0
     local failed

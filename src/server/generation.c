@@ -78,7 +78,8 @@ void burials_begin(struct burials *burials)
 void burials_close(struct burials *burials, struct generation *generation)
 {
 	uint64_t now_ns = uv_hrtime();
-	uint64_t left_ms = now_ns < burials->until_ns ? (burials->until_ns - now_ns) / NS_PER_MS : 0;
+	uint64_t left_ns = now_ns < burials->until_ns ? burials->until_ns - now_ns : 0;
+	uint64_t left_ms = (left_ns + NS_PER_MS - 1) / NS_PER_MS;
 	burials->skipped += !close_within(generation, (uint32_t)left_ms);
 }
 

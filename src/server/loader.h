@@ -39,7 +39,10 @@ struct loader {
 	struct job stop;
 	void *server;
 	void (*report)(void *server, struct report *report);
-	atomic_uint busy; /* jobs that are not yet done */
+	/* The thread's own: generations to close, the oldest first, for when there is nothing to load. */
+	struct mail *first_burial, **last_burial;
+	bool stopping;
+	struct burials burials; /* those that the stop waits for: the thread's from then on */
 };
 
 /* 0 or an error. */
@@ -48,10 +51,10 @@ int loader_start(struct loader *loader, void *server, void (*report)(void *serve
 /* Loads; `loading` comes back with the report, and is to be freed with loading_free(). */
 void loader_load(struct loader *loader, struct loading *loading);
 
-/* Closes a generation that has left its thread. */
+/* Closes a generation that has left its thread, once there is nothing to load. */
 void loader_bury(struct loader *loader, struct generation *generation);
 
-/* Waits for what is under way, and ends the thread. */
+/* Waits for what is under way, buries what there is, which may take VM_TEARDOWN_MS in all, and ends the thread. */
 void loader_stop(struct loader *loader);
 
 /* As RELOAD_AS_CONFIGURED. NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
