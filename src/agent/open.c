@@ -124,8 +124,8 @@ static void push_app(struct agents *agents, const struct config *config)
 struct opening {
 	struct agents *agents;
 	const struct config *config;
-	struct phase phase;  /* what runs: the top level, or setup() */
-	bool is_described; /* what was raised is a report already */
+	struct phase phase; /* what runs: the top level, or setup() */
+	bool is_described;  /* what was raised is a report already */
 };
 
 /* setup is at AT_TOP + 1. */

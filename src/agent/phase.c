@@ -9,6 +9,8 @@
 /* An error's __tostring is code of the user's. */
 static const struct vm_budget DESCRIBE_BUDGET = { .ms = 100 };
 
+#define UNDESCRIBED "an error that cannot be described"
+
 struct description {
 	struct agents *agents;
 	const struct phase *phase;
@@ -60,18 +62,31 @@ static void copy_plain(char *to, size_t size, const char *text)
 static void describe_plainly(lua_State *lua, int at, char *text, size_t size)
 {
 	bool is_text = lua_type(lua, at) == LUA_TSTRING;
-	copy_plain(text, size, is_text ? lua_tostring(lua, at) : "an error that cannot be described");
+	copy_plain(text, size, is_text ? lua_tostring(lua, at) : UNDESCRIBED);
 }
 
-/* Pushes message, report and place. False: nothing but an error value. */
-static bool describe(struct description *description)
+/* Pushes message, report and place of the error value at `at`, the top. False: nothing but another error value. */
+static bool try_to_describe(struct description *description, int at)
 {
 	struct vm *vm = &description->agents->vm;
 	vm_make_room(vm);
 	lua_pushcfunction(vm->lua, l_describe);
 	lua_pushlightuserdata(vm->lua, description);
-	lua_pushvalue(vm->lua, -3);
+	lua_pushvalue(vm->lua, at);
 	return !vm_pcall(vm, vm->lua, 2, 3, &DESCRIBE_BUDGET);
+}
+
+static bool describe(struct description *description, int at)
+{
+	lua_State *lua = description->agents->vm.lua;
+	if (try_to_describe(description, at))
+		return true;
+	lua_settop(lua, at);
+	if (lua_type(lua, at) == LUA_TSTRING)
+		return false;
+	lua_pushliteral(lua, UNDESCRIBED); /* where its function begins can be told all the same */
+	lua_replace(lua, at);
+	return try_to_describe(description, at);
 }
 
 void phase_explain(struct agents *agents, const struct phase *phase, char *why, size_t size)
@@ -79,7 +94,7 @@ void phase_explain(struct agents *agents, const struct phase *phase, char *why, 
 	struct description description = { agents, phase, true };
 	lua_State *lua = agents->vm.lua;
 	int at = lua_gettop(lua);
-	if (describe(&description))
+	if (describe(&description, at))
 		snprintf(why, size, "%s", lua_tostring(lua, -2));
 	else
 		describe_plainly(lua, at, why, size);
@@ -94,7 +109,7 @@ void phase_log(struct agents *agents, const struct phase *phase)
 	char what[32], plain[256];
 	const char *message = plain, *report = "", *place = "";
 	snprintf(what, sizeof what, "%s failed", phase->name);
-	if (describe(&description)) {
+	if (describe(&description, at)) {
 		message = lua_tostring(lua, -3);
 		report = lua_tostring(lua, -2);
 		place = lua_tostring(lua, -1);

@@ -38,7 +38,8 @@ static void explain_time(const struct vm *vm, char *text, size_t size)
 	_Static_assert(VM_TEARDOWN_MS == 1000, "the text says so");
 	bool is_shared = vm->stage == VM_ENDING && ms < VM_TEARDOWN_MS;
 	snprintf(text, size, "it ran for over %g %s of CPU time %s", n, unit,
-		 is_shared ? "(teardown may take 1 s; at a stop that is for all together)" : WHOSE[vm->stage]);
+		 is_shared ? "(teardown may take 1 s; at a stop that is for all together)"
+			   : WHOSE[vm->stage]);
 }
 
 static void explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
