@@ -4,8 +4,11 @@
 #   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
 #   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
 #   examples/X_spec.lua     example.X   the same
+#   spec/workbench/X_spec.lua  workbench.X  the executable runs it: perilune test
+#   examples/X_test.lua     example.test.X  the same
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
+#   bench/workbench.py      soak.workbench  a suite of handler tests, where there is a Python
 #   bench/reloads.py        soak.reloads.*  a few of them, where there is a Python
 #   install.*               what `cmake --install` leaves works
 # Paths of Lua modules for the specs: .busted.
@@ -117,8 +120,26 @@ perilune_test(soak.kill bench_kill_soak 5)
 perilune_specs(server spec/server)
 perilune_specs(example examples)
 
+# perilune_own_specs(kind folder suffix): run by the executable itself
+function(perilune_own_specs kind folder suffix)
+  file(GLOB specs CONFIGURE_DEPENDS ${folder}/*${suffix})
+  foreach(spec IN LISTS specs)
+    test_name(name ${folder} ${spec} ${suffix})
+    perilune_test(${kind}.${name} perilune test --output=gtest ${spec})
+  endforeach()
+endfunction()
+
+perilune_own_specs(workbench spec/workbench _spec.lua)
+perilune_own_specs(example.test examples _test.lua)
+
 find_program(PYTHON_COMMAND python3)
 if(PYTHON_COMMAND)
+  # The promise is for the build that people run; under a sanitizer it is enough that it works.
+  set(workbench_suite --tests 50 --repeat 1)
+  if(NOT PERILUNE_SANITIZE AND CMAKE_BUILD_TYPE STREQUAL "Release")
+    set(workbench_suite --tests 500 --repeat 3 --limit 2)
+  endif()
+  perilune_test(soak.workbench ${PYTHON_COMMAND} bench/workbench.py ${workbench_suite} --binary $<TARGET_FILE:perilune>)
   foreach(policy pin migrate)
     perilune_test(soak.reloads.${policy} ${PYTHON_COMMAND} bench/reloads.py --policy ${policy} --times 30 --loops 0
       --connections 40 --segment 1 --warm-up 0.2 --no-judge --binary $<TARGET_FILE:perilune>)

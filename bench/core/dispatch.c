@@ -24,7 +24,7 @@ static void fill(uint8_t *at, unsigned frames)
 	}
 }
 
-static void run(struct harness *harness, struct memory_conn *memory, uint8_t *input, unsigned batch,
+static void run(struct world *world, struct memory_conn *memory, uint8_t *input, unsigned batch,
 		unsigned long frames)
 {
 	for (unsigned long done = 0; done < frames; done += batch) {
@@ -37,9 +37,9 @@ static void run(struct harness *harness, struct memory_conn *memory, uint8_t *in
 			exit(1);
 		}
 		memory->outward_bytes = 0;
-		vm_sample(&harness->agents.vm);
+		vm_sample(&world->agents.vm);
 	}
-	vm_pace(&harness->agents.vm, PAYLOAD);
+	vm_pace(&world->agents.vm, PAYLOAD);
 }
 
 int main(int argc, char **argv)
@@ -50,9 +50,9 @@ int main(int argc, char **argv)
 	}
 	unsigned batch = (unsigned)atoi(argv[2]);
 	unsigned long frames = argc > 3 ? strtoul(argv[3], NULL, 0) : 2000000;
-	static struct harness harness;
-	harness_open(&harness, argv[1]);
-	struct memory_conn *memory = harness_connect(&harness);
+	static struct world world;
+	harness_open(&world, argv[1]);
+	struct memory_conn *memory = harness_connect(&world);
 	uint8_t *input = calloc(batch, FRAME);
 	for (unsigned i = 0; i < batch; i++)
 		memcpy(input + i * FRAME, (uint8_t[]){ 0, 0, 0, PAYLOAD }, 4);
@@ -61,13 +61,13 @@ int main(int argc, char **argv)
 	double best = 1e9;
 	for (int i = 0; i < RUNS; i++) {
 		uint64_t from = harness_cpu_ns();
-		run(&harness, memory, input, batch, frames);
+		run(&world, memory, input, batch, frames);
 		double ns = (double)(harness_cpu_ns() - from) / (double)frames;
 		best = ns < best ? ns : best;
 	}
 	printf("{\"batch\":%u,\"ns_per_frame\":%.1f,\"heap_kb\":%d}\n", batch, best,
-	       lua_gc(harness.agents.vm.lua, LUA_GCCOUNT, 0));
+	       lua_gc(world.agents.vm.lua, LUA_GCCOUNT, 0));
 	free(input);
-	harness_close(&harness);
+	harness_close(&world);
 	return 0;
 }

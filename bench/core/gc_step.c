@@ -16,7 +16,7 @@
 
 enum { PAYLOAD = 32, FRAME = PAYLOAD + 4, BATCH = 16 };
 
-static double serve(struct harness *harness, struct memory_conn **conns, unsigned n, unsigned long events)
+static double serve(struct world *world, struct memory_conn **conns, unsigned n, unsigned long events)
 {
 	static uint64_t serial;
 	uint8_t input[BATCH * FRAME];
@@ -35,19 +35,19 @@ static double serve(struct harness *harness, struct memory_conn **conns, unsigne
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
 		memory->outward_bytes = 0;
-		vm_sample(&harness->agents.vm);
+		vm_sample(&world->agents.vm);
 		if (i % 4096 == 0)
-			vm_pace(&harness->agents.vm, PAYLOAD);
+			vm_pace(&world->agents.vm, PAYLOAD);
 	}
 	return longest;
 }
 
-static double step_through(struct harness *harness)
+static double step_through(struct world *world)
 {
 	double longest = 0;
 	for (int cycles = 0; cycles < 3;) {
 		uint64_t from = harness_cpu_ns();
-		cycles += lua_gc(harness->agents.vm.lua, LUA_GCSTEP, 0);
+		cycles += lua_gc(world->agents.vm.lua, LUA_GCSTEP, 0);
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
 	}
@@ -57,19 +57,19 @@ static double step_through(struct harness *harness)
 int main(int argc, char **argv)
 {
 	unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 100000;
-	static struct harness harness;
-	harness_open(&harness, argc > 2 ? argv[2] : "bench/apps/echo.lua");
+	static struct world world;
+	harness_open(&world, argc > 2 ? argv[2] : "bench/apps/echo.lua");
 	struct memory_conn **conns = calloc(n, sizeof *conns);
 	for (unsigned i = 0; i < n; i++)
-		conns[i] = harness_connect(&harness);
-	vm_pace(&harness.agents.vm, PAYLOAD);
-	serve(&harness, conns, n, 200000); /* warm: compiled, sized */
-	double served = serve(&harness, conns, n, 400000), stepped = step_through(&harness);
+		conns[i] = harness_connect(&world);
+	vm_pace(&world.agents.vm, PAYLOAD);
+	serve(&world, conns, n, 200000); /* warm: compiled, sized */
+	double served = serve(&world, conns, n, 400000), stepped = step_through(&world);
 	printf("{\"agents\":%u,\"heap_kb\":%d,\"longest_event_ms\":%.3f,\"longest_explicit_step_ms\":%.3f,"
 	       "\"longest_step_ms\":%.3f}\n",
-	       n, lua_gc(harness.agents.vm.lua, LUA_GCCOUNT, 0), served, stepped,
+	       n, lua_gc(world.agents.vm.lua, LUA_GCCOUNT, 0), served, stepped,
 	       served > stepped ? served : stepped);
 	free(conns);
-	harness_close(&harness);
+	harness_close(&world);
 	return 0;
 }

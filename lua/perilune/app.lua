@@ -2,6 +2,7 @@
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
 local agent = require "perilune.config.agent"
 local config = require "perilune.config"
+local ended = require "perilune.ended"
 local fault = require "perilune.fault"
 local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
@@ -75,6 +76,7 @@ end
 local function compile(file, path, env, generation)
   local source, err = sources.text(file)
   if not source then return nil, path .. ": " .. err end
+  if sources.is_image then return require("perilune.test.image").thaw(source, env) end
   if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
   return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end
@@ -115,7 +117,8 @@ end
 
 -- What was loading it has failed, or was ended.
 local function is_stale(entry)
-  return type(entry.loading) == "thread" and coroutine.status(entry.loading) == "dead"
+  local loading = entry.loading
+  return type(loading) == "thread" and (ended[loading] or coroutine.status(loading) == "dead")
 end
 
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.

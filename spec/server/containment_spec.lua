@@ -263,6 +263,21 @@ describe("what is left of a connection that has overrun", function()
     assert.same({ "proceed", "failed", "closed", "defer" }, callbacks)
   end)
 
+  it("has a tenth also where a codec in Lua has overrun", function()
+    local app = server.start { script = [[
+      local Agent = {}
+      function Agent:proceed(frame) return frame end
+      function Agent:closed() while true do end end
+      return { listen = "tcp://127.0.0.1:0", agent = Agent, limits = { proceed = "1s" },
+        frame = { decode = function() while true do end end, encode = function(text) return text end } }]] }
+    local client = app:connect()
+    local before = app:cpu()
+    assert.equal("", (client:send("go\n"):recv_all()))
+    app:wait_log "handler failed"
+    local used = app:cpu() - before
+    assert.is_true(used > 1 and used < 1.6, used)
+  end)
+
   it("is enough for a last word and to tidy up", function()
     local app = start_lines([[
       function Agent:opened() self.conn:defer(function() note("deferred") end) end

@@ -136,6 +136,49 @@ describe("migrating", function()
     end)
   end
 
+  for what, case in pairs {
+    ["pauses"] = { "self.conn:pause()" },
+    ["sets a time-out"] = { "self.conn:set_timeout('idle', '150ms')" },
+    ["sets a time-out again"] = { "self.conn:set_timeout('idle', '150ms')", own = true },
+    ["takes the new generation's time-outs for its own"] = { "self.conn:set_timeout('write', '9s')",
+      settings = "timeout = { idle = '150ms' }" },
+    ["closes"] = { "self.conn:close()" },
+    ["aborts"] = { "self.conn:abort()" },
+    ["shuts down"] = { "self.conn:shutdown()" },
+  } do
+    it("leaves a connection as it was when an upgrade() that " .. what .. " fails", function()
+      local app = server.start { script = counter("one", case.own and [[
+        function Agent:opened() self.n = 0 self.conn:set_timeout("idle", "50s") end]]) }
+      local client = app:connect():echo_line("a", "one a 1")
+      reload_to(app, counter("two", "function Agent:upgrade() " .. case[1] .. " error 'no' end", case.settings))
+      app:wait_log "handler failed"
+      client:expect_silence(0.4)
+      client:echo_line("b", "one b 2")
+    end)
+  end
+
+  it("forgets what an upgrade() that fails has deferred", function()
+    local app = server.start { script = counter "one" }
+    local client = app:connect():echo_line("a", "one a 1")
+    reload_to(app, counter("two", [[
+      local deferred = setmetatable({}, { __mode = "v" })
+      function Agent:upgrade()
+        deferred[1] = function() note "deferred" return self end
+        self.conn:defer(deferred[1])
+        error "no"
+      end
+      function Agent:proceed()
+        local last = {}
+        for i = 1, 50000 do last[i % 10] = ("x"):rep(1000) .. i end -- all garbage is collected
+        return tostring(deferred[1])
+      end]]))
+    app:wait_log "handler failed"
+    client:echo_line("b", "one b 2"):close()
+    app:wait_log "closed peer"
+    app:connect():echo_line("x", "nil")
+    assert.equal(0, #app:find_log "deferred")
+  end)
+
   it("goes on under the new framing, limits and time-outs", function()
     local app = server.start { script = counter "one" }
     local client = app:connect():echo_line("a", "one a 1"):send("x")

@@ -502,6 +502,26 @@ describe("a wait", function()
   end
 end)
 
+describe("a wait below a call of C", function()
+  after_each(server.finish)
+
+  for name, call in pairs { sleep = "perilune.sleep('50ms')", read = "self.conn:read()" } do
+    it("is an error, and none that a later yield takes for its own: " .. name, function()
+      local app = start_lines(([[
+        function Agent:proceed()
+          self.ok, self.err = pcall(table.sort, { 1, 2 }, function() %s end)
+          self.conn:send(self.ok and "slept" or self.err)
+          coroutine.yield()
+          return "woke"
+        end]]):format(call))
+      local client = app:connect():send("x\n")
+      has("yield across C-call boundary", client:recv_line())
+      assert.equal("", (client:recv_all()))
+      has("coroutine.yield() outside of a coroutine", app:wait_log("handler failed").error)
+    end)
+  end
+end)
+
 describe("conn:flush that waits", function()
   after_each(server.finish)
 

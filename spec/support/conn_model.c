@@ -187,7 +187,7 @@ static void take(struct client *c, size_t most)
 static void join(unsigned slot)
 {
 	rules.slow = SLOW_PAUSE;
-	struct client *c = world_connect(slot);
+	struct client *c = world_join(slot);
 	conn_of(c)->rules = &RULES[below(4)];
 	conn_of(c)->timeouts = &conn_of(c)->rules->timeouts;
 	c->on_frame = on_frame;

@@ -212,7 +212,7 @@ int world_start(size_t buffer_limit_bytes)
 	return err;
 }
 
-struct client *world_connect(unsigned slot)
+struct client *world_join(unsigned slot)
 {
 	struct client *client = calloc(1, sizeof *client);
 	assert(client);

@@ -38,7 +38,7 @@ extern bool world_frees; /* memory of connections that are gone, and their place
 /* 0 or an error. */
 int world_start(size_t buffer_limit_bytes);
 
-struct client *world_connect(unsigned slot);
+struct client *world_join(unsigned slot);
 
 /* Polls and turns until nothing more happens. */
 void world_run(void);

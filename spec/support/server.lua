@@ -378,6 +378,24 @@ function server:rss()
   return tonumber(read("/proc/" .. self.pid .. "/status"):match("VmRSS:%s*(%d+)")) * 1024
 end
 
+-- Nanoseconds that a thread was ready to run and got no processor; 0 where the kernel does not count them.
+local function starved_ns(task)
+  local file = io.open(task .. "/schedstat")
+  local text = file and file:read "*a" or ""
+  if file then file:close() end
+  return tonumber(text:match("^%d+ (%d+)")) or 0
+end
+
+--- Seconds that its threads have waited for a processor which others had, those of the longest wait.
+---@return number
+function server:starved()
+  local most, folder = 0, "/proc/" .. self.pid .. "/task/"
+  for name in dirent.files(folder) do
+    if name:find "^%d" then most = math.max(most, starved_ns(folder .. name)) end
+  end
+  return most / 1e9
+end
+
 --- Processor time it has used, in seconds.
 ---@return number
 function server:cpu()

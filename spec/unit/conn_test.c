@@ -43,7 +43,7 @@ static struct client *join(void)
 	unsigned slot = 0;
 	while (clients[slot])
 		slot++;
-	return world_connect(slot);
+	return world_join(slot);
 }
 
 static void wait_ms(uint64_t ms)

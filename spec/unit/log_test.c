@@ -337,6 +337,48 @@ static void long_text_lines_are_cut(void **state)
 	assert_int_equal(output[output_bytes - 1], '\n');
 }
 
+struct taker {
+	struct log_sink sink; /* first */
+	unsigned taken;
+	enum log_level level;
+	char message[32];
+	int64_t number;
+};
+
+static void take(struct log_sink *sink, enum log_level level, const char *message,
+		 const struct log_field *fields, size_t n)
+{
+	struct taker *taker = (struct taker *)(void *)sink;
+	taker->taken++;
+	taker->level = level;
+	snprintf(taker->message, sizeof taker->message, "%s", message);
+	taker->number = n ? fields[0].number : -1;
+}
+
+static void a_sink_takes_all_levels_in_place_of_the_log(void **state)
+{
+	(void)state;
+	struct taker outer = { .sink.take = take }, inner = { .sink.take = take };
+	begin();
+	assert_null(log_divert(&outer.sink));
+	assert_ptr_equal(log_divert(&inner.sink), &outer.sink);
+	log_write(LOG_DEBUG, "deep", F_INT("n", 7));
+	assert_ptr_equal(log_divert(&outer.sink), &inner.sink);
+	log_write(LOG_ERROR, "above", F_INT("n", 8));
+	assert_ptr_equal(log_divert(NULL), &outer.sink);
+	assert_false(log_enabled(LOG_DEBUG));
+	end();
+	assert_int_equal(output_bytes, 0);
+	assert_int_equal(inner.taken, 1);
+	assert_int_equal(inner.level, LOG_DEBUG);
+	assert_string_equal(inner.message, "deep");
+	assert_int_equal(inner.number, 7);
+	assert_int_equal(outer.taken, 1);
+	assert_int_equal(outer.number, 8);
+	write_fields("m", NULL, 0);
+	assert_true(output_bytes > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -353,6 +395,7 @@ int main(void)
 		cmocka_unit_test_setup(text_is_one_line, text),
 		cmocka_unit_test_setup(an_excerpt_follows_the_line, text),
 		cmocka_unit_test_setup(long_text_lines_are_cut, text),
+		cmocka_unit_test_setup(a_sink_takes_all_levels_in_place_of_the_log, text),
 	};
 	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

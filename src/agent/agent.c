@@ -178,7 +178,8 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 {
 	struct agents *agents = agents_of_conn(conn);
 	/* The frames are decoded anew: they may be others under the new generation's codec. */
-	if (__builtin_expect(agents->successor != NULL, 0) && !conn->reading && agents_migrate(conn))
+	if (__builtin_expect(agents->successor != NULL, 0) && !conn->reading &&
+	    (agents_migrate(conn) || !conn_is_open(conn)))
 		return 0;
 	if (!conn->reading)
 		return batch_run(agents, conn, batch);
@@ -249,6 +250,8 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 				? agents->codec_error
 				: codec_error_text(codec, batch, text, sizeof text);
 	log_bad_frame(agents, conn, batch->error, error);
+	if (codec->kind == CODEC_LUA && agents->codec_verdict == GUARD_CPU)
+		conn_give_way(conn);
 	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
 		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
 	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
@@ -292,7 +295,7 @@ static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 	return call(agents, conn, CALL_DRAIN, 1);
 }
 
-static void drop_defers(struct agents *agents, const struct conn *conn)
+void agent_drop_defers(struct agents *agents, const struct conn *conn)
 {
 	lua_State *lua = agents->vm.lua;
 	do {
@@ -300,6 +303,7 @@ static void drop_defers(struct agents *agents, const struct conn *conn)
 		lua_pushvalue(lua, AT_TAKE_DEFER);
 		lua_pushnumber(lua, (lua_Number)conn->id);
 	} while (!lua_pcall(lua, 1, 1, 0) && !lua_isnil(lua, -1));
+	lua_settop(lua, AT_TOP);
 }
 
 static void run_defers(struct agents *agents, struct conn *conn)
@@ -319,7 +323,7 @@ static void run_defers(struct agents *agents, struct conn *conn)
 		run_end(agents, &run, outcome == RUN_FAILED);
 		/* Each would cost the others as much again. */
 		if (run.verdict != GUARD_FINE) {
-			drop_defers(agents, conn);
+			agent_drop_defers(agents, conn);
 			break;
 		}
 	}

@@ -103,6 +103,17 @@ static struct belongings belongings_in(struct agents *to, const struct conn *con
 	};
 }
 
+/* What upgrade() has done before it failed. */
+static void take_back(struct conn *conn, struct agents *to, const struct belongings *old,
+		      const struct conn_mark *mark)
+{
+	if (conn->has_defers)
+		agent_drop_defers(to, conn);
+	agent_release(to, conn);
+	give(conn, old);
+	conn_restore(conn, mark);
+}
+
 static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 {
 	struct run run;
@@ -111,18 +122,16 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	if (!bytes)
 		return false;
 	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
-	struct codec_mark mark = conn_mark_codecs(conn);
+	struct conn_mark mark = conn_mark(conn);
 	give(conn, &new);
 	bool ok = upgrade(to, conn, bytes, len, from->generation);
 	run_end(from, &run, false);
 	new = belongings_of(conn);
 	if (!ok) {
-		agent_release(to, conn);
-		give(conn, &old);
-		conn_restore_codecs(conn, &mark);
+		take_back(conn, to, &old, &mark);
 		return false;
 	}
-	conn_keep_codecs(conn, &mark);
+	conn_keep(conn, &mark);
 	give(conn, &old);
 	agent_release(from, conn);
 	give(conn, &new);

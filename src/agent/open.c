@@ -49,6 +49,7 @@ static void lay_out(struct agents *agents)
 	keep_function(lua, "runtime", "conn_index");
 	keep_function(lua, "runtime", "snapshot");
 	keep_function(lua, "runtime", "describe_phase");
+	run_keep_ended(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
@@ -143,6 +144,15 @@ static void run_setup(struct opening *opening)
 	luaL_unref(lua, LUA_REGISTRYINDEX, opening->phase.ref);
 }
 
+/* What the workbench adds to a VM. It may change the runtime, of which nothing is in use yet. */
+static void open_inside(lua_State *lua, const char *module)
+{
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_setfield(lua, LUA_REGISTRYINDEX, "perilune.inside");
+}
+
 /* Runs protected. Raises what went wrong. */
 static void open_script(lua_State *lua)
 {
@@ -151,6 +161,8 @@ static void open_script(lua_State *lua)
 	const struct config *config = opening->config;
 	lua_settop(lua, 0);
 	config_open_sources(lua, config);
+	if (config->inside)
+		open_inside(lua, config->inside);
 	lay_out(agents);
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaded");

@@ -36,6 +36,8 @@ bool callback_may_wait(enum callback callback)
 
 /* ---- the pool ---- */
 
+#define ENDED "perilune.ended" /* in the registry: lua/perilune/ended.lua */
+
 static struct coroutine take_coroutine(struct agents *agents)
 {
 	if (agents->pooled)
@@ -45,9 +47,29 @@ static struct coroutine take_coroutine(struct agents *agents)
 	return co;
 }
 
+void run_keep_ended(lua_State *lua)
+{
+	lua_getglobal(lua, "require");
+	lua_pushliteral(lua, "perilune.ended");
+	lua_call(lua, 1, 1);
+	lua_setfield(lua, LUA_REGISTRYINDEX, ENDED);
+}
+
+/* What is suspended may be resumed, as far as Lua knows. */
+static void note_ended(lua_State *lua, const struct coroutine *co)
+{
+	lua_getfield(lua, LUA_REGISTRYINDEX, ENDED);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, co->ref);
+	lua_pushboolean(lua, 1);
+	lua_rawset(lua, -3);
+	lua_pop(lua, 1);
+}
+
 /* A coroutine that returned can be started again; one that failed or is suspended cannot. */
 static void give_coroutine(struct agents *agents, struct coroutine co, bool reusable)
 {
+	if (!reusable)
+		note_ended(agents->vm.lua, &co);
 	if (!reusable || agents->pooled == AGENT_COROUTINES_KEPT) {
 		luaL_unref(agents->vm.lua, LUA_REGISTRYINDEX, co.ref);
 		return;
@@ -125,6 +147,7 @@ static enum outcome fail(struct agents *agents, struct run *run, int status, enu
 	} else if (verdict != GUARD_FINE) {
 		guard_push_error(&agents->vm.guard, run->co.lua);
 	}
+	vm_forget_loading(&agents->vm);
 	run->verdict = (uint8_t)verdict;
 	return RUN_FAILED;
 }

@@ -76,6 +76,9 @@ const char *callback_name(enum callback callback);
 /* May the call wait? Those that end something, or must answer at once, may not. */
 bool callback_may_wait(enum callback callback);
 
+/* Of each VM, while its script is loaded: lets Lua know of coroutines that have ended. MAY RAISE. */
+void run_keep_ended(lua_State *lua);
+
 /* Takes a coroutine from the pool (or makes one) for a call on conn's behalf. */
 void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
 
@@ -118,6 +121,9 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
 
 /* Gives up the connection's agent in these agents. */
 void agent_release(struct agents *agents, struct conn *conn);
+
+/* Its deferred functions are not run. */
+void agent_drop_defers(struct agents *agents, const struct conn *conn);
 
 /* Pushes a conn object. */
 void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn);

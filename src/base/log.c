@@ -110,9 +110,18 @@ void log_init(enum log_format wanted, enum log_level level)
 	threshold = level;
 }
 
+static _Thread_local struct log_sink *diverted;
+
+struct log_sink *log_divert(struct log_sink *sink)
+{
+	struct log_sink *before = diverted;
+	diverted = sink;
+	return before;
+}
+
 bool log_enabled(enum log_level level)
 {
-	return level >= threshold;
+	return diverted || level >= threshold;
 }
 
 static void put(struct line *line, const char *bytes, size_t n)
@@ -360,6 +369,10 @@ void log_fields(enum log_level level, const char *message, const struct log_fiel
 {
 	if (!log_enabled(level))
 		return;
+	if (diverted) {
+		diverted->take(diverted, level, message, fields, n);
+		return;
+	}
 	struct line line;
 	compose(&line, level, message, fields, n);
 	pthread_mutex_lock(&out.lock);

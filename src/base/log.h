@@ -56,6 +56,16 @@ int log_reopen(void);
 const char *log_path(void);
 
 void log_init(enum log_format format, enum log_level level);
+
+/* Whoever takes entries in place of the log. What it is given lives as long as the call. */
+struct log_sink {
+	void (*take)(struct log_sink *sink, enum log_level level, const char *message,
+		     const struct log_field *fields, size_t n);
+};
+
+/* From now on this thread's entries go to the sink, whatever their level; NULL: to the log. Returns who had them. */
+struct log_sink *log_divert(struct log_sink *sink);
+
 bool log_enabled(enum log_level level);
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n);
 

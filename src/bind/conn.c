@@ -82,8 +82,11 @@ static int l_conn_send(lua_State *lua)
 
 int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms)
 {
-	run->wait = wait;
-	run->until_ms = until_ms;
+	/* Else lua_yield() raises, and the handler may catch that. */
+	if (lua_isyieldable(lua)) {
+		run->wait = wait;
+		run->until_ms = until_ms;
+	}
 	return lua_yield(lua, 0);
 }
 

@@ -10,7 +10,8 @@
 #include <string.h>
 #include <uv.h>
 
-static const struct command *const OWN[] = { &command_run, &command_check, &command_new, &command_exec };
+static const struct command *const OWN[] = { &command_run, &command_check, &command_test, &command_new,
+					     &command_exec };
 enum { OWN_COMMANDS = sizeof OWN / sizeof *OWN, COMMAND_COUNT = OWN_COMMANDS + OPERATE_COMMANDS };
 
 /* All of them, in the order of the help. */
@@ -116,7 +117,15 @@ static int refuse(const char *name)
 	return EXIT_USAGE;
 }
 
-static int help(int argc, char **argv)
+static int run_raw(const struct command *command, int argc, char **argv, const char *problem)
+{
+	if (!problem)
+		return command->run_raw(argc - 1, argv + 1);
+	fprintf(stderr, "perilune: %s\n", problem);
+	return EXIT_FAILED;
+}
+
+static int help(int argc, char **argv, const char *problem)
 {
 	if (argc < 2 || !strcmp(argv[1], "help") || argv[1][0] == '-') {
 		print_usage(stdout);
@@ -125,12 +134,18 @@ static int help(int argc, char **argv)
 	const struct command *command = find(argv[1]);
 	if (!command)
 		return refuse(argv[1]);
+	if (command->run_raw) {
+		char *arguments[] = { argv[1], (char *)"--help" };
+		return run_raw(command, 2, arguments, problem);
+	}
 	print_help(command);
 	return EXIT_OK;
 }
 
 static int run(const struct command *command, int argc, char **argv, const char *problem)
 {
+	if (command->run_raw)
+		return run_raw(command, argc, argv, problem);
 	struct options options;
 	int code = options_parse(&options, command->name, command->options, argc, argv);
 	if (!code && options.help) {
@@ -155,7 +170,7 @@ int cli_main(int argc, char **argv, const char *problem)
 	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
 		return print_version();
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
-		return help(argc - 1, argv + 1);
+		return help(argc - 1, argv + 1, problem);
 	const struct command *command = find(name);
 	if (!command)
 		return refuse(name);

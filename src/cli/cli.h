@@ -34,6 +34,8 @@ struct command {
 	const char *notes;                         /* the help's last lines */
 	unsigned options;                          /* its bit */
 	int (*run)(const struct options *options); /* returns the exit code */
+	/* Of those that have options of their own, and their own --help: what follows the command. */
+	int (*run_raw)(int argc, char **argv);
 	/* Of those that ask a server: the command of the protocol, and its answer for people. */
 	const char *request;
 	void (*show)(const struct json_t *reply);
@@ -41,7 +43,7 @@ struct command {
 
 enum { OPERATE_COMMANDS = 8 };
 
-extern const struct command command_run, command_check, command_new, command_exec;
+extern const struct command command_run, command_check, command_test, command_new, command_exec;
 extern const struct command operate_commands[OPERATE_COMMANDS];
 
 /*

@@ -68,6 +68,7 @@ struct config {
 	    refs; /* generations that live by it, and the server; the first belongs to who loaded it */
 	char *script;
 	struct sources *sources; /* as they were when it was loaded; NULL: not yet */
+	const char *inside;      /* a module of ours that a worker's VM has before the script; NULL: none */
 	struct override *overrides;
 	size_t override_count;
 	unsigned workers;

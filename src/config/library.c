@@ -79,6 +79,8 @@ void config_open_sources(lua_State *lua, const struct config *config)
 	set_function(lua, "mention", l_mention, sources);
 	set_function(lua, "text", l_text, sources);
 	set_text(lua, "cut", sources->cut);
+	lua_pushboolean(lua, sources->is_image);
+	lua_setfield(lua, -2, "is_image");
 	lua_setfield(lua, -2, "perilune.sources");
 	lua_pop(lua, 2);
 }

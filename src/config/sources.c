@@ -189,6 +189,27 @@ struct sources *sources_read(const char *path)
 	return sources;
 }
 
+struct sources *sources_of_image(const char *name, const void *image, size_t bytes)
+{
+	struct sources *sources = calloc(1, sizeof *sources);
+	struct source *source = sources ? calloc(1, sizeof *source) : NULL;
+	if (!source) {
+		free(sources);
+		return NULL;
+	}
+	*source = (struct source){ .name = strdup(name), .text = malloc(bytes + 1), .bytes = bytes };
+	*sources =
+	    (struct sources){ .files = source, .count = 1, .capacity = 1, .bytes = bytes, .is_image = true };
+	if (!source->name || !source->text) {
+		sources_free(sources);
+		return NULL;
+	}
+	memcpy(source->text, image, bytes);
+	source->text[bytes] = '\0';
+	make_key(sources);
+	return sources;
+}
+
 void sources_free(struct sources *sources)
 {
 	if (!sources)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,8 +23,9 @@ enum { SOURCE_MAX_BYTES = 16 << 20 };
 struct sources {
 	struct source *files; /* by name */
 	size_t count, capacity;
-	size_t bytes; /* in all */
-	uint64_t key; /* of names and texts: what is the same has the same key */
+	size_t bytes;  /* in all */
+	bool is_image; /* the one file is none, but what lua/perilune/test/image.lua made of a table */
+	uint64_t key;  /* of names and texts: what is the same has the same key */
 	char key_text[17];
 	char cut[256];    /* why there may be more than was read; else "" */
 	char failed[128]; /* why it is of no use: there were no descriptors, for one; else "" */
@@ -31,6 +33,9 @@ struct sources {
 
 /* Reads the script at `path` and what lies in its folder. NULL: no memory. */
 struct sources *sources_read(const char *path);
+
+/* A set of one that is in no file. Copies the bytes. NULL: no memory. */
+struct sources *sources_of_image(const char *name, const void *image, size_t bytes);
 void sources_free(struct sources *sources);
 
 /* NULL: there is none. */

@@ -61,28 +61,13 @@ void conn_share_codec(struct conn *conn, const struct codec *codec)
 	take_codec(conn, codec);
 }
 
-struct codec_mark conn_mark_codecs(struct conn *conn)
+static void drop_newer_codecs(struct conn *conn, const struct own_codec *newest)
 {
-	struct codec_mark mark = { conn->own_codecs, conn->codec, conn->fresh_codec };
-	conn->fresh_codec = false; /* neither replaced nor freed */
-	return mark;
-}
-
-void conn_keep_codecs(struct conn *conn, const struct codec_mark *mark)
-{
-	if (conn->codec == mark->codec)
-		conn->fresh_codec = mark->was_fresh;
-}
-
-void conn_restore_codecs(struct conn *conn, const struct codec_mark *mark)
-{
-	while (conn->own_codecs != mark->newest) {
+	while (conn->own_codecs != newest) {
 		struct own_codec *own = conn->own_codecs;
 		conn->own_codecs = own->older;
 		free(own);
 	}
-	conn->fresh_codec = mark->was_fresh;
-	take_codec(conn, mark->codec);
 }
 
 /* Those that a batch may still have been of. */
@@ -520,4 +505,54 @@ int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms)
 	*timeout_field((struct timeouts *)conn->timeouts, kind) = ms;
 	changed(conn);
 	return 0;
+}
+
+/* ---- taking back ---- */
+
+struct conn_mark conn_mark(struct conn *conn)
+{
+	assert(conn->state == CONN_OPEN);
+	struct conn_mark mark = { .newest = conn->own_codecs,
+				  .codec = conn->codec,
+				  .timeouts = *conn->timeouts,
+				  .was_fresh = conn->fresh_codec,
+				  .had_own_timeouts = conn->own_timeouts,
+				  .was_paused = conn->paused,
+				  .was_shut_asked = conn->shut_asked };
+	conn->fresh_codec = false; /* neither replaced nor freed */
+	return mark;
+}
+
+void conn_keep(struct conn *conn, const struct conn_mark *mark)
+{
+	if (conn->codec == mark->codec)
+		conn->fresh_codec = mark->was_fresh;
+}
+
+static void restore_timeouts(struct conn *conn, const struct conn_mark *mark)
+{
+	if (!conn->own_timeouts)
+		return;
+	struct timeouts *own = (struct timeouts *)conn->timeouts;
+	if (mark->had_own_timeouts) {
+		*own = mark->timeouts;
+		return;
+	}
+	free(own);
+	conn->own_timeouts = false;
+	conn->timeouts = &conn->rules->timeouts;
+}
+
+void conn_restore(struct conn *conn, const struct conn_mark *mark)
+{
+	drop_newer_codecs(conn, mark->newest);
+	conn->fresh_codec = mark->was_fresh;
+	take_codec(conn, mark->codec);
+	restore_timeouts(conn, mark);
+	conn->paused = mark->was_paused;
+	conn->shut_asked = mark->was_shut_asked;
+	/* An end that was asked for takes place when the event is over. */
+	conn->state = CONN_OPEN;
+	conn->reason = REASON_NONE;
+	conn->how = CLOSE_FLUSH;
 }

@@ -281,22 +281,24 @@ int conn_set_codec(struct conn *conn, const struct codec *codec);
 /* The same with one that outlives the connection, as that of conn_open() does. */
 void conn_share_codec(struct conn *conn, const struct codec *codec);
 
-/*
- * What is set after conn_mark_codecs() can be taken back, or kept: one of the two follows within the same event. What
- * was the codec before is untouched until then.
- */
-struct codec_mark {
-	struct own_codec *newest;
-	const struct codec *codec;
-	bool was_fresh;
-};
-
-struct codec_mark conn_mark_codecs(struct conn *conn);
-void conn_keep_codecs(struct conn *conn, const struct codec_mark *mark);
-void conn_restore_codecs(struct conn *conn, const struct codec_mark *mark);
-
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
+
+/*
+ * What an agent asks for after conn_mark() can be taken back, or kept: one of the two follows within the same event.
+ * That is its framing (what was the codec before is untouched until then), time-outs, pausing and the end; not what it
+ * has sent. The connection is open, and has the rules that it had when it was marked.
+ */
+struct conn_mark {
+	struct own_codec *newest;
+	const struct codec *codec;
+	struct timeouts timeouts;
+	bool was_fresh, had_own_timeouts, was_paused, was_shut_asked;
+};
+
+struct conn_mark conn_mark(struct conn *conn);
+void conn_keep(struct conn *conn, const struct conn_mark *mark);
+void conn_restore(struct conn *conn, const struct conn_mark *mark);
 
 /* The agent is suspended, or free again. */
 void conn_set_busy(struct conn *conn, bool busy);

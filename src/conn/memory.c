@@ -58,6 +58,8 @@ static ssize_t memory_write(struct conn *conn, const void *from, size_t n)
 		return UV_EAGAIN;
 	if (n > room)
 		n = room;
+	if (m->write_max && n > m->write_max)
+		n = m->write_max;
 	queue_put(&m->outward, &m->outward_bytes, &m->outward_room, from, n);
 	return (ssize_t)n;
 }

@@ -17,6 +17,7 @@ struct memory_conn {
 	size_t outward_bytes, outward_room;
 	size_t window_bytes; /* how much `outward` may hold: a peer that stalls */
 	size_t read_max;     /* at most so many bytes a read; 0: no bound */
+	size_t write_max;    /* ... and a write */
 	unsigned writes;     /* that were made, those that would block included */
 	unsigned watched;    /* WATCH_* */
 	bool peer_shut, our_shut, broken, closed, was_reset;

@@ -136,6 +136,7 @@ static void finish(struct exec *exec, int code)
 static void report(struct exec *exec)
 {
 	lua_State *lua = exec->vm.lua;
+	signals_calm();
 	lua_pushvalue(lua, AT_EXPLAIN);
 	lua_xmove(exec->co, lua, 1);
 	lua_pushvalue(lua, AT_SCRIPT);

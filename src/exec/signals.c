@@ -13,7 +13,7 @@ enum { CAUGHT_COUNT = sizeof CAUGHT / sizeof *CAUGHT, RESEND_MS = 5 };
 /* Of the process, as its signals are. */
 static sem_t told;
 static atomic_int caught;
-static atomic_bool ended;
+static atomic_bool is_over; /* what could be interrupted */
 
 static void on_signal(int number)
 {
@@ -43,9 +43,13 @@ static void pause_ms(long ms)
 /* Again and again: a signal that comes between two modes of the VM is lost. */
 static void interrupt(struct guard *guard)
 {
-	while (!ended) {
-		if (guard_is_running(guard))
-			guard_kill(guard, atomic_load_explicit(&guard->dispatch, memory_order_relaxed));
+	for (;;) {
+		/* In this order: a call that begins after signals_calm() is not met. */
+		uint64_t dispatch = atomic_load(&guard->dispatch);
+		if (is_over)
+			return;
+		if (dispatch & GUARD_UNBOUNDED_MS)
+			guard_kill(guard, dispatch);
 		pause_ms(RESEND_MS);
 	}
 }
@@ -55,7 +59,7 @@ static void help(void *data)
 	struct signals *signals = data;
 	while (sem_wait(&told))
 		;
-	if (ended)
+	if (is_over)
 		return;
 	uv_async_send(&signals->wake);
 	interrupt(signals->guard);
@@ -88,9 +92,14 @@ int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard)
 	return 0;
 }
 
+void signals_calm(void)
+{
+	is_over = true;
+}
+
 void signals_close(struct signals *signals)
 {
-	ended = true;
+	signals_calm();
 	for (size_t i = 0; i < CAUGHT_COUNT; i++)
 		signal(CAUGHT[i], SIG_DFL);
 	sem_post(&told);

@@ -22,5 +22,8 @@ int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard);
 /* The signal's number, or 0. Known at once, even before what runs is ended. */
 int signals_caught(void);
 
+/* The script has ended: no call is interrupted from now on, for what is left is to tell how. */
+void signals_calm(void);
+
 /* Its handle is closed when the loop has run once more. */
 void signals_close(struct signals *signals);

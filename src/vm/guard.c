@@ -207,8 +207,10 @@ static void on_kill(int number)
 			watchdog.way->decline(guard);
 			continue;
 		}
-		if (guard->leaving)
+		if (guard->leaving) {
+			watchdog.way->decline(guard);
 			continue;
+		}
 		if (guard->verdict)
 			forget_active(guard); /* the first attempt was lost */
 		tell_to_end(guard, GUARD_CPU);

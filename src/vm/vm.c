@@ -27,6 +27,7 @@ int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struc
 	enum guard_verdict verdict = vm_leave(vm);
 	if (!status)
 		return 0;
+	vm_forget_loading(vm);
 	vm->verdict = verdict == GUARD_FINE && status == LUA_ERRMEM ? GUARD_MEMORY : verdict;
 	if (verdict != GUARD_FINE) {
 		lua_pop(lua, 1);
@@ -157,6 +158,8 @@ static int setup(lua_State *lua)
 	lua_getfield(lua, -2, "path");
 	lua_concat(lua, 2);
 	lua_setfield(lua, -2, "path");
+	vm_open_modules(lua, lua_path);
+	vm_open_loading(lua);
 	lua_getfield(lua, -1, "loaded");
 	load_libraries(lua);
 	if (luaL_loadstring(lua, TUNE_JIT))

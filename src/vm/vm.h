@@ -83,6 +83,15 @@ static inline enum guard_verdict vm_leave(struct vm *vm);
  */
 int vm_pcall(struct vm *vm, lua_State *lua, int nargs, int nresults, const struct vm_budget *budget);
 
+/*
+ * After a call that was ended: no module is taken for one that is being loaded. It would be refused for ever, as one
+ * that requires itself. Outside of calls.
+ */
+void vm_forget_loading(struct vm *vm);
+
+/* Readies it, before any module of a user's is loaded. MAY RAISE. Both: loading.c */
+void vm_open_loading(lua_State *lua);
+
 /* Bytes allocated since the VM was opened. */
 static inline uint64_t vm_allocated(const struct vm *vm)
 {
@@ -117,6 +126,15 @@ void vm_set_lua_path(const char *pattern);
 
 /* That pattern; "" before it is set. */
 const char *vm_lua_path(void);
+
+/*
+ * Perilune's modules are compiled once for all VMs that are opened from now on, until it is turned off: for whoever
+ * opens many. Only where all VMs belong to one thread. modules.c
+ */
+void vm_share_modules(bool share);
+
+/* MAY RAISE. In a fresh VM: where they are shared, they are found. */
+void vm_open_modules(lua_State *lua, const char *pattern);
 
 /*
  * Finds Perilune's Lua modules: beside the binary, in the source tree it was built in, or where

@@ -1,0 +1,50 @@
+--- For specifications of handlers, run by `perilune test`: an app in memory with the real codecs, connections, limits
+--- and agents, and a clock that goes on when it is told to; or the same over real sockets.
+---
+---     local perilune = require "perilune.test"
+---     local app = perilune.app("chat.lua")
+---     local ann = app:connect()
+---     ann:expect("nick?"):send("ann"):expect("* ann joined")
+---     app:advance("5m")
+---     assert.equal("idle_timeout", ann:closed())
+local has_core = package.loaded["perilune.workbench.app"]
+if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end
+
+local memory = require "perilune.test.memory"
+local pattern = require "perilune.test.pattern"
+local property = require "perilune.test.property"
+local sockets = require "perilune.test.sockets"
+
+local M = {}
+
+--- An app in memory.
+---@param what string|table the script's file; or what a script returns: it is copied to the app's own VM, with all that
+---  its functions refer to
+---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
+---@return perilune.test.app
+function M.app(what, overrides) return memory.open(what, overrides) end
+
+--- The same app in a server of its own, that listens on a port that the system chooses: real sockets, real time.
+---@param file string
+---@param overrides table?
+---@return perilune.test.server
+function M.start(file, overrides) return sockets.start(file, overrides) end
+
+--- Proves that the handler does not care how the network splits what it is sent.
+---@param frames any[]
+---@param open fun(): perilune.test.client a fresh one each time, of an app in memory
+---@param time number|string|nil to let pass before what came back is looked at
+function M.splits(frames, open, time) property.splits(frames, open, time) end
+
+--- Sends what is made of these frames, for a while, and shows the smallest transcript with which a handler fails.
+---@param open fun(): perilune.test.client
+---@param options { frames: any[], seconds: number?, seed: integer?, check: (fun(client): boolean?)? }
+---@return integer cases that were tried
+function M.fuzz(open, options) return property.fuzz(open, options) end
+
+--- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
+---@param text string
+---@return perilune.test.pattern
+M.pattern = pattern.new
+
+return M

@@ -1,0 +1,29 @@
+--- What a specification has opened, and has to end. Internal.
+---
+--- Scopes are within each other: a file's, a test's. What is opened belongs to the innermost.
+local M = {}
+
+---@class perilune.test.thing
+---@field left fun(self): string? what there is still of it, for people; nil: it is over
+---@field dispose fun(self) ends it, whatever there is
+
+local scopes = { {} }
+
+function M.open_scope() scopes[#scopes + 1] = {} end
+
+---@param thing perilune.test.thing
+function M.add(thing)
+  local scope = scopes[#scopes]
+  scope[#scope + 1] = thing
+end
+
+--- Ends all that belongs to the scope, and the scope.
+---@return string? left what had not been ended
+function M.close_scope()
+  local scope, texts = table.remove(scopes), {}
+  for _, thing in ipairs(scope) do texts[#texts + 1] = thing:left() end
+  for i = #scope, 1, -1 do scope[i]:dispose() end
+  return #texts > 0 and table.concat(texts, "\n") or nil
+end
+
+return M

@@ -1,0 +1,240 @@
+--- `perilune test`: busted in a coroutine on a live loop, each piece of the user's code as a task of its own, so that
+--- one that never ends is a failure and no more. Internal.
+local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
+
+local coverage = require "perilune.test.coverage"
+local host = require "perilune.test.host"
+local leftovers = require "perilune.test.leftovers"
+local options = require "perilune.test.options"
+local units = require "perilune.units"
+
+local M = {}
+
+local OK, FAILED, USAGE = 0, 1, 2
+local EXIT = setmetatable({}, { __tostring = function() return "os.exit() was called" end })
+
+local function pack(...) return { n = select("#", ...), ... } end
+
+-- ---- the end of the program ------------------------------------------------
+
+local exit_code
+
+-- It would close the VM from within.
+local function leave(code)
+  exit_code = code == true and OK or code == false and FAILED or tonumber(code) or OK
+  error(EXIT, 0)
+end
+
+-- ---- tasks ------------------------------------------------------------------
+
+local WHAT = { it = "the test", file = "the file", finally = "finally" }
+
+local function describe_end(descriptor, kind, place, limit_ms, waits_at)
+  local what = WHAT[descriptor] or descriptor
+  if kind == "deadlock" then
+    return ("deadlock: %s yields, and nothing will ever resume it: it is at %s"):format(what, waits_at)
+  end
+  if kind ~= "timeout" then return place end
+  local text = ("%s did not end within %s (--timeout)"):format(what, units.format_duration(limit_ms))
+  return ("%s: it %s at %s"):format(text, place == "" and "waits" or "was", place == "" and waits_at or place)
+end
+
+-- The innermost line that is not ours, nor busted's.
+local function user_line(traceback)
+  for line in traceback:gmatch("[^\n]+") do
+    local at = line:match("^%s*(.-:%d+): ")
+    if at and not at:find("/perilune/") and not at:find("/busted/") and not at:find("/luassert/") then return at end
+  end
+  return "a place that is not known"
+end
+
+-- As busted has them of errors.
+local function trace_of(element, message, traceback)
+  local defined = element.trace or {}
+  return {
+    short_src = defined.short_src or "?", source = defined.source, currentline = defined.currentline or 0,
+    what = "Lua", traceback = traceback or "", message = message,
+  }
+end
+
+-- busted.safe() as a task. A task that is ended has left busted's contexts as they were.
+local function run_task(busted, safe, limit_ms, descriptor, run, element)
+  local context = busted.context.get()
+  local results = pack(task.call(limit_ms, safe, descriptor, run, element))
+  if results[1] then return unpack(results, 2, results.n) end
+  while busted.context.get() ~= context do busted.context.pop() end
+  local _, kind, place, traceback = unpack(results, 1, 4)
+  local text = describe_end(descriptor, kind, tostring(place), limit_ms, user_line(traceback or ""))
+  local status = descriptor == "it" and "failure" or "error"
+  busted.publish({ status, element.descriptor }, element, busted.context.parent(element), text,
+    trace_of(element, text, traceback))
+  return busted.status(status)
+end
+
+-- ---- what is left behind ----------------------------------------------------
+
+-- A test's end is told once it is known what it has left.
+local held
+
+local function close_test(busted, publish)
+  local element, ended = held.element, held.ended
+  held = nil
+  local left = leftovers.close_scope()
+  if not ended then return end
+  local status = ended.status
+  if left and (status == "success" or status == "pending") then
+    status = "failure"
+    busted.publish({ "failure", "it" }, element, ended.parent, left, trace_of(element, left))
+  end
+  publish(ended.descriptor, { "test", "end" }, element, ended.parent, status)
+end
+
+local function run_test(busted, safe, publish, descriptor, run, element)
+  leftovers.open_scope()
+  held = { element = element }
+  local results = pack(safe(descriptor, run, element))
+  close_test(busted, publish)
+  return unpack(results, 1, results.n)
+end
+
+local function run_file(busted, safe, descriptor, run, element)
+  leftovers.open_scope()
+  local results = pack(safe(descriptor, run, element))
+  local left = leftovers.close_scope()
+  if left then
+    busted.publish({ "error", "file" }, element, busted.context.parent(element), left, trace_of(element, left))
+  end
+  return unpack(results, 1, results.n)
+end
+
+--- Busted calls all of the user's code, and all that is around it, by way of busted.safe().
+local function hook(busted, limit_ms)
+  local safe, publish = busted.safe, busted.safe_publish
+  function busted.safe(descriptor, run, element)
+    local is_users = rawequal(run, element.run) or descriptor == "finally"
+    if is_users then return run_task(busted, safe, limit_ms, descriptor, run, element) end
+    if descriptor == "it" then return run_test(busted, safe, publish, descriptor, run, element) end
+    if descriptor == "file" and not element.is_running then
+      element.is_running = true
+      return run_file(busted, safe, descriptor, run, element)
+    end
+    return safe(descriptor, run, element)
+  end
+  function busted.safe_publish(descriptor, channel, element, parent, status, ...)
+    local is_end = held and held.element == element and channel[1] == "test" and channel[2] == "end"
+    if not is_end then return publish(descriptor, channel, element, parent, status, ...) end
+    held.ended = { descriptor = descriptor, parent = parent, status = status }
+    return true
+  end
+end
+
+-- ---- busted -----------------------------------------------------------------
+
+local MISSING = [[
+perilune test: busted was not found%s.
+On Debian: apt-get install lua-busted
+]]
+
+local function has_busted()
+  local ok, message = pcall(require, "busted.runner")
+  if ok then return true end
+  message = tostring(message)
+  local what = message:match("module '([^']+)' not found")
+  local more = what and what ~= "busted.runner" and (": it needs the module %s, which is not there"):format(what) or ""
+  io.stderr:write(MISSING:format(more))
+  return false
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+local function refuse(message)
+  io.stderr:write("perilune test: ", message, "\nsee 'perilune test --help'\n")
+  leave(USAGE)
+end
+
+-- Busted says "error" of a wrong option, and takes that for a failure.
+local function adjust_cli()
+  local make = require "busted.modules.cli"
+  package.loaded["busted.modules.cli"] = function(...)
+    local cli = make(...)
+    local parse = cli.parse
+    function cli.parse(self, args)
+      local parsed, message = parse(self, args)
+      if not parsed then
+        message = tostring(message):gsub("^.-: error: ", ""):gsub("; re%-run with.*", "")
+        refuse(message .. options.hint(message))
+      end
+      local roots = parsed.ROOT
+      local is_default = roots and #roots == 1 and roots[1] == "spec"
+      if is_default and not exists(parsed.directory .. "/spec") then roots[1] = "." end
+      return parsed
+    end
+    return cli
+  end
+end
+
+local function adjust_core(limit_ms)
+  local make = require "busted.core"
+  package.loaded["busted.core"] = function()
+    local busted = make()
+    hook(busted, limit_ms)
+    return busted
+  end
+end
+
+-- Busted looks at the level of the stack that calls it: it must be a chunk that is no file, and no tail call.
+local CHUNK = [[
+require("busted.runner")({ standalone = false })
+]]
+
+local function run_busted(opts)
+  local args = { [0] = "perilune test", "--ignore-lua", unpack(opts.rest) }
+  _G.arg = args
+  os.exit = leave -- luacheck: ignore 122
+  package.path = "./?.lua;./?/init.lua;" .. package.path
+  package.loaded["perilune.core"] = host
+  require "perilune"
+  adjust_cli()
+  adjust_core(opts.timeout_ms)
+  local chunk = assert(loadstring(CHUNK, "=perilune test"))
+  local ok, err = xpcall(chunk, function(err)
+    return rawequal(err, EXIT) and err or debug.traceback(tostring(err), 2)
+  end)
+  io.stdout:flush()
+  if ok then return OK end
+  if rawequal(err, EXIT) then return exit_code end
+  io.stderr:write("perilune test: ", err, "\n")
+  return FAILED
+end
+
+local function watch(opts)
+  require("perilune.test.watch").run(opts.all)
+end
+
+--- What C calls, as the first task.
+---@param ... string the arguments after `test`
+---@return integer exit_code
+function M.run(...)
+  local opts, message = options.parse { ... }
+  if not opts then
+    io.stderr:write("perilune test: ", message, "\nsee 'perilune test --help'\n")
+    return USAGE
+  end
+  if opts.help then
+    io.stdout:write(options.HELP)
+    io.stdout:flush()
+    return OK
+  end
+  if not has_busted() then return FAILED end
+  if opts.watch then return watch(opts) end
+  coverage.is_on = opts.coverage ~= nil
+  local code = run_busted(opts)
+  if opts.coverage and code ~= USAGE and not coverage.report(opts.coverage) then return FAILED end
+  return code
+end
+
+return M

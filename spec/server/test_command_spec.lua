@@ -1,0 +1,239 @@
+--- `perilune test` as a command: what it says and how it ends.
+local command = require "spec.support.command"
+local wait = require "spec.support.wait"
+
+local folder
+
+setup(function() folder = command.folder() end)
+teardown(function() command.remove(folder) end)
+
+local ECHO = 'return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = { proceed = function(_, l) return l end } }'
+
+local function run(call)
+  table.insert(call, 1, "test")
+  call.dir = call.dir or folder
+  return command.run(call)
+end
+
+-- Runs the body of a describe, in a file of that name.
+local function spec(name, body, ...)
+  local text = 'local perilune = require "perilune.test"\ndescribe("' .. name .. '", function()\n' .. body .. "\nend)\n"
+  command.write(folder .. "/" .. name .. "_spec.lua", text)
+  return run { name .. "_spec.lua", "-o", "gtest", ... }
+end
+
+local function assert_has(part, result)
+  local text = result.out .. result.err
+  assert(text:find(part, 1, true), ("no %q in:\n%s"):format(part, text))
+end
+
+local function assert_code(code, result)
+  assert(result.code == code, ("exit code %s\n%s%s"):format(tostring(result.code), result.out, result.err))
+end
+
+describe("perilune test", function()
+  setup(function() command.write(folder .. "/echo.lua", ECHO) end)
+
+  it("passes what passes", function()
+    local result = spec("good", [[
+      it("echoes", function()
+        local app = perilune.app("echo.lua")
+        app:connect():send("x"):expect("x"):close()
+      end)
+      it("waits", function()
+        local core = require "perilune"
+        local from = core.now()
+        core.sleep("20ms")
+        assert.is_true(core.now() - from >= 0.02)
+      end)
+      pending("later")]])
+    assert_code(0, result)
+    assert_has("[  PASSED  ] 2 tests.", result)
+  end)
+
+  it("fails with 1, and goes on", function()
+    local result = spec("bad", [[
+      it("is wrong", function() assert.equal(1, 2) end)
+      it("raises", function() error("ouch") end)
+      it("is right", function() assert.equal(1, 1) end)]])
+    assert_code(1, result)
+    assert_has("bad_spec.lua:3: Expected objects to be equal", result)
+    assert_has("ouch", result)
+    assert_has("[  PASSED  ] 1 test.", result)
+  end)
+
+  it("ends what never ends, by name, and goes on", function()
+    local result = spec("endless", [[
+      it("loops", function() while true do end end)
+      it("loops in pcall", function() while true do pcall(function() while true do end end) end end)
+      it("loops in a coroutine", function()
+        coroutine.wrap(function() local t = {} while true do t[#t % 10 + 1] = 1 end end)()
+      end)
+      it("sleeps", function() require("perilune").sleep("1h") end)
+      describe("with a setup", function()
+        before_each(function() while true do end end)
+        it("is never reached", function() end)
+      end)
+      it("is right", function() assert.equal(1, 1) end)]], "--timeout", "300ms")
+    assert_code(1, result)
+    for _, name in ipairs { "loops", "loops in pcall", "loops in a coroutine", "sleeps" } do
+      assert_has("endless " .. name .. "\n", result)
+    end
+    assert_has("the test did not end within 300ms (--timeout): it was at endless_spec.lua:3", result)
+    assert_has("it waits at endless_spec.lua:8", result)
+    assert_has("before_each did not end within 300ms", result)
+    assert_has("endless is right", result)
+    assert_has("[  PASSED  ] 1 test.", result)
+  end)
+
+  it("tells of a deadlock, by name, and goes on", function()
+    local result = spec("deadlock", [[
+      it("yields", function() coroutine.yield() end)
+      it("is right", function() assert.equal(1, 1) end)]])
+    assert_code(1, result)
+    assert_has("deadlock yields", result)
+    assert_has("deadlock: the test yields, and nothing will ever resume it: it is at deadlock_spec.lua:3", result)
+    assert_has("[  PASSED  ] 1 test.", result)
+  end)
+
+  it("fails a test that leaves something behind, and says what", function()
+    local result = spec("leak", [[
+      it("leaves a connection", function()
+        perilune.app("echo.lua"):connect { name = "ann" }
+      end)
+      it("leaves a coroutine and its timer", function()
+        local core = require "perilune"
+        local app = perilune.app { listen = "tcp://:0", frame = "line",
+          agent = { proceed = function() core.sleep("3s") end } }
+        app:connect():send("x")
+      end)
+      it("leaves a server", function() perilune.start("echo.lua") end)
+      it("is right", function()
+        local app = perilune.app("echo.lua")
+        app:connect()
+        app:close()
+      end)
+      describe("with an app for all", function()
+        local app
+        setup(function() app = perilune.app("echo.lua") end)
+        it("leaves it to the file", function() app:connect { name = "bob" } end)
+      end)]])
+    assert_code(1, result)
+    assert_has("leak leaves a connection\necho.lua was left behind with 1 connection\n  ann (conn 1): open", result)
+    assert_has("its proceed() waits in perilune.sleep, with a timer at 3s", result)
+    assert_has("echo.lua was left running (started with perilune.start)", result)
+    assert_has("bob (conn 1): open", result)
+    assert_has("[  PASSED  ] 2 tests.", result)
+  end)
+
+  it("is not confused by os.exit in a test", function()
+    local result = spec("exits", [[
+      it("exits", function() os.exit(0) end)
+      it("is right", function() assert.equal(1, 1) end)]])
+    assert_code(1, result)
+    assert_has("os.exit() was called", result)
+  end)
+
+  it("takes busted's options", function()
+    command.write(folder .. "/tags_spec.lua", [[
+      describe("tags", function()
+        it("has one #fast", function() end)
+        it("has none", function() error("run") end)
+      end)]])
+    assert_code(0, run { "tags_spec.lua", "--tags=fast" })
+    assert_code(0, run { "tags_spec.lua", "--filter", "has one" })
+    assert_code(0, run { "tags_spec.lua", "--filter-out", "none" })
+    assert_code(1, run { "tags_spec.lua" })
+    assert_has("ok 1", run { "tags_spec.lua", "-o", "TAP", "-t", "fast" })
+    assert_has('"successes"', run { "tags_spec.lua", "--output=json", "-t", "fast" })
+    assert_has("tags has none", run { "tags_spec.lua", "--list" })
+  end)
+
+  it("finds modules and specifications in the folder", function()
+    local own = command.folder()
+    command.write(own .. "/words.lua", 'return { hello = "hi" }')
+    command.write(own .. "/app_spec.lua", [[
+      it("requires", function() assert.equal("hi", require("words").hello) end)]])
+    local result = run { dir = own, "-o", "gtest" }
+    assert_code(0, result)
+    assert_has("[  PASSED  ] 1 test.", result)
+    command.remove(own)
+  end)
+
+  it("counts which lines were run", function()
+    command.write(folder .. "/covered.lua", [[
+local Agent = {}
+
+function Agent:proceed(line)
+  if line == "never" then
+    local words = "not run"
+    return words
+  end
+  return self.conn.id .. line
+end
+
+function Agent:timeout()
+  return true
+end
+
+return { listen = "tcp://:0", frame = "line", agent = Agent }
+]])
+    local result = spec("coverage", [[
+      it("echoes", function()
+        local app = perilune.app("covered.lua")
+        app:connect():send("x", "y"):expect("1x", "1y"):close()
+      end)]], "--coverage=out.info")
+    assert_code(0, result)
+    assert_has("covered.lua", result)
+    assert_has("5-6, 12", result)
+    local lcov = command.read(folder .. "/out.info")
+    for _, part in ipairs { "SF:covered.lua\n", "DA:4,2\n", "DA:5,0\n", "DA:8,", "end_of_record" } do
+      assert(lcov:find(part, 1, true), ("no %q in:\n%s"):format(part, lcov))
+    end
+  end)
+
+  it("runs again what a change concerns", function()
+    local own = command.folder()
+    command.write(own .. "/app.lua", ECHO)
+    for _, name in ipairs { "one", "two" } do
+      command.write(own .. "/" .. name .. "_spec.lua", 'it("' .. name .. '", function() end)')
+    end
+    local pid = command.shell(("cd '%s' && { '%s' test --watch -o TAP >out 2>&1 & echo $!; }"):format(own, command.binary))
+    finally(function()
+      os.execute("kill " .. pid)
+      command.remove(own)
+    end)
+    local function said(pattern) return function() return command.read(own .. "/out"):find(pattern) end end
+    wait.until_true("the first run", said "two[^\n]*\n1%.%.2", 5)
+    command.write(own .. "/one_spec.lua", 'it("is new", function() end)')
+    wait.until_true("a run of one of them", said "one_spec%.lua changed\nok 1 [^\n]*is new[^\n]*\n1%.%.1", 5)
+    command.write(own .. "/app.lua", ECHO .. " -- changed")
+    wait.until_true("a run of all", said "app%.lua changed\nok 1.-1%.%.2", 5)
+  end)
+
+  it("explains itself, and refuses what it does not know", function()
+    local help = run { "--help" }
+    assert_code(0, help)
+    assert_has("usage: perilune test", help)
+    assert_has("--timeout TIME", help)
+    assert.equal(help.out, command.run({ "help", "test" }).out)
+    local unknown = run { "--tiemout=3" }
+    assert_code(2, unknown)
+    assert_has("did you mean --timeout?", unknown)
+    assert_code(2, run { "--timeout" })
+    assert_code(2, run { "--timeout", "soon" })
+    assert_code(1, run { "no_such_spec.lua" })
+  end)
+
+  it("says which package is missing", function()
+    local result = run { "good_spec.lua", env = { LUA_PATH = "/nowhere/?.lua" } }
+    assert_code(1, result)
+    assert_has("apt-get install lua-busted", result)
+  end)
+
+  it("is what perilune.test wants", function()
+    local path = folder .. "/alone.lua"
+    command.write(path, 'require "perilune.test"\nreturn {}')
+    assert_has("internal to Perilune", command.run { "check", path })
+  end)
+end)

@@ -1,0 +1,119 @@
+/* Perilune's own modules, compiled once for many VMs. */
+#include "vm/vm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct module {
+	struct module *next;
+	char *name;
+	char *code; /* as string.dump() makes it, lines and all */
+	size_t bytes;
+};
+
+static struct module *modules;
+static bool is_shared;
+
+static void free_module(struct module *module)
+{
+	free(module->name);
+	free(module->code);
+	free(module);
+}
+
+void vm_share_modules(bool share)
+{
+	is_shared = share;
+	while (modules) {
+		struct module *next = modules->next;
+		free_module(modules);
+		modules = next;
+	}
+}
+
+static const struct module *find(const char *name)
+{
+	for (const struct module *each = modules; each; each = each->next)
+		if (!strcmp(each->name, name))
+			return each;
+	return NULL;
+}
+
+static int append(lua_State *lua, const void *bytes, size_t n, void *data)
+{
+	struct module *module = data;
+	char *grown = realloc(module->code, module->bytes + n);
+	(void)lua;
+	if (!grown)
+		return 1;
+	memcpy(grown + module->bytes, bytes, n);
+	module->code = grown;
+	module->bytes += n;
+	return 0;
+}
+
+/* Keeps the function on top of the stack, unless memory is short. */
+static void keep(lua_State *lua, const char *name)
+{
+	struct module *module = calloc(1, sizeof *module);
+	if (!module)
+		return;
+	module->name = strdup(name);
+	if (!module->name || lua_dump(lua, append, module)) {
+		free_module(module);
+		return;
+	}
+	module->next = modules;
+	modules = module;
+}
+
+/* The file of "perilune.config.read": where the pattern has its '?'. False: the name is too long. */
+static bool path_of(const char *pattern, const char *name, char *path, size_t size)
+{
+	const char *mark = strchr(pattern, '?');
+	if (!mark)
+		return false;
+	int before = (int)(mark - pattern);
+	int n = snprintf(path, size, "%.*s%s%s", before, pattern, name, mark + 1);
+	if (n < 0 || (size_t)n >= size)
+		return false;
+	for (char *at = path + before; at < path + before + strlen(name); at++)
+		if (*at == '.')
+			*at = '/';
+	return true;
+}
+
+/* MAY RAISE. A searcher for package.loaders: (name) → its chunk, or nothing: then others have a look. */
+static int l_search(lua_State *lua)
+{
+	const char *name = luaL_checkstring(lua, 1);
+	char path[4200];
+	if (!is_shared || strncmp(name, "perilune", 8) != 0)
+		return 0;
+	const struct module *module = find(name);
+	if (module)
+		return luaL_loadbuffer(lua, module->code, module->bytes, name) ? lua_error(lua) : 1;
+	if (!path_of(lua_tostring(lua, lua_upvalueindex(1)), name, path, sizeof path))
+		return 0;
+	if (luaL_loadfile(lua, path))
+		return 0; /* the one that comes next says why */
+	keep(lua, name);
+	return 1;
+}
+
+void vm_open_modules(lua_State *lua, const char *pattern)
+{
+	if (!is_shared)
+		return;
+	lua_getglobal(lua, "table");
+	lua_getfield(lua, -1, "insert");
+	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "loaders");
+	lua_remove(lua, -2);
+	lua_pushinteger(lua, 2); /* behind package.preload */
+	lua_pushstring(lua, pattern);
+	lua_pushcclosure(lua, l_search, 1);
+	lua_call(lua, 3, 0);
+	lua_pop(lua, 1);
+}

@@ -1,0 +1,327 @@
+/* Clients of apps in memory: what they do and get. */
+#include "base/err.h"
+#include "bind/bind.h"
+#include "workbench/app.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- clients ---- */
+
+static size_t opt_bytes(lua_State *lua, int idx, size_t otherwise)
+{
+	if (lua_isnoneornil(lua, idx))
+		return otherwise;
+	lua_Number n = luaL_checknumber(lua, idx);
+	luaL_argcheck(lua, n >= 0 && n < 1e15, idx, "bytes expected");
+	return (size_t)n;
+}
+
+/* "10.0.0.7:5060" as peers are kept. */
+static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
+{
+	struct sockaddr_in in;
+	const char *text = luaL_checkstring(lua, idx), *colon = strrchr(text, ':');
+	char host[64];
+	int port = colon ? atoi(colon + 1) : 0;
+	if (!colon || port < 0 || port > 65535 || (size_t)(colon - text) >= sizeof host)
+		luaL_argerror(lua, idx, "an address such as 10.0.0.7:5060 expected");
+	snprintf(host, sizeof host, "%.*s", (int)(colon - text), text);
+	*address = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
+	if (!uv_ip4_addr(host, port, &in)) {
+		address->sin6_addr.s6_addr[10] = address->sin6_addr.s6_addr[11] = 0xff;
+		memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
+	} else if (uv_ip6_addr(host, port, address)) {
+		luaL_argerror(lua, idx, "an address such as 10.0.0.7:5060 expected");
+	}
+}
+
+/* Where clients of a TCP listener come from, unless they say so. */
+static void make_address(struct sockaddr_in6 *address, size_t number)
+{
+	struct sockaddr_in in;
+	uv_ip4_addr("127.0.0.1", 0, &in);
+	*address = (struct sockaddr_in6){ .sin6_family = AF_INET6,
+					  .sin6_port = htons((uint16_t)(40000 + number % 20000)) };
+	address->sin6_addr.s6_addr[10] = address->sin6_addr.s6_addr[11] = 0xff;
+	memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
+}
+
+/* MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused */
+static int l_connect(lua_State *lua)
+{
+	struct world *world = app_check_world(lua);
+	lua_Number listener = luaL_checknumber(lua, 2);
+	struct sockaddr_in6 address;
+	bool has_address = !lua_isnoneornil(lua, 3);
+	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
+		      "there is no such listener");
+	if (has_address) {
+		read_address(lua, 3, &address);
+	} else if (world->config->listeners[(unsigned)listener - 1].kind == LISTENER_TCP) {
+		make_address(&address, world->peer_count);
+		has_address = true;
+	}
+	size_t read_max = opt_bytes(lua, 4, 0), write_max = opt_bytes(lua, 5, 0);
+	struct peer *peer =
+	    world_connect(world, (unsigned)listener - 1, has_address ? &address : NULL, read_max, write_max);
+	if (!peer)
+		return luaL_error(lua, "not enough memory");
+	lua_pushnumber(lua, (lua_Number)world->peer_count);
+	if (peer->refused)
+		return 1;
+	lua_pushnumber(lua, (lua_Number)peer->memory.conn.id);
+	return 2;
+}
+
+/* MAY RAISE. codec(app, listener) → the number of a client that has no connection: for frame(), encode() … */
+static int l_codec(lua_State *lua)
+{
+	struct world *world = app_check_world(lua);
+	lua_Number listener = luaL_checknumber(lua, 2);
+	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
+		      "there is no such listener");
+	if (!world_add_codec(world, (unsigned)listener - 1))
+		return luaL_error(lua, "not enough memory");
+	lua_pushnumber(lua, (lua_Number)world->peer_count);
+	return 1;
+}
+
+/* MAY RAISE. receive(app, client, bytes): they have come by another way */
+static int l_receive(lua_State *lua)
+{
+	size_t n;
+	struct peer *peer = app_check_peer(lua);
+	const char *bytes = luaL_checklstring(lua, 3, &n);
+	if (!peer_receive(peer, bytes, n))
+		return luaL_error(lua, "not enough memory");
+	return 0;
+}
+
+/* put(app, client, bytes): they are on their way */
+static int l_put(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	size_t n;
+	const char *bytes = luaL_checklstring(lua, 3, &n);
+	if (!peer->gone)
+		memory_conn_put(&peer->memory, bytes, n);
+	return 0;
+}
+
+/* half_close(app, client) */
+static int l_half_close(lua_State *lua)
+{
+	memory_conn_half_close(&app_check_peer(lua)->memory);
+	return 0;
+}
+
+/* reset(app, client) */
+static int l_reset(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	peer->left = true;
+	memory_conn_reset(&peer->memory);
+	return 0;
+}
+
+/* hang_up(app, client) */
+static int l_hang_up(lua_State *lua)
+{
+	peer_hang_up(app_check_peer(lua));
+	return 0;
+}
+
+/* stall(app, client, bytes | nil): reads so many bytes more, or all again */
+static int l_stall(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	peer_stall(peer, opt_bytes(lua, 3, SIZE_MAX));
+	return 0;
+}
+
+/* bounds(app, client, read_max, write_max): 0: none */
+static int l_bounds(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	peer->memory.read_max = opt_bytes(lua, 3, 0);
+	peer->memory.write_max = opt_bytes(lua, 4, 0);
+	return 0;
+}
+
+/* ---- what clients get ---- */
+
+/* What a codec in Lua has made: a string, or "packed" bytes of another value. How many results. */
+static int push_value(struct world *world, lua_State *lua)
+{
+	lua_State *inside = world->agents.vm.lua;
+	int top = lua_gettop(inside);
+	lua_rawgeti(inside, AT_VALUES, 1);
+	if (lua_type(inside, -1) == LUA_TSTRING) {
+		app_take_string(world, lua, top);
+		lua_pushboolean(lua, 0);
+		return 2;
+	}
+	app_push_inside(world, "pack");
+	lua_insert(inside, -2);
+	bool ok = app_call_inside(world, 1);
+	app_take_string(world, lua, top);
+	if (!ok)
+		return luaL_error(lua, "a frame that cannot leave the app: %s", lua_tostring(lua, -1));
+	lua_pushboolean(lua, 1);
+	return 2;
+}
+
+static void push_frame(lua_State *lua, struct peer *peer, const struct frame_batch *batch)
+{
+	const struct frame *frame = &batch->frames[0];
+	if (!peer->codec.offset) {
+		lua_pushlstring(lua, frame->len ? (const char *)frame->data : "", frame->len);
+		return;
+	}
+	uint8_t *bytes = lua_newuserdata(lua, (size_t)frame->len + peer->codec.offset);
+	size_t n = codec_flatten(&peer->codec, frame, bytes);
+	lua_pushlstring(lua, (const char *)bytes, n);
+	lua_remove(lua, -2);
+}
+
+/* MAY RAISE. frame(app, client) → frame, is it packed?, when it came | nil: none yet | nil, what is wrong with it */
+static int l_frame(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	struct world *world = app_check_world(lua);
+	struct frame_batch batch;
+	int found = peer_next_frame(peer, &batch);
+	if (found < 1) {
+		char text[128];
+		lua_pushnil(lua);
+		if (!found)
+			return 1;
+		bool is_lua = peer->codec.kind == CODEC_LUA && found == ERR_FRAME_MALFORMED;
+		lua_pushstring(lua, is_lua ? world->agents.codec_error
+					   : codec_error_text(&peer->codec, &batch, text, sizeof text));
+		return 2;
+	}
+	if (peer->codec.kind == CODEC_LUA) {
+		push_value(world, lua);
+	} else {
+		push_frame(lua, peer, &batch);
+		lua_pushboolean(lua, 0);
+	}
+	app_push_time(lua, peer_time_of(peer, peer->taken_bytes - 1));
+	return 3;
+}
+
+/* bytes(app, client[, n]) → up to n bytes that came and are no frame yet, when the first came. They are taken; n = 0: only shown */
+static int l_bytes(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	size_t n = peer->received_bytes - peer->taken_bytes, most = opt_bytes(lua, 3, 0);
+	size_t shown = most && most < n ? most : n;
+	lua_pushlstring(lua, n ? (const char *)peer->received + peer->taken_bytes : "", shown);
+	app_push_time(lua, peer_time_of(peer, peer->taken_bytes));
+	if (most)
+		peer->taken_bytes += shown;
+	return 2;
+}
+
+static int encode_in_lua(lua_State *lua, struct world *world, const struct codec *codec)
+{
+	size_t n;
+	const char *packed = luaL_checklstring(lua, 3, &n);
+	lua_State *inside = world->agents.vm.lua;
+	int top = lua_gettop(inside);
+	app_push_inside(world, "encode");
+	lua_rawgeti(inside, LUA_REGISTRYINDEX, codec->lua_encode_ref);
+	lua_pushlstring(inside, packed, n);
+	bool ok = app_call_inside(world, 2);
+	app_take_string(world, lua, top);
+	return ok ? 1 : luaL_error(lua, "%s", lua_tostring(lua, -1));
+}
+
+/* needs_packing(app, client): are its frames to be given to encode() packed? */
+static int l_needs_packing(lua_State *lua)
+{
+	const struct codec *codec = &app_check_peer(lua)->codec;
+	lua_pushboolean(lua, codec->kind == CODEC_LUA && codec->lua_encode_ref != LUA_NOREF);
+	return 1;
+}
+
+/* MAY RAISE. encode(app, client, frame) → bytes */
+static int l_encode(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	struct bench_app *app = app_check(lua);
+	const struct codec *codec = &peer->codec;
+	size_t n;
+	const char *frame = luaL_checklstring(lua, 3, &n);
+	if (codec->kind == CODEC_LUA && codec->lua_encode_ref != LUA_NOREF)
+		return encode_in_lua(lua, &app->world, codec);
+	buf_release(&app->pool, &app->encoded);
+	int err = codec->ops->encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded);
+	if (err)
+		return luaL_error(lua, "%d bytes do not fit a %s frame", (int)n, codec_name(codec));
+	const struct buf *out = app->encoded;
+	lua_pushlstring(lua, out ? (const char *)out->data + out->start : "", buf_len(out));
+	return 1;
+}
+
+/* framing(app, client) → "line", "u32be" … */
+static int l_framing(lua_State *lua)
+{
+	lua_pushstring(lua, codec_name(&app_check_peer(lua)->codec));
+	return 1;
+}
+
+/* MAY RAISE. set_frame(app, client, framing): of what is sent and received from now on */
+static int l_set_frame(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	struct codec codec;
+	bind_codec_check(lua, 3, agents_codec(&peer->world->agents, peer->listener)->max_bytes, &codec);
+	peer->codec = codec;
+	peer->scanned = 0;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+/* ended(app, client) → reason | nil, when; when the client saw it | nil, by a reset? */
+static int l_ended(lua_State *lua)
+{
+	struct peer *peer = app_check_peer(lua);
+	enum close_reason reason = peer_reason(peer);
+	if (reason == REASON_NONE) {
+		lua_pushnil(lua);
+		lua_pushnil(lua);
+	} else {
+		lua_pushstring(lua, reason_name(reason));
+		app_push_time(lua, peer->ended_ms);
+	}
+	if (peer->end_seen)
+		app_push_time(lua, peer->end_seen_ms);
+	else
+		lua_pushnil(lua);
+	lua_pushboolean(lua, peer->memory.was_reset);
+	return 4;
+}
+
+const luaL_Reg APP_CLIENT_FUNCTIONS[] = {
+	{ "connect", l_connect },
+	{ "codec", l_codec },
+	{ "receive", l_receive },
+	{ "put", l_put },
+	{ "half_close", l_half_close },
+	{ "reset", l_reset },
+	{ "hang_up", l_hang_up },
+	{ "stall", l_stall },
+	{ "bounds", l_bounds },
+	{ "frame", l_frame },
+	{ "bytes", l_bytes },
+	{ "needs_packing", l_needs_packing },
+	{ "encode", l_encode },
+	{ "framing", l_framing },
+	{ "set_frame", l_set_frame },
+	{ "ended", l_ended },
+	{ NULL, NULL },
+};

@@ -1,0 +1,109 @@
+#include "workbench/bench.h"
+
+#include "server/server.h"
+#include "workbench/script.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { STACK_BYTES = 64 << 20 }; /* as a worker's: handlers run here */
+
+struct request {
+	const char *module;
+	int argc;
+	char **argv;
+	int code;
+};
+
+static void add_library(lua_State *lua, const char *name, void (*push)(lua_State *lua))
+{
+	lua_getglobal(lua, "package");
+	lua_getfield(lua, -1, "loaded");
+	push(lua);
+	lua_setfield(lua, -2, name);
+	lua_pop(lua, 2);
+}
+
+/* Pushes module.run and its arguments. */
+static int prepare(lua_State *lua)
+{
+	const struct request *request = lua_touserdata(lua, 1);
+	lua_settop(lua, 0);
+	add_library(lua, "perilune.workbench.task", task_push_functions);
+	add_library(lua, "perilune.workbench.app", bench_push_app);
+	add_library(lua, "perilune.workbench.net", bench_push_net);
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, request->module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, "run");
+	lua_remove(lua, 1);
+	luaL_checkstack(lua, request->argc + 4, "arguments");
+	for (int i = 0; i < request->argc; i++)
+		lua_pushstring(lua, request->argv[i]);
+	return request->argc + 1;
+}
+
+static int fail(lua_State *lua)
+{
+	const char *message = lua_tostring(lua, -1);
+	fprintf(stderr, "perilune: %s\n", message ? message : "an error that is no text");
+	return EXIT_FAILED;
+}
+
+static int run_module(struct bench *bench, const struct request *request)
+{
+	lua_State *lua = bench->vm.lua;
+	if (!lua_checkstack(lua, request->argc + 4))
+		return EXIT_FAILED;
+	lua_pushcfunction(lua, prepare);
+	lua_pushlightuserdata(lua, (void *)request);
+	if (lua_pcall(lua, 1, LUA_MULTRET, 0) || !task_run_main(bench, request->argc))
+		return fail(lua);
+	return (int)lua_tointeger(lua, -1);
+}
+
+static void close_handle(uv_handle_t *handle, void *bench)
+{
+	bench_close_net(bench, handle);
+}
+
+/* Handles that are left close with the loop. */
+static void close_loop(struct bench *bench)
+{
+	uv_walk(&bench->loop, close_handle, bench);
+	uv_run(&bench->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&bench->loop);
+}
+
+static void run(void *data)
+{
+	static struct bench bench;
+	struct request *request = data;
+	memset(&bench, 0, sizeof bench);
+	if (uv_loop_init(&bench.loop))
+		return;
+	uv_timer_init(&bench.loop, &bench.timer);
+	bench.timer.data = &bench;
+	vm_share_modules(true);
+	if (!vm_open(&bench.vm)) {
+		request->code = run_module(&bench, request);
+		bench_close_apps(&bench);
+		vm_close(&bench.vm);
+	}
+	close_loop(&bench);
+	script_forget();
+	vm_share_modules(false);
+}
+
+int bench_run(const char *module, int argc, char **argv)
+{
+	struct request request = { module, argc, argv, EXIT_FAILED };
+	uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = STACK_BYTES };
+	uv_thread_t thread;
+	if (!guard_start() || uv_thread_create_ex(&thread, &options, run, &request)) {
+		fprintf(stderr, "perilune: cannot start a thread\n");
+		return EXIT_FAILED;
+	}
+	uv_thread_join(&thread);
+	return request.code;
+}

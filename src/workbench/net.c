@@ -1,0 +1,421 @@
+/*
+ * perilune.workbench.net: sockets and processes on the workbench's loop. Nothing here waits: what happens is counted
+ * (bench_tell()), and Lua looks again.
+ */
+#include "bind/bind.h"
+#include "workbench/bench.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A byte stream. It lives until its close callback; Lua's box is emptied before. */
+struct channel {
+	union {
+		uv_handle_t handle;
+		uv_stream_t stream;
+		uv_tcp_t tcp;
+		uv_pipe_t pipe;
+	};
+	struct bench *bench;
+	uv_connect_t connect;
+	uv_shutdown_t shutdown;
+	bool is_tcp, is_open, is_over; /* connected; nothing more comes */
+	int error;                     /* why it is over; 0: it has come to its end */
+	char *bytes;                   /* that came, and were not taken */
+	size_t count, room;
+};
+
+struct process {
+	uv_process_t process;
+	struct bench *bench;
+	bool has_ended;
+	int64_t code;
+	int signal;
+};
+
+struct write {
+	uv_write_t request; /* first */
+	char bytes[];
+};
+
+static const char CHANNEL[] = "perilune.workbench.channel", PROCESS[] = "perilune.workbench.process";
+
+/* ---- channels ---- */
+
+static struct channel *check_channel(lua_State *lua)
+{
+	struct channel **box = luaL_checkudata(lua, 1, CHANNEL);
+	if (!*box)
+		luaL_error(lua, "it is closed");
+	return *box;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+	struct channel *channel = handle->data;
+	free(channel->bytes);
+	free(channel);
+}
+
+static void finish(struct channel *channel, int error)
+{
+	channel->is_over = true;
+	channel->error = error == UV_EOF ? 0 : error;
+	bench_tell(channel->bench);
+}
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+	struct channel *channel = handle->data;
+	(void)suggested;
+	if (channel->room - channel->count < 4096) {
+		size_t room = channel->room * 2 + 16384;
+		char *grown = realloc(channel->bytes, room);
+		if (!grown) {
+			*buf = uv_buf_init(NULL, 0);
+			return;
+		}
+		channel->bytes = grown;
+		channel->room = room;
+	}
+	*buf = uv_buf_init(channel->bytes + channel->count, (unsigned)(channel->room - channel->count));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+	struct channel *channel = stream->data;
+	(void)buf;
+	if (n > 0)
+		channel->count += (size_t)n;
+	else if (n < 0)
+		finish(channel, (int)n);
+	bench_tell(channel->bench);
+}
+
+static void on_connect(uv_connect_t *request, int status)
+{
+	struct channel *channel = request->data;
+	if (status == UV_ECANCELED)
+		return;
+	if (!status)
+		status = uv_read_start(&channel->stream, on_alloc, on_read);
+	channel->is_open = !status;
+	if (status)
+		finish(channel, status);
+	bench_tell(channel->bench);
+}
+
+/* MAY RAISE. Pushes the box of a new channel, which closes with the loop if nobody closes it. */
+static struct channel *new_channel(lua_State *lua, bool is_tcp)
+{
+	struct channel **box = lua_newuserdata(lua, sizeof(struct channel *));
+	*box = NULL;
+	luaL_getmetatable(lua, CHANNEL);
+	lua_setmetatable(lua, -2);
+	struct channel *channel = calloc(1, sizeof *channel);
+	if (!channel)
+		RAISE(lua, "not enough memory");
+	channel->bench = bench_of(lua);
+	channel->is_tcp = is_tcp;
+	if (is_tcp)
+		uv_tcp_init(&channel->bench->loop, &channel->tcp);
+	else
+		uv_pipe_init(&channel->bench->loop, &channel->pipe, 0);
+	channel->handle.data = channel->connect.data = channel->shutdown.data = channel;
+	*box = channel;
+	return channel;
+}
+
+/* MAY RAISE. connect(host, port) → channel, that connects */
+static int l_connect(lua_State *lua)
+{
+	const char *host = luaL_checkstring(lua, 1);
+	int port = luaL_checkint(lua, 2);
+	struct sockaddr_storage address;
+	if (uv_ip4_addr(host, port, (struct sockaddr_in *)&address) &&
+	    uv_ip6_addr(host, port, (struct sockaddr_in6 *)&address))
+		return luaL_argerror(lua, 1, "an IP address expected");
+	struct channel *channel = new_channel(lua, true);
+	int err = uv_tcp_connect(&channel->connect, &channel->tcp, (struct sockaddr *)&address, on_connect);
+	if (err)
+		finish(channel, err);
+	return 1;
+}
+
+/* MAY RAISE. connect_unix(path) → channel, that connects */
+static int l_connect_unix(lua_State *lua)
+{
+	const char *path = luaL_checkstring(lua, 1);
+	struct channel *channel = new_channel(lua, false);
+	uv_pipe_connect(&channel->connect, &channel->pipe, path, on_connect);
+	return 1;
+}
+
+/* state(channel) → is it open?, is it over?, why: nil | "ECONNRESET" … */
+static int l_state(lua_State *lua)
+{
+	const struct channel *channel = check_channel(lua);
+	lua_pushboolean(lua, channel->is_open);
+	lua_pushboolean(lua, channel->is_over);
+	if (!channel->error)
+		return 2;
+	lua_pushstring(lua, uv_err_name(channel->error));
+	return 3;
+}
+
+/* read(channel) → what has come; it is taken */
+static int l_read(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	lua_pushlstring(lua, channel->bytes ? channel->bytes : "", channel->count);
+	channel->count = 0;
+	return 1;
+}
+
+static void on_written(uv_write_t *request, int status)
+{
+	struct channel *channel = request->handle->data;
+	(void)status; /* reading tells */
+	bench_tell(channel->bench);
+	free(request);
+}
+
+/* MAY RAISE. write(channel, bytes) → true | nil, code */
+static int l_write(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	size_t n;
+	const char *bytes = luaL_checklstring(lua, 2, &n);
+	struct write *write = malloc(sizeof *write + n);
+	if (!write)
+		return luaL_error(lua, "not enough memory");
+	memcpy(write->bytes, bytes, n);
+	uv_buf_t buf = uv_buf_init(write->bytes, (unsigned)n);
+	int err = uv_write(&write->request, &channel->stream, &buf, 1, on_written);
+	if (err) {
+		free(write);
+		lua_pushnil(lua);
+		lua_pushstring(lua, uv_err_name(err));
+		return 2;
+	}
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* stall(channel, on): reads no more, or again */
+static int l_stall(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	if (lua_toboolean(lua, 2))
+		uv_read_stop(&channel->stream);
+	else if (channel->is_open && !channel->is_over)
+		uv_read_start(&channel->stream, on_alloc, on_read);
+	return 0;
+}
+
+static void on_shutdown(uv_shutdown_t *request, int status)
+{
+	(void)request;
+	(void)status;
+}
+
+/* half_close(channel) */
+static int l_half_close(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	uv_shutdown(&channel->shutdown, &channel->stream, on_shutdown);
+	return 0;
+}
+
+/* close(channel[, reset]). Again: nothing. */
+static int l_close(lua_State *lua)
+{
+	struct channel **box = luaL_checkudata(lua, 1, CHANNEL), *channel = *box;
+	*box = NULL;
+	if (!channel)
+		return 0;
+	bool reset = lua_toboolean(lua, 2) && channel->is_tcp;
+	if (!reset || uv_tcp_close_reset(&channel->tcp, on_closed))
+		uv_close(&channel->handle, on_closed);
+	return 0;
+}
+
+/* is_closed(channel) */
+static int l_is_closed(lua_State *lua)
+{
+	struct channel **box = luaL_checkudata(lua, 1, CHANNEL);
+	lua_pushboolean(lua, !*box);
+	return 1;
+}
+
+/* address(channel) → "127.0.0.1:40123", its own | nil */
+static int l_address(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	struct sockaddr_in in;
+	char host[64];
+	int n = sizeof in;
+	if (!channel->is_tcp || uv_tcp_getsockname(&channel->tcp, (struct sockaddr *)&in, &n) ||
+	    in.sin_family != AF_INET)
+		return 0;
+	uv_ip4_name(&in, host, sizeof host);
+	lua_pushfstring(lua, "%s:%d", host, (int)ntohs(in.sin_port));
+	return 1;
+}
+
+/* ---- processes ---- */
+
+static struct process *check_process(lua_State *lua)
+{
+	struct process **box = luaL_checkudata(lua, 1, PROCESS);
+	if (!*box)
+		luaL_error(lua, "it is closed");
+	return *box;
+}
+
+static void on_exit_of(uv_process_t *handle, int64_t code, int number)
+{
+	struct process *process = handle->data;
+	process->has_ended = true;
+	process->code = code;
+	process->signal = number;
+	bench_tell(process->bench);
+}
+
+static void on_process_closed(uv_handle_t *handle)
+{
+	free(handle->data);
+}
+
+/* MAY RAISE. The strings of the list at idx, with NULL behind them; in a userdata that is pushed. */
+static char **read_words(lua_State *lua, int idx)
+{
+	luaL_checktype(lua, idx, LUA_TTABLE);
+	size_t n = lua_objlen(lua, idx);
+	char **words = lua_newuserdata(lua, (n + 1) * sizeof *words);
+	for (size_t i = 0; i < n; i++) {
+		lua_rawgeti(lua, idx, (int)i + 1);
+		words[i] = (char *)luaL_checkstring(lua, -1); /* the list keeps it */
+		lua_pop(lua, 1);
+	}
+	words[n] = NULL;
+	return words;
+}
+
+/*
+ * MAY RAISE. spawn(words, inherits) → process, channel of its standard error | nil, code. This program, with these arguments. `inherits`: its
+ * standard error is ours, and the channel of no use.
+ */
+static int l_spawn(lua_State *lua)
+{
+	char program[4096];
+	size_t size = sizeof program;
+	bool inherits = lua_toboolean(lua, 2);
+	char **words = read_words(lua, 1);
+	if (uv_exepath(program, &size))
+		return luaL_error(lua, "this program is not found");
+	words[0] = program;
+	struct process **box = lua_newuserdata(lua, sizeof(struct process *));
+	*box = NULL;
+	luaL_getmetatable(lua, PROCESS);
+	lua_setmetatable(lua, -2);
+	struct channel *errors = new_channel(lua, false);
+	struct process *process = calloc(1, sizeof *process);
+	if (!process)
+		return luaL_error(lua, "not enough memory");
+	process->bench = bench_of(lua);
+	process->process.data = process;
+	uv_stdio_container_t streams[] = {
+		{ .flags = UV_IGNORE },
+		{ .flags = UV_INHERIT_FD, .data.fd = STDOUT_FILENO },
+		{ .flags = UV_CREATE_PIPE | UV_WRITABLE_PIPE, .data.stream = &errors->stream },
+	};
+	if (inherits)
+		streams[2] = (uv_stdio_container_t){ .flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO };
+	uv_process_options_t options = {
+		.file = program, .args = words, .exit_cb = on_exit_of, .stdio = streams, .stdio_count = 3
+	};
+	int err = uv_spawn(&process->bench->loop, &process->process, &options);
+	if (err) {
+		uv_close((uv_handle_t *)&process->process, on_process_closed);
+		lua_pushnil(lua);
+		lua_pushstring(lua, uv_err_name(err));
+		return 2;
+	}
+	*box = process;
+	errors->is_open = !inherits;
+	if (!inherits)
+		uv_read_start(&errors->stream, on_alloc, on_read);
+	return 2;
+}
+
+/* ended(process) → exit code, signal | nil */
+static int l_ended(lua_State *lua)
+{
+	const struct process *process = check_process(lua);
+	if (!process->has_ended)
+		return 0;
+	lua_pushnumber(lua, (lua_Number)process->code);
+	lua_pushinteger(lua, process->signal);
+	return 2;
+}
+
+/* kill(process, "TERM" | "KILL" | "HUP") */
+static int l_kill(lua_State *lua)
+{
+	static const char *const NAMES[] = { "TERM", "KILL", "HUP", NULL };
+	static const int NUMBERS[] = { SIGTERM, SIGKILL, SIGHUP };
+	struct process *process = check_process(lua);
+	int which = luaL_checkoption(lua, 2, "TERM", NAMES);
+	if (!process->has_ended)
+		uv_process_kill(&process->process, NUMBERS[which]);
+	return 0;
+}
+
+/* forget(process): it has ended, or nobody is interested. Again: nothing. */
+static int l_forget(lua_State *lua)
+{
+	struct process **box = luaL_checkudata(lua, 1, PROCESS), *process = *box;
+	*box = NULL;
+	if (process)
+		uv_close((uv_handle_t *)&process->process, on_process_closed);
+	return 0;
+}
+
+static const luaL_Reg FUNCTIONS[] = {
+	{ "connect", l_connect },
+	{ "connect_unix", l_connect_unix },
+	{ "state", l_state },
+	{ "read", l_read },
+	{ "write", l_write },
+	{ "stall", l_stall },
+	{ "half_close", l_half_close },
+	{ "close", l_close },
+	{ "is_closed", l_is_closed },
+	{ "address", l_address },
+	{ "spawn", l_spawn },
+	{ "ended", l_ended },
+	{ "kill", l_kill },
+	{ "forget", l_forget },
+	{ NULL, NULL },
+};
+
+void bench_push_net(lua_State *lua)
+{
+	luaL_newmetatable(lua, CHANNEL);
+	luaL_newmetatable(lua, PROCESS);
+	lua_pop(lua, 2);
+	lua_newtable(lua);
+	luaL_register(lua, NULL, FUNCTIONS);
+}
+
+void bench_close_net(struct bench *bench, uv_handle_t *handle)
+{
+	if (uv_is_closing(handle))
+		return;
+	if (handle == (uv_handle_t *)&bench->timer)
+		uv_close(handle, NULL);
+	else
+		uv_close(handle, handle->type == UV_PROCESS ? on_process_closed : on_closed);
+}

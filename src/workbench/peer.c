@@ -1,0 +1,161 @@
+#include "workbench/peer.h"
+
+#include "conn/transport.h"
+#include "workbench/world.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct peer *peer_new(struct world *world, unsigned listener)
+{
+	struct peer *peer = calloc(1, sizeof *peer);
+	if (!peer)
+		return NULL;
+	memory_conn_init(&peer->memory);
+	peer->world = world;
+	peer->listener = (uint16_t)listener;
+	peer->codec = *agents_codec(&world->agents, listener);
+	peer->codec.view = false;
+	return peer;
+}
+
+void peer_free(struct peer *peer)
+{
+	memory_conn_deinit(&peer->memory);
+	free(peer->received);
+	free(peer->marks);
+	free(peer);
+}
+
+/* Room for one more of `bytes` each; false: no memory. */
+static bool grow(void **block, size_t *room, size_t wanted, size_t bytes)
+{
+	if (wanted <= *room)
+		return true;
+	size_t more = wanted < 8 ? 16 : wanted * 2;
+	void *grown = realloc(*block, more * bytes);
+	if (!grown)
+		return false;
+	*block = grown;
+	*room = more;
+	return true;
+}
+
+static bool mark_time(struct peer *peer)
+{
+	uint64_t now_ms = peer->world->host.now_ms;
+	if (peer->mark_count && peer->marks[peer->mark_count - 1].at_ms == now_ms)
+		return true;
+	if (!grow((void **)&peer->marks, &peer->mark_room, peer->mark_count + 1, sizeof *peer->marks))
+		return false;
+	peer->marks[peer->mark_count++] = (struct peer_mark){ peer->received_bytes, now_ms };
+	return true;
+}
+
+bool peer_receive(struct peer *peer, const void *bytes, size_t n)
+{
+	if (!mark_time(peer) ||
+	    !grow((void **)&peer->received, &peer->received_room, peer->received_bytes + n, 1))
+		return false;
+	memcpy(peer->received + peer->received_bytes, bytes, n);
+	peer->received_bytes += n;
+	return true;
+}
+
+/* Whoever has hung up gets nothing any more; whoever sends to it learns that by a reset. */
+static bool refuse_output(struct peer *peer)
+{
+	struct memory_conn *memory = &peer->memory;
+	if (!memory->outward_bytes || memory->broken)
+		return false;
+	memory->outward_bytes = 0;
+	if (!memory->closing)
+		memory_conn_reset(memory);
+	return true;
+}
+
+static bool take_output(struct peer *peer)
+{
+	struct memory_conn *memory = &peer->memory;
+	if (peer->left)
+		return refuse_output(peer);
+	if (!memory->outward_bytes || memory->window_bytes != SIZE_MAX)
+		return false;
+	/* Without memory for it, it stays: as if it were not read. */
+	if (!peer_receive(peer, memory->outward, memory->outward_bytes))
+		return false;
+	memory->outward_bytes = 0;
+	return true;
+}
+
+static void note_end(struct peer *peer)
+{
+	const struct conn *conn = &peer->memory.conn;
+	uint64_t now_ms = peer->world->host.now_ms;
+	if (!peer->ended && !conn->opened) {
+		peer->ended = true;
+		peer->ended_ms = now_ms;
+	}
+	if (!peer->end_seen && (peer->memory.our_shut || peer->memory.closing)) {
+		peer->end_seen = true;
+		peer->end_seen_ms = now_ms;
+	}
+}
+
+bool peer_look(struct peer *peer)
+{
+	struct memory_conn *memory = &peer->memory;
+	bool any = take_output(peer);
+	note_end(peer);
+	/* A server that waits for the client to close after its last words does not wait long. */
+	if (memory->conn.state == CONN_LINGER && memory->our_shut && !memory->peer_shut) {
+		memory_conn_half_close(memory);
+		any = true;
+	}
+	return any;
+}
+
+void peer_stall(struct peer *peer, size_t bytes)
+{
+	peer->memory.window_bytes = bytes;
+}
+
+void peer_hang_up(struct peer *peer)
+{
+	peer->left = true;
+	peer->memory.window_bytes = SIZE_MAX;
+	memory_conn_half_close(&peer->memory);
+}
+
+enum close_reason peer_reason(const struct peer *peer)
+{
+	if (peer->refused)
+		return REASON_LIMIT;
+	return peer->ended ? (enum close_reason)peer->memory.conn.reason : REASON_NONE;
+}
+
+int peer_next_frame(struct peer *peer, struct frame_batch *batch)
+{
+	struct agents *agents = &peer->world->agents;
+	size_t n = peer->received_bytes - peer->taken_bytes;
+	*batch = (struct frame_batch){ 0 };
+	if (!n)
+		return 0;
+	/* A codec in Lua runs for the specification, not on behalf of the connection. */
+	struct conn *accounted = agents->accounted;
+	agents->accounted = &peer->memory.conn;
+	peer->codec.ops->decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->scanned,
+				batch);
+	agents->accounted = accounted;
+	/* What is to be skipped comes alone, or before the frame. */
+	peer->taken_bytes += batch->consumed;
+	return batch->count ? 1 : batch->error;
+}
+
+uint64_t peer_time_of(const struct peer *peer, size_t offset)
+{
+	uint64_t at_ms = 0;
+	for (size_t i = 0; i < peer->mark_count && peer->marks[i].offset <= offset; i++)
+		at_ms = peer->marks[i].at_ms;
+	return at_ms;
+}

@@ -1,0 +1,67 @@
+/*
+ * The other end of a connection in memory: what a client sends, and what it gets, with the times.
+ *
+ * Its moves take effect when the world settles (world.h).
+ */
+#pragma once
+
+#include "conn/memory.h"
+#include "frame/codec.h"
+
+struct world;
+
+/* From this byte of what was received on, it came at that time. */
+struct peer_mark {
+	size_t offset;
+	uint64_t at_ms;
+};
+
+struct peer {
+	struct memory_conn memory; /* first */
+	struct world *world;
+	struct peer *next_live, **live_link; /* of those whose connection is not yet gone */
+	uint16_t listener;
+	/* All that came, and how far it was taken apart. */
+	uint8_t *received;
+	size_t received_bytes, received_room, taken_bytes;
+	struct peer_mark *marks;
+	size_t mark_count, mark_room;
+	uint32_t scanned; /* the codec's */
+	struct codec codec;
+	uint64_t ended_ms;
+	bool refused; /* at the door: there is no connection */
+	bool gone;    /* the connection is over, but for what is yet to be looked at here */
+	bool ended;   /* its agent was told */
+	bool left;    /* the client has hung up */
+	bool end_seen;
+	bool has_space; /* it counts for limits.per_ip */
+	uint64_t end_seen_ms;
+};
+
+/* Of a listener's connection; NULL: no memory. Owned by the world. */
+struct peer *peer_new(struct world *world, unsigned listener);
+void peer_free(struct peer *peer);
+
+/* Takes what was sent to it, unless it does not read; closes where clients do. True: something happened. */
+bool peer_look(struct peer *peer);
+
+/* Bytes as if they had been received; false: no memory. */
+bool peer_receive(struct peer *peer, const void *bytes, size_t n);
+
+/* Reads no more than so many bytes from now on; SIZE_MAX: goes on. */
+void peer_stall(struct peer *peer, size_t bytes);
+
+/* As close(2): its side ends, and whoever sends to it gets a reset. */
+void peer_hang_up(struct peer *peer);
+
+/* Why it ended, or REASON_NONE: it has not. */
+enum close_reason peer_reason(const struct peer *peer);
+
+/*
+ * The next frame of what was received: 1, and batch->frames[0] until more is received; 0: there is none yet; or the
+ * error that batch->error tells of.
+ */
+int peer_next_frame(struct peer *peer, struct frame_batch *batch);
+
+/* When the byte came. */
+uint64_t peer_time_of(const struct peer *peer, size_t offset);

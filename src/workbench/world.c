@@ -1,0 +1,340 @@
+#include "workbench/world.h"
+
+#include "agent/peer.h"
+#include "server/admission.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { TURNS_MAX = 100000 }; /* without the time going on */
+
+static struct world *world_of(const struct conn *conn)
+{
+	return (struct world *)(void *)conn->host;
+}
+
+/* ---- connections ---- */
+
+static struct peer_key key_of(const struct peer *peer)
+{
+	return peer_key_of((const struct sockaddr *)(const void *)&peer->memory.conn.peer);
+}
+
+static void on_left(struct conn *conn)
+{
+	struct peer *peer = (struct peer *)(void *)conn;
+	if (peer->has_space)
+		peer_table_leave(world_of(conn)->addresses, key_of(peer));
+	peer->has_space = false;
+	world_of(conn)->open[peer->listener]--;
+}
+
+static void on_gone(struct conn *conn)
+{
+	struct peer *peer = (struct peer *)(void *)conn;
+	struct world *world = peer->world;
+	peer_look(peer);
+	peer->gone = true;
+	*peer->live_link = peer->next_live;
+	if (peer->next_live)
+		peer->next_live->live_link = peer->live_link;
+	else
+		world->live_end = peer->live_link;
+	agents_count(&world->agents, (size_t)-1);
+}
+
+static bool keep_peer(struct world *world, struct peer *peer)
+{
+	if (world->peer_count == world->peer_room) {
+		size_t room = world->peer_room ? world->peer_room * 2 : 8;
+		struct peer **grown = realloc(world->peers, room * sizeof(struct peer *));
+		if (!grown)
+			return false;
+		world->peers = grown;
+		world->peer_room = room;
+	}
+	world->peers[world->peer_count++] = peer;
+	return true;
+}
+
+/* What acceptor.c looks at, but for what it knows of descriptors. NULL: the client may come in. */
+static const char *admit(struct world *world, struct peer *peer)
+{
+	const struct listener_config *config = &world->config->listeners[peer->listener];
+	if (world->open[peer->listener] >= config->connections)
+		return "connections";
+	if (!config->per_ip)
+		return NULL;
+	peer->has_space = peer_table_enter(world->addresses, key_of(peer), config->per_ip);
+	return peer->has_space ? NULL : "per_ip";
+}
+
+static void refuse(struct world *world, struct peer *peer, const char *limit)
+{
+	const struct listener_config *config = &world->config->listeners[peer->listener];
+	char text[PEER_TEXT_BYTES];
+	count(&world->counters.closed[REASON_LIMIT]);
+	log_write(LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", limit),
+		  F_TEXT("peer", peer_text(&peer->memory.conn, text, sizeof text)),
+		  F_TEXT("listener", config->name));
+	if (config->reject)
+		peer_receive(peer, config->reject, config->reject_bytes);
+	peer->refused = peer->gone = peer->ended = peer->end_seen = true;
+	peer->ended_ms = peer->end_seen_ms = world->host.now_ms;
+}
+
+static void let_in(struct world *world, struct peer *peer)
+{
+	struct conn *conn = &peer->memory.conn;
+	conn->agents = &world->agents;
+	conn->listener = conn->slot = peer->listener;
+	peer->live_link = world->live_end;
+	*world->live_end = peer;
+	world->live_end = &peer->next_live;
+	world->open[peer->listener]++;
+	agents_count(&world->agents, 1);
+	conn_open(conn, &world->host, &world->config->listeners[peer->listener].rules,
+		  agents_codec(&world->agents, peer->listener), world->next_id++);
+}
+
+struct peer *world_add_codec(struct world *world, unsigned listener)
+{
+	struct peer *peer = peer_new(world, listener);
+	if (peer && keep_peer(world, peer)) {
+		peer->gone = true;
+		return peer;
+	}
+	if (peer)
+		peer_free(peer);
+	return NULL;
+}
+
+struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
+			   size_t read_max, size_t write_max)
+{
+	struct peer *peer = peer_new(world, listener);
+	if (!peer || !keep_peer(world, peer)) {
+		if (peer)
+			peer_free(peer);
+		return NULL;
+	}
+	if (from)
+		peer->memory.conn.peer = *from;
+	peer->memory.read_max = read_max;
+	peer->memory.write_max = write_max;
+	struct log_sink *before = log_divert(&world->log.sink);
+	count(&world->counters.accepted);
+	const char *limit = admit(world, peer);
+	if (limit)
+		refuse(world, peer, limit);
+	else
+		let_in(world, peer);
+	log_divert(before);
+	return peer;
+}
+
+/* ---- turns ---- */
+
+/* One poll: every connection that has an event gets it, then all are settled. */
+static bool poll_all(struct world *world)
+{
+	bool any = false;
+	struct peer *next;
+	for (struct peer *peer = world->live; peer; peer = next) {
+		next = peer->next_live; /* it may be gone by then, and no other */
+		bool closes = peer->memory.closing;
+		any = memory_conn_report(&peer->memory) || closes || any;
+	}
+	conn_host_settle(&world->host);
+	for (struct peer *peer = world->live; peer; peer = peer->next_live)
+		any = peer_look(peer) || any;
+	return any;
+}
+
+static bool is_stopped(const struct world *world)
+{
+	return world->stop && *world->stop;
+}
+
+/* What is due by the clock, and what was put off. True: there is more to do at once. */
+static bool turn(struct world *world)
+{
+	uint64_t now_ms = world->host.now_ms;
+	agents_turn(&world->agents, now_ms);
+	bool more = conn_host_turn(&world->host, now_ms);
+	agents_report(&world->agents);
+	return more || world_next_ms(world) <= now_ms;
+}
+
+static enum world_quiet settle(struct world *world)
+{
+	for (unsigned turns = 0; turns < TURNS_MAX; turns++) {
+		if (is_stopped(world))
+			return WORLD_STOPPED;
+		bool more = poll_all(world);
+		more = turn(world) || more;
+		if (!more && !poll_all(world))
+			return WORLD_QUIET;
+	}
+	return WORLD_RESTLESS;
+}
+
+enum world_quiet world_settle(struct world *world)
+{
+	struct log_sink *before = log_divert(&world->log.sink);
+	enum world_quiet quiet = settle(world);
+	log_divert(before);
+	return quiet;
+}
+
+uint64_t world_next_ms(const struct world *world)
+{
+	uint64_t conns_ms = conn_host_next_ms(&world->host), agents_ms = agents_next_ms(&world->agents);
+	return conns_ms < agents_ms ? conns_ms : agents_ms;
+}
+
+static enum world_quiet advance(struct world *world, uint64_t to_ms)
+{
+	for (;;) {
+		enum world_quiet quiet = settle(world);
+		uint64_t next_ms = world_next_ms(world);
+		if (quiet != WORLD_QUIET || world->host.now_ms >= to_ms)
+			return quiet;
+		world->host.now_ms = next_ms < to_ms ? next_ms : to_ms;
+	}
+}
+
+enum world_quiet world_advance(struct world *world, uint64_t to_ms)
+{
+	struct log_sink *before = log_divert(&world->log.sink);
+	enum world_quiet quiet = advance(world, to_ms);
+	log_divert(before);
+	return quiet;
+}
+
+/* ---- the end ---- */
+
+static void each_live(struct world *world, void (*visit)(struct conn *conn))
+{
+	/* Neither ends a connection before the next turn. */
+	for (struct peer *peer = world->live; peer; peer = peer->next_live)
+		visit(&peer->memory.conn);
+}
+
+static void cut(struct conn *conn)
+{
+	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
+		count(&conn->host->counters->cut);
+	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+}
+
+enum world_quiet world_drain(struct world *world)
+{
+	uint32_t ms = world->config->drain_ms;
+	uint64_t end_ms = ms ? world->host.now_ms + ms : WHEEL_NEVER;
+	world->host.drain_deadline_ms = end_ms;
+	struct log_sink *before = log_divert(&world->log.sink);
+	each_live(world, conn_drain);
+	enum world_quiet quiet = settle(world);
+	while (quiet == WORLD_QUIET && world->live && world->host.now_ms < end_ms) {
+		uint64_t next_ms = world_next_ms(world);
+		if (next_ms == WHEEL_NEVER && end_ms == WHEEL_NEVER)
+			break;
+		quiet = advance(world, next_ms < end_ms ? next_ms : end_ms);
+	}
+	if (quiet == WORLD_QUIET && world->live) {
+		each_live(world, cut);
+		quiet = settle(world);
+	}
+	log_divert(before);
+	return quiet;
+}
+
+static bool open_limits(struct world *world)
+{
+	bool by_address = false;
+	for (unsigned i = 0; i < world->config->listener_count; i++)
+		by_address = by_address || world->config->listeners[i].per_ip;
+	world->open = calloc((size_t)world->config->listener_count + 1, sizeof *world->open);
+	world->addresses = by_address ? peer_table_new() : NULL;
+	return world->open && (world->addresses || !by_address);
+}
+
+static void close_limits(struct world *world)
+{
+	free(world->open);
+	peer_table_free(world->addresses);
+}
+
+/* limits.proceed = 0 allows a call any time. Here somebody waits for it who has a limit of his own, and cannot end it. */
+static void bound_calls(struct world *world)
+{
+	enum { MOST_MS = 60000 };
+	for (unsigned i = 0; i < world->config->listener_count; i++)
+		if (!world->agents.listeners[i].budget.ms)
+			world->agents.listeners[i].budget.ms = MOST_MS;
+}
+
+bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)
+{
+	*world = (struct world){ .config = config, .next_id = 1 };
+	world->live_end = &world->live;
+	entries_init(&world->log, &world->host.now_ms);
+	config->inside =
+	    inside; /* it is looked at when agents are opened, and worlds of one script take turns at that */
+	for (unsigned i = 0; i < config->listener_count; i++)
+		config->listeners[i].slot = (uint16_t)i;
+	if (conn_host_init(&world->host, &AGENT_HANDLER, &world->counters, config->buffer_bytes,
+			   WORLD_BEGIN_MS)) {
+		snprintf(why, size, "not enough memory");
+		return false;
+	}
+	world->host.left = on_left;
+	world->host.gone = on_gone;
+	struct log_sink *before = log_divert(&world->log.sink);
+	bool ok = open_limits(world);
+	if (!ok)
+		snprintf(why, size, "not enough memory");
+	ok = ok && !agents_open(&world->agents, &world->host, config, 0, 1, &world->counters, why, size);
+	log_divert(before);
+	if (!ok) {
+		close_limits(world);
+		conn_host_deinit(&world->host);
+		entries_deinit(&world->log);
+		return false;
+	}
+	bound_calls(world);
+	agents_attach(&world->agents);
+	config_hold(config);
+	world->is_open = true;
+	return true;
+}
+
+void world_close(struct world *world)
+{
+	if (!world->is_open)
+		return;
+	world->is_open = false;
+	world->stop = NULL; /* else connections might outlive their agents */
+	struct log_sink *before = log_divert(&world->log.sink);
+	each_live(world, cut);
+	while (world->live) {
+		settle(world);
+		each_live(world, cut); /* closed() may do anything but this twice */
+	}
+	agents_close(&world->agents, VM_TEARDOWN_MS);
+	log_divert(before);
+	for (size_t i = 0; i < world->peer_count; i++)
+		peer_free(world->peers[i]);
+	free(world->peers);
+	close_limits(world);
+	conn_host_deinit(&world->host);
+	config_drop(world->config);
+	world->peers = NULL;
+	world->peer_count = 0;
+}
+
+void world_free_log(struct world *world)
+{
+	entries_deinit(&world->log);
+}

@@ -1,0 +1,75 @@
+/*
+ * An app in memory: a worker's insides without its thread and its sockets. The script's VM, its agents and their
+ * connections are those of a server; bytes come from peers (peer.h), and the clock goes on when it is told to.
+ *
+ * Threads: one owner.
+ */
+#pragma once
+
+#include "agent/agent.h"
+#include "config/config.h"
+#include "conn/conn.h"
+#include "workbench/entries.h"
+#include "workbench/peer.h"
+
+struct peer_table;
+
+enum { WORLD_BEGIN_MS = 1000 };
+
+struct world {
+	struct conn_host host; /* first: a connection's host leads here. host.now_ms is the clock */
+	struct agents agents;
+	struct counters counters;
+	struct config *config; /* held */
+	struct entries log;
+	struct peer **peers; /* all that ever were */
+	size_t peer_count, peer_room;
+	struct peer *live; /* those whose connection is not yet gone, the first one first */
+	struct peer **live_end;
+	uint32_t *open;               /* connections that have a place, by listener */
+	struct peer_table *addresses; /* NULL: no listener has limits.per_ip */
+	uint64_t next_id;
+	const volatile sig_atomic_t *stop; /* not 0: whoever asks is to be told at once; or NULL */
+	bool is_open;
+};
+
+/* How settling came out. */
+enum world_quiet {
+	WORLD_QUIET,
+	WORLD_RESTLESS, /* there is always more to do, without the time going on */
+	WORLD_STOPPED,  /* world->stop said so */
+};
+
+/*
+ * Opens the app of a loaded configuration, which it holds. False: why not, in `why`; nothing is to be closed. What it
+ * logs goes to world->log while a function of this file runs, and to the log otherwise. `inside`: see struct config.
+ */
+bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size);
+
+/* Cuts what is left, runs teardown(app), frees all peers. */
+void world_close(struct world *world);
+
+/* What is left of an app after world_close(): its log. */
+void world_free_log(struct world *world);
+
+/*
+ * A client connects. It may be refused (peer->refused), as by a server. `from` is its address, or NULL. The bounds of
+ * reads and writes are as in struct memory_conn. NULL: no memory.
+ */
+struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
+			   size_t read_max, size_t write_max);
+
+/* A peer without a connection: for its codec alone. NULL: no memory. */
+struct peer *world_add_codec(struct world *world, unsigned listener);
+
+/* Polls and turns until nothing more happens at this time. */
+enum world_quiet world_settle(struct world *world);
+
+/* Goes from one deadline to the next, and settles each time, until it is to_ms. */
+enum world_quiet world_advance(struct world *world, uint64_t to_ms);
+
+/* When something is due next; WHEEL_NEVER. */
+uint64_t world_next_ms(const struct world *world);
+
+/* As a server that is told to stop, and has the time of timeout.drain for it: what is left then is cut. Settles. */
+enum world_quiet world_drain(struct world *world);
