@@ -231,7 +231,10 @@ end
 
 --- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes
 --- a generation, so that its number would only be in the way of an editor that opens the place.
-local function failure_text(path, value)
+---@param path string the script's file
+---@param value any what was raised
+---@return string
+function M.failure_text(path, value)
   local file, line, text = fault.parse(value)
   local directory = directory_of(path)
   file = file and file:gsub("#g%d+$", "")
@@ -299,10 +302,10 @@ function M.load(path, options)
   rawset(env, "require", new_require(folder, env, state))
   local chunk, err = compile(path:match("[^/]*$"), path, env, state.generation)
   if not chunk then
-    return nil, fault.parse(err) and failure_text(path, err) or "error: " .. tostring(err)
+    return nil, fault.parse(err) and M.failure_text(path, err) or "error: " .. tostring(err)
   end
   local ok, script = pcall(chunk, path)
-  if not ok then return nil, failure_text(path, script) end
+  if not ok then return nil, M.failure_text(path, script) end
   local conf, errors = config.normalise(script, { overrides = options.overrides, cpus = options.cpus, file = path })
   if conf then
     errors = check_modules(conf, state)

@@ -130,7 +130,8 @@ end
 ---@param err any the error value
 ---@param co thread|nil where it was raised
 ---@param options perilune.blame_options
----@param about table callback, directory (of the script; files are shown below it), and what fault.render() takes
+---@param about table callback, directory (of the script; files are shown below it), is_loading (places are without
+---  the generation), and what fault.render() takes
 ---@return string message one line
 ---@return string rendered the excerpt for people
 ---@return string trace lines of the user's files, separated by "\n"
@@ -141,6 +142,8 @@ function M.describe(err, co, options, about)
   if file and is_internal(file) then file, line = nil, nil end
   local frames = user_frames(co)
   local place = place_of(frames, options, about.callback, file, line)
+  -- What fails to load never becomes a generation.
+  if about.is_loading and place.file then place.file = place.file:gsub("#g%d+$", "") end
   file = place.file
   local lines = trace(frames, about.callback, file, place.line)
   local message = text or fault.describe(err)

@@ -288,4 +288,20 @@ function M.describe_fault(err, co, about)
   return blame.describe(err, co, { called = called, called_name = name, source_of = source_of }, about)
 end
 
+--- The same for what belongs to no connection.
+---@param err any the error value
+---@param about table directory, script, callback (nil: the top level), is_loading, generation: see src/agent/phase.c
+---@param called function? setup() or teardown()
+---@return string message one line
+---@return string rendered the excerpt for people
+---@return string place
+function M.describe_phase(err, about, called)
+  if not called then
+    return require("perilune.fault").describe(err), require("perilune.app").failure_text(about.script, err), ""
+  end
+  local options = { called = called, called_name = about.callback, source_of = source_of }
+  local message, rendered, _, place = require("perilune.blame").describe(err, nil, options, about)
+  return message, rendered, place
+end
+
 return M

@@ -467,6 +467,35 @@ describe("the command line", function()
       assert_lacks("\27", refused())
     end)
 
+    -- What `run` says of a script whose setup() does this, on a terminal.
+    local function failed_setup(body)
+      echo((", setup = function()\n%s\nend"):format(body))
+      local result = run { "run", "app.lua", "--log-format=text", "--workers=1", "--control=off" }
+      assert_code(78, result)
+      return result.err
+    end
+
+    it("whose setup() raises text with control characters cannot forge the terminal", function()
+      local err = failed_setup([[error("a\27[2Jb\n19:00:00.000 info  forged\rc\0d", 0)]])
+      assert_has([[a\x1b[2Jb\n19:00:00.000 info  forged\rc\x00d]], err)
+      assert.is_nil(err:find("[%z\1-\9\11-\31\127]"), err)
+    end)
+
+    it("whose setup() fails is shown where, as any other", function()
+      local err = failed_setup("local t = nil\nt.x = 1")
+      assert_has("error: attempt to index local 't' (a nil value)\n  --> app.lua:5 in setup\n", err)
+      assert_has("5 | t.x = 1\n  | ^", err)
+    end)
+
+    it("whose setup() raises something other than text is shown its definition", function()
+      for _, raised in ipairs { "error()", "error {}", "error(setmetatable({}, { __tostring = error }))" } do
+        local err = failed_setup(raised)
+        assert_has("--> in setup, defined at app.lua:3\n2 | function Echo:proceed", err)
+        assert.is_true(#err < 5000, err)
+      end
+      assert_has("error: no database", failed_setup [[error { message = "no database" }]])
+    end)
+
     it("that yields at the top level is refused", function()
       script [[coroutine.yield() return {}]]
       assert_has("yield", refused())

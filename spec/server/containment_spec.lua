@@ -2,6 +2,8 @@
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
+local support = require "spec.support.reload"
+local wait = require "spec.support.wait"
 
 local start_lines = server.start_lines
 
@@ -369,5 +371,58 @@ describe("memory that is kept", function()
     local faults = app:find_log("handler failed")
     assert.equal(1, #faults)
     assert.equal("app.lua:7", faults[1].place)
+  end)
+end)
+
+describe("a script", function()
+  after_each(server.finish)
+
+  local ENDLESS = "function() while true do end end"
+  local SETUP, TEARDOWN = "setup = " .. ENDLESS, "teardown = " .. ENDLESS
+
+  local function teardowns(app) return app:find_log "teardown failed" end
+
+  it("that does not return is told so, by run of its setup(), by check of its top level", function()
+    local folder = command.folder()
+    finally(function() command.remove(folder) end)
+    command.write(folder .. "/app.lua", "\nwhile true do end")
+    -- Both at once: it takes 10 s of processor time each. At a reload: reload_spec.lua.
+    local check = assert(io.popen(("cd %s && %s check app.lua 2>&1; echo code $?"):format(folder, command.binary)))
+    local failing = server.start_failing({ script = support.script("one", SETUP) }, 100 * wait.SCALE)
+    local told = check:read "*a"
+    check:close()
+    assert.equal(78, failing.code)
+    local WHY = "it ran for over 10 s of CPU time (the most that loading and setup may take)\n  --> "
+    has("/app.lua:4 in setup\n", failing.log[#failing.log - 1].excerpt)
+    has("error: " .. WHY, failing.log[#failing.log - 1].excerpt)
+    has("error: " .. WHY .. "app.lua:2\n", told)
+    has("code 78\n", told)
+  end)
+
+  it("whose teardown() does not return is told so, and holds up neither a reload nor the stop", function()
+    local app = server.start { script = support.script("one", TEARDOWN), workers = 4 }
+    support.reload_to(app, support.script "two")
+    wait.until_true("four generations to retire", function() return #app:find_log "generation retired" == 4 end)
+    support.reload_to(app, support.script "three")
+    assert.is_true(#teardowns(app) <= 2, #teardowns(app) .. " teardowns went before the reload")
+    local from = wait.now()
+    app:stop()
+    assert.is_true(wait.now() - from < 6 * wait.SCALE, "a stop of over 6 s") -- their budget is of processor time
+    local failed, skipped = teardowns(app), app:find_log(function(entry)
+      return entry.message:find "^teardown skipped"
+    end)
+    assert.equal(1, #skipped)
+    assert.equal(4, #failed + skipped[1].generations)
+    has("it ran for over 1 s of CPU time (teardown may take 1 s)", failed[1].error)
+    assert.equal(1, failed[1].generation)
+    assert.equal("app.lua:4", failed[1].place)
+    has("app.lua:4 in teardown    generation 1\n", failed[1].excerpt)
+  end)
+
+  it("whose teardown() does not return is told so when the server stops", function()
+    local app = server.start { script = support.script("one", TEARDOWN) }
+    app:stop()
+    assert.equal(1, #teardowns(app))
+    has("(teardown may take 1 s)", teardowns(app)[1].error)
   end)
 end)

@@ -114,10 +114,28 @@ describe("a reload", function()
     end)
   end
 
-  it("to a script whose top level does not return keeps nobody waiting", function()
+  it("to a script whose setup() raises control characters forges nothing, and names no generation", function()
+    local app = server.start { script = script "one", format = "text", control = "control.sock" }
+    local function reload_told(setup)
+      rewrite(app, script("x", ("setup = function() %s end"):format(setup)))
+      local told = command.run { "reload", "--wait", "--control=" .. app.folder .. "/control.sock" }
+      assert.equal(1, told.code)
+      return told.out .. told.err
+    end
+    local told = reload_told [[error("a\27[2Jb\n19:00:00.000 info  forged\rc\0d", 0)]]
+    for _, text in ipairs { told, app:text() } do
+      has([[a\x1b[2Jb\n19:00:00.000 info  forged\rc\x00d]], text)
+      assert.is_nil(text:find "[%z\1-\9\11-\31\127]")
+    end
+    told = reload_told [[error "not today"]]
+    has("error: not today", told)
+    has("/app.lua:4 in setup\n", told)
+  end)
+
+  it("to a script whose setup() does not return keeps nobody waiting", function()
     local app = server.start { script = script "one" }
     local client = app:connect():echo_line("a", "one a")
-    rewrite(app, "while true do end")
+    rewrite(app, script("x", "setup = function() while true do end end"))
     app:signal "HUP"
     local from, longest = wait.now(), 0
     local failed
@@ -128,7 +146,7 @@ describe("a reload", function()
       wait.pause(0.01) -- or we would take the time that it runs out of
       failed = app:find_log(function(entry) return entry.message:find "^reload failed" end)[1]
     until failed or wait.now() - from > 120 * wait.SCALE -- its budget is of processor time
-    has("it ran for over 10 s of CPU time (the most that loading, setup and teardown may take)", failed.excerpt)
+    has("it ran for over 10 s of CPU time (the most that loading and setup may take)", failed.excerpt)
     assert.is_true(longest < 0.5 * wait.SCALE, longest .. " s")
     app:connect():echo_line("c", "one c")
   end)

@@ -250,10 +250,11 @@ function M.start_lines(body, options, settings)
 end
 
 --- Starts the binary on a script that cannot be served, and waits for its end.
+---@param seconds number? until then; 10 unless it says otherwise
 ---@return { code: integer, log: table[], text: string }
-function M.start_failing(options)
+function M.start_failing(options, seconds)
   local self = launch(options)
-  wait.until_true("the end of a server that cannot serve", function() return self:has_ended() end, 10)
+  wait.until_true("the end of a server that cannot serve", function() return self:has_ended() end, seconds or 10)
   self.stopped = true
   return { code = self.ended.code, log = self:log(), text = self:text() }
 end

@@ -83,12 +83,16 @@ static void the_error_names_the_limit(void **state)
 	static const char ENDLESS[] = "local kept = {} while true do kept[#kept + 1] = { #kept } end";
 	static const struct vm_budget ROUND = { .allocated_bytes = 3 << 20 },
 				      ODD = { .allocated_bytes = 100001 };
-	vm.is_loading = true;
+	vm.stage = VM_LOADING;
 	assert_error(
 	    "while true do end", &SHORT,
-	    "chat.lua:1: it ran for over 10 ms of CPU time (the most that loading, setup and teardown "
-	    "may take)");
-	vm.is_loading = false;
+	    "chat.lua:1: it ran for over 10 ms of CPU time (the most that loading and setup may take)");
+	vm.stage = VM_ENDING;
+	assert_error(
+	    "while true do end", &SHORT,
+	    "chat.lua:1: it ran for over 10 ms of CPU time (teardown may take 1 s; at a stop that is "
+	    "for all together)");
+	vm.stage = VM_SERVING;
 	assert_error(ENDLESS, &ROUND,
 		     "chat.lua:1: it allocated too much in one call (limits.allocation is 3m)");
 	assert_error(ENDLESS, &ODD,

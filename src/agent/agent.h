@@ -115,8 +115,11 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 void agents_detach(struct agents *agents);
 void agents_attach(struct agents *agents);
 
-/* Runs teardown(app), closes the VM. All connections must be gone. In the thread that has the agents. */
-void agents_close(struct agents *agents);
+/*
+ * Runs teardown(app), closes the VM. All connections must be gone. In the thread that has the agents. teardown_ms: its
+ * CPU time; 0: it is left out. False: there was one, and that was so.
+ */
+bool agents_close(struct agents *agents, uint32_t teardown_ms);
 
 /*
  * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection

@@ -1,7 +1,7 @@
 /* How a worker's VM comes to be: runtime, script, listeners; and how it ends. */
+#include "agent/phase.h"
 #include "agent/run.h"
 #include "base/descriptors.h"
-#include "base/log.h"
 #include "bind/bind.h"
 #include "config/config.h"
 
@@ -48,6 +48,7 @@ static void lay_out(struct agents *agents)
 	keep_function(lua, "runtime", "defer");
 	keep_function(lua, "runtime", "conn_index");
 	keep_function(lua, "runtime", "snapshot");
+	keep_function(lua, "runtime", "describe_phase");
 	run_keep_ended(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
@@ -124,7 +125,24 @@ static void push_app(struct agents *agents, const struct config *config)
 struct opening {
 	struct agents *agents;
 	const struct config *config;
+	struct phase phase; /* what runs: the top level, or setup() */
+	bool is_described;  /* what was raised is a report already */
 };
+
+/* setup is at AT_TOP + 1. */
+static void run_setup(struct opening *opening)
+{
+	struct agents *agents = opening->agents;
+	lua_State *lua = agents->vm.lua;
+	if (lua_isnil(lua, -1))
+		return;
+	lua_pushvalue(lua, -1);
+	opening->phase.name = "setup";
+	opening->phase.ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
+	lua_call(lua, 1, 0);
+	luaL_unref(lua, LUA_REGISTRYINDEX, opening->phase.ref);
+}
 
 /* What the workbench adds to a VM. It may change the runtime, of which nothing is in use yet. */
 static void open_inside(lua_State *lua, const char *module)
@@ -138,7 +156,7 @@ static void open_inside(lua_State *lua, const char *module)
 /* Runs protected. Raises what went wrong. */
 static void open_script(lua_State *lua)
 {
-	const struct opening *opening = lua_touserdata(lua, 1);
+	struct opening *opening = lua_touserdata(lua, 1);
 	struct agents *agents = opening->agents;
 	const struct config *config = opening->config;
 	lua_settop(lua, 0);
@@ -160,7 +178,8 @@ static void open_script(lua_State *lua)
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
 	lua_setfield(lua, -2, "generation");
 	lua_call(lua, 2, 2);
-	if (lua_isnil(lua, -2))
+	opening->is_described = lua_isnil(lua, -2);
+	if (opening->is_described)
 		lua_error(lua);
 	lua_getfield(lua, -2, "conf");
 	lua_getfield(lua, -1, "listeners");
@@ -180,10 +199,7 @@ static void open_script(lua_State *lua)
 	lua_settop(lua, AT_TOP + 1);
 	push_runtime(lua, "forget_loaders");
 	lua_call(lua, 0, 0);
-	if (!lua_isnil(lua, -1)) {
-		lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
-		lua_call(lua, 1, 0);
-	}
+	run_setup(opening);
 }
 
 /* What lay_out() made becomes the results, and so the bottom of the VM's own stack. */
@@ -205,7 +221,7 @@ static void remember_directory(struct agents *agents, const char *script)
 
 static void set_budgets(struct agents *agents, const struct config *config)
 {
-	uint32_t least_ms = GUARD_BUDGET_MAX_MS;
+	uint32_t least_ms = VM_TEARDOWN_MS;
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct vm_budget budget = config->listeners[i].budget;
 		agents->listeners[i].budget = budget;
@@ -249,16 +265,18 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	}
 	set_budgets(agents, config);
 	lua_State *lua = agents->vm.lua;
-	struct opening opening = { agents, config };
+	struct opening opening = { agents, config, { .ref = LUA_NOREF }, false };
 	lua_pushcfunction(lua, open_and_keep);
 	lua_pushlightuserdata(lua, &opening);
-	agents->vm.is_loading = true;
+	agents->vm.stage = VM_LOADING;
 	int failed = vm_pcall(&agents->vm, lua, 1, AT_TOP, &VM_LOAD_BUDGET);
-	agents->vm.is_loading = false;
+	agents->vm.stage = VM_SERVING;
 	if (failed) {
-		const char *message = lua_tostring(lua, -1);
-		snprintf(why, size, "%s", message ? message : "the script raised something that is no text");
-		agents_close(agents);
+		if (opening.is_described)
+			snprintf(why, size, "%s", lua_tostring(lua, -1));
+		else
+			phase_explain(agents, &opening.phase, why, size);
+		agents_close(agents, VM_TEARDOWN_MS);
 		if (descriptors_left(2))
 			return UV_EINVAL;
 		descriptors_explain(why, size); /* Lua says of a module only that it is not found */
@@ -283,28 +301,26 @@ void agents_attach(struct agents *agents)
 	agents->attached = true;
 }
 
-static void run_teardown(struct agents *agents)
+static void run_teardown(struct agents *agents, uint32_t ms)
 {
+	struct phase phase = { .name = "teardown", .ref = agents->teardown_ref };
+	struct vm_budget budget = { .ms = ms };
 	lua_State *lua = agents->vm.lua;
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->teardown_ref);
-	if (!lua_isfunction(lua, -1))
-		return;
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
-	agents->vm.is_loading = true;
-	if (vm_pcall(&agents->vm, lua, 1, 0, &VM_LOAD_BUDGET)) {
-		const char *message = lua_tostring(lua, -1);
-		log_write(LOG_ERROR, "teardown failed", F_TEXT("error", message ? message : "?"),
-			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
-	}
+	agents->vm.stage = VM_ENDING;
+	if (vm_pcall(&agents->vm, lua, 1, 0, &budget))
+		phase_log(agents, &phase);
 }
 
-void agents_close(struct agents *agents)
+bool agents_close(struct agents *agents, uint32_t teardown_ms)
 {
+	bool has_teardown = agents->teardown_ref != LUA_NOREF && agents->teardown_ref != LUA_REFNIL;
 	if (agents->vm.lua) {
 		agents_detach(agents);
 		guard_attach(&agents->vm.guard); /* whoever closes it runs teardown() */
-		if (agents->teardown_ref != LUA_NOREF)
-			run_teardown(agents);
+		if (has_teardown && teardown_ms)
+			run_teardown(agents, teardown_ms);
 		vm_close(&agents->vm);
 	}
 	free(agents->anchor_tables);
@@ -314,4 +330,5 @@ void agents_close(struct agents *agents)
 	agents->anchor_tables = NULL;
 	agents->anchor_next = NULL;
 	agents->listeners = NULL;
+	return teardown_ms || !has_teardown;
 }

@@ -328,7 +328,14 @@ static int explain_protected(lua_State *lua)
 	*load->text = NULL;
 	lua_settop(lua, 0);
 	lua_pushnil(lua);
+	lua_getglobal(lua, "require");
+	lua_pushliteral(lua, "perilune.app");
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, "failure_text");
+	lua_remove(lua, -2);
+	lua_pushstring(lua, load->config->script);
 	guard_push_error(&vm_of(lua)->guard, lua);
+	lua_call(lua, 2, 1);
 	lua_pushnil(lua);
 	take_text(load);
 	return 0;
@@ -396,11 +403,12 @@ enum config_status config_load(struct config *config, const char *print, char **
 		return CONFIG_NO_MEMORY;
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
 	vm.memory_bytes = loading_memory(config);
-	vm.is_loading = true;
+	vm.stage = VM_LOADING;
 	vm_enter(&vm, &VM_LOAD_BUDGET);
 	int status = lua_cpcall(vm.lua, load_protected, &load);
 	if (vm_leave(&vm) != GUARD_FINE && status) {
 		load.status = CONFIG_BAD;
+		vm_make_room(&vm);
 		status = lua_cpcall(vm.lua, explain_protected, &load);
 	}
 	if (status)

@@ -1,5 +1,6 @@
 #include "server/generation.h"
 
+#include "base/log.h"
 #include "config/config.h"
 
 #include <stdio.h>
@@ -51,9 +52,40 @@ void generation_drop(struct generation *generation)
 		free(generation);
 }
 
-void generation_close(struct generation *generation)
+/* False: its teardown was left out. */
+static bool close_within(struct generation *generation, uint32_t teardown_ms)
 {
-	agents_close(&generation->agents);
+	bool done = agents_close(&generation->agents, teardown_ms);
 	config_drop(generation->config);
 	generation_drop(generation);
+	return done;
+}
+
+void generation_close(struct generation *generation)
+{
+	close_within(generation, VM_TEARDOWN_MS);
+}
+
+/* ---- at a stop ---- */
+
+enum { NS_PER_MS = 1000 * 1000 };
+
+void burials_begin(struct burials *burials)
+{
+	*burials = (struct burials){ .until_ns = uv_hrtime() + (uint64_t)VM_TEARDOWN_MS * NS_PER_MS };
+}
+
+void burials_close(struct burials *burials, struct generation *generation)
+{
+	uint64_t now_ns = uv_hrtime();
+	uint64_t left_ns = now_ns < burials->until_ns ? burials->until_ns - now_ns : 0;
+	uint64_t left_ms = (left_ns + NS_PER_MS - 1) / NS_PER_MS;
+	burials->skipped += !close_within(generation, (uint32_t)left_ms);
+}
+
+void burials_end(const struct burials *burials)
+{
+	if (burials->skipped)
+		log_write(LOG_WARN, "teardown skipped: others have used up the time that it has at a stop",
+			  F_INT("generations", burials->skipped));
 }

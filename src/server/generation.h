@@ -56,3 +56,15 @@ void generation_drop(struct generation *generation);
 
 /* teardown(app), the end of the VM, and a drop: may take its time. It has no connections. */
 void generation_close(struct generation *generation);
+
+/* Of generations that a stop waits for: their teardowns share VM_TEARDOWN_MS from the beginning on. */
+struct burials {
+	uint64_t until_ns;
+	unsigned skipped; /* those without a teardown, for want of time */
+};
+
+void burials_begin(struct burials *burials);
+/* As generation_close(). */
+void burials_close(struct burials *burials, struct generation *generation);
+/* Logs what was skipped. */
+void burials_end(const struct burials *burials);

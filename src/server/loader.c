@@ -51,17 +51,24 @@ static bool load_config(struct loading *loading)
 	return false;
 }
 
-static void discard(struct loading *loading)
+static void put_burial(struct loader *loader, struct job *job)
+{
+	job->mail.next = NULL;
+	*loader->last_burial = &job->mail;
+	loader->last_burial = &job->mail.next;
+}
+
+static void discard(struct loader *loader, struct loading *loading)
 {
 	for (unsigned i = 0; i < loading->worker_count; i++) {
 		if (loading->generations[i])
-			generation_close(loading->generations[i]);
+			put_burial(loader, &loading->generations[i]->burial);
 		loading->generations[i] = NULL;
 	}
 }
 
 /* For all workers, or for none. */
-static void load(struct loading *loading)
+static void load(struct loader *loader, struct loading *loading)
 {
 	struct report *report = &loading->report;
 	if (!read_sources(loading) || !load_config(loading))
@@ -73,7 +80,7 @@ static void load(struct loading *loading)
 				    &report->err, report->text, sizeof report->text);
 		if (!generation) {
 			report->worker = i;
-			discard(loading);
+			discard(loader, loading);
 			return;
 		}
 		if (loading->policy != RELOAD_AS_CONFIGURED)
@@ -85,38 +92,59 @@ static void load(struct loading *loading)
 
 /* ---- the thread ---- */
 
-/* False: that was the last one. */
-static bool do_job(struct loader *loader, struct job *job)
+static void do_job(struct loader *loader, struct job *job)
 {
 	struct loading *loading = (struct loading *)(void *)((char *)job - offsetof(struct loading, job));
 	switch (job->kind) {
 	case JOB_LOAD:
-		load(loading);
+		load(loader, loading);
 		loading->report.kind = REPORT_LOADED;
 		loader->report(loader->server, &loading->report);
 		break;
 	case JOB_BURY:
-		generation_close(
-		    (struct generation *)(void *)((char *)job - offsetof(struct generation, burial)));
+		put_burial(loader, job);
 		break;
 	case JOB_STOP:
-		return false;
+		loader->stopping = true;
+		break;
 	}
-	return true;
 }
 
+static void do_mail(struct loader *loader)
+{
+	struct mail *next, *mail = mailbox_take(&loader->mailbox);
+	for (; mail; mail = next) {
+		next = mail->next;
+		do_job(loader, (struct job *)(void *)mail);
+	}
+}
+
+static void bury(struct loader *loader)
+{
+	struct job *job = (struct job *)(void *)loader->first_burial;
+	struct generation *generation =
+	    (struct generation *)(void *)((char *)job - offsetof(struct generation, burial));
+	loader->first_burial = job->mail.next;
+	if (!loader->first_burial)
+		loader->last_burial = &loader->first_burial;
+	if (loader->stopping)
+		burials_close(&loader->burials, generation);
+	else
+		generation_close(generation);
+}
+
+/* Somebody waits for a loading, and nobody for a burial: the mail is read before each of those. */
 static void run(void *data)
 {
 	struct loader *loader = data;
-	for (bool goes_on = true; goes_on;) {
-		uv_sem_wait(&loader->work);
-		struct mail *next, *mail = mailbox_take(&loader->mailbox);
-		for (; mail; mail = next) {
-			next = mail->next;
-			goes_on = do_job(loader, (struct job *)(void *)mail) && goes_on;
-			atomic_fetch_sub_explicit(&loader->busy, 1, memory_order_release);
-		}
+	while (!loader->stopping || loader->first_burial) {
+		if (!loader->first_burial)
+			uv_sem_wait(&loader->work);
+		do_mail(loader);
+		if (loader->first_burial)
+			bury(loader);
 	}
+	burials_end(&loader->burials);
 	loader->last_words.kind = REPORT_BURIED;
 	loader->report(loader->server, &loader->last_words);
 }
@@ -124,7 +152,6 @@ static void run(void *data)
 static void post(struct loader *loader, struct job *job, enum job_kind kind)
 {
 	job->kind = kind;
-	atomic_fetch_add_explicit(&loader->busy, 1, memory_order_relaxed);
 	mailbox_push(&loader->mailbox, &job->mail);
 	uv_sem_post(&loader->work);
 }
@@ -132,6 +159,7 @@ static void post(struct loader *loader, struct job *job, enum job_kind kind)
 int loader_start(struct loader *loader, void *server, void (*report)(void *server, struct report *report))
 {
 	*loader = (struct loader){ .server = server, .report = report };
+	loader->last_burial = &loader->first_burial;
 	mailbox_init(&loader->mailbox);
 	int err = uv_sem_init(&loader->work, 0);
 	if (err)
@@ -155,6 +183,7 @@ void loader_bury(struct loader *loader, struct generation *generation)
 
 void loader_stop(struct loader *loader)
 {
+	burials_begin(&loader->burials); /* what is under way counts as well; not read before the mail */
 	post(loader, &loader->stop, JOB_STOP);
 }
 

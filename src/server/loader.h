@@ -40,7 +40,10 @@ struct loader {
 	struct report last_words;
 	void *server;
 	void (*report)(void *server, struct report *report);
-	atomic_uint busy; /* jobs that are not yet done */
+	/* The thread's own: generations to close, the oldest first, for when there is nothing to load. */
+	struct mail *first_burial, **last_burial;
+	bool stopping;
+	struct burials burials; /* those that the stop waits for: the thread's from then on */
 };
 
 /* 0 or an error. */
@@ -49,10 +52,13 @@ int loader_start(struct loader *loader, void *server, void (*report)(void *serve
 /* Loads; `loading` comes back with the report, and is to be freed with loading_free(). */
 void loader_load(struct loader *loader, struct loading *loading);
 
-/* Closes a generation that has left its thread. */
+/* Closes a generation that has left its thread, once there is nothing to load. */
 void loader_bury(struct loader *loader, struct generation *generation);
 
-/* Ends the thread once what is under way and what waits is done; then it reports REPORT_BURIED. Once, and the last that it is given. */
+/*
+ * Ends the thread once what is under way is done and what there is is buried, which may take VM_TEARDOWN_MS in all; then
+ * it reports REPORT_BURIED. Once, and the last that it is given.
+ */
 void loader_stop(struct loader *loader);
 
 /* After that report. */

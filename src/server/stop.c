@@ -59,6 +59,13 @@ static void on_stuck(uv_timer_t *timer)
 	uv_stop(&server->loop);
 }
 
+/* Where workers share processors, their teardowns take the longer. */
+static uint64_t stuck_ms(const struct server *server)
+{
+	unsigned rounds = server->started ? (server->started - 1) / config_processors() : 0;
+	return STUCK_MS + (uint64_t)rounds * VM_TEARDOWN_MS;
+}
+
 void stop_drain(struct server *server)
 {
 	uint32_t ms = server->config->drain_ms;
@@ -72,7 +79,7 @@ void stop_drain(struct server *server)
 	for (unsigned i = 0; i < server->started; i++)
 		worker_drain(&server->workers[i]);
 	if (ms)
-		uv_timer_start(&server->last_resort, on_stuck, (uint64_t)ms + STUCK_MS, 0);
+		uv_timer_start(&server->last_resort, on_stuck, ms + stuck_ms(server), 0);
 }
 
 void stop_begin(struct server *server, struct log_field cause)
@@ -90,7 +97,7 @@ void stop_force(struct server *server, const char *by)
 	server->cut_by = by;
 	for (unsigned i = 0; i < server->started && !server->finishing; i++)
 		worker_stop(&server->workers[i]);
-	uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
+	uv_timer_start(&server->last_resort, on_stuck, stuck_ms(server), 0);
 }
 
 /* ---- the summary ---- */

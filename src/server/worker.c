@@ -415,11 +415,14 @@ static void close_loop(struct worker *worker)
 
 static void close_generations(struct worker *worker)
 {
+	struct burials burials;
 	struct generation *older, *each = worker->generation;
+	burials_begin(&burials);
 	for (; each; each = older) {
 		older = each->older;
-		generation_close(each);
+		burials_close(&burials, each);
 	}
+	burials_end(&burials);
 }
 
 static void run(void *data)

@@ -30,9 +30,16 @@ static void explain_time(const struct vm *vm, char *text, size_t size)
 		return; /* ended by other means: what is there already has to do */
 	const char *unit = ms < 1000 ? "ms" : "s";
 	double n = ms < 1000 ? ms : ms / 1000.0;
+	static const char *const WHOSE[] = {
+		[VM_SERVING] = "without waiting (limits.proceed)",
+		[VM_LOADING] = "(the most that loading and setup may take)",
+		[VM_ENDING] = "(teardown may take 1 s)",
+	};
+	_Static_assert(VM_TEARDOWN_MS == 1000, "the text says so");
+	bool is_shared = vm->stage == VM_ENDING && ms < VM_TEARDOWN_MS;
 	snprintf(text, size, "it ran for over %g %s of CPU time %s", n, unit,
-		 vm->is_loading ? "(the most that loading, setup and teardown may take)"
-				: "without waiting (limits.proceed)");
+		 is_shared ? "(teardown may take 1 s; at a stop that is for all together)"
+			   : WHOSE[vm->stage]);
 }
 
 static void explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
@@ -47,7 +54,7 @@ static void explain(const struct guard *guard, enum guard_verdict verdict, char 
 	case GUARD_MEMORY:
 		show_bytes(limit, sizeof limit, vm->memory_bytes);
 		snprintf(text, size, "the worker's memory is used up (%s%s)",
-			 vm->is_loading ? "loading may take " : "limits.memory is ", limit);
+			 vm->stage == VM_LOADING ? "loading may take " : "limits.memory is ", limit);
 		break;
 	case GUARD_ALLOCATION:
 		show_bytes(limit, sizeof limit, vm->call_bytes);

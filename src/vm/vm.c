@@ -89,7 +89,7 @@ static int l_interrupted(lua_State *lua)
 /* perilune.guard.loading() → is the script being loaded, or does its setup() or teardown() run? */
 static int l_loading(lua_State *lua)
 {
-	lua_pushboolean(lua, vm_of(lua)->is_loading);
+	lua_pushboolean(lua, vm_of(lua)->stage != VM_SERVING);
 	return 1;
 }
 

@@ -12,6 +12,9 @@
 #include <lua.h>
 #include <signal.h>
 
+/* SERVING: limits.proceed. LOADING: VM_LOAD_BUDGET, and a memory limit of the loader's. ENDING: VM_TEARDOWN_MS. */
+enum vm_stage { VM_SERVING, VM_LOADING, VM_ENDING };
+
 /*
  * Embedded at the head of whatever owns a VM: vm_of() finds it again from any of
  * the VM's coroutines, for the allocator's data is what Lua keeps for us.
@@ -26,8 +29,7 @@ struct vm {
 	uint64_t call_begin; /* that sum when the running call began */
 	int64_t call_end;    /* limits.allocation: where it ends the running call */
 	uint64_t call_bytes; /* the last limits.allocation that a call had */
-	bool
-	    is_loading; /* what runs now has VM_LOAD_BUDGET, and a memory limit of the loader's: for messages */
+	enum vm_stage stage; /* whose limits what runs now has: for messages */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
@@ -62,8 +64,11 @@ void vm_close(struct vm *vm);
 
 struct vm *vm_of(lua_State *lua);
 
-/* Of a script's top level, setup() and teardown(). */
+/* Of a script's top level and setup(). */
 extern const struct vm_budget VM_LOAD_BUDGET;
+
+/* Of teardown(), which somebody waits for: a stop, or the next reload. */
+enum { VM_TEARDOWN_MS = 1000 };
 
 /* From now on everything is interpreted. */
 void vm_stop_jit(struct vm *vm);

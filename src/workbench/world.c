@@ -322,7 +322,7 @@ void world_close(struct world *world)
 		settle(world);
 		each_live(world, cut); /* closed() may do anything but this twice */
 	}
-	agents_close(&world->agents);
+	agents_close(&world->agents, VM_TEARDOWN_MS);
 	log_divert(before);
 	for (size_t i = 0; i < world->peer_count; i++)
 		peer_free(world->peers[i]);

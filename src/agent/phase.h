@@ -1,0 +1,20 @@
+/* A script's first and last calls in a worker, which belong to no connection: what is said when they fail. */
+#pragma once
+
+#include "agent/agent.h"
+
+struct phase {
+	const char *name; /* "setup", "teardown"; NULL: the top level */
+	int ref;          /* of the function in the VM's registry; LUA_NOREF for the top level */
+};
+
+/*
+ * Both take what was raised from the top of the VM's stack; no call may be running. The report has the place, the
+ * source line and a hint; whatever the script raised, it is escaped and bounded.
+ */
+
+/* Writes the report, at most size - 1 bytes: of what fails to load, which has no generation's number. */
+void phase_explain(struct agents *agents, const struct phase *phase, char *why, size_t size);
+
+/* Logs "<phase> failed", with the generation. */
+void phase_log(struct agents *agents, const struct phase *phase);
