@@ -2,10 +2,11 @@
 --- and agents, and a clock that goes on when it is told to; or the same over real sockets.
 ---
 ---     local perilune = require "perilune.test"
----     local app = perilune.app("chat.lua")
+---     local app = perilune.app("app.lua")
 ---     local ann = app:connect()
----     ann:expect("nick?"):send("ann"):expect("* ann joined")
+---     ann:expect("your name?"):send("ann"):expect("you are in lobby with: ann")
 ---     app:advance("5m")
+---     ann:expect("you have been silent for too long")
 ---     assert.equal("idle_timeout", ann:closed())
 local has_core = package.loaded["perilune.workbench.app"]
 if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end

@@ -271,13 +271,21 @@ end)
 
 -- With what a user runs them with.
 describe("what perilune new makes promises", function()
-  local is_there = command.run({ "test", "--help" }).code == 0
   for _, template in ipairs(TEMPLATES) do
     it("and keeps: " .. template, function()
-      if not is_there then return pending "this binary has no 'perilune test'" end
       make(template)
       local result = command.run { "test", dir = folder .. "/app" }
       assert.equal(0, result.code, result.out .. result.err)
     end)
   end
+
+  it("and the first specification that the page on testing shows", function()
+    make "chat"
+    local file = assert(io.open "docs/testing.md")
+    command.write(folder .. "/app/spec/silence_spec.lua", (file:read("*a"):match "```lua\n(.-)```"))
+    file:close()
+    local result = command.run { "test", "spec/silence_spec.lua", dir = folder .. "/app" }
+    assert.equal(0, result.code, result.out .. result.err)
+    has("1 success", result.out)
+  end)
 end)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <uv.h>
 
 static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game" };
@@ -120,14 +121,28 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void congratulate(const struct scaffold *scaffold, const char *template)
+/* Would a shell find it by its name? */
+static bool is_on_path(const char *name)
+{
+	const char *path = getenv("PATH");
+	for (const char *at = path; at; at = strchr(at, ':') ? strchr(at, ':') + 1 : NULL) {
+		char file[PATH_MAX];
+		int n = snprintf(file, sizeof file, "%.*s/%s", (int)strcspn(at, ":"), at, name);
+		if (n > 0 && (size_t)n < sizeof file && !access(file, X_OK))
+			return true;
+	}
+	return false;
+}
+
+static void congratulate(const struct scaffold *scaffold, const char *template, const char *binary)
 {
 	size_t prefix = strlen(scaffold->target) + 1;
 	qsort(scaffold->made + 1, scaffold->made_count - 1, sizeof *scaffold->made, by_name);
 	printf("%s, from the template %s:\n", scaffold->target, template);
 	for (size_t i = 1; i < scaffold->made_count; i++)
 		printf("  %s\n", scaffold->made[i] + prefix);
-	printf("\nNow: cd %s && perilune run --watch\n", scaffold->target);
+	printf("\nNow: cd %s && %s run --watch\n", scaffold->target,
+	       is_on_path("perilune") ? "perilune" : binary);
 }
 
 static int make(const char *folder, const char *template)
@@ -148,7 +163,7 @@ static int make(const char *folder, const char *template)
 	if (!err)
 		err = copy_template(&scaffold, template);
 	if (!err)
-		congratulate(&scaffold, template);
+		congratulate(&scaffold, template, binary);
 	int code = err ? complain(&scaffold, folder, err) : EXIT_OK;
 	if (err)
 		scaffold_undo(&scaffold);

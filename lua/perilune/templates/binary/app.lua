@@ -1,5 +1,6 @@
--- @NAME@: collects measurements. Messages are fields of a tag, a length and a value behind a length of the whole; the
--- README has the table. Handlers get a view of the bytes, not a string: nothing is copied that is not kept.
+-- @NAME@: collects measurements. Messages are fields of a tag, a length and a value, behind a length
+-- of the whole; the README has the table. Handlers get a view of the bytes, not a string: nothing is
+-- copied that is not kept.
 local tlv = require "tlv"
 
 local DEVICE, MEASUREMENT, SUMMARY, REFUSAL = 0x01, 0x02, 0x81, 0xff

@@ -53,8 +53,9 @@ function Player:proceed(line)
   self.heard = perilune.now()
   if not self.walker then return self:introduce(line) end
   if line == "quit" then return ("you have %d points"):format(self.walker.points), "close" end
-  if not rules.turn(self.walker, line) then return HELP end
+  local known = rules.turn(self.walker, line)
   move_on()
+  if not known then return HELP end
 end
 
 function Player:timeout(kind)

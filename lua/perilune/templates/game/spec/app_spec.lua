@@ -36,7 +36,21 @@ describe("@NAME@", function()
   end)
 
   it("explains what it does not understand", function()
-    join("ann"):send("jump"):expect("n, e, s, w turn; stop stops; quit leaves")
+    local ann = join "ann"
+    app:advance "100ms"
+    ann:skip(1):send("jump"):expect("n, e, s, w turn; stop stops; quit leaves")
+  end)
+
+  it("goes on while its only player talks nonsense", function()
+    local ann, ticks = join "ann", 0
+    for _ = 1, 20 do
+      ann:send "zzz"
+      app:advance "50ms"
+    end
+    for _, line in ipairs(ann:frames()) do
+      if line:find "^tick " then ticks = ticks + 1 end
+    end
+    assert.is_true(ticks >= 9, ticks)
   end)
 
   it("refuses a name that is taken, and frees it when its owner leaves", function()
