@@ -52,7 +52,7 @@ local function await_end(app, case, canary)
   local entry = wait.until_true("the end of " .. case.name, function()
     ping(app, canary, case.name)
     return app:find_log(wanted)[1]
-  end, 3)
+  end, 10)
   ping(app, canary, case.name)
   return entry
 end
