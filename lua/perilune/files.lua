@@ -1,21 +1,27 @@
---- Reading lines with a reader that can be ended (src/bind/files.c): io.read, io.lines and the methods of files. What
---- reads no line stays LuaJIT's.
-local line = require("perilune.files_core").line
+--- Reading lines and whole files with readers that can be ended (src/bind/files.c): io.read, io.lines and the methods
+--- of files. Numbers, and so many bytes, stay LuaJIT's.
+local core = require "perilune.files_core"
 
 local M = {}
 
 -- LuaJIT's own, before they are replaced.
 local close, input, open = io.close, io.input, io.open
 
---- Of a format: does the line keep its end? nil: it is none of a line.
-local function keeps_end(format)
-  local letter = type(format) == "string" and format:match "^%*?([lL])"
-  if letter then return letter == "L" end
+local READERS = {
+  l = function(file) return core.line(file, false) end,
+  L = function(file) return core.line(file, true) end,
+  a = core.all,
+}
+
+--- What reads such a format; nil: LuaJIT does.
+local function reader_of(format)
+  local letter = type(format) == "string" and format:match "^%*?([lLa])"
+  return letter and READERS[letter]
 end
 
-local function has_line(n, ...)
+local function has_own(n, ...)
   for i = 1, n do
-    if keeps_end((select(i, ...))) ~= nil then return true end
+    if reader_of((select(i, ...))) then return true end
   end
   return n == 0
 end
@@ -28,17 +34,17 @@ local function check_formats(formats, n)
   end
 end
 
--- Several formats, lines among them.
+-- Several formats, some of them ours.
 local function read_each(original, file, n, ...)
   local formats, results = { ... }, {}
   check_formats(formats, n)
   for i = 1, n do
-    local keeps = keeps_end(formats[i])
     local value, message, code
-    if keeps == nil then
-      value, message, code = original(file, formats[i])
+    local own = reader_of(formats[i])
+    if own then
+      value, message, code = own(file)
     else
-      value, message, code = line(file, keeps)
+      value, message, code = original(file, formats[i])
     end
     if message then return nil, message, code end
     results[i] = value
@@ -50,9 +56,9 @@ end
 local function reader(original)
   return function(file, ...)
     local n = select("#", ...)
-    if n == 0 then return line(file, false) end
-    if not has_line(n, ...) then return original(file, ...) end
-    if n == 1 then return line(file, keeps_end((...))) end
+    if n == 0 then return READERS.l(file) end
+    if not has_own(n, ...) then return original(file, ...) end
+    if n == 1 then return reader_of((...))(file) end
     return read_each(original, file, n, ...)
   end
 end
@@ -78,13 +84,13 @@ function M.install(methods)
   local read = reader(methods.read)
   methods.read = read
   function methods.lines(file, ...)
-    if io.type(file) ~= "file" or not has_line(select("#", ...), ...) then return lines(file, ...) end
+    if io.type(file) ~= "file" or not has_own(select("#", ...), ...) then return lines(file, ...) end
     return iterator(read, file, false, ...)
   end
   return {
     read = function(...) return read(input(), ...) end,
     lines = function(name, ...)
-      if not has_line(select("#", ...), ...) then return lines_of(name, ...) end
+      if not has_own(select("#", ...), ...) then return lines_of(name, ...) end
       if name == nil then return iterator(read, input(), false, ...) end
       local file = (type(name) == "string" or type(name) == "number") and open(name)
       if not file then return lines_of(name, ...) end -- which says why

@@ -187,19 +187,19 @@ enum { ASKED_LIMIT_BYTES = 24 << 20 };
 static int l_ask(lua_State *lua)
 {
 	enum { PIECE = 1 << 20 };
-	size_t huge = ASKED_LIMIT_BYTES / 2, as_the_collector = ASKED_LIMIT_BYTES / 4;
+	size_t huge = 4 * (size_t)ASKED_LIMIT_BYTES, doubled = 2 * (size_t)ASKED_LIMIT_BYTES;
 	while (heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES) {
 		lua_newuserdata(lua, PIECE);
 		luaL_ref(lua, LUA_REGISTRYINDEX);
 	}
-	void *given = vm_alloc(&vm, NULL, 0, as_the_collector);
+	void *given = vm_alloc(&vm, NULL, 0, doubled);
 	lua_pushboolean(lua, given && !vm_alloc(&vm, NULL, 0, huge));
-	vm_alloc(&vm, given, as_the_collector, 0);
+	vm_alloc(&vm, given, doubled, 0);
 	return 1;
 }
 
-/* Its table of strings may be megabytes, and it crashes when refused one. */
-static void what_the_collector_may_ask_for_is_never_refused(void **state)
+/* Its table of strings may be megabytes, and it crashes when refused one; so does compiled code. */
+static void what_the_collector_or_a_loop_may_ask_for_is_never_refused(void **state)
 {
 	(void)state;
 	vm.memory_bytes = ASKED_LIMIT_BYTES;
@@ -209,6 +209,29 @@ static void what_the_collector_may_ask_for_is_never_refused(void **state)
 	vm_leave(&vm);
 	assert_int_equal(status, 0);
 	assert_true(lua_toboolean(vm.lua, -1));
+}
+
+/* Told to end at its next instruction, before it doubles that again. */
+static void what_doubles_is_ended_and_not_refused(void **state)
+{
+	(void)state;
+	static const char *const KINDS[] = {
+		"local s = 'x' while true do s = s .. s end",
+		"local function f() local s = 'x' while true do s = s .. s end end while true do pcall(f) "
+		"end",
+		"local t = {} while true do t[#t + 1] = t end",
+		"local t, n = {}, 0 while true do n = n + 1 t[n * 1e6] = n end",
+		"local t = {} local function f() while true do t[#t + 1] = t end end while true do pcall(f) "
+		"end",
+	};
+	enum { TIMES = 4, COUNT = sizeof KINDS / sizeof *KINDS };
+	vm.memory_bytes = ASKED_LIMIT_BYTES;
+	for (int i = 0; i < TIMES * COUNT; i++) {
+		assert_killed(call(KINDS[i % COUNT], &AMPLE), GUARD_MEMORY);
+		assert_true(heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES);
+		relieve();
+	}
+	assert_works(&vm);
 }
 
 static void nothing_is_refused_outside_of_calls(void **state)
@@ -268,7 +291,8 @@ static int run(const char *way)
 		IN_A_VM(what_others_keep_does_end_a_call),
 		IN_A_VM(a_call_that_goes_on_after_a_collection_is_still_ended),
 		IN_A_VM(a_huge_request_is_refused),
-		IN_A_VM(what_the_collector_may_ask_for_is_never_refused),
+		IN_A_VM(what_the_collector_or_a_loop_may_ask_for_is_never_refused),
+		IN_A_VM(what_doubles_is_ended_and_not_refused),
 		IN_A_VM(nothing_is_refused_outside_of_calls),
 		IN_A_VM(a_call_that_allocates_too_much_is_ended),
 		IN_A_VM(what_may_be_allocated_is_counted_for_each_call),

@@ -1,6 +1,7 @@
 /*
- * Lines of files, for lua/perilune/files.lua. LuaJIT reads them with fgets() and strlen(), so that a line of zero bytes
- * never comes to its end: a device that gives nothing else would hold the worker for ever.
+ * Lines of files, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets() and strlen(), so that
+ * one of zero bytes never comes to its end: a device that gives nothing else would hold the worker for ever. A whole
+ * file it reads into a buffer that doubles, which goes far past the limit of memory before anybody looks.
  */
 #include "bind/bind.h"
 #include "vm/vm.h"
@@ -17,6 +18,14 @@ static FILE *check_file(lua_State *lua)
 	if (!file)
 		RAISE(lua, "attempt to use a closed file");
 	return file;
+}
+
+static int push_error(lua_State *lua, int error)
+{
+	lua_pushnil(lua);
+	lua_pushstring(lua, strerror(error));
+	lua_pushinteger(lua, error);
+	return 3;
 }
 
 /* Up to `size` bytes, and not past the end of the line; *last is the byte read last, or EOF. */
@@ -58,16 +67,35 @@ static int l_line(lua_State *lua)
 	luaL_pushresult(&line);
 	if (!error && bytes)
 		return 1;
+	if (error)
+		return push_error(lua, error);
 	lua_pushnil(lua);
-	if (!error)
-		return 1;
-	lua_pushstring(lua, strerror(error));
-	lua_pushinteger(lua, error);
-	return 3;
+	return 1;
+}
+
+/* MAY RAISE. all(file) → what is left of it, "" at its end; or nil, message, errno. Ends as line() does. */
+static int l_all(lua_State *lua)
+{
+	FILE *file = check_file(lua);
+	const volatile sig_atomic_t *stop = &vm_of(lua)->guard.verdict;
+	size_t n;
+	luaL_Buffer all;
+	clearerr(file);
+	luaL_buffinit(lua, &all);
+	do {
+		if (*stop)
+			RAISE(lua, "reading a file was ended");
+		n = fread(luaL_prepbuffer(&all), 1, LUAL_BUFFERSIZE, file);
+		luaL_addsize(&all, n);
+	} while (n == LUAL_BUFFERSIZE);
+	int error = ferror(file) ? errno : 0;
+	luaL_pushresult(&all);
+	return error ? push_error(lua, error) : 1;
 }
 
 static const luaL_Reg FUNCTIONS[] = {
 	{ "line", l_line },
+	{ "all", l_all },
 	{ NULL, NULL },
 };
 

@@ -63,17 +63,18 @@ static void hurry_collector(struct vm *vm, size_t heap, size_t bytes)
 }
 
 /*
- * Past the limit (soft) a call is told to end and memory is given all the same, since Lua takes a refusal
- * well only where it may raise; the call ends at its next instruction. Not at once: what is over the limit may
- * be garbage of large strings, which the next steps collect. Past an eighth more (hard) there is no memory for
- * one huge request. Smaller ones are never refused: one of them may be the collector's, for a smaller table of strings,
- * and a refusal from within the collector crashes compiled code (LuaJIT unwinds it as if the collector had not been
- * entered). Outside of calls the core allocates little, and may not raise: it is never refused.
+ * Past the limit (soft) a call is told to end and memory is given all the same; the call ends at its next
+ * instruction. Not at once: what is over the limit may be garbage of large strings, which the next steps collect. But
+ * past an eighth more (hard) for one huge request, after which the next could be twice as large.
+ *
+ * What is told to end is not refused, for LuaJIT does not take it well: an error within the collector, or in whatever
+ * compiled code calls, is unwound with a stack that is not as it ought to be, and now and then the process dies of it.
+ * Code doubles what it has; only a request that is more than that is refused, of a function that was told a size. Outside
+ * of calls the core allocates little, and may not raise: it is never refused.
  *
  * A call that has not allocated as much as the limit by itself may owe the lack of memory to garbage that others
  * left. It has a quarter more, so that one that fills the memory alone, the usual case, is known by then. If it is
- * not, has_room() collects before it is ended; and no request is refused that has room beside the most that others
- * leave.
+ * not, has_room() collects before it is ended.
  */
 static bool may_have(struct vm *vm, size_t bytes)
 {
@@ -91,9 +92,11 @@ static bool may_have(struct vm *vm, size_t bytes)
 	if (!alone && soft < limit + limit / 4)
 		soft = limit + limit / 4;
 	size_t hard = soft + limit / 8 + HARD_SPARE_BYTES, most = 2 * limit + limit / 2 + HARD_SPARE_BYTES;
-	if (bytes > limit / 3 && heap > hard && (alone || heap > most))
+	if (bytes > most)
 		return false;
-	if (heap > soft && ++vm->looks_past_limit > LOOKS && (alone || vm_allocated(vm) >= vm->collect_at))
+	bool is_huge = bytes > limit / 3 && heap > hard && (alone || heap > most);
+	bool looked = heap > soft && ++vm->looks_past_limit > LOOKS;
+	if (is_huge || (looked && (alone || vm_allocated(vm) >= vm->collect_at)))
 		guard_interrupt(&vm->guard, GUARD_MEMORY);
 	return true;
 }
