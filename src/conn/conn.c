@@ -179,6 +179,8 @@ static void finish(struct conn *conn)
 	leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
 	release(conn);
+	if (conn->host->closes)
+		conn->host->closes(conn);
 	conn->transport->close(conn, conn->how == CLOSE_RESET);
 }
 

@@ -133,8 +133,9 @@ struct conn_host {
 	uint64_t (*clock_ms)(struct conn_host *host);
 	void (*left)(
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
-	void (*gone)(struct conn *conn); /* the carrier may free its memory */
-	struct idmap ids;                /* every connection whose memory is not yet gone, by id */
+	void (*closes)(struct conn *conn); /* so is what the transport holds, in an instant; may be NULL */
+	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
+	struct idmap ids;                  /* every connection whose memory is not yet gone, by id */
 };
 
 enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED };

@@ -107,7 +107,7 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 {
 	struct acceptor *acceptor = owner_of(listener);
 	const struct listener_config *config = listener->config;
-	if (atomic_load_explicit(&acceptor->open, memory_order_relaxed) >= acceptor->descriptor_budget)
+	if (atomic_load_explicit(&acceptor->descriptors, memory_order_relaxed) >= acceptor->descriptor_budget)
 		return "open files";
 	if (atomic_load_explicit(&listener->open, memory_order_relaxed) >= config->connections)
 		return "connections";
@@ -119,6 +119,7 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 	}
 	atomic_fetch_add_explicit(&listener->open, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&acceptor->open, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&acceptor->descriptors, 1, memory_order_relaxed);
 	return NULL;
 }
 
@@ -130,6 +131,11 @@ void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
 				 peer_key_of((const struct sockaddr *)(const void *)&conn->peer));
 	/* The last look at it: it may be freed now (listeners_sweep()). */
 	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_release);
+}
+
+void acceptor_closes(struct acceptor *acceptor)
+{
+	atomic_fetch_sub_explicit(&acceptor->descriptors, 1, memory_order_relaxed);
 }
 
 bool acceptor_gone(struct acceptor *acceptor)
@@ -182,6 +188,7 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 		struct conn nobody = { .slot = listener->slot, .peer = *peer };
 		count(&acceptor->counters.closed[REASON_MEMORY]);
 		acceptor_left(acceptor, &nobody);
+		acceptor_closes(acceptor);
 		acceptor_gone(acceptor);
 		close(fd);
 		return;

@@ -2,7 +2,7 @@
  * Takes clients from the listeners, decides who may come in, and hands them to
  * the least loaded worker.
  *
- * Threads: the main thread, but for acceptor_left().
+ * Threads: the main thread, but for acceptor_left(), acceptor_closes() and acceptor_gone().
  */
 #pragma once
 
@@ -19,6 +19,7 @@ struct acceptor {
 	uint64_t next_id;
 	unsigned descriptor_budget; /* connections that RLIMIT_NOFILE leaves room for */
 	atomic_uint open;           /* over all listeners */
+	atomic_uint descriptors;    /* of connections: fewer than `open` while some wait to be forgotten */
 	uint32_t split_share;       /* of new connections, for the candidate, in billionths; 0: none */
 	uint64_t split_conns;       /* it has been given since acceptor_split() */
 	struct counters counters;   /* accepted, refused */
@@ -59,8 +60,11 @@ void acceptor_split(struct acceptor *acceptor, double share);
 /* Raises the soft limit of open files to the hard one; before anything is opened. */
 void acceptor_raise_descriptor_limit(void);
 
-/* A connection's descriptor is closed. True: that was the last one. Any thread. */
+/* A connection is forgotten. True: that was the last one. Any thread. */
 bool acceptor_gone(struct acceptor *acceptor);
 
 /* A connection has ended; its place is free, though its descriptor may linger. Any thread. */
 void acceptor_left(struct acceptor *acceptor, const struct conn *conn);
+
+/* A connection's descriptor is about to be closed: before its client can know and come again. Any thread. */
+void acceptor_closes(struct acceptor *acceptor);

@@ -17,6 +17,12 @@ static void note_left(void *data, const struct conn *conn)
 }
 
 /* From any worker's thread. */
+static void note_closes(void *data)
+{
+	acceptor_closes(&((struct server *)data)->acceptor);
+}
+
+/* From any worker's thread. */
 static void note_gone(void *data)
 {
 	struct server *server = data;
@@ -32,7 +38,7 @@ static void note_failed(void *data)
 
 int start_workers(struct server *server)
 {
-	struct worker_links links = { server, reports_post, note_left, note_gone, note_failed };
+	struct worker_links links = { server, reports_post, note_left, note_closes, note_gone, note_failed };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {

@@ -59,6 +59,12 @@ static void on_left(struct conn *conn)
 	worker->links.left(worker->links.server, conn);
 }
 
+static void on_closes(struct conn *conn)
+{
+	struct worker *worker = worker_of(conn);
+	worker->links.closes(worker->links.server);
+}
+
 static uint64_t read_clock(struct conn_host *host)
 {
 	struct worker *worker = (struct worker *)(void *)((char *)host - offsetof(struct worker, host));
@@ -80,6 +86,7 @@ static void refuse_accepted(struct worker *worker, const struct accept_order *or
 	struct conn nobody = { .slot = order->slot, .peer = order->peer };
 	count(&worker->counters.closed[REASON_MEMORY]);
 	worker->links.left(worker->links.server, &nobody);
+	worker->links.closes(worker->links.server);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
@@ -88,8 +95,8 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 {
 	struct socket_conn *socket = calloc(1, sizeof *socket);
 	if (!socket) {
-		close(order->fd);
 		refuse_accepted(worker, order);
+		close(order->fd);
 		return;
 	}
 	struct conn *conn = &socket->conn;
@@ -438,6 +445,7 @@ static void run(void *data)
 	} else {
 		worker->host.clock_ms = read_clock;
 		worker->host.left = on_left;
+		worker->host.closes = on_closes;
 		worker->host.gone = on_gone;
 		worker->generation = generation_open(&worker->host, worker->config, worker->index, 1,
 						     &worker->counters, &err, why, size);

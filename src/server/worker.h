@@ -19,7 +19,8 @@ struct worker_links {
 	void *server;
 	void (*report)(void *server, struct report *report); /* it stays the worker's */
 	void (*left)(void *server, const struct conn *conn); /* its place is free again */
-	void (*gone)(void *server);                          /* its descriptor is closed */
+	void (*closes)(void *server);                        /* its descriptor is about to be closed */
+	void (*gone)(void *server);                          /* it is forgotten */
 	void (*failed)(void *server);                        /* a fault has ended one of the candidate's */
 };
 
