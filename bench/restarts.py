@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Upgrades a server again and again while clients connect, ask, are answered and close. Every fifth upgrade is to a
-broken script. Exit status 0: nobody was refused, and nobody went unanswered."""
+"""Upgrades a server again and again while clients connect, ask, are answered and close. Every fifth upgrade is
+to a broken script or a broken binary, of each kind in turn. Exit status 0: nobody was refused, and nobody went unanswered."""
 
 import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +19,20 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 local Agent = {}
 function Agent:proceed(line) return "answer to " .. line end
-return { listen = { "tcp://127.0.0.1:0", "unix://%s" }, frame = "line", agent = Agent, workers = 2 }
+return { listen = { "tcp://127.0.0.1:0", "unix://%s" }, frame = "line", agent = Agent, workers = 2, timeout = { upgrade = "1s" } }
 """
+SHELL = "#!/bin/sh\n"
+BROKEN = {
+    "a script that throws": ("script", "error 'broken'"),
+    "a binary that fails": ("binary", SHELL + "exit 1\n"),
+    "a script that does not compile": ("script", "return {"),
+    "a binary that is no program": ("binary", "\0garbage"),
+    "a script without agents": ("script", "return { listen = 'tcp://127.0.0.1:0' }"),
+    "a binary that kills itself": ("binary", SHELL + "kill -SEGV $$\n"),
+    "a script that loops": ("script", "while true do end"),
+    "a binary that is never ready": ("binary", SHELL + "exec sleep 60\n"),
+    "no binary": ("binary", None),
+}
 DONE, FAILED = "upgraded: the new process has taken over", "upgrade failed: this process serves on"
 
 
@@ -55,13 +68,34 @@ class Server:
     """The process that accepts now, known by what the log says."""
 
     def __init__(self, binary, folder):
+        self.original, self.binary = binary, folder / "perilune"
         self.app, self.log = folder / "app.lua", folder / "log"
         self.script = SCRIPT % (folder / "socket")
-        self.app.write_text(self.script)
+        self.mend()
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen([binary, "run", self.app, "--log-format", "json"], stderr=log)
+            self.process = subprocess.Popen([self.binary, "run", self.app, "--log-format", "json"], stderr=log,
+                                            env=os.environ | {"PERILUNE_LUA_PATH": str(ROOT / "lua")})
         self.pid = self.process.pid
         self.wait(lambda e: e["message"] == "serving", 0)
+
+    def install(self, put):
+        """As a package manager does: a file that runs cannot be written over."""
+        new = self.binary.with_suffix(".new")
+        put(new)
+        new.chmod(0o755)
+        new.rename(self.binary)
+
+    def mend(self):
+        self.app.write_text(self.script)
+        self.install(lambda new: shutil.copy(self.original, new))
+
+    def damage(self, what, content):
+        if what == "script":
+            self.app.write_text(content)
+        elif content is None:
+            self.binary.unlink()
+        else:
+            self.install(lambda new: new.write_text(content))
 
     def entries(self):
         """A script that cannot be loaded is told of in plain words."""
@@ -88,13 +122,17 @@ class Server:
 def restart(server, times):
     for i in range(times):
         broken = i % 5 == 4
-        server.app.write_text("error 'broken'" if broken else server.script)
+        name = list(BROKEN)[i // 5 % len(BROKEN)] if broken else "a good one"
+        if broken:
+            server.damage(*BROKEN[name])
         began = time.monotonic()
         outcome = server.upgrade(i)
         if outcome != (FAILED if broken else DONE):
-            raise SystemExit(f"upgrade {i + 1}: {outcome}\n{server.log.read_text()[-3000:]}")
-        yield time.monotonic() - began
-    server.app.write_text(server.script)
+            raise SystemExit(f"upgrade {i + 1}, {name}: {outcome}\n{server.log.read_text()[-3000:]}")
+        if broken:
+            server.mend()
+        else:
+            yield time.monotonic() - began
 
 
 def main():
@@ -123,7 +161,7 @@ def main():
     failures = [f for _, some in seen for f in some]
     print(f"{args.times} upgrades, {args.times // 5} of them broken; {sum(n for n, _ in seen)} requests asked, "
           f"{sum(e['accepted'] for e in stopped)} connections accepted by {len(stopped)} processes, "
-          f"{sum(e['cut'] for e in stopped)} cut, {len(failures)} failed; an upgrade took "
+          f"{sum(e['cut'] for e in stopped)} cut, {len(failures)} failed; a good upgrade took "
           f"{took[len(took) // 2] * 1000:.0f} ms, at most {took[-1] * 1000:.0f} ms")
     for failure in failures[:10]:
         print(failure, file=sys.stderr)

@@ -11,6 +11,7 @@
 #   bench/workbench.py      soak.workbench  a suite of handler tests, where there is a Python
 #   bench/reloads.py        soak.reloads.*  a few of them, where there is a Python
 #   bench/containment.py    soak.containment  the same, of a release
+#   bench/restarts.py       soak.restarts  the same
 #   install.*               what `cmake --install` leaves works
 # Paths of Lua modules for the specs: .busted.
 
@@ -149,6 +150,7 @@ if(PYTHON_COMMAND)
   if(CMAKE_BUILD_TYPE STREQUAL "Release" AND NOT PERILUNE_SANITIZE)
     perilune_test(soak.containment ${PYTHON_COMMAND} bench/containment.py --seconds 2 --corpus 1 --proceed 20 --factor 3
       --binary $<TARGET_FILE:perilune>)
+    perilune_test(soak.restarts ${PYTHON_COMMAND} bench/restarts.py --times 10 --binary $<TARGET_FILE:perilune>)
     set_tests_properties(${PERILUNE_TEST_PREFIX}soak.containment PROPERTIES RUN_SERIAL ON)
   endif()
 endif()

@@ -306,6 +306,37 @@ describe("a reload", function()
     assert.is_nil(app:find_log("reloaded")[1])
   end)
 
+  it("again and again leaves no compiled traces behind", function()
+    local COUNTING = HEAD .. [[
+      local util = require "jit.util"
+      local VERSION = "%s"
+      function Agent:proceed(line)
+        if line == "collect" then -- by garbage: some cycles' worth
+          for i = 1, 200 do line = ("x"):rep(1e5) .. i end
+        end
+        local sum, traces = 0, 0
+        for i = 1, 1000 do sum = sum + i end
+        for i = 1, 1000 do sum = sum + #tostring(i) end
+        for i = 1, 2000 do if util.traceinfo(i) then traces = traces + 1 end end
+        return VERSION .. " " .. traces
+      end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, unsafe = { "jit" } }]]
+    local app = server.start { script = COUNTING:format "v0" }
+    local seen = {}
+    for round = 1, server.scaled(60, 20) do
+      local version = "v" .. round
+      reload_to(app, COUNTING:format(version))
+      local client = app:connect()
+      for _ = 1, 3 do client:send("x\n"):recv_line() end
+      seen[round] = tonumber(client:send("collect\n"):recv_line():match("^" .. version .. " (%d+)$"))
+      client:close()
+    end
+    local half = math.floor(#seen / 2)
+    local first, second = math.max(unpack(seen, 1, half)), math.max(unpack(seen, half + 1))
+    assert.is_true(first >= 3, "nothing was compiled: " .. first)
+    assert.is_true(second <= first + 3, ("%d traces at most, then %d"):format(first, second))
+  end)
+
   it("again and again loses no reply, and leaves no memory behind", function()
     local rounds, bunch = server.scaled(200, 40), server.scaled(40, 10)
     local app = server.start { script = script "v0", workers = 2 }
