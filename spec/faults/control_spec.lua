@@ -30,7 +30,7 @@ describe("the control socket", function()
   it("without memory loses one client at most", function()
     local hit = 0
     for number = 1, 200 do
-      local app = faults.start_armed(("memory:%d"):format(number), "control.sock")
+      local app = faults.arm(faults.start(("memory:%d"):format(number), { control = "control.sock" }))
       local all = converse(app)
       hit = hit + (all and 0 or 1)
       if not converse(app) then assert.is_true(all, "two were lost") end
@@ -46,7 +46,7 @@ describe("the control socket", function()
   end)
 
   it("that cannot accept waits, and does not spin", function()
-    local app = faults.start_armed("accept4:1+:EMFILE", "control.sock")
+    local app = faults.arm(faults.start("accept4:1+:EMFILE", { control = "control.sock" }))
     local one = app:connect { path = app.folder .. "/control.sock" }
     one:send "{}\n"
     wait.until_true("the fault", function() return faults.fired(app) end)

@@ -52,7 +52,7 @@ describe("calls that go on to fail", function()
 
   for _, how in ipairs { "EMFILE", "ENOMEM", "EPERM", "ECONNABORTED" } do
     it(("accept4() with %s: clients wait, it is told once a second, nothing spins"):format(how), function()
-      local app = faults.start_armed("accept4:2+:" .. how)
+      local app = faults.arm(faults.start("accept4:2+:" .. how))
       local first = app:connect()
       first:echo_line "first"
       local waiting = app:connect()
@@ -70,13 +70,13 @@ describe("calls that go on to fail", function()
   end
 
   it("recvfrom() for want of memory end connections with memory, not with reset", function()
-    local app = faults.start_armed("recvfrom:1+:ENOMEM")
+    local app = faults.arm(faults.start("recvfrom:1+:ENOMEM"))
     app:connect():send("hello\n"):recv_all()
     assert.equal("memory=1", app:stop().summary.reasons)
   end)
 
   it("sendto() for want of memory end connections with memory, not with reset", function()
-    local app = faults.start_armed("sendto:1+:ENOBUFS")
+    local app = faults.arm(faults.start("sendto:1+:ENOBUFS"))
     app:connect():send("hello\n"):recv_all()
     assert.equal("memory=1", app:stop().summary.reasons)
   end)

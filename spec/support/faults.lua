@@ -102,8 +102,15 @@ local function check_failed_start(app, fault)
   end
 end
 
+-- Without the report, which the shim opens for a moment when something fails.
+local function descriptors_of(app)
+  local n = 0
+  for _, what in pairs(app:descriptors()) do n = n + (what == app.folder .. "/report" and 0 or 1) end
+  return n
+end
+
 local function serve(app)
-  local before = app:fds()
+  local before = descriptors_of(app)
   local clients = app:connect_many(2)
   clients[3] = app:connect { listener = 2 }
   local lost = talk(clients)
@@ -117,8 +124,8 @@ local function serve(app)
     probes = probes + 1
   until served or probes == 3
   lost = lost + probes - 1
-  wait.until_true(function() return ("descriptors back: %d, were %d"):format(app:fds(), before) end, function()
-    return app:fds() == before
+  wait.until_true(function() return ("descriptors back: %d, were %d"):format(descriptors_of(app), before) end, function()
+    return descriptors_of(app) == before
   end)
   return lost
 end
@@ -128,21 +135,27 @@ local function launch(fault, options)
   local folder = command.folder()
   local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
-    script = SCRIPT:format(folder), folder = folder, env = env, workers = options.workers or 2,
+    script = (options.script or SCRIPT):format(folder), folder = folder, env = env, workers = options.workers or 2,
     asan = server.SMALL_QUARANTINE, control = options.control,
   }
 end
 
-local function arm(app) command.write(app.folder .. "/arm", "") end
-
---- A server that serves, and in which this fails from now on. The specification has to end it.
----@param fault string as in spec/faults/shim.c
----@param control string? of a control socket
----@return perilune.server
-function M.start_armed(fault, control)
-  local app = launch(fault, { late = true, control = control })
-  arm(app)
+--- From now on it fails.
+---@param app perilune.server
+---@return perilune.server app
+function M.arm(app)
+  command.write(app.folder .. "/arm", "")
   return app
+end
+
+--- A server that serves, and in which this fails once it is armed. The specification has to end it.
+---@param fault string as in spec/faults/shim.c
+---@param options { control: string?, script: string?, workers: integer? }? `script`: "%s" in it is the folder
+---@return perilune.server
+function M.start(fault, options)
+  local all = { late = true }
+  for name, value in pairs(options or {}) do all[name] = value end
+  return launch(fault, all)
 end
 
 --- Has the fault of a server come to pass?
@@ -164,7 +177,7 @@ function M.run(fault, options)
       result.code = app.ended.code
       check_failed_start(app, fault)
     else
-      if options.late then arm(app) end
+      if options.late then M.arm(app) end
       result.lost = serve(app)
       local stopped = app:stop()
       result.code, result.summary, result.log = stopped.code, stopped.summary, app:log()

@@ -509,19 +509,26 @@ function server:try_upgrade(seconds, ask)
   return self:wait_log(outcome, seconds or 10, n)
 end
 
---- The same where it has to succeed. What was started now leaves, and finish() waits for its end.
----@param seconds number?
----@param ask function? as for try_upgrade()
----@return perilune.server successor
-function server:upgrade(seconds, ask)
-  local entry = self:try_upgrade(seconds, ask)
-  if not OUTCOMES[entry.message] then error("the upgrade failed; " .. said(self), 2) end
+--- The process that has taken over, if one has. What was started now leaves, and finish() waits for its end.
+---@param entry table what came of an upgrade
+---@return perilune.server? successor
+function server:successor(entry)
+  if not OUTCOMES[entry.message] then return nil end
   local copy = {}
   for key, value in pairs(self) do copy[key] = value end
   copy.pid, copy.own_folder, copy.clients, copy.entries, copy.at = entry.pid, false, {}, {}, 1
   self.leaves, copy.succeeds, copy.leaves = true, true, nil
   running[#running + 1] = setmetatable(copy, server)
   return copy
+end
+
+--- Upgrades, which has to succeed.
+---@param seconds number?
+---@param ask function? as for try_upgrade()
+---@return perilune.server successor
+function server:upgrade(seconds, ask)
+  local successor = self:successor(self:try_upgrade(seconds, ask))
+  return successor or error("the upgrade failed; " .. said(self), 2)
 end
 
 local function finish(self)
