@@ -8,6 +8,7 @@ local coverage = require "perilune.test.coverage"
 local failing = require "perilune.test.fail"
 local image = require "perilune.test.image"
 local leftovers = require "perilune.test.leftovers"
+local methods = require "perilune.test.methods"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -300,5 +301,7 @@ end
 function app:dispose()
   if not self.is_closed then finish(self) end
 end
+
+methods.lock("an app", app)
 
 return M

@@ -7,6 +7,7 @@ local codec = require "perilune.test.codec"
 local failing = require "perilune.test.fail"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
+local methods = require "perilune.test.methods"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -344,5 +345,7 @@ function server:dispose()
   if self.process then net.kill(self.process, "KILL") end
   finish(self)
 end
+
+methods.lock("an app", server)
 
 return M
