@@ -153,7 +153,7 @@ local function build(state, entries)
 end
 
 local function require_listen(state, script)
-  if rawget(script, "listen") == nil and not state.forced.listen then
+  if rawget(script, "listen") == nil and not state.top.given.listen and not state.forced.listen then
     report(state, "listen", 'no address to listen on: set listen = "tcp://127.0.0.1:9000"')
   end
 end

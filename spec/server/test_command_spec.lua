@@ -181,6 +181,15 @@ describe("perilune test", function()
     assert.is_nil((result.out .. result.err):find("no specifications", 1, true))
   end)
 
+  it("tells once of a script that there is not", function()
+    local result = spec("missing", [[
+      it("in memory", function() perilune.app("nofile.lua") end)
+      it("over sockets", function() perilune.start("nofile.lua") end)]])
+    assert_code(1, result)
+    assert_has("missing_spec.lua:3: nofile.lua: No such file or directory\n", result)
+    assert_has("missing_spec.lua:4: nofile.lua: No such file or directory\n", result)
+  end)
+
   it("asks what was meant by a misspelt option of busted's", function()
     for given, meant in pairs {
       ["--fliter"] = "--filter", ["--suffle"] = "--shuffle", ["--no-keep-goin"] = "--no-keep-going",
