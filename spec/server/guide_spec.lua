@@ -8,9 +8,8 @@ describe("the guide", function()
   it("works word for word", function()
     if not command.has "nc" then return pending "nc is not there" end
     walkthrough.follow("docs/guide.md", function(text)
-      -- A load for a build that is several times slower.
-      if server.sanitizer then text = text:gsub("5000(00%d)", "50%1") end
-      return text
+      if not server.sanitizer then return text end
+      return (text:gsub("5000(00%d)", "2000%1")) -- a load for a build that is several times slower
     end)
   end)
 end)
