@@ -2,6 +2,7 @@
 --- handler is found before a client comes there.
 local hints = require "perilune.hints"
 local jit_util = require "jit.util"
+local protos = require "perilune.protos"
 
 local M = {}
 
@@ -31,17 +32,6 @@ local function add_own(found, fn)
   end
 end
 
-local function add_all(found, fn)
-  add_own(found, fn)
-  local at = -1
-  local constant = jit_util.funck(fn, at)
-  while constant ~= nil do
-    if type(constant) == "proto" then add_all(found, constant) end
-    at = at - 1
-    constant = jit_util.funck(fn, at)
-  end
-end
-
 ---@class perilune.global_use
 ---@field name string
 ---@field is_write boolean
@@ -52,7 +42,7 @@ end
 ---@return perilune.global_use[]
 function M.used_by(chunk)
   local found = {}
-  add_all(found, chunk)
+  protos.each(chunk, function(fn) add_own(found, fn) end)
   table.sort(found, function(a, b)
     if a.line ~= b.line then return a.line < b.line end
     return a.name < b.name
