@@ -1,6 +1,7 @@
--- Makes the manual page and the completions of shells from what the binary says of itself:
+-- Makes the manual page and the completions of shells from what the binary says of itself, and the API in
+-- docs/reference.md from the types in lua/perilune/library:
 --
---   build/perilune exec packaging/generate.lua            writes them, after a change of the command line
+--   build/perilune exec packaging/generate.lua            writes them, after a change of either
 --   build/perilune exec packaging/generate.lua --check    says which are not as they would be written, and fails
 --
 -- A test does the latter. PERILUNE names another binary.
@@ -440,17 +441,21 @@ end
 
 -- ---- files ----------------------------------------------------------------------
 
-local MADE = {
-  { "perilune.1", man }, { "completions/perilune.bash", bash }, { "completions/_perilune", zsh },
-  { "completions/perilune.fish", fish },
-}
-
 local function read(path)
   local file = io.open(path, "rb")
   local text = file and file:read "*a"
   if file then file:close() end
   return text
 end
+
+local function reference()
+  return require("reference").make(read(FOLDER .. "../docs/reference.md"), FOLDER .. "../lua/perilune/library")
+end
+
+local MADE = {
+  { "perilune.1", man }, { "completions/perilune.bash", bash }, { "completions/_perilune", zsh },
+  { "completions/perilune.fish", fish }, { "../docs/reference.md", reference },
+}
 
 local function write(path, text)
   local file = assert(io.open(path, "wb"))

@@ -4,6 +4,7 @@ local agent = require "perilune.config.agent"
 local config = require "perilune.config"
 local ended = require "perilune.ended"
 local fault = require "perilune.fault"
+local globals = require "perilune.globals"
 local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
 local sandbox = require "perilune.sandbox"
@@ -87,6 +88,12 @@ local function compile(file, path, env, generation)
   return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end
 
+-- While an app is loaded, what it is compiled from is kept, to be looked through for globals.
+local function keep_chunk(state, file, path, chunk)
+  local is_text = not sources.is_image
+  if state.chunks and is_text then table.insert(state.chunks, { file = file, path = path, chunk = chunk }) end
+end
+
 local function check_name(name)
   if type(name) ~= "string" or name == "" or name:find("[^%w_%.%-]") or name:find("..", 1, true)
     or name:sub(1, 1) == "." then
@@ -150,6 +157,7 @@ local function new_require(folder, env, state)
     end
     local chunk, err = compile(file, folder.name .. "/" .. file, env, state.generation)
     if not chunk then error(err, 0) end
+    keep_chunk(state, file, folder.name .. "/" .. file, chunk)
     loaded[name] = { loading = coroutine.running() or true }
     local ok, value = pcall(chunk, name)
     if not ok then
@@ -282,6 +290,24 @@ local function strays_of(conf, script_file, folder)
   return found[1] and table.concat(found, ", ") or nil
 end
 
+local function index(t, key) return t[key] end
+
+--- The globals that the app's functions read, and that there are not, or write, in one text, a line each; nil: none.
+local function misspelt_globals(state, env)
+  local function is_defined(name)
+    local ok, value = pcall(index, env, name)
+    return ok and value ~= nil
+  end
+  local found = {}
+  for _, one in ipairs(state.chunks) do
+    local path = one.path:gsub("^%./", "")
+    for _, text in ipairs(globals.faults(path, one.chunk, sources.text(one.file, fault.SOURCE_MAX), is_defined)) do
+      found[#found + 1] = text
+    end
+  end
+  return globals.summary(found)
+end
+
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
@@ -291,7 +317,7 @@ end
 function M.load(path, options)
   options = options or {}
   local folder = folder_of(path)
-  local state = { system = {}, doors = {}, generation = options.generation }
+  local state = { system = {}, doors = {}, chunks = {}, generation = options.generation }
   function state.may_open(name)
     if state.open then return state.open[name] == true end
     if not is_named_unsafe(name, options.overrides) then error(UNSAFE:format(name, name), 3) end
@@ -304,6 +330,7 @@ function M.load(path, options)
   if not chunk then
     return nil, fault.parse(err) and M.failure_text(path, err) or "error: " .. tostring(err)
   end
+  keep_chunk(state, path:match("[^/]*$"), path, chunk)
   local ok, script = pcall(chunk, path)
   if not ok then return nil, M.failure_text(path, script) end
   local conf, errors = config.normalise(script, { overrides = options.overrides, cpus = options.cpus, file = path })
@@ -316,6 +343,8 @@ function M.load(path, options)
     return nil, config.format_errors(errors, path), errors
   end
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
+  conf.globals = misspelt_globals(state, env)
+  state.chunks = nil
   return { conf = conf, file = path, env = env }
 end
 

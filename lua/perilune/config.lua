@@ -63,6 +63,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = …, agent = �
 ---@field setup function?
 ---@field teardown function?
 ---@field strays string? methods of agents that nobody calls, and what they may have been meant to be
+---@field globals string? a line for each place where the app uses a global that is not defined
 ---@field origins table<string, string> "limits.connections" or "listen[1].limits.connections" → "default", "script", …
 
 local resolve
@@ -152,7 +153,7 @@ local function build(state, entries)
 end
 
 local function require_listen(state, script)
-  if rawget(script, "listen") == nil and not state.forced.listen then
+  if rawget(script, "listen") == nil and not state.top.given.listen and not state.forced.listen then
     report(state, "listen", 'no address to listen on: set listen = "tcp://127.0.0.1:9000"')
   end
 end

@@ -202,8 +202,23 @@ local function place_line(f)
   return #parts > 0 and "  --> " .. table.concat(parts, "    ") or nil
 end
 
+-- A traceback has the names of files as they are in the app's folder.
+local function is_place(entry, place)
+  local file, line = tostring(entry):match "^(.-):(%d+):"
+  if not file or not place.file or tonumber(line) ~= place.line then return false end
+  return place.file == file or place.file:sub(-#file - 1) == "/" .. file
+end
+
+-- The place of the fault is told already: its callers are what is left to say.
+local function without_place(traceback, place)
+  if not traceback or not is_place(traceback[1], place) then return traceback or {} end
+  local rest = {}
+  for i = 2, #traceback do rest[i - 1] = traceback[i] end
+  return rest
+end
+
 local function add_traceback(lines, traceback)
-  for i, entry in ipairs(traceback or {}) do
+  for i, entry in ipairs(traceback) do
     if i > TRACEBACK_MAX then
       lines[#lines + 1] = ("    … %d more"):format(#traceback - TRACEBACK_MAX)
       return
@@ -253,7 +268,7 @@ function M.render(f)
     self_type = f.self_type, self_is_agent = f.self_is_agent,
   })
   if hint then lines[#lines + 1] = "hint: " .. escape(hint, M.TEXT_MAX) end
-  add_traceback(lines, place.traceback)
+  add_traceback(lines, without_place(place.traceback, place))
   return bounded(lines)
 end
 

@@ -12,6 +12,7 @@ local has_core = package.loaded["perilune.workbench.app"]
 if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end
 
 local memory = require "perilune.test.memory"
+local methods = require "perilune.test.methods"
 local pattern = require "perilune.test.pattern"
 local property = require "perilune.test.property"
 local sockets = require "perilune.test.sockets"
@@ -47,5 +48,7 @@ function M.fuzz(open, options) return property.fuzz(open, options) end
 ---@param text string
 ---@return perilune.test.pattern
 M.pattern = pattern.new
+
+methods.lock("perilune.test", M)
 
 return M

@@ -12,6 +12,24 @@ local DURATION_UNITS = { [""] = 1000, ms = 1, s = 1000, m = 60e3, h = 3600e3, d 
 local SIZE_EXPECTED = 'expects a size such as 4096, "64k" or "1m", got '
 local DURATION_EXPECTED = 'expects a duration such as 10, "10s" or "5m", got '
 
+-- What people write who know other units.
+local OTHER_DURATIONS = {
+  min = "m", mins = "m", minute = "m", minutes = "m", sec = "s", secs = "s", second = "s", seconds = "s",
+  hr = "h", hrs = "h", hour = "h", hours = "h", day = "d", days = "d", msec = "ms", msecs = "ms", millis = "ms",
+  millisecond = "ms", milliseconds = "ms",
+}
+local OTHER_SIZES = {
+  kb = "k", kib = "k", ki = "k", mb = "m", mib = "m", mi = "m", gb = "g", gib = "g", gi = "g", byte = "b", bytes = "b",
+}
+
+-- ` (did you mean "5m"?)` for "5min"; "" where nothing is near.
+local function hint(value, others)
+  if type(value) ~= "string" or #value > 32 then return "" end
+  local digits, unit = value:match "^%s*(%d+%.?%d*)%s*(%a+)%s*$"
+  local meant = digits and others[unit:lower()]
+  return meant and (' (did you mean "%s%s"?)'):format(digits, meant) or ""
+end
+
 -- nil when value is neither a number nor a text with one of the units.
 local function scaled(value, units, number_unit)
   if type(value) == "number" then return value * number_unit end
@@ -31,7 +49,7 @@ local function in_range(n) return n and n >= 0 and n <= M.MAX end
 function M.size(value)
   local bytes = scaled(value, SIZE_UNITS, 1)
   if not in_range(bytes) or bytes ~= math.floor(bytes) then
-    return nil, SIZE_EXPECTED .. printable.value(value)
+    return nil, SIZE_EXPECTED .. printable.value(value) .. hint(value, OTHER_SIZES)
   end
   return bytes
 end
@@ -44,7 +62,7 @@ end
 function M.duration(value)
   if value == false then return 0 end
   local ms = scaled(value, DURATION_UNITS, 1000)
-  if not in_range(ms) then return nil, DURATION_EXPECTED .. printable.value(value) end
+  if not in_range(ms) then return nil, DURATION_EXPECTED .. printable.value(value) .. hint(value, OTHER_DURATIONS) end
   if ms > 0 and ms < 1 then return 1 end
   return math.floor(ms + 0.5)
 end

@@ -2,7 +2,7 @@
 --- which arguments they cannot do without.
 local command = require "spec.support.command"
 local server = require "spec.support.server"
-local stubs_of = require "spec.support.stubs"
+local stubs_of = require "packaging.stubs"
 
 local stubs = stubs_of.read "lua/perilune/library"
 

@@ -5,7 +5,7 @@ local json_decode = require "spec.support.json_decode"
 local server = require "spec.support.server"
 
 local TEMPLATES = { "echo", "chat", "rpc", "binary", "game" }
-local COMMON = { ".busted", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua", "spec/app_spec.lua" }
+local COMMON = { ".busted", ".gitignore", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua", "spec/app_spec.lua" }
 local MORE = {
   echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" }, game = { "spec/world_spec.lua", "world.lua" },
 }

@@ -48,6 +48,53 @@ describe("packaging/", function()
     assert.equal(0, result.code, "run `build/perilune exec packaging/generate.lua`: out of date are\n" .. result.out .. result.err)
   end)
 
+  describe("and the reference", function()
+    local folder
+    before_each(function()
+      folder = command.folder()
+      os.execute(("cp -r packaging docs '%s' && mkdir -p '%s/lua/perilune' && cp -r lua/perilune/library '%s/lua/perilune'")
+        :format(folder, folder, folder))
+    end)
+    after_each(function() command.remove(folder) end)
+
+    local function generate(...)
+      return command.run { "exec", "packaging/generate.lua", dir = folder, env = { PERILUNE = command.binary }, ... }
+    end
+
+    local function change(name, from, to)
+      local text = command.read(folder .. "/" .. name)
+      local start, stop = text:find(from, 1, true)
+      assert.truthy(start, from)
+      command.write(folder .. "/" .. name, text:sub(1, start - 1) .. to .. text:sub(stop + 1))
+    end
+
+    it("is stale when the types have changed, and made anew then", function()
+      change("lua/perilune/library/conn.lua", "---@param fn fun()", "---@param fn fun() which does not wait")
+      local result = generate "--check"
+      assert.equal(1, result.code)
+      has("docs/reference.md", result.out)
+      assert.equal(0, generate().code)
+      has("- `fn` (`fun()`): which does not wait\n", command.read(folder .. "/docs/reference.md"))
+      assert.equal(0, generate("--check").code)
+    end)
+
+    it("is stale when what is made was changed by hand, and says so; what is not made may be", function()
+      change("docs/reference.md", "# Reference\n", "# Reference\n\nMine.\n")
+      assert.equal(0, generate("--check").code)
+      change("docs/reference.md", "**`conn:flush()`**", "**`conn:flush()`** by hand")
+      assert.equal(1, generate("--check").code)
+    end)
+
+    it("is refused without a place for a part", function()
+      change("docs/reference.md", "<!-- made of the types: conn -->", "")
+      local result = generate "--check"
+      assert.equal(1, result.code)
+      has("docs/reference.md: there is no '<!-- made of the types: conn -->'", result.err)
+      change("docs/reference.md", "<!-- made of the types: view -->", "<!-- made of the types: veiw -->")
+      has("docs/reference.md: 'veiw' is no part that is made of the types", generate("--check").err)
+    end)
+  end)
+
   it("has commands with options to speak of", function()
     assert.is_true(#names >= 12)
     for _, name in ipairs(names) do assert.is_true(#options[name] > 0, name) end

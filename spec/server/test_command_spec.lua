@@ -86,6 +86,28 @@ describe("perilune test", function()
     assert_has("[  PASSED  ] 1 test.", result)
   end)
 
+  it("ends patterns that never end, by name, and goes on", function()
+    local result = spec("patterns", [[
+      local endless = ("a*"):rep(30) .. "b"
+      it("finds", function() local _ = ("a"):rep(100):find(endless) end)
+      it("matches", function() local _ = string.match(("a"):rep(100), endless) end)
+      it("replaces", function() local _ = ("a"):rep(100):gsub(endless, "") end)
+      it("iterates", function() for _ in ("a"):rep(100):gmatch(endless) do end end)
+      it("has patterns all the same", function()
+        assert.equal("b a", (("a b"):gsub("(%w) (%w)", "%2 %1")))
+        assert.equal(2, ("aba"):find("b"))
+        local upper = string.upper
+        local find = string.find
+        local app = perilune.app { listen = "tcp://:0", frame = "line",
+          agent = { proceed = function(_, line) return upper(line):sub(find(line, "%w")) end } }
+        app:connect():send("  x"):expect("X"):close()
+      end)]], "--timeout", "5s")
+    assert_code(1, result)
+    for _, name in ipairs { "finds", "matches", "replaces", "iterates" } do assert_has("patterns " .. name .. "\n", result) end
+    assert_has("patterns_spec.lua:4: pattern too complex: over", result)
+    assert_has("[  PASSED  ] 1 test.", result)
+  end)
+
   it("tells of a deadlock, by name, and goes on", function()
     local result = spec("deadlock", [[
       it("yields", function() coroutine.yield() end)
@@ -132,6 +154,67 @@ describe("perilune test", function()
       it("is right", function() assert.equal(1, 1) end)]])
     assert_code(1, result)
     assert_has("os.exit() was called", result)
+  end)
+
+  it("fails where no test was run, and says why", function()
+    local result = spec("few", 'it("has one", function() end)', "--filter", "nothing like it")
+    assert_code(1, result)
+    assert_has("perilune test: no test was run: none is left by --filter nothing like it", result)
+    result = spec("few", 'it("has one", function() end)', "--tags", "slow")
+    assert_code(1, result)
+    assert_has("no test was run: none is left by --tags slow", result)
+    result = spec("none", "")
+    assert_code(1, result)
+    assert_has("no test was run: the specifications have no tests", result)
+    assert_code(0, spec("later", 'pending("later")'))
+    assert_code(0, spec("few", 'it("has one", function() end)', "--list"))
+  end)
+
+  it("fails where there are no specifications, and names the place", function()
+    os.execute(("mkdir -p '%s/empty'"):format(folder))
+    local result = run { "empty" }
+    assert_code(1, result)
+    assert_has("no specifications in empty: no file there has _spec in its name (--pattern)", result)
+    result = run { "nosuch" }
+    assert_code(1, result)
+    assert_has("Cannot find file or directory: nosuch", result)
+    assert.is_nil((result.out .. result.err):find("no specifications", 1, true))
+  end)
+
+  it("tells once of a script that there is not", function()
+    local result = spec("missing", [[
+      it("in memory", function() perilune.app("nofile.lua") end)
+      it("over sockets", function() perilune.start("nofile.lua") end)]])
+    assert_code(1, result)
+    assert_has("missing_spec.lua:3: nofile.lua: No such file or directory\n", result)
+    assert_has("missing_spec.lua:4: nofile.lua: No such file or directory\n", result)
+  end)
+
+  it("asks what was meant by a misspelt option of busted's", function()
+    for given, meant in pairs {
+      ["--fliter"] = "--filter", ["--suffle"] = "--shuffle", ["--no-keep-goin"] = "--no-keep-going",
+      ["--exclude-tag=x"] = "--exclude-tags", ["--ouput=gtest"] = "--output",
+    } do
+      local result = run { given }
+      assert_code(2, result)
+      assert_has("(did you mean " .. meant .. "?)", result)
+    end
+    local result = run { "--xyzzy" }
+    assert_code(2, result)
+    assert.is_nil(result.err:find("did you mean", 1, true))
+  end)
+
+  it("asks what was meant by a misspelt method", function()
+    local result = spec("misspelt", [[
+      it("of a client", function() perilune.app("echo.lua"):connect():expct("x") end)
+      it("of an app", function() perilune.app("echo.lua"):conect() end)
+      it("of the module", function() perilune.ap("echo.lua") end)
+      it("of nothing known", function() perilune.app("echo.lua"):xyzzy() end)]])
+    assert_code(1, result)
+    assert_has("misspelt_spec.lua:3: a client has no 'expct': did you mean 'expect'?", result)
+    assert_has("misspelt_spec.lua:4: an app has no 'conect': did you mean 'connect'?", result)
+    assert_has("misspelt_spec.lua:5: perilune.test has no 'ap': did you mean 'app'?", result)
+    assert_has("misspelt_spec.lua:6: attempt to call method 'xyzzy' (a nil value)", result)
   end)
 
   it("takes busted's options", function()

@@ -373,6 +373,14 @@ describe("config.normalise", function()
       assert.equal(expected, errors_of { agent = NONE })
       assert.equal(expected, errors_of { agent = NONE, listen = { "tcp://:1", "tcp://:2" } })
     end)
+    it("that is misspelt is one error, not a missing one as well", function()
+      assert.equal('app.lua: agnet: unknown key "agnet" (did you mean "agent"?)', errors_of { agent = NONE, agnet = agent })
+      assert.equal('app.lua: listen[1].agnet: unknown key "agnet" (did you mean "agent"?)',
+        errors_of { agent = NONE, listen = { { "tcp://:1", agnet = agent } } })
+      assert.equal('app.lua: lisen: unknown key "lisen" (did you mean "listen"?)',
+        errors_of { listen = NONE, lisen = "tcp://:1" })
+    end)
+
     it("may be missing at the top when each entry has its own", function()
       assert.equal(agent, normalise({ agent = NONE, listen = { { "tcp://:1", agent = agent } } }).listeners[1].agent)
       assert.matches("^app.lua: listen%[2%]%.agent: no agent: [^\n]*$",

@@ -187,6 +187,15 @@ error: attempt to index local 'user' (a nil value)
       assert.matches("\n    t.lua:16\n    … 4 more\n$", text)
     end)
 
+    it("the traceback without the place, which is told already", function()
+      local function traceback_of(...)
+        return fault.render { message = "t.lua:3: boom", traceback = { ... } }:match "\n(    .*)$" or ""
+      end
+      assert.equal("", traceback_of "t.lua:3: in proceed")
+      assert.equal("    t.lua:9: in proceed\n", traceback_of("t.lua:3: in greet", "t.lua:9: in proceed"))
+      assert.equal("    t.lua:33: in proceed\n", traceback_of "t.lua:33: in proceed")
+    end)
+
     it("at most 4 KiB whatever comes in", function()
       local long = ("→\0"):rep(1e5)
       local traceback = {}

@@ -314,6 +314,22 @@ static void text_is_one_line(void **state)
 	assert_string_equal(output + length, "warn  two\\nlines \\u001b[0m  a=x\\ny\xef\xbf\xbd  b=2\n");
 }
 
+static void what_an_excerpt_shows_is_not_told_twice(void **state)
+{
+	(void)state;
+	const struct log_field fields[] = { F_TEXT("error", "boom"), F_TEXT("place", "a.lua:1"),
+					    F_TEXT("traceback", "a.lua:1: in proceed"),
+					    F_TEXT("peer", "boom"),
+					    F_TEXT("excerpt", "error: boom\n  --> a.lua:1") };
+	write_fields("m", fields, 5);
+	assert_has("warn  m  peer=boom\nerror: boom\n  --> a.lua:1\n");
+	/* What it does not show, or where there is none, is told. */
+	write_fields("m", (struct log_field[]){ fields[0], fields[1], F_TEXT("excerpt", "another") }, 3);
+	assert_has("m  error=boom  place=a.lua:1\nanother\n");
+	write_fields("m", fields, 4);
+	assert_has("m  error=boom  place=a.lua:1  traceback=a.lua:1: in proceed  peer=boom\n");
+}
+
 static void an_excerpt_follows_the_line(void **state)
 {
 	(void)state;
@@ -393,6 +409,7 @@ int main(void)
 		cmocka_unit_test_setup(fields_that_do_not_fit_are_left_out_whole, json),
 		cmocka_unit_test_setup(empty_fields_are_left_out, json),
 		cmocka_unit_test_setup(text_is_one_line, text),
+		cmocka_unit_test_setup(what_an_excerpt_shows_is_not_told_twice, text),
 		cmocka_unit_test_setup(an_excerpt_follows_the_line, text),
 		cmocka_unit_test_setup(long_text_lines_are_cut, text),
 		cmocka_unit_test_setup(a_sink_takes_all_levels_in_place_of_the_log, text),

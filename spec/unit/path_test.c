@@ -29,6 +29,25 @@ static void a_name_is_the_scripts_and_the_process(void **state)
 	assert_string_equal(name_of(".lua"), ".lua-42.sock");
 }
 
+static void a_name_that_all_have_is_the_folders(void **state)
+{
+	(void)state;
+	assert_string_equal(name_of("/srv/chat/app.lua"), "chat-42.sock");
+	assert_string_equal(name_of("apps/chat/init.lua"), "chat-42.sock");
+	assert_string_equal(name_of("/srv/chat.lua/app.lua"), "chat.lua-42.sock");
+	assert_string_equal(name_of("/srv/chat/app"), "app-42.sock");
+	assert_string_equal(name_of("/srv/chat/myapp.lua"), "myapp-42.sock");
+	assert_string_equal(name_of("/app.lua"), "app-42.sock");
+	assert_string_equal(name_of("nosuch/../app.lua"), "app-42.sock");
+	/* Where the path does not say, what the folder is called. */
+	assert_int_equal(chdir("/usr/bin"), 0);
+	assert_string_equal(name_of("app.lua"), "bin-42.sock");
+	assert_string_equal(name_of("./init.lua"), "bin-42.sock");
+	assert_string_equal(name_of("../app.lua"), "usr-42.sock");
+	assert_int_equal(chdir("/"), 0);
+	assert_string_equal(name_of("app.lua"), "app-42.sock");
+}
+
 static void a_name_is_plain_and_short(void **state)
 {
 	(void)state;
@@ -115,6 +134,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_name_is_the_scripts_and_the_process),
+		cmocka_unit_test(a_name_that_all_have_is_the_folders),
 		cmocka_unit_test(a_name_is_plain_and_short),
 		cmocka_unit_test(the_users_folder_is_made_and_used),
 		cmocka_unit_test(a_folder_that_cannot_be_made_is_explained),

@@ -55,6 +55,25 @@ describe("units.duration", function()
   end)
 end)
 
+describe("units of other programs", function()
+  it("are told of", function()
+    for given, meant in pairs { ["5min"] = "5m", ["10 sec"] = "10s", ["1.5hours"] = "1.5h", ["20msec"] = "20ms" } do
+      assert.matches(('got "%s" (did you mean "%s"?)'):format(given, meant), select(2, units.duration(given)), 1, true)
+    end
+    for given, meant in pairs { ["4kb"] = "4k", ["2MB"] = "2m", ["1GiB"] = "1g", ["12 bytes"] = "12b" } do
+      assert.matches(('got "%s" (did you mean "%s"?)'):format(given, meant), select(2, units.size(given)), 1, true)
+    end
+  end)
+
+  it("are not, where there is no such unit or no number", function()
+    for _, given in ipairs { "5kb", "5x", "min", "5", "-5min" } do
+      local _, message = units.duration(given)
+      assert.is_nil(message and message:find("did you mean", 1, true))
+    end
+    assert.is_nil((select(2, units.size "5min")):find("did you mean", 1, true))
+  end)
+end)
+
 describe("units.format_size", function()
   for bytes, text in pairs { [0] = "0b", [1] = "1b", [1023] = "1023b", [1024] = "1k", [1536] = "1536b",
     [1048576] = "1m", [1048577] = "1048577b", [3 * 2 ^ 30] = "3g", [2 ^ 53] = "8388608g" } do

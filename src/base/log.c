@@ -218,6 +218,26 @@ static bool is_empty(const struct log_field *field)
 	return field->is_text && (!field->text || !*field->text);
 }
 
+/* Fields that an excerpt shows as well. */
+static const char *const SHOWN[] = { "error", "place", "traceback" };
+
+static const char *excerpt_of(const struct log_field *fields, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (is_excerpt(&fields[i]) && !is_empty(&fields[i]))
+			return fields[i].text;
+	return NULL;
+}
+
+/* People are not told the same twice. A traceback is there in another form. */
+static bool is_told_by(const char *excerpt, const struct log_field *field)
+{
+	for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++)
+		if (excerpt && field->is_text && !strcmp(field->key, SHOWN[i]))
+			return !strcmp(field->key, "traceback") || strstr(excerpt, field->text);
+	return false;
+}
+
 static void compose_json(struct line *line, enum log_level level, const char *message,
 			 const struct log_field *fields, size_t n)
 {
@@ -260,8 +280,9 @@ static void compose_text(struct line *line, enum log_level level, const char *me
 	put_text(line, LEVELS[level]);
 	put(line, "  ", strlen(LEVELS[level]) < 5 ? 2 : 1);
 	put_escaped(line, message, false);
+	const char *excerpt = excerpt_of(fields, n);
 	for (size_t i = 0; i < n; i++) {
-		if (is_empty(&fields[i]) || is_excerpt(&fields[i]))
+		if (is_empty(&fields[i]) || is_excerpt(&fields[i]) || is_told_by(excerpt, &fields[i]))
 			continue;
 		put_text(line, "  ");
 		put_text(line, fields[i].key);
@@ -271,11 +292,9 @@ static void compose_text(struct line *line, enum log_level level, const char *me
 		else
 			put_number(line, fields[i].number);
 	}
-	for (size_t i = 0; i < n; i++) {
-		if (is_excerpt(&fields[i]) && !is_empty(&fields[i])) {
-			put_text(line, "\n");
-			put_text(line, fields[i].text); /* escaped where it was made */
-		}
+	if (excerpt) {
+		put_text(line, "\n");
+		put_text(line, excerpt); /* escaped where it was made */
 	}
 	line->text[line->len++] = '\n';
 }

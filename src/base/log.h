@@ -30,7 +30,8 @@ struct log_field {
 
 /*
  * log_write(level, "message", F_INT("conn", 42), …). A field named "excerpt" is
- * for people: it follows the line as it is in text, and is a plain field in JSON.
+ * for people: it follows the line as it is in text, and is a plain field in JSON. What it says of "error", "place" and
+ * "traceback" is left out of the line before it.
  */
 #define log_write(level, message, ...)                                        \
 	log_fields(level, message, (const struct log_field[]){ __VA_ARGS__ }, \

@@ -45,12 +45,18 @@ static void print_warning(const char *name, const char *near)
 	fputc('\n', stderr);
 }
 
+static void print_global(const char *text)
+{
+	fprintf(stderr, "perilune: warning: %s\n", text);
+}
+
 void app_warn(const struct app_load *load)
 {
 	environment_unknown(&load->environment, print_warning);
 	if (load->config.strays)
 		fprintf(stderr, "perilune: warning: %s: nothing calls these methods of the agent: %s\n",
 			load->config.script, load->config.strays);
+	config_tell_globals(&load->config, print_global);
 }
 
 /* The way out when there is no such script. */

@@ -268,6 +268,7 @@ static void read_config(struct load *load)
 	config->reload_policy = policy_field(load);
 	leave(load);
 	config->strays = text_field(load, "strays", NULL);
+	config->globals = text_field(load, "globals", NULL);
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
@@ -355,11 +356,27 @@ static enum config_status take_failure(struct load *load, int status)
 	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
 }
 
+void config_tell_globals(const struct config *config, void (*tell)(const char *text))
+{
+	char *lines = config->globals ? strdup(config->globals) : NULL, *rest;
+	if (!lines)
+		return;
+	for (char *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+		tell(line);
+	free(lines);
+}
+
+static void warn_of_global(const char *text)
+{
+	log_write(LOG_WARN, "the script uses a global that is not defined", F_TEXT("error", text));
+}
+
 void config_warn(const struct config *config)
 {
 	if (config->strays)
 		log_write(LOG_WARN, "the agent has methods that nothing calls",
 			  F_TEXT("methods", config->strays));
+	config_tell_globals(config, warn_of_global);
 }
 
 int config_read(struct config *config)
@@ -453,6 +470,7 @@ void config_free(struct config *config)
 	free(config->control);
 	free(config->log_file);
 	free(config->strays);
+	free(config->globals);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

@@ -77,6 +77,8 @@ struct config {
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
 	char *strays;
+	/* A line for each place where the script uses a global that is not defined; NULL: there are none. */
+	char *globals;
 	bool jit;
 	char unsafe[256];                 /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;                /* 0: as long as it takes */
@@ -116,6 +118,9 @@ int config_read(struct config *config);
  *   CONFIG_BROKEN, CONFIG_SHORT  what is wrong, for people
  */
 enum config_status config_load(struct config *config, const char *print, char **text);
+
+/* Tells of each place where the script uses a global that is not defined: "app.lua:3: undefined global …". */
+void config_tell_globals(const struct config *config, void (*tell)(const char *text));
 
 /* Logs what is allowed, and hardly meant. */
 void config_warn(const struct config *config);

@@ -30,13 +30,47 @@ static const char *folder_at(unsigned index, char *folder, size_t size)
 	return n > 0 && (size_t)n < size ? folder : NULL;
 }
 
+/* What comes after the last slash. */
+static const char *last_part(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+/* The name of the script's folder, as it is written; where that says nothing ("app.lua", "../app.lua"), as it is.
+ * NULL: it has none. */
+static const char *name_of_folder(const char *script, char path[PATH_MAX])
+{
+	char real[PATH_MAX];
+	int n = (int)(last_part(script) - script); /* with the slash */
+	snprintf(path, PATH_MAX, "%.*s", n ? n - 1 : 1, n ? script : ".");
+	const char *name = last_part(path);
+	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+		return *name ? name : NULL;
+	if (!realpath(path, real))
+		return NULL;
+	memcpy(path, real, sizeof real);
+	name = last_part(path);
+	return *name ? name : NULL;
+}
+
+/* Every app may have its script in such a file. */
+static bool is_called_as_all_are(const char *base)
+{
+	return !strcmp(base, "app.lua") || !strcmp(base, "init.lua");
+}
+
 void control_path_name(const char *script, pid_t pid, char *name, size_t size)
 {
-	const char *slash = strrchr(script, '/'), *base = slash ? slash + 1 : script;
-	size_t len = strlen(base);
+	char path[PATH_MAX];
+	const char *base = last_part(script);
+	const char *folder = is_called_as_all_are(base) ? name_of_folder(script, path) : NULL;
+	size_t len = strlen(folder ? folder : base);
 	char stem[NAME_MAX_BYTES + 1] = "";
-	if (len > 4 && !strcmp(base + len - 4, ".lua"))
+	if (!folder && len > 4 && !strcmp(base + len - 4, ".lua"))
 		len -= 4;
+	if (folder)
+		base = folder;
 	for (size_t i = 0; i < len && i < NAME_MAX_BYTES; i++)
 		stem[i] = isalnum((unsigned char)base[i]) || strchr("._-", base[i]) ? base[i] : '_';
 	snprintf(name, size, "%s-%ld" ENDING, stem, (long)pid);

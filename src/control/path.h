@@ -13,7 +13,7 @@
 
 enum { CONTROL_PATH_BYTES = sizeof((struct sockaddr_un *)0)->sun_path };
 
-/* "chat-4711.sock" for "apps/chat.lua". */
+/* "chat-4711.sock" for "apps/chat.lua", and for "apps/chat/app.lua" and "apps/chat/init.lua". */
 void control_path_name(const char *script, pid_t pid, char *name, size_t size);
 
 /*

@@ -293,6 +293,7 @@ static char **read_words(lua_State *lua, int idx)
 {
 	luaL_checktype(lua, idx, LUA_TTABLE);
 	size_t n = lua_objlen(lua, idx);
+	luaL_argcheck(lua, n > 0, idx, "no words");
 	char **words = lua_newuserdata(lua, (n + 1) * sizeof *words);
 	for (size_t i = 0; i < n; i++) {
 		lua_rawgeti(lua, idx, (int)i + 1);

@@ -70,9 +70,8 @@ local function unknown_key(name, prefix, scope)
     return text:format(name)
   end
   local shown = type(name) == "string" and printable.quote(name) or printable.key(name)
-  local elsewhere = schema.elsewhere(name)
-  if elsewhere then return ('unknown key %s (did you mean "%s"?)'):format(shown, elsewhere) end
-  return "unknown key " .. shown .. suggest.hint(name, schema.names(prefix, scope))
+  local meant = schema.elsewhere(name) or suggest.suggest(name, schema.names(prefix, scope))
+  return meant and ('unknown key %s (did you mean "%s"?)'):format(shown, meant) or "unknown key " .. shown, meant
 end
 
 local function read_value(state, layer, key, value)
@@ -106,7 +105,10 @@ local function read_key(state, layer, prefix, name, value)
   elseif key or schema.PROCESS_GROUPS[name] then
     report(state, layer.place .. path, "applies to the whole process: set it at the top level")
   else
-    report(state, layer.place .. path, unknown_key(name, prefix, layer.scope))
+    local message, meant = unknown_key(name, prefix, layer.scope)
+    report(state, layer.place .. path, message)
+    -- It is misspelt: that it is missing as well would be a second error for one mistake.
+    if meant then layer.given[prefix .. meant] = true end
   end
 end
 

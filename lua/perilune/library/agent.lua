@@ -2,12 +2,13 @@
 
 --- The Lua object behind a connection: an instance of a prototype, which has the field `conn`, or what a factory
 --- returned. All methods but proceed() are optional, and may return `reply [, "close"]`. Never are two running for one
---- connection at a time. A class of yours: ---@class Chat: perilune.agent
+--- connection at a time, and none begins while another waits. They may wait where it does not say that they cannot.
 ---@class perilune.agent
 ---@field conn perilune.conn of agents made from a prototype
 local agent = {}
 
---- For each frame, in order. Its replies are sent as frames; "close" delivers them and ends the connection.
+--- For each frame, in order. Its replies are sent as frames; "close" delivers them and ends the connection. To return
+--- true is an error.
 ---@param frame any a string; a view where the framing has `view = true`; what a codec in Lua makes
 ---@param meta any of a codec in Lua
 ---@return perilune.reply? reply
@@ -19,12 +20,14 @@ function agent:proceed(frame, meta) end
 ---@return "close"? action
 function agent:opened() end
 
---- The peer has ended its side, and all its frames were served. true keeps the connection for sending.
+--- The peer has ended its side, and all its frames were served. true keeps the connection for sending; else it is
+--- closed.
 ---@return true|perilune.reply|nil reply
 ---@return "close"? action
 function agent:eof() end
 
---- A deadline has passed. true keeps the connection, and the deadline begins anew. Cannot wait.
+--- A deadline has passed. true keeps the connection, and the deadline begins anew ("first_frame" is asked once); else
+--- it is closed. Cannot wait.
 ---@param kind perilune.timeout_kind
 ---@return true|perilune.reply|nil reply
 ---@return "close"? action
@@ -41,7 +44,8 @@ function agent:oversize(bytes) end
 ---@return "close"? action
 function agent:writable() end
 
---- The server stops. true: the agent will close by itself.
+--- The server stops, at the deadline at the latest. Called when nothing is in flight. true: the agent will close by
+--- itself; else the connection is closed once nothing is in flight.
 ---@param deadline number seconds that are left; math.huge where timeout.drain is off
 ---@return true|perilune.reply|nil reply
 ---@return "close"? action
@@ -56,12 +60,13 @@ function agent:snapshot() end
 ---@param from integer that generation
 function agent:upgrade(data, from) end
 
---- A method raised `err`; the connection then ends. The reply is a last word. Cannot wait.
+--- A method raised `err` (not failed(), closed() or a deferred function); the connection then ends. The reply is a last
+--- word. Cannot wait.
 ---@param err any
 ---@return perilune.reply? reply
 ---@return "close"? action
 function agent:failed(err) end
 
---- The end, once for each agent. Cannot wait.
+--- The end, once for each agent. What it returns goes nowhere. Cannot wait.
 ---@param reason perilune.reason
 function agent:closed(reason) end

@@ -26,15 +26,20 @@
 ---@alias perilune.reply string|number|perilune.view|(string|number|perilune.view)[]|any
 
 --- A connection: self.conn, or the argument of a factory. It may be kept: after the end, methods that send return nil,
---- "closed". It cannot be written to.
+--- "closed". It cannot be written to. Any agent of the worker may use it, but only its own agent can wait with it.
+--- Wrong arguments raise. So does waiting where that cannot be: in a method that may not, in a coroutine of one's own,
+--- for another's connection, outside of a handler.
 ---@class perilune.conn
 ---@field id integer ascending, and never reused in a process. Stays readable
----@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after the end, as are the next three
----@field local_addr string? our side's address
+---@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after closed(), as are the next three
+---@field local_addr string? our side's address; "unix:/run/app.sock"
 ---@field listener string? the listener's name
 ---@field usage perilune.usage? what this connection's handler has used so far
 local conn = {}
 
+--- What a connection's handler has used, and its codec if that is in Lua. The time is that on the clock (the
+--- processor's time stamp counter), not CPU time: on a busy machine it has the time in it that others had the core. Who
+--- sends to another connection pays for the encoding.
 ---@class perilune.usage
 ---@field frames integer whole frames served before the batch at hand
 ---@field seconds number of time spent in Lua
@@ -43,7 +48,7 @@ local conn = {}
 --- Sends now, in order with replies returned before. false: past the high-water mark, and sent all the same unless
 --- limits.slow_consumer is "drop".
 ---@param reply perilune.reply not nil
----@return boolean? ok
+---@return boolean? ok nil: the connection has ended
 ---@return "closed"? message
 function conn:send(reply) end
 
@@ -52,7 +57,10 @@ function conn:send(reply) end
 ---@return "closed"? message
 function conn:flush() end
 
---- Waits for the next frame, in the connection's framing or another.
+--- Waits for the next frame, in the connection's framing or another: never for a view. Without a time-out timeout.read
+--- and timeout.idle still apply, and end the connection. Codes: "EOF", the end of the stream; "ETIMEDOUT"; and, when
+--- the connection ends for what came instead, "EMSGSIZE" (over limits.frame) or "EPROTO" (a malformed frame): what is
+--- sent then still goes out.
 ---@param framing? perilune.framing
 ---@param timeout? perilune.duration
 ---@return any frame nil: there is none, and why
@@ -60,13 +68,15 @@ function conn:flush() end
 ---@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|nil code
 function conn:read(framing, timeout) end
 
---- From the next frame on, bytes already received included. Without an argument: the listener's own framing again.
+--- Sets how bytes become frames, from the next frame on, bytes already received included. A reply returned by this call
+--- is framed anew too. Without an argument: the listener's own framing again. Views and codecs in Lua belong to a
+--- listener: a connection whose protocol begins with something else sets that in opened(), and returns.
 ---@param framing? perilune.framing
 ---@return true? ok
 ---@return "closed"? message
 function conn:set_frame(framing) end
 
---- For this connection.
+--- Sets a time-out for this connection.
 ---@param kind perilune.timeout_kind
 ---@param duration perilune.duration
 ---@return true? ok
@@ -78,12 +88,13 @@ function conn:set_timeout(kind, duration) end
 ---@return "closed"? message
 function conn:pause() end
 
+--- Ends what pause() began.
 ---@return true? ok
 ---@return "closed"? message
 function conn:resume() end
 
---- Delivers what was sent, then ends.
----@param reason? "agent"|"kick"
+--- Delivers what was sent, then ends. A reply returned by the same call is still sent; frames after it are not served.
+---@param reason? "agent"|"kick" for closed(); default: "agent"
 ---@return true? ok
 ---@return "closed"? message
 function conn:close(reason) end
@@ -93,7 +104,7 @@ function conn:close(reason) end
 ---@return "closed"? message
 function conn:abort() end
 
---- Ends our side once what was sent has gone; frames are still received.
+--- Ends our side once what was sent has gone; frames are still received. See [half-close](#half-close).
 ---@return true? ok
 ---@return "closed"? message
 function conn:shutdown() end

@@ -7,20 +7,21 @@
 ---@alias perilune.size integer|string bytes, or a text such as "64k", "1m"
 ---@alias perilune.level "debug"|"info"|"warn"|"error"
 
---- `require "perilune"`: in handlers, and in `perilune exec`.
+--- `require "perilune"`: in handlers, and in `perilune exec`. While a script is only being checked, and at its top
+--- level during that check, its functions raise.
 ---@class perilune
 local perilune = {}
 
 --- Suspends the running handler; frames that arrive meanwhile wait, other connections go on. A disconnect cancels the
---- wait, and the handler with it. 0 lets others have their turn.
+--- wait, and the handler with it. 0 lets others have their turn. Raises where nothing can wait.
 ---@param duration perilune.duration
 function perilune.sleep(duration) end
 
---- Seconds on a monotonic clock, which stands still while a handler runs.
+--- Seconds on a monotonic clock, which stands still while a handler runs; in `perilune exec` it goes on.
 ---@return number seconds
 function perilune.now() end
 
---- Writes a log entry that names the connection it is about.
+--- Writes a log entry; in a handler it names connection, peer and listener.
 ---@param level perilune.level
 ---@param message string
 function perilune.log(level, message) end

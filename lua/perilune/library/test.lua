@@ -16,6 +16,20 @@ function test.app(what, overrides) end
 ---@return perilune.test.app
 function test.start(file, overrides) end
 
+--- Proves that a handler does not care how the network splits what it is sent: the frames come at once, then byte by
+--- byte, cut in two at each place, and cut at random. What comes back, and how the connection ends, must be the same.
+---@param frames any[]
+---@param open fun(): perilune.test.client a fresh client of an app in memory, each time
+---@param time? perilune.duration to let pass before what came back is looked at
+function test.splits(frames, open, time) end
+
+--- Sends what is made of these frames: changed, cut, doubled, in another order. A handler that raises, does not return
+--- or fills the memory has failed; the smallest transcript that shows it is in the failure.
+---@param open fun(): perilune.test.client a fresh client of an app in memory, each time
+---@param options perilune.test.fuzz_options
+---@return integer cases that were tried
+function test.fuzz(open, options) end
+
 --- What expect() compares with a Lua pattern: client:expect(perilune.pattern "^welcome").
 ---@param text string
 ---@return perilune.test.pattern
@@ -23,6 +37,12 @@ function test.pattern(text) end
 
 ---@class perilune.test.pattern
 ---@field text string
+
+---@class perilune.test.fuzz_options
+---@field frames any[] what a client might send
+---@field seconds? number how long; default: 1
+---@field seed? integer the same seed tries the same; default: a new one each time, which a failure shows
+---@field check? fun(client: perilune.test.client): boolean? false: the handler has failed
 
 ---@class perilune.test.connect_options
 ---@field listener? integer|string its number or its name; default: the first

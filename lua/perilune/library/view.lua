@@ -1,7 +1,9 @@
 ---@meta
 
---- A frame's bytes where they were received: what proceed() gets with `view = true`. It is good until proceed() returns
---- or waits; after that its methods raise. `#view` is how many bytes there are.
+--- A frame's bytes where they were received: what proceed() gets with `view = true`; no string is made. There is one
+--- view object, moved from frame to frame: it is good until proceed() returns or waits; after that its methods raise.
+--- The methods are fast in compiled code only. `#view` is how many bytes there are, `tostring(view)` the same as
+--- string(). A view may be returned or sent: its bytes are copied once, into the output.
 ---@class perilune.view
 ---@operator len: integer
 local view = {}
@@ -30,6 +32,7 @@ function view:string() end
 ---@return integer
 function view:u16be(i) end
 
+--- The same, little-endian.
 ---@param i integer
 ---@return integer
 function view:u16le(i) end
@@ -39,6 +42,7 @@ function view:u16le(i) end
 ---@return integer
 function view:u32be(i) end
 
+--- The same, little-endian.
 ---@param i integer
 ---@return integer
 function view:u32le(i) end

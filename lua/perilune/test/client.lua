@@ -2,6 +2,7 @@
 --- client.
 local deep = require "perilune.test.deep"
 local failing = require "perilune.test.fail"
+local methods = require "perilune.test.methods"
 local pattern = require "perilune.test.pattern"
 local random = require "perilune.test.random"
 local transcript = require "perilune.test.transcript"
@@ -295,5 +296,7 @@ function client:reset() return act(self, "reset", "resets the connection") end
 --- Ends the connection, as a client does that has what it wanted.
 ---@return perilune.test.client
 function client:close() return act(self, "close", "hangs up") end
+
+methods.lock("a client", client)
 
 return M

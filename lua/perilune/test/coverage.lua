@@ -1,6 +1,8 @@
 --- Which lines of the apps' files were run. Internal.
 ---
 --- Each app counts in its own VM (perilune.test.covered), and its counts come here when it ends.
+local protos = require "perilune.protos"
+
 local M = {}
 
 M.DEFAULT_FILE = "lcov.info"
@@ -23,16 +25,14 @@ function M.add(folder, hits)
 end
 
 -- The lines that have code, of a function and all within it.
-local function add_lines(util, fn, lines)
-  local info = util.funcinfo(fn)
-  for pc = 1, info.bytecodes - 1 do
-    local line = util.funcinfo(fn, pc).currentline
-    if line then lines[line] = true end
-  end
-  for i = -1, -info.gcconsts, -1 do
-    local constant = util.funck(fn, i)
-    if type(constant) == "proto" then add_lines(util, constant, lines) end
-  end
+local function add_lines(chunk, lines)
+  local util = require "jit.util"
+  protos.each(chunk, function(fn)
+    for pc = 1, util.funcinfo(fn).bytecodes - 1 do
+      local line = util.funcinfo(fn, pc).currentline
+      if line then lines[line] = true end
+    end
+  end)
 end
 
 local function lines_with_code(path)
@@ -43,7 +43,7 @@ local function lines_with_code(path)
   local chunk = loadstring(text, "@" .. path)
   if not chunk then return nil end
   local lines = {}
-  add_lines(require "jit.util", chunk, lines)
+  add_lines(chunk, lines)
   return lines
 end
 

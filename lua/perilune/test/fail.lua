@@ -29,4 +29,13 @@ end
 ---@param text string
 function M.misuse(text) error(place() .. text, 0) end
 
+--- An app that cannot be loaded, and what the server would say.
+---@param name string of its file
+---@param message string
+function M.cannot_load(name, message)
+  local missing = "error: " .. name .. ": "
+  if message:sub(1, #missing) == missing then M.misuse(message:sub(#"error: " + 1)) end
+  M.misuse(("%s cannot be loaded:\n%s"):format(name, message))
+end
+
 return M

@@ -8,6 +8,7 @@ local coverage = require "perilune.test.coverage"
 local failing = require "perilune.test.fail"
 local image = require "perilune.test.image"
 local leftovers = require "perilune.test.leftovers"
+local methods = require "perilune.test.methods"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -92,7 +93,7 @@ function M.open(what, overrides)
   local name = is_file and what or "the app"
   local opened, message = core.open(is_file and what or "app", not is_file and freeze(what) or nil,
     overrides_of(overrides), coverage.is_on and "perilune.test.covered" or nil)
-  if not opened then failing.misuse(("%s cannot be loaded:\n%s"):format(name, message)) end
+  if not opened then failing.cannot_load(name, message) end
   local self = setmetatable({ core = opened, name = name, clients = {}, is_file = is_file }, app)
   leftovers.add(self)
   return self
@@ -300,5 +301,7 @@ end
 function app:dispose()
   if not self.is_closed then finish(self) end
 end
+
+methods.lock("an app", app)
 
 return M

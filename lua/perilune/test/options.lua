@@ -37,7 +37,7 @@ Settings may be in a file .busted, as for busted itself.
 
 Exit codes:
   0   all tests have passed
-  1   a test has failed, or could not be run
+  1   a test has failed or could not be run, or there was none
   2   wrong usage
 
 Example:
@@ -120,15 +120,27 @@ function M.parse(args)
   return options
 end
 
+-- Ours, and busted's; NEGATABLE ones may have "no-" before them.
+local NAMES = {
+  "timeout", "help", "coverage", "watch", "version", "pattern", "exclude-pattern", "output", "directory", "config-file",
+  "tags", "exclude-tags", "filter", "filter-out", "lpath", "cpath", "run", "repeat", "seed", "lang", "loaders",
+  "helper", "list",
+}
+local NEGATABLE = {
+  "verbose", "enable-sound", "lazy", "auto-insulate", "keep-going", "recursive", "shuffle", "shuffle-files",
+  "shuffle-tests", "sort", "sort-files", "sort-tests", "suppress-pending", "defer-print",
+}
+for _, name in ipairs(NEGATABLE) do
+  table.insert(NAMES, name)
+  table.insert(NAMES, "no-" .. name)
+end
+
 --- What may have been meant by an option that nobody knows.
 ---@param message string busted's, about it
 ---@return string hint "" or " (did you mean --timeout?)"
 function M.hint(message)
-  local given = message:match("option: %-%-([%w-]+)") or message:match("option:?.-%-%-([%w-]+)")
-  local names = { "timeout", "help", "coverage", "watch", "output", "pattern", "filter", "filter-out", "tags",
-    "exclude-tags", "list",
-    "shuffle", "seed", "repeat", "verbose", "lpath", "no-keep-going" }
-  local near = given and suggest.suggest(given, names)
+  local given = message:match "%-%-([%w-]+)"
+  local near = given and suggest.suggest(given, NAMES)
   return near and (" (did you mean --%s?)"):format(near) or ""
 end
 

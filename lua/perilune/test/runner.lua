@@ -6,6 +6,7 @@ local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
 local options = require "perilune.test.options"
+local strings = require "perilune.strings"
 local units = require "perilune.units"
 
 local M = {}
@@ -107,9 +108,55 @@ local function run_file(busted, safe, descriptor, run, element)
   return unpack(results, 1, results.n)
 end
 
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- ---- nothing to run ---------------------------------------------------------
+
+local tests_begun, wanted
+
+local NO_FILES = "^No test files found matching Lua pattern: (.*)$"
+
+-- Busted tells of a folder without specifications, but not of which. nil: nothing is to be said, as it has said already
+-- that there is no such folder.
+local function explain_missing(message)
+  local pattern = type(message) == "string" and message:match(NO_FILES)
+  if not pattern then return message end
+  local places = {}
+  for _, root in ipairs(wanted.ROOT) do
+    if exists(root) then places[#places + 1] = root end
+  end
+  if #places == 0 then return nil end
+  return ("no specifications in %s: no file there has %s in its name (--pattern)"):format(table.concat(places, ", "),
+    pattern)
+end
+
+-- Why not a single test was begun.
+local function explain_none()
+  local asked = {}
+  for _, name in ipairs { "filter", "filter-out", "tags", "exclude-tags" } do
+    local values = wanted and wanted[name]
+    if type(values) == "table" and #values > 0 then
+      asked[#asked + 1] = ("--%s %s"):format(name, table.concat(values, " "))
+    end
+  end
+  if #asked == 0 then return "the specifications have no tests" end
+  return "none is left by " .. table.concat(asked, ", ")
+end
+
+-- ---- hooks into busted ---------------------------------------------------------
+
 --- Busted calls all of the user's code, and all that is around it, by way of busted.safe().
 local function hook(busted, limit_ms)
-  local safe, publish = busted.safe, busted.safe_publish
+  local safe, publish, tell = busted.safe, busted.safe_publish, busted.publish
+  function busted.publish(channel, element, parent, message, ...)
+    local text = message
+    if channel[1] == "error" and message then text = explain_missing(message) end
+    if text or not message then return tell(channel, element, parent, text, ...) end
+  end
   function busted.safe(descriptor, run, element)
     local is_users = rawequal(run, element.run) or descriptor == "finally"
     if is_users then return run_task(busted, safe, limit_ms, descriptor, run, element) end
@@ -121,6 +168,7 @@ local function hook(busted, limit_ms)
     return safe(descriptor, run, element)
   end
   function busted.safe_publish(descriptor, channel, element, parent, status, ...)
+    if channel[1] == "test" and channel[2] == "start" then tests_begun = tests_begun + 1 end
     local is_end = held and held.element == element and channel[1] == "test" and channel[2] == "end"
     if not is_end then return publish(descriptor, channel, element, parent, status, ...) end
     held.ended = { descriptor = descriptor, parent = parent, status = status }
@@ -145,12 +193,6 @@ local function has_busted()
   return false
 end
 
-local function exists(path)
-  local file = io.open(path)
-  if file then file:close() end
-  return file ~= nil
-end
-
 local function refuse(message)
   io.stderr:write("perilune test: ", message, "\nsee 'perilune test --help'\n")
   leave(USAGE)
@@ -168,6 +210,7 @@ local function adjust_cli()
         message = tostring(message):gsub("^.-: error: ", ""):gsub("; re%-run with.*", "")
         refuse(message .. options.hint(message))
       end
+      wanted = parsed
       local roots = parsed.ROOT
       local is_default = roots and #roots == 1 and roots[1] == "spec"
       if is_default and not exists(parsed.directory .. "/spec") then roots[1] = "." end
@@ -186,6 +229,14 @@ local function adjust_core(limit_ms)
   end
 end
 
+-- LuaJIT's patterns backtrack in C, where nothing ends them: a test whose pattern is without end would be one.
+local function bound_patterns()
+  local library = strings.new()
+  for _, name in ipairs { "find", "match", "gmatch", "gsub" } do
+    string[name] = library[name] -- luacheck: ignore 122
+  end
+end
+
 -- Busted looks at the level of the stack that calls it: it must be a chunk that is no file, and no tail call.
 local CHUNK = [[
 require("busted.runner")({ standalone = false })
@@ -200,14 +251,20 @@ local function run_busted(opts)
   require "perilune"
   adjust_cli()
   adjust_core(opts.timeout_ms)
+  bound_patterns()
+  tests_begun = 0
   local chunk = assert(loadstring(CHUNK, "=perilune test"))
   local ok, err = xpcall(chunk, function(err)
     return rawequal(err, EXIT) and err or debug.traceback(tostring(err), 2)
   end)
   io.stdout:flush()
-  if ok then return OK end
-  if rawequal(err, EXIT) then return exit_code end
-  io.stderr:write("perilune test: ", err, "\n")
+  if not ok and not rawequal(err, EXIT) then
+    io.stderr:write("perilune test: ", err, "\n")
+    return FAILED
+  end
+  local code = ok and OK or exit_code
+  if code ~= OK or tests_begun > 0 or wanted and wanted.version then return code end
+  io.stderr:write("perilune test: no test was run: ", explain_none(), "\n")
   return FAILED
 end
 

@@ -7,6 +7,7 @@ local codec = require "perilune.test.codec"
 local failing = require "perilune.test.fail"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
+local methods = require "perilune.test.methods"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -123,7 +124,7 @@ function M.start(file, overrides)
   if type(file) ~= "string" then failing.misuse("start: the file of a script is expected, got a " .. type(file)) end
   local list = settings.list(overrides)
   local opened, message = core.open(file, nil, list, "perilune.test.codecs")
-  if not opened then failing.misuse(("%s cannot be loaded:\n%s"):format(file, message)) end
+  if not opened then failing.cannot_load(file, message) end
   local self = setmetatable({
     core = opened, name = file, clients = {}, entries = {}, words = {}, rest = "", began_ms = host.now() * 1000,
   }, server)
@@ -344,5 +345,7 @@ function server:dispose()
   if self.process then net.kill(self.process, "KILL") end
   finish(self)
 end
+
+methods.lock("an app", server)
 
 return M

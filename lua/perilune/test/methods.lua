@@ -1,0 +1,27 @@
+--- A misspelt method of an app or a client says so, and which one may have been meant. Internal.
+local failing = require "perilune.test.fail"
+local suggest = require "perilune.suggest"
+
+local M = {}
+
+local function names_of(methods)
+  local names = {}
+  for name, value in pairs(methods) do
+    if type(value) == "function" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  return names
+end
+
+--- To be called once all methods are there. What is near to none of them stays nil.
+---@param what string "a client"
+---@param methods table
+function M.lock(what, methods)
+  local names = names_of(methods)
+  setmetatable(methods, { __index = function(_, name)
+    local near = suggest.suggest(name, names)
+    if near then failing.misuse(("%s has no '%s': did you mean '%s'?"):format(what, name, near)) end
+  end })
+end
+
+return M

@@ -1,0 +1,168 @@
+--- The API in docs/reference.md, from what the types in lua/perilune/library/ say: functions with their arguments and
+--- results, fields, the names of types. Each part stands between two marks, `<!-- made of the types: conn -->` and
+--- `<!-- made -->`; what is between others is left alone.
+local stubs_of = require "stubs"
+
+local M = {}
+
+---@type perilune.stubs
+local stubs
+
+-- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
+local OWNERS = { agent = "", test = "perilune." }
+local SEPARATORS = { perilune = ".", test = "." }
+
+-- "perilune.test.client?" → "test.client?"
+local function type_text(text) return "`" .. text:gsub("perilune%.", "") .. "`" end
+
+local function sentence(text)
+  if text == "" or text:find "[.…]$" then return text end
+  return text .. "."
+end
+
+local function add_argument(lines, param)
+  local optional = param.optional and ", optional" or ""
+  local explained = param.text ~= "" and ": " .. param.text or ""
+  lines[#lines + 1] = ("- `%s` (%s%s)%s"):format(param.name, type_text(param.type), optional, explained)
+end
+
+local function result_text(result)
+  local name = result.name and "`" .. result.name .. "` " or ""
+  local text = result.name and ("%s(%s)"):format(name, type_text(result.type)) or type_text(result.type)
+  return result.text ~= "" and text .. ": " .. result.text or text
+end
+
+local function add_results(lines, returns)
+  local texts = {}
+  for i, result in ipairs(returns) do texts[i] = result_text(result) end
+  if #texts > 0 then lines[#lines + 1] = "- returns " .. table.concat(texts, "; ") end
+end
+
+local function add_function(lines, owner, name)
+  local full = owner .. (SEPARATORS[owner] or ":") .. name
+  local stub = stubs.functions[full]
+  local shown = (OWNERS[owner] or owner .. (SEPARATORS[owner] or ":")) .. name
+  lines[#lines + 1] = ("**`%s`** %s"):format(stubs_of.signature(shown, stub), sentence(stub.text))
+  lines[#lines + 1] = ""
+  local before = #lines
+  for _, param in ipairs(stub.params) do add_argument(lines, param) end
+  add_results(lines, stub.returns)
+  if #lines > before then lines[#lines + 1] = "" end
+end
+
+local function add_fields(lines, class, prefix)
+  for _, field in ipairs(stubs.classes[class].order) do
+    local is_optional = stubs.classes[class].fields[field.name].optional and not field.type:find "%?$"
+    local optional = is_optional and ", optional" or ""
+    local explained = field.text ~= "" and ": " .. field.text or ""
+    lines[#lines + 1] = ("- `%s%s` (%s%s)%s"):format(prefix, field.name, type_text(field.type), optional, explained)
+  end
+  lines[#lines + 1] = ""
+end
+
+local function add_class(lines, class)
+  lines[#lines + 1] = sentence(stubs.classes[class].text)
+  lines[#lines + 1] = ""
+end
+
+local function add_functions(lines, owner)
+  for _, name in ipairs(stubs.order[owner]) do add_function(lines, owner, name) end
+end
+
+local function add_values(lines, alias)
+  for _, one in ipairs(stubs.kinds[alias].values) do
+    lines[#lines + 1] = ("| `%s` | %s |"):format(one.value, one.text)
+  end
+  lines[#lines + 1] = ""
+end
+
+-- ---- the parts ------------------------------------------------------------------
+
+local PARTS = {}
+
+function PARTS.agent(lines)
+  add_class(lines, "perilune.agent")
+  add_functions(lines, "agent")
+end
+
+function PARTS.conn(lines)
+  add_class(lines, "perilune.conn")
+  add_fields(lines, "perilune.conn", "conn.")
+  add_class(lines, "perilune.usage")
+  add_fields(lines, "perilune.usage", "conn.usage.")
+  add_functions(lines, "conn")
+end
+
+function PARTS.perilune(lines)
+  add_class(lines, "perilune")
+  add_functions(lines, "perilune")
+end
+
+function PARTS.view(lines)
+  add_class(lines, "perilune.view")
+  add_functions(lines, "view")
+end
+
+function PARTS.reason(lines)
+  lines[#lines + 1] = "| reason | cause |"
+  lines[#lines + 1] = "|---|---|"
+  add_values(lines, "perilune.reason")
+end
+
+function PARTS.test(lines)
+  add_class(lines, "perilune.test")
+  add_functions(lines, "test")
+  lines[#lines + 1] = "The options of `perilune.fuzz()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.test.fuzz_options", "")
+  lines[#lines + 1] = "The options of `app:connect()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.test.connect_options", "")
+  add_functions(lines, "app")
+  add_class(lines, "perilune.test.client")
+  add_functions(lines, "client")
+end
+
+-- Those that are a name for something, not a list of names with a table of their own.
+local function is_short(kind) return #kind.values == 0 and not kind.type:find "^fun" end
+
+function PARTS.types(lines)
+  local names = {}
+  for name, kind in pairs(stubs.kinds) do
+    if is_short(kind) then names[#names + 1] = name end
+  end
+  table.sort(names)
+  lines[#lines + 1] = "| type | is | |"
+  lines[#lines + 1] = "|---|---|---|"
+  for _, name in ipairs(names) do
+    local kind = stubs.kinds[name]
+    lines[#lines + 1] = ("| %s | %s | %s |"):format(type_text(name), type_text(kind.type):gsub("|", " \\| "),
+      sentence(kind.text))
+  end
+  lines[#lines + 1] = ""
+end
+
+--- The reference with its parts made anew. Raises where it has no part that there has to be, or a mark that means none.
+---@param text string
+---@param library string the folder of the types
+---@return string
+function M.make(text, library)
+  stubs = stubs_of.read(library)
+  local made = {}
+  text = text:gsub("(<!%-%- made of the types: (%w+) %-%->\n).-(<!%-%- made %-%->)", function(head, name, tail)
+    if not PARTS[name] then error(("docs/reference.md: '%s' is no part that is made of the types"):format(name), 0) end
+    local lines = {}
+    PARTS[name](lines)
+    made[name] = true
+    return head .. table.concat(lines, "\n") .. tail
+  end)
+  for name in pairs(PARTS) do
+    if not made[name] then
+      local marks = ("'<!-- made of the types: %s -->' with a '<!-- made -->' after it"):format(name)
+      error("docs/reference.md: there is no " .. marks, 0)
+    end
+  end
+  return text
+end
+
+return M

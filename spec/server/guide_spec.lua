@@ -1,0 +1,82 @@
+--- The pages that teach: docs/guide.md, followed word for word, and the listings of docs/handlers.md.
+local command = require "spec.support.command"
+local has = require "spec.support.has"
+local server = require "spec.support.server"
+local walkthrough = require "spec.support.walkthrough"
+
+describe("the guide", function()
+  it("works word for word", function()
+    if not command.has "nc" then return pending "nc is not there" end
+    walkthrough.follow("docs/guide.md", function(text)
+      if not server.sanitizer then return text end
+      return (text:gsub("5000(00%d)", "2000%1")) -- a load for a build that is several times slower
+    end)
+  end)
+end)
+
+describe("following a page", function()
+  local folder
+  before_each(function() folder = command.folder() end)
+  after_each(function()
+    walkthrough.patience_seconds = 10
+    command.remove(folder)
+  end)
+
+  -- What is wrong with a page of these blocks.
+  local function fault_of(...)
+    local page = command.write(folder .. "/page.md", "# A page\n\n" .. table.concat({ ... }, "\n\n") .. "\n")
+    local ok, message = pcall(walkthrough.follow, page)
+    return not ok and message or nil
+  end
+
+  local APP = [[```lua
+-- app.lua
+local A = {}
+
+function A:proceed(line) return line end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = A }
+```]]
+  local RUN = "```console\n$ perilune run\n…listening…\n```"
+
+  it("notices what a command does not say, and names the line", function()
+    assert.is_nil(fault_of("```console\n$ echo one two\none …\n```"))
+    has("page.md:4: `echo one` does not say", fault_of("```console\n$ echo one\ntwo\n```"))
+    has("page.md:4: ", fault_of("```console\n$ echo one; echo two\none\n```"))
+  end)
+
+  it("notices what a server does not answer, and what it does not log", function()
+    assert.is_nil(fault_of(APP, RUN, "```console\n$ nc 127.0.0.1 9000\n> one\none\n^C\n^C\n…stopped…\n```"))
+    walkthrough.patience_seconds = 0.3
+    has("nc does not say", fault_of(APP, RUN, "```console\n$ nc 127.0.0.1 9000\n> one\ntwo\n```"))
+  end)
+
+  it("puts parts of a file in their place", function()
+    local text = "local A = {}\n\nfunction A:one()\n  return 1\nend\n\nreturn { agent = A }\n"
+    assert.equal("local A = {}\n\nfunction A:one() return 2 end\n\nreturn { agent = A }\n",
+      walkthrough.merge(text, "function A:one() return 2 end\n"))
+    assert.equal("local A = {}\n\nfunction A:one()\n  return 1\nend\n\n-- Two.\nfunction A:two()\n  return 2\nend\n\n"
+      .. "return {\n  agent = A,\n}\n",
+      walkthrough.merge(text, "-- Two.\nfunction A:two()\n  return 2\nend\n\nreturn {\n  agent = A,\n}\n"))
+    assert.equal("describe(function()\n  it(1)\n\n  it(2)\nend)\n",
+      walkthrough.merge("describe(function()\n  it(1)\nend)\n", "  it(2)\n"))
+  end)
+end)
+
+describe("the listings of docs/handlers.md", function()
+  local folder
+  before_each(function() folder = command.folder() end)
+  after_each(function() command.remove(folder) end)
+
+  it("are accepted by 'perilune check'", function()
+    local n = 0
+    for _, step in ipairs(walkthrough.read(command.read "docs/handlers.md")) do
+      if step.kind == "file" then
+        local result = command.run { "check", command.write(folder .. "/" .. step.path, step.text) }
+        assert.equal(0, result.code, "docs/handlers.md:" .. step.line .. ": " .. result.err)
+        n = n + 1
+      end
+    end
+    assert.is_true(n >= 8, n .. " listings")
+  end)
+end)
