@@ -93,7 +93,7 @@ if(PERILUNE_FAULTS)
 endif()
 
 # What some of them have in common; a test takes of it what it needs.
-add_library(perilune_unit STATIC spec/unit/vm_calls.c)
+add_library(perilune_unit STATIC spec/unit/conn_steps.c spec/unit/vm_calls.c)
 target_link_libraries(perilune_unit PUBLIC perilune_support PkgConfig::CMOCKA)
 target_include_directories(perilune_unit PUBLIC spec/unit)
 
