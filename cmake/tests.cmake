@@ -4,7 +4,8 @@
 #   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
 #   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
 #   examples/X_spec.lua     example.X   the same
-#   spec/workbench/X_spec.lua  workbench.X  the executable runs it: perilune test
+#   spec/behaviour/X_spec.lua  behaviour.X  the executable runs it, on apps in memory: perilune test
+#   spec/workbench/X_spec.lua  workbench.X  the same, of perilune.test itself
 #   examples/X_test.lua     example.test.X  the same
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
@@ -130,6 +131,7 @@ function(perilune_own_specs kind folder suffix)
   endforeach()
 endfunction()
 
+perilune_own_specs(behaviour spec/behaviour _spec.lua)
 perilune_own_specs(workbench spec/workbench _spec.lua)
 perilune_own_specs(example.test examples _test.lua)
 

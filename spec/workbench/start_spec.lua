@@ -34,6 +34,13 @@ describe("perilune.start", function()
     assert.equal("peer", ann:closed())
   end)
 
+  it("tells a reset from an end", function()
+    app = perilune.start("spec/workbench/fixtures/aborting.lua")
+    app:connect():send("abort"):expect_reset()
+    local text = failure(function() app:connect():send("x"):expect("x"):expect_reset() end)
+    assert_has("expected a reset: there was none", text)
+  end)
+
   it("tells of faults, and shows them in failures", function()
     app = perilune.start("spec/workbench/fixtures/faulty.lua")
     local client = app:connect():send("x")

@@ -137,7 +137,11 @@ function client:closed() end
 ---@return perilune.test.client
 function client:expect_closed(reason) end
 
---- Reads no more, but so many bytes.
+--- The end that it saw was a reset, as after conn:abort().
+---@return perilune.test.client
+function client:expect_reset() end
+
+--- Reads no more, but so many bytes more.
 ---@param bytes? integer
 ---@return perilune.test.client
 function client:stall(bytes) end

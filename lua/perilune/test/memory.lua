@@ -55,6 +55,11 @@ function wire:ended()
   return core.ended(self.app.core, self.number)
 end
 
+function wire:was_reset()
+  if self.app.is_closed then return self.saw_reset end
+  return select(4, core.ended(self.app.core, self.number))
+end
+
 -- What else there is to know when a client does not get what it should.
 function wire:about()
   return self.app:about()
@@ -253,6 +258,7 @@ local function keep_answers(self)
   for _, one in ipairs(self.clients) do
     one.client:transcript()
     one.wire.reason, one.wire.ended_ms = one.wire:ended()
+    one.wire.saw_reset = one.wire:was_reset()
   end
   self.kept_log, self.closed_at = core.log(self.core), core.now(self.core)
 end

@@ -186,6 +186,12 @@ function wire:ended(is_patient)
   return host.wait_until(self.server.patience_ms, look)
 end
 
+function wire:was_reset()
+  if net.is_closed(self.channel) then return false end
+  host.wait_until(self.server.patience_ms, function() return receive(self) end)
+  return select(3, net.state(self.channel)) == "ECONNRESET"
+end
+
 function wire:about()
   local log = transcript.log(read_log(self.server))
   return log and "\n" .. log or ""
@@ -293,7 +299,7 @@ function server:faults() return self:log "handler failed" end
 local function not_here(name)
   server[name] = function() failing.misuse(("%s: only for an app in memory"):format(name)) end
 end
-for _, name in ipairs { "fail", "no_memory" } do not_here(name) end
+for _, name in ipairs { "fail", "no_memory", "counters" } do not_here(name) end
 
 local function finish(self)
   self.is_closed = true
