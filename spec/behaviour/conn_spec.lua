@@ -176,7 +176,7 @@ describe("conn", function()
       return "done"
     end
     local app = lines(Agent)
-    local client = app:connect { frame = "raw" }:stall():send_raw("go\n")
+    local client = memory.raw(app):stall():send("go\n")
     client:stall(4e6 - 1)
     assert.equal(0, memory.count(app, "flushed true"))
     client:unstall()

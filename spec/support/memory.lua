@@ -80,10 +80,14 @@ function M.error_of(app, n)
   return fault.error
 end
 
---- What a client gets of a stream of bytes, sent as it is: to its end.
+--- A client that sends and gets bytes as they are, whatever the app's framing.
+---@return perilune.test.client
+function M.raw(app) return app:connect { frame = "raw" } end
+
+--- All that such a client has got.
 ---@param client perilune.test.client
 ---@return string
-function M.bytes(client) return table.concat(client:set_frame("raw"):frames()) end
+function M.bytes(client) return table.concat(client:frames()) end
 
 --- Many clients at once.
 ---@return perilune.test.client[]
