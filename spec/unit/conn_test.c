@@ -262,6 +262,19 @@ static void the_first_frame_has_its_own_deadline(void **state)
 	expect_open(c);
 }
 
+static void frames_that_are_ignored_are_no_first_frame(void **state)
+{
+	(void)state;
+	rules.timeouts = (struct timeouts){ .idle = 500, .first_frame = TIMEOUT_MS };
+	line.empty = CODEC_EMPTY_IGNORE;
+	struct client *c = join();
+	for (int i = 0; i < 3; i++) {
+		wait_ms(300);
+		put(c, "\n");
+	}
+	expect_timeout_after(c, 100, TIMEOUT_FIRST_FRAME, REASON_IDLE_TIMEOUT);
+}
+
 static void output_must_make_progress(void **state)
 {
 	(void)state;
@@ -555,6 +568,7 @@ int main(void)
 		WITH_CONNS(trickling_does_not_help),
 		WITH_CONNS(only_whole_frames_count_against_idleness),
 		WITH_CONNS(the_first_frame_has_its_own_deadline),
+		WITH_CONNS(frames_that_are_ignored_are_no_first_frame),
 		WITH_CONNS(output_must_make_progress),
 		WITH_CONNS(a_slow_reader_that_reads_is_not_cut),
 		WITH_CONNS(the_agent_can_keep_it),
