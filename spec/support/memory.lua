@@ -40,6 +40,24 @@ function M.lines(agent, settings)
   return M.start(agent, all)
 end
 
+--- An app of a file of its own, app.lua, which is read once: for what depends on lines, or on the top level.
+---@param text string
+---@return perilune.test.app? app
+---@return string? message why it cannot be loaded
+function M.script(text)
+  local folder = os.tmpname()
+  os.remove(folder)
+  assert(require("lfs").mkdir(folder))
+  local path = folder .. "/app.lua"
+  local file = assert(io.open(path, "w"))
+  assert(file:write(text) and file:close())
+  local ok, app = pcall(M.open, path)
+  os.remove(path)
+  os.remove(folder)
+  if ok then return app end
+  return nil, tostring(app)
+end
+
 --- Sends back each frame.
 ---@return table
 function M.echo() return { proceed = function(_, frame) return frame end } end
