@@ -58,6 +58,16 @@ function M.script(text)
   return nil, tostring(app)
 end
 
+--- The same of a script of lines: `body` defines the methods of Agent, and may call note().
+---@param body string
+---@param settings string? more of what the script returns, such as `limits = { inbox = 4 }`
+---@return perilune.test.app
+function M.script_lines(body, settings)
+  return assert(M.script(([[
+    local perilune = require "perilune"; local function note(text) perilune.log("info", text) end; local Agent = {}; %s
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(body, settings or "")))
+end
+
 --- Sends back each frame.
 ---@return table
 function M.echo() return { proceed = function(_, frame) return frame end } end
