@@ -125,7 +125,7 @@ function(perilune_own_specs kind folder suffix)
   file(GLOB specs CONFIGURE_DEPENDS ${folder}/*${suffix})
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} ${suffix})
-    perilune_test(${kind}.${name} perilune test --output=gtest ${spec})
+    perilune_test(${kind}.${name} perilune test --timeout=60 --output=gtest ${spec})
   endforeach()
 endfunction()
 

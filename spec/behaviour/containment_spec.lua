@@ -129,7 +129,7 @@ describe("memory", function()
       return tostring(n)
     end
     local client = lines(Agent, { limits = { memory = "24m", proceed = "30s" } }):connect()
-    for _ = 1, 5 do client:send("x"):expect("209715692") end
+    for _ = 1, memory.scaled(5, 1) do client:send("x"):expect("209715692") end
   end)
 
   it("ends who fills the memory, and nobody after", function()

@@ -5,7 +5,7 @@ local memory = require "spec.support.memory"
 local lines = memory.lines
 
 -- Far less than such a pattern would take, and far more than its budget does, with a sanitizer too.
-local SOON_S = (os.getenv "SANITIZE" or "") == "" and 3 or 20
+local SOON_S = memory.scaled(3, 20)
 
 describe("a pattern that backtracks", function()
   after_each(memory.finish)
