@@ -1,4 +1,4 @@
---- What connections are promised when the server stops. A drain in memory goes on until it is over.
+--- What connections are promised when the server stops.
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
 
@@ -47,6 +47,27 @@ describe("a drain", function()
     assert.equal(0, app:counters().cut)
   end)
 
+  it("waits for a frame that has begun", function()
+    local app = lines(sleeper())
+    local client = app:connect():send_raw("hel")
+    app:begin_drain()
+    app:advance("1999ms")
+    assert.is_nil(client:closed())
+    client:send_raw("lo\n"):expect("hello"):expect_closed("drain")
+    assert.equal(0, app:counters().cut)
+  end)
+
+  it("delivers output that is pending", function()
+    local app = lines { proceed = function(_, line) return line:rep(8e6) end }
+    local client = memory.raw(app):stall():send("x\n")
+    app:begin_drain()
+    app:advance("5s")
+    assert.is_nil(client:closed())
+    assert.equal(8e6 + 1, #memory.bytes(client:unstall()))
+    client:expect_closed("drain")
+    assert.equal(0, app:counters().cut)
+  end)
+
   it("answers what is in flight, and everything that was sent before", function()
     local app = lines(sleeper())
     local client, idle = app:connect():send("sleep 300ms", "a", "b"), app:connect()
@@ -69,16 +90,21 @@ describe("a drain", function()
     end)
 
     it("and leaves the end to an agent that says true", function()
-      local Agent = echo()
+      local Agent = {}
       function Agent:drain()
         self.conn:send("finish, please")
         return true
       end
-      function Agent:timeout() return "bye", "close" end
-      local app = lines(Agent, { timeout = { idle = "3s", drain = "10s" } })
+      function Agent:closed(reason) note("closed " .. reason) end
+      function Agent:proceed(line)
+        if line == "done" then return "bye", "close" end
+        return line
+      end
+      local app = lines(Agent)
       local client = app:connect():send("x"):expect("x")
-      assert.equal(3000, drain(app))
-      client:expect("finish, please", "bye"):expect_nothing()
+      app:begin_drain()
+      client:expect("finish, please"):send("one more"):expect("one more"):send("done"):expect("bye")
+      assert.same({ "closed agent" }, notes(app, 1))
       assert.equal(0, app:counters().cut)
     end)
 

@@ -439,6 +439,26 @@ describe("perilune.app", function()
     assert.equal("drain", client:closed())
   end)
 
+  it("lets clients go on while it stops", function()
+    open(lines({
+      proceed = function(_, line) return line, line == "done" and "close" or nil end,
+      drain = function(self)
+        self.conn:send("finish, please")
+        return true
+      end,
+    }, { timeout = { drain = "3s" } }))
+    local quick, slow = app:connect():send("a"):expect("a"), app:connect()
+    app:begin_drain()
+    quick:expect("finish, please"):send("b"):expect("b"):send("done"):expect("done"):expect_closed("agent")
+    app:advance("2999ms")
+    assert.is_nil(slow:closed())
+    app:advance("1ms")
+    slow:expect("finish, please"):expect_closed("drain")
+    assert.equal(1, app:counters().cut)
+    assert.equal(3, app:begin_drain():drain():now())
+    assert_has("accepts nobody any more", failure(function() app:connect() end))
+  end)
+
   it("runs setup and teardown, and several listeners", function()
     local words = {}
     open {

@@ -78,7 +78,11 @@ function app:fail(callback, n) end
 ---@return perilune.test.app
 function app:no_memory(on) end
 
---- It stops as a server does that gets TERM.
+--- It begins to stop, as a server does that gets TERM; clients go on, and advance() lets the time pass.
+---@return perilune.test.app
+function app:begin_drain() end
+
+--- It stops as a server does that gets TERM: to its end.
 ---@return perilune.test.app
 function app:drain() end
 

@@ -128,6 +128,7 @@ local OPTIONS = { listener = true, from = true, read_max = true, write_max = tru
 ---@return perilune.test.client
 function app:connect(options)
   check_open(self)
+  if self.is_stopping then failing.misuse("connect: the app stops, and accepts nobody any more") end
   options = options or {}
   settings.check_options(options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
@@ -211,10 +212,21 @@ function app:no_memory(on)
   return self
 end
 
+--- The app begins to stop, as a server does that is told to: handlers are asked. Clients may go on, and time passes by
+--- advance(); what is left at timeout.drain is cut.
+---@return perilune.test.app
+function app:begin_drain()
+  check_open(self)
+  self.is_stopping = true
+  check_quiet(self, core.begin_drain(self.core))
+  return self
+end
+
 --- The app stops as a server does that is told to: handlers are asked, what is left at timeout.drain is cut.
 ---@return perilune.test.app
 function app:drain()
   check_open(self)
+  self.is_stopping = true
   check_quiet(self, core.drain(self.core))
   return self
 end

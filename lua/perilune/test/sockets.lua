@@ -312,11 +312,20 @@ local function finish(self)
   core.close(self.core)
 end
 
+--- Tells it to stop.
+---@return perilune.test.server
+function server:begin_drain()
+  -- A second signal would cut what is left.
+  if not self.is_closed and not self.drains then net.kill(self.process, "TERM") end
+  self.drains = true
+  return self
+end
+
 --- Tells it to stop, and waits for that.
 ---@return perilune.test.server
 function server:drain()
   if self.is_closed then return self end
-  net.kill(self.process, "TERM")
+  self:begin_drain()
   host.wait_until(30000, function() return net.ended(self.process) end)
   read_log(self)
   return self
