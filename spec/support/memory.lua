@@ -47,17 +47,23 @@ end
 
 --- An app of a file of its own, app.lua, which is read once: for what depends on lines, or on the top level.
 ---@param text string
+---@param modules table<string, string>? what lies beside it, by the module's name
 ---@return perilune.test.app? app
 ---@return string? message why it cannot be loaded
-function M.script(text)
+function M.script(text, modules)
   local folder = os.tmpname()
   os.remove(folder)
   assert(require("lfs").mkdir(folder))
-  local path = folder .. "/app.lua"
-  local file = assert(io.open(path, "w"))
-  assert(file:write(text) and file:close())
-  local ok, app = pcall(M.open, path)
-  os.remove(path)
+  local paths = {}
+  local function write(name, content)
+    paths[#paths + 1] = folder .. "/" .. name .. ".lua"
+    local file = assert(io.open(paths[#paths], "w"))
+    assert(file:write(content) and file:close())
+  end
+  for name, content in pairs(modules or {}) do write(name, content) end
+  write("app", text)
+  local ok, app = pcall(M.open, folder .. "/app.lua")
+  for _, path in ipairs(paths) do os.remove(path) end
   os.remove(folder)
   if ok then return app end
   return nil, tostring(app)
