@@ -231,7 +231,7 @@ describe("what is left of a connection that has overrun", function()
     local client, from = app:connect(), os.clock()
     client:send("go"):expect_nothing():expect_closed("proceed_timeout")
     local used = os.clock() - from
-    assert.is_true(used > 0.6 and used < 1, used)
+    assert.is_true(used > 0.6 and used < memory.scaled(1, 1.5), used)
     local callbacks = {}
     for i, entry in ipairs(app:faults()) do callbacks[i] = entry.callback end
     assert.same({ "proceed", "failed", "closed", "defer" }, callbacks)
@@ -245,7 +245,7 @@ describe("what is left of a connection that has overrun", function()
     local client, from = memory.raw(app), os.clock()
     client:send("go"):expect_nothing():expect_closed("proceed_timeout")
     local used = os.clock() - from
-    assert.is_true(used > 0.5 and used < 0.8, used)
+    assert.is_true(used > 0.5 and used < memory.scaled(0.8, 0.95), used)
     assert.equal("closed", app:faults()[#app:faults()].callback)
   end)
 
