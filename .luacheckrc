@@ -8,6 +8,5 @@ files["spec"] = { std = "luajit+busted", max_line_length = 132 }
 files["examples/**/*_spec.lua"] = { std = "luajit+busted" }
 -- Types: functions without a body.
 files["lua/perilune/library"] = { unused = false }
-files["examples/**/*_test.lua"] = { std = "luajit+busted" }
 -- What broken handlers do makes no sense.
 files["spec/corpus"] = { ignore = { "241", "512" } }

@@ -6,7 +6,7 @@ install(TARGETS perilune RUNTIME DESTINATION bin)
 install(FILES lua/perilune.lua DESTINATION ${share}/lua)
 install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
 install(DIRECTORY lua/perilune/templates DESTINATION ${share}/lua/perilune) # hidden files and all
-install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua" PATTERN "*_spec.lua" EXCLUDE)
+install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua")
 install(FILES packaging/perilune.service packaging/perilune.socket DESTINATION ${share}/systemd)
 install(FILES packaging/perilune.1 DESTINATION share/man/man1)
 install(FILES packaging/completions/perilune.bash DESTINATION share/bash-completion/completions RENAME perilune)

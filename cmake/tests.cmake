@@ -3,9 +3,9 @@
 #   spec/unit/*_spec.lua    lua.unit    busted, all in one
 #   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
 #   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
-#   examples/X_spec.lua     example.X   the same
-#   spec/workbench/X_spec.lua  workbench.X  the executable runs it: perilune test
-#   examples/X_test.lua     example.test.X  the same
+#   spec/behaviour/X_spec.lua  behaviour.X  the executable runs it, on apps in memory: perilune test
+#   spec/workbench/X_spec.lua  workbench.X  the same, of perilune.test itself
+#   examples/X_spec.lua     example.X   the same, of the examples
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
 #   bench/workbench.py      soak.workbench  a suite of handler tests, where there is a Python
@@ -94,7 +94,7 @@ if(PERILUNE_FAULTS)
 endif()
 
 # What some of them have in common; a test takes of it what it needs.
-add_library(perilune_unit STATIC spec/unit/vm_calls.c)
+add_library(perilune_unit STATIC spec/unit/conn_steps.c spec/unit/vm_calls.c)
 target_link_libraries(perilune_unit PUBLIC perilune_support PkgConfig::CMOCKA)
 target_include_directories(perilune_unit PUBLIC spec/unit)
 
@@ -120,19 +120,19 @@ perilune_test(soak.kill bench_kill_soak 5)
 # ---- the executable ----
 
 perilune_specs(server spec/server)
-perilune_specs(example examples)
 
 # perilune_own_specs(kind folder suffix): run by the executable itself
 function(perilune_own_specs kind folder suffix)
   file(GLOB specs CONFIGURE_DEPENDS ${folder}/*${suffix})
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} ${suffix})
-    perilune_test(${kind}.${name} perilune test --output=gtest ${spec})
+    perilune_test(${kind}.${name} perilune test --timeout=60 --output=gtest ${spec})
   endforeach()
 endfunction()
 
+perilune_own_specs(behaviour spec/behaviour _spec.lua)
 perilune_own_specs(workbench spec/workbench _spec.lua)
-perilune_own_specs(example.test examples _test.lua)
+perilune_own_specs(example examples _spec.lua)
 
 find_program(PYTHON_COMMAND python3)
 if(PYTHON_COMMAND)
@@ -158,7 +158,7 @@ endif()
 set(stage ${CMAKE_BINARY_DIR}/stage)
 perilune_test(install.tree ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${stage})
 perilune_test(install.check ${stage}/bin/perilune check ${stage}/share/perilune/examples/countdown.lua)
-perilune_test(install.serves ${busted} examples/echo_spec.lua)
+perilune_test(install.serves ${stage}/bin/perilune test --output=gtest examples/echo_spec.lua)
 perilune_test(install.files ${CMAKE_COMMAND} -E cat ${stage}/share/man/man1/perilune.1
   ${stage}/share/bash-completion/completions/perilune ${stage}/share/zsh/site-functions/_perilune
   ${stage}/share/fish/vendor_completions.d/perilune.fish ${stage}/share/perilune/systemd/perilune.service

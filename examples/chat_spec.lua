@@ -1,60 +1,63 @@
-local server = require "spec.support.server"
-local unistd = require "posix.unistd"
-local wait = require "spec.support.wait"
-
-local function start(...)
-  return server.start {
-    file = unistd.getcwd() .. "/examples/chat.lua", args = { "--listen=tcp://127.0.0.1:0", ... },
-  }
-end
+-- How a handler is tested: in memory, with a clock of its own. In the folder above this one:
+--
+--   build/perilune test examples/chat_spec.lua
+local perilune = require "perilune.test"
 
 local function join(app, name)
-  local client = app:connect()
-  assert.equal("your name?", client:recv_line())
-  return client:echo_line(name, "welcome, " .. name)
+  return app:connect { name = name }:expect("your name?"):send(name):expect("welcome, " .. name)
 end
 
-describe("examples/chat.lua", function()
-  after_each(server.finish)
+describe("the chat", function()
+  local app
+
+  before_each(function() app = perilune.app("examples/chat.lua") end)
+  after_each(function() app:close() end)
 
   it("tells everybody else who comes, what is said, and who leaves", function()
-    local app = start()
     local ann = join(app, "ann")
     local bob = join(app, "bob")
-    assert.equal("* bob joined", ann:recv_line())
-    bob:send("hello\n\nis anybody here?\n")
-    assert.equal("bob: hello", ann:recv_line())
-    assert.equal("bob: is anybody here?", ann:recv_line())
-    bob:echo_line("/quit", "bye")
-    bob:expect_closed()
-    assert.equal("* bob left", ann:recv_line())
+    ann:expect("* bob joined")
+    bob:send("hello", "", "is anybody here?") -- they arrive at once
+    ann:expect("bob: hello", "bob: is anybody here?")
+    bob:send("/quit"):expect("bye"):expect_closed("agent")
+    ann:expect("* bob left")
   end)
 
   it("refuses a name that is taken or malformed, and frees it when its owner leaves", function()
-    local app = start()
     local ann = join(app, "ann")
-    local other = app:connect()
-    other:recv_line()
-    other:echo_line("ann", "that name is taken")
-    other:echo_line("a b", "letters, digits, _ and - only, at most 20")
+    local other = app:connect():skip()
+    other:send("ann"):expect("that name is taken")
+    other:send("a b"):expect("letters, digits, _ and - only, at most 20")
     ann:reset()
-    wait.until_true("the name to be free", function()
-      return other:send("ann\n"):recv_line() == "welcome, ann"
-    end)
+    other:send("ann"):expect("welcome, ann")
   end)
 
-  it("says goodbye to the silent ones", function()
-    local client = join(start("--set=timeout.idle=200ms"), "ann")
-    assert.equal("you have been silent for too long", client:recv_line())
-    client:expect_closed()
+  it("does not care how the network splits what is said", function()
+    local ann, bob = join(app, "ann"), join(app, "bob")
+    ann:skip()
+    bob:send_split { "one", "two" }
+    ann:expect("bob: one", "bob: two")
+  end)
+
+  it("says goodbye to the silent ones, after five minutes", function()
+    local ann, bob = join(app, "ann"), join(app, "bob")
+    app:advance("4m")
+    bob:send("still here")
+    app:advance("1m")
+    assert.equal("idle_timeout", ann:closed())
+    assert.is_nil(bob:closed())
+    assert.equal("you have been silent for too long", ann:skip(2):receive())
+  end)
+
+  it("drops whoever does not read", function()
+    local slow, bob = join(app, "slow"):stall(), join(app, "bob")
+    for _ = 1, 100 do bob:send(("x"):rep(1000)) end
+    slow:expect_closed("slow_consumer")
   end)
 
   it("tells everybody that the server stops", function()
-    local app = start()
-    local client = join(app, "ann")
-    app:signal("TERM")
-    assert.equal("the server is going down", client:recv_line())
-    client:expect_closed()
-    assert.equal(0, app:wait_end().code)
+    local ann = join(app, "ann")
+    app:drain()
+    ann:expect("the server is going down"):expect_closed("drain")
   end)
 end)

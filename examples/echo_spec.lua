@@ -1,19 +1,19 @@
-local server = require "spec.support.server"
-local unistd = require "posix.unistd"
+local perilune = require "perilune.test"
 
-local function start()
-  return server.start { file = unistd.getcwd() .. "/examples/echo.lua", args = { "--listen=tcp://127.0.0.1:0" } }
+local FILE = "examples/echo.lua"
+
+for name, open in pairs { ["in memory"] = perilune.app, ["over a real socket"] = perilune.start } do
+  describe("examples/echo.lua, " .. name .. ",", function()
+    local app
+    before_each(function() app = open(FILE) end)
+    after_each(function() app:close() end)
+
+    it("sends every line back", function()
+      app:connect():send("hello"):expect("hello"):send(""):expect(""):send("again"):expect("again")
+    end)
+
+    it("says bye and hangs up at quit", function()
+      app:connect():send("quit"):expect("bye"):expect_closed("agent")
+    end)
+  end)
 end
-
-describe("examples/echo.lua", function()
-  after_each(server.finish)
-
-  it("sends every line back", function()
-    start():connect():echo_line("hello"):echo_line(""):echo_line("again")
-  end)
-
-  it("says bye and hangs up at quit", function()
-    local client = start():connect():echo_line("quit", "bye")
-    client:expect_closed()
-  end)
-end)

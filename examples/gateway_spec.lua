@@ -1,33 +1,35 @@
-local server = require "spec.support.server"
-
--- Both listeners have settings of their own, so --listen cannot move them to free ports.
-local function start()
-  local file = assert(io.open("examples/gateway.lua"))
-  local script = file:read("*a"):gsub("127%.0%.0%.1:900%d", "127.0.0.1:0")
-  file:close()
-  return server.start { script = script }
-end
-
-local SENSORS, WATCHERS = { listener = 1 }, { listener = 2 }
+local perilune = require "perilune.test"
 
 describe("examples/gateway.lua", function()
-  after_each(server.finish)
+  local app
+  before_each(function() app = perilune.app("examples/gateway.lua") end)
+  after_each(function() app:close() end)
+
+  local function watch() return app:connect { listener = "watchers" } end
+  local function sense() return app:connect { listener = "sensors" } end
 
   it("shows readings of one listener's clients to those of another", function()
-    local app = start()
-    local watcher = app:connect(WATCHERS):echo_line("?", "there is nothing to say here")
-    app:connect(SENSORS):send("\0\4\0\7\0\215\0\4\0\7\255\241")
-    assert.equal("7 21.5", watcher:recv_line())
-    assert.equal("7 -1.5", watcher:recv_line())
-    assert.equal("7 -1.5", app:connect(WATCHERS):recv_line())
+    local watcher = watch():send("?"):expect("there is nothing to say here")
+    sense():send("\0\7\0\215", "\0\7\255\241")
+    watcher:expect("7 21.5", "7 -1.5")
+    watch():expect("7 -1.5")
   end)
 
   it("ends a sensor that sends something else, and nobody else", function()
-    local app = start()
-    local watcher = app:connect(WATCHERS):echo_line("?", "there is nothing to say here")
-    local sensor = app:connect(SENSORS):send("\0\3abc")
-    sensor:expect_closed()
-    assert.equal("sensors", app:wait_log("handler failed").listener)
-    watcher:echo_line("?", "there is nothing to say here")
+    local watcher = watch():send("?"):expect("there is nothing to say here")
+    sense():send("abc"):expect_nothing():expect_closed("error")
+    assert.equal("sensors", app:faults()[1].listener)
+    watcher:send("?"):expect("there is nothing to say here")
+  end)
+
+  it("lets a watcher be silent for hours, and drops readings for one that does not read", function()
+    local watcher = watch():stall()
+    local sensor = sense()
+    for _ = 1, 5000 do sensor:send("\0\7\0\215") end
+    app:advance("5s") -- not timeout.write
+    watcher:unstall()
+    assert.is_true(#watcher:frames() < 5000)
+    app:advance("3h")
+    assert.is_nil(watcher:closed())
   end)
 end)

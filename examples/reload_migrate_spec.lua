@@ -1,38 +1,38 @@
-local server = require "spec.support.server"
-local support = require "spec.support.reload"
+local perilune = require "perilune.test"
 
 describe("examples/reload_migrate.lua", function()
-  after_each(server.finish)
-
-  it("takes what a connection has said to the new code", function()
-    local app, edit = support.start_example "reload_migrate"
-    local client = app:connect():echo_line("tea", "noted: tea, the 1. word")
-    edit([["noted"]], [["written down"]])
-    app:wait_log { message = "generation retired", generation = 1 }
-    client:echo_line("milk", "written down: milk, the 2. word"):echo_line("list", "tea, milk")
+  it("notes words, and lists them", function()
+    local app = perilune.app("examples/reload_migrate.lua")
+    local client = app:connect():send("tea"):expect("noted: tea, the 1. word")
+    client:send("milk"):expect("noted: milk, the 2. word"):send("list"):expect("tea, milk")
+    app:close()
   end)
 
-  it("understands the shape of an earlier version", function()
-    local SNAPSHOT = "return { shape = SHAPE, words = self.words, since = self.since }"
-    local app, edit = support.start_example "reload_migrate"
-    edit(SNAPSHOT, [[return table.concat(self.words, ", ")]])
-    local client = app:connect():echo_line("tea", "noted: tea, the 1. word")
-    client:echo_line("milk", "noted: milk, the 2. word")
-    edit([[return table.concat(self.words, ", ") end
+  -- A script is a table without side effects, and its methods are functions: they can be called as they are.
+  describe("when it is reloaded", function()
+    local function agent(fields)
+      return setmetatable(fields, { __index = dofile("examples/reload_migrate.lua").agent })
+    end
 
--- In place]], SNAPSHOT .. [[ end
+    local function noted(new) return new:proceed("list") end
 
--- In place]])
-    app:wait_log { message = "generation retired", generation = 2 }
-    client:echo_line("list", "tea, milk"):echo_line("sugar", "noted: sugar, the 3. word")
-  end)
+    it("takes what a connection has said to the new code", function()
+      local old, new = agent { words = { "tea" }, since = 7 }, agent {}
+      new:upgrade(old:snapshot())
+      assert.equal(7, new.since)
+      assert.equal("noted: milk, the 2. word", new:proceed("milk"))
+      assert.equal("tea, milk", noted(new))
+    end)
 
-  it("leaves a connection with the old code where the shape is another", function()
-    local app, edit = support.start_example "reload_migrate"
-    local client = app:connect():echo_line("tea", "noted: tea, the 1. word")
-    edit("SHAPE = 2", "SHAPE = 3")
-    app:wait_log { message = "handler failed", callback = "upgrade" }
-    client:echo_line("milk", "noted: milk, the 2. word")
-    app:connect():echo_line("rice", "noted: rice, the 1. word")
+    it("understands the shape of an earlier version", function()
+      local new = agent {}
+      new:upgrade("tea, milk")
+      assert.equal("tea, milk", noted(new))
+    end)
+
+    it("leaves a connection with the old code where the shape is another", function()
+      local new = agent {}
+      assert.has_error(function() new:upgrade { shape = 3, words = {} } end)
+    end)
   end)
 end)

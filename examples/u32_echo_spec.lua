@@ -1,22 +1,17 @@
-local server = require "spec.support.server"
-local unistd = require "posix.unistd"
-
-local function start()
-  return server.start { file = unistd.getcwd() .. "/examples/u32_echo.lua", args = { "--listen=tcp://127.0.0.1:0" } }
-end
+local perilune = require "perilune.test"
 
 describe("examples/u32_echo.lua", function()
-  after_each(server.finish)
+  local app
+  before_each(function() app = perilune.app("examples/u32_echo.lua") end)
+  after_each(function() app:close() end)
 
   it("sends every frame back, up to the limit", function()
-    start():connect():echo_frame("hello"):echo_frame("\0\n\255"):echo_frame(("x"):rep(65536))
+    local client = app:connect()
+    for _, frame in ipairs { "hello", "\0\n\255", ("x"):rep(65536) } do client:send(frame):expect(frame) end
   end)
 
   it("hangs up at a frame over the limit, and at an empty one", function()
-    local app = start()
-    for _, header in ipairs { "\0\1\0\1", "\0\0\0\0" } do
-      local client = app:connect():send(header)
-      client:expect_closed()
-    end
+    app:connect():send_raw("\0\1\0\1"):expect_nothing():expect_closed("oversize")
+    app:connect():send_raw("\0\0\0\0"):expect_nothing():expect_closed("frame_error")
   end)
 end)

@@ -34,4 +34,7 @@ function Upload:eof()
   return nil, "close"
 end
 
-return { listen = "tcp://127.0.0.1:9000", frame = { "line", max = "1k" }, agent = Upload }
+return {
+  listen = "tcp://127.0.0.1:9000", frame = { "line", max = "1k" }, agent = Upload,
+  timeout = { read = "1m" }, -- of a begun frame, and so of a begun piece: conn:read gives up before, and says so
+}

@@ -1,5 +1,6 @@
+--- How a server stops: signals, exit codes, ports, workers, and clients that go on while it does. What connections are
+--- promised: spec/behaviour/drain_spec.lua.
 local errno = require "posix.errno"
-local has = require "spec.support.has"
 local posix_signal = require "posix.signal"
 local reloading = require "spec.support.reload"
 local server = require "spec.support.server"
@@ -40,32 +41,8 @@ describe("a drain", function()
     end)
   end
 
-  it("gives a frame that was begun two seconds to be complete, and is clean without it", function()
-    local app = start_lines(SLEEPER)
-    local never, soon = app:connect():send("hal"), app:connect():send("al")
-    soon:expect_silence(0.02)
-    local began = wait.now()
-    app:signal "TERM"
-    app:wait_log "draining"
-    soon:send("most\n")
-    assert.equal("almost\n", (soon:recv_all()))
-    assert.equal("", (never:recv_all()))
-    local result = app:wait_end(5)
-    took(began, 3.5) -- with the second that an end may linger
-    assert.equal(0, result.code)
-    assert.equal("drain=2", result.summary.reasons)
-  end)
-
   it("with no client at all ends at once, with 0", function()
     local app = start_lines(SLEEPER)
-    local began = wait.now()
-    assert.equal(0, app:stop().code)
-    took(began, 0.5)
-  end)
-
-  it("with clients that never said anything ends at once", function()
-    local app = start_lines(SLEEPER)
-    app:connect_many(5)
     local began = wait.now()
     assert.equal(0, app:stop().code)
     took(began, 0.5)
@@ -188,20 +165,6 @@ describe("a drain", function()
   end)
 
   describe("asks drain(deadline)", function()
-    it("with the seconds that are left, and delivers its reply", function()
-      local app = start_lines([[
-        function Agent:drain(deadline) note("deadline " .. deadline) return "going away" end
-        function Agent:closed(reason) note("closed " .. reason) end
-        function Agent:proceed(line) return line end]], nil, [[timeout = { drain = "7s" }]])
-      local client = app:connect():echo_line("x")
-      app:signal("TERM")
-      assert.equal("going away\n", (client:recv_all()))
-      assert.equal(0, app:wait_end().code)
-      local deadline, closed = unpack(app:notes(1))
-      assert.is_true(math.abs(tonumber(deadline:match("[%d.]+")) - 7) < 0.5, deadline)
-      assert.equal("closed drain", closed)
-    end)
-
     it("and leaves the end to an agent that says true", function()
       local app = start_lines [[
         function Agent:drain() self.conn:send("finish, please") return true end
@@ -217,26 +180,6 @@ describe("a drain", function()
       assert.equal("bye\n", (client:recv_all()))
       assert.equal(0, app:wait_end().code)
       assert.same({ "closed agent" }, app:notes(1))
-    end)
-
-    it("and gives it time to wait", function()
-      local app = start_lines [[
-        function Agent:drain() perilune.sleep("150ms") return "saved" end
-        function Agent:proceed(line) return line end]]
-      local client = app:connect():echo_line("x")
-      app:signal("TERM")
-      assert.equal("saved\n", (client:recv_all()))
-      assert.equal(0, app:wait_end().code)
-    end)
-
-    it("and ends its connection when it fails", function()
-      local app = start_lines [[
-        function Agent:drain() error("in drain") end
-        function Agent:proceed(line) return line end]]
-      app:connect():echo_line("x")
-      local result = app:stop()
-      assert.equal(0, result.code)
-      has("in drain", app:wait_log("handler failed").error)
     end)
   end)
 
@@ -254,24 +197,6 @@ describe("a drain", function()
       assert.same({ 1, 3 }, { result.code, result.summary.cut })
       assert.equal(3, app:wait_log("connections were cut at the deadline of the drain").cut)
       assert.equal(4, #app:find_log "closed drain")
-    end)
-
-    it("cuts an agent that said true and did not close", function()
-      local app = start_lines([[
-        function Agent:drain() return true end
-        function Agent:proceed(line) return line end]], nil, [[timeout = { drain = "300ms" }]])
-      app:connect():echo_line("x")
-      local result = app:stop()
-      assert.same({ 1, 1 }, { result.code, result.summary.cut })
-    end)
-
-    it("cuts a client that does not read", function()
-      local app = start_lines([[function Agent:proceed(line) note("replied") return line:rep(3e7) end]], nil,
-        [[timeout = { drain = "300ms" }]])
-      app:connect({ receive_buffer = 4096 }):send("x\n")
-      app:wait_log "replied"
-      local result = app:stop()
-      assert.same({ 1, 1 }, { result.code, result.summary.cut })
     end)
   end)
 

@@ -1,3 +1,4 @@
+--- Limits that the door, descriptors, threads or resident memory are the point of. All else: spec/behaviour/limits_spec.lua.
 local command = require "spec.support.command"
 local errno = require "posix.errno"
 local has = require "spec.support.has"
@@ -46,12 +47,6 @@ describe("limits.connections", function()
     assert.equal(1, count_of(summary, "limit"))
   end)
 
-  it("without limits.reject says nothing", function()
-    local app = start_lines(ECHO, nil, "limits = { connections = 1 }")
-    app:connect():echo_line("x")
-    app:connect():expect_closed()
-  end)
-
   it("tells why even to one who has already sent something", function()
     local app = start_lines(ECHO, nil, [[limits = { connections = 1, reject = "busy\n" }]])
     app:connect():echo_line("x")
@@ -66,16 +61,6 @@ describe("limits.connections", function()
       client:close()
     end
     assert.equal(0, #refusals(app))
-  end)
-
-  it("is each listener's own", function()
-    local app = server.start { script = [[
-      local Agent = { proceed = function(_, line) return line end }
-      return { listen = { { "tcp://127.0.0.1:0", limits = { connections = 1 } }, "tcp://127.0.0.1:0" },
-        frame = "line", agent = Agent }]] }
-    app:connect({ listener = 1 }):echo_line("x")
-    app:connect({ listener = 1 }):expect_closed()
-    for _ = 1, 5 do app:connect({ listener = 2 }):echo_line("x") end
   end)
 
   it("that refuses many logs a line a second, which says how many", function()
@@ -126,14 +111,6 @@ describe("limits.per_ip", function()
     end
     local clients = "luajit spec/support/prefixes.lua " .. table.concat(PREFIXES, " ")
     assert.equal("served, served, refused, served, refused\n", command.shell(network:format(clients)))
-  end)
-
-  it("says nothing of Unix sockets", function()
-    local app = server.start { script = [[
-      return { listen = "unix://here.sock", frame = "line", limits = { per_ip = 1 },
-        agent = { proceed = function(_, line) return line end } }]] }
-    app.path = app.folder .. "/here.sock"
-    for _ = 1, 5 do app:connect({ path = app.path }):echo_line("x") end
   end)
 end)
 
@@ -194,50 +171,6 @@ describe("limits.send_buffer", function()
     assert.is_true(not server.measures_memory or grown < 8e6, "it grew by " .. grown)
     client:reset()
   end)
-
-  it("with slow_consumer = \"close\" ends the connection at the mark", function()
-    local app = start_lines([[
-      function Agent:closed(reason) note("closed " .. reason) end
-      function Agent:proceed(line)
-        if line ~= "fill" then return line end
-        local below
-        repeat below = self.conn:send(("x"):rep(99999)) until not below
-        note("full " .. tostring(below))
-      end]], nil, [[limits = { send_buffer = "1m", slow_consumer = "close" }]])
-    local slow, other = app:connect { receive_buffer = 4096 }, app:connect()
-    slow:send("fill\n")
-    app:wait_log { message = "closed slow_consumer", conn = 1 }
-    other:echo_line("alive")
-    assert.equal(1, count_of(app:stop().summary, "slow_consumer"))
-  end)
-
-  it("with slow_consumer = \"drop\" drops whole replies, counted, until the peer has caught up", function()
-    local app = start_lines([[
-      function Agent:writable() note("writable") end
-      function Agent:proceed(line)
-        if line ~= "fill" then return line end
-        for i = 1, 400 do self.conn:send(("%06d"):format(i) .. ("x"):rep(99993)) end
-        note("filled")
-      end]], nil, [[limits = { send_buffer = "1m", slow_consumer = "drop" }]])
-    local client = app:connect { receive_buffer = 16384 }
-    client:send("fill\n")
-    app:wait_log "filled"
-    local received, last = 0, 0
-    while #app:find_log "writable" == 0 do
-      local text = client:recv_exact(100000)
-      assert.truthy(text:find("^%d%d%d%d%d%dx+\n$"))
-      assert.equal(last + 1, tonumber(text:sub(1, 6)), "out of order")
-      last, received = last + 1, received + 1
-    end
-    client:send("alive\n")
-    local line = client:recv_line()
-    while line ~= "alive" do
-      received = received + 1
-      line = client:recv_line()
-    end
-    assert.equal(400 - received, app:stop().summary.dropped_frames)
-    assert.is_true(received < 400)
-  end)
 end)
 
 describe("limits.buffers", function()
@@ -253,16 +186,6 @@ describe("limits.buffers", function()
         return { listen = "tcp://127.0.0.1:0", agent = Agent, limits = { buffers = "2m", frame = "1m" } }]],
     }
   end
-
-  it("ends who holds most when all of it is used, and serves the others", function()
-    local app = start_frames()
-    local small = app:connect()
-    for _ = 1, 10 do app:connect():send("\0\16\0\0" .. ("x"):rep(900000)) end
-    app:wait_log "closed memory"
-    small:echo_frame("alive")
-    app:connect():echo_frame("and served")
-    assert.is_true(count_of(app:stop().summary, "memory") >= 7)
-  end)
 
   it("is not touched by frames that are only announced", function()
     local app = start_frames()

@@ -1,4 +1,5 @@
---- Where the modules of an app may come from: its own folder, whatever links lead there.
+--- Where the modules of an app may come from: its own folder, whatever links lead there. Those that are loaded late:
+--- spec/behaviour/require_spec.lua.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
@@ -195,51 +196,6 @@ describe("require", function()
     os.remove(folder .. "/current")
     link("releases/43", "current")
     assert.equal("read 42", app:connect():send("x\n"):recv_line())
-  end)
-
-  -- Once only: whoever comes next finds the gate shut.
-  for what, body in pairs {
-    ["was ended for its time"] = "while true do end",
-    ["was ended for the memory it took"] = "local t = {} for i = 1, 1e9 do t[i] = {} end",
-    ["waited when its client left"] = "perilune.sleep(60)",
-  } do
-    it("loads a module anew after the handler that did so " .. what, function()
-      write("app/gate.lua", "return { open = true }")
-      write("app/slow.lua", ([[
-        local gate, perilune = require "gate", require "perilune"
-        if gate.open then
-          gate.open = false
-          perilune.log("info", "loading")
-          %s
-        end
-        return "loaded"]]):format(body))
-      write("app/lazy.lua", [[
-        local Agent = {}
-        function Agent:proceed() return require "slow" end
-        function Agent:closed() require("perilune").log("info", "closed") end
-        return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = { proceed = "500ms", memory = "16m" } }]])
-      local app = server.start { file = folder .. "/app/lazy.lua" }
-      local first = app:connect():send("x\n")
-      app:wait_log "loading"
-      if body:find "sleep" then first:close() else first:recv_all() end
-      app:wait_log { message = "closed", conn = 1 }
-      for _ = 1, 2 do assert.equal("loaded", app:connect():send("x\n"):recv_line()) end
-    end)
-  end
-
-  it("of Perilune's own modules is not spoilt by handlers that are ended meanwhile", function()
-    local app = server.start { script = [[
-      local Agent = {}
-      function Agent:proceed(line)
-        local kept = {}
-        for i = 1, tonumber(line) or 0 do kept[i] = ("z"):rep(1000) .. i end
-        self.conn:set_frame { "delimiter", "\n" }
-        return "set"
-      end
-      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = { allocation = "1m" } }]] }
-    for kb = 850, 1010, 4 do app:connect():send(kb .. "\n"):shutdown("send"):recv_all() end
-    assert.equal("set", app:connect():send("0\n"):recv_line())
-    app:wait_log "handler failed"
   end)
 
   it("finds nothing behind a link that leads nowhere", function()

@@ -242,6 +242,18 @@ describe("perilune.app", function()
       assert.equal(("50"):rep(10), frames[50])
     end)
 
+    it("gives a slow reader so many bytes at a time", function()
+      open(lines(echo(), { timeout = { write = "1s" } }))
+      local client = app:connect { frame = "raw" }:stall()
+      client:send_raw("0123456789\n"):expect_nothing()
+      client:stall(4):expect("0123"):expect_nothing()
+      app:advance("900ms")
+      client:stall(3):expect("456"):expect_nothing()
+      app:advance("900ms")
+      assert.is_nil(client:closed())
+      client:unstall():expect("789\n")
+    end)
+
     it("ends a frame over the limit", function()
       open(lines(echo(), { limits = { frame = 10 } }))
       app:connect():send(("x"):rep(11)):expect_closed("oversize")
@@ -319,6 +331,17 @@ describe("perilune.app", function()
       app:connect():reset():expect_closed("reset")
       app:connect():send("x"):close():expect_closed("peer")
     end)
+  end)
+
+  it("tells a reset from an end", function()
+    open(lines { proceed = function(self, line)
+      if line == "abort" then self.conn:abort() end
+      return line, "close"
+    end })
+    local aborted, closed = app:connect():send("abort"):expect_reset(), app:connect():send("x")
+    assert_has("expected a reset: there was none", failure(function() closed:expect_reset() end))
+    app:close()
+    aborted:expect_reset()
   end)
 
   describe("faults", function()
@@ -414,6 +437,26 @@ describe("perilune.app", function()
     assert_has("had to be cut at the end of timeout.drain", text)
     assert_has("ann (conn 1)", text)
     assert.equal("drain", client:closed())
+  end)
+
+  it("lets clients go on while it stops", function()
+    open(lines({
+      proceed = function(_, line) return line, line == "done" and "close" or nil end,
+      drain = function(self)
+        self.conn:send("finish, please")
+        return true
+      end,
+    }, { timeout = { drain = "3s" } }))
+    local quick, slow = app:connect():send("a"):expect("a"), app:connect()
+    app:begin_drain()
+    quick:expect("finish, please"):send("b"):expect("b"):send("done"):expect("done"):expect_closed("agent")
+    app:advance("2999ms")
+    assert.is_nil(slow:closed())
+    app:advance("1ms")
+    slow:expect("finish, please"):expect_closed("drain")
+    assert.equal(1, app:counters().cut)
+    assert.equal(3, app:begin_drain():drain():now())
+    assert_has("accepts nobody any more", failure(function() app:connect() end))
   end)
 
   it("runs setup and teardown, and several listeners", function()

@@ -433,7 +433,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rule
 	conn->timeouts = &rules->timeouts;
 	conn->codec = codec;
 	conn->id = id;
-	conn->idle_since_ms = host->now_ms;
+	conn->idle_since_ms = conn->first_since_ms = host->now_ms;
 	conn->batch_limit = CONN_FIRST_BATCH;
 	conn->watching = UINT8_MAX;
 	conn->opened = true;
@@ -455,6 +455,12 @@ static void changed(struct conn *conn)
 		conn_attend(conn);
 }
 
+/* It is the peer's turn again, or will be: what it is given time for begins anew. */
+static void peer_may_begin(struct conn *conn)
+{
+	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = conn->host->now_ms;
+}
+
 void conn_pause(struct conn *conn)
 {
 	conn->paused = true;
@@ -466,7 +472,7 @@ void conn_resume(struct conn *conn)
 	if (!conn->paused)
 		return;
 	conn->paused = false;
-	conn->idle_since_ms = conn->read_since_ms = conn->host->now_ms;
+	peer_may_begin(conn);
 	conn_attend(conn); /* even when current: frames at hand must be fed again */
 }
 
@@ -474,7 +480,7 @@ void conn_set_busy(struct conn *conn, bool busy)
 {
 	conn->busy = busy;
 	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
-	conn->idle_since_ms = conn->read_since_ms = conn->host->now_ms;
+	peer_may_begin(conn);
 	if (conn->in && (!busy || conn->reading))
 		conn_attend(conn);
 	changed(conn);

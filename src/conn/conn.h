@@ -154,6 +154,7 @@ struct conn {
 	struct wheel_node timer; /* the earliest deadline, or earlier */
 	uint64_t id;             /* unique in the process, ascending; 0 is nobody */
 	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
+	uint64_t first_since_ms; /* the same, but for frames that are ignored */
 	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
 	size_t unsent;           /* what the transport held when output last had to wait */

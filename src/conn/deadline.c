@@ -65,7 +65,7 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 		return may_be_idle(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
 	case TIMEOUT_FIRST_FRAME:
 		return !conn->framed && peers_turn(conn)
-			   ? after(conn->idle_since_ms, conn->timeouts->first_frame)
+			   ? after(conn->first_since_ms, conn->timeouts->first_frame)
 			   : WHEEL_NEVER;
 	case TIMEOUT_KINDS:
 		break;
@@ -87,7 +87,7 @@ static uint64_t earliest(const struct conn *conn)
 		return first;
 	if (conn->in && (at = read_deadline(conn)) < first)
 		first = at;
-	if (!conn->framed && (at = after(conn->idle_since_ms, conn->timeouts->first_frame)) < first)
+	if (!conn->framed && (at = after(conn->first_since_ms, conn->timeouts->first_frame)) < first)
 		first = at;
 	return first;
 }

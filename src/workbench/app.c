@@ -153,6 +153,12 @@ static int l_advance(lua_State *lua)
 	return push_quiet(lua, world_advance(world, world->host.now_ms + (uint64_t)ms));
 }
 
+/* begin_drain(app): the same; connections are asked to end */
+static int l_begin_drain(lua_State *lua)
+{
+	return push_quiet(lua, world_begin_drain(app_check_world(lua)));
+}
+
 /* drain(app): the same; all connections end */
 static int l_drain(lua_State *lua)
 {
@@ -215,10 +221,11 @@ static int l_starve(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "open", l_open },     { "close", l_close },       { "is_closed", l_is_closed },
-	{ "settle", l_settle }, { "advance", l_advance },   { "drain", l_drain },
-	{ "now", l_now },       { "next", l_next },         { "fail", l_fail },
-	{ "starve", l_starve }, { "coverage", l_coverage }, { NULL, NULL },
+	{ "open", l_open },     { "close", l_close },     { "is_closed", l_is_closed },
+	{ "settle", l_settle }, { "advance", l_advance }, { "begin_drain", l_begin_drain },
+	{ "drain", l_drain },   { "now", l_now },         { "next", l_next },
+	{ "fail", l_fail },     { "starve", l_starve },   { "coverage", l_coverage },
+	{ NULL, NULL },
 };
 
 void bench_push_app(lua_State *lua)

@@ -17,16 +17,19 @@ static size_t opt_bytes(lua_State *lua, int idx, size_t otherwise)
 	return (size_t)n;
 }
 
-/* "10.0.0.7:5060" as peers are kept. */
+/* "10.0.0.7:5060", "[2001:db8::1]:5060" as peers are kept. */
 static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
 {
 	struct sockaddr_in in;
 	const char *text = luaL_checkstring(lua, idx), *colon = strrchr(text, ':');
 	char host[64];
 	int port = colon ? atoi(colon + 1) : 0;
-	if (!colon || port < 0 || port > 65535 || (size_t)(colon - text) >= sizeof host)
+	if (!colon || port < 0 || port > 65535 || (size_t)(colon - text) >= sizeof host) {
 		luaL_argerror(lua, idx, "an address such as 10.0.0.7:5060 expected");
-	snprintf(host, sizeof host, "%.*s", (int)(colon - text), text);
+		return; /* not reached: that raises */
+	}
+	bool bracketed = text[0] == '[' && colon[-1] == ']';
+	snprintf(host, sizeof host, "%.*s", (int)(colon - text) - 2 * bracketed, text + bracketed);
 	*address = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port) };
 	if (!uv_ip4_addr(host, port, &in)) {
 		address->sin6_addr.s6_addr[10] = address->sin6_addr.s6_addr[11] = 0xff;

@@ -14,6 +14,7 @@ struct peer *peer_new(struct world *world, unsigned listener)
 	memory_conn_init(&peer->memory);
 	peer->world = world;
 	peer->listener = (uint16_t)listener;
+	peer->may_read = SIZE_MAX;
 	peer->codec = *agents_codec(&world->agents, listener);
 	peer->codec.view = false;
 	return peer;
@@ -52,12 +53,21 @@ static bool mark_time(struct peer *peer)
 	return true;
 }
 
-bool peer_receive(struct peer *peer, const void *bytes, size_t n)
+/* Where n more bytes go that come now; NULL: no memory. */
+static uint8_t *place_for(struct peer *peer, size_t n)
 {
 	if (!mark_time(peer) ||
 	    !grow((void **)&peer->received, &peer->received_room, peer->received_bytes + n, 1))
+		return NULL;
+	return peer->received + peer->received_bytes;
+}
+
+bool peer_receive(struct peer *peer, const void *bytes, size_t n)
+{
+	uint8_t *place = place_for(peer, n);
+	if (!place)
 		return false;
-	memcpy(peer->received + peer->received_bytes, bytes, n);
+	memcpy(place, bytes, n);
 	peer->received_bytes += n;
 	return true;
 }
@@ -79,12 +89,14 @@ static bool take_output(struct peer *peer)
 	struct memory_conn *memory = &peer->memory;
 	if (peer->left)
 		return refuse_output(peer);
-	if (!memory->outward_bytes || memory->window_bytes != SIZE_MAX)
-		return false;
+	size_t n = memory->outward_bytes < peer->may_read ? memory->outward_bytes : peer->may_read;
 	/* Without memory for it, it stays: as if it were not read. */
-	if (!peer_receive(peer, memory->outward, memory->outward_bytes))
+	uint8_t *place = n ? place_for(peer, n) : NULL;
+	if (!place)
 		return false;
-	memory->outward_bytes = 0;
+	peer->received_bytes += memory_conn_take(memory, place, n);
+	if (peer->may_read != SIZE_MAX)
+		peer_stall(peer, peer->may_read - n);
 	return true;
 }
 
@@ -117,13 +129,13 @@ bool peer_look(struct peer *peer)
 
 void peer_stall(struct peer *peer, size_t bytes)
 {
-	peer->memory.window_bytes = bytes;
+	peer->may_read = peer->memory.window_bytes = bytes;
 }
 
 void peer_hang_up(struct peer *peer)
 {
 	peer->left = true;
-	peer->memory.window_bytes = SIZE_MAX;
+	peer_stall(peer, SIZE_MAX);
 	memory_conn_half_close(&peer->memory);
 }
 

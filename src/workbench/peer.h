@@ -29,10 +29,11 @@ struct peer {
 	uint32_t scanned; /* the codec's */
 	struct codec codec;
 	uint64_t ended_ms;
-	bool refused; /* at the door: there is no connection */
-	bool gone;    /* the connection is over, but for what is yet to be looked at here */
-	bool ended;   /* its agent was told */
-	bool left;    /* the client has hung up */
+	size_t may_read; /* bytes that it still takes; SIZE_MAX: all that come */
+	bool refused;    /* at the door: there is no connection */
+	bool gone;       /* the connection is over, but for what is yet to be looked at here */
+	bool ended;      /* its agent was told */
+	bool left;       /* the client has hung up */
 	bool end_seen;
 	bool has_space; /* it counts for limits.per_ip */
 	uint64_t end_seen_ms;

@@ -193,13 +193,44 @@ uint64_t world_next_ms(const struct world *world)
 	return conns_ms < agents_ms ? conns_ms : agents_ms;
 }
 
+static void each_live(struct world *world, void (*visit)(struct conn *conn))
+{
+	/* Nobody who is visited is gone before the next turn. */
+	for (struct peer *peer = world->live; peer; peer = peer->next_live)
+		visit(&peer->memory.conn);
+}
+
+static void cut(struct conn *conn)
+{
+	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
+		count(&conn->host->counters->cut);
+	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+}
+
+static uint64_t drain_end_ms(const struct world *world)
+{
+	return world->host.drain_deadline_ms ? world->host.drain_deadline_ms : WHEEL_NEVER;
+}
+
+/* Settles, and ends what a drain has left over once its time has come. */
+static enum world_quiet settle_drain(struct world *world)
+{
+	enum world_quiet quiet = settle(world);
+	if (quiet != WORLD_QUIET || !world->live || world->host.now_ms < drain_end_ms(world))
+		return quiet;
+	each_live(world, cut);
+	return settle(world);
+}
+
 static enum world_quiet advance(struct world *world, uint64_t to_ms)
 {
 	for (;;) {
-		enum world_quiet quiet = settle(world);
+		enum world_quiet quiet = settle_drain(world);
 		uint64_t next_ms = world_next_ms(world);
 		if (quiet != WORLD_QUIET || world->host.now_ms >= to_ms)
 			return quiet;
+		if (world->live && drain_end_ms(world) < next_ms)
+			next_ms = drain_end_ms(world);
 		world->host.now_ms = next_ms < to_ms ? next_ms : to_ms;
 	}
 }
@@ -214,33 +245,36 @@ enum world_quiet world_advance(struct world *world, uint64_t to_ms)
 
 /* ---- the end ---- */
 
-static void each_live(struct world *world, void (*visit)(struct conn *conn))
+static void begin_drain(struct world *world)
 {
-	/* Neither ends a connection before the next turn. */
-	for (struct peer *peer = world->live; peer; peer = peer->next_live)
-		visit(&peer->memory.conn);
+	uint32_t ms = world->config->drain_ms;
+	if (world->host.drain_deadline_ms)
+		return;
+	world->host.drain_deadline_ms = ms ? world->host.now_ms + ms : WHEEL_NEVER;
+	each_live(world, conn_drain);
 }
 
-static void cut(struct conn *conn)
+enum world_quiet world_begin_drain(struct world *world)
 {
-	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
-		count(&conn->host->counters->cut);
-	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+	struct log_sink *before = log_divert(&world->log.sink);
+	begin_drain(world);
+	enum world_quiet quiet = settle_drain(world);
+	log_divert(before);
+	return quiet;
 }
 
 enum world_quiet world_drain(struct world *world)
 {
-	uint32_t ms = world->config->drain_ms;
-	uint64_t end_ms = ms ? world->host.now_ms + ms : WHEEL_NEVER;
-	world->host.drain_deadline_ms = end_ms;
 	struct log_sink *before = log_divert(&world->log.sink);
-	each_live(world, conn_drain);
-	enum world_quiet quiet = settle(world);
-	while (quiet == WORLD_QUIET && world->live && world->host.now_ms < end_ms) {
+	begin_drain(world);
+	enum world_quiet quiet = settle_drain(world);
+	while (quiet == WORLD_QUIET && world->live) {
 		uint64_t next_ms = world_next_ms(world);
-		if (next_ms == WHEEL_NEVER && end_ms == WHEEL_NEVER)
+		if (next_ms > drain_end_ms(world))
+			next_ms = drain_end_ms(world);
+		if (next_ms == WHEEL_NEVER)
 			break;
-		quiet = advance(world, next_ms < end_ms ? next_ms : end_ms);
+		quiet = advance(world, next_ms);
 	}
 	if (quiet == WORLD_QUIET && world->live) {
 		each_live(world, cut);

@@ -71,5 +71,11 @@ enum world_quiet world_advance(struct world *world, uint64_t to_ms);
 /* When something is due next; WHEEL_NEVER. */
 uint64_t world_next_ms(const struct world *world);
 
-/* As a server that is told to stop, and has the time of timeout.drain for it: what is left then is cut. Settles. */
+/*
+ * As a server that is told to stop, and has the time of timeout.drain for it: what is left then is cut. Settles. Peers
+ * may go on while it does, world_advance() lets the time pass.
+ */
+enum world_quiet world_begin_drain(struct world *world);
+
+/* The same, to its end, whether it has begun or not. */
 enum world_quiet world_drain(struct world *world);

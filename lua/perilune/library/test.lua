@@ -98,7 +98,11 @@ function app:fail(callback, n) end
 ---@return perilune.test.app
 function app:no_memory(on) end
 
---- It stops as a server does that gets TERM.
+--- It begins to stop, as a server does that gets TERM; clients go on, and advance() lets the time pass.
+---@return perilune.test.app
+function app:begin_drain() end
+
+--- It stops as a server does that gets TERM: to its end.
 ---@return perilune.test.app
 function app:drain() end
 
@@ -157,7 +161,11 @@ function client:closed() end
 ---@return perilune.test.client
 function client:expect_closed(reason) end
 
---- Reads no more, but so many bytes.
+--- The end that it saw was a reset, as after conn:abort().
+---@return perilune.test.client
+function client:expect_reset() end
+
+--- Reads no more, but so many bytes more.
 ---@param bytes? integer
 ---@return perilune.test.client
 function client:stall(bytes) end

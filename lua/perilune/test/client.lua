@@ -15,6 +15,7 @@ local M = {}
 ---@field encode fun(self, frame: any): string
 ---@field next fun(self, is_patient: boolean): any, number|string|nil the next frame and its time; nil: none; nil, why
 ---@field ended fun(self, is_patient: boolean): string?, number? the reason, when
+---@field was_reset fun(self): boolean the end that it saw was no end of a stream
 ---@field about fun(self): string? the log, a hint …: what else a failure should tell
 ---@field now_ms fun(self): number
 
@@ -188,6 +189,14 @@ function client:expect_closed(reason)
   return self
 end
 
+--- The end that the client saw must have been a reset: the app did not want to hear or deliver what there was.
+---@return perilune.test.client
+function client:expect_reset()
+  pull(self, false)
+  if not self.wire:was_reset() then fail(self, "expected a reset: there was none") end
+  return self
+end
+
 -- ---- sending ----
 
 local function send_bytes(self, bytes, text)
@@ -276,7 +285,7 @@ local function act(self, method, text, ...)
   return self
 end
 
---- Reads no more: the app's output waits for it. `bytes`: so many are still taken in.
+--- Reads no more: the app's output waits for it. `bytes`: so many are still read, of what is sent from now on.
 ---@param bytes integer?
 ---@return perilune.test.client
 function client:stall(bytes) return act(self, "stall", "reads no more", bytes or 0) end

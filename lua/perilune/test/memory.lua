@@ -56,6 +56,11 @@ function wire:ended()
   return core.ended(self.app.core, self.number)
 end
 
+function wire:was_reset()
+  if self.app.is_closed then return self.saw_reset end
+  return select(4, core.ended(self.app.core, self.number))
+end
+
 -- What else there is to know when a client does not get what it should.
 function wire:about()
   return self.app:about()
@@ -124,6 +129,7 @@ local OPTIONS = { listener = true, from = true, read_max = true, write_max = tru
 ---@return perilune.test.client
 function app:connect(options)
   check_open(self)
+  if self.is_stopping then failing.misuse("connect: the app stops, and accepts nobody any more") end
   options = options or {}
   settings.check_options(options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
@@ -207,10 +213,21 @@ function app:no_memory(on)
   return self
 end
 
+--- The app begins to stop, as a server does that is told to: handlers are asked. Clients may go on, and time passes by
+--- advance(); what is left at timeout.drain is cut.
+---@return perilune.test.app
+function app:begin_drain()
+  check_open(self)
+  self.is_stopping = true
+  check_quiet(self, core.begin_drain(self.core))
+  return self
+end
+
 --- The app stops as a server does that is told to: handlers are asked, what is left at timeout.drain is cut.
 ---@return perilune.test.app
 function app:drain()
   check_open(self)
+  self.is_stopping = true
   check_quiet(self, core.drain(self.core))
   return self
 end
@@ -254,6 +271,7 @@ local function keep_answers(self)
   for _, one in ipairs(self.clients) do
     one.client:transcript()
     one.wire.reason, one.wire.ended_ms = one.wire:ended()
+    one.wire.saw_reset = one.wire:was_reset()
   end
   self.kept_log, self.closed_at = core.log(self.core), core.now(self.core)
 end

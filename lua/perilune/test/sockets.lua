@@ -187,6 +187,12 @@ function wire:ended(is_patient)
   return host.wait_until(self.server.patience_ms, look)
 end
 
+function wire:was_reset()
+  if net.is_closed(self.channel) then return false end
+  host.wait_until(self.server.patience_ms, function() return receive(self) end)
+  return select(3, net.state(self.channel)) == "ECONNRESET"
+end
+
 function wire:about()
   local log = transcript.log(read_log(self.server))
   return log and "\n" .. log or ""
@@ -294,7 +300,7 @@ function server:faults() return self:log "handler failed" end
 local function not_here(name)
   server[name] = function() failing.misuse(("%s: only for an app in memory"):format(name)) end
 end
-for _, name in ipairs { "fail", "no_memory" } do not_here(name) end
+for _, name in ipairs { "fail", "no_memory", "counters" } do not_here(name) end
 
 local function finish(self)
   self.is_closed = true
@@ -307,11 +313,20 @@ local function finish(self)
   core.close(self.core)
 end
 
+--- Tells it to stop.
+---@return perilune.test.server
+function server:begin_drain()
+  -- A second signal would cut what is left.
+  if not self.is_closed and not self.drains then net.kill(self.process, "TERM") end
+  self.drains = true
+  return self
+end
+
 --- Tells it to stop, and waits for that.
 ---@return perilune.test.server
 function server:drain()
   if self.is_closed then return self end
-  net.kill(self.process, "TERM")
+  self:begin_drain()
   host.wait_until(30000, function() return net.ended(self.process) end)
   read_log(self)
   return self

@@ -6,11 +6,11 @@ local M = {}
 
 local TEXT_MAX, HEX_MAX, ITEMS_MAX, LINES_MAX = 200, 64, 8, 60
 
--- Text has no controls but the ends of lines and tabs, and is UTF-8.
+-- Text has no controls but the ends of lines and tabs, and is UTF-8; what is not shown anyway is not looked at.
 local function is_text(bytes)
-  if bytes:find("[%z\1-\8\11\12\14-\31\127]") then return false end
+  if bytes:sub(1, TEXT_MAX):find("[%z\1-\8\11\12\14-\31\127]") then return false end
   local i = 1
-  while i <= #bytes do
+  while i <= math.min(#bytes, TEXT_MAX) do
     local n = printable.utf8_at(bytes, i)
     if not n then return false end
     i = i + n

@@ -1,0 +1,145 @@
+--- The mistakes that everybody makes: each is shown with its message, the culprit underlined, and a hint that leads out of
+--- it.
+local has = require "spec.support.has"
+local memory = require "spec.support.memory"
+
+-- One line of code for each kind of frame.
+local SCRIPT = [[
+local perilune = require "perilune"
+local Agent = {}
+local helper = {}
+function Agent:greet(name) return "hello " .. self.name .. name end
+function Agent:opened() self.numbers, self.kept = { 3, 1, 2 }, nil end
+function Agent:proceed(line)
+  local n, name
+%s
+  return line .. tostring(n) .. tostring(name) .. tostring(helper) .. tostring(perilune)
+end
+local function later() end
+return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = { proceed = "500ms" } }
+]]
+
+-- The mistake (in line 8), what the message says, what is underlined, what the hint says.
+local CASES = {
+  { "a method of conn called with a dot", 'self.conn.send("x")', "a conn is expected before ':'",
+    ".", "write self.conn:send(…): the colon passes the connection on" },
+  { "a method of the agent called with a dot", 'n = Agent.greet("ann")', "attempt to concatenate field 'name' (a nil value)",
+    "name", "self is a string here: the method was called with a dot: a colon, as in object:method(…), passes" },
+  { "a method without its object", "n = self.greet()", "attempt to index local 'self' (a nil value)",
+    "self", "the method was called with a dot: a colon, as in object:method(…), passes the object on" },
+  { "a global that is misspelt", "n = tostrng(line)", "undefined global 'tostrng'", "tostrng", "did you mean 'tostring'?" },
+  { "a local that is declared below", "n = later()", "undefined global 'later'",
+    "later", "'later' is a local from line 11 on, which is below: move its declaration up" },
+  { "conn in an agent of a prototype", 'conn:send("x")', "undefined global 'conn'",
+    "conn", "an agent made from a prototype has its connection as self.conn" },
+  { "a global that is written", "count = 1", "assignment to global 'count'", "count",
+    "local count where it is used by this call only; self.count for this connection; local count at the top of the file "
+      .. "for all connections of a worker" },
+  { "a field that nothing has set", "n = self.rooms[1]", "attempt to index field 'rooms' (a nil value)",
+    "rooms", "nothing has set self.rooms: opened() is the place for what each connection begins with" },
+  { "waiting inside of table.sort", "table.sort(self.numbers, function() perilune.sleep(0.01) return true end)",
+    "attempt to yield across C-call boundary", "perilune.sleep",
+    "nothing can wait inside a function that C calls, such as that of table.sort, of gsub, or a file in require: collect "
+      .. "what is needed there, and wait afterwards" },
+  { "waiting inside of gsub", 'line = line:gsub(".", function() self.conn:flush() perilune.sleep(0.01) end)',
+    "attempt to yield across C-call boundary", "perilune.sleep", "nothing can wait inside a function that C calls" },
+  { "waiting inside of a coroutine", "coroutine.wrap(function() perilune.sleep(1) end)()",
+    "cannot wait inside a coroutine of the handler's own", nil,
+    "let the coroutine yield what it wants, and wait outside of it" },
+  { "nil in a text", 'n = "hello " .. self.kept', "attempt to concatenate field 'kept' (a nil value)",
+    "kept", '(kept or "") leaves it out; tostring(kept) says "nil"' },
+  { "a table in a text", 'n = "hello " .. self.numbers', "attempt to concatenate field 'numbers' (a table value)",
+    "numbers", "tostring(numbers) makes a text of it" },
+  { "a method of the agent that is misspelt", "n = self:gret(line)", "attempt to call method 'gret' (a nil value)",
+    "gret", "did you mean 'greet'?" },
+  { "a method of strings that is misspelt", "n = line:uper()", "attempt to call method 'uper' (a nil value)",
+    "uper", "did you mean 'upper'?" },
+  { "a method of conn that is misspelt", "self.conn:sned(line)", "conn has no field or method 'sned' (did you mean 'send'?)",
+    "sned", nil },
+  { "a function of perilune that is misspelt", "perilune.slep(1)", "attempt to call field 'slep' (a nil value)",
+    "slep", "did you mean 'sleep'?" },
+  { "a function of another Lua", "n = table.unpack(self.numbers)", "attempt to call field 'unpack' (a nil value)",
+    "unpack", "in LuaJIT it is a global: unpack(…)" },
+  { "true as a reply", "do return true end", "a reply is a string, a list of strings or nil, not a boolean",
+    nil, 'true means something in eof, timeout and drain only; to end the connection, return nil, "close"' },
+  { "a list in a list of replies", "do return { line, {} } end", "a list of replies holds strings; item 2 is a table",
+    nil, "each item is sent as a frame: table.concat(…) makes one text of a list" },
+  { "text compared with a number", "if line > 3 then return end", "attempt to compare number with string",
+    ">", "frames are strings: tonumber(…) makes a number of one, or nil" },
+  { "nil compared with a number", "if n < 3 then return end", "attempt to compare nil with number",
+    "<", "one of the two is nil: check it first, as in if n and n > 0 then" },
+  { "arithmetic on what is no number", "n = tonumber(line) n = n + 1", "attempt to perform arithmetic on local 'n' (a nil value)",
+    "n", "tonumber(…) gives nil for what is no number: check it first" },
+}
+
+-- The part of a line above the carets, and what is said of it.
+local function underlined(excerpt)
+  local line, marks = excerpt:match "\n%d+ | ([^\n]*)\n *| ([^\n]*)"
+  if not marks then return nil end
+  local from, to = marks:find "%^+"
+  return line:sub(from, to)
+end
+
+local function hint_of(excerpt) return excerpt:match "\nhint: ([^\n]*)" end
+
+describe("a fault is shown with its culprit and a hint:", function()
+  after_each(memory.finish)
+
+  for _, case in ipairs(CASES) do
+    local what, code, message, culprit, hint = unpack(case, 1, 5)
+    it(what, function()
+      local app = assert(memory.script(SCRIPT:format("  " .. code)))
+      app:connect():send("word"):expect_closed()
+      local entry = app:faults()[1]
+      has(message, entry.error)
+      assert.equal(culprit, underlined(entry.excerpt), entry.excerpt)
+      if hint then has("hint: " .. hint, entry.excerpt) else assert.is_nil(hint_of(entry.excerpt)) end
+    end)
+  end
+
+  it("a factory that forgets to return", function()
+    local app = assert(memory.script [[
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = function(conn)
+        local agent = { proceed = function(_, line) conn:send(line) end }
+      end }]])
+    app:connect():expect_closed("error")
+    local entry = app:faults()[1]
+    has("the agent factory returned nil; it must return the agent", entry.error)
+    assert.equal("its last line must be: return agent", hint_of(entry.excerpt))
+  end)
+
+  it("a factory's agent, which has no conn of its own", function()
+    local app = assert(memory.script [[
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = function()
+        return { proceed = function(self, line) self.conn:send(line) end }
+      end }]])
+    app:connect():send("x"):expect_closed("error")
+    local excerpt = app:faults()[1].excerpt
+    assert.equal("conn", underlined(excerpt))
+    assert.equal("what a factory returns has no conn of its own: put it there, as in { conn = conn }", hint_of(excerpt))
+  end)
+
+  it("a connection that is used after its end", function()
+    local app = assert(memory.script [[
+      local old
+      local Agent = {}
+      function Agent:proceed(line)
+        if line == "leave" then old = self.conn return "bye", "close" end
+        return "hello " .. old.conn.peer:upper()
+      end
+      function Agent:closed() old = self end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }]])
+    app:connect():send("leave"):expect("bye"):expect_closed("agent")
+    app:connect():send("look"):expect_closed("error")
+    local excerpt = app:faults()[1].excerpt
+    has("attempt to index field 'peer' (a nil value)", excerpt)
+    assert.equal("peer", underlined(excerpt))
+    assert.equal("old.conn.peer is nil once the connection has ended: keep it in self while it is there", hint_of(excerpt))
+  end)
+
+  it("none where none is sure", function()
+    local app = assert(memory.script(SCRIPT:format "  error('boom')"))
+    app:connect():send("word"):expect_closed()
+    assert.is_nil(hint_of(app:faults()[1].excerpt))
+  end)
+end)
