@@ -372,3 +372,52 @@ describe("record", function()
     end)
   end)
 end)
+
+describe("replay", function()
+  local folder
+
+  setup(function()
+    folder = command.folder()
+    command.write(folder .. "/app.lua", script())
+    command.write(folder .. "/good.jsonl", '{"perilune_trace":1}\n{"t":1,"event":"end","reason":"client"}\n')
+    command.write(folder .. "/bad.jsonl", '{"perilune_trace":1}\nnonsense\n{}\n')
+    command.write(folder .. "/broken.lua", "return {")
+  end)
+  teardown(function() command.remove(folder) end)
+
+  local function run(...) return command.run { dir = folder, "replay", ... } end
+
+  it("takes app.lua where no script is named, and a trace without connections", function()
+    local result = run "good.jsonl"
+    expect_code(0, result)
+    has("0 connections, 0 replies compared: no differences", result.out)
+  end)
+
+  it("tells by its exit code whose fault it is", function()
+    local result = run "bad.jsonl"
+    expect_code(2, result)
+    has("bad.jsonl:2: not a line of JSON", result.err)
+    result = run "none.jsonl"
+    expect_code(2, result)
+    has("cannot read the trace none.jsonl: No such file", result.err)
+    result = run "."
+    expect_code(2, result)
+    result = run("good.jsonl", "broken.lua")
+    expect_code(78, result)
+    has("broken.lua", result.err)
+  end)
+
+  it("refuses what it does not understand", function()
+    for _, case in ipairs {
+      { {}, "expects a trace" }, { { "good.jsonl", "app.lua", "more" }, "got 'more' as well" },
+      { { "good.jsonl", "--timings=none" }, "did you mean --timing?" },
+      { { "good.jsonl", "--timing", "real" }, "expects virtual or none" }, { { "good.jsonl", "--timing" }, "needs a value" },
+      { { "good.jsonl", "--ignore", "[" }, "malformed pattern" },
+    } do
+      local result = run(unpack(case[1]))
+      expect_code(2, result)
+      has(case[2], result.err)
+    end
+    has("usage: perilune replay", run("--help").out)
+  end)
+end)
