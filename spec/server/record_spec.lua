@@ -108,7 +108,7 @@ describe("record", function()
     has("no differences", result.out)
     result = trace.replay(app, recording.path, changed([[self.n .. " "]], [[self.n .. (line == "a7" and "! " or " ")]]))
     expect_code(1, result)
-    has("1 connection differ (- recorded, + now)", result.out)
+    has("1 connection differs (- recorded, + now)", result.out)
     has([[-  "1 a7"]], result.out)
     has([[+  "1! a7"]], result.out)
     result = trace.replay(app, recording.path, changed([["two", "three"]], [["two"]]), "--json")
@@ -284,6 +284,29 @@ describe("record", function()
     local result = command.run { dir = app.folder, "run", "app.lua", "--control=off", "--record=all.jsonl" }
     expect_code(1, result)
     has("cannot record to all.jsonl", result.err)
+  end)
+
+  it("leaves the recording to the process that was there first", function()
+    local app = start { args = { "--record=all.jsonl" } }
+    talk(app:connect(), "a\nbye\n", "hello", "1 a", "bye"):expect_closed()
+    local successor = app:upgrade()
+    successor:wait_log "not recording: the process that this one replaces has done so"
+    talk(successor:connect(), "a\nbye\n", "hello", "1 a", "bye"):expect_closed()
+    wait.until_true("the first one's end", function() return app:has_ended() end)
+    local lines = trace.lines(app.folder .. "/all.jsonl")
+    assert.same({ 1, "end" }, { lines[#lines].connections, lines[#lines].event })
+  end)
+
+  it("serves on where the file cannot be written", function()
+    local app = start { args = { "--record=/dev/full", "--force" } }
+    local entry = app:wait_log "recording ended"
+    has("cannot write to the file: ", entry.reason)
+    talk(app:connect(), "a\n", "hello", "1 a"):close()
+    local result = operator.run(app, "record", "--out", "/dev/full", "--force")
+    expect_code(1, result)
+    has("cannot write to /dev/full: No space left on device", result.err)
+    expect_code(0, trace.record(app, "--seconds 50ms"):result())
+    has("crw-rw-rw-", command.shell "ls -l /dev/full")
   end)
 
   it("gives a codec in Lua the bytes that it had", function()

@@ -4,16 +4,15 @@
 #include "cli/remote.h"
 #include "cli/show.h"
 #include "control/message.h"
+#include "record/create.h"
 #include "server/server.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { TAIL_BYTES = 4096, READ_BYTES = 65536 };
@@ -65,16 +64,13 @@ static bool is_standard_output(const struct recording *recording)
 static int open_file(struct recording *recording)
 {
 	char what[512];
-	int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (recording->options->force ? O_TRUNC : O_EXCL);
-	recording->out = is_standard_output(recording) ? STDOUT_FILENO : open(recording->path, flags, 0600);
-	if (recording->out >= 0) {
-		if (!is_standard_output(recording))
-			fchmod(recording->out, 0600); /* one that was there may be anybody's to read */
+	recording->out = is_standard_output(recording)
+			     ? STDOUT_FILENO
+			     : trace_create(recording->path, recording->options->force);
+	if (recording->out >= 0)
 		return 0;
-	}
-	int err = errno;
 	snprintf(what, sizeof what, "cannot record to %s", recording->path);
-	return complain(what, err == EEXIST ? "it is there already (--force overwrites it)" : strerror(err));
+	return complain(what, trace_create_error(recording->out));
 }
 
 static int write_all(int fd, const char *bytes, size_t n)

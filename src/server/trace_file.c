@@ -1,25 +1,19 @@
 #include "server/trace_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "record/create.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, bool force, char *why,
 		    size_t size)
 {
-	int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (force ? O_TRUNC : O_EXCL);
-	file->fd = open(path, flags, 0600);
+	file->fd = trace_create(path, force);
 	if (file->fd < 0) {
-		int err = errno;
-		snprintf(why, size, "cannot record to %s: %s%s", path, strerror(err),
-			 err == EEXIST ? " (--force overwrites it)" : "");
-		return -err;
+		snprintf(why, size, "cannot record to %s: %s", path, trace_create_error(file->fd));
+		return file->fd;
 	}
-	fchmod(file->fd, 0600); /* one that was there may be anybody's to read */
 	file->loop = loop;
 	file->bytes = NULL;
 	file->whole = 0;

@@ -38,11 +38,7 @@ local function ms_of(seconds) return math.ceil(seconds * 1000) end
 
 local function advance(run, app, at_ms)
   local now = core.now(app.core)
-  if run.timing == "none" or at_ms <= now then
-    app:settle()
-  else
-    app:advance(("%dms"):format(at_ms - now))
-  end
+  if run.timing ~= "none" and at_ms > now then app:advance(("%dms"):format(at_ms - now)) end
 end
 
 local function problem(one, text)
@@ -383,7 +379,9 @@ function M.text(result)
   if result.same then
     parts[1] = compared_text .. ": no differences"
   else
-    parts[1] = ("%s: %s differ (- recorded, + now)"):format(compared_text, plural(#result.differences, "connection"))
+    local n = #result.differences
+    parts[1] = ("%s: %s (- recorded, + now)"):format(compared_text,
+      n == 1 and "1 connection differs" or n .. " connections differ")
   end
   for i = 1, math.min(#result.differences, LADDERS_MAX) do parts[#parts + 1] = "\n" .. result.differences[i].ladder end
   if #result.differences > LADDERS_MAX then
