@@ -35,7 +35,8 @@ static void expect_line(const char *wanted, struct trace_event event)
 static void an_event_is_a_line(void **state)
 {
 	(void)state;
-	expect_line("{\"t\":0.000000,\"conn\":7,\"event\":\"open\",\"worker\":3,\"listener\":\"front\",\"peer\":\"10.0.0.7:1\"}\n",
+	expect_line("{\"t\":0.000000,\"conn\":7,\"event\":\"open\",\"worker\":3,\"listener\":\"front\","
+		    "\"peer\":\"10.0.0.7:1\"}\n",
 		    (struct trace_event){ .kind = TRACE_OPEN,
 					  .conn = 7,
 					  .generation = 1,
@@ -43,7 +44,8 @@ static void an_event_is_a_line(void **state)
 					  .listener = "front",
 					  .data = (const uint8_t *)"10.0.0.7:1",
 					  .len = 10 });
-	expect_line("{\"t\":12.000345,\"conn\":7,\"event\":\"in\",\"generation\":2,\"frame\":\"a\\\"\\\\\\n\\u0000\\u007f\"}\n",
+	expect_line("{\"t\":12.000345,\"conn\":7,\"event\":\"in\",\"generation\":2,\"frame\":"
+		    "\"a\\\"\\\\\\n\\u0000\\u007f\"}\n",
 		    (struct trace_event){ .kind = TRACE_IN,
 					  .conn = 7,
 					  .generation = 2,
@@ -191,7 +193,8 @@ static void a_full_tape_takes_only_that_something_is_lost(void **state)
 	tape.limit_bytes = 1000;
 	tape.held_bytes = &held;
 	assert_non_null(put(&tape, 1, TRACE_IN, "a"));
-	assert_null(put(&tape, 1, TRACE_IN, "0123456789012345678901234567890123456789012345678901234567890123456789"));
+	assert_null(put(&tape, 1, TRACE_IN,
+			"0123456789012345678901234567890123456789012345678901234567890123456789"));
 	assert_non_null(put(&tape, 1, TRACE_LOST, ""));
 	assert_false(tape.is_broken);
 	atomic_store(&held, 0);

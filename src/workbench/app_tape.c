@@ -28,10 +28,11 @@ static void add_event(void *data, const struct trace_event *event)
 {
 	struct listing *listing = data;
 	lua_State *lua = listing->lua;
+	uint64_t at_ms = event->at_us / 1000;
 	lua_createtable(lua, 0, 6);
 	lua_pushnumber(lua, (lua_Number)event->conn);
 	lua_setfield(lua, -2, "conn");
-	lua_pushnumber(lua, (lua_Number)(event->at_us / 1000));
+	lua_pushnumber(lua, (lua_Number)at_ms);
 	lua_setfield(lua, -2, "at_ms");
 	lua_pushstring(lua, trace_kind_name(event->kind));
 	lua_setfield(lua, -2, "event");
@@ -88,7 +89,8 @@ static int l_put_frame(lua_State *lua)
 	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
-		return refuse(lua, "it was recorded in a framing that is not a codec in Lua, as the script's is");
+		return refuse(lua,
+			      "it was recorded in a framing that is not a codec in Lua, as the script's is");
 	if (is_framed) {
 		memory_conn_put(&peer->memory, frame, n);
 	} else {
@@ -207,6 +209,11 @@ static int l_base64(lua_State *lua)
 }
 
 const luaL_Reg APP_TAPE_FUNCTIONS[] = {
-	{ "record", l_record }, { "taped", l_taped },   { "next_conn", l_next_conn }, { "put_frame", l_put_frame },
-	{ "parse", l_parse },   { "base64", l_base64 }, { NULL, NULL },
+	{ "record", l_record },
+	{ "taped", l_taped },
+	{ "next_conn", l_next_conn },
+	{ "put_frame", l_put_frame },
+	{ "parse", l_parse },
+	{ "base64", l_base64 },
+	{ NULL, NULL },
 };

@@ -83,7 +83,7 @@
 ---@field max_errors? number share of a canary's connections that may fail; of the process. Default: 0.01
 
 ---@class perilune.record
----@field redact? fun(frame: string, direction: "in"|"out"): string? what a recording has in place of a frame; nil: its length
+---@field redact? fun(frame: string, direction: "in"|"out"): string? what is recorded of a frame; nil: its length
 
 ---@class perilune.log_settings
 ---@field format? "auto"|"text"|"json" default: "auto", which is text on a terminal and else JSON
