@@ -52,6 +52,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = …, agent = �
 ---@field workers integer
 ---@field modules string[]
 ---@field log { file: string|false, format: string, level: string, frame_bytes: integer }
+---@field record { redact: function? }
 ---@field control string "auto", "off" or a path
 ---@field jit boolean
 ---@field reload table<string, any> keep, when_full, canary, window, max_errors; policy: of removed listeners
@@ -196,6 +197,9 @@ end
 
 --- A framing's canonical form; see perilune.config.frame.
 M.frame = frame.parse
+
+--- It in one line; see perilune.config.frame.
+M.describe_frame = frame.describe
 
 --- The keys that overrides may set, in the order of the manual: "workers", "limits.connections", …
 ---@return string[]

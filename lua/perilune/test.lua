@@ -15,6 +15,7 @@ local memory = require "perilune.test.memory"
 local methods = require "perilune.test.methods"
 local pattern = require "perilune.test.pattern"
 local property = require "perilune.test.property"
+local replay = require "perilune.test.replay"
 local sockets = require "perilune.test.sockets"
 
 local M = {}
@@ -43,6 +44,13 @@ function M.splits(frames, open, time) property.splits(frames, open, time) end
 ---@param options { frames: any[], seconds: number?, seed: integer?, check: (fun(client): boolean?)? }
 ---@return integer cases that were tried
 function M.fuzz(open, options) return property.fuzz(open, options) end
+
+--- Runs what `perilune record` has recorded against an app in memory; fails if something comes back that differs.
+---@param file string the trace
+---@param what string|table as M.app takes it
+---@param options perilune.test.replay_options?
+---@return perilune.test.replay_result
+function M.replay(file, what, options) return replay.expect(file, what, options) end
 
 --- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
 ---@param text string

@@ -1,7 +1,7 @@
 # Completion of perilune for bash. Made by packaging/generate.lua.
 _perilune() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-	local commands="run check test new exec status generations reload upgrade reopen stop drain kick" keys="listen workers modules unsafe control log.format log.level log.file log.frame_bytes jit reload.keep reload.when_full reload.canary reload.window reload.max_errors limits.memory limits.buffers name mode backlog keepalive nodelay reuse_port frame reload.policy limits.connections limits.per_ip limits.accept_rate limits.frame limits.inbox limits.send_buffer limits.proceed limits.allocation limits.slow_consumer limits.reject timeout.read timeout.write timeout.idle timeout.first_frame timeout.drain timeout.upgrade" options="" scripts=""
+	local commands="run check test new exec record replay status generations reload upgrade reopen stop drain kick" keys="listen workers modules unsafe control log.format log.level log.file log.frame_bytes jit reload.keep reload.when_full reload.canary reload.window reload.max_errors limits.memory limits.buffers name mode backlog keepalive nodelay reuse_port frame reload.policy limits.connections limits.per_ip limits.accept_rate limits.frame limits.inbox limits.send_buffer limits.proceed limits.allocation limits.slow_consumer limits.reject timeout.read timeout.write timeout.idle timeout.first_frame timeout.drain timeout.upgrade" options="" scripts=""
 	# --name=value comes as three words.
 	if [[ $prev == "=" ]]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
 	if [[ $cur == "=" ]]; then cur=""; fi
@@ -11,11 +11,13 @@ _perilune() {
 		return
 	fi
 	case $command in
-	run) options="--listen --workers --drain --log-file --log-format --log-level --control --set --watch --help" scripts=1 ;;
+	run) options="--listen --workers --drain --log-file --log-format --log-level --control --set --watch --record --max-size --force --help" scripts=1 ;;
 	check) options="--listen --workers --drain --log-file --log-format --log-level --control --set --print --json --help" scripts=1 ;;
 	test) options="--timeout --coverage --watch --help --output -o --pattern -p --filter --tags -t --list -l --shuffle --repeat --no-keep-going --verbose -v --lpath -m" scripts=1 ;;
 	new) options="--template --help" ;;
 	exec) options="--eval -e --help" scripts=1 ;;
+	record) options="--listener --out --seconds --max-size --force --json --control --help" ;;
+	replay) options="--timing --ignore --json --help" scripts=1 ;;
 	status) options="--json --control --help" ;;
 	generations) options="--json --control --help" ;;
 	reload) options="--policy --wait --json --control --help" ;;
@@ -42,7 +44,7 @@ _perilune() {
 		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game" -- "$cur")
 		return
 		;;
-	--log-file|--control|--lpath|-m)
+	--log-file|--control|--record|--lpath|-m|--out)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
@@ -52,7 +54,7 @@ _perilune() {
 		mapfile -t COMPREPLY < <(compgen -S = -W "$keys" -- "$cur")
 		return
 		;;
-	--listen|--workers|--drain|--timeout|--coverage|--output|-o|--pattern|-p|--filter|--tags|-t|--shuffle|--repeat|--eval|-e|--reason) return ;;
+	--listen|--workers|--drain|--max-size|--timeout|--coverage|--output|-o|--pattern|-p|--filter|--tags|-t|--shuffle|--repeat|--eval|-e|--listener|--seconds|--timing|--ignore|--reason) return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")

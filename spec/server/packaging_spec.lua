@@ -128,7 +128,7 @@ describe("the completion of", function()
   describe("bash offers", function()
     it("the commands", function()
       assert.same(sorted { "help", "--help", "--version", unpack(names) }, bash("perilune", ""))
-      assert.same({ "reload", "reopen" }, bash("perilune", "re"))
+      assert.same({ "record", "reload", "reopen", "replay" }, bash("perilune", "re"))
       assert.same(sorted(names), bash("perilune", "help", ""))
     end)
 

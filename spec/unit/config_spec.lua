@@ -217,6 +217,7 @@ describe("config.normalise", function()
     conf.origins = nil
     assert.same({
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
+      record = {},
       reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
@@ -233,6 +234,16 @@ describe("config.normalise", function()
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 }, reload = { policy = "pin" },
       } },
     }, conf)
+  end)
+
+  it("takes a function that redacts, and nothing else in its place", function()
+    local redact = function() end
+    assert.equal(redact, normalise({ record = { redact = redact } }).record.redact)
+    assert.truthy(errors_of({ record = { redact = "all" } }):find("record.redact: expects a function", 1, true))
+    assert.truthy(errors_of({ record = { redakt = redact } }):find('did you mean "redact"', 1, true))
+    assert.truthy(errors_of({ record = redact }):find("record: expects a table", 1, true))
+    local entry = { "tcp://:2", record = { redact = redact } }
+    assert.truthy(errors_of({ listen = { entry } }):find("applies to the whole process", 1, true))
   end)
 
   it("takes every key", function()

@@ -22,7 +22,8 @@ local function exists(path)
 end
 
 local GROUPS = {
-  limits = "perilune.limits", timeout = "perilune.timeouts", log = "perilune.log_settings", reload = "perilune.reload",
+  limits = "perilune.limits", timeout = "perilune.timeouts", log = "perilune.log_settings", record = "perilune.record",
+  reload = "perilune.reload",
 }
 
 local function sorted(list)

@@ -1,6 +1,7 @@
 #include "agent/agent.h"
 
 #include "agent/peer.h"
+#include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -166,6 +167,8 @@ static void on_opened(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
 	struct run run;
+	if (__builtin_expect(conn->host->tape != NULL, 0))
+		record_open(conn);
 	run_begin(agents, &run, conn, CALL_OPENED);
 	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
 	agent_push_conn(agents, run.co.lua, conn);
@@ -181,6 +184,8 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 	if (__builtin_expect(agents->successor != NULL, 0) && !conn->reading &&
 	    (agents_migrate(conn) || !conn_is_open(conn)))
 		return 0;
+	if (__builtin_expect(conn->recorded, 0))
+		record_in(conn, conn->reading ? conn->reading : conn->codec, batch);
 	if (!conn->reading)
 		return batch_run(agents, conn, batch);
 	struct run *run = conn->suspended;
@@ -204,6 +209,8 @@ static enum eof_answer on_eof(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
 	struct run *run = conn->suspended;
+	if (conn->recorded && !conn->eof_later)
+		record_note(conn, TRACE_EOF);
 	if (run && run->wait == WAIT_READ) {
 		/* It reads on and on, and does not look: that would be for ever. */
 		if (++conn->eof_reads > EOF_READS_MAX)
@@ -250,6 +257,8 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 				? agents->codec_error
 				: codec_error_text(codec, batch, text, sizeof text);
 	log_bad_frame(agents, conn, batch->error, error);
+	if (conn->recorded)
+		record_note(conn, TRACE_BAD_FRAME);
 	if (codec->kind == CODEC_LUA && agents->codec_verdict == GUARD_CPU)
 		conn_give_way(conn);
 	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
@@ -288,6 +297,8 @@ static const uint64_t DRAIN_FOREVER_MS = UINT64_C(1) << 50;
 static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 {
 	struct agents *agents = agents_of_conn(conn);
+	if (conn->recorded)
+		record_note(conn, TRACE_DRAIN);
 	if (!conn->agent)
 		return false;
 	lua_pushnumber(agents->vm.lua,
@@ -346,6 +357,8 @@ static void on_closed(struct conn *conn, enum close_reason reason)
 	struct agents *agents = agents_of_conn(conn);
 	run_cancel(agents, conn);
 	log_end(agents, conn, reason);
+	if (conn->recorded)
+		record_close(conn, reason);
 	if (conn->agent) {
 		lua_pushstring(agents->vm.lua, reason_name(reason));
 		call(agents, conn, CALL_CLOSED, 1);

@@ -78,6 +78,7 @@ struct agents {
 	char directory[1024];        /* of the script, for excerpts */
 	char codec_error[256];       /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
+	int redact_ref; /* record.redact, or LUA_NOREF */
 };
 
 /* Bytes lent to a handler; dead (data is NULL) once proceed() has returned or waits. Its layout is

@@ -5,6 +5,7 @@
  * replies come back as its results. That is four calls of Lua's API a frame less than a table
  * would take. A batch of one has a call of its own: the loop would learn the wrong thing from it.
  */
+#include "agent/record.h"
 #include "agent/run.h"
 
 #include <string.h>
@@ -61,10 +62,12 @@ enum { PORTION_REPLIES = 64, PORTION_BYTES = 65536 };
 /* False with an error message pushed on lua. */
 static bool send_portion(struct conn *conn, lua_State *lua, struct portion *portion)
 {
-	unsigned sent, n = portion->n;
+	unsigned sent = 0, n = portion->n;
 	portion->n = 0;
 	portion->bytes = 0;
 	int err = n ? conn_send_batch(conn, portion->replies, n, &sent) : 0;
+	for (unsigned i = 0; __builtin_expect(conn->recorded, 0) && i < sent; i++)
+		record_out(conn, portion->replies[i].data, portion->replies[i].len);
 	return !err || reply_explain(conn, lua, portion->replies[sent].len, err);
 }
 
@@ -111,12 +114,16 @@ static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, u
 	size_t bytes;
 	if (conn->codec == run->codec &&
 	    codec_is_verbatim(conn->codec, frames, first, first + n, &raw, &bytes)) {
-		conn_send_raw(conn, raw, bytes, n);
+		bool sent = !conn_send_raw(conn, raw, bytes, n);
+		for (unsigned i = first; conn->recorded && sent && i < first + n; i++)
+			record_out(conn, frames[i].data, frames[i].len);
 		return true;
 	}
 	for (unsigned i = first; i < first + n; i++) {
 		bool below;
 		int err = conn_send(conn, frames[i].data, frames[i].len, &below);
+		if (conn->recorded && !err)
+			record_out(conn, frames[i].data, frames[i].len);
 		if (err && !reply_explain(conn, lua, frames[i].len, err))
 			return false;
 	}
@@ -292,7 +299,11 @@ static bool finish_plainly(struct run *run)
 	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING || run->conn->codec->kind == CODEC_LUA)
 		return false;
 	const char *data = lua_tolstring(co, 1, &len);
-	return !conn_send(run->conn, data, len, &below);
+	if (conn_send(run->conn, data, len, &below))
+		return false;
+	if (__builtin_expect(run->conn->recorded, 0))
+		record_out(run->conn, data, len);
+	return true;
 }
 
 static void finish_one(struct agents *agents, struct run *run)

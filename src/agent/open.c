@@ -122,6 +122,19 @@ static void push_app(struct agents *agents, const struct config *config)
 	lua_setfield(lua, -2, "script");
 }
 
+/* conf is on top of the stack. */
+static void keep_redact(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_getfield(lua, -1, "record");
+	lua_getfield(lua, -1, "redact");
+	if (lua_isfunction(lua, -1))
+		agents->redact_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	else
+		lua_pop(lua, 1);
+	lua_pop(lua, 1);
+}
+
 struct opening {
 	struct agents *agents;
 	const struct config *config;
@@ -194,6 +207,7 @@ static void open_script(lua_State *lua)
 	agents->app_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
 	lua_getfield(lua, -1, "teardown");
 	agents->teardown_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	keep_redact(agents);
 	lua_getfield(lua, -1, "setup");
 	lua_replace(lua, AT_TOP + 1);
 	lua_settop(lua, AT_TOP + 1);
@@ -252,7 +266,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->counters = counters;
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->listener_count = config->listener_count;
-	agents->teardown_ref = agents->app_ref = LUA_NOREF;
+	agents->teardown_ref = agents->app_ref = agents->redact_ref = LUA_NOREF;
 	repeats_init(&agents->repeats);
 	remember_directory(agents, config->script);
 	snprintf(why, size, "not enough memory");

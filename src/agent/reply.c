@@ -1,5 +1,6 @@
 /* From what a handler returns to bytes on their way. */
 #include "agent/ledger.h"
+#include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
 
@@ -18,6 +19,8 @@ bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err)
 static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size_t len, bool *below)
 {
 	int err = conn_send(conn, data, len, below);
+	if (__builtin_expect(conn->recorded, 0) && !err)
+		record_out(conn, data, len);
 	return !err || reply_explain(conn, lua, len, err);
 }
 

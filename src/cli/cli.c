@@ -10,8 +10,8 @@
 #include <string.h>
 #include <uv.h>
 
-static const struct command *const OWN[] = { &command_run, &command_check, &command_test, &command_new,
-					     &command_exec };
+static const struct command *const OWN[] = { &command_run,  &command_check,  &command_test,  &command_new,
+					     &command_exec, &command_record, &command_replay };
 enum { OWN_COMMANDS = sizeof OWN / sizeof *OWN, COMMAND_COUNT = OWN_COMMANDS + OPERATE_COMMANDS };
 
 /* All of them, in the order of the help. */

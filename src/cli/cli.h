@@ -18,12 +18,13 @@ enum {
 	FOR_KICK = 128,
 	FOR_UPGRADE = 256,
 	FOR_REOPEN = 512,
+	FOR_RECORD = 1024,
 	FOR_NEW = 4096,
 	FOR_EXEC = 8192,
 	FOR_MODULES = FOR_RUN | FOR_CHECK | FOR_NEW | FOR_EXEC, /* they need Perilune's own Lua files */
 	FOR_SCRIPTS = FOR_RUN | FOR_CHECK,                      /* they take a script and its settings */
 	FOR_SERVERS = FOR_STATUS | FOR_GENERATIONS | FOR_RELOAD | FOR_UPGRADE | FOR_REOPEN | FOR_STOP |
-		      FOR_DRAIN | FOR_KICK,
+		      FOR_DRAIN | FOR_KICK | FOR_RECORD,
 };
 
 struct command {
@@ -43,7 +44,8 @@ struct command {
 
 enum { OPERATE_COMMANDS = 8 };
 
-extern const struct command command_run, command_check, command_test, command_new, command_exec;
+extern const struct command command_run, command_check, command_test, command_new, command_exec,
+    command_record, command_replay;
 extern const struct command operate_commands[OPERATE_COMMANDS];
 
 /*

@@ -24,7 +24,13 @@ enum option_kind {
 	OPTION_TEMPLATE,
 	OPTION_CODE,
 	OPTION_WAIT,
-	OPTION_NOW
+	OPTION_NOW,
+	OPTION_RECORD,
+	OPTION_LISTENER,
+	OPTION_OUT,
+	OPTION_SECONDS,
+	OPTION_MAX_SIZE,
+	OPTION_FORCE
 };
 
 struct option {
@@ -54,6 +60,17 @@ static const struct option OPTIONS[] = {
 	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
 	  "set any key, as in --set limits.connections=500; repeatable" },
 	{ "watch", NULL, OPTION_WATCH, FOR_RUN, NULL, "load the script anew whenever its files change" },
+	{ "record", "PATH", OPTION_RECORD, FOR_RUN, NULL,
+	  "record all connections to this file, for 'perilune replay'; see 'perilune record'" },
+	{ "listener", "NAME", OPTION_LISTENER, FOR_RECORD, NULL,
+	  "only connections of this listener: its name, address or port (default: all)" },
+	{ "out", "PATH", OPTION_OUT, FOR_RECORD, NULL,
+	  "the file that it goes to (default trace.jsonl); - is standard output" },
+	{ "seconds", "TIME", OPTION_SECONDS, FOR_RECORD, NULL, "stop after this time: 10, 500ms, 5m" },
+	{ "max-size", "SIZE", OPTION_MAX_SIZE, FOR_RECORD, NULL,
+	  "stop before the file is larger than this (default 64m); 0: any size" },
+	{ "max-size", "SIZE", OPTION_MAX_SIZE, FOR_RUN, NULL, "of --record: as 'perilune record' has it" },
+	{ "force", NULL, OPTION_FORCE, FOR_RECORD | FOR_RUN, NULL, "overwrite the file that is recorded to" },
 	{ "print", NULL, OPTION_PRINT, FOR_CHECK, NULL, "show every value and where it comes from" },
 	{ "json", NULL, OPTION_JSON, FOR_CHECK, NULL, "the same, or the errors, as one JSON object" },
 	{ "policy", "POLICY", OPTION_POLICY, FOR_RELOAD, NULL,
@@ -73,6 +90,12 @@ static const struct option OPTIONS[] = {
 	  "run this text instead of a file; -e is short for it" },
 	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS | FOR_NEW | FOR_EXEC, NULL, "this text" },
 };
+/* A unit of amounts, and how many of the smallest one it is. */
+struct amount_unit {
+	const char *name;
+	uint64_t size;
+};
+
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
 /* The option that an argument such as "--name" or "--name=value" gives, or NULL. */
@@ -125,6 +148,48 @@ static int take_policy(struct options *options, const char *value)
 	return refuse(options->command);
 }
 
+/* The number in front of `unit`s, in `options`' smallest unit. False: that is none, or too large. */
+static bool take_amount(const char *value, const struct amount_unit *units, uint64_t most, uint64_t *amount)
+{
+	size_t digits = strspn(value, "0123456789");
+	for (; digits && digits < 15 && units->name; units++) {
+		if (strcmp(units->name, value + digits) != 0)
+			continue;
+		*amount = strtoull(value, NULL, 10) * units->size;
+		return *amount <= most;
+	}
+	return false;
+}
+
+static int refuse_amount(const struct options *options, const char *name, const char *expected,
+			 const char *value)
+{
+	fprintf(stderr, "perilune %s: --%s expects %s, got '%s'\n", options->command, name, expected, value);
+	return refuse(options->command);
+}
+
+static int take_seconds(struct options *options, const char *value)
+{
+	static const struct amount_unit UNITS[] = { { "", 1000 },   { "ms", 1 },      { "s", 1000 },
+						    { "m", 60000 }, { "h", 3600000 }, { NULL, 0 } };
+	enum { MOST_MS = 7 * 86400 * 1000 };
+	if (take_amount(value, UNITS, MOST_MS, &options->record_ms) && options->record_ms)
+		return 0;
+	return refuse_amount(options, "seconds", "a time such as 10, 500ms or 5m, a week at most", value);
+}
+
+static int take_max_size(struct options *options, const char *value)
+{
+	static const struct amount_unit UNITS[] = {
+		{ "", 1 }, { "k", 1 << 10 }, { "m", 1 << 20 }, { "g", 1 << 30 }, { NULL, 0 }
+	};
+	enum { LEAST_BYTES = 16384 };
+	bool ok = take_amount(value, UNITS, UINT64_C(1) << 50, &options->max_bytes);
+	if (ok && (!options->max_bytes || options->max_bytes >= LEAST_BYTES))
+		return 0;
+	return refuse_amount(options, "max-size", "a size such as 64m, 16k at least, or 0", value);
+}
+
 /* Takes the option's effect. `value` is NULL when it takes none. */
 static int take(struct options *options, const struct option *option, const char *value)
 {
@@ -171,6 +236,22 @@ static int take(struct options *options, const struct option *option, const char
 		break;
 	case OPTION_NOW:
 		options->now = true;
+		break;
+	case OPTION_RECORD:
+		options->record = value;
+		break;
+	case OPTION_LISTENER:
+		options->listener = value;
+		break;
+	case OPTION_OUT:
+		options->out = value;
+		break;
+	case OPTION_SECONDS:
+		return take_seconds(options, value);
+	case OPTION_MAX_SIZE:
+		return take_max_size(options, value);
+	case OPTION_FORCE:
+		options->force = true;
 		break;
 	}
 	return 0;
@@ -240,7 +321,9 @@ static void take_rest(struct options *options, char **argv, int at)
 
 int options_parse(struct options *options, const char *command, unsigned which, int argc, char **argv)
 {
-	*options = (struct options){ .command = command, .script = "app.lua", .rest = argv + argc };
+	*options = (struct options){
+		.command = command, .script = "app.lua", .rest = argv + argc, .max_bytes = RECORD_MAX_BYTES
+	};
 	options->settings = calloc((size_t)argc + 1, sizeof *options->settings);
 	if (!options->settings) {
 		fprintf(stderr, "perilune: not enough memory\n");

@@ -5,9 +5,12 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct config;
 struct option;
+
+enum { RECORD_MAX_BYTES = 64 << 20 }; /* of a trace, unless --max-size says otherwise */
 
 /* A key set by an option; both point into argv. */
 struct setting {
@@ -19,13 +22,17 @@ struct options {
 	const char *command;
 	const char *script; /* points into argv, or is the default */
 	bool script_named;
-	const char *operand;  /* of a command that takes something else; or NULL */
-	const char *template; /* or NULL */
-	const char *code;     /* Lua to be run, in place of a file; or NULL */
-	char **rest;          /* what follows the operand, for it: ends with NULL */
-	const char *control;  /* the path of a control socket, or NULL */
-	const char *reason;   /* or NULL */
-	const char *policy;   /* "pin", "migrate", "drain" or NULL */
+	const char *operand;           /* of a command that takes something else; or NULL */
+	const char *template;          /* or NULL */
+	const char *code;              /* Lua to be run, in place of a file; or NULL */
+	char **rest;                   /* what follows the operand, for it: ends with NULL */
+	const char *control;           /* the path of a control socket, or NULL */
+	const char *reason;            /* or NULL */
+	const char *policy;            /* "pin", "migrate", "drain" or NULL */
+	const char *record;            /* run: the file of the trace, or NULL */
+	const char *listener, *out;    /* record; or NULL */
+	uint64_t record_ms, max_bytes; /* 0: no limit */
+	bool force;
 	bool help, json, print, wait, now, watch;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;

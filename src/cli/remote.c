@@ -80,8 +80,7 @@ static int connect_to(const char *command, const char *path)
 	return fd;
 }
 
-/* A descriptor, or negative: explained. */
-static int reach(const struct options *options)
+int remote_reach(const struct options *options)
 {
 	const char *path = options->control ? options->control : getenv("PERILUNE_CONTROL");
 	if (!path || !*path || !strcmp(path, "auto"))
@@ -95,8 +94,7 @@ static int reach(const struct options *options)
 
 /* ---- asking ---- */
 
-/* 0 or an error. */
-static int send_line(int fd, const char *line)
+int remote_send(int fd, const char *line)
 {
 	for (size_t at = 0, len = strlen(line); at < len;) {
 		ssize_t n = send(fd, line + at, len - at, MSG_NOSIGNAL);
@@ -149,7 +147,7 @@ static int complain(const char *command, int err)
 
 static int exchange(const struct options *options, int fd, const char *request, json_t **reply)
 {
-	int err = send_line(fd, request);
+	int err = remote_send(fd, request);
 	/* Who is turned away finds the answer before the question is read. */
 	char *line = !err || err == -EPIPE ? receive_line(fd, &err) : NULL;
 	if (!line)
@@ -172,7 +170,7 @@ int remote_ask(const struct options *options, json_t *request, bool patient, jso
 		fprintf(stderr, "perilune: not enough memory\n");
 		return EXIT_FAILED;
 	}
-	int fd = reach(options), code = EXIT_FAILED;
+	int fd = remote_reach(options), code = EXIT_FAILED;
 	if (fd >= 0) {
 		struct timeval limit = { .tv_sec = patient ? 0 : ANSWER_SECONDS };
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);

@@ -13,3 +13,9 @@ struct options;
  * json_decref(). 0, or an exit code after having said what is wrong.
  */
 int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply);
+
+/* A descriptor that is connected to the server that is meant (it blocks), or negative: explained. */
+int remote_reach(const struct options *options);
+
+/* Sends all of a text. 0 or an error. */
+int remote_send(int fd, const char *text);

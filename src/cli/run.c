@@ -39,7 +39,7 @@ static int open_log_file(const char *path)
 	return EXIT_FAILED;
 }
 
-static int serve(struct app_load *load, bool watch)
+static int serve(struct app_load *load, const struct options *options)
 {
 	log_open();
 	if (load->config.log_file && open_log_file(load->config.log_file))
@@ -50,7 +50,11 @@ static int serve(struct app_load *load, bool watch)
 	if (*load->config.sources->cut)
 		log_write(LOG_WARN, "not all of the app's folder was read",
 			  F_TEXT("reason", load->config.sources->cut));
-	return server_run(&load->config, watch);
+	struct server_options how = {
+		.watch = options->watch,
+		.record = { options->record, options->force, options->max_bytes, 0 },
+	};
+	return server_run(&load->config, &how);
 }
 
 static int fail(const struct app_load *load, const struct options *options)
@@ -63,7 +67,7 @@ static int run(const struct options *options)
 {
 	struct app_load load;
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load, options->watch) : fail(&load, options);
+	int code = load.status == CONFIG_OK ? serve(&load, options) : fail(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;

@@ -114,6 +114,16 @@ static void leave(struct load *load)
 	lua_pop(load->lua, 1);
 }
 
+/* Pushes a function of one of Perilune's modules. May raise. */
+static void push_function(lua_State *lua, const char *module, const char *name)
+{
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_remove(lua, -2);
+}
+
 /* ---- the parts of a configuration ---- */
 
 const char *const RELOAD_POLICY_NAMES[] = {
@@ -184,10 +194,23 @@ static enum reload_policy policy_field(struct load *load)
 	return (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
 }
 
+/* listener.frame as people see it. */
+static char *framing_text(struct load *load)
+{
+	lua_State *lua = load->lua;
+	push_function(lua, "perilune.config", "describe_frame");
+	lua_getfield(lua, -2, "frame");
+	lua_call(lua, 1, 1);
+	char *text = copy_text(load, lua_gettop(lua), NULL);
+	lua_pop(lua, 1);
+	return text;
+}
+
 static void read_listener(struct load *load, struct listener_config *listener)
 {
 	listener->slot = LISTENER_NO_SLOT;
 	read_address(load, listener);
+	listener->framing = framing_text(load);
 	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
@@ -272,16 +295,6 @@ static void read_config(struct load *load)
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
-}
-
-/* Pushes a function of one of Perilune's modules. May raise. */
-static void push_function(lua_State *lua, const char *module, const char *name)
-{
-	lua_getglobal(lua, "require");
-	lua_pushstring(lua, module);
-	lua_call(lua, 1, 1);
-	lua_getfield(lua, -1, name);
-	lua_remove(lua, -2);
 }
 
 /* The text for people or programs. Stack in and out: app or nil, message, errors. May raise. */
@@ -450,6 +463,7 @@ static void free_listener(struct listener_config *listener)
 {
 	free(listener->name);
 	free(listener->address);
+	free(listener->framing);
 	free(listener->host);
 	free(listener->path);
 	free(listener->reject);

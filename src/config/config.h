@@ -37,6 +37,7 @@ struct listener_config {
 	uint16_t slot;
 	char *name;    /* for logs: what the user called it, or its address */
 	char *address; /* as written: "tcp://127.0.0.1:9000" */
+	char *framing; /* as `check --print` shows it */
 	enum listener_kind kind;
 	char *host;    /* TCP; "" is every address */
 	uint16_t port; /* TCP; 0 lets the system choose */

@@ -31,6 +31,7 @@
 
 struct conn;
 struct own_codec;
+struct tape;
 struct transport_ops;
 
 /* Milliseconds; 0: off. */
@@ -121,6 +122,8 @@ struct conn_host {
 	struct conn
 	    *decoding;    /* whose bytes a codec was last given: for codecs, which do not see connections */
 	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
+	const uint8_t *input; /* what the batch was decoded from */
+	struct tape *tape;    /* the layer above: what new connections are recorded on, or NULL */
 	struct conn *current; /* whose event is being served; settled when it ends */
 	size_t open;          /* connections not yet closed */
 	/* Their events of this poll have been served, but for writing and what follows from it. */
@@ -195,6 +198,7 @@ struct conn {
 	bool overran : 1;  /* a call on its behalf was ended for the time it took */
 	uint8_t gives_way; /* turns of the others to wait for before the end goes on */
 	bool pinned : 1;   /* the layer above: it stays with the generation it has */
+	bool recorded : 1; /* the layer above: on the host's tape. Frames are handed up one by one */
 
 	uint64_t frames_in; /* whole frames handed up */
 

@@ -66,7 +66,7 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
  */
 static void fit_batch(struct conn *conn, unsigned used, uint64_t ticks)
 {
-	if (conn->busy || conn->choked || !used)
+	if (conn->busy || conn->choked || !used || conn->recorded)
 		conn->batch_limit = 1;
 	else if (ticks > CONN_TICKS_PER_TURN)
 		conn->batch_limit = (uint16_t)(used * (uint64_t)CONN_TICKS_PER_TURN / ticks + 1);
@@ -100,6 +100,7 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
 		conn->fresh_codec = false;
 		conn->host->decoding = conn;
+		conn->host->input = in + used;
 		codec->ops->decode(codec, in + used, n - used, limit, &conn->scanned, batch);
 		if (!batch->count) {
 			used += batch->consumed;

@@ -25,6 +25,8 @@ void client_close(struct control_client *client)
 		return;
 	*link = client->next;
 	control->client_count--;
+	if (client->streams)
+		control->stream(control->owner, client->id, STREAM_GONE);
 	uv_close((uv_handle_t *)&client->pipe, on_handle_closed);
 	uv_close((uv_handle_t *)&client->timer, on_handle_closed);
 }
@@ -72,11 +74,23 @@ static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
 	*room = uv_buf_init(client->line + client->used, (unsigned)(sizeof client->line - client->used));
 }
 
+/* It wants no more. Whatever else it says is not looked at. */
+static void end_stream(struct control_client *client)
+{
+	uv_read_stop((uv_stream_t *)&client->pipe);
+	client->control->stream(client->control->owner, client->id, STREAM_ENDED);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *room)
 {
 	struct control_client *client = stream->data;
 	(void)room;
-	if (n < 0) {
+	if (client->streams) {
+		if (n != UV_EOF && n < 0)
+			client_close(client);
+		else if (n == UV_EOF)
+			end_stream(client);
+	} else if (n < 0) {
 		client_close(client);
 	} else if (n > 0) {
 		client->used += (size_t)n;
@@ -104,24 +118,44 @@ static void on_written(uv_write_t *write, int status)
 	client->reply = NULL;
 	if (status == UV_ECANCELED)
 		return; /* it is being closed */
-	if (status || client->last)
+	if (status || client->last) {
 		client_close(client);
-	else
+	} else if (client->streams) {
+		uv_timer_stop(&client->timer);
+		client->control->stream(client->control->owner, client->id, STREAM_SENT);
+	} else {
 		await_request(client);
+	}
+}
+
+void client_send(struct control_client *client, char *bytes, size_t n)
+{
+	uv_buf_t piece = uv_buf_init(bytes, (unsigned)n);
+	client->reply = bytes;
+	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
+	client->write.data = client;
+	if (uv_write(&client->write, (uv_stream_t *)&client->pipe, &piece, 1, on_written))
+		client_close(client);
 }
 
 void client_reply(struct control_client *client, json_t *reply)
 {
-	client->reply = message_line(reply);
+	char *line = message_line(reply);
 	json_decref(reply);
-	if (!client->reply) {
+	if (line)
+		client_send(client, line, strlen(line));
+	else
 		client_close(client);
-		return;
-	}
-	uv_buf_t bytes = uv_buf_init(client->reply, (unsigned)strlen(client->reply));
-	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
-	client->write.data = client;
-	if (uv_write(&client->write, (uv_stream_t *)&client->pipe, &bytes, 1, on_written))
+}
+
+/* It is read on, to see it end. */
+void client_stream(struct control_client *client, json_t *reply)
+{
+	client->streams = true;
+	client->used = 0;
+	client_reply(client, reply);
+	if (!uv_is_closing((uv_handle_t *)&client->pipe) &&
+	    uv_read_start((uv_stream_t *)&client->pipe, give_room, on_read))
 		client_close(client);
 }
 

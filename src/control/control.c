@@ -83,15 +83,52 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 
 /* ---- replies ---- */
 
-void control_reply(struct control *control, uint64_t id, json_t *reply)
+/* Or NULL: it is no more. */
+static struct control_client *find(const struct control *control, uint64_t id)
 {
 	struct control_client *client = control->clients;
 	while (client && client->id != id)
 		client = client->next;
+	return client;
+}
+
+void control_reply(struct control *control, uint64_t id, json_t *reply)
+{
+	struct control_client *client = find(control, id);
 	if (client)
 		client_reply(client, reply);
 	else
 		json_decref(reply);
+}
+
+/* ---- streams ---- */
+
+void control_stream(struct control *control, uint64_t id, json_t *reply)
+{
+	struct control_client *client = find(control, id);
+	if (client)
+		client_stream(client, reply);
+	else
+		json_decref(reply);
+}
+
+bool control_send(struct control *control, uint64_t id, char *bytes, size_t n)
+{
+	struct control_client *client = find(control, id);
+	if (client)
+		client_send(client, bytes, n);
+	else
+		free(bytes);
+	return client;
+}
+
+void control_end(struct control *control, uint64_t id)
+{
+	struct control_client *client = find(control, id);
+	if (!client)
+		return;
+	client->streams = false;
+	client_close(client);
 }
 
 /* ---- life ---- */

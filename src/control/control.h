@@ -5,6 +5,9 @@
  * later; until then nothing more is read from that client. Whatever clients send, or do not read, they cost a bounded
  * amount: CONTROL_CLIENTS_MAX of them, a line of CONTROL_LINE_MAX and a reply each, CONTROL_WAIT_MS to send or read.
  *
+ * A request may also be answered with a stream: after the reply more is sent, piece by piece as the client takes it,
+ * and all that the client can do then is to end its side, or to go.
+ *
  * Threads: the loop's.
  */
 #pragma once
@@ -18,6 +21,12 @@ enum { CONTROL_CLIENTS_MAX = 32, CONTROL_LINE_MAX = 4096, CONTROL_WAIT_MS = 1000
 
 struct control_client;
 
+enum stream_event {
+	STREAM_SENT,  /* the reply, or the piece that was given last: there is room for another */
+	STREAM_ENDED, /* the client has ended its side; it still takes what it is sent */
+	STREAM_GONE,  /* the client is no more. The last one */
+};
+
 struct control {
 	uv_loop_t *loop;
 	uv_poll_t poll;
@@ -30,6 +39,8 @@ struct control {
 	void *owner;
 	/* `line` is not terminated. Ids are never used again, so a reply may come too late for its client. */
 	void (*request)(void *owner, uint64_t client, const char *line, size_t len);
+	void (*stream)(void *owner, uint64_t client,
+		       enum stream_event event); /* NULL: there are no streams */
 };
 
 /*
@@ -41,6 +52,15 @@ int control_open(struct control *control, uv_loop_t *loop, int fd, void *owner,
 
 /* Answers the client's request. The reply is taken; NULL (no memory) ends the client. */
 void control_reply(struct control *control, uint64_t client, json_t *reply);
+
+/* The same, with a stream to follow, of which control->stream tells. */
+void control_stream(struct control *control, uint64_t client, json_t *reply);
+
+/* Sends the next piece of a stream, after STREAM_SENT; takes what malloc() made. False: the client is no more. */
+bool control_send(struct control *control, uint64_t client, char *bytes, size_t n);
+
+/* Ends a stream, all of which was sent, or is wanted no more; and with it the client. */
+void control_end(struct control *control, uint64_t client);
 
 /* Takes no more clients, and leaves the socket alone; those there go on. */
 void control_leave(struct control *control);

@@ -276,6 +276,33 @@ static void do_kick(struct commands *commands, uint64_t client, const json_t *re
 	}
 }
 
+/* ---- record ---- */
+
+enum { RECORD_LEAST_BYTES = 16384 };
+
+static void do_record(struct commands *commands, uint64_t client, const json_t *request)
+{
+	const char *listener = json_string_value(json_object_get(request, "listener"));
+	struct recorder_limits limits = {
+		.bytes = (uint64_t)json_integer_value(json_object_get(request, "max_bytes")),
+		.ms = (uint64_t)json_integer_value(json_object_get(request, "ms"))
+	};
+	char why[2048];
+	if (limits.bytes && limits.bytes < RECORD_LEAST_BYTES) {
+		answer_error(commands, client, "bad_request", "\"max_bytes\" is to be 16384 at least");
+		return;
+	}
+	const char *refused = commands->record(commands->server, client, listener, limits, why, sizeof why);
+	if (refused)
+		answer_error(commands, client, "record_refused", refused);
+}
+
+static void on_stream(void *owner, uint64_t client, enum stream_event event)
+{
+	struct commands *commands = owner;
+	commands->stream(commands->server, client, event);
+}
+
 /* ---- requests ---- */
 
 static const struct message_field
@@ -283,6 +310,10 @@ static const struct message_field
     RELOAD[] = { { "wait", MESSAGE_BOOLEAN, false }, { "policy", MESSAGE_TEXT, false }, { 0 } },
     STOP[] = { { "now", MESSAGE_BOOLEAN, false }, { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
     UPGRADE[] = { { "wait", MESSAGE_BOOLEAN, false }, { 0 } },
+    RECORD[] = { { "listener", MESSAGE_TEXT, false },
+		 { "max_bytes", MESSAGE_NUMBER, false },
+		 { "ms", MESSAGE_NUMBER, false },
+		 { 0 } },
     KICK[] = { { "conn", MESSAGE_NUMBER, true }, { "reason", MESSAGE_TEXT, false }, { 0 } };
 
 static const struct {
@@ -293,7 +324,7 @@ static const struct {
 	{ "status", NOTHING, do_status }, { "generations", NOTHING, do_generations },
 	{ "reload", RELOAD, do_reload },  { "upgrade", UPGRADE, do_upgrade },
 	{ "reopen", NOTHING, do_reopen }, { "stop", STOP, do_stop },
-	{ "kick", KICK, do_kick },
+	{ "kick", KICK, do_kick },        { "record", RECORD, do_record },
 };
 
 static void run(struct commands *commands, uint64_t client, const json_t *request)
@@ -365,6 +396,7 @@ static int listen_to_clients(struct commands *commands, char *why, size_t size)
 	int err = failed ? 0
 			 : control_open(&commands->control, commands->loop, commands->listener.fd, commands,
 					on_request);
+	commands->control.stream = on_stream;
 	if (err)
 		snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));
 	if (failed || err)

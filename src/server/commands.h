@@ -9,6 +9,7 @@
 #include "control/control.h"
 #include "restart/inherit.h"
 #include "server/listener.h"
+#include "server/recorder.h"
 #include "server/status.h"
 
 struct kick;
@@ -41,6 +42,10 @@ struct commands {
 	uint64_t (*reload)(void *server, enum reload_policy policy, const char **why);
 	/* NULL, or why it is refused. An upgrade may have ended before this returns. */
 	const char *(*upgrade)(void *server);
+	/* Answers the client, who gets the recording from then on. Else why not, perhaps in `why`; it is to be answered. */
+	const char *(*record)(void *server, uint64_t client, const char *listener,
+			      struct recorder_limits limits, char *why, size_t size);
+	void (*stream)(void *server, uint64_t client, enum stream_event event);
 };
 
 /*

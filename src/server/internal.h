@@ -1,5 +1,6 @@
 /*
- * The server itself, for the files that make it up: server.c, start.c, requests.c, reports.c, takeover.c, stop.c.
+ * The server itself, for the files that make it up: server.c, start.c, requests.c, recordings.c, reports.c, takeover.c,
+ * stop.c.
  * Nobody else includes it.
  *
  * Threads: the main thread, but where said otherwise.
@@ -13,7 +14,10 @@
 #include "server/commands.h"
 #include "server/listeners.h"
 #include "server/pulse.h"
+#include "server/recorder.h"
 #include "server/reload.h"
+#include "server/server.h"
+#include "server/trace_file.h"
 #include "server/watch.h"
 #include "server/worker.h"
 
@@ -42,7 +46,10 @@ struct server {
 	struct commands commands;
 	uint64_t began_ms;
 	struct watch watch;
-	bool watches;                     /* --watch */
+	struct server_options options;
+	struct recorder recorder;
+	struct trace_file trace_file;     /* of --record */
+	uint64_t recording_client;        /* who is sent the recording; 0: nobody */
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
@@ -85,6 +92,16 @@ bool requests_open_commands(struct server *server);
 
 /* Reloads when the app's files change. */
 void requests_watch_files(struct server *server);
+
+/* recordings.c */
+
+/* Begins what --record asks for. 0 or an error, logged. */
+int recordings_start(struct server *server);
+
+/* A client's; see struct commands. NULL: it has its reply; else why not. */
+const char *recordings_begin(void *server, uint64_t client, const char *listener,
+			     struct recorder_limits limits, char *why, size_t size);
+void recordings_on_stream(void *server, uint64_t client, enum stream_event event);
 
 /* reports.c */
 

@@ -16,6 +16,7 @@ enum report_kind {
 	REPORT_RETIRED, /* part of a struct generation, which is the server's now */
 	REPORT_BURIED,  /* from the loader: its last words */
 	REPORT_EVICTED, /* part of a struct eviction */
+	REPORT_TAPED,   /* part of a struct taping, which is the server's again */
 };
 
 struct report {
@@ -35,7 +36,9 @@ enum order_kind {
 	ORDER_POLICY,
 	ORDER_DRAIN,
 	ORDER_STOP,
-	ORDER_EVICT
+	ORDER_EVICT,
+	ORDER_RECORD, /* part of a struct taping */
+	ORDER_RECORD_NO_MORE,
 };
 
 struct order {

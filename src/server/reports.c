@@ -61,7 +61,8 @@ static void heed(struct server *server, struct report *report)
 			stop_drain(server);
 		break;
 	case REPORT_STOPPED:
-		server->stopped++;
+		if (++server->stopped == server->started)
+			recorder_hurry(&server->recorder);
 		break;
 	case REPORT_LOADED:
 		take_loading(server, report);
@@ -79,6 +80,9 @@ static void heed(struct server *server, struct report *report)
 	case REPORT_EVICTED:
 		commands_evicted(&server->commands, report);
 		break;
+	case REPORT_TAPED:
+		recorder_taped(&server->recorder);
+		break;
 	}
 }
 
@@ -90,9 +94,11 @@ void reports_on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	recorder_look(&server->recorder);
 	reloads_look(&server->reloads);
 	if (server->stage == LEAVING && !server_count_open(server))
 		stop_drain(server);
-	if (server->stopped == server->started && !server->reloads.running && !server->finishing)
+	if (server->stopped == server->started && !server->reloads.running &&
+	    recorder_is_idle(&server->recorder) && !server->finishing)
 		stop_finish(server);
 }

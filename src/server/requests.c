@@ -185,6 +185,8 @@ bool requests_open_commands(struct server *server)
 	server->commands.stop = obey_stop;
 	server->commands.reload = obey_reload;
 	server->commands.upgrade = obey_upgrade;
+	server->commands.record = recordings_begin;
+	server->commands.stream = recordings_on_stream;
 	char why[512];
 	if (commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
 			  notify_succeeds(&server->notify), why, sizeof why))

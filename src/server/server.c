@@ -70,6 +70,7 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
+	recorder_open(&server->recorder, &server->loop, server->workers, config->workers, &server->wake);
 	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done,
 		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
@@ -102,7 +103,7 @@ bool server_is_stuck(void)
 	return server.stuck;
 }
 
-int server_run(struct config *config, bool watch)
+int server_run(struct config *config, const struct server_options *options)
 {
 	acceptor_raise_descriptor_limit();
 	if (!open_server(&server, config)) {
@@ -112,7 +113,7 @@ int server_run(struct config *config, bool watch)
 						  : descriptors_explain(why, sizeof why));
 		return EXIT_FAILED;
 	}
-	server.watches = watch;
+	server.options = *options;
 	requests_watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.loop, &server.listeners, server.workers, config->workers);
 	bool bound = bind_all(&server) && requests_open_commands(&server);
@@ -135,6 +136,7 @@ int server_run(struct config *config, bool watch)
 		return code;
 	}
 	commands_deinit(&server.commands);
+	recorder_deinit(&server.recorder);
 	if (server.can_reload)
 		reloads_close(&server.reloads);
 	if (bound)

@@ -4,17 +4,30 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct config;
 
 /* Exit codes (sysexits.h's EX_CONFIG is 78). */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_BAD_CONFIG = 78 };
 
+/* Records what happens from the first connection on: docs/replay.md. */
+struct server_record {
+	const char *file;       /* NULL: nothing is recorded */
+	bool force;             /* overwrite it */
+	uint64_t max_bytes, ms; /* 0: no limit */
+};
+
+struct server_options {
+	bool watch; /* reload whenever the app's files change */
+	struct server_record record;
+};
+
 /*
  * Serves until a signal ends it. Logs what happens, failures to start included.
- * `watch`: reloads whenever the app's files change. Returns the exit code. Call once per process, from the main thread.
+ * The options are copied, but for texts. Returns the exit code. Call once per process, from the main thread.
  */
-int server_run(struct config *config, bool watch);
+int server_run(struct config *config, const struct server_options *options);
 
 /*
  * Is a handler still running that never returned? Then its thread uses the configuration and all else: free

@@ -65,9 +65,10 @@ static void settle_in(struct server *server)
 
 void start_serving(struct server *server)
 {
-	int err = acceptor_start(&server->acceptor, server->config);
-	if (err) {
+	int err = recordings_start(server);
+	if (!err && (err = acceptor_start(&server->acceptor, server->config)))
 		server_cannot(server, "cannot serve", uv_strerror(err));
+	if (err) {
 		server->failed = true;
 		stop_drain(server);
 		return;
@@ -76,7 +77,7 @@ void start_serving(struct server *server)
 	log_write(LOG_INFO, "serving", F_TEXT("script", server->config->script),
 		  F_INT("workers", server->started), F_INT("generation", 1),
 		  F_TEXT("interrupts", guard_start()), F_INT("pid", getpid()));
-	if (server->watches)
+	if (server->options.watch)
 		requests_watch_files(server);
 	if (*server->config->unsafe)
 		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",

@@ -205,6 +205,13 @@ void status_add_generations(json_t *reply, const struct server_view *view)
 	json_object_set_new(reply, "canary", canary_of(&view->reloads->canary));
 }
 
+void status_set_now(json_t *object, const char *name)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	set_time(object, name, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+}
+
 json_t *status_outcome(const struct reload_outcome *outcome)
 {
 	static const char *const ENDS[] = { [RELOAD_DONE] = "reloaded",

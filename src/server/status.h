@@ -32,5 +32,8 @@ struct server_view {
 void status_add_all(json_t *reply, const struct server_view *view);
 void status_add_generations(json_t *reply, const struct server_view *view);
 
+/* The time of day, in UTC: "2026-02-03T04:05:06.789Z". */
+void status_set_now(json_t *object, const char *name);
+
 /* {"number":…,"outcome":"reloaded"|"failed"|"refused",…}, or null when there has been none. */
 json_t *status_outcome(const struct reload_outcome *outcome);

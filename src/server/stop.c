@@ -43,6 +43,7 @@ void stop_close(struct server *server)
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
+	recorder_close(&server->recorder);
 	for (int i = 0; i < SERVER_SIGNALS; i++)
 		uv_unref((uv_handle_t *)&server->signals[i]);
 }

@@ -4,6 +4,7 @@
 #include "config/config.h"
 #include "server/lineage.h"
 #include "server/succession.h"
+#include "server/taping.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -119,7 +120,7 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 
 /* ---- the end ---- */
 
-static void each_conn(struct worker *worker, void (*visit)(struct conn *conn))
+void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn))
 {
 	/* No handler runs in here, so the map stands still. */
 	for (size_t i = 0; i < worker->host.ids.capacity; i++)
@@ -141,14 +142,14 @@ static void begin_drain(struct worker *worker)
 	uint32_t ms = worker->config->drain_ms;
 	worker->draining = true;
 	worker->host.drain_deadline_ms = ms ? worker->host.now_ms + ms : WHEEL_NEVER;
-	each_conn(worker, conn_drain);
+	worker_each_conn(worker, conn_drain);
 }
 
 static void cut_all(struct worker *worker)
 {
 	begin_drain(worker);
 	worker->cut = true;
-	each_conn(worker, cut);
+	worker_each_conn(worker, cut);
 }
 
 /* ---- generations ---- */
@@ -223,6 +224,12 @@ static void obey(struct worker *worker, struct order *order)
 		break;
 	case ORDER_EVICT:
 		evict(worker, (struct eviction *)(void *)order);
+		break;
+	case ORDER_RECORD:
+		taping_begin(worker, order);
+		break;
+	case ORDER_RECORD_NO_MORE:
+		taping_end(worker);
 		break;
 	}
 }
@@ -333,6 +340,8 @@ static uint64_t earliest(const struct worker *worker)
 			at = other;
 	if ((other = succession_next_ms(worker)) < at)
 		at = other;
+	if ((other = taping_next_ms(worker)) < at)
+		at = other;
 	if (worker->tidy_cycles && worker->look_ms < at)
 		at = worker->look_ms;
 	if (worker->draining && !worker->cut && worker->host.drain_deadline_ms < at)
@@ -350,6 +359,7 @@ static bool turn(struct worker *worker)
 	more = conn_host_turn(&worker->host, now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
+	taping_turn(worker);
 	lineage_retire(worker);
 	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
 		cut_all(worker);
@@ -464,6 +474,7 @@ static void run(void *data)
 	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
+	taping_end(worker);
 	close_loop(worker);
 	close_generations(worker);
 	conn_host_deinit(&worker->host);
@@ -564,6 +575,16 @@ void worker_evict(struct worker *worker, struct eviction *eviction)
 	eviction->order.kind = ORDER_EVICT;
 	mailbox_push(&worker->mailbox, &eviction->order.mail);
 	worker_kick(worker);
+}
+
+void worker_record(struct worker *worker, struct taping *taping)
+{
+	send_order(worker, &taping->begin, ORDER_RECORD);
+}
+
+void worker_record_no_more(struct worker *worker, struct taping *taping)
+{
+	send_order(worker, &taping->end, ORDER_RECORD_NO_MORE);
 }
 
 void worker_drain(struct worker *worker)

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 struct config;
+struct taping;
 
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
@@ -51,6 +52,7 @@ struct worker {
 	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
 	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
 	size_t migrate_at;                  /* how far migrating has come in the map of connections */
+	struct taping *taping;              /* NULL: nothing is recorded */
 	bool draining, cut;
 };
 
@@ -95,6 +97,13 @@ int worker_set_policy(struct worker *worker, enum reload_policy policy);
  * eviction is its until REPORT_EVICTED. Any thread.
  */
 void worker_evict(struct worker *worker, struct eviction *eviction);
+
+/* Records new connections, until it is told otherwise or stops; then REPORT_TAPED comes (taping.h). Any thread. */
+void worker_record(struct worker *worker, struct taping *taping);
+void worker_record_no_more(struct worker *worker, struct taping *taping);
+
+/* Of the worker's own thread: visits all connections, none of which may end meanwhile. */
+void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn));
 
 /* Asks it to finish what is in flight and stop. Any thread. */
 void worker_drain(struct worker *worker);

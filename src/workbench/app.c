@@ -236,4 +236,5 @@ void bench_push_app(lua_State *lua)
 	luaL_register(lua, NULL, FUNCTIONS);
 	luaL_register(lua, NULL, APP_CLIENT_FUNCTIONS);
 	luaL_register(lua, NULL, APP_STATE_FUNCTIONS);
+	luaL_register(lua, NULL, APP_TAPE_FUNCTIONS);
 }

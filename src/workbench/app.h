@@ -17,7 +17,7 @@ struct bench_app {
 extern const char APP_METATABLE[];
 
 /* The functions of each file, for the library. */
-extern const luaL_Reg APP_CLIENT_FUNCTIONS[], APP_STATE_FUNCTIONS[];
+extern const luaL_Reg APP_CLIENT_FUNCTIONS[], APP_STATE_FUNCTIONS[], APP_TAPE_FUNCTIONS[];
 
 /* ---- app_box.c; those that check may raise ---- */
 

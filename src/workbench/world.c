@@ -361,6 +361,7 @@ void world_close(struct world *world)
 	for (size_t i = 0; i < world->peer_count; i++)
 		peer_free(world->peers[i]);
 	free(world->peers);
+	tape_deinit(&world->tape);
 	close_limits(world);
 	conn_host_deinit(&world->host);
 	config_drop(world->config);

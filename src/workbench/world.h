@@ -9,6 +9,7 @@
 #include "agent/agent.h"
 #include "config/config.h"
 #include "conn/conn.h"
+#include "record/tape.h"
 #include "workbench/entries.h"
 #include "workbench/peer.h"
 
@@ -22,6 +23,7 @@ struct world {
 	struct counters counters;
 	struct config *config; /* held */
 	struct entries log;
+	struct tape tape;    /* what is recorded; the host has it while something is */
 	struct peer **peers; /* all that ever were */
 	size_t peer_count, peer_room;
 	struct peer *live; /* those whose connection is not yet gone, the first one first */

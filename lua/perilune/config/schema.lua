@@ -247,6 +247,7 @@ M.KEYS = {
   { path = "log.file", scope = "process", type = "file", default = false },
   { path = "log.frame_bytes", scope = "process", type = "size", min = 0, max = 256, default = 0 },
   { path = "jit", scope = "process", type = "boolean", default = true },
+  { path = "record.redact", scope = "process", type = "callback" },
   { path = "reload.keep", scope = "process", type = "whole", min = 1, max = 1000, default = 3 },
   { path = "reload.when_full", scope = "process", type = "enum", values = WHEN_FULL, default = "refuse" },
   { path = "reload.canary", scope = "process", type = "share", off = true, default = 0 },
@@ -287,9 +288,9 @@ M.UNAVAILABLE = {
   ["timeout.proceed"] = true, tls = true,
 }
 
-M.GROUPS = { limits = true, timeout = true, log = true, reload = true }
+M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true }
 --- Those that have no place in an entry of `listen`.
-M.PROCESS_GROUPS = { log = true }
+M.PROCESS_GROUPS = { log = true, record = true }
 --- What a text in place of a group's table stands for: reload = "migrate".
 M.SHORT = { reload = "policy" }
 

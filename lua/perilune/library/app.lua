@@ -37,6 +37,7 @@
 ---@field control? string|false the control socket: a path, "auto" (the default) or "off"
 ---@field jit? boolean compile what runs often; default: true
 ---@field log? perilune.log_settings
+---@field record? perilune.record
 
 ---@alias perilune.door
 ---| "debug"
@@ -80,6 +81,9 @@
 ---@field canary? number|false share of new connections that a new generation gets first; of the process. Default: off
 ---@field window? perilune.duration how long a canary is watched; of the process. Default: 30s
 ---@field max_errors? number share of a canary's connections that may fail; of the process. Default: 0.01
+
+---@class perilune.record
+---@field redact? fun(frame: string, direction: "in"|"out"): string? what is recorded of a frame; nil: its length
 
 ---@class perilune.log_settings
 ---@field format? "auto"|"text"|"json" default: "auto", which is text on a terminal and else JSON

@@ -35,6 +35,24 @@ function test.fuzz(open, options) end
 ---@return perilune.test.pattern
 function test.pattern(text) end
 
+---@class perilune.test.replay_options
+---@field timing? "virtual"|"none" default: time goes on as it was recorded
+---@field ignore? string|string[] Lua patterns: replies that have one are left out, on both sides
+---@field normalize? fun(frame: string, conn: table): string? what is compared in place of a reply; nil: nothing is
+---@field overrides? table settings that win over the script's
+
+---@class perilune.test.replay_result
+---@field connections integer that were compared
+---@field frames integer replies that were recorded for them
+---@field notes string[] what is to be known about the trace
+
+--- Runs what `perilune record` has recorded against an app in memory; fails where something comes back that differs.
+---@param file string the trace
+---@param what string|perilune.app as test.app takes it
+---@param options? perilune.test.replay_options
+---@return perilune.test.replay_result
+function test.replay(file, what, options) end
+
 ---@class perilune.test.pattern
 ---@field text string
 

@@ -57,11 +57,12 @@ function M.time(ms)
   return ms == 0 and "0s" or units.format_duration(ms)
 end
 
-local SIGNS = { send = "→", receive = "←", note = "──" }
+-- What a replay lacks, and what it has that was not recorded.
+local SIGNS = { send = "→", receive = "←", note = "──", lacking = "-", added = "+" }
 
 ---@class perilune.test.event
 ---@field at_ms number
----@field kind "send"|"receive"|"note"
+---@field kind "send"|"receive"|"note"|"lacking"|"added"
 ---@field text string
 
 --- One line for each event; of many, the last ones.

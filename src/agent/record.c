@@ -1,0 +1,171 @@
+#include "agent/record.h"
+
+#include "agent/agent.h"
+#include "agent/peer.h"
+#include "agent/run.h"
+#include "base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- onto the tape ---- */
+
+static struct tape_entry entry_of(const struct conn *conn, enum trace_kind kind, size_t len)
+{
+	const struct agents *agents = agents_of_conn(conn);
+	return (struct tape_entry){ .conn = conn->id,
+				    .agents = conn->agents,
+				    .generation = agents->generation,
+				    .len = (uint32_t)len,
+				    .listener = conn->listener,
+				    .kind = (uint8_t)kind };
+}
+
+/* Half a conversation is of no use: from here on there is nothing of it, and whoever reads the trace leaves it out. */
+static void give_up(struct conn *conn)
+{
+	struct tape *tape = conn->host->tape;
+	struct tape_entry entry = entry_of(conn, TRACE_LOST, 0);
+	tape_put(tape, &entry);
+	tape->lost++;
+	conn->recorded = false;
+}
+
+static void put(struct conn *conn, const struct tape_entry *entry, const void *data)
+{
+	uint8_t *to = tape_put(conn->host->tape, entry);
+	if (!to)
+		give_up(conn);
+	else if (entry->len)
+		memcpy(to, data, entry->len);
+}
+
+void record_open(struct conn *conn)
+{
+	struct tape *tape = conn->host->tape;
+	char peer[PEER_TEXT_BYTES];
+	if (!tape || !tape_wants(tape, conn->slot))
+		return;
+	peer_text(conn, peer, sizeof peer);
+	struct tape_entry entry = entry_of(conn, TRACE_OPEN, strlen(peer));
+	uint8_t *to = tape_put(tape, &entry);
+	if (!to) {
+		tape->lost++; /* nothing of it is there */
+		return;
+	}
+	memcpy(to, peer, entry.len);
+	tape->conns++;
+	conn->recorded = true;
+	conn->batch_limit = 1;
+}
+
+void record_in(struct conn *conn, const struct codec *codec, const struct frame_batch *batch)
+{
+	const struct frame *frame = &batch->frames[0];
+	bool wire = codec->kind == CODEC_LUA;
+	size_t len = wire ? frame->end : (size_t)frame->len + codec->offset;
+	struct tape_entry entry = entry_of(conn, TRACE_IN, len);
+	entry.wire = wire;
+	uint8_t *to = tape_put(conn->host->tape, &entry);
+	if (!to)
+		give_up(conn);
+	else if (wire)
+		memcpy(to, conn->host->input, len);
+	else
+		codec_flatten(codec, frame, to);
+}
+
+void record_out(struct conn *conn, const void *data, size_t len)
+{
+	struct tape_entry entry = entry_of(conn, TRACE_OUT, len);
+	entry.wire = conn->codec->kind == CODEC_LUA;
+	put(conn, &entry, data);
+}
+
+void record_note(struct conn *conn, enum trace_kind kind)
+{
+	struct tape_entry entry = entry_of(conn, kind, 0);
+	put(conn, &entry, NULL);
+}
+
+void record_close(struct conn *conn, enum close_reason reason)
+{
+	const char *name = reason_name(reason);
+	struct tape_entry entry = entry_of(conn, TRACE_CLOSE, strlen(name));
+	put(conn, &entry, name);
+	conn->recorded = false;
+}
+
+/* ---- off the tape ---- */
+
+struct taking {
+	struct tape *tape;
+	void (*take)(void *data, const struct trace_event *event);
+	void *data;
+};
+
+static void complain(struct tape *tape, const struct agents *agents, const char *why)
+{
+	tape->redaction_failures++;
+	if (tape->complained)
+		return;
+	tape->complained = true;
+	log_write(LOG_WARN, "record.redact failed: the frame is left out, as are all for which it fails",
+		  F_TEXT("error", why), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation));
+}
+
+/*
+ * Calls redact(frame, direction). What it returns is on the stack, and in the event. One that was ended by the guard
+ * would hold up the worker with each frame again, so it is called no more.
+ */
+static void redact(struct taking *taking, const struct tape_entry *entry, struct trace_event *event)
+{
+	struct agents *agents = entry->agents;
+	struct tape *tape = taking->tape;
+	lua_State *lua = agents->vm.lua;
+	event->redacted = true;
+	if (tape->redact_overran)
+		return;
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
+	lua_pushlstring(lua, event->len ? (const char *)event->data : "", event->len);
+	lua_pushstring(lua, trace_kind_name(event->kind));
+	if (vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget)) {
+		const char *why =
+		    lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "an error that is no text";
+		tape->redact_overran = agents->vm.verdict != GUARD_FINE;
+		complain(tape, agents, why);
+	} else if (lua_type(lua, -1) == LUA_TSTRING) {
+		event->redacted = false;
+		event->data = (const uint8_t *)lua_tolstring(lua, -1, &event->len);
+	} else if (!lua_isnil(lua, -1)) {
+		complain(tape, agents, "it returned neither a string nor nil");
+	}
+}
+
+static void take_entry(void *data, const struct tape_entry *entry, const uint8_t *bytes)
+{
+	struct taking *taking = data;
+	struct agents *agents = entry->agents;
+	struct trace_event event = { .kind = (enum trace_kind)entry->kind,
+				     .wire = entry->wire,
+				     .worker = taking->tape->worker,
+				     .generation = entry->generation,
+				     .at_us = entry->at_us,
+				     .conn = entry->conn,
+				     .data = bytes,
+				     .len = entry->len };
+	bool is_frame = event.kind == TRACE_IN || event.kind == TRACE_OUT;
+	if (event.kind == TRACE_OPEN)
+		event.listener = agents->listeners[entry->listener].name;
+	if (is_frame && agents->redact_ref != LUA_NOREF)
+		redact(taking, entry, &event);
+	taking->take(taking->data, &event);
+	lua_settop(agents->vm.lua, AT_TOP);
+}
+
+void record_take(struct tape *tape, void (*take)(void *data, const struct trace_event *event), void *data)
+{
+	struct taking taking = { tape, take, data };
+	tape_take(tape, take_entry, &taking);
+}

@@ -1,0 +1,39 @@
+/*
+ * Taking down what agents get and send: from here to a tape (record/tape.h), and from that to whoever writes it.
+ *
+ * A connection is recorded if a tape ran when it began (conn->recorded), and then from its beginning to its end; so
+ * whoever asks that first pays one test of a bit for all others. Its frames are handed up one by one, so that each
+ * reply stands behind the frame that it is for.
+ *
+ * Threads: the worker's.
+ */
+#pragma once
+
+#include "conn/conn.h"
+#include "record/tape.h"
+
+struct agents;
+
+/* ---- onto the tape: of connections with conn->recorded, but for the first ---- */
+
+/* The connection begins; if there is a tape that wants it, it is recorded from now on. */
+void record_open(struct conn *conn);
+
+/* The first frame of a batch of this codec is about to be handed up. */
+void record_in(struct conn *conn, const struct codec *codec, const struct frame_batch *batch);
+
+/* Something was sent: as it is before it is framed, or after a codec in Lua has framed it. */
+void record_out(struct conn *conn, const void *data, size_t len);
+
+/* TRACE_EOF, TRACE_BAD_FRAME, TRACE_DRAIN. */
+void record_note(struct conn *conn, enum trace_kind kind);
+
+void record_close(struct conn *conn, enum close_reason reason);
+
+/* ---- off the tape ---- */
+
+/*
+ * Takes all off, as events whose frames have been through the script's record.redact. Runs Lua, so not within a call
+ * of it, and while the agents of all entries are still there.
+ */
+void record_take(struct tape *tape, void (*take)(void *data, const struct trace_event *event), void *data);

@@ -1,0 +1,41 @@
+/*
+ * A worker's part in a recording: the tape that its connections are on (record/tape.h), and how what is on it gets to
+ * the recorder (recorder.h), in chunks of whole lines.
+ *
+ * Threads: the worker's. A taping belongs to it from ORDER_RECORD until REPORT_TAPED.
+ */
+#pragma once
+
+#include "record/tape.h"
+#include "server/mail.h"
+
+struct worker;
+
+/* Lines; free() frees them. */
+struct chunk {
+	struct mail mail; /* first */
+	size_t used, room;
+	uint64_t conns, frames, frame_bytes; /* that are told of here */
+	char lines[];
+};
+
+struct taping {
+	struct order begin; /* first */
+	struct order end;
+	struct report report;
+	struct tape tape;
+	void *owner;
+	void (*give)(void *owner, struct chunk *chunk); /* from the worker's thread */
+};
+
+/* ORDER_RECORD: `order` is the taping's. */
+void taping_begin(struct worker *worker, struct order *order);
+
+/* Gives all that there is, and reports that nothing more follows. Without a taping: nothing. */
+void taping_end(struct worker *worker);
+
+/* Once a turn, before generations retire. */
+void taping_turn(struct worker *worker);
+
+/* When taping_turn() has something to do. */
+uint64_t taping_next_ms(const struct worker *worker);
