@@ -317,8 +317,8 @@ end
 ---@return perilune.test.server
 function server:begin_drain()
   -- A second signal would cut what is left.
-  if not self.is_closed and not self.drains then net.kill(self.process, "TERM") end
-  self.drains = true
+  if not self.is_closed and not self.told_to_stop then net.kill(self.process, "TERM") end
+  self.told_to_stop = true
   return self
 end
 
