@@ -32,7 +32,7 @@ set(test_timeout_s 300)
 set(test_environment
   ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
   UBSAN_OPTIONS=print_stacktrace=1
-  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:suppressions=${CMAKE_SOURCE_DIR}/cmake/tsan.supp
   # Specs may do less of the same where everything is several times slower. Not PERILUNE_…: those are settings.
   SANITIZE=${PERILUNE_SANITIZE})
 
