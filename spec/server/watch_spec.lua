@@ -39,6 +39,19 @@ end
 describe("a watched app", function()
   after_each(server.finish)
 
+  it("is loaded anew when a file was written after it had been read, before it was watched", function()
+    local folder = command.folder()
+    local app = server.start {
+      folder = folder, args = { "--watch" }, script = ([[
+        local file = assert(io.open(%q, "w"))
+        file:write(%q)
+        file:close()
+        ]]):format(folder .. "/app.lua", script "two") .. script "one",
+    }
+    assert.equal("reloaded", outcome(app, 1).message)
+    app:connect():echo_line("a", "two a")
+  end)
+
   it("is loaded anew when a file is written in place", function()
     local app = start(script "one")
     local old = app:connect():echo_line("a", "one a")

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "config/sources.h"
 
 #include <signal.h>
 #include <string.h>
@@ -134,10 +135,21 @@ static void on_files_changed(void *data)
 		reload(server, RELOAD_AS_CONFIGURED, &why);
 }
 
+/* Changed since it was read, and before anybody watched? */
+static bool is_outdated(const struct config *config)
+{
+	struct sources *now = sources_read(config->script);
+	bool outdated = now && !*now->failed && now->key != config->sources->key;
+	sources_free(now);
+	return outdated;
+}
+
 void requests_watch_files(struct server *server)
 {
 	/* The first configuration outlives the server. */
 	watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
+	if (is_outdated(server->config))
+		watch_suspect(&server->watch);
 }
 
 /* ---- commands ---- */

@@ -159,6 +159,12 @@ void watch_open(struct watch *watch, uv_loop_t *loop, const char *script, void (
 	log_write(LOG_INFO, "watching", F_TEXT("script", script), F_INT("folders", watch->count));
 }
 
+void watch_suspect(struct watch *watch)
+{
+	watch->began_ms = uv_now(watch->loop);
+	uv_timer_start(&watch->settle, on_settled, SETTLE_MS, 0);
+}
+
 void watch_close(struct watch *watch)
 {
 	if (!watch->loop)

@@ -31,5 +31,8 @@ struct watch {
 void watch_open(struct watch *watch, uv_loop_t *loop, const char *script, void (*changed)(void *data),
 		void *data);
 
+/* As if something had changed just now. */
+void watch_suspect(struct watch *watch);
+
 /* May be called on one that was never opened, all zero. */
 void watch_close(struct watch *watch);
