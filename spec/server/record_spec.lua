@@ -402,7 +402,11 @@ describe("replay", function()
   setup(function()
     folder = command.folder()
     command.write(folder .. "/app.lua", script())
-    command.write(folder .. "/good.jsonl", '{"perilune_trace":1}\n{"t":1,"event":"end","reason":"client"}\n')
+    local OPEN = '{"t":0,"conn":1,"event":"open","worker":0,"listener":"tcp://127.0.0.1:0","peer":"%s"}\n'
+    local END = '{"t":1,"event":"end","reason":"client"}\n'
+    command.write(folder .. "/good.jsonl", '{"perilune_trace":1}\n' .. OPEN:format "127.0.0.1:5060" .. END)
+    command.write(folder .. "/empty.jsonl", '{"perilune_trace":1}\n' .. END)
+    command.write(folder .. "/peer.jsonl", '{"perilune_trace":1}\n' .. OPEN:format "zzz:5" .. END)
     command.write(folder .. "/bad.jsonl", '{"perilune_trace":1}\nnonsense\n{}\n')
     command.write(folder .. "/broken.lua", "return {")
   end)
@@ -410,10 +414,23 @@ describe("replay", function()
 
   local function run(...) return command.run { dir = folder, "replay", ... } end
 
-  it("takes app.lua where no script is named, and a trace without connections", function()
+  it("takes app.lua where no script is named", function()
     local result = run "good.jsonl"
     expect_code(0, result)
-    has("0 connections, 0 replies compared: no differences", result.out)
+    has("1 connection, 0 replies compared: no differences", result.out)
+  end)
+
+  it("does not take nothing for no difference", function()
+    local result = run "empty.jsonl"
+    expect_code(2, result)
+    has("empty.jsonl: it has no connection that could be compared", result.err)
+  end)
+
+  it("says of a trace that cannot be played why, and not that something differs", function()
+    local result = run "peer.jsonl"
+    expect_code(2, result)
+    has("peer.jsonl: it cannot be replayed: ", result.err)
+    has("zzz:5", result.err)
   end)
 
   it("tells by its exit code whose fault it is", function()

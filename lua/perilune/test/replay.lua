@@ -432,6 +432,17 @@ function M.run(trace, what, options)
   return result
 end
 
+--- Why a result says nothing, or nil.
+---@param result perilune.test.replay_result
+---@param path string of the trace
+---@return string? message
+function M.empty(result, path)
+  if result.connections > 0 then return nil end
+  local parts = { path .. ": it has no connection that could be compared" }
+  for _, note in ipairs(result.notes) do parts[#parts + 1] = note end
+  return table.concat(parts, "; ")
+end
+
 --- For specifications: fails where something differs.
 ---@param path string
 ---@param what string|table
@@ -441,6 +452,8 @@ function M.expect(path, what, options)
   local trace, message = traces.read(path)
   if not trace then failing.misuse("replay: " .. message) end
   local result = M.run(trace, what, options)
+  local empty = M.empty(result, path)
+  if empty then failing.misuse("replay: " .. empty) end
   if not result.same then failing.fail(("%s of %s\n"):format(M.text(result), path)) end
   return result
 end

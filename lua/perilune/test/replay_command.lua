@@ -114,7 +114,11 @@ local function run(options)
   local ok, opened = pcall(memory.open, options.script)
   if not ok then return complain(BAD_SCRIPT, tostring(opened)) end
   opened:dispose()
-  local result = replay.run(trace, options.script, { timing = options.timing, ignore = options.ignore })
+  local settings = { timing = options.timing, ignore = options.ignore }
+  local played, result = pcall(replay.run, trace, options.script, settings)
+  if not played then return complain(USAGE, ("%s: it cannot be replayed: %s"):format(options.trace, tostring(result))) end
+  local empty = replay.empty(result, options.trace)
+  if empty then return complain(USAGE, empty) end
   if options.json then
     print_json(result)
   else
