@@ -60,7 +60,7 @@ static inline bool tape_wants(const struct tape *tape, unsigned slot)
  */
 uint8_t *tape_put(struct tape *tape, const struct tape_entry *entry);
 
-/* Visits the entries, and takes them off. They may not be added to meanwhile. */
+/* Takes the entries off, and visits them. What a visit puts on the tape stays there. */
 void tape_take(struct tape *tape,
 	       void (*visit)(void *data, const struct tape_entry *entry, const uint8_t *bytes), void *data);
 
