@@ -409,6 +409,19 @@ describe("record", function()
       assert.equal("agent", trace.events(lines, "close")[1].reason)
     end)
 
+    it("makes no more of a frame than there is room for", function()
+      local app = start({}, redacting [[
+        return frame == "a" and ("x"):rep(257) or frame == "b" and ("x"):rep(258) or frame == "c" and ("x"):rep(5e6) or "y"]])
+      local recording = trace.record(app)
+      talk(app:connect(), "a\nb\nc\n", "hello", "1 a", "2 b", "3 c"):close()
+      local result = recording:stop()
+      expect_code(0, result)
+      has("failed for 2 frames", result.err)
+      local lines = trace.lines(recording.path)
+      assert.same({ "out y", "in " .. ("x"):rep(257), "out y", "in #1", "out y", "in #1", "out y" },
+        frames_of(lines, trace.events(lines, "open")[1].conn))
+    end)
+
     it("has to be a function", function()
       local path = command.write(command.folder() .. "/app.lua", script [[record = { redact = "all" }]])
       local result = command.run { "check", path }

@@ -115,6 +115,9 @@ static void complain(struct tape *tape, const struct agents *agents, const char 
 		  F_INT("generation", agents->generation));
 }
 
+/* What comes off a tape is bounded by what went on it, so a redaction makes little more of a frame than it was. */
+enum { REDACTION_MORE_BYTES = 256 };
+
 /*
  * Calls redact(frame, direction). What it returns is on the stack, and in the event. One that was ended by the guard
  * would hold up the worker with each frame again, so it is called no more.
@@ -136,8 +139,15 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 		tape->redact_overran = agents->vm.verdict != GUARD_FINE;
 		complain(tape, agents, why);
 	} else if (lua_type(lua, -1) == LUA_TSTRING) {
+		size_t len;
+		const char *text = lua_tolstring(lua, -1, &len);
+		if (len > event->len + REDACTION_MORE_BYTES) {
+			complain(tape, agents, "what it returned is over 256 bytes longer than the frame");
+			return;
+		}
 		event->redacted = false;
-		event->data = (const uint8_t *)lua_tolstring(lua, -1, &event->len);
+		event->data = (const uint8_t *)text;
+		event->len = len;
 	} else if (!lua_isnil(lua, -1)) {
 		complain(tape, agents, "it returned neither a string nor nil");
 	}
