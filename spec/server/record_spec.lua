@@ -422,6 +422,21 @@ describe("record", function()
         frames_of(lines, trace.events(lines, "open")[1].conn))
     end)
 
+    it("that is slow holds up connections for a moment at most", function()
+      local app = start({}, redacting [[local x = 0 for i = 1, 1e7 do x = (x + i * i) % 7 end return frame]])
+      local recording = trace.record(app)
+      local client = app:connect()
+      client:send(("two\n"):rep(300))
+      talk(client, "", "hello")
+      for _ = 1, 300 do talk(client, "", "one", "two", "three") end
+      talk(app:connect(), "a\n", "hello", "1 a"):close()
+      expect_code(0, recording:stop())
+      local lines = trace.lines(recording.path)
+      assert.equal(1204, lines[#lines].frames)
+      assert.is_true(lines[#lines].redaction_failures > 900)
+      assert.is_true(lines[#lines].t < 5)
+    end)
+
     it("has to be a function", function()
       local path = command.write(command.folder() .. "/app.lua", script [[record = { redact = "all" }]])
       local result = command.run { "check", path }

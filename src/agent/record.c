@@ -100,6 +100,7 @@ void record_close(struct conn *conn, enum close_reason reason)
 
 struct taking {
 	struct tape *tape;
+	uint64_t redacting_us; /* so far */
 	void (*take)(void *data, const struct trace_event *event);
 	void *data;
 };
@@ -130,10 +131,17 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	event->redacted = true;
 	if (tape->redact_overran)
 		return;
+	if (tape->redact_max_us && taking->redacting_us > tape->redact_max_us) {
+		complain(tape, agents, "it takes too long for as many frames as there are");
+		return;
+	}
+	uint64_t began_us = tape_clock_us();
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
 	lua_pushlstring(lua, event->len ? (const char *)event->data : "", event->len);
 	lua_pushstring(lua, trace_kind_name(event->kind));
-	if (vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget)) {
+	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);
+	taking->redacting_us += tape_clock_us() - began_us;
+	if (failed) {
 		const char *why =
 		    lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "an error that is no text";
 		tape->redact_overran = agents->vm.verdict != GUARD_FINE;
@@ -176,6 +184,6 @@ static void take_entry(void *data, const struct tape_entry *entry, const uint8_t
 
 void record_take(struct tape *tape, void (*take)(void *data, const struct trace_event *event), void *data)
 {
-	struct taking taking = { tape, take, data };
+	struct taking taking = { .tape = tape, .take = take, .data = data };
 	tape_take(tape, take_entry, &taking);
 }

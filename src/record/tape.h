@@ -33,6 +33,7 @@ struct tape {
 	unsigned wanted_count;
 	size_t limit_bytes;            /* of what is on the tapes and on its way to the file; 0: none */
 	atomic_size_t *held_bytes;     /* ... of all workers; NULL: nobody counts */
+	uint64_t redact_max_us;        /* for all redactions, each time it is taken off; 0: any */
 	bool is_broken;                /* no memory: nothing more goes on it */
 	bool redact_overran;           /* a redaction was ended by the guard: nothing is shown any more */
 	bool complained;               /* of one that failed */
