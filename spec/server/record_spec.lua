@@ -386,6 +386,57 @@ describe("record", function()
       assert.equal(1, lines[#lines].redaction_failures)
     end)
 
+    -- What it does to connections is for the next time that the tape is taken off, or after the end.
+    it("that sends and closes is recorded with what it does, over a reload, too", function()
+      local text = "local agents = {}\n" .. script(redacting [[
+        for agent in pairs(agents) do
+          if frame == "send" and direction == "in" then agent.conn:send(("x"):rep(100000)) end
+          if frame == "close" then agent.conn:close() end
+        end
+        return #frame > 1000 and "long" or frame]]):gsub("function Agent:opened%(%)", "%0 agents[self] = true;")
+        :gsub("function Agent:proceed", "function Agent:closed() agents[self] = nil end\n%0")
+      local app = server.start { script = text, control = "control.sock" }
+      local recording = trace.record(app)
+      local client = talk(app:connect(), "a\nsend\n", "hello", "1 a", "2 send", ("x"):rep(100000))
+      command.write(app.folder .. "/app.lua", (text:gsub('"hello"', '"welcome"')))
+      expect_code(0, operator.run(app, "reload", "--wait"))
+      talk(client, "close\n", "3 close"):expect_closed()
+      talk(app:connect(), "", "welcome"):close()
+      expect_code(0, recording:stop())
+      local lines = trace.lines(recording.path)
+      assert.same({ "out hello", "in a", "out 1 a", "in send", "out 2 send", "out long", "in close", "out 3 close" },
+        frames_of(lines, trace.events(lines, "open")[1].conn))
+      assert.equal("agent", trace.events(lines, "close")[1].reason)
+    end)
+
+    it("makes no more of a frame than there is room for", function()
+      local app = start({}, redacting [[
+        return frame == "a" and ("x"):rep(257) or frame == "b" and ("x"):rep(258) or frame == "c" and ("x"):rep(5e6) or "y"]])
+      local recording = trace.record(app)
+      talk(app:connect(), "a\nb\nc\n", "hello", "1 a", "2 b", "3 c"):close()
+      local result = recording:stop()
+      expect_code(0, result)
+      has("failed for 2 frames", result.err)
+      local lines = trace.lines(recording.path)
+      assert.same({ "out y", "in " .. ("x"):rep(257), "out y", "in #1", "out y", "in #1", "out y" },
+        frames_of(lines, trace.events(lines, "open")[1].conn))
+    end)
+
+    it("that is slow holds up connections for a moment at most", function()
+      local app = start({}, redacting [[local x = 0 for i = 1, 1e7 do x = (x + i * i) % 7 end return frame]])
+      local recording = trace.record(app)
+      local client = app:connect()
+      client:send(("two\n"):rep(300))
+      talk(client, "", "hello")
+      for _ = 1, 300 do talk(client, "", "one", "two", "three") end
+      talk(app:connect(), "a\n", "hello", "1 a"):close()
+      expect_code(0, recording:stop())
+      local lines = trace.lines(recording.path)
+      assert.equal(1204, lines[#lines].frames)
+      assert.is_true(lines[#lines].redaction_failures > 900)
+      assert.is_true(lines[#lines].t < 5)
+    end)
+
     it("has to be a function", function()
       local path = command.write(command.folder() .. "/app.lua", script [[record = { redact = "all" }]])
       local result = command.run { "check", path }

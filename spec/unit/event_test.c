@@ -143,6 +143,23 @@ static void any_bytes_are_valid_json(void **state)
 	}
 }
 
+static void control_characters_take_no_more_room_than_other_bytes(void **state)
+{
+	(void)state;
+	enum { BYTES = 30000 };
+	uint8_t bytes[BYTES];
+	struct trace_event event = { .kind = TRACE_IN, .data = bytes, .len = BYTES };
+	memset(bytes, 1, sizeof bytes);
+	char *line = line_of(&event);
+	assert_non_null(strstr(line, "\"base64\":\"AQEB"));
+	free(line);
+	assert_true(trace_bytes(&event) < 2 * BYTES);
+	memset(bytes, '"', sizeof bytes);
+	line = line_of(&event);
+	assert_non_null(strstr(line, "\"frame\":\"\\\""));
+	free(line);
+}
+
 /* ---- the tape ---- */
 
 static unsigned seen;
@@ -181,6 +198,34 @@ static void a_tape_gives_back_what_was_put_on_it(void **state)
 	assert_int_equal(tape.used, 0);
 	tape_take(&tape, visit, "frame");
 	assert_int_equal(seen, 10000);
+	tape_deinit(&tape);
+}
+
+static struct tape *visited;
+
+static void visit_and_put(void *data, const struct tape_entry *entry, const uint8_t *bytes)
+{
+	visit(data, entry, bytes);
+	assert_non_null(put(visited, entry->conn, TRACE_IN, data));
+}
+
+static void what_a_visit_puts_on_a_tape_stays_there(void **state)
+{
+	(void)state;
+	struct tape tape;
+	tape_init(&tape, 0, 0);
+	visited = &tape;
+	for (unsigned i = 1; i <= 1000; i++)
+		put(&tape, i, TRACE_IN, "frame");
+	for (int times = 0; times < 3; times++) {
+		seen = 0;
+		tape_take(&tape, visit_and_put, "frame");
+		assert_int_equal(seen, 1000);
+	}
+	seen = 0;
+	tape_take(&tape, visit, "frame");
+	assert_int_equal(seen, 1000);
+	assert_int_equal(tape.used, 0);
 	tape_deinit(&tape);
 }
 
@@ -223,7 +268,9 @@ int main(void)
 		cmocka_unit_test(an_event_is_a_line),
 		cmocka_unit_test(only_valid_utf8_is_text),
 		cmocka_unit_test(any_bytes_are_valid_json),
+		cmocka_unit_test(control_characters_take_no_more_room_than_other_bytes),
 		cmocka_unit_test(a_tape_gives_back_what_was_put_on_it),
+		cmocka_unit_test(what_a_visit_puts_on_a_tape_stays_there),
 		cmocka_unit_test(a_full_tape_takes_only_that_something_is_lost),
 		cmocka_unit_test(a_tape_is_of_some_listeners),
 	};

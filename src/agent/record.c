@@ -100,6 +100,7 @@ void record_close(struct conn *conn, enum close_reason reason)
 
 struct taking {
 	struct tape *tape;
+	uint64_t redacting_us; /* so far */
 	void (*take)(void *data, const struct trace_event *event);
 	void *data;
 };
@@ -115,6 +116,9 @@ static void complain(struct tape *tape, const struct agents *agents, const char 
 		  F_INT("generation", agents->generation));
 }
 
+/* What comes off a tape is bounded by what went on it, so a redaction makes little more of a frame than it was. */
+enum { REDACTION_MORE_BYTES = 256 };
+
 /*
  * Calls redact(frame, direction). What it returns is on the stack, and in the event. One that was ended by the guard
  * would hold up the worker with each frame again, so it is called no more.
@@ -127,17 +131,31 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	event->redacted = true;
 	if (tape->redact_overran)
 		return;
+	if (tape->redact_max_us && taking->redacting_us > tape->redact_max_us) {
+		complain(tape, agents, "it takes too long for as many frames as there are");
+		return;
+	}
+	uint64_t began_us = tape_clock_us();
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
 	lua_pushlstring(lua, event->len ? (const char *)event->data : "", event->len);
 	lua_pushstring(lua, trace_kind_name(event->kind));
-	if (vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget)) {
+	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);
+	taking->redacting_us += tape_clock_us() - began_us;
+	if (failed) {
 		const char *why =
 		    lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "an error that is no text";
 		tape->redact_overran = agents->vm.verdict != GUARD_FINE;
 		complain(tape, agents, why);
 	} else if (lua_type(lua, -1) == LUA_TSTRING) {
+		size_t len;
+		const char *text = lua_tolstring(lua, -1, &len);
+		if (len > event->len + REDACTION_MORE_BYTES) {
+			complain(tape, agents, "what it returned is over 256 bytes longer than the frame");
+			return;
+		}
 		event->redacted = false;
-		event->data = (const uint8_t *)lua_tolstring(lua, -1, &event->len);
+		event->data = (const uint8_t *)text;
+		event->len = len;
 	} else if (!lua_isnil(lua, -1)) {
 		complain(tape, agents, "it returned neither a string nor nil");
 	}
@@ -166,6 +184,6 @@ static void take_entry(void *data, const struct tape_entry *entry, const uint8_t
 
 void record_take(struct tape *tape, void (*take)(void *data, const struct trace_event *event), void *data)
 {
-	struct taking taking = { tape, take, data };
+	struct taking taking = { .tape = tape, .take = take, .data = data };
 	tape_take(tape, take_entry, &taking);
 }

@@ -34,6 +34,6 @@ void record_close(struct conn *conn, enum close_reason reason);
 
 /*
  * Takes all off, as events whose frames have been through the script's record.redact. Runs Lua, so not within a call
- * of it, and while the agents of all entries are still there.
+ * of it, and while the agents of all entries are still there. What that does to connections is on the tape afterwards.
  */
 void record_take(struct tape *tape, void (*take)(void *data, const struct trace_event *event), void *data);

@@ -136,7 +136,16 @@ static char *put_name(char *to, const char *name, size_t n)
 
 /* ---- events ---- */
 
-enum { FIXED_MAX = 256 }; /* of a line, but for texts */
+enum {
+	FIXED_MAX = 256,         /* of a line, but for texts */
+	ESCAPES_MORE_BYTES = 256 /* that a frame as a text may have, beside twice its own */
+};
+
+/* `quoted` bytes as a text: control characters take six each, so a frame of many is written as other bytes are. */
+static bool fits_text(size_t quoted, size_t n)
+{
+	return quoted <= 2 * n + ESCAPES_MORE_BYTES;
+}
 
 size_t trace_bytes(const struct trace_event *event)
 {
@@ -148,7 +157,7 @@ size_t trace_bytes(const struct trace_event *event)
 	if (event->redacted)
 		return bytes;
 	size_t quoted = quoted_bytes(event->data, event->len), base64 = (event->len + 2) / 3 * 4 + 2;
-	return bytes + (quoted > base64 ? quoted : base64);
+	return bytes + (quoted > base64 && fits_text(quoted, event->len) ? quoted : base64);
 }
 
 static char *put_frame(char *to, const struct trace_event *event)
@@ -157,7 +166,8 @@ static char *put_frame(char *to, const struct trace_event *event)
 		to += sprintf(to, ",\"wire\":true");
 	if (event->redacted)
 		return to + sprintf(to, ",\"redacted\":%zu", event->len);
-	if (is_utf8(event->data, event->len)) {
+	if (fits_text(quoted_bytes(event->data, event->len), event->len) &&
+	    is_utf8(event->data, event->len)) {
 		to += sprintf(to, ",\"frame\":");
 		return put_quoted(to, event->data, event->len);
 	}

@@ -79,17 +79,25 @@ uint8_t *tape_put(struct tape *tape, const struct tape_entry *entry)
 	return (uint8_t *)(to + 1);
 }
 
+/* They are taken off first: what is put on meanwhile may move the tape, and is for the next time. */
 void tape_take(struct tape *tape,
 	       void (*visit)(void *data, const struct tape_entry *entry, const uint8_t *bytes), void *data)
 {
-	for (size_t at = 0; at < tape->used;) {
-		const struct tape_entry *entry = (const struct tape_entry *)(void *)(tape->entries + at);
+	uint8_t *entries = tape->entries;
+	size_t used = tape->used, room = tape->room;
+	tape->entries = NULL;
+	tape->used = tape->room = 0;
+	for (size_t at = 0; at < used;) {
+		const struct tape_entry *entry = (const struct tape_entry *)(void *)(entries + at);
 		visit(data, entry, (const uint8_t *)(entry + 1));
 		at += size_of(entry->len);
 	}
-	tape->used = 0;
-	if (tape->room > KEPT_BYTES)
-		tape_deinit(tape);
+	if (tape->entries || room > KEPT_BYTES) {
+		free(entries);
+	} else {
+		tape->entries = entries;
+		tape->room = room;
+	}
 }
 
 uint64_t tape_oldest_us(const struct tape *tape)

@@ -33,6 +33,7 @@ struct tape {
 	unsigned wanted_count;
 	size_t limit_bytes;            /* of what is on the tapes and on its way to the file; 0: none */
 	atomic_size_t *held_bytes;     /* ... of all workers; NULL: nobody counts */
+	uint64_t redact_max_us;        /* for all redactions, each time it is taken off; 0: any */
 	bool is_broken;                /* no memory: nothing more goes on it */
 	bool redact_overran;           /* a redaction was ended by the guard: nothing is shown any more */
 	bool complained;               /* of one that failed */
@@ -60,7 +61,7 @@ static inline bool tape_wants(const struct tape *tape, unsigned slot)
  */
 uint8_t *tape_put(struct tape *tape, const struct tape_entry *entry);
 
-/* Visits the entries, and takes them off. They may not be added to meanwhile. */
+/* Takes the entries off, and visits them. What a visit puts on the tape stays there. */
 void tape_take(struct tape *tape,
 	       void (*visit)(void *data, const struct tape_entry *entry, const uint8_t *bytes), void *data);
 

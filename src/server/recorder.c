@@ -13,6 +13,7 @@
 enum {
 	LAST_LINE_MAX = 1024, /* room for it is kept within the limit */
 	HURRY_MS = 1000,
+	REDACT_MAX_US = 50000, /* its connections wait as long */
 };
 
 /* ---- listeners ---- */
@@ -348,6 +349,7 @@ static void prepare(struct recorder *recorder, struct taping *taping, unsigned w
 	taping->tape.wanted = recorder->wanted;
 	taping->tape.wanted_count = LISTENER_SLOTS;
 	taping->tape.limit_bytes = RECORDER_HELD_MAX;
+	taping->tape.redact_max_us = REDACT_MAX_US;
 	taping->tape.held_bytes = &recorder->held_bytes;
 	taping->owner = recorder;
 	taping->give = on_chunk;

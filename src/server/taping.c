@@ -83,10 +83,11 @@ void taping_end(struct worker *worker)
 	struct taping *taping = worker->taping;
 	if (!taping)
 		return;
-	give_all(taping);
+	/* What redactions do to connections is not recorded any more. */
 	worker_each_conn(worker, forget_conn);
-	worker->taping = NULL;
 	worker->host.tape = NULL;
+	give_all(taping);
+	worker->taping = NULL;
 	tape_deinit(&taping->tape);
 	taping->report.kind = REPORT_TAPED;
 	taping->report.worker = worker->index;
@@ -111,6 +112,11 @@ void taping_turn(struct worker *worker)
 	/* An older generation may retire any time, and with it the agents that entries are of. */
 	if (worker->generation->older || !rest_ms(worker))
 		give_all(taping);
+}
+
+bool taping_needs_agents(const struct worker *worker)
+{
+	return worker->taping && worker->taping->tape.used;
 }
 
 uint64_t taping_next_ms(const struct worker *worker)

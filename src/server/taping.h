@@ -37,5 +37,8 @@ void taping_end(struct worker *worker);
 /* Once a turn, before generations retire. */
 void taping_turn(struct worker *worker);
 
+/* After taping_turn(): a redaction has done something to connections, so no generation may retire in this turn. */
+bool taping_needs_agents(const struct worker *worker);
+
 /* When taping_turn() has something to do. */
 uint64_t taping_next_ms(const struct worker *worker);

@@ -360,7 +360,8 @@ static bool turn(struct worker *worker)
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
 	taping_turn(worker);
-	lineage_retire(worker);
+	if (!taping_needs_agents(worker))
+		lineage_retire(worker);
 	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
 		cut_all(worker);
 		more = true;
