@@ -116,7 +116,9 @@ local function run(options)
   opened:dispose()
   local settings = { timing = options.timing, ignore = options.ignore }
   local played, result = pcall(replay.run, trace, options.script, settings)
-  if not played then return complain(USAGE, ("%s: it cannot be replayed: %s"):format(options.trace, tostring(result))) end
+  if not played then
+    return complain(USAGE, ("%s: it cannot be replayed: %s"):format(options.trace, tostring(result)))
+  end
   local empty = replay.empty(result, options.trace)
   if empty then return complain(USAGE, empty) end
   if options.json then
