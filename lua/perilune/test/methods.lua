@@ -18,9 +18,12 @@ end
 ---@param methods table
 function M.lock(what, methods)
   local names = names_of(methods)
+  local absent = {} -- fields that are not set yet are asked for all the time
   setmetatable(methods, { __index = function(_, name)
+    if absent[name] then return nil end
     local near = suggest.suggest(name, names)
     if near then failing.misuse(("%s has no '%s': did you mean '%s'?"):format(what, name, near)) end
+    absent[name] = true
   end })
 end
 
