@@ -4,7 +4,6 @@ local agent = require "perilune.config.agent"
 local config = require "perilune.config"
 local ended = require "perilune.ended"
 local fault = require "perilune.fault"
-local globals = require "perilune.globals"
 local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
 local sandbox = require "perilune.sandbox"
@@ -88,7 +87,7 @@ local function compile(file, path, env, generation)
   return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
 end
 
--- While an app is loaded, what it is compiled from is kept, to be looked through for globals.
+-- What an app is compiled from is kept while it is loaded, where it is to be looked through for globals.
 local function keep_chunk(state, file, path, chunk)
   local is_text = not sources.is_image
   if state.chunks and is_text then table.insert(state.chunks, { file = file, path = path, chunk = chunk }) end
@@ -294,6 +293,7 @@ local function index(t, key) return t[key] end
 
 --- The globals that the app's functions read, and that there are not, or write, in one text, a line each; nil: none.
 local function misspelt_globals(state, env)
+  local globals = require "perilune.globals" -- workers do without
   local function is_defined(name)
     local ok, value = pcall(index, env, name)
     return ok and value ~= nil
@@ -310,14 +310,16 @@ end
 
 --- Loads and validates.
 ---@param path string the script's file
----@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer? }
+---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer?, finds_globals: boolean? }
+---  `finds_globals`: what is said of misspelt ones is in conf.globals
 ---@return perilune.loaded_app|nil
 ---@return string|nil message for people, possibly of several lines
 ---@return table[]|nil errors the configuration's errors, one by one
 function M.load(path, options)
   options = options or {}
   local folder = folder_of(path)
-  local state = { system = {}, doors = {}, chunks = {}, generation = options.generation }
+  local state = { system = {}, doors = {}, generation = options.generation }
+  state.chunks = options.finds_globals and {} or nil
   function state.may_open(name)
     if state.open then return state.open[name] == true end
     if not is_named_unsafe(name, options.overrides) then error(UNSAFE:format(name, name), 3) end
@@ -343,7 +345,7 @@ function M.load(path, options)
     return nil, config.format_errors(errors, path), errors
   end
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
-  conf.globals = misspelt_globals(state, env)
+  conf.globals = state.chunks and misspelt_globals(state, env)
   state.chunks = nil
   return { conf = conf, file = path, env = env }
 end

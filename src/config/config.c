@@ -322,6 +322,8 @@ static int load_protected(lua_State *lua)
 	push_function(lua, "perilune.app", "load");
 	lua_pushstring(lua, load->config->script);
 	config_push_options(lua, load->config);
+	lua_pushboolean(lua, true); /* here, once, and not by each worker */
+	lua_setfield(lua, -2, "finds_globals");
 	lua_call(lua, 2, 3);
 	take_text(load);
 	load->status = CONFIG_BAD;
