@@ -298,7 +298,7 @@ describe("an upgrade is refused", function()
   end)
 
   it("while a reload is being loaded, but not for a worker that has yet to adopt it", function()
-    local SLOW_START = "local t = os.clock() while os.clock() - t < 0.3 do end "
+    local SLOW_START = 'io.open(%q, "w"):close() repeat local go = io.open(%q) until go '
     local function gated(version, top, folder)
       return top .. (script(version, [[limits = { proceed = "30s" }]]):gsub("function Agent:proceed%(line%)", [[%0
         if line == "spin" then note "spins" repeat local gate = io.open("]] .. folder .. [[/gate") until gate end]]))
@@ -310,10 +310,12 @@ describe("an upgrade is refused", function()
     app.own_folder = true
     local spinner = app:connect():send("spin\n")
     app:wait_log "spins"
-    rewrite(app, gated("two", SLOW_START, folder))
+    rewrite(app, gated("two", SLOW_START:format(folder .. "/loads", folder .. "/load"), folder))
     app:signal "HUP"
+    wait.until_true("the start of loading", function() return command.exists(folder .. "/loads") end)
     app:signal "USR2"
     app:wait_log "upgrade refused: a reload is under way"
+    command.write(folder .. "/load", "")
     app:wait_log { message = "generation retired", generation = 1 } -- by the other worker
     local successor = app:upgrade()
     command.write(folder .. "/gate", "")

@@ -32,6 +32,15 @@ end
 
 M.read = read
 
+--- Is there a file of this name?
+---@param path string
+---@return boolean
+function M.exists(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
 local function absolute(path)
   if path:sub(1, 1) == "/" then return path end
   return shell("pwd"):gsub("\n", "") .. "/" .. path
