@@ -7,7 +7,14 @@ install(FILES lua/perilune.lua DESTINATION ${share}/lua)
 install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
 install(DIRECTORY lua/perilune/templates DESTINATION ${share}/lua/perilune) # hidden files and all
 install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua")
-install(FILES packaging/perilune.service packaging/perilune.socket DESTINATION ${share}/systemd)
+install(FILES packaging/perilune.socket DESTINATION ${share}/systemd)
+# The unit says where things are, which only --prefix tells. Percent signs are specifiers in a unit.
+install(CODE "
+  string(REPLACE % %% prefix \"\${CMAKE_INSTALL_PREFIX}\")
+  file(READ \"${CMAKE_SOURCE_DIR}/packaging/perilune.service\" unit)
+  string(REPLACE /usr/local \"\${prefix}\" unit \"\${unit}\")
+  file(WRITE \"${CMAKE_BINARY_DIR}/perilune.service\" \"\${unit}\")
+  file(INSTALL \"${CMAKE_BINARY_DIR}/perilune.service\" DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${share}/systemd\")")
 install(FILES packaging/perilune.1 DESTINATION share/man/man1)
 install(FILES packaging/completions/perilune.bash DESTINATION share/bash-completion/completions RENAME perilune)
 install(FILES packaging/completions/_perilune DESTINATION share/zsh/site-functions)

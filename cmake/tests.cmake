@@ -163,9 +163,10 @@ perilune_test(install.files ${CMAKE_COMMAND} -E cat ${stage}/share/man/man1/peri
   ${stage}/share/bash-completion/completions/perilune ${stage}/share/zsh/site-functions/_perilune
   ${stage}/share/fish/vendor_completions.d/perilune.fish ${stage}/share/perilune/systemd/perilune.service
   ${stage}/share/perilune/lua/perilune/library/conn.lua ${stage}/share/perilune/lua/perilune/templates/common/.busted)
+perilune_test(install.unit grep -F "ExecStart=\"${stage}/bin/perilune\" run" ${stage}/share/perilune/systemd/perilune.service)
 perilune_test(install.new ${busted} --filter=template.echo spec/server/new_spec.lua)
 set_tests_properties(${PERILUNE_TEST_PREFIX}install.tree PROPERTIES FIXTURES_SETUP ${PERILUNE_TEST_PREFIX}stage)
-foreach(name check serves files new)
+foreach(name check serves files unit new)
   set(test ${PERILUNE_TEST_PREFIX}install.${name})
   set_tests_properties(${test} PROPERTIES FIXTURES_REQUIRED ${PERILUNE_TEST_PREFIX}stage)
   set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT PERILUNE=${stage}/bin/perilune)

@@ -5,7 +5,10 @@ local json_decode = require "spec.support.json_decode"
 local server = require "spec.support.server"
 
 local TEMPLATES = { "echo", "chat", "rpc", "binary", "game" }
-local COMMON = { ".busted", ".gitignore", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua", "spec/app_spec.lua" }
+local COMMON = {
+  ".busted", ".dockerignore", ".gitignore", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua",
+  "spec/app_spec.lua",
+}
 local MORE = {
   echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" }, game = { "spec/world_spec.lua", "world.lua" },
 }
@@ -60,7 +63,7 @@ describe("perilune new", function()
           assert.is_nil(command.read(folder .. "/app/" .. name):match "@%u+@")
         end
         has("# app\n", command.read(folder .. "/app/README.md"))
-        has("run /srv/app/app.lua", command.read(folder .. "/app/app.service"))
+        has('perilune" run /srv/app/app.lua', command.read(folder .. "/app/app.service"))
       end)
 
       it("makes what 'perilune check' accepts", function()
@@ -97,11 +100,50 @@ describe("perilune new", function()
     has("@class perilune.conn", command.read(library .. "/conn.lua"))
   end)
 
-  it("makes a unit file that systemd understands", function()
-    if not command.has "systemd-analyze" then return pending "systemd-analyze is not there" end
+  describe("makes a unit file that", function()
+    local function analyze(line) return select(2, shell("systemd-analyze " .. line)) end
+
+    before_each(function()
+      if not command.has "systemd-analyze" then pending "systemd-analyze is not there" end
+    end)
+
+    it("systemd understands", function()
+      make "echo"
+      local out = analyze "verify ./app.service"
+      assert.is_nil(out:find("app.service:%d"), out)
+    end)
+
+    it("leads to a binary whose path needs quoting", function()
+      local place = folder .. "/a b; 100%n"
+      os.execute(("mkdir '%s' && cp '%s' '%s/perilune'"):format(place, command.binary, place))
+      local lua_path = os.getenv "PERILUNE_LUA_PATH" or command.shell("pwd"):gsub("\n", "") .. "/lua"
+      local code = command.shell(("cd '%s' && PERILUNE_LUA_PATH='%s' '%s/perilune' new app >/dev/null; echo $?")
+        :format(folder, lua_path, place))
+      assert.equal("0\n", code)
+      has('ExecStart="' .. place:gsub("%%", "%%%%") .. '/perilune" run /srv/app/app.lua',
+        command.read(folder .. "/app/app.service"))
+      local out = analyze "verify ./app.service"
+      assert.is_nil(out:find("app.service", 1, true), out)
+    end)
+
+    it("gives the service no right that it does not need", function()
+      make "echo"
+      local _, out = shell "systemd-analyze security --offline=true --no-pager ./app.service"
+      local exposure = tonumber(out:match "Overall exposure level for app.service: ([%d.]+)")
+      assert.is_true(exposure <= 2, out)
+    end)
+  end)
+
+  it("makes an image whose server is told what fits its container", function()
     make "echo"
-    local _, out = shell "systemd-analyze verify ./app.service"
-    assert.is_nil(out:find("app.service:%d"), out)
+    local list = command.read(folder .. "/app/Dockerfile"):match "ENTRYPOINT (%b[])"
+    local words = json_decode((list:gsub("\\\n%s*", "")))
+    assert.same({ "tini", "--", "perilune", "run", "/srv/app/app.lua" }, { unpack(words, 1, 5) })
+    local result = command.run { "check", folder .. "/app/app.lua", "--print", unpack(words, 6) }
+    assert.equal(0, result.code, result.err)
+    has("tcp://0.0.0.0:9000", result.out)
+    -- docker kills 10 s after its TERM, and the workers have 2 s beyond the drain.
+    assert.is_true(tonumber(result.out:match "drain%s*= ?\"?(%d+)s") <= 7, result.out)
   end)
 
   describe("refuses", function()

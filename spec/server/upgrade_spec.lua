@@ -343,6 +343,35 @@ describe("an upgrade is refused", function()
   end)
 end)
 
+-- A container in small: a namespace of processes, whose first is the server, or an init that is called like Docker's.
+describe("an upgrade in a container", function()
+  local OPERATE = [[
+    until grep -q '"serving"' log; do sleep 0.01; done
+    kill -USR2 $pid
+    until grep -q '"upgrad' log; do sleep 0.01; done
+    kill -TERM $pid]]
+  local INITS = {
+    ["process 1"] = "#!/bin/sh\npid=1; { " .. OPERATE .. "\n} & exec \"$@\" 2>log",
+    ["the only child of an init"] = "#!/bin/sh\n\"$@\" 2>log & pid=$!; " .. OPERATE .. "\nwait $pid",
+  }
+
+  for where, init in pairs(INITS) do
+    it("is refused: the server is " .. where, function()
+      if not command.shell("unshare --pid --fork echo yes 2>&1"):find "yes" then return pending "needs CAP_SYS_ADMIN" end
+      local folder = command.folder()
+      finally(function() command.remove(folder) end)
+      command.write(folder .. "/app.lua", script "one")
+      command.write(folder .. "/tini", init)
+      command.shell(("cd '%s' && chmod +x tini && timeout 60 unshare --pid --fork --kill-child --mount-proc ./tini '%s' run app.lua" ..
+        " --listen tcp://127.0.0.1:0 --workers 1 --control off --log-format json 2>&1"):format(folder, command.binary))
+      local log = command.read(folder .. "/log")
+      has('"upgrade refused: ', log)
+      has(" container\"", log)
+      has('"stopped"', log)
+    end)
+  end
+end)
+
 describe("under load", function()
   after_each(server.finish)
 

@@ -95,6 +95,26 @@ static int find_own(const char *below, char *path, size_t size)
 	return 0;
 }
 
+/*
+ * A path between quotes, as JSON and units have them. In a unit percent signs are specifiers, so they are doubled.
+ * False: it is too long.
+ */
+static bool quote(const char *path, bool for_unit, char *quoted, size_t size)
+{
+	size_t n = 0;
+	quoted[n++] = '"';
+	for (; *path && n + 4 < size; path++) {
+		if (*path == '"' || *path == '\\')
+			quoted[n++] = '\\';
+		else if (*path == '%' && for_unit)
+			quoted[n++] = '%';
+		quoted[n++] = *path;
+	}
+	quoted[n++] = '"';
+	quoted[n] = '\0';
+	return !*path;
+}
+
 static int copy_template(struct scaffold *scaffold, const char *name)
 {
 	char below[64], folder[PATH_MAX];
@@ -147,15 +167,15 @@ static void congratulate(const struct scaffold *scaffold, const char *template, 
 
 static int make(const char *folder, const char *template)
 {
-	char library[PATH_MAX], binary[PATH_MAX] = "perilune";
+	char library[PATH_MAX], binary[PATH_MAX] = "perilune", types[2 * PATH_MAX], exec[2 * PATH_MAX];
 	size_t len = sizeof binary;
-	if (find_own("library", library, sizeof library))
-		return EXIT_FAILED;
 	uv_exepath(binary, &len);
-	const struct placeholder placeholders[] = { { "@NAME@", name_of(folder) },
-						    { "@LIBRARY@", library },
-						    { "@BINARY@", binary },
-						    { NULL, NULL } };
+	if (find_own("library", library, sizeof library) || !quote(library, false, types, sizeof types) ||
+	    !quote(binary, true, exec, sizeof exec))
+		return EXIT_FAILED;
+	const struct placeholder placeholders[] = {
+		{ "@NAME@", name_of(folder) }, { "@LIBRARY@", types }, { "@EXEC@", exec }, { NULL, NULL }
+	};
 	struct scaffold scaffold;
 	int err = scaffold_open(&scaffold, folder, placeholders);
 	if (!err)

@@ -72,6 +72,23 @@ const char *program_path(void)
 	return program.path;
 }
 
+bool program_ends_init(void)
+{
+	static const char *const INITS[] = { "tini", "docker-init", "dumb-init", "catatonit" };
+	char name[32] = "";
+	FILE *from = getppid() == 1 ? fopen("/proc/1/comm", "re") : NULL;
+	if (!from)
+		return false;
+	if (!fgets(name, sizeof name, from))
+		name[0] = '\0';
+	fclose(from);
+	name[strcspn(name, "\n")] = '\0';
+	for (size_t i = 0; i < sizeof INITS / sizeof *INITS; i++)
+		if (!strcmp(name, INITS[i]))
+			return true;
+	return false;
+}
+
 /* ---- in the new process ---- */
 
 /* All that it needs, made beforehand: between vfork() and exec nothing may be allocated, and no lock be taken. */

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 /*
@@ -15,6 +16,12 @@
 void program_remember(char **argv);
 
 const char *program_path(void);
+
+/*
+ * Was it started by an init for containers, such as tini? These wait for the one process that they started, and with
+ * them ends the container: another process that took over would be killed.
+ */
+bool program_ends_init(void);
 
 /* What the new process gets: descriptors 3, 4, … and variables, before all that we have ourselves. */
 struct program_gifts {

@@ -59,6 +59,8 @@ static const char *upgrade_objection(const struct server *server)
 		return "upgrade refused: one is under way";
 	if (getpid() == 1)
 		return "upgrade refused: the end of process 1 is the end of its container";
+	if (program_ends_init())
+		return "upgrade refused: process 1 ends with this process, and so does its container";
 	return NULL;
 }
 
