@@ -57,6 +57,20 @@ describe("migrating", function()
     for i = 1, 300, 50 do clients[i]:echo_line("x", "two x 1") end
   end)
 
+  it("misses nobody while most of the others leave", function()
+    local bunch, staying = server.scaled(1600, 640), 20
+    local app = server.start { script = counter("one", nil, "limits = { connections = 2000 }") }
+    local clients = app:connect_many(bunch)
+    for i = 1, bunch, bunch / staying do clients[i]:echo_line("a", "one a 1") end
+    rewrite(app, counter("two", nil, "limits = { connections = 2000 }"))
+    for i = 1, bunch do -- the reload comes in the midst of them
+      if i % (bunch / staying) ~= 1 then clients[i]:close() end
+      if i == bunch / 2 then app:signal "HUP" end
+    end
+    retired(app, 1)
+    for i = 1, bunch, bunch / staying do clients[i]:echo_line("b", "two b 2") end
+  end)
+
   it("waits for an agent that waits", function()
     local SLEEPY = [[
       local proceed = Agent.proceed

@@ -8,6 +8,7 @@
 #include "base/idmap.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 enum { MODEL_IDS = 3000, MODEL_STEPS = 40000 };
 
@@ -157,6 +158,87 @@ static void stale_ids_find_nothing(void **state)
 	assert_int_equal(map.capacity, 128);
 }
 
+/* ---- walks ---- */
+
+enum { WALK_IDS = MODEL_IDS };
+
+static bool visited[WALK_IDS];
+
+static void note_visit(void *value, void *data)
+{
+	(void)data;
+	visited[(char *)value - values] = true;
+}
+
+/* Random ids come and go between two steps, more of the ones than of the others. Ids divisible by `stays` do neither. */
+static void change(uint64_t first, unsigned stays, unsigned times, bool filling)
+{
+	for (unsigned n = 0; n < times; n++) {
+		size_t i = below(WALK_IDS);
+		if (i % stays)
+			step(first, 1, i, below(10) < (filling ? 9 : 1));
+	}
+}
+
+static void walk_sees_who_stays(unsigned stays, unsigned changes, bool is_full, bool filling)
+{
+	uint64_t cursor = 0, first = 1 + below(1000000);
+	memset(visited, 0, sizeof visited);
+	for (size_t i = 0; i < WALK_IDS; i++)
+		step(first, 1, i, is_full || i % stays == 0);
+	do {
+		idmap_walk(&map, &cursor, note_visit, NULL);
+		change(first, stays, changes, filling);
+	} while (cursor);
+	for (size_t i = 0; i < WALK_IDS; i += stays)
+		assert_true(visited[i]);
+	for (size_t i = 0; i < WALK_IDS; i++)
+		step(first, 1, i, false);
+}
+
+static void a_walk_sees_who_stays_while_others_leave(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 30; n++) {
+		walk_sees_who_stays(20, 1 + below(40), true, false);
+		walk_sees_who_stays(3, 1 + below(3), true, false);
+	}
+}
+
+static void a_walk_sees_who_stays_while_others_come(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 30; n++) {
+		walk_sees_who_stays(20, 1 + below(40), false, true);
+		walk_sees_who_stays(3, 1 + below(3), false, true);
+	}
+}
+
+static void count_visit(void *value, void *data)
+{
+	visited[(char *)value - values] = true;
+	++*(unsigned *)data;
+}
+
+static void a_walk_of_what_stands_still_visits_each_once(void **state)
+{
+	uint64_t cursor = 0;
+	unsigned n = 0, said = 0;
+	(void)state;
+	memset(visited, 0, sizeof visited);
+	said += idmap_walk(&map, &cursor, count_visit, &n);
+	assert_int_equal(cursor, 0);
+	for (size_t i = 0; i < WALK_IDS; i++)
+		step(1, 1, i, true);
+	do
+		said += idmap_walk(&map, &cursor, count_visit, &n);
+	while (cursor);
+	assert_int_equal(n, WALK_IDS);
+	assert_int_equal(said, WALK_IDS);
+	for (size_t i = 0; i < WALK_IDS; i++)
+		assert_true(visited[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,6 +249,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(runs_wrap_around, start, end),
 		cmocka_unit_test_setup_teardown(it_grows_and_shrinks, start, end),
 		cmocka_unit_test_setup_teardown(stale_ids_find_nothing, start, end),
+		cmocka_unit_test_setup_teardown(a_walk_sees_who_stays_while_others_leave, start, end),
+		cmocka_unit_test_setup_teardown(a_walk_sees_who_stays_while_others_come, start, end),
+		cmocka_unit_test_setup_teardown(a_walk_of_what_stands_still_visits_each_once, start, end),
 	};
 	return cmocka_run_group_tests_name("idmap", tests, NULL, NULL);
 }

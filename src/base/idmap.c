@@ -96,3 +96,36 @@ void idmap_remove(struct idmap *map, uint64_t id)
 	if (map->capacity > IDMAP_MIN && map->count * 8 < map->capacity)
 		(void)resize(map, map->capacity / 2);
 }
+
+/*
+ * The home after this one, where the highest bit of a home is counted as the lowest. A home of a smaller map is followed,
+ * in a larger one, by all those that its ids may have moved to; and of those the smaller map makes one. So homes that were
+ * visited stay visited when the map is resized. (Redis walks its tables like that.) 0: there is none.
+ */
+static uint64_t next_home(uint64_t home, uint64_t capacity)
+{
+	uint64_t bit = capacity >> 1;
+	while (bit && home & bit) {
+		home &= ~bit;
+		bit >>= 1;
+	}
+	return home | bit;
+}
+
+/* By homes and not by slots: a removal moves others to earlier slots, past whoever walks. */
+unsigned idmap_walk(const struct idmap *map, uint64_t *cursor, void (*visit)(void *value, void *data),
+		    void *data)
+{
+	if (!map->capacity)
+		return (unsigned)(*cursor = 0);
+	size_t mask = map->capacity - 1, home = *cursor & mask;
+	unsigned visited = 0;
+	for (size_t at = home; map->slots[at].id; at = (at + 1) & mask) {
+		if (home_of(map, map->slots[at].id) != home)
+			continue;
+		visit(map->slots[at].value, data);
+		visited++;
+	}
+	*cursor = next_home(home, map->capacity);
+	return visited;
+}

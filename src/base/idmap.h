@@ -32,3 +32,12 @@ int idmap_put(struct idmap *map, uint64_t id, void *value);
 void *idmap_get(const struct idmap *map, uint64_t id);
 
 void idmap_remove(struct idmap *map, uint64_t id);
+
+/*
+ * One step of a walk that may take its time: calls `visit` for the few ids that have their place in common, and moves
+ * *cursor on to the next place. Begin with a cursor of 0; the walk is over when it is 0 again. Whatever comes and goes
+ * between two steps, and though the map is resized: an id that stays all the while is visited, some of them twice.
+ * `visit` must not change the map. Returns how many it was called for.
+ */
+unsigned idmap_walk(const struct idmap *map, uint64_t *cursor, void (*visit)(void *value, void *data),
+		    void *data);

@@ -12,19 +12,22 @@ enum {
 
 /* ---- migrating ---- */
 
-/* Who is suspended follows when its agent is free, and whoever is missed here with its next frame. */
-static bool migrate_some(struct worker *worker)
+static void migrate_one(void *conn, void *migrated)
 {
-	const struct idmap *ids = &worker->host.ids;
+	*(unsigned *)migrated += agents_migrate(conn);
+}
+
+/*
+ * Connections come and go between two turns, so the walk is one that misses nobody. Who is suspended follows when its
+ * agent is free.
+ */
+static void migrate_some(struct worker *worker)
+{
 	unsigned migrated = 0, looks = 0;
-	for (; worker->migrate_at < ids->capacity; worker->migrate_at++, looks++) {
-		if (migrated == MIGRATIONS_PER_TURN || looks == LOOKS_PER_TURN)
-			return true;
-		struct conn *conn = ids->slots[worker->migrate_at].value;
-		if (conn)
-			migrated += agents_migrate(conn);
+	while (worker->migrating && migrated < MIGRATIONS_PER_TURN && looks++ < LOOKS_PER_TURN) {
+		idmap_walk(&worker->host.ids, &worker->migrate_at, migrate_one, &migrated);
+		worker->migrating = worker->migrate_at;
 	}
-	return false;
 }
 
 /* ---- draining ---- */
@@ -126,6 +129,7 @@ void succession_begin(struct worker *worker)
 {
 	unsigned old = 0;
 	worker->migrate_at = 0;
+	worker->migrating = true;
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
 		if (each == worker->candidate)
 			continue;
@@ -140,7 +144,8 @@ bool succession_turn(struct worker *worker)
 	for (struct generation *each = worker->generation->older; each; each = each->older)
 		if (each->drain_from_ms != WHEEL_NEVER)
 			drain_some(worker, each);
-	return worker->generation->older && migrate_some(worker);
+	migrate_some(worker);
+	return worker->migrating;
 }
 
 uint64_t succession_next_ms(const struct worker *worker)

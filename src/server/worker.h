@@ -51,9 +51,9 @@ struct worker {
 	uint64_t paced_frames, paced_bytes; /* ... and what had come in by then */
 	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
 	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
-	size_t migrate_at;                  /* how far migrating has come in the map of connections */
-	struct taping *taping;              /* NULL: nothing is recorded */
-	bool draining, cut;
+	uint64_t migrate_at;   /* how far migrating has come in the map of connections; while `migrating` */
+	struct taping *taping; /* NULL: nothing is recorded */
+	bool migrating, draining, cut;
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */
