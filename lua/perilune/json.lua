@@ -8,35 +8,11 @@ local DEPTH_MAX = 64
 
 local ARRAY = {}
 
-local ESCAPES = {
-  ['"'] = '\\"', ["\\"] = "\\\\", ["\b"] = "\\b", ["\f"] = "\\f",
-  ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t",
-}
-
 --- Marks a table as a list, so that an empty one is written `[]`. Returns it.
 ---@generic T: table
 ---@param list T
 ---@return T
 function M.array(list) return setmetatable(list, ARRAY) end
-
-local function escape_ascii(c) return ESCAPES[c] or string.format("\\u%04x", c:byte()) end
-
--- JSON text is UTF-8; a byte that is not part of valid UTF-8 is written as the code point of the same number.
-local function repair(s)
-  local out, i = {}, 1
-  while i <= #s do
-    local n = printable.utf8_at(s, i)
-    out[#out + 1] = n and s:sub(i, i + n - 1) or string.format("\\u%04x", s:byte(i))
-    i = i + (n or 1)
-  end
-  return table.concat(out)
-end
-
-local function encode_string(s)
-  s = s:gsub('[%z\1-\31"\\\127]', escape_ascii)
-  if s:find("[\128-\255]") then s = repair(s) end
-  return '"' .. s .. '"'
-end
 
 local function encode_number(n)
   if n ~= n or n == math.huge or n == -math.huge then error("a number that JSON cannot carry", 0) end
@@ -70,7 +46,7 @@ local function encode_object(t, depth)
     keys[#keys + 1] = key
   end
   table.sort(keys)
-  for i, key in ipairs(keys) do out[i] = encode_string(key) .. ":" .. encode(t[key], depth) end
+  for i, key in ipairs(keys) do out[i] = printable.json(key) .. ":" .. encode(t[key], depth) end
   return "{" .. table.concat(out, ",") .. "}"
 end
 
@@ -83,7 +59,7 @@ local ENCODERS = {
   ["nil"] = function() return "null" end,
   boolean = tostring,
   number = encode_number,
-  string = encode_string,
+  string = printable.json,
   table = encode_table,
 }
 

@@ -1,5 +1,6 @@
 --- Makes any value safe to print: bounded, no control characters, valid UTF-8.
---- Nothing here calls a metamethod of a user's value.
+--- Nothing here calls a metamethod of a user's value. Texts are escaped by the rules of src/base/text.c: one table of
+--- cases, spec/support/text_cases.lua, holds both to them.
 local M = {}
 
 local byte, format, sub = string.byte, string.format, string.sub
@@ -32,11 +33,19 @@ function M.utf8_at(s, i)
   return n, code
 end
 
--- C1 controls, line separators, and the marks that reorder text on a terminal ("Trojan Source").
+-- From, to: controls, separators of lines, what takes no room, and the marks that reorder text on a terminal
+-- ("Trojan Source"). Ascending; src/base/text.c has the same.
+local HIDDEN = {
+  0x00, 0x1f, 0x7f, 0x9f, 0xad, 0xad, 0x61c, 0x61c, 0x180e, 0x180e, 0x200b, 0x200f, 0x2028, 0x202e, 0x2060, 0x206f,
+  0xfeff, 0xfeff, 0xfff9, 0xfffb, 0xe0000, 0xe0fff,
+}
+
 local function is_hidden(code)
-  return code < 0x20 or (code >= 0x7F and code <= 0x9F) or code == 0x61C
-    or (code >= 0x200B and code <= 0x200F) or (code >= 0x2028 and code <= 0x202E)
-    or (code >= 0x2060 and code <= 0x2069) or code == 0xFEFF
+  for i = 1, #HIDDEN, 2 do
+    if code < HIDDEN[i] then return false end
+    if code <= HIDDEN[i + 1] then return true end
+  end
+  return false
 end
 
 --- What to print for the character at `i`: "\\n" or "\\x1b" for what must not reach a terminal, else itself.
@@ -75,6 +84,13 @@ function M.escape(s, max)
   return table.concat(out)
 end
 
+--- Of any length, and of several lines: line feeds and tabs stay.
+---@param s string
+---@return string
+function M.lines(s)
+  return (s:gsub("[^\n\t]+", function(part) return M.escape(part, math.huge) end))
+end
+
 --- `s` escaped and in double quotes, bounded.
 ---@param s string
 ---@param max? integer bytes inside of the quotes, default 60
@@ -82,6 +98,33 @@ end
 function M.quote(s, max)
   local escaped = M.escape(s, max or 60)
   return '"' .. escaped:gsub('"', '\\"') .. '"'
+end
+
+local function json_unit(code) return format("\\u%04x", code) end
+
+local function json_char(s, i)
+  local n, code = M.utf8_at(s, i)
+  if not n then return format("\\\\x%02x", byte(s, i)), 1 end
+  if code == 34 or code == 92 then return "\\" .. sub(s, i, i), 1 end
+  if not is_hidden(code) then return sub(s, i, i + n - 1), n end
+  if SHORT[code] then return SHORT[code], 1 end
+  if code < 0x10000 then return json_unit(code), n end
+  code = code - 0x10000
+  return json_unit(0xd800 + math.floor(code / 0x400)) .. json_unit(0xdc00 + code % 0x400), n
+end
+
+--- `s` as a JSON string, in its quotes. JSON is made of characters: a byte that belongs to none is the text `\xff`.
+---@param s string
+---@return string
+function M.json(s)
+  if not s:find('[%c"\\\128-\255]') then return '"' .. s .. '"' end
+  local out, i = {}, 1
+  while i <= #s do
+    local text, n = json_char(s, i)
+    out[#out + 1] = text
+    i = i + n
+  end
+  return '"' .. table.concat(out) .. '"'
 end
 
 local function number_text(n)

@@ -11,11 +11,21 @@ local function skip(text, at) return text:find("[^ \t\r\n]", at) or #text + 1 en
 local function utf8(code)
   if code < 0x80 then return string.char(code) end
   if code < 0x800 then return string.char(0xC0 + math.floor(code / 64), 0x80 + code % 64) end
-  return string.char(0xE0 + math.floor(code / 4096), 0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
+  local tail = string.char(0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
+  if code < 0x10000 then return string.char(0xE0 + math.floor(code / 4096)) .. tail end
+  return string.char(0xF0 + math.floor(code / 0x40000), 0x80 + math.floor(code / 4096) % 64) .. tail
+end
+
+-- One of these two alone is no character.
+local function pair_at(text, at)
+  local high, low = text:match("^u([dD][89abAB]%x%x)\\u([dD][c-fC-F]%x%x)", at)
+  if not high then fail(text, at, "a pair of surrogates") end
+  return utf8(0x10000 + (tonumber(high, 16) - 0xD800) * 0x400 + tonumber(low, 16) - 0xDC00), at + 11
 end
 
 local function escape_at(text, at)
   local hex = text:match("^u(%x%x%x%x)", at)
+  if hex and hex:find "^[dD][89a-fA-F]" then return pair_at(text, at) end
   if hex then return utf8(tonumber(hex, 16)), at + 5 end
   local char = ESCAPES[text:sub(at, at)]
   if not char then fail(text, at, "an escape") end

@@ -215,8 +215,26 @@ static void escapes_say_what_was_there(void **state)
 {
 	(void)state;
 	write_fields("a\"b\\c\nd\te\x7f", (struct log_field[]){ F_TEXT("x", "\xc3\xa9\xff") }, 1);
-	assert_has("\"message\":\"a\\\"b\\\\c\\nd\\u0009e\\u007f\"");
-	assert_has("\"x\":\"\xc3\xa9\xef\xbf\xbd\"");
+	assert_has("\"message\":\"a\\\"b\\\\c\\nd\\te\\u007f\"");
+	assert_has("\"x\":\"\xc3\xa9\\\\xff\"");
+}
+
+static void a_zero_byte_ends_no_text(void **state)
+{
+	(void)state;
+	const struct log_field fields[] = { F_BYTES("a\"b\x1b", "x\0y", 3), F_BYTES("excerpt", "1\0\n2", 4) };
+	const struct log_entry entry = { LOG_WARN, "two\0parts", 9, fields, 2 };
+	begin();
+	log_entry(&entry);
+	end();
+	assert_int_equal(assert_json_line(), 5);
+	assert_has(
+	    "\"message\":\"two\\u0000parts\",\"a\\\"b\\u001b\":\"x\\u0000y\",\"excerpt\":\"1\\u0000\\n2\"}");
+	log_init(LOG_TEXT, LOG_INFO);
+	begin();
+	log_entry(&entry);
+	end();
+	assert_has("two\\x00parts  a\"b\\x1b=x\\x00y\n1\\x00\n2\n");
 }
 
 static void random_bytes_make_valid_json(void **state)
@@ -311,7 +329,7 @@ static void text_is_one_line(void **state)
 	int hour, minute, second, millis, length = 0;
 	sscanf(output, "%2d:%2d:%2d.%3d %n", &hour, &minute, &second, &millis, &length);
 	assert_int_equal(length, 13);
-	assert_string_equal(output + length, "warn  two\\nlines \\u001b[0m  a=x\\ny\xef\xbf\xbd  b=2\n");
+	assert_string_equal(output + length, "warn  two\\nlines \\x1b[0m  a=x\\ny\\xff  b=2\n");
 }
 
 static void what_an_excerpt_shows_is_not_told_twice(void **state)
@@ -361,14 +379,13 @@ struct taker {
 	int64_t number;
 };
 
-static void take(struct log_sink *sink, enum log_level level, const char *message,
-		 const struct log_field *fields, size_t n)
+static void take(struct log_sink *sink, const struct log_entry *entry)
 {
 	struct taker *taker = (struct taker *)(void *)sink;
 	taker->taken++;
-	taker->level = level;
-	snprintf(taker->message, sizeof taker->message, "%s", message);
-	taker->number = n ? fields[0].number : -1;
+	taker->level = entry->level;
+	snprintf(taker->message, sizeof taker->message, "%s", entry->message);
+	taker->number = entry->count ? entry->fields[0].number : -1;
 }
 
 static void a_sink_takes_all_levels_in_place_of_the_log(void **state)
@@ -403,6 +420,7 @@ int main(void)
 		cmocka_unit_test_setup(auto_is_json_where_nobody_watches, text),
 		cmocka_unit_test_setup(hostile_text_stays_in_its_string, json),
 		cmocka_unit_test_setup(escapes_say_what_was_there, json),
+		cmocka_unit_test_setup(a_zero_byte_ends_no_text, json),
 		cmocka_unit_test_setup(random_bytes_make_valid_json, json),
 		cmocka_unit_test_setup(a_long_message_is_cut_and_its_fields_stay, json),
 		cmocka_unit_test_setup(a_text_that_just_fits_is_whole, json),

@@ -98,6 +98,21 @@ static void a_line_ends_and_is_one(void **state)
 	assert_null(message_line(NULL));
 }
 
+static void a_line_is_fit_for_a_terminal(void **state)
+{
+	(void)state;
+	json_t *reply = message_error("code", "\x1b[2J \x7f \xc2\x9b"
+					      "31m \xe2\x80\xae \xf3\xa0\x81\x81 \xc3\xa9");
+	char *line = message_line(reply);
+	assert_string_equal(line, "{\"ok\":false,\"code\":\"code\",\"error\":\"\\u001B[2J \\u007f \\u009b31m "
+				  "\\u202e \\udb40\\udc41 \xc3\xa9\"}\n");
+	json_t *read = json_loads(line, 0, NULL);
+	assert_true(json_equal(read, reply));
+	json_decref(read);
+	free(line);
+	json_decref(reply);
+}
+
 static void texts_need_not_be_utf8(void **state)
 {
 	(void)state;
@@ -106,7 +121,8 @@ static void texts_need_not_be_utf8(void **state)
 	message_set_text(reply, "bad", "a\xff\xc3z");
 	message_set_text(reply, "none", NULL);
 	char *line = message_line(reply);
-	assert_string_equal(line, "{\"ok\":true,\"good\":\"\xc3\xa9\",\"bad\":\"a??z\",\"none\":null}\n");
+	assert_string_equal(
+	    line, "{\"ok\":true,\"good\":\"\xc3\xa9\",\"bad\":\"a\\\\xff\\\\xc3z\",\"none\":null}\n");
 	free(line);
 	json_decref(reply);
 }
@@ -118,6 +134,7 @@ int main(void)
 		cmocka_unit_test(fields_are_known_and_typed),
 		cmocka_unit_test(a_flag_that_is_not_there_is_false),
 		cmocka_unit_test(a_line_ends_and_is_one),
+		cmocka_unit_test(a_line_is_fit_for_a_terminal),
 		cmocka_unit_test(texts_need_not_be_utf8),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

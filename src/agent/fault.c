@@ -2,6 +2,7 @@
 #include "agent/peer.h"
 #include "agent/run.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +36,7 @@ static void push_about(struct agents *agents, const struct run *run, const char 
 	lua_setfield(lua, -2, "opener");
 }
 
-enum { FRAME_TEXT_MAX = 256 }; /* the most that log.frame_bytes may ask for */
+enum { FRAME_BYTES_MAX = 256 }; /* the most that log.frame_bytes may ask for */
 
 /* The first bytes of the frame that proceed() was given, when log.frame_bytes asks for them. */
 static void frame_text(struct agents *agents, const struct run *run, char *text, size_t size)
@@ -47,14 +48,9 @@ static void frame_text(struct agents *agents, const struct run *run, char *text,
 	if (index >= run->conn->host->batch.count)
 		return;
 	const struct frame *frame = &run->conn->host->batch.frames[index];
-	size_t n = frame->data ? frame->len : 0;
-	if (n > agents->log_frame_bytes)
-		n = agents->log_frame_bytes;
-	for (size_t i = 0, at = 0; i < n && at + 5 <= size; i++) {
-		uint8_t byte = frame->data[i];
-		bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
-		at += (size_t)snprintf(text + at, size - at, plain ? "%c" : "\\x%02x", byte);
-	}
+	size_t n = frame->len < agents->log_frame_bytes ? frame->len : agents->log_frame_bytes;
+	if (frame->data)
+		text_escape(TEXT_LINE, text, size, frame->data, n);
 }
 
 /* The time that the connection's handler has had, all calls together. */
@@ -80,7 +76,7 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 	keep_first(agents, place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
 		return;
-	char frame[4 * FRAME_TEXT_MAX + 1];
+	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
 		  F_TEXT("callback", callback_name(run->callback)), F_INT("conn", run->conn->id),
@@ -117,9 +113,10 @@ static void log_undescribed(struct agents *agents, const struct run *run, const 
 {
 	lua_State *co = run->co.lua;
 	char message[256];
-	bool is_text = lua_type(co, -1) == LUA_TSTRING;
-	snprintf(message, sizeof message, "%s",
-		 is_text ? lua_tostring(co, -1) : "an error that cannot be described");
+	if (lua_type(co, -1) == LUA_TSTRING)
+		text_escape(TEXT_LINE, message, sizeof message, lua_tostring(co, -1), lua_objlen(co, -1));
+	else
+		snprintf(message, sizeof message, "%s", "an error that cannot be described");
 	log_fault(agents, run, peer, message, "", "", "", "");
 }
 

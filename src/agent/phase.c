@@ -2,6 +2,7 @@
 
 #include "agent/run.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "config/config.h"
 
 #include <stdio.h>
@@ -49,20 +50,13 @@ static int l_describe(lua_State *lua)
 	return 3;
 }
 
-/* What is printed raw must not move a terminal's cursor. */
-static void copy_plain(char *to, size_t size, const char *text)
-{
-	size_t n = 0;
-	for (; text[n] && n + 1 < size; n++)
-		to[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
-	to[n] = '\0';
-}
-
 /* Describing an error runs code that the error itself may upset; then what is at hand must do. */
 static void describe_plainly(lua_State *lua, int at, char *text, size_t size)
 {
-	bool is_text = lua_type(lua, at) == LUA_TSTRING;
-	copy_plain(text, size, is_text ? lua_tostring(lua, at) : UNDESCRIBED);
+	if (lua_type(lua, at) == LUA_TSTRING)
+		text_escape(TEXT_LINE, text, size, lua_tostring(lua, at), lua_objlen(lua, at));
+	else
+		snprintf(text, size, "%s", UNDESCRIBED);
 }
 
 /* Pushes message, report and place of the error value at `at`, the top. False: nothing but another error value. */

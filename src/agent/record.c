@@ -105,15 +105,20 @@ struct taking {
 	void *data;
 };
 
-static void complain(struct tape *tape, const struct agents *agents, const char *why)
+static void complain_of(struct tape *tape, const struct agents *agents, const char *why, size_t n)
 {
 	tape->redaction_failures++;
 	if (tape->complained)
 		return;
 	tape->complained = true;
 	log_write(LOG_WARN, "record.redact failed: the frame is left out, as are all for which it fails",
-		  F_TEXT("error", why), F_INT("worker", agents->worker),
+		  F_BYTES("error", why, n), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
+}
+
+static void complain(struct tape *tape, const struct agents *agents, const char *why)
+{
+	complain_of(tape, agents, why, strlen(why));
 }
 
 /* What comes off a tape is bounded by what went on it, so a redaction makes little more of a frame than it was. */
@@ -142,10 +147,12 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);
 	taking->redacting_us += tape_clock_us() - began_us;
 	if (failed) {
-		const char *why =
-		    lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "an error that is no text";
+		size_t n = lua_objlen(lua, -1);
 		tape->redact_overran = agents->vm.verdict != GUARD_FINE;
-		complain(tape, agents, why);
+		if (lua_type(lua, -1) == LUA_TSTRING)
+			complain_of(tape, agents, lua_tostring(lua, -1), n);
+		else
+			complain(tape, agents, "an error that is no text");
 	} else if (lua_type(lua, -1) == LUA_TSTRING) {
 		size_t len;
 		const char *text = lua_tolstring(lua, -1, &len);

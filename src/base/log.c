@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -147,51 +149,31 @@ static void put_number(struct line *line, int64_t number)
 	put_text(line, digits);
 }
 
-/* Length of the UTF-8 sequence at s, or 0 when it is not one (RFC 3629). */
-static size_t utf8_bytes(const unsigned char *s)
+/* Whole characters: one that has no room makes the line full. */
+static void put_piece(struct line *line, const char *piece, size_t n)
 {
-	size_t n = s[0] < 0x80                    ? 1
-		   : s[0] >= 0xc2 && s[0] <= 0xdf ? 2
-		   : (s[0] & 0xf0) == 0xe0        ? 3
-		   : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
-						  : 0;
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
-	    (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
+	if (n > sizeof line->text - TAIL_BYTES - line->len)
+		line->full = true;
+	else
+		put(line, piece, n);
 }
 
-/* JSON string contents (RFC 8259); in text mode the same escapes keep a line a line. */
-static void put_escaped(struct line *line, const char *text, bool json)
+/* At most `most` bytes, and then an ellipsis. */
+static void put_escaped(struct line *line, enum text_form form, const char *text, size_t n, size_t most)
 {
-	size_t limit = line->len + TEXT_MAX_BYTES;
-	for (const unsigned char *s = (const unsigned char *)text; *s && !line->full;) {
+	char piece[TEXT_PIECE_BYTES];
+	size_t limit = line->len + most;
+	for (size_t i = 0, taken; i < n && !line->full; i += taken) {
 		if (line->len >= limit) {
-			put_text(line, "\xe2\x80\xa6"); /* an ellipsis */
+			put_piece(line, "\xe2\x80\xa6", 3);
 			return;
 		}
-		size_t n = utf8_bytes(s);
-		char escape[8];
-		if (!n) {
-			put_text(line, "\xef\xbf\xbd"); /* U+FFFD */
-			s++;
-			continue;
-		}
-		if (n > 1 || (*s >= 0x20 && *s != 0x7f && !(json && (*s == '"' || *s == '\\')))) {
-			put(line, (const char *)s, n);
-		} else if (*s == '"' || *s == '\\') {
-			put(line, "\\", 1);
-			put(line, (const char *)s, 1);
-		} else if (*s == '\n') {
-			put_text(line, "\\n");
-		} else {
-			snprintf(escape, sizeof escape, "\\u%04x", *s);
-			put_text(line, escape);
-		}
-		s += n;
+		size_t left = n - i, room = limit - line->len;
+		taken = text_plain(form, text + i, left < room ? left : room);
+		if (taken)
+			put(line, text + i, taken);
+		else
+			put_piece(line, piece, text_piece(form, text + i, left, piece, &taken));
 	}
 }
 
@@ -215,86 +197,94 @@ static bool is_excerpt(const struct log_field *field)
 
 static bool is_empty(const struct log_field *field)
 {
-	return field->is_text && (!field->text || !*field->text);
+	return field->is_text && (!field->text || !field->len);
 }
 
 /* Fields that an excerpt shows as well. */
 static const char *const SHOWN[] = { "error", "place", "traceback" };
 
-static const char *excerpt_of(const struct log_field *fields, size_t n)
+static const struct log_field *excerpt_of(const struct log_entry *entry)
 {
-	for (size_t i = 0; i < n; i++)
-		if (is_excerpt(&fields[i]) && !is_empty(&fields[i]))
-			return fields[i].text;
+	for (size_t i = 0; i < entry->count; i++)
+		if (is_excerpt(&entry->fields[i]) && !is_empty(&entry->fields[i]))
+			return &entry->fields[i];
 	return NULL;
 }
 
 /* People are not told the same twice. A traceback is there in another form. */
-static bool is_told_by(const char *excerpt, const struct log_field *field)
+static bool is_told_by(const struct log_field *excerpt, const struct log_field *field)
 {
 	for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++)
 		if (excerpt && field->is_text && !strcmp(field->key, SHOWN[i]))
-			return !strcmp(field->key, "traceback") || strstr(excerpt, field->text);
+			return !strcmp(field->key, "traceback") ||
+			       memmem(excerpt->text, excerpt->len, field->text, field->len);
 	return false;
 }
 
-static void compose_json(struct line *line, enum log_level level, const char *message,
-			 const struct log_field *fields, size_t n)
+static void put_json(struct line *line, const char *text, size_t n)
+{
+	put_text(line, "\"");
+	put_escaped(line, TEXT_JSON, text, n, TEXT_MAX_BYTES);
+	put_text(line, "\"");
+}
+
+static void put_json_field(struct line *line, const struct log_field *field)
+{
+	size_t before = line->len;
+	put_text(line, ",");
+	put_json(line, field->key, strlen(field->key));
+	put_text(line, ":");
+	if (field->is_text)
+		put_json(line, field->text, field->len);
+	else
+		put_number(line, field->number);
+	if (line->full) /* half a field is no JSON */
+		line->len = before;
+}
+
+static void compose_json(struct line *line, const struct log_entry *entry)
 {
 	put_text(line, "{\"time\":\"");
 	put_time(line, "%Y-%m-%dT%H:%M:%S");
 	put_text(line, "Z\",\"level\":\"");
-	put_text(line, LEVELS[level]);
-	put_text(line, "\",\"message\":\"");
-	put_escaped(line, message, true);
-	put_text(line, "\"");
-	for (size_t i = 0; i < n; i++) {
-		if (is_empty(&fields[i]))
-			continue;
-		size_t before = line->len;
-		put_text(line, ",\"");
-		put_text(line, fields[i].key);
-		put_text(line, "\":");
-		if (fields[i].is_text) {
-			put_text(line, "\"");
-			put_escaped(line, fields[i].text, true);
-			put_text(line, "\"");
-		} else {
-			put_number(line, fields[i].number);
-		}
-		if (line->full) { /* half a field is no JSON */
-			line->len = before;
-			break;
-		}
-	}
+	put_text(line, LEVELS[entry->level]);
+	put_text(line, "\",\"message\":");
+	put_json(line, entry->message, entry->message_bytes);
+	for (size_t i = 0; i < entry->count && !line->full; i++)
+		if (!is_empty(&entry->fields[i]))
+			put_json_field(line, &entry->fields[i]);
 	line->full = false;
 	memcpy(line->text + line->len, "}\n", 2);
 	line->len += 2;
 }
 
-static void compose_text(struct line *line, enum log_level level, const char *message,
-			 const struct log_field *fields, size_t n)
+static void put_text_field(struct line *line, const struct log_field *field)
 {
+	put_text(line, "  ");
+	put_escaped(line, TEXT_LINE, field->key, strlen(field->key), TEXT_MAX_BYTES);
+	put_text(line, "=");
+	if (field->is_text)
+		put_escaped(line, TEXT_LINE, field->text, field->len, TEXT_MAX_BYTES);
+	else
+		put_number(line, field->number);
+}
+
+static void compose_text(struct line *line, const struct log_entry *entry)
+{
+	const struct log_field *excerpt = excerpt_of(entry);
 	put_time(line, "%H:%M:%S");
 	put_text(line, " ");
-	put_text(line, LEVELS[level]);
-	put(line, "  ", strlen(LEVELS[level]) < 5 ? 2 : 1);
-	put_escaped(line, message, false);
-	const char *excerpt = excerpt_of(fields, n);
-	for (size_t i = 0; i < n; i++) {
-		if (is_empty(&fields[i]) || is_excerpt(&fields[i]) || is_told_by(excerpt, &fields[i]))
-			continue;
-		put_text(line, "  ");
-		put_text(line, fields[i].key);
-		put_text(line, "=");
-		if (fields[i].is_text)
-			put_escaped(line, fields[i].text, false);
-		else
-			put_number(line, fields[i].number);
+	put_text(line, LEVELS[entry->level]);
+	put(line, "  ", strlen(LEVELS[entry->level]) < 5 ? 2 : 1);
+	put_escaped(line, TEXT_LINE, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
+	for (size_t i = 0; i < entry->count; i++) {
+		const struct log_field *field = &entry->fields[i];
+		if (!is_empty(field) && !is_excerpt(field) && !is_told_by(excerpt, field))
+			put_text_field(line, field);
 	}
 	if (excerpt) {
 		put_text(line, "\n");
-		put_text(line, excerpt); /* escaped where it was made */
+		put_escaped(line, TEXT_LINES, excerpt->text, excerpt->len, sizeof line->text);
 	}
 	line->text[line->len++] = '\n';
 }
@@ -349,24 +339,26 @@ static bool emit(const char *bytes, size_t n)
 	return true;
 }
 
-static void compose(struct line *line, enum log_level level, const char *message,
-		    const struct log_field *fields, size_t n)
+static void compose(struct line *line, const struct log_entry *entry)
 {
 	line->len = 0;
 	line->full = false;
 	if (format == LOG_JSON)
-		compose_json(line, level, message, fields, n);
+		compose_json(line, entry);
 	else
-		compose_text(line, level, message, fields, n);
+		compose_text(line, entry);
 }
 
 /* Once entries go out again, the log says what it lacks. */
 static bool tell_dropped(void)
 {
+	static const char MESSAGE[] = "log entries were dropped";
+	const struct log_entry entry = { LOG_WARN, MESSAGE, sizeof MESSAGE - 1, &F_INT("dropped", out.untold),
+					 1 };
 	struct line line;
 	if (!out.untold)
 		return true;
-	compose(&line, LOG_WARN, "log entries were dropped", &F_INT("dropped", out.untold), 1);
+	compose(&line, &entry);
 	if (!emit(line.text, line.len))
 		return false;
 	out.untold = 0;
@@ -384,20 +376,25 @@ static void count_dropped(void)
 	atomic_fetch_add_explicit(&out.dropped, 1, memory_order_relaxed);
 }
 
-void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n)
+void log_entry(const struct log_entry *entry)
 {
-	if (!log_enabled(level))
+	if (!log_enabled(entry->level))
 		return;
 	if (diverted) {
-		diverted->take(diverted, level, message, fields, n);
+		diverted->take(diverted, entry);
 		return;
 	}
 	struct line line;
-	compose(&line, level, message, fields, n);
+	compose(&line, entry);
 	pthread_mutex_lock(&out.lock);
 	if (!tell_dropped() || !emit(line.text, line.len))
 		count_dropped();
 	pthread_mutex_unlock(&out.lock);
+}
+
+void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n)
+{
+	log_entry(&(struct log_entry){ level, message, strlen(message), fields, n });
 }
 
 /* ---- another file of the same name ---- */

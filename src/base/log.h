@@ -2,8 +2,8 @@
  * Log lines: an event, a message, fields. Text on a terminal, JSON elsewhere.
  *
  * A line is formatted on the stack and leaves whole, under a lock, so threads do
- * not mix. What does not fit is cut. Control characters never reach the output
- * raw. Nobody waits for whoever reads the log: an entry that does not go out at
+ * not mix. What does not fit is cut. Texts are escaped (base/text.h), a zero byte in
+ * one like any other, so no control character reaches the output raw. Nobody waits for whoever reads the log: an entry that does not go out at
  * once is dropped and counted. A file is waited for, as disks are.
  *
  * Threads: log_open() and log_init() first, from one; then any.
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON };
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
@@ -21,12 +22,29 @@ struct log_field {
 	const char *key;
 	bool is_text;
 	const char *text;
+	size_t len; /* of the text */
 	int64_t number;
 };
 
+static inline struct log_field log_text(const char *key, const char *text)
+{
+	return (
+	    struct log_field){ .key = key, .is_text = true, .text = text, .len = text ? strlen(text) : 0 };
+}
+
 /* Fields that are NULL or "" are left out. */
-#define F_TEXT(k, t) ((struct log_field){ .key = (k), .is_text = true, .text = (t) })
+#define F_TEXT(k, t) log_text((k), (t))
+/* Any bytes, by their length. */
+#define F_BYTES(k, t, n) ((struct log_field){ .key = (k), .is_text = true, .text = (t), .len = (n) })
 #define F_INT(k, n) ((struct log_field){ .key = (k), .number = (int64_t)(n) })
+
+struct log_entry {
+	enum log_level level;
+	const char *message; /* terminated, and may have zero bytes before */
+	size_t message_bytes;
+	const struct log_field *fields;
+	size_t count;
+};
 
 /*
  * log_write(level, "message", F_INT("conn", 42), …). A field named "excerpt" is
@@ -60,14 +78,16 @@ void log_init(enum log_format format, enum log_level level);
 
 /* Whoever takes entries in place of the log. What it is given lives as long as the call. */
 struct log_sink {
-	void (*take)(struct log_sink *sink, enum log_level level, const char *message,
-		     const struct log_field *fields, size_t n);
+	void (*take)(struct log_sink *sink, const struct log_entry *entry);
 };
 
 /* From now on this thread's entries go to the sink, whatever their level; NULL: to the log. Returns who had them. */
 struct log_sink *log_divert(struct log_sink *sink);
 
 bool log_enabled(enum log_level level);
+void log_entry(const struct log_entry *entry);
+
+/* The same of a message without zero bytes. */
 void log_fields(enum log_level level, const char *message, const struct log_field *fields, size_t n);
 
 /* Entries that were dropped so far, because the log's reader does not read or the disk is full. */

@@ -2,6 +2,7 @@
 #include "agent/ledger.h"
 #include "agent/run.h"
 #include "base/err.h"
+#include "base/text.h"
 #include "bind/bind.h"
 
 #include <stdio.h>
@@ -19,11 +20,22 @@ struct decoding {
 	size_t n;
 };
 
-static void malformed(struct decoding *d, const char *why)
+/* `why` is escaped here: it may have any bytes, a peer's among them. */
+static void malformed(struct decoding *d, const char *why, size_t n)
 {
+	static const char ANY[] = "malformed frame";
 	d->out->error = ERR_FRAME_MALFORMED;
 	d->out->announced = d->n - d->pos;
-	snprintf(d->agents->codec_error, sizeof d->agents->codec_error, "%s", why ? why : "malformed frame");
+	text_escape(TEXT_LINE, d->agents->codec_error, sizeof d->agents->codec_error, why ? why : ANY,
+		    why ? n : sizeof ANY - 1);
+}
+
+/* Of the value on the stack. */
+static void malformed_by(struct decoding *d, lua_State *lua, int idx)
+{
+	size_t n = 0;
+	const char *why = lua_tolstring(lua, idx, &n);
+	malformed(d, why, n);
 }
 
 /* Takes one frame from what decode() returned at results … results + 2. False: stop. */
@@ -31,14 +43,15 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 {
 	struct frame_batch *out = d->out;
 	if (lua_isboolean(lua, results) && !lua_toboolean(lua, results)) {
-		malformed(d, lua_tostring(lua, results + 1));
+		malformed_by(d, lua, results + 1);
 		return false;
 	}
 	if (lua_isnil(lua, results) && lua_isnil(lua, results + 1))
 		return false;
 	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
 	if (!(next > (double)d->pos + 1 && next <= (double)d->n + 1)) {
-		malformed(d, "the codec's decode must return a frame and the position after it");
+		static const char WHY[] = "the codec's decode must return a frame and the position after it";
+		malformed(d, WHY, sizeof WHY - 1);
 		return false;
 	}
 	d->pos = (size_t)next - 1;
@@ -71,7 +84,7 @@ static void decode_all(struct decoding *d, const uint8_t *in, unsigned limit)
 		lua_pushnumber(lua, (lua_Number)d->pos + 1);
 		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
 			d->agents->codec_verdict = d->agents->vm.verdict;
-			malformed(d, lua_tostring(lua, -1));
+			malformed_by(d, lua, -1);
 			break;
 		}
 		bool more = take_decoded(d, lua, bytes + 1);

@@ -36,17 +36,22 @@ static int l_log(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	enum log_level level = bind_log_level_check(lua, 1);
-	const char *message = luaL_checkstring(lua, 2);
+	struct log_entry entry = { .level = level };
+	entry.message = luaL_checklstring(lua, 2, &entry.message_bytes);
+	if (!log_enabled(level))
+		return 0;
 	const struct run *run = agents->current;
 	char peer[PEER_TEXT_BYTES];
-	if (run)
-		log_write(level, message, F_INT("conn", run->conn->id),
-			  F_TEXT("peer", peer_text(run->conn, peer, sizeof peer)),
-			  F_TEXT("listener", agents->listeners[run->conn->listener].name),
-			  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
-	else
-		log_write(level, message, F_INT("worker", agents->worker),
-			  F_INT("generation", agents->generation));
+	struct log_field fields[5];
+	if (run) {
+		fields[entry.count++] = F_INT("conn", run->conn->id);
+		fields[entry.count++] = F_TEXT("peer", peer_text(run->conn, peer, sizeof peer));
+		fields[entry.count++] = F_TEXT("listener", agents->listeners[run->conn->listener].name);
+	}
+	fields[entry.count++] = F_INT("worker", agents->worker);
+	fields[entry.count++] = F_INT("generation", agents->generation);
+	entry.fields = fields;
+	log_entry(&entry);
 	return 0;
 }
 

@@ -1,4 +1,5 @@
 /* perilune check: load and validate a script, bind nothing. */
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "cli/options.h"
@@ -39,8 +40,9 @@ static int approve(const struct app_load *load, const struct options *options)
 	if (load->text)
 		printf("%s%s", load->text, options->json ? "\n" : "");
 	else
-		printf("%s: ok (%u listener%s, %u worker%s)\n", config->script, config->listener_count,
-		       plural(config->listener_count), config->workers, plural(config->workers));
+		text_printf(stdout, "%s: ok (%u listener%s, %u worker%s)\n", config->script,
+			    config->listener_count, plural(config->listener_count), config->workers,
+			    plural(config->workers));
 	return EXIT_OK;
 }
 

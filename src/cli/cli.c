@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include "base/suggest.h"
+#include "base/text.h"
 #include "base/version.h"
 #include "cli/options.h"
 #include "server/server.h"
@@ -108,11 +109,11 @@ static int refuse(const char *name)
 	if (!near)
 		near = suggest_nearest(name, names, COMMAND_COUNT + 3);
 	size_t len = strlen(name);
-	fprintf(stderr, "perilune: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
+	text_printf(stderr, "perilune: unknown %s '%s'", name[0] == '-' ? "option" : "command", name);
 	if (len > 4 && !strcmp(name + len - 4, ".lua"))
-		fprintf(stderr, " (did you mean 'perilune run %s'?)", name);
+		text_printf(stderr, " (did you mean 'perilune run %s'?)", name);
 	else if (near)
-		fprintf(stderr, " (did you mean '%s'?)", near);
+		text_printf(stderr, " (did you mean '%s'?)", near);
 	fprintf(stderr, "\nsee 'perilune --help'\n");
 	return EXIT_USAGE;
 }
@@ -121,7 +122,7 @@ static int run_raw(const struct command *command, int argc, char **argv, const c
 {
 	if (!problem)
 		return command->run_raw(argc - 1, argv + 1);
-	fprintf(stderr, "perilune: %s\n", problem);
+	text_printf(stderr, "perilune: %s\n", problem);
 	return EXIT_FAILED;
 }
 
@@ -151,7 +152,7 @@ static int run(const struct command *command, int argc, char **argv, const char 
 	if (!code && options.help) {
 		print_help(command);
 	} else if (!code && problem && command->options & FOR_MODULES) {
-		fprintf(stderr, "perilune: %s\n", problem);
+		text_printf(stderr, "perilune: %s\n", problem);
 		code = EXIT_FAILED;
 	} else if (!code) {
 		code = command->run(&options);

@@ -1,5 +1,6 @@
 #include "cli/load.h"
 
+#include "base/text.h"
 #include "cli/options.h"
 #include "server/server.h"
 
@@ -39,23 +40,23 @@ void app_free(struct app_load *load)
 
 static void print_warning(const char *name, const char *near)
 {
-	fprintf(stderr, "perilune: warning: %s is no setting and is ignored", name);
+	text_printf(stderr, "perilune: warning: %s is no setting and is ignored", name);
 	if (near)
-		fprintf(stderr, " (did you mean %s?)", near);
+		text_printf(stderr, " (did you mean %s?)", near);
 	fputc('\n', stderr);
 }
 
 static void print_global(const char *text)
 {
-	fprintf(stderr, "perilune: warning: %s\n", text);
+	text_printf(stderr, "perilune: warning: %s\n", text);
 }
 
 void app_warn(const struct app_load *load)
 {
 	environment_unknown(&load->environment, print_warning);
 	if (load->config.strays)
-		fprintf(stderr, "perilune: warning: %s: nothing calls these methods of the agent: %s\n",
-			load->config.script, load->config.strays);
+		text_printf(stderr, "perilune: warning: %s: nothing calls these methods of the agent: %s\n",
+			    load->config.script, load->config.strays);
 	config_tell_globals(&load->config, print_global);
 }
 
@@ -66,8 +67,8 @@ static void print_hint(const struct options *options)
 	char inside[PATH_MAX];
 	if (stat(options->script, &info)) {
 		if (options->script_named)
-			fprintf(stderr, "name the script's file, as in 'perilune %s path/to/app.lua'\n",
-				options->command);
+			text_printf(stderr, "name the script's file, as in 'perilune %s path/to/app.lua'\n",
+				    options->command);
 		else
 			fprintf(stderr,
 				"no script was named, so app.lua in the current folder was tried;"
@@ -77,8 +78,8 @@ static void print_hint(const struct options *options)
 		size_t len = strlen(options->script);
 		const char *slash = len && options->script[len - 1] == '/' ? "" : "/";
 		snprintf(inside, sizeof inside, "%s%sapp.lua", options->script, slash);
-		fprintf(stderr, "it is a folder; name the script in it, as in 'perilune %s %s'\n",
-			options->command, access(inside, R_OK) ? "path/to/app.lua" : inside);
+		text_printf(stderr, "it is a folder; name the script in it, as in 'perilune %s %s'\n",
+			    options->command, access(inside, R_OK) ? "path/to/app.lua" : inside);
 	}
 }
 
@@ -90,16 +91,16 @@ int app_explain(const struct app_load *load, const struct options *options)
 		return EXIT_FAILED;
 	}
 	if (load->status == CONFIG_SHORT) {
-		fprintf(stderr, "perilune: %s\n", load->text);
+		text_printf(stderr, "perilune: %s\n", load->text);
 		return EXIT_FAILED;
 	}
 	if (load->status == CONFIG_BROKEN) {
-		fprintf(stderr, "perilune: this is a fault of Perilune or its installation: %s\n",
-			load->text);
+		text_printf(stderr, "perilune: this is a fault of Perilune or its installation: %s\n",
+			    load->text);
 		return EXIT_FAILED;
 	}
 	size_t len = strlen(load->text);
-	fprintf(stderr, "%s%s", load->text, len && load->text[len - 1] == '\n' ? "" : "\n");
+	text_printf(stderr, "%s%s", load->text, len && load->text[len - 1] == '\n' ? "" : "\n");
 	print_hint(options);
 	return EXIT_BAD_CONFIG;
 }

@@ -1,5 +1,6 @@
 /* perilune new: a folder with an app to begin with. */
 #include "base/suggest.h"
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/scaffold.h"
@@ -29,12 +30,12 @@ static int check_template(const char *name)
 		if (!strcmp(TEMPLATES[i], name))
 			return 0;
 	const char *near = suggest_nearest(name, TEMPLATES, TEMPLATE_COUNT);
-	fprintf(stderr, "perilune new: there is no template '%s'", name);
+	text_printf(stderr, "perilune new: there is no template '%s'", name);
 	if (near)
-		fprintf(stderr, " (did you mean '%s'?)", near);
+		text_printf(stderr, " (did you mean '%s'?)", near);
 	fprintf(stderr, "; there are:");
 	for (size_t i = 0; i < TEMPLATE_COUNT; i++)
-		fprintf(stderr, " %s", TEMPLATES[i]);
+		text_printf(stderr, " %s", TEMPLATES[i]);
 	fputc('\n', stderr);
 	return refuse();
 }
@@ -73,11 +74,12 @@ static int check_folder(const char *folder)
 	}
 	if (is_name(name_of(folder)))
 		return 0;
-	fprintf(stderr,
-		"perilune new: '%s' is no name for an app: letters, digits, _ . and - only, beginning with a "
-		"letter or "
-		"a digit, at most %d\n",
-		name_of(folder), NAME_MAX_BYTES);
+	text_printf(
+	    stderr,
+	    "perilune new: '%s' is no name for an app: letters, digits, _ . and - only, beginning with a "
+	    "letter or "
+	    "a digit, at most %d\n",
+	    name_of(folder), NAME_MAX_BYTES);
 	return refuse();
 }
 
@@ -126,13 +128,14 @@ static int copy_template(struct scaffold *scaffold, const char *name)
 static int complain(const struct scaffold *scaffold, const char *folder, int err)
 {
 	if (err == UV_EEXIST && !scaffold->made_count)
-		fprintf(stderr,
-			"perilune new: %s is there already, and nothing was changed: choose another name, or "
-			"remove "
-			"it\n",
-			folder);
+		text_printf(
+		    stderr,
+		    "perilune new: %s is there already, and nothing was changed: choose another name, or "
+		    "remove "
+		    "it\n",
+		    folder);
 	else
-		fprintf(stderr, "perilune new: cannot make %s\n", scaffold->problem);
+		text_printf(stderr, "perilune new: cannot make %s\n", scaffold->problem);
 	return EXIT_FAILED;
 }
 
@@ -158,11 +161,11 @@ static void congratulate(const struct scaffold *scaffold, const char *template, 
 {
 	size_t prefix = strlen(scaffold->target) + 1;
 	qsort(scaffold->made + 1, scaffold->made_count - 1, sizeof *scaffold->made, by_name);
-	printf("%s, from the template %s:\n", scaffold->target, template);
+	text_printf(stdout, "%s, from the template %s:\n", scaffold->target, template);
 	for (size_t i = 1; i < scaffold->made_count; i++)
 		printf("  %s\n", scaffold->made[i] + prefix);
-	printf("\nNow: cd %s && %s run --watch\n", scaffold->target,
-	       is_on_path("perilune") ? "perilune" : binary);
+	text_printf(stdout, "\nNow: cd %s && %s run --watch\n", scaffold->target,
+		    is_on_path("perilune") ? "perilune" : binary);
 }
 
 static int make(const char *folder, const char *template)

@@ -1,4 +1,5 @@
 /* The commands that are clients of a running server: a table of what each asks and how its answer is shown. */
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/remote.h"
@@ -19,8 +20,8 @@ static void show_reload(const json_t *reply)
 	const json_t *generation = json_object_get(reload, "generation");
 	const char *unchanged = json_string_value(json_object_get(reload, "message"));
 	if (unchanged) {
-		show_text(stdout, unchanged);
-		printf("; generation %lld serves on\n", (long long)json_integer_value(generation));
+		text_printf(stdout, "%s; generation %lld serves on\n", unchanged,
+			    (long long)json_integer_value(generation));
 	} else if (generation) {
 		printf("reloaded: generation %lld\n", (long long)json_integer_value(generation));
 	} else {
@@ -41,16 +42,14 @@ static void show_upgrade(const json_t *reply)
 static void show_reopen(const json_t *reply)
 {
 	const char *path = json_string_value(json_object_get(reply, "log_file"));
-	fputs("log reopened: ", stdout);
-	show_text(stdout, path ? path : "");
-	putchar('\n');
+	text_printf(stdout, "log reopened: %s\n", path ? path : "");
 }
 
 static void show_stop(const json_t *reply)
 {
 	const char *stage = json_string_value(json_object_get(reply, "stage"));
 	long long cut = json_integer_value(json_object_get(reply, "cut"));
-	show_text(stdout, stage ? stage : "stopping");
+	text_printf(stdout, "%s", stage ? stage : "stopping");
 	if (cut)
 		printf(", connections cut: %lld", cut);
 	putchar('\n');
@@ -67,8 +66,8 @@ static void show_error(const struct options *options, const json_t *reply)
 {
 	const char *why = json_string_value(json_object_get(reply, "error"));
 	bool is_long = why && strchr(why, '\n');
-	fprintf(stderr, "perilune %s:%s", options->command, is_long ? "\n" : " ");
-	show_text(stderr, why ? why : "refused");
+	text_printf(stderr, "perilune %s:%s%s", options->command, is_long ? "\n" : " ",
+		    why ? why : "refused");
 	if (!why || why[strlen(why) - 1] != '\n')
 		fputc('\n', stderr);
 }
@@ -107,8 +106,8 @@ static int set_conn(const struct options *options, json_t *request)
 		json_object_set_new(request, "conn", json_integer(conn));
 		return 0;
 	}
-	fprintf(stderr, "perilune kick: expects the id of a connection, as in 'perilune kick 42'%s%s%s\n",
-		given ? ", got '" : "", given ? given : "", given ? "'" : "");
+	text_printf(stderr, "perilune kick: expects the id of a connection, as in 'perilune kick 42'%s%s%s\n",
+		    given ? ", got '" : "", given ? given : "", given ? "'" : "");
 	fprintf(stderr, "see 'perilune kick --help'\n");
 	return EXIT_USAGE;
 }

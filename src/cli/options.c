@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include "base/suggest.h"
+#include "base/text.h"
 #include "cli/cli.h"
 #include "config/config.h"
 #include "server/server.h"
@@ -115,7 +116,7 @@ static const struct option *find(unsigned which, const char *given)
 
 static int refuse(const char *command)
 {
-	fprintf(stderr, "see 'perilune %s --help'\n", command);
+	text_printf(stderr, "see 'perilune %s --help'\n", command);
 	return EXIT_USAGE;
 }
 
@@ -130,9 +131,9 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 	const char *bare = given + strspn(given, "-");
 	snprintf(word, sizeof word, "%.*s", (int)strcspn(bare, "="), bare);
 	near = suggest_nearest(word, names, n);
-	fprintf(stderr, "perilune %s: unknown option %.*s", command, (int)strcspn(given, "="), given);
+	text_printf(stderr, "perilune %s: unknown option %.*s", command, (int)strcspn(given, "="), given);
 	if (near)
-		fprintf(stderr, " (did you mean --%s?)", near);
+		text_printf(stderr, " (did you mean --%s?)", near);
 	fputc('\n', stderr);
 	return refuse(command);
 }
@@ -143,8 +144,8 @@ static int take_policy(struct options *options, const char *value)
 	options->policy = value;
 	if (reload_policy_of(value, &policy))
 		return 0;
-	fprintf(stderr, "perilune %s: --policy expects pin, migrate or drain, got '%s'\n", options->command,
-		value);
+	text_printf(stderr, "perilune %s: --policy expects pin, migrate or drain, got '%s'\n",
+		    options->command, value);
 	return refuse(options->command);
 }
 
@@ -164,7 +165,8 @@ static bool take_amount(const char *value, const struct amount_unit *units, uint
 static int refuse_amount(const struct options *options, const char *name, const char *expected,
 			 const char *value)
 {
-	fprintf(stderr, "perilune %s: --%s expects %s, got '%s'\n", options->command, name, expected, value);
+	text_printf(stderr, "perilune %s: --%s expects %s, got '%s'\n", options->command, name, expected,
+		    value);
 	return refuse(options->command);
 }
 
@@ -197,8 +199,8 @@ static int take(struct options *options, const struct option *option, const char
 	switch (option->kind) {
 	case OPTION_SET:
 		if (value[0] == '=' || !strchr(value, '=')) {
-			fprintf(stderr, "perilune %s: --set expects KEY=VALUE, got '%s'\n", options->command,
-				value);
+			text_printf(stderr, "perilune %s: --set expects KEY=VALUE, got '%s'\n",
+				    options->command, value);
 			return refuse(options->command);
 		}
 		/* fall through */
@@ -267,15 +269,15 @@ static int parse_option(struct options *options, unsigned which, char **argv, in
 	const char *equals = strchr(given, '=');
 	const char *value = equals ? equals + 1 : NULL;
 	if (!option->argument && value) {
-		fprintf(stderr, "perilune %s: --%s takes no value\n", command, option->name);
+		text_printf(stderr, "perilune %s: --%s takes no value\n", command, option->name);
 		return refuse(command);
 	}
 	/* No value begins with "--"; the user has forgotten it. */
 	if (option->argument && !value && argv[*at + 1] && strncmp(argv[*at + 1], "--", 2))
 		value = argv[++*at];
 	if (option->argument && !value) {
-		fprintf(stderr, "perilune %s: --%s needs a value: --%s %s\n", command, option->name,
-			option->name, option->argument);
+		text_printf(stderr, "perilune %s: --%s needs a value: --%s %s\n", command, option->name,
+			    option->name, option->argument);
 		return refuse(command);
 	}
 	return take(options, option, value);
@@ -284,8 +286,8 @@ static int parse_option(struct options *options, unsigned which, char **argv, in
 static int take_script(struct options *options, const char *script)
 {
 	if (options->script_named) {
-		fprintf(stderr, "perilune %s: takes one script, got '%s' and '%s'\n", options->command,
-			options->script, script);
+		text_printf(stderr, "perilune %s: takes one script, got '%s' and '%s'\n", options->command,
+			    options->script, script);
 		return refuse(options->command);
 	}
 	options->script = script;
@@ -298,13 +300,13 @@ static int take_operand(struct options *options, unsigned which, const char *ope
 	if (which & FOR_SCRIPTS)
 		return take_script(options, operand);
 	if (which != FOR_KICK && which != FOR_NEW) {
-		fprintf(stderr, "perilune %s: takes no '%s': the server is named with --control\n",
-			options->command, operand);
+		text_printf(stderr, "perilune %s: takes no '%s': the server is named with --control\n",
+			    options->command, operand);
 		return refuse(options->command);
 	}
 	if (options->operand) {
-		fprintf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
-			which == FOR_KICK ? "id" : "name", options->operand, operand);
+		text_printf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
+			    which == FOR_KICK ? "id" : "name", options->operand, operand);
 		return refuse(options->command);
 	}
 	options->operand = operand;
@@ -345,7 +347,7 @@ int options_parse(struct options *options, const char *command, unsigned which, 
 			code = take_operand(options, which, argv[at]);
 	}
 	if (!code && options->json && options->print) {
-		fprintf(stderr, "perilune %s: --json and --print exclude each other\n", command);
+		text_printf(stderr, "perilune %s: --json and --print exclude each other\n", command);
 		code = refuse(command);
 	}
 	return code;

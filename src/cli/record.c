@@ -1,4 +1,5 @@
 /* perilune record: asks a running server for what happens on its connections, and keeps it in a file. */
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/remote.h"
@@ -29,7 +30,7 @@ struct recording {
 
 static int complain(const char *what, const char *why)
 {
-	fprintf(stderr, "perilune record: %s%s%s\n", what, why ? ": " : "", why ? why : "");
+	text_printf(stderr, "perilune record: %s%s%s\n", what, why ? ": " : "", why ? why : "");
 	return EXIT_FAILED;
 }
 
@@ -130,17 +131,15 @@ static int heed_reply(struct recording *recording, const char *line)
 	json_t *reply = json_loads(line, 0, NULL);
 	const char *why = json_string_value(json_object_get(reply, "error"));
 	bool ok = json_is_true(json_object_get(reply, "ok"));
-	if (!ok) {
-		fputs("perilune record: ", stderr);
-		show_text(stderr, why ? why : "the answer is not what a server of this version gives");
-		fputc('\n', stderr);
-	}
+	if (!ok)
+		text_printf(stderr, "perilune record: %s\n",
+			    why ? why : "the answer is not what a server of this version gives");
 	json_decref(reply);
 	if (!ok)
 		return EXIT_FAILED;
 	int code = open_file(recording);
 	if (!code && !is_standard_output(recording))
-		fprintf(stderr, "recording to %s; Ctrl-C ends it\n", recording->path);
+		text_printf(stderr, "recording to %s; Ctrl-C ends it\n", recording->path);
 	return code;
 }
 
@@ -193,11 +192,9 @@ static void show_summary(const struct recording *recording, const json_t *last)
 {
 	const char *reason = json_string_value(json_object_get(last, "reason"));
 	FILE *to = is_standard_output(recording) ? stderr : stdout;
-	fprintf(to, "%lld connections, %lld frames, %lld bytes of frames, %lld lost; ended by: ",
-		number(last, "connections"), number(last, "frames"), number(last, "bytes"),
-		number(last, "lost"));
-	show_text(to, reason ? reason : "?");
-	fputc('\n', to);
+	text_printf(to, "%lld connections, %lld frames, %lld bytes of frames, %lld lost; ended by: %s\n",
+		    number(last, "connections"), number(last, "frames"), number(last, "bytes"),
+		    number(last, "lost"), reason ? reason : "?");
 	if (number(last, "lost"))
 		fprintf(
 		    stderr,

@@ -1,5 +1,6 @@
 #include "cli/remote.h"
 
+#include "base/text.h"
 #include "cli/options.h"
 #include "control/message.h"
 #include "control/path.h"
@@ -43,14 +44,14 @@ static void try_path(void *data, const char *path)
 static int refuse_search(const char *command, const struct search *search)
 {
 	if (search->count) {
-		fprintf(
+		text_printf(
 		    stderr,
 		    "perilune %s: %u servers are running; name the one that is meant with --control PATH:\n",
 		    command, search->count);
 		for (unsigned i = 0; i < search->count && i < SHOWN_MAX; i++)
-			fprintf(stderr, "  %s\n", search->paths[i]);
+			text_printf(stderr, "  %s\n", search->paths[i]);
 	} else {
-		fprintf(
+		text_printf(
 		    stderr,
 		    "perilune %s: found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
 		    "if one runs, name its control socket with --control PATH\n",
@@ -76,7 +77,8 @@ static int connect_to(const char *command, const char *path)
 {
 	int fd = control_path_connect(path);
 	if (fd < 0)
-		fprintf(stderr, "perilune %s: no server answers at %s: %s\n", command, path, strerror(-fd));
+		text_printf(stderr, "perilune %s: no server answers at %s: %s\n", command, path,
+			    strerror(-fd));
 	return fd;
 }
 
@@ -87,8 +89,8 @@ int remote_reach(const struct options *options)
 		return find_server(options->command);
 	if (strcmp(path, "off") != 0)
 		return connect_to(options->command, path);
-	fprintf(stderr, "perilune %s: the control socket is off; name one with --control PATH\n",
-		options->command);
+	text_printf(stderr, "perilune %s: the control socket is off; name one with --control PATH\n",
+		    options->command);
 	return -1;
 }
 
@@ -141,7 +143,7 @@ static int complain(const char *command, int err)
 	const char *why = err == -EAGAIN ? "the server does not answer"
 			  : err          ? strerror(-err)
 					 : "the server ended without an answer";
-	fprintf(stderr, "perilune %s: %s\n", command, why);
+	text_printf(stderr, "perilune %s: %s\n", command, why);
 	return EXIT_FAILED;
 }
 
@@ -157,8 +159,8 @@ static int exchange(const struct options *options, int fd, const char *request, 
 	if (json_is_object(*reply))
 		return 0;
 	json_decref(*reply);
-	fprintf(stderr, "perilune %s: the answer is not what a server of this version gives\n",
-		options->command);
+	text_printf(stderr, "perilune %s: the answer is not what a server of this version gives\n",
+		    options->command);
 	return EXIT_FAILED;
 }
 

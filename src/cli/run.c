@@ -1,5 +1,6 @@
 /* perilune run: serve a script. */
 #include "base/log.h"
+#include "base/text.h"
 #include "cli/cli.h"
 #include "cli/load.h"
 #include "cli/options.h"
@@ -34,7 +35,7 @@ static int open_log_file(const char *path)
 	if (!err)
 		return EXIT_OK;
 	snprintf(why, sizeof why, "cannot open the log file %s: %s", path, strerror(-err));
-	fprintf(stderr, "perilune: %s\n", why);
+	text_printf(stderr, "perilune: %s\n", why);
 	tell_starter(why);
 	return EXIT_FAILED;
 }

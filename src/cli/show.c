@@ -1,5 +1,7 @@
 #include "cli/show.h"
 
+#include "base/text.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -14,21 +16,10 @@ static const char *text(const json_t *object, const char *name)
 	return value ? value : "";
 }
 
-void show_text(FILE *to, const char *shown)
-{
-	for (const unsigned char *s = (const unsigned char *)shown; *s; s++) {
-		bool is_c1 = s[0] == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0;
-		if ((*s < 0x20 && *s != '\n' && *s != '\t') || *s == 0x7f || is_c1)
-			fputc('?', to);
-		else
-			fputc(*s, to);
-		s += is_c1;
-	}
-}
-
 static void show(const json_t *object, const char *name)
 {
-	show_text(stdout, text(object, name));
+	const char *shown = text(object, name);
+	text_put(stdout, TEXT_LINE, shown, strlen(shown));
 }
 
 static const char *plural(long long n)
@@ -130,7 +121,7 @@ static void show_parts(const json_t *parts)
 		long long n = (long long)json_integer_value(value);
 		if (!n)
 			continue;
-		printf("%s%s %lld", before, name, n);
+		text_printf(stdout, "%s%s %lld", before, name, n);
 		before = ", ";
 	}
 	puts(*before == ',' ? ")" : "");
@@ -161,7 +152,7 @@ static void show_last_reload(const json_t *last)
 	show(last, "time");
 	printf(", generation %lld\n", number(last, "generation"));
 	const char *message = text(last, "message");
-	show_text(stdout, message);
+	text_put(stdout, TEXT_LINES, message, strlen(message));
 	if (*message && message[strlen(message) - 1] != '\n')
 		putchar('\n');
 }

@@ -1,5 +1,7 @@
 #include "control/message.h"
 
+#include "base/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,15 +91,16 @@ json_t *message_error(const char *code, const char *text)
 	return reply;
 }
 
-/* NULL: no memory. */
-static json_t *text_without_foreign_bytes(const char *text)
+/* A text that is no UTF-8, as people are shown it. NULL: no memory. */
+static json_t *text_of_foreign_bytes(const char *text)
 {
-	char *copy = strdup(text);
-	for (char *at = copy; at && *at; at++)
-		if ((unsigned char)*at >= 0x80)
-			*at = '?';
-	json_t *value = copy ? json_string(copy) : NULL;
-	free(copy);
+	size_t n = strlen(text), room = 4 * n + 4;
+	char *shown = malloc(room);
+	if (!shown)
+		return NULL;
+	text_escape(TEXT_LINES, shown, room, text, n);
+	json_t *value = json_string(shown);
+	free(shown);
 	return value;
 }
 
@@ -105,17 +108,36 @@ void message_set_text(json_t *object, const char *name, const char *text)
 {
 	json_t *value = text ? json_string(text) : json_null();
 	if (!value && text)
-		value = text_without_foreign_bytes(text);
+		value = text_of_foreign_bytes(text);
 	json_object_set_new(object, name, value);
+}
+
+/*
+ * What jansson leaves as it is and a terminal does not: outside of strings there is nothing of the kind. Quotes and
+ * backslashes are its own. NULL: no memory.
+ */
+static char *escape_line(const char *line, size_t len)
+{
+	char *escaped = malloc(6 * len + 2), *to = escaped, piece[TEXT_PIECE_BYTES];
+	for (size_t i = 0, taken; escaped && i < len; i += taken) {
+		const char *from = line + i;
+		size_t n = taken = text_plain(TEXT_LINE, line + i, len - i);
+		if (!taken) {
+			n = text_piece(TEXT_JSON, line + i, len - i, piece, &taken);
+			from = piece;
+		}
+		memcpy(to, from, n);
+		to += n;
+	}
+	if (escaped)
+		memcpy(to, "\n", 2);
+	return escaped;
 }
 
 char *message_line(const json_t *message)
 {
-	size_t room = message ? json_dumpb(message, NULL, 0, JSON_COMPACT) : 0;
-	char *line = room ? malloc(room + 2) : NULL;
-	if (!line)
-		return NULL;
-	size_t len = json_dumpb(message, line, room, JSON_COMPACT);
-	memcpy(line + (len < room ? len : room), "\n", 2);
+	char *plain = message ? json_dumps(message, JSON_COMPACT) : NULL;
+	char *line = plain ? escape_line(plain, strlen(plain)) : NULL;
+	free(plain);
 	return line;
 }

@@ -1,6 +1,7 @@
 #include "exec/exec.h"
 
 #include "base/log.h"
+#include "base/text.h"
 #include "bind/bind.h"
 #include "exec/signals.h"
 #include "vm/vm.h"
@@ -61,8 +62,9 @@ static int l_now(lua_State *lua)
 /* MAY RAISE. log(level, message) */
 static int l_log(lua_State *lua)
 {
-	enum log_level level = bind_log_level_check(lua, 1);
-	log_fields(level, luaL_checkstring(lua, 2), NULL, 0);
+	struct log_entry entry = { .level = bind_log_level_check(lua, 1) };
+	entry.message = luaL_checklstring(lua, 2, &entry.message_bytes);
+	log_entry(&entry);
 	return 0;
 }
 
@@ -143,7 +145,7 @@ static void report(struct exec *exec)
 	int failed = vm_pcall(&exec->vm, lua, 2, 1, &UNBOUNDED);
 	const char *text = lua_tostring(lua, -1);
 	fflush(stdout);
-	fprintf(stderr, "%s%s", text ? text : "error: it cannot be described", failed ? "\n" : "");
+	text_printf(stderr, "%s%s", text ? text : "error: it cannot be described", failed ? "\n" : "");
 	lua_pop(lua, 1);
 }
 
@@ -225,7 +227,7 @@ static int start(struct exec *exec, const struct exec_options *options)
 	}
 	const char *message = lua_tostring(lua, -1);
 	size_t len = message ? lua_objlen(lua, -1) : 0;
-	fprintf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
+	text_printf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
 	return signals_caught() ? 128 + signals_caught() : EXIT_FAILURE;
 }
 
@@ -235,7 +237,7 @@ static int run_on_loop(struct exec *exec, const struct exec_options *options)
 	exec->timer.data = exec;
 	int err = signals_open(&exec->signals, &exec->loop, &exec->vm.guard), code = EXIT_FAILURE;
 	if (err) {
-		fprintf(stderr, "perilune exec: %s\n", uv_strerror(err));
+		text_printf(stderr, "perilune exec: %s\n", uv_strerror(err));
 	} else {
 		code = start(exec, options);
 		signals_close(&exec->signals);
@@ -254,7 +256,7 @@ int exec_run(const struct exec_options *options)
 		err = UV_ENOMEM;
 	}
 	if (err) {
-		fprintf(stderr, "perilune exec: %s\n", uv_strerror(err));
+		text_printf(stderr, "perilune exec: %s\n", uv_strerror(err));
 		return EXIT_FAILURE;
 	}
 	log_open();

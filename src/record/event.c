@@ -1,5 +1,7 @@
 #include "record/event.h"
 
+#include "base/text.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,83 +25,31 @@ const char *trace_kind_name(enum trace_kind kind)
 
 /* ---- texts ---- */
 
-/* The bytes of the character at s, or 0: that is no UTF-8. As RFC 3629 has it: nothing overlong, no surrogates. */
-static size_t character(const uint8_t *s, size_t n)
-{
-	uint8_t low = 0x80, high = 0xbf;
-	size_t len = s[0] < 0x80   ? 1
-		     : s[0] < 0xc2 ? 0
-		     : s[0] < 0xe0 ? 2
-		     : s[0] < 0xf0 ? 3
-		     : s[0] < 0xf5 ? 4
-				   : 0;
-	if (len > n)
-		return 0;
-	if (s[0] == 0xe0)
-		low = 0xa0;
-	else if (s[0] == 0xed)
-		high = 0x9f;
-	else if (s[0] == 0xf0)
-		low = 0x90;
-	else if (s[0] == 0xf4)
-		high = 0x8f;
-	if (len > 1 && (s[1] < low || s[1] > high))
-		return 0;
-	for (size_t i = 2; i < len; i++)
-		if (s[i] < 0x80 || s[i] > 0xbf)
-			return 0;
-	return len;
-}
-
-static bool is_utf8(const uint8_t *s, size_t n)
-{
-	for (size_t i = 0, len; i < n; i += len)
-		if (!(len = character(s + i, n - i)))
-			return false;
-	return true;
-}
-
-static size_t escaped_bytes(uint8_t c)
-{
-	if (c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t')
-		return 2;
-	return c < 0x20 || c == 0x7f ? 6 : 1;
-}
-
 static size_t quoted_bytes(const uint8_t *s, size_t n)
 {
 	size_t bytes = 2;
-	for (size_t i = 0; i < n; i++)
-		bytes += escaped_bytes(s[i]);
+	char piece[TEXT_PIECE_BYTES];
+	for (size_t i = 0, taken; i < n; i += taken) {
+		taken = text_plain(TEXT_JSON, s + i, n - i);
+		bytes += taken ? taken : text_piece(TEXT_JSON, s + i, n - i, piece, &taken);
+	}
 	return bytes;
 }
 
-static char *put_escaped(char *to, uint8_t c)
+static char *put_quoted(char *to, const void *text, size_t n)
 {
-	static const char HEX[] = "0123456789abcdef";
-	*to++ = '\\';
-	if (c == '\n' || c == '\r' || c == '\t') {
-		*to++ = c == '\n' ? 'n' : c == '\r' ? 'r' : 't';
-	} else if (c == '"' || c == '\\') {
-		*to++ = (char)c;
-	} else {
-		*to++ = 'u';
-		*to++ = '0';
-		*to++ = '0';
-		*to++ = HEX[c >> 4];
-		*to++ = HEX[c & 15];
-	}
-	return to;
-}
-
-static char *put_quoted(char *to, const uint8_t *s, size_t n)
-{
+	const uint8_t *s = text;
+	char piece[TEXT_PIECE_BYTES];
 	*to++ = '"';
-	for (size_t i = 0; i < n; i++) {
-		if (escaped_bytes(s[i]) == 1)
-			*to++ = (char)s[i];
-		else
-			to = put_escaped(to, s[i]);
+	for (size_t i = 0, taken; i < n; i += taken) {
+		const void *from = s + i;
+		size_t len = taken = text_plain(TEXT_JSON, s + i, n - i);
+		if (!taken) {
+			len = text_piece(TEXT_JSON, s + i, n - i, piece, &taken);
+			from = piece;
+		}
+		memcpy(to, from, len);
+		to += len;
 	}
 	*to++ = '"';
 	return to;
@@ -118,18 +68,6 @@ static char *put_base64(char *to, const uint8_t *s, size_t n)
 		*to++ = left > 1 ? DIGITS[three >> 6 & 63] : '=';
 		*to++ = left > 2 ? DIGITS[three & 63] : '=';
 	}
-	*to++ = '"';
-	return to;
-}
-
-/* Names and addresses are texts; one that is none is shown byte by byte, as if it were Latin-1. */
-static char *put_name(char *to, const char *name, size_t n)
-{
-	if (is_utf8((const uint8_t *)name, n))
-		return put_quoted(to, (const uint8_t *)name, n);
-	*to++ = '"';
-	for (size_t i = 0; i < n; i++)
-		to = put_escaped(to, (uint8_t)name[i]);
 	*to++ = '"';
 	return to;
 }
@@ -167,7 +105,7 @@ static char *put_frame(char *to, const struct trace_event *event)
 	if (event->redacted)
 		return to + sprintf(to, ",\"redacted\":%zu", event->len);
 	if (fits_text(quoted_bytes(event->data, event->len), event->len) &&
-	    is_utf8(event->data, event->len)) {
+	    text_is_utf8(event->data, event->len)) {
 		to += sprintf(to, ",\"frame\":");
 		return put_quoted(to, event->data, event->len);
 	}
@@ -180,15 +118,15 @@ static char *put_details(char *to, const struct trace_event *event)
 	switch (event->kind) {
 	case TRACE_OPEN:
 		to += sprintf(to, ",\"worker\":%u,\"listener\":", event->worker);
-		to = put_name(to, event->listener, strlen(event->listener));
+		to = put_quoted(to, event->listener, strlen(event->listener));
 		to += sprintf(to, ",\"peer\":");
-		return put_name(to, (const char *)event->data, event->len);
+		return put_quoted(to, event->data, event->len);
 	case TRACE_IN:
 	case TRACE_OUT:
 		return put_frame(to, event);
 	case TRACE_CLOSE:
 		to += sprintf(to, ",\"reason\":");
-		return put_name(to, (const char *)event->data, event->len);
+		return put_quoted(to, event->data, event->len);
 	default:
 		return to;
 	}

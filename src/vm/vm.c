@@ -1,5 +1,7 @@
 #include "vm/vm.h"
 
+#include "base/text.h"
+
 #include <limits.h>
 #include <luajit.h>
 #include <lualib.h>
@@ -72,7 +74,7 @@ void vm_set_libraries(const struct vm_library *list)
 static int on_panic(lua_State *lua)
 {
 	const char *message = lua_tostring(lua, -1);
-	fprintf(stderr, "perilune: unprotected error in Lua: %s\n", message ? message : "(not a string)");
+	text_printf(stderr, "perilune: unprotected error in Lua: %s\n", message ? message : "(not a string)");
 	abort();
 }
 

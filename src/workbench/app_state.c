@@ -62,13 +62,14 @@ static void push_entry(lua_State *lua, const struct entry *entry)
 	lua_createtable(lua, 0, 10);
 	for (const struct entry_field *field = entry->fields; field; field = field->next) {
 		if (field->text)
-			lua_pushstring(lua, field->text);
+			lua_pushlstring(lua, field->text, field->len);
 		else
 			lua_pushnumber(lua, (lua_Number)field->number);
 		lua_setfield(lua, -2, field->key);
 	}
 	set_text(lua, "level", LEVELS[entry->level]);
-	set_text(lua, "message", entry->message);
+	lua_pushlstring(lua, entry->message, entry->message_bytes);
+	lua_setfield(lua, -2, "message");
 	app_push_time(lua, entry->at_ms);
 	lua_setfield(lua, -2, "at_ms");
 }

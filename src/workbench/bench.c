@@ -1,5 +1,6 @@
 #include "workbench/bench.h"
 
+#include "base/text.h"
 #include "server/server.h"
 #include "workbench/script.h"
 
@@ -46,7 +47,7 @@ static int prepare(lua_State *lua)
 static int fail(lua_State *lua)
 {
 	const char *message = lua_tostring(lua, -1);
-	fprintf(stderr, "perilune: %s\n", message ? message : "an error that is no text");
+	text_printf(stderr, "perilune: %s\n", message ? message : "an error that is no text");
 	return EXIT_FAILED;
 }
 

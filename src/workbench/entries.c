@@ -19,9 +19,20 @@ static void free_entry(struct entry *entry)
 	free(entry);
 }
 
+/* Terminated, whatever is in it. */
+static char *copy_of(const char *text, size_t n)
+{
+	char *copy = malloc(n + 1);
+	if (!copy)
+		return NULL;
+	memcpy(copy, text, n);
+	copy[n] = '\0';
+	return copy;
+}
+
 static bool add_field(struct entry *entry, const struct log_field *field)
 {
-	if (field->is_text && (!field->text || !*field->text))
+	if (field->is_text && (!field->text || !field->len))
 		return true;
 	struct entry_field *kept = calloc(1, sizeof *kept);
 	if (!kept)
@@ -29,33 +40,33 @@ static bool add_field(struct entry *entry, const struct log_field *field)
 	kept->next = entry->fields;
 	entry->fields = kept;
 	kept->key = strdup(field->key);
-	kept->text = field->is_text ? strdup(field->text) : NULL;
+	kept->text = field->is_text ? copy_of(field->text, field->len) : NULL;
+	kept->len = field->len;
 	kept->number = field->number;
 	return kept->key && (kept->text || !field->is_text);
 }
 
-static struct entry *make_entry(enum log_level level, const char *message, const struct log_field *fields,
-				size_t n)
+static struct entry *make_entry(const struct log_entry *logged)
 {
 	struct entry *entry = calloc(1, sizeof *entry);
 	if (!entry)
 		return NULL;
-	entry->level = level;
-	entry->message = strdup(message);
+	entry->level = logged->level;
+	entry->message = copy_of(logged->message, logged->message_bytes);
+	entry->message_bytes = logged->message_bytes;
 	bool ok = entry->message;
-	for (size_t i = 0; ok && i < n; i++)
-		ok = add_field(entry, &fields[i]);
+	for (size_t i = 0; ok && i < logged->count; i++)
+		ok = add_field(entry, &logged->fields[i]);
 	if (ok)
 		return entry;
 	free_entry(entry);
 	return NULL;
 }
 
-static void take(struct log_sink *sink, enum log_level level, const char *message,
-		 const struct log_field *fields, size_t n)
+static void take(struct log_sink *sink, const struct log_entry *logged)
 {
 	struct entries *entries = (struct entries *)(void *)sink;
-	struct entry *entry = entries->count < ENTRIES_MAX ? make_entry(level, message, fields, n) : NULL;
+	struct entry *entry = entries->count < ENTRIES_MAX ? make_entry(logged) : NULL;
 	if (!entry) {
 		entries->lost++;
 		return;
@@ -64,7 +75,7 @@ static void take(struct log_sink *sink, enum log_level level, const char *messag
 	*entries->end = entry;
 	entries->end = &entry->next;
 	entries->count++;
-	entries->faults += !strcmp(message, "handler failed");
+	entries->faults += !strcmp(logged->message, "handler failed");
 }
 
 void entries_init(struct entries *entries, const uint64_t *now_ms)

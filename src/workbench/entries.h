@@ -11,6 +11,7 @@ struct entry_field {
 	struct entry_field *next;
 	char *key;
 	char *text; /* NULL: it is a number */
+	size_t len; /* of the text */
 	int64_t number;
 };
 
@@ -19,6 +20,7 @@ struct entry {
 	uint64_t at_ms; /* by the app's clock */
 	enum log_level level;
 	char *message;
+	size_t message_bytes;
 	struct entry_field *fields; /* the last one first */
 };
 

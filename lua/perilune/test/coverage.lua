@@ -1,6 +1,7 @@
 --- Which lines of the apps' files were run. Internal.
 ---
 --- Each app counts in its own VM (perilune.test.covered), and its counts come here when it ends.
+local printable = require "perilune.printable"
 local protos = require "perilune.protos"
 
 local M = {}
@@ -127,7 +128,7 @@ function M.report(path)
   io.stdout:flush()
   local file, message = io.open(path, "w")
   if not file then
-    io.stderr:write("perilune test: --coverage: ", message, "\n")
+    io.stderr:write(printable.lines("perilune test: --coverage: " .. message .. "\n"))
     return false
   end
   file:write(M.lcov(files))

@@ -1,5 +1,6 @@
 --- `require "perilune"` for what runs in the workbench: waiting is for the real time. Internal.
 local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
+local printable = require "perilune.printable"
 local units = require "perilune.units"
 
 local M = {}
@@ -44,7 +45,7 @@ local LEVELS = { debug = true, info = true, warn = true, error = true }
 
 function M.log(level, message)
   if not LEVELS[level] then error("perilune.log: the level is debug, info, warn or error", 2) end
-  io.stderr:write(level, "  ", tostring(message), "\n")
+  io.stderr:write(level, "  ", printable.escape(tostring(message)), "\n")
 end
 
 return M

@@ -1,6 +1,7 @@
 --- `perilune replay`. Internal.
 local json = require "perilune.json"
 local memory = require "perilune.test.memory"
+local printable = require "perilune.printable"
 local replay = require "perilune.test.replay"
 local suggest = require "perilune.suggest"
 local traces = require "perilune.test.trace"
@@ -94,7 +95,7 @@ local function parse(args)
 end
 
 local function complain(code, message)
-  io.stderr:write("perilune replay: ", message, "\n")
+  io.stderr:write(printable.lines("perilune replay: " .. message .. "\n"))
   return code
 end
 
@@ -124,7 +125,7 @@ local function run(options)
   if options.json then
     print_json(result)
   else
-    io.stdout:write(replay.text(result), "\n")
+    io.stdout:write(printable.lines(replay.text(result) .. "\n"))
   end
   io.stdout:flush()
   return result.same and OK or FAILED
@@ -136,7 +137,7 @@ end
 function M.run(...)
   local options, message = parse { ... }
   if not options then
-    io.stderr:write("perilune replay: ", message, "\nsee 'perilune replay --help'\n")
+    io.stderr:write(printable.lines("perilune replay: " .. message .. "\nsee 'perilune replay --help'\n"))
     return USAGE
   end
   if options.help then

@@ -6,6 +6,7 @@ local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
 local options = require "perilune.test.options"
+local printable = require "perilune.printable"
 local strings = require "perilune.strings"
 local units = require "perilune.units"
 
@@ -155,6 +156,8 @@ local function hook(busted, limit_ms)
   function busted.publish(channel, element, parent, message, ...)
     local text = message
     if channel[1] == "error" and message then text = explain_missing(message) end
+    -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
+    if type(text) == "string" then text = printable.lines(text) end
     if text or not message then return tell(channel, element, parent, text, ...) end
   end
   function busted.safe(descriptor, run, element)
@@ -193,8 +196,12 @@ local function has_busted()
   return false
 end
 
+local function complain(message)
+  io.stderr:write(printable.lines("perilune test: " .. message .. "\n"))
+end
+
 local function refuse(message)
-  io.stderr:write("perilune test: ", message, "\nsee 'perilune test --help'\n")
+  complain(message .. "\nsee 'perilune test --help'")
   leave(USAGE)
 end
 
@@ -259,12 +266,12 @@ local function run_busted(opts)
   end)
   io.stdout:flush()
   if not ok and not rawequal(err, EXIT) then
-    io.stderr:write("perilune test: ", err, "\n")
+    complain(err)
     return FAILED
   end
   local code = ok and OK or exit_code
   if code ~= OK or tests_begun > 0 or wanted and wanted.version then return code end
-  io.stderr:write("perilune test: no test was run: ", explain_none(), "\n")
+  complain("no test was run: " .. explain_none())
   return FAILED
 end
 
@@ -278,7 +285,7 @@ end
 function M.run(...)
   local opts, message = options.parse { ... }
   if not opts then
-    io.stderr:write("perilune test: ", message, "\nsee 'perilune test --help'\n")
+    complain(message .. "\nsee 'perilune test --help'")
     return USAGE
   end
   if opts.help then

@@ -89,7 +89,7 @@ function M.log(entries)
   local lines = {}
   for _, entry in ipairs(entries) do
     if entry.level ~= "debug" and not EXPECTED[entry.message] then
-      local parts = { ("%12s  %s"):format(M.time(entry.at_ms), entry.message) }
+      local parts = { ("%12s  %s"):format(M.time(entry.at_ms), printable.escape(entry.message)) }
       for _, key in ipairs { "error", "place", "callback", "conn" } do
         if entry[key] then parts[#parts + 1] = key .. "=" .. printable.escape(tostring(entry[key])) end
       end

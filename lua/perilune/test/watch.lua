@@ -2,6 +2,7 @@
 local net = require "perilune.workbench.net" -- in C: src/workbench/net.c
 
 local host = require "perilune.test.host"
+local printable = require "perilune.printable"
 
 local M = {}
 
@@ -60,7 +61,7 @@ end
 local function run(words)
   local process, problem = net.spawn(words, true)
   if not process then
-    io.stderr:write("perilune test: cannot be run: ", problem, "\n")
+    io.stderr:write(printable.lines("perilune test: cannot be run: " .. problem .. "\n"))
     return
   end
   host.wait_until(nil, function() return net.ended(process) end)
@@ -84,7 +85,7 @@ function M.run(args)
     local before = snapshot()
     run(words)
     local paths, now = await_change(before)
-    io.stdout:write("\n", table.concat(paths, ", "), " changed\n")
+    io.stdout:write(printable.lines("\n" .. table.concat(paths, ", ") .. " changed\n"))
     io.stdout:flush()
     words = words_for(paths, args, now)
   end
