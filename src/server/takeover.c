@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "restart/program.h"
 
 #include <stdlib.h>
 #include <unistd.h>
