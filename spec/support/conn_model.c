@@ -265,7 +265,8 @@ static void check_rest(const struct client *c)
 	}
 	if (c->memory.window_bytes > c->memory.outward_bytes)
 		assert(conn_pending_bytes(conn) == 0);
-	assert(conn->busy || conn->waiting_frames == 0);
+	assert(conn->busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
+	assert(conn->counted_bytes <= buf_len(conn->in));
 	assert(conn->waiting_frames <= conn->rules->inbox_frames + FRAME_BATCH_MAX);
 }
 

@@ -89,7 +89,7 @@ static void give(struct conn *conn, const struct belongings *theirs)
 	conn->has_defers = theirs->has_defers;
 	if (!conn->own_timeouts)
 		conn->timeouts = &conn->rules->timeouts;
-	conn->scanned = 0; /* of a frame begun under the one codec, the other may see more or less */
+	conn_forget_scanned(conn);
 }
 
 static struct belongings belongings_in(struct agents *to, const struct conn *conn)

@@ -26,7 +26,7 @@ static void free_codecs(struct own_codec *own)
 static void take_codec(struct conn *conn, const struct codec *codec)
 {
 	conn->codec = codec;
-	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
+	conn_forget_scanned(conn);
 	conn_attend(conn);
 }
 
@@ -479,7 +479,7 @@ void conn_resume(struct conn *conn)
 void conn_set_busy(struct conn *conn, bool busy)
 {
 	conn->busy = busy;
-	conn->scanned = conn->counted_bytes = conn->waiting_frames = 0;
+	conn->scanned = 0; /* conn->reading may have changed with it, and is a framing of its own */
 	peer_may_begin(conn);
 	if (conn->in && (!busy || conn->reading))
 		conn_attend(conn);

@@ -161,7 +161,7 @@ struct conn {
 	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
 	size_t unsent;           /* what the transport held when output last had to wait */
-	uint32_t scanned;        /* decode state of the partial frame */
+	uint32_t scanned;        /* decode state of the frame at the beginning of `in` */
 	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
 	uint32_t counted_bytes;  /* of `in`, how far they were counted */
 	uint16_t batch_limit;    /* frames per batch now: 1 after a suspension, doubling */
@@ -195,10 +195,11 @@ struct conn {
 	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
-	bool overran : 1;  /* a call on its behalf was ended for the time it took */
-	uint8_t gives_way; /* turns of the others to wait for before the end goes on */
-	bool pinned : 1;   /* the layer above: it stays with the generation it has */
-	bool recorded : 1; /* the layer above: on the host's tape. Frames are handed up one by one */
+	bool overran : 1;         /* a call on its behalf was ended for the time it took */
+	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
+	bool pinned : 1;          /* the layer above: it stays with the generation it has */
+	bool recorded : 1;        /* the layer above: on the host's tape. Frames are handed up one by one */
+	uint32_t counted_scanned; /* decode state of the frame behind counted_bytes */
 
 	uint64_t frames_in; /* whole frames handed up */
 
@@ -308,6 +309,12 @@ void conn_restore(struct conn *conn, const struct conn_mark *mark);
 
 /* The agent is suspended, or free again. */
 void conn_set_busy(struct conn *conn, bool busy);
+
+/* Its codec is another: what is known of the bytes in `in` was known of frames as the old one saw them. */
+static inline void conn_forget_scanned(struct conn *conn)
+{
+	conn->scanned = conn->counted_scanned = conn->counted_bytes = conn->waiting_frames = 0;
+}
 
 /* May frames be handed up? Nothing is, once an end was decided. */
 static inline bool conn_is_open(const struct conn *conn)

@@ -32,7 +32,10 @@ bool input_partial(const struct conn *conn)
 	return conn->in && !conn->more && !conn->eof && input_may_deliver(conn);
 }
 
-/* Counts the whole frames that wait while the agent is suspended. */
+/*
+ * Counts the whole frames that wait while the agent is suspended. It goes on where it had come to: what was counted
+ * stays counted until it is handed up, however often the agent suspends.
+ */
 static void count_waiting(struct conn *conn)
 {
 	struct frame_batch *batch = &conn->host->batch;
@@ -41,12 +44,30 @@ static void count_waiting(struct conn *conn)
 	while (conn->waiting_frames < conn->rules->inbox_frames) {
 		const uint8_t *from = conn->in->data + conn->in->start + conn->counted_bytes;
 		size_t n = buf_len(conn->in) - conn->counted_bytes;
-		conn->codec->ops->decode(conn->codec, from, n, FRAME_BATCH_MAX, &conn->scanned, batch);
+		uint32_t *scanned = conn->counted_bytes ? &conn->counted_scanned : &conn->scanned;
+		conn->codec->ops->decode(conn->codec, from, n, FRAME_BATCH_MAX, scanned, batch);
+		if (!conn->counted_bytes && batch->consumed) {
+			conn->counted_scanned = conn->scanned;
+			conn->scanned = 0;
+		}
 		conn->waiting_frames += batch->count;
 		conn->counted_bytes += (uint32_t)batch->consumed;
 		if (batch->count < FRAME_BATCH_MAX)
 			break;
 	}
+}
+
+/* The first `used` bytes are handed up. If conn:read() took them in another framing, the count is an estimate from now on. */
+static void uncount(struct conn *conn, size_t used, unsigned frames)
+{
+	if (used < conn->counted_bytes) {
+		conn->counted_bytes -= (uint32_t)used;
+		conn->waiting_frames -= frames < conn->waiting_frames ? frames : conn->waiting_frames;
+		return;
+	}
+	if (used == conn->counted_bytes && !conn->reading && conn->scanned < conn->counted_scanned)
+		conn->scanned = conn->counted_scanned;
+	conn->counted_bytes = conn->counted_scanned = conn->waiting_frames = 0;
 }
 
 static unsigned deliver(struct conn *conn, struct frame_batch *batch)
@@ -119,16 +140,18 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		unsigned taken = deliver(conn, batch);
 		fit_batch(conn, taken, conn->handler_ticks - ticks);
 		frames += taken;
-		if (taken == count && !reading && codec == conn->codec) {
+		if (taken == count && !reading && !conn->reading && codec == conn->codec) {
 			used += consumed;
 			conn->scanned = scanned;
-			if (last && !conn->reading)
+			if (last)
 				break;
 		} else {
 			used += taken ? batch->frames[taken - 1].end : 0;
 			conn->scanned = 0;
 		}
 	}
+	if (conn->counted_bytes)
+		uncount(conn, used, frames);
 	return used;
 }
 
