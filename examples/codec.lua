@@ -7,7 +7,8 @@
 local ARGS_MAX = 64
 
 -- decode(bytes, position) returns: a frame and the position after it; nothing, to be called again with more
--- bytes; or false and what is wrong, which ends the connection.
+-- bytes, or nil, nil, need, not to be called before there are so many; or false and what is wrong, which ends
+-- the connection.
 local function decode(bytes, position)
   local count, at = bytes:match("^%*(%d+)\r\n()", position)
   if not count then
@@ -23,7 +24,7 @@ local function decode(bytes, position)
       return false, "an argument is a bulk string"
     end
     local stop = start + tonumber(size)
-    if #bytes < stop + 1 then return nil end
+    if #bytes < stop + 1 then return nil, nil, stop + 2 - position end
     args[i], at = bytes:sub(start, stop - 1), stop + 2
   end
   return args, at

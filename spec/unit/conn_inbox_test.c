@@ -101,7 +101,7 @@ static void what_waits_is_counted_once_when_the_agent_reads_and_sleeps(void **st
 	expect_linear_cost();
 }
 
-/* Twenty bytes at a time are not of this framing: what was counted is an estimate then, and no more is looked at for it. */
+/* Twenty bytes at a time are not of this framing: what was counted is an estimate then, and is not counted anew. */
 static void what_waits_is_counted_once_when_the_agent_reads_in_another_framing(void **state)
 {
 	(void)state;

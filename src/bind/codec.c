@@ -5,27 +5,48 @@
 #include "base/text.h"
 #include "bind/bind.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
 /* ---- codecs in Lua ---- */
 
-/* decode(bytes, position) → frame, next [, meta] | nil: more bytes needed | false, why. */
+/*
+ * decode(bytes, position) → frame, next [, meta] | nil [, nil, need]: more bytes are needed | nil, next: skipped |
+ * false, why.
+ *
+ * It is given a stretch of the bytes at hand, a larger one only when that is too little: what a frame costs must not
+ * depend on how much waits behind it.
+ */
 struct decoding {
 	struct agents *agents;
 	const struct codec *codec;
 	struct frame_batch *out;
-	size_t pos; /* from 0 */
+	const uint8_t *in;
 	size_t n;
+	size_t from, to;    /* the stretch */
+	size_t need;        /* bytes from out->consumed on, without which it is not to be called again */
+	bool said_its_need; /* or we say it: one more than it had */
 };
+
+enum { STRETCH_BYTES = 16384, STRETCH_OF_ONE_BYTES = 4096 };
+
+/*
+ * A frame that is a string has max_bytes at most; what is around it, or what is skipped, no more than a framing of ours
+ * has.
+ */
+static size_t most_bytes(const struct codec *codec)
+{
+	return (size_t)codec->max_bytes + CODEC_OVERHEAD_MAX;
+}
 
 /* `why` is escaped here: it may have any bytes, a peer's among them. */
 static void malformed(struct decoding *d, const char *why, size_t n)
 {
 	static const char ANY[] = "malformed frame";
 	d->out->error = ERR_FRAME_MALFORMED;
-	d->out->announced = d->n - d->pos;
+	d->out->announced = d->n - d->out->consumed;
 	text_escape(TEXT_LINE, d->agents->codec_error, sizeof d->agents->codec_error, why ? why : ANY,
 		    why ? n : sizeof ANY - 1);
 }
@@ -38,80 +59,134 @@ static void malformed_by(struct decoding *d, lua_State *lua, int idx)
 	malformed(d, why, n);
 }
 
-/* Takes one frame from what decode() returned at results … results + 2. False: stop. */
-static bool take_decoded(struct decoding *d, lua_State *lua, int results)
+static void too_large(struct decoding *d, size_t bytes)
+{
+	d->out->error = ERR_FRAME_TOO_LARGE;
+	d->out->announced = bytes;
+}
+
+/* It wants more than the stretch. */
+static void take_need(struct decoding *d, lua_State *lua, int idx)
+{
+	static const char WHY[] =
+	    "the codec's decode must say a need of more bytes than it has, from position on";
+	size_t has = d->to - d->out->consumed;
+	d->said_its_need = !lua_isnil(lua, idx);
+	d->need = has + 1;
+	if (!d->said_its_need)
+		return;
+	double need = lua_type(lua, idx) == LUA_TNUMBER ? lua_tonumber(lua, idx) : 0;
+	if (!(need > (double)has))
+		malformed(d, WHY, sizeof WHY - 1);
+	else if (need > (double)most_bytes(d->codec))
+		too_large(d, need < (double)SIZE_MAX / 2 ? (size_t)need : SIZE_MAX / 2);
+	else
+		d->need = (size_t)ceil(need);
+}
+
+static void take_frame(struct decoding *d, lua_State *lua, int results)
 {
 	struct frame_batch *out = d->out;
-	if (lua_isboolean(lua, results) && !lua_toboolean(lua, results)) {
-		malformed_by(d, lua, results + 1);
-		return false;
-	}
-	if (lua_isnil(lua, results) && lua_isnil(lua, results + 1))
-		return false;
-	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
-	if (!(next > (double)d->pos + 1 && next <= (double)d->n + 1)) {
-		static const char WHY[] = "the codec's decode must return a frame and the position after it";
-		malformed(d, WHY, sizeof WHY - 1);
-		return false;
-	}
-	d->pos = (size_t)next - 1;
-	out->consumed = d->pos;
-	if (lua_isnil(lua, results))
-		return true; /* bytes without a frame: a comment, padding */
-	if (lua_type(lua, results) == LUA_TSTRING && lua_objlen(lua, results) > d->codec->max_bytes) {
-		out->error = ERR_FRAME_TOO_LARGE;
-		out->announced = lua_objlen(lua, results);
-		return false;
-	}
-	out->frames[out->count++] = (struct frame){ .end = (uint32_t)d->pos };
+	out->frames[out->count++] = (struct frame){ .end = (uint32_t)out->consumed };
 	lua_pushvalue(lua, results);
 	lua_rawseti(lua, AT_VALUES, (int)out->count);
 	lua_pushvalue(lua, results + 2);
 	lua_rawseti(lua, AT_METAS, (int)out->count);
+}
+
+/* Takes one frame from what decode() returned at results … results + 2. False: stop. */
+static bool take_decoded(struct decoding *d, lua_State *lua, int results)
+{
+	if (lua_isboolean(lua, results) && !lua_toboolean(lua, results)) {
+		malformed_by(d, lua, results + 1);
+		return false;
+	}
+	if (lua_isnil(lua, results) && lua_isnil(lua, results + 1)) {
+		take_need(d, lua, results + 2);
+		return false;
+	}
+	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
+	size_t at = d->out->consumed - d->from;
+	if (!(next > (double)at + 1 && next <= (double)(d->to - d->from) + 1)) {
+		static const char WHY[] = "the codec's decode must return a frame and the position after it";
+		malformed(d, WHY, sizeof WHY - 1);
+		return false;
+	}
+	size_t bytes = (size_t)next - 1 - at;
+	bool is_text = lua_type(lua, results) == LUA_TSTRING;
+	if (is_text && lua_objlen(lua, results) > d->codec->max_bytes)
+		too_large(d, lua_objlen(lua, results));
+	else if (bytes > most_bytes(d->codec))
+		too_large(d, bytes);
+	if (d->out->error)
+		return false;
+	d->out->consumed += bytes;
+	if (!lua_isnil(lua, results)) /* else bytes without a frame: a comment, padding */
+		take_frame(d, lua, results);
 	return true;
 }
 
-/* Asks decode() for one frame after the other. */
-static void decode_all(struct decoding *d, const uint8_t *in, unsigned limit)
+/* Asks decode() for one frame after the other of a stretch. Is there more to ask for? */
+static bool decode_stretch(struct decoding *d, unsigned limit)
 {
 	lua_State *lua = d->agents->vm.lua;
 	const struct vm_budget *budget = &d->agents->listeners[d->codec->lua_listener].budget;
-	lua_pushlstring(lua, (const char *)in, d->n);
+	bool more = true;
+	lua_pushlstring(lua, (const char *)d->in + d->from, d->to - d->from);
 	int bytes = lua_gettop(lua);
-	while (d->out->count < limit && d->pos < d->n) {
+	d->need = 0;
+	while (more && d->out->count < limit && d->out->consumed < d->to) {
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, d->codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
-		lua_pushnumber(lua, (lua_Number)d->pos + 1);
+		lua_pushnumber(lua, (lua_Number)(d->out->consumed - d->from) + 1);
 		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
 			d->agents->codec_verdict = d->agents->vm.verdict;
 			malformed_by(d, lua, -1);
 			break;
 		}
-		bool more = take_decoded(d, lua, bytes + 1);
+		more = take_decoded(d, lua, bytes + 1);
 		lua_settop(lua, bytes);
-		if (!more)
-			break;
 	}
 	lua_settop(lua, bytes - 1);
+	return !d->out->error && d->out->count < limit && d->need <= d->n - d->out->consumed;
 }
 
+/* `least` bytes are known to be needed. */
+static void decode_all(struct decoding *d, unsigned limit, size_t least)
+{
+	const size_t usual = limit == 1 ? STRETCH_OF_ONE_BYTES : STRETCH_BYTES;
+	size_t size = least > usual ? least : usual;
+	do {
+		d->from = d->out->consumed;
+		d->to = d->n - d->from > size ? d->from + size : d->n;
+		if (!decode_stretch(d, limit))
+			return;
+		size = d->out->consumed > d->from ? usual : 2 * size;
+		size = d->need > size ? d->need : size;
+	} while (d->out->consumed < d->n);
+}
+
+/* *scanned is how many bytes decode() is known to need. */
 static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
 			     uint32_t *scanned, struct frame_batch *out)
 {
-	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .n = n };
-	(void)scanned;
+	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .in = in, .n = n };
 	out->count = 0;
 	out->consumed = out->need = 0;
 	out->error = 0;
 	d.agents->codec_verdict = GUARD_FINE;
+	if (n < *scanned) {
+		out->need = *scanned;
+		return;
+	}
 	bool opened = ledger_open(d.agents, d.agents->host->decoding);
-	decode_all(&d, in, limit);
+	decode_all(&d, limit, *scanned);
 	if (opened)
 		ledger_close(d.agents);
-	if (!out->error && !out->count && n - out->consumed > codec->max_bytes) {
-		out->error = ERR_FRAME_TOO_LARGE;
-		out->announced = n - out->consumed;
-	}
+	if (!out->error && d.need > most_bytes(codec))
+		too_large(&d, (size_t)codec->max_bytes + 1);
+	*scanned = out->error ? 0 : (uint32_t)d.need;
+	out->need = out->error || !d.said_its_need ? 0 : d.need;
 }
 
 /* The user's encode() has run by now (reply.c): these bytes go out as they are. */

@@ -57,7 +57,7 @@ static void count_waiting(struct conn *conn)
 	}
 }
 
-/* The first `used` bytes are handed up. If conn:read() took them in another framing, the count is an estimate from now on. */
+/* The first `used` bytes are handed up. Where conn:read() took them in another framing, the count is an estimate. */
 static void uncount(struct conn *conn, size_t used, unsigned frames)
 {
 	if (used < conn->counted_bytes) {

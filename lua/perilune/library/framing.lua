@@ -28,8 +28,8 @@
 ---@field endian? "big"|"little" of "length"
 ---@field view? boolean the agent gets a view instead of a string
 
---- Gives frame, next [, meta], where `next` is the position after the frame; nil: more bytes are needed; nil, next:
---- bytes to skip; false, why: this is not the protocol.
+--- Gives frame, next [, meta], where `next` is the position after the frame; nil: more bytes are needed; nil, nil,
+--- need: so many of them, counted from `position`; nil, next: bytes to skip; false, why: this is not the protocol.
 ---@alias perilune.decode fun(bytes: string, position: integer): any, any, any
 
 --- A framing in Lua. Neither function may wait.
