@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = """
 local Agent = {}
 function Agent:proceed(line) return "answer to " .. line end
-return { listen = { "tcp://127.0.0.1:0", "unix://%s" }, frame = "line", agent = Agent, workers = 2, timeout = { upgrade = "1s" } }
+return { listen = { "tcp://127.0.0.1:0", "unix://%s" }, frame = "line", agent = Agent, workers = 2, timeout = { upgrade = "10s" } }
 """
 SHELL = "#!/bin/sh\n"
 BROKEN = {
@@ -30,7 +30,7 @@ BROKEN = {
     "a script without agents": ("script", "return { listen = 'tcp://127.0.0.1:0' }"),
     "a binary that kills itself": ("binary", SHELL + "kill -SEGV $$\n"),
     "a script that loops": ("script", "while true do end"),
-    "a binary that is never ready": ("binary", SHELL + "exec sleep 60\n"),
+    "a binary that is never ready": ("binary", SHELL + "exec sleep 100\n"),
     "no binary": ("binary", None),
 }
 DONE, FAILED = "upgraded: the new process has taken over", "upgrade failed: this process serves on"
@@ -39,7 +39,7 @@ DONE, FAILED = "upgraded: the new process has taken over", "upgrade failed: this
 def ask(address, pause, number):
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as s:
-        s.settimeout(20)
+        s.settimeout(60)
         s.connect(address)
         time.sleep(pause)
         s.sendall(b"%d\n" % number)
@@ -102,7 +102,7 @@ class Server:
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith('{"time"') and line.endswith("}")]
 
-    def wait(self, wanted, count, seconds=30):
+    def wait(self, wanted, count, seconds=120):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = [e for e in self.entries() if wanted(e)]
@@ -154,7 +154,7 @@ def main():
             each.start()
         took = sorted(restart(server, args.times))
         stop.set()
-        seen = [results.get(timeout=60) for _ in clients]
+        seen = [results.get(timeout=300) for _ in clients]
         os.kill(server.pid, signal.SIGTERM)
         server.wait(lambda e: e["message"] == "stopped" and e["pid"] == server.pid, 0)
         stopped = [e for e in server.entries() if e["message"] == "stopped"]

@@ -107,7 +107,7 @@ describe("an upgrade", function()
     ask(old)
     assert.equal("one", ask_anew(serving))
     old:close()
-    if successor then assert.equal(0, app:wait_end(10).code) end
+    if successor then assert.equal(0, app:wait_end().code) end
     assert.equal(0, serving:stop().code)
     return entry.message
   end

@@ -12,7 +12,6 @@ local REQUESTS = {
 -- The answers that come, and whether all did.
 local function converse(app)
   local one = app:connect { path = app.folder .. "/control.sock" }
-  one.seconds = 10
   local all = true
   for _, request in ipairs(REQUESTS) do
     local ok, line = pcall(function() return one:send(request .. "\n"):recv_line() end)

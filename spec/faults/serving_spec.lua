@@ -1,7 +1,6 @@
 --- Calls that fail while clients are served. A fault is one connection's, or nobody's.
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"
-local wait = require "spec.support.wait"
 
 -- Call, how it fails, how many connections that may cost.
 local POINTS = {
@@ -60,7 +59,7 @@ describe("calls that go on to fail", function()
       app:wait_log "cannot accept: clients wait in the backlog"
       local cpu = app:cpu()
       waiting:expect_silence(1.2)
-      assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+      assert.is_true(app:cpu() - cpu < 0.1 * server.SLOWER, "it spins")
       assert.is_true(#app:find_log "cannot accept: clients wait in the backlog" <= 3)
       first:echo_line "still here"
       assert.equal(0, app:stop().code)

@@ -136,8 +136,8 @@ end)
 
 -- ---- notifications ----
 
-local function hear(fd, seconds)
-  local ready = poll.rpoll(fd, math.floor(seconds * 1000 * wait.SCALE))
+local function hear(fd)
+  local ready = poll.rpoll(fd, wait.SECONDS * 1000)
   return ready == 1 and posix_socket.recv(fd, 4096) or nil
 end
 
@@ -145,7 +145,7 @@ end
 local function expect(fd, ...)
   for _, wanted in ipairs { ... } do
     local got
-    repeat got = hear(fd, 5) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1"
+    repeat got = hear(fd) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1"
     assert.equal(wanted, got)
   end
 end
@@ -159,7 +159,7 @@ end
 local function expect_reload(fd, app, ask)
   local before = monotonic_us()
   if ask then ask() else app:signal "HUP" end
-  local us = tonumber((hear(fd, 5) or ""):match "^RELOADING=1\nMONOTONIC_USEC=(%d+)$")
+  local us = tonumber((hear(fd) or ""):match "^RELOADING=1\nMONOTONIC_USEC=(%d+)$")
   assert.is_true(us ~= nil and us >= before and us <= monotonic_us())
   expect(fd, "READY=1")
 end
@@ -236,8 +236,8 @@ describe("a service manager", function()
     } do
       options.script, options.env = script(), env
       assert.equal(1, server.start_failing(options).code)
-      local told = hear(fd, 5)
-      while told and not told:find "^STATUS=" do told = hear(fd, 5) end
+      local told = hear(fd)
+      while told and not told:find "^STATUS=" do told = hear(fd) end
       assert.truthy(told and told:find(reason, 1, true), told)
     end
   end)

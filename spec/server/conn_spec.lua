@@ -39,7 +39,7 @@ describe("conn", function()
         note("flushed " .. tostring(flushed))
         return "done"
       end]]
-    local client = app:connect { receive_buffer = 4096, seconds = 2 }
+    local client = app:connect { receive_buffer = 4096 }
     client:send("go\n")
     client:recv_exact(1)
     client:recv_exact(4e6)

@@ -64,7 +64,7 @@ describe("a script", function()
     command.write(folder .. "/app.lua", "\nwhile true do end")
     -- Both at once: it takes 10 s of processor time each. At a reload: reload_spec.lua.
     local check = assert(io.popen(("cd %s && %s check app.lua 2>&1; echo code $?"):format(folder, command.binary)))
-    local failing = server.start_failing({ script = support.script("one", SETUP) }, 100 * wait.SCALE)
+    local failing = server.start_failing({ script = support.script("one", SETUP) }, 600)
     local told = check:read "*a"
     check:close()
     assert.equal(78, failing.code)
@@ -81,9 +81,7 @@ describe("a script", function()
     wait.until_true("four generations to retire", function() return #app:find_log "generation retired" == 4 end)
     support.reload_to(app, support.script "three")
     assert.is_true(#teardowns(app) <= 2, #teardowns(app) .. " teardowns went before the reload")
-    local from = wait.now()
     app:stop()
-    assert.is_true(wait.now() - from < 6 * wait.SCALE, "a stop of over 6 s") -- their budget is of processor time
     local failed, skipped = teardowns(app), app:find_log(function(entry)
       return entry.message:find "^teardown skipped"
     end)

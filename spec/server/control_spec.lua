@@ -426,7 +426,7 @@ describe("the control socket", function()
         ([[{"command":"status"}]] .. "\n"):rep(50) } do
         for _ = 1, 5 do client_of(app):send(request):close() end
       end
-      wait.until_true("their descriptors back", function() return app:fds() == before end, 10)
+      wait.until_true("their descriptors back", function() return app:fds() == before end)
       ok(run(app, "status"))
     end)
 
@@ -440,7 +440,7 @@ describe("the control socket", function()
       local rss = app:rss()
       ok(run(app, "status"))
       app:connect():echo_line("a", "one a"):close()
-      wait.until_true("both gone after the time-out", function() return app:fds() == before end, 15)
+      wait.until_true("both gone after the time-out", function() return app:fds() == before end)
       if server.measures_memory then assert.is_true(app:rss() - rss < 4e6) end
       assert.equal("", (mute:recv_all()))
     end)

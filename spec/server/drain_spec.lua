@@ -19,22 +19,18 @@ local SLEEPER = [[
     return line
   end ]]
 
-local function took(began, most)
-  local seconds = wait.now() - began
-  assert.is_true(seconds < most * wait.SCALE, ("took %.3f s"):format(seconds))
-end
+-- Far beyond the patience of a specification: who waits for it fails.
+local LONG = [[timeout = { drain = "1h" }]]
 
 describe("a drain", function()
   after_each(server.finish)
 
   for _, name in ipairs { "TERM", "INT", "QUIT" } do
     it("by " .. name .. " with idle clients ends at once, with 0", function()
-      local app = start_lines(SLEEPER)
+      local app = start_lines(SLEEPER, nil, LONG)
       local clients = app:connect_many(10)
       for _, client in ipairs(clients) do client:echo_line("x") end
-      local began = wait.now()
       local result = app:stop(name)
-      took(began, 0.5)
       assert.equal(0, result.code)
       assert.equal("drain=10", result.summary.reasons)
       for _, client in ipairs(clients) do client:expect_closed() end
@@ -42,18 +38,14 @@ describe("a drain", function()
   end
 
   it("with no client at all ends at once, with 0", function()
-    local app = start_lines(SLEEPER)
-    local began = wait.now()
+    local app = start_lines(SLEEPER, nil, LONG)
     assert.equal(0, app:stop().code)
-    took(began, 0.5)
   end)
 
   it("over several workers ends at once", function()
-    local app = start_lines(SLEEPER, { workers = 4 })
+    local app = start_lines(SLEEPER, { workers = 4 }, LONG)
     for _, client in ipairs(app:connect_many(20)) do client:echo_line("x") end
-    local began = wait.now()
     local result = app:stop()
-    took(began, 0.7)
     assert.same({ 0, "drain=20" }, { result.code, result.summary.reasons })
   end)
 
@@ -187,13 +179,12 @@ describe("a drain", function()
     it("cuts what is left, says how many, and ends with 1", function()
       local app = start_lines(SLEEPER, nil, [[timeout = { drain = "300ms" }]])
       local clients = app:connect_many(3)
-      for _, client in ipairs(clients) do client:send("sleep 60s\n") end
+      for _, client in ipairs(clients) do client:send("sleep 1h\n") end
       app:connect():echo_line("idle")
       app:wait_log("asleep", nil, 3)
       local began = wait.now()
       local result = app:stop()
       assert.is_true(wait.now() - began >= 0.29)
-      took(began, 1)
       assert.same({ 1, 3 }, { result.code, result.summary.cut })
       assert.equal(3, app:wait_log("connections were cut at the deadline of the drain").cut)
       assert.equal(4, #app:find_log "closed drain")
@@ -201,15 +192,13 @@ describe("a drain", function()
   end)
 
   it("is forced by a second signal", function()
-    local app = start_lines(SLEEPER, nil, [[timeout = { drain = "60s" }]])
-    app:connect():send("sleep 60s\n")
+    local app = start_lines(SLEEPER, nil, LONG)
+    app:connect():send("sleep 1h\n")
     app:wait_log "asleep"
     app:signal("TERM")
     app:wait_log "draining"
     wait.while_true("it waits for the handler", function() return not app:has_ended() end, 0.2)
-    local began = wait.now()
     local result = app:stop("INT")
-    took(began, 0.5)
     assert.same({ 1, 1 }, { result.code, result.summary.cut })
     app:wait_log "second signal: connections are cut"
   end)
@@ -217,7 +206,7 @@ describe("a drain", function()
   -- The old generation's teardown() runs in a thread of its own, which the end waits for.
   local function start_teardown(loop, options)
     local function script(version, teardown)
-      return reloading.script(version, ([[timeout = { drain = "60s" }, unsafe = { "io.popen" },
+      return reloading.script(version, ([[timeout = { drain = "1h" }, unsafe = { "io.popen" },
         teardown = function() %s end]]):format(teardown))
     end
     options.script = script("one", ("note 'tearing down' %s note 'torn down'"):format(loop))
@@ -237,19 +226,17 @@ describe("a drain", function()
         if not app:has_ended() then app:signal(name) end
       end
       return app:has_ended()
-    end, 5)
+    end)
     assert.equal(0, app:wait_end().code)
     app:wait_log "torn down"
   end)
 
   it("does not wait for a teardown() that never returns, after a second signal", function()
     -- Its budget is one of CPU time: that ends no call of the system.
-    local app = start_teardown("io.popen('exec sleep 5'):read()", { asan = "detect_leaks=0" })
+    local app = start_teardown("io.popen('exec sleep 100'):read()", { asan = "detect_leaks=0" })
     app:signal "TERM"
     app:wait_log "draining"
-    local began = wait.now()
     assert.equal(1, app:stop("TERM").code)
-    took(began, 3.5)
     app:wait_log "teardown() of an old generation does not return: it is left behind"
   end)
 
@@ -260,7 +247,7 @@ describe("a drain", function()
     app:connect():send("x\n")
     app:wait_log "spinning"
     app:signal("TERM")
-    wait.until_true("the server's end", function() return app:has_ended() end, 10)
+    wait.until_true("the server's end", function() return app:has_ended() end)
     app.stopped = true
     app:wait_log "a worker does not stop: its handler never returns"
     assert.same({ "exited", 1 }, { app.ended.how, app.ended.code })

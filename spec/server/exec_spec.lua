@@ -60,8 +60,7 @@ describe("perilune exec", function()
       pcall(perilune.sleep, 0.15)
       print(perilune.now() - began >= 0.3)]])
     assert.same({ 0, "true\n", "" }, { result.code, result.out, result.err })
-    local took = wait.now() - began
-    assert.is_true(took >= 0.3 and took < 5 * wait.SCALE, took)
+    assert.is_true(wait.now() - began >= 0.3)
   end)
 
   it("writes log entries", function()

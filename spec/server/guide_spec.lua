@@ -14,11 +14,13 @@ describe("the guide", function()
   end)
 end)
 
+local PATIENCE_SECONDS = walkthrough.patience_seconds
+
 describe("following a page", function()
   local folder
   before_each(function() folder = command.folder() end)
   after_each(function()
-    walkthrough.patience_seconds = 10
+    walkthrough.patience_seconds = PATIENCE_SECONDS
     command.remove(folder)
   end)
 

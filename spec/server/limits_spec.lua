@@ -233,7 +233,7 @@ describe("a limit of open files", function()
     assert.equal("open files", app:wait_log("connection refused").limit)
     local cpu = app:cpu()
     wait.pause(1)
-    assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+    assert.is_true(app:cpu() - cpu < 0.1 * server.SLOWER, "it spins")
     for _, client in ipairs(served) do client:echo_line("still served") end
     assert_quiet(app, wait.now() - began)
     for _, client in ipairs(served) do client:close() end
@@ -250,6 +250,7 @@ describe("a limit of open files", function()
     local app = start_lines([[
       function Agent:proceed(line)
         if line ~= "busy" then return line end
+        note("busy")
         local began = os.clock()
         repeat until os.clock() - began > 0.5
       end]], { nofile = 64 })
@@ -261,7 +262,7 @@ describe("a limit of open files", function()
     until not ok
     -- One poll reports the reset, and then what keeps the worker from forgetting whom it has closed.
     served[1]:send("busy\n")
-    wait.pause(0.1)
+    app:wait_log "busy"
     local before = app:fds()
     served[2]:reset()
     served[3]:send("busy\n")
@@ -291,7 +292,7 @@ describe("a limit of open files", function()
     assert.equal("Too many open files", entry.error)
     local cpu = app:cpu()
     waiting[1]:expect_silence(1.2)
-    assert.is_true(app:cpu() - cpu < 0.1 * wait.SCALE, "it spins")
+    assert.is_true(app:cpu() - cpu < 0.1 * server.SLOWER, "it spins")
     assert_quiet(app, wait.now() - began)
     first:echo_line("free")
     for _, client in ipairs(waiting) do assert.equal("hello", client:recv_line()) end

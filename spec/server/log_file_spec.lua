@@ -170,7 +170,7 @@ describe("reopening the log", function()
     local asked, failure = 0, "-"
     while not unistd.access(app.folder .. "/stop") and unistd.getppid() == parent and failure == "-" do
       local ok, message = pcall(function()
-        local one = client.connect { port = app.listeners[1].port, seconds = 20 }
+        local one = client.connect { port = app.listeners[1].port }
         one:echo_line(name .. "-" .. asked):close()
       end)
       if ok then asked = asked + 1 else failure = message end
@@ -214,8 +214,8 @@ describe("reopening the log", function()
       reopened = reopened + 1
       app:wait_log({ message = "log reopened", pid = app.pid }, nil, reopened)
       if i % 5 == 0 then
-        local successor = app:upgrade(20)
-        assert.equal(0, app:wait_end(30).code)
+        local successor = app:upgrade()
+        assert.equal(0, app:wait_end().code)
         app, reopened = successor, 0
       end
     end

@@ -42,7 +42,7 @@ local function start(options)
     unistd._exit(127)
   end
   app = { pid = pid, folder = folder, path = path, output = output, input = input }
-  app.client = wait.until_true("the server to serve", function() return (client.try_connect { path = path }) end, 10)
+  app.client = wait.until_true("the server to serve", function() return (client.try_connect { path = path }) end)
 end
 
 -- Whether anything has set O_NONBLOCK on the pipe that the server shares with us.
@@ -158,7 +158,7 @@ describe("a log on a terminal", function()
     local text = wait.until_true("the server to serve", function()
       local so_far = shown()
       return so_far:find("serving", 1, true) and so_far
-    end, 10)
+    end)
     local own_pid = tonumber(text:match("serving .-pid=(%d+)"))
     local one = client.connect { path = path }
     one:send("log 1\n")

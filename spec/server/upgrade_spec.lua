@@ -362,8 +362,9 @@ describe("an upgrade in a container", function()
       finally(function() command.remove(folder) end)
       command.write(folder .. "/app.lua", script "one")
       command.write(folder .. "/tini", init)
-      command.shell(("cd '%s' && chmod +x tini && timeout 60 unshare --pid --fork --kill-child --mount-proc ./tini '%s' run app.lua" ..
-        " --listen tcp://127.0.0.1:0 --workers 1 --control off --log-format json 2>&1"):format(folder, command.binary))
+      command.shell(("cd '%s' && chmod +x tini && timeout 60 unshare --pid --fork --kill-child --mount-proc " ..
+        "./tini '%s' run app.lua --listen tcp://127.0.0.1:0 --workers 1 --control off --log-format json 2>&1")
+        :format(folder, command.binary))
       local log = command.read(folder .. "/log")
       has('"upgrade refused: ', log)
       has(" container\"", log)
@@ -380,7 +381,7 @@ describe("under load", function()
     local asked, failures, listener = 0, {}, app.listeners[1]
     while not unistd.access(app.folder .. "/stop") and unistd.getppid() == parent and #failures < 10 do
       local ok, message = pcall(function()
-        local one = client.connect { port = listener.port, path = listener.path, seconds = 20 }
+        local one = client.connect { port = listener.port, path = listener.path }
         if pause > 0 then wait.pause(pause) end
         one:send("q" .. asked .. "\n")
         local got = one:recv_line()
@@ -426,13 +427,13 @@ describe("under load", function()
       if broken and i % 2 == 0 then replace(app.binary, i % 4 == 0 and "#!/bin/sh\nexit 1\n" or "\0garbage") end
       if broken and i % 2 == 1 then rewrite(app, "error 'broken'") end
       if broken then
-        assert.equal(FAILED, app:try_upgrade(20).message)
+        assert.equal(FAILED, app:try_upgrade().message)
         assert.equal(0, zombies_of(app.pid))
         restore(app.binary)
         rewrite(app, text)
       else
-        local successor = app:upgrade(20)
-        assert.equal(0, app:wait_end(30).code)
+        local successor = app:upgrade()
+        assert.equal(0, app:wait_end().code)
         app = successor
       end
     end

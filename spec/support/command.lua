@@ -2,7 +2,7 @@
 --- A fresh folder takes the scripts and the output; none of the caller's own PERILUNE_* settings leak in.
 local M = {}
 
-local SECONDS_MAX = 20
+local SECONDS_MAX = 120
 -- What a specification may pass on to the binary by itself; the runner's own settings stay out.
 local KEPT = { PERILUNE_LUA_PATH = true }
 
@@ -92,7 +92,7 @@ end
 
 --- Runs the binary with the arguments in the list part. `env` adds variables, `dir` is the working folder,
 --- `stdout` redirects to a file of one's own ("/dev/full"), `redirect` adds to the shell's line ("<&-").
---- A run that takes longer than 20 seconds ends with code 124.
+--- A run that takes longer than two minutes ends with code 124.
 ---@param call { env: table<string, string>?, dir: string?, stdout: string?, redirect: string?, [integer]: string }
 ---@return { code: integer, out: string, err: string }
 function M.run(call)

@@ -4,8 +4,6 @@ local json_decode = require "spec.support.json_decode"
 
 local M = {}
 
-local SECONDS = 20 -- some answers come when something has ended
-
 ---@param app perilune.server
 ---@return string
 function M.path(app) return app.folder .. "/control.sock" end
@@ -26,9 +24,7 @@ function M.status(app) return json_decode(M.run(app, "status", "--json").out) en
 --- A client of the control socket, which sends lines and gets lines.
 ---@return perilune.client
 function M.client(app)
-  local client = app:connect { path = M.path(app) }
-  client.seconds = SECONDS
-  return client
+  return app:connect { path = M.path(app) }
 end
 
 return M

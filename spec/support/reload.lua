@@ -32,7 +32,7 @@ end
 function M.outcome(app, n, seconds)
   return wait.until_true(function() return "the outcome of a reload; it said:\n" .. app:text() end, function()
     return M.outcomes(app)[n]
-  end, seconds or 10)
+  end, seconds)
 end
 
 --- Asks for a reload and waits for its outcome.

@@ -47,7 +47,7 @@ end
 --- Waits until it has ended.
 ---@return { code: integer, out: string, err: string }
 function recording:result()
-  wait.until_true("the end of the recording", function() return self:has_ended() end, 15)
+  wait.until_true("the end of the recording", function() return self:has_ended() end)
   return { code = tonumber(command.read(self.base .. "code")), out = command.read(self.base .. "out"),
     err = command.read(self.base .. "err") }
 end

@@ -3,10 +3,9 @@ local posix_time = require "posix.time"
 
 local M = {}
 
---- How much longer things may take: sanitizers make everything several times slower.
-M.SCALE = 1
---- Seconds that anything local is given.
-M.SECONDS = 5
+--- Seconds until a wait has been in vain. It is not a promise of how soon anything happens: a machine that is busy
+--- with other things may take long, and only what has failed ever waits for so long.
+M.SECONDS = 60
 
 local POLL_NS = 2e6
 
@@ -20,7 +19,7 @@ end
 --- When something that may take `seconds` must be over.
 ---@param seconds number?
 ---@return number
-function M.deadline(seconds) return M.now() + (seconds or M.SECONDS) * M.SCALE end
+function M.deadline(seconds) return M.now() + (seconds or M.SECONDS) end
 
 --- The pace of a peer that takes its time. Not for waiting until something has happened.
 ---@param seconds number

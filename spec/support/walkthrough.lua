@@ -18,10 +18,10 @@ local wait = require "spec.support.wait"
 
 local M = {}
 
-local COMMAND_SECONDS_MAX = 120
+local COMMAND_SECONDS_MAX = 240
 
 --- How long nc and the server may take to say what the page shows.
-M.patience_seconds = 10
+M.patience_seconds = 60
 
 -- ---- reading a page ------------------------------------------------------------
 
@@ -227,7 +227,7 @@ end
 local function finish(process, signal)
   if not process then return end
   if not has_ended(process) then posix_signal.kill(process.pid, signal) end
-  wait.until_true("the end of a process", function() return has_ended(process) end, 15)
+  wait.until_true("the end of a process", function() return has_ended(process) end)
   unistd.close(process.to)
 end
 

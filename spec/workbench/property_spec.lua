@@ -47,14 +47,14 @@ describe("perilune.fuzz", function()
 
   it("passes a handler that takes everything", function()
     local cases = perilune.fuzz(opener { proceed = function(_, line) return line end },
-      { frames = { "get 1", "set ann" }, seconds = 0.2, seed = 1 })
-    assert.is_true(cases > 10)
+      { frames = { "get 1", "set ann" }, cases = 40, seed = 1 })
+    assert.equal(40, cases)
   end)
 
   it("shows the smallest transcript with which one fails, the same for the same seed", function()
     local function run()
       return failure(function()
-        perilune.fuzz(opener(fragile), { frames = { "set ann", "get 1", "set bob" }, seconds = 5, seed = 3 })
+        perilune.fuzz(opener(fragile), { frames = { "set ann", "get 1", "set bob" }, cases = 500, seed = 3 })
       end)
     end
     local text = run()
@@ -68,7 +68,7 @@ describe("perilune.fuzz", function()
   it("takes what a check has to say", function()
     local text = failure(function()
       perilune.fuzz(opener { proceed = function(_, line) return #line > 20 and "long" or line end }, {
-        frames = { ("x"):rep(30), "abc" }, seconds = 5, seed = 1,
+        frames = { ("x"):rep(30), "abc" }, cases = 500, seed = 1,
         check = function(client)
           for _, frame in ipairs(client:frames()) do assert.not_equal("long", frame) end
         end,
@@ -83,10 +83,15 @@ describe("perilune.fuzz", function()
     local text = failure(function()
       perilune.fuzz(opener { proceed = function(_, line)
         while line:find("!") do core.sleep(0) end
-      end }, { frames = { "a!" }, seconds = 5, seed = 1 })
+      end }, { frames = { "a!" }, cases = 500, seed = 1 })
     end)
     assert_has("does not come to rest", text)
     assert_has('1  "!"', text)
     assert_has("a table is expected", failure(function() perilune.fuzz(opener {}, {}) end))
+    for _, cases in ipairs { 0, 1.5, "10" } do
+      assert_has("cases is to be a whole number", failure(function()
+        perilune.fuzz(opener {}, { frames = { "a" }, cases = cases })
+      end))
+    end
   end)
 end)

@@ -58,7 +58,8 @@ function test.replay(file, what, options) end
 
 ---@class perilune.test.fuzz_options
 ---@field frames any[] what a client might send
----@field seconds? number how long; default: 1
+---@field seconds? number how long; default: 1, or without end where `cases` says how many
+---@field cases? integer how many transcripts: the same work on any machine
 ---@field seed? integer the same seed tries the same; default: a new one each time, which a failure shows
 ---@field check? fun(client: perilune.test.client): boolean? false: the handler has failed
 

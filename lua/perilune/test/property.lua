@@ -246,18 +246,23 @@ local function check_options(options)
   if type(options) ~= "table" or type(options.frames) ~= "table" or #options.frames == 0 then
     failing.misuse("fuzz: a table is expected: { frames = { … }, seconds = 1, seed = 1 }")
   end
+  local cases = options.cases
+  if cases ~= nil and not (type(cases) == "number" and cases >= 1 and cases % 1 == 0) then
+    failing.misuse(("fuzz: cases is to be a whole number from 1 on, got %s"):format(tostring(cases)))
+  end
 end
 
 function M.fuzz(open, options)
   check_options(options)
   local seed = options.seed or random.seed()
-  local numbers, until_s, cases = random.new(seed), host.now() + (options.seconds or 1), 0
+  local seconds, most = options.seconds or not options.cases and 1, options.cases or math.huge
+  local numbers, until_s, cases = random.new(seed), seconds and host.now() + seconds or math.huge, 0
   repeat
     cases = cases + 1
     local script = make_script(numbers, options.frames)
     local problem = try(open, script, options.check)
     if problem then report(open, script, problem, options.check, ("seed %d, case %d"):format(seed, cases)) end
-  until host.now() >= until_s
+  until cases >= most or host.now() >= until_s
   return cases
 end
 
