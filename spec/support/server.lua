@@ -203,6 +203,10 @@ local function check_reports(self)
   end
 end
 
+--- Starts the binary, and does not wait: for what happens before it serves.
+---@return perilune.server
+M.launch = launch
+
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?, format: "json"|"text"|nil,

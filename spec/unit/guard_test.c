@@ -673,6 +673,44 @@ static void a_way_that_does_not_work_is_not_chosen(void **state)
 	guard_stop();
 }
 
+/* ---- calling off ---- */
+
+static atomic_int off;
+
+static int l_call_off(lua_State *lua)
+{
+	(void)lua;
+	atomic_store(&off, 1);
+	guard_look();
+	return 0;
+}
+
+static void attach_heeding(const atomic_int *flag)
+{
+	guard_detach(&vm.guard);
+	guard_heed(flag);
+	guard_attach(&vm.guard);
+	guard_heed(NULL);
+}
+
+static void what_is_called_off_ends_whatever_its_budget(void **state)
+{
+	(void)state;
+	set_function(&vm, "call_off", l_call_off);
+	attach_heeding(&off);
+	const struct vm_budget *const BUDGETS[] = { &NONE, &AMPLE };
+	for (int i = 0; i < 2; i++) {
+		atomic_store(&off, 0);
+		assert_works(&vm);
+		assert_killed(call("call_off() while true do pcall(function() while true do end end) end", BUDGETS[i]),
+			      GUARD_CALLED_OFF);
+		assert_killed(call("while true do end", BUDGETS[i]), GUARD_CALLED_OFF); /* so are those that follow */
+	}
+	attach_heeding(NULL);
+	assert_works(&vm);
+	atomic_store(&off, 0);
+}
+
 static int run(const char *name)
 {
 	const struct CMUnitTest tests[] = {
@@ -705,6 +743,7 @@ static int run(const char *name)
 		IN_A_VM(a_call_can_be_killed_in_any_state_of_the_compiler),
 		IN_A_VM(scripts_cannot_have_the_profiler),
 		IN_A_VM(a_stray_signal_of_the_profiler_is_harmless),
+		IN_A_VM(what_is_called_off_ends_whatever_its_budget),
 		IN_A_VM(kills_on_several_threads_do_not_meet),
 		IN_A_VM(kills_for_time_and_for_memory_do_not_meet),
 	};

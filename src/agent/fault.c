@@ -94,6 +94,7 @@ enum close_reason reason_of_verdict(enum guard_verdict verdict)
 	case GUARD_MEMORY:
 	case GUARD_ALLOCATION:
 		return REASON_MEMORY;
+	case GUARD_CALLED_OFF: /* only what is loaded is */
 	case GUARD_FINE:
 		break;
 	}

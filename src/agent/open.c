@@ -290,6 +290,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 			snprintf(why, size, "%s", lua_tostring(lua, -1));
 		else
 			phase_explain(agents, &opening.phase, why, size);
+		guard_heed(NULL); /* teardown() is no part of what may have been called off */
 		agents_close(agents, VM_TEARDOWN_MS);
 		if (descriptors_left(2))
 			return UV_EINVAL;

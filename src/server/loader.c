@@ -67,14 +67,21 @@ static void discard(struct loader *loader, struct loading *loading)
 	}
 }
 
+static bool is_off(struct loading *loading)
+{
+	return atomic_load(&loading->stage) == LOADING_IS_OFF;
+}
+
 /* For all workers, or for none. */
-static void load(struct loader *loader, struct loading *loading)
+static void load_all(struct loader *loader, struct loading *loading)
 {
 	struct report *report = &loading->report;
-	if (!read_sources(loading) || !load_config(loading))
+	if (!read_sources(loading) || is_off(loading) || !load_config(loading))
 		return;
 	for (unsigned i = 0; i < loading->worker_count; i++) {
 		struct worker *worker = &loading->workers[i];
+		if (is_off(loading))
+			return;
 		struct generation *generation =
 		    generation_open(&worker->host, loading->next, i, loading->number, &worker->counters,
 				    &report->err, report->text, sizeof report->text);
@@ -88,6 +95,28 @@ static void load(struct loader *loader, struct loading *loading)
 		generation_leave(generation);
 		loading->generations[i] = generation;
 	}
+}
+
+/* Its calls into Lua end when it is called off. */
+static void load(struct loader *loader, struct loading *loading)
+{
+	guard_heed(&loading->stage);
+	load_all(loader, loading);
+	guard_heed(NULL);
+	int runs = LOADING_RUNS;
+	if (atomic_compare_exchange_strong(&loading->stage, &runs, LOADING_IS_DONE))
+		return;
+	discard(loader, loading);
+	fail(loading, UV_ECANCELED, "called off");
+}
+
+bool loading_call_off(struct loading *loading)
+{
+	int runs = LOADING_RUNS;
+	bool is_off = atomic_compare_exchange_strong(&loading->stage, &runs, LOADING_IS_OFF);
+	if (is_off)
+		guard_look();
+	return is_off;
 }
 
 /* ---- the thread ---- */
@@ -206,6 +235,7 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 	loading->now = now;
 	loading->number = number;
 	loading->policy = RELOAD_AS_CONFIGURED;
+	atomic_init(&loading->stage, LOADING_RUNS);
 	config_hold(now);
 	return loading;
 }

@@ -14,10 +14,14 @@
 
 struct worker;
 
+/* Whose word comes first holds: the loader's that it has loaded, or the main thread's that it is not wanted. */
+enum loading_stage { LOADING_RUNS, LOADING_IS_OFF, LOADING_IS_DONE };
+
 /* One attempt to load a generation for all workers. */
 struct loading {
 	struct report report; /* first: REPORT_LOADED; report.err and report.text say why it failed */
 	struct job job;
+	atomic_int stage; /* enum loading_stage */
 	uint32_t number;
 	struct worker *workers;
 	unsigned worker_count;
@@ -51,6 +55,12 @@ int loader_start(struct loader *loader, void *server, void (*report)(void *serve
 
 /* Loads; `loading` comes back with the report, and is to be freed with loading_free(). */
 void loader_load(struct loader *loader, struct loading *loading);
+
+/*
+ * Ends a loading, wherever the script is in its top level or its setup(). True: nothing will have come of it when it comes
+ * back, with UV_ECANCELED. False: it has been loaded, and its report is under way. Any thread.
+ */
+bool loading_call_off(struct loading *loading);
 
 /* Closes a generation that has left its thread, once there is nothing to load. */
 void loader_bury(struct loader *loader, struct generation *generation);

@@ -134,6 +134,7 @@ static void load(struct reloads *reloads, struct config *now)
 		config_hold(loading->candidate);
 	}
 	reloads->running = true;
+	reloads->loading = loading;
 	loader_load(&reloads->loader, loading);
 }
 
@@ -152,6 +153,28 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_
 	else
 		refuse(reloads, now);
 	return reloads->number;
+}
+
+/* One that was asked for meanwhile has its number by then. */
+static void refuse_next(struct reloads *reloads, const char *why)
+{
+	if (!reloads->again)
+		return;
+	reloads->again = false;
+	end_one(reloads, ++reloads->begun, reloads->again_policy, RELOAD_REFUSED, why);
+}
+
+void reloads_call_off(struct reloads *reloads, const char *why)
+{
+	if (reloads->loading && loading_call_off(reloads->loading)) {
+		log_write(LOG_WARN, "reload called off", F_TEXT("reason", why),
+			  F_INT("generation", reloads->newest));
+		reloads->loading = NULL;
+		reloads->called_off++;
+		reloads->running = false;
+		end(reloads, RELOAD_REFUSED, why);
+	}
+	refuse_next(reloads, why);
 }
 
 bool reloads_is_loading(const struct reloads *reloads)
@@ -304,15 +327,11 @@ void reloads_on_window_over(void *reloads)
 /* With what had to wait. */
 static void go_on(struct reloads *reloads, struct config *now, bool serving)
 {
-	bool again = reloads->again;
-	reloads->again = false;
-	if (again && serving) {
+	if (reloads->again && serving) {
+		reloads->again = false;
 		reloads_begin(reloads, now, reloads->again_policy);
-	} else if (again) {
-		reloads->number = ++reloads->begun;
-		reloads->policy = reloads->again_policy;
-		end(reloads, RELOAD_REFUSED, STOPPING);
 	}
+	refuse_next(reloads, STOPPING);
 	promote_if_due(reloads);
 }
 
@@ -421,6 +440,12 @@ static void take(struct reloads *reloads, struct loading *loading)
 void reloads_flip(struct reloads *reloads, struct report *report, bool serving)
 {
 	struct loading *loading = (struct loading *)(void *)report;
+	if (loading != reloads->loading) {
+		reloads->called_off--;
+		loading_free(loading);
+		return;
+	}
+	reloads->loading = NULL;
 	reloads->running = false;
 	if (serving)
 		take(reloads, loading);

@@ -31,6 +31,8 @@ struct reloads {
 	uint32_t numbered; /* ... that was numbered last: a canary may be, or may have been, newer */
 	bool running;      /* one has begun, and has not come to its end, or so far that it is a canary */
 	unsigned missing;  /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
+	struct loading *loading;   /* that it is, until it comes back or is called off; or NULL */
+	unsigned called_off;       /* loadings that were, and have yet to come back */
 	struct generation *coming; /* what they adopt, if that is to be a canary (as its `first`); or NULL */
 	uint64_t number;           /* of the one that runs, or ran last */
 	enum reload_policy policy; /* that it was asked for with */
@@ -67,6 +69,12 @@ void reloads_close(struct reloads *reloads);
  * where nothing has changed, it takes effect all the same. Returns the number that its outcome will have, or has.
  */
 uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_policy policy);
+
+/*
+ * None is wanted any more, `why` says why: the script that is being loaded for one is ended, and the reload that was to
+ * follow does not begin. One that only waits for workers goes on. Idempotent.
+ */
+void reloads_call_off(struct reloads *reloads, const char *why);
 
 /* Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they need. */
 bool reloads_is_loading(const struct reloads *reloads);

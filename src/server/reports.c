@@ -39,6 +39,23 @@ static void take_loading(struct server *server, struct report *report)
 	tell_reloaded(server);
 }
 
+/* A worker has come to nothing at its start. One that was called off has not failed: the server stops. */
+static void take_failure(struct server *server, const struct report *report)
+{
+	server->stopped++;
+	if (report->err == UV_ECANCELED)
+		return;
+	if (!server->failed) {
+		log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
+			  F_TEXT("excerpt", report->text));
+		notify_failed(&server->notify, report->text);
+	}
+	server->script_failed = server->script_failed || (!server->failed && report->err == UV_EINVAL);
+	server->failed = true;
+	if (server->stage != DRAINING)
+		stop_drain(server);
+}
+
 static void heed(struct server *server, struct report *report)
 {
 	switch (report->kind) {
@@ -48,17 +65,7 @@ static void heed(struct server *server, struct report *report)
 			start_serving(server);
 		break;
 	case REPORT_FAILED:
-		if (!server->failed) {
-			log_write(LOG_ERROR, "cannot start", F_INT("worker", report->worker),
-				  F_TEXT("excerpt", report->text));
-			notify_failed(&server->notify, report->text);
-		}
-		server->script_failed =
-		    server->script_failed || (!server->failed && report->err == UV_EINVAL);
-		server->failed = true;
-		server->stopped++;
-		if (server->stage != DRAINING)
-			stop_drain(server);
+		take_failure(server, report);
 		break;
 	case REPORT_STOPPED:
 		if (++server->stopped == server->started)

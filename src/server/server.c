@@ -127,8 +127,10 @@ int server_run(struct config *config, const struct server_options *options)
 	}
 	uv_run(&server.loop, UV_RUN_DEFAULT);
 	int code = stop_exit_code(&server);
-	if (server.stuck && !server.finishing)
-		return code; /* threads still run: leave their memory alone */
+	if (server.stuck && !server.finishing) { /* threads still run: leave their memory alone */
+		stop_log_summary(&server);
+		return code;
+	}
 	for (unsigned i = 0; i < server.started; i++)
 		worker_join(&server.workers[i]);
 	if (server.stuck) { /* the loader's does */

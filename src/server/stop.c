@@ -21,6 +21,28 @@ static uint64_t connections_cut(const struct server *server)
 	return cut;
 }
 
+/* Whoever does not return. */
+static const char *stuck_text(const struct server *server)
+{
+	if (server->finishing && server->reloads.called_off)
+		return "a script that is being loaded does not return: it is left behind";
+	if (server->finishing)
+		return "teardown() of an old generation does not return: it is left behind";
+	if (server->ready < server->started)
+		return "a worker does not stop: the script that it loads does not return";
+	return "a worker does not stop: its handler never returns";
+}
+
+static void on_stuck(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	server->stuck = true;
+	log_write(LOG_ERROR, stuck_text(server), F_INT("stopped", server->stopped),
+		  F_INT("workers", server->started));
+	commands_close(&server->commands, connections_cut(server));
+	uv_stop(&server->loop);
+}
+
 void stop_finish(struct server *server)
 {
 	server->finishing = true;
@@ -28,6 +50,9 @@ void stop_finish(struct server *server)
 	watch_close(&server->watch);
 	canary_close(&server->reloads.canary);
 	upgrade_close(&server->upgrade);
+	/* A system call that a script waits in ends for nobody; nothing else is left that takes its time. */
+	if (server->reloads.called_off)
+		uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
 	if (server->can_reload)
 		reloads_finish(&server->reloads);
 	else
@@ -48,18 +73,6 @@ void stop_close(struct server *server)
 		uv_unref((uv_handle_t *)&server->signals[i]);
 }
 
-static void on_stuck(uv_timer_t *timer)
-{
-	struct server *server = timer->data;
-	server->stuck = true;
-	if (server->finishing)
-		log_write(LOG_ERROR, "teardown() of an old generation does not return: it is left behind");
-	else
-		log_write(LOG_ERROR, "a worker does not stop: its handler never returns",
-			  F_INT("stopped", server->stopped), F_INT("workers", server->started));
-	uv_stop(&server->loop);
-}
-
 /* Where workers share processors, their teardowns take the longer. */
 static uint64_t stuck_ms(const struct server *server)
 {
@@ -70,9 +83,12 @@ static uint64_t stuck_ms(const struct server *server)
 void stop_drain(struct server *server)
 {
 	uint32_t ms = server->config->drain_ms;
+	for (unsigned i = 0; i < server->started && server->stage == STARTING; i++)
+		worker_call_off(&server->workers[i]);
 	server->stage = DRAINING;
 	server->drain_began_ms = uv_now(&server->loop);
 	upgrade_cancel(&server->upgrade);
+	reloads_call_off(&server->reloads, "the server is stopping");
 	reloads_stop(&server->reloads, "the server is stopping");
 	notify_tell(&server->notify, "STOPPING=1");
 	pulse_ask_nobody(&server->pulse);

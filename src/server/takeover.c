@@ -54,14 +54,25 @@ static const char *upgrade_objection(const struct server *server)
 {
 	if (server->stage != SERVING)
 		return "upgrade refused: the server is not serving";
-	if (reloads_is_loading(&server->reloads))
-		return "upgrade refused: a reload is under way";
 	if (server->upgrade.stage != UPGRADE_IDLE)
 		return "upgrade refused: one is under way";
 	if (getpid() == 1)
 		return "upgrade refused: the end of process 1 is the end of its container";
 	if (program_ends_init())
 		return "upgrade refused: process 1 ends with this process, and so does its container";
+	return NULL;
+}
+
+/* The new process loads the script as it is, so nobody needs a reload that has not come far. NULL, or why it goes on. */
+static const char *call_reload_off(struct server *server)
+{
+	if (!reloads_is_loading(&server->reloads))
+		return NULL;
+	reloads_call_off(&server->reloads, "an upgrade is under way");
+	if (reloads_is_loading(&server->reloads))
+		return "upgrade refused: a reload is under way";
+	if (!server->reloads.running)
+		notify_tell(&server->notify, "READY=1");
 	return NULL;
 }
 
@@ -77,6 +88,8 @@ const char *takeover_begin(struct server *server)
 	const char **names = calloc(n + 1, sizeof *names);
 	if (!fds || !names)
 		objection = "upgrade refused: not enough memory";
+	if (!objection)
+		objection = call_reload_off(server);
 	if (objection)
 		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
 	for (unsigned i = 0; !objection && i < n; i++) {

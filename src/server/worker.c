@@ -443,6 +443,20 @@ static void close_generations(struct worker *worker)
 	burials_end(&burials);
 }
 
+/* Until it has been loaded, worker_call_off() ends its calls; from then on nothing but their budgets does. */
+static struct generation *load_first(struct worker *worker, int *err, char *why, size_t size)
+{
+	guard_heed(&worker->off);
+	struct generation *generation = generation_open(&worker->host, worker->config, worker->index, 1,
+							&worker->counters, err, why, size);
+	guard_heed(NULL);
+	if (generation)
+		generation_leave(generation);
+	else if (atomic_load(&worker->off))
+		*err = UV_ECANCELED;
+	return generation;
+}
+
 static void run(void *data)
 {
 	struct worker *worker = data;
@@ -458,8 +472,7 @@ static void run(void *data)
 		worker->host.left = on_left;
 		worker->host.closes = on_closes;
 		worker->host.gone = on_gone;
-		worker->generation = generation_open(&worker->host, worker->config, worker->index, 1,
-						     &worker->counters, &err, why, size);
+		worker->generation = load_first(worker, &err, why, size);
 		if (!worker->generation)
 			conn_host_deinit(&worker->host);
 	}
@@ -586,6 +599,12 @@ void worker_record(struct worker *worker, struct taping *taping)
 void worker_record_no_more(struct worker *worker, struct taping *taping)
 {
 	send_order(worker, &taping->end, ORDER_RECORD_NO_MORE);
+}
+
+void worker_call_off(struct worker *worker)
+{
+	atomic_store(&worker->off, 1);
+	guard_look();
 }
 
 void worker_drain(struct worker *worker)

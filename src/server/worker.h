@@ -41,6 +41,7 @@ struct worker {
 	atomic_uint generations;      /* how many; anyone may read it */
 	struct counters counters;
 	atomic_bool poked; /* asked whether it turns, and has not answered */
+	atomic_int off;    /* not 0: the script is not wanted that it loads at its start */
 	atomic_uint load;  /* connections given to it and not yet gone; the server adds, it subtracts */
 	/* Said and heard at most once each; part of the worker, so that neither can fail. */
 	struct report first_words, last_words;
@@ -104,6 +105,12 @@ void worker_record_no_more(struct worker *worker, struct taping *taping);
 
 /* Of the worker's own thread: visits all connections, none of which may end meanwhile. */
 void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn));
+
+/*
+ * Before REPORT_READY: ends the loading of the script; then REPORT_FAILED has UV_ECANCELED. Once it is ready this does
+ * nothing. Any thread.
+ */
+void worker_call_off(struct worker *worker);
 
 /* Asks it to finish what is in flight and stop. Any thread. */
 void worker_drain(struct worker *worker);

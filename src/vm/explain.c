@@ -60,6 +60,7 @@ static void explain(const struct guard *guard, enum guard_verdict verdict, char 
 		show_bytes(limit, sizeof limit, vm->call_bytes);
 		snprintf(text, size, "it allocated too much in one call (limits.allocation is %s)", limit);
 		break;
+	case GUARD_CALLED_OFF:
 	case GUARD_FINE:
 		break;
 	}

@@ -30,6 +30,7 @@ static struct {
 } watchdog = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local struct guard *mine;
+static _Thread_local const atomic_int *heeded; /* guard_heed() */
 
 /* ---- the hook ---- */
 
@@ -41,6 +42,7 @@ static void explain(struct guard *guard)
 		[GUARD_CPU] = "it ran for too long without waiting (limits.proceed)",
 		[GUARD_MEMORY] = "the worker's memory is used up (limits.memory)",
 		[GUARD_ALLOCATION] = "it allocated too much in one call (limits.allocation)",
+		[GUARD_CALLED_OFF] = "it was called off",
 	};
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	snprintf(guard->why, sizeof guard->why, "%s", LIMITS[verdict]);
@@ -197,6 +199,11 @@ void guard_push_error(const struct guard *guard, lua_State *lua)
 
 /* ---- the signal ---- */
 
+static bool is_called_off(const struct guard *guard)
+{
+	return guard->off && atomic_load_explicit(guard->off, memory_order_relaxed);
+}
+
 /* On the thread whose dispatch is to end, or has ended meanwhile. */
 static void on_kill(int number)
 {
@@ -213,7 +220,7 @@ static void on_kill(int number)
 		}
 		if (guard->verdict)
 			forget_active(guard); /* the first attempt was lost */
-		tell_to_end(guard, GUARD_CPU);
+		tell_to_end(guard, is_called_off(guard) ? GUARD_CALLED_OFF : GUARD_CPU);
 	}
 }
 
@@ -254,7 +261,8 @@ static int64_t look_at(struct guard *guard)
 {
 	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 	uint32_t budget_ms = (uint32_t)(dispatch & GUARD_UNBOUNDED_MS);
-	if (!budget_ms || budget_ms == GUARD_UNBOUNDED_MS) {
+	bool off = is_called_off(guard);
+	if (!budget_ms || (budget_ms == GUARD_UNBOUNDED_MS && !off)) {
 		guard->seen = 0;
 		return INT64_MAX;
 	}
@@ -263,7 +271,7 @@ static int64_t look_at(struct guard *guard)
 		guard->seen_ns = cpu_ns(guard);
 		guard->signalled_ns = 0;
 	}
-	int64_t left_ns = budget_ms * NS_PER_MS - (cpu_ns(guard) - guard->seen_ns);
+	int64_t left_ns = off ? 0 : budget_ms * NS_PER_MS - (cpu_ns(guard) - guard->seen_ns);
 	if (left_ns <= 0)
 		kill_now_and_then(guard, dispatch);
 	return left_ns;
@@ -336,6 +344,7 @@ void guard_attach(struct guard *guard)
 	if (guard->attached)
 		return;
 	guard->attached = true;
+	guard->off = heeded;
 	guard->thread = pthread_self();
 	guard->stack = (uintptr_t)__builtin_frame_address(0);
 	guard->outer = mine;
@@ -371,6 +380,19 @@ void guard_close(struct guard *guard)
 	guard_detach(guard);
 	watchdog.way->decline(guard); /* a signal under way finds nobody */
 	guard->lua = NULL;
+}
+
+void guard_heed(const atomic_int *off)
+{
+	heeded = off;
+}
+
+void guard_look(void)
+{
+	pthread_mutex_lock(&watchdog.lock);
+	if (watchdog.running)
+		pthread_cond_signal(&watchdog.changed);
+	pthread_mutex_unlock(&watchdog.lock);
 }
 
 void guard_set_least(struct guard *guard, uint32_t ms)

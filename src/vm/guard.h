@@ -39,7 +39,7 @@ enum {
 #endif
 
 /* Why a dispatch has to end. */
-enum guard_verdict { GUARD_FINE, GUARD_CPU, GUARD_MEMORY, GUARD_ALLOCATION };
+enum guard_verdict { GUARD_FINE, GUARD_CPU, GUARD_MEMORY, GUARD_ALLOCATION, GUARD_CALLED_OFF };
 
 /* All zero: not opened; then nothing is watched. */
 struct guard {
@@ -52,8 +52,9 @@ struct guard {
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
 	bool attached;      /* to `thread`, which alone may run it, and is watched */
 	pthread_t thread;
-	uintptr_t stack;     /* an address of its stack, outside of all calls */
-	struct guard *outer; /* the thread's guard opened before this one */
+	uintptr_t stack;       /* an address of its stack, outside of all calls */
+	const atomic_int *off; /* of the thread, see guard_heed(); or NULL */
+	struct guard *outer;   /* the thread's guard opened before this one */
 	/*
 	 * A batch is one dispatch of many calls, each with the whole budget: where progress(owner) is not what it
 	 * was, another call runs than when the budget began, and it begins anew. Asked from the hook. NULL: never.
@@ -103,6 +104,15 @@ void guard_close(struct guard *guard);
 /* The VM goes from one thread, which no longer runs anything in it, to another. Idempotent. */
 void guard_detach(struct guard *guard);
 void guard_attach(struct guard *guard);
+
+/*
+ * Guards that this thread attaches from now on end their calls, whatever their budgets, while *off is not 0: somebody
+ * else wants what the thread does no more. NULL: guards that it attaches later go by their budgets alone.
+ */
+void guard_heed(const atomic_int *off);
+
+/* Any thread, after it has set such a value: calls end now, and not when the watchdog next looks. */
+void guard_look(void);
 
 /* The smallest budget that will be asked for: how closely the watchdog must look. */
 void guard_set_least(struct guard *guard, uint32_t ms);
