@@ -76,6 +76,22 @@ static void an_ipv6_client_is_its_64(void **state)
 	assert_false(same(v6("::1", 1), v4("0.0.0.0", 1)));
 }
 
+static struct peer_key on_link(const char *text, uint32_t scope)
+{
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6, .sin6_scope_id = scope };
+	assert_int_equal(inet_pton(AF_INET6, text, &in6.sin6_addr), 1);
+	return peer_key_of((const struct sockaddr *)&in6);
+}
+
+static void a_link_local_client_is_its_address_on_its_link(void **state)
+{
+	(void)state;
+	assert_true(same(on_link("fe80::1", 2), on_link("fe80::1", 2)));
+	assert_false(same(on_link("fe80::1", 2), on_link("fe80::2", 2)));
+	assert_false(same(on_link("fe80::1", 2), on_link("fe80::1", 3)));
+	assert_false(same(on_link("fe80::1", 2), v6("0:0:0:1::", 0)));
+}
+
 static void unix_peers_are_not_counted(void **state)
 {
 	(void)state;
@@ -386,6 +402,7 @@ int main(void)
 		cmocka_unit_test(an_ipv4_client_is_its_address),
 		cmocka_unit_test(a_mapped_address_is_the_ipv4_one),
 		cmocka_unit_test(an_ipv6_client_is_its_64),
+		cmocka_unit_test(a_link_local_client_is_its_address_on_its_link),
 		cmocka_unit_test(unix_peers_are_not_counted),
 		cmocka_unit_test(the_limit_holds_for_each_peer),
 		cmocka_unit_test(families_do_not_mix),

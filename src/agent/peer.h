@@ -1,18 +1,14 @@
-/* Addresses as people write them. */
+/* The ends of a connection, as people write them. */
 #pragma once
 
-#include <stddef.h>
+#include "base/address.h"
 
 struct conn;
-struct sockaddr;
 
-enum { PEER_TEXT_BYTES = 64 };
+enum { PEER_TEXT_BYTES = ADDRESS_TEXT_BYTES, LOCAL_TEXT_BYTES = sizeof "unix:" + ADDRESS_PATH_BYTES };
 
-/* "127.0.0.1:5060", "[2001:db8::1]:5060", "unix". Always terminated; returns text. */
-const char *address_text(const struct sockaddr *address, char *text, size_t size);
-
-/* The peer of a connection. */
+/* Its address; see address_text(). Always terminated; returns text. */
 const char *peer_text(const struct conn *conn, char *text, size_t size);
 
-/* Our side. */
+/* Ours: the same, or "unix:/run/app.sock". */
 const char *local_text(struct conn *conn, char *text, size_t size);

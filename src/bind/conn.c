@@ -289,7 +289,7 @@ static int get_peer(lua_State *lua, struct conn *conn)
 
 static int get_local_addr(lua_State *lua, struct conn *conn)
 {
-	char text[PEER_TEXT_BYTES * 2];
+	char text[LOCAL_TEXT_BYTES];
 	lua_pushstring(lua, local_text(conn, text, sizeof text));
 	return 1;
 }

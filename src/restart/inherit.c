@@ -1,16 +1,15 @@
 #include "restart/inherit.h"
 
+#include "base/address.h"
 #include "base/log.h"
 #include "config/config.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -32,11 +31,11 @@ static void read_socket(struct inherited *socket, int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 	socket->fd = fd;
-	socket->address_bytes = sizeof socket->address;
+	socklen_t bytes = sizeof socket->address;
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	if (flags >= 0)
 		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	if (getsockname(fd, (struct sockaddr *)&socket->address, &socket->address_bytes))
+	if (getsockname(fd, (struct sockaddr *)&socket->address, &bytes))
 		socket->address.ss_family = AF_UNSPEC;
 }
 
@@ -81,24 +80,14 @@ static uint16_t port_of(const struct sockaddr_storage *address)
 	return ntohs(((const struct sockaddr_in6 *)(const void *)address)->sin6_port);
 }
 
-static bool is_same_host(const struct sockaddr_storage *a, const struct sockaddr *b)
-{
-	if (a->ss_family != b->sa_family)
-		return false;
-	if (b->sa_family == AF_INET)
-		return ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr ==
-		       ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
-	return b->sa_family == AF_INET6 &&
-	       !memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
-		       &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, sizeof(struct in6_addr));
-}
-
 static struct inherited *find_host(struct inheritance *inheritance, const struct sockaddr *host,
 				   uint16_t port)
 {
+	struct sockaddr_storage wanted;
+	address_plain(host, &wanted);
 	for (unsigned i = 0; i < inheritance->count; i++) {
 		struct inherited *socket = &inheritance->sockets[i];
-		if (socket->fd >= 0 && is_same_host(&socket->address, host) &&
+		if (socket->fd >= 0 && address_same_host(&socket->address, &wanted) &&
 		    (!port || port == port_of(&socket->address)) && is_listening(socket->fd))
 			return socket;
 	}
@@ -121,24 +110,13 @@ static struct inherited *find_tcp(struct inheritance *inheritance, const struct 
 	return found;
 }
 
-/* The path a Unix socket is bound to, "" if there is none. */
-static void path_of(const struct inherited *socket, char path[sizeof(struct sockaddr_un)])
-{
-	size_t header = offsetof(struct sockaddr_un, sun_path), bytes = socket->address_bytes;
-	*path = '\0';
-	if (socket->address.ss_family != AF_UNIX || bytes <= header || bytes > sizeof(struct sockaddr_un))
-		return;
-	memcpy(path, (const char *)&socket->address + header, bytes - header);
-	path[bytes - header] = '\0';
-}
-
 static struct inherited *find_unix(struct inheritance *inheritance, const struct listener_config *config)
 {
-	char path[sizeof(struct sockaddr_un)];
+	char path[ADDRESS_PATH_BYTES];
 	for (unsigned i = 0; i < inheritance->count; i++) {
 		struct inherited *socket = &inheritance->sockets[i];
-		path_of(socket, path);
-		if (socket->fd >= 0 && !strcmp(path, config->path) && is_listening(socket->fd))
+		if (socket->fd >= 0 && !strcmp(address_path(&socket->address, path), config->path) &&
+		    is_listening(socket->fd))
 			return socket;
 	}
 	return NULL;
@@ -153,30 +131,16 @@ struct inherited *inheritance_find(struct inheritance *inheritance, const struct
 
 /* ---- what is left ---- */
 
-static void show(const struct inherited *socket, char *text, size_t size)
-{
-	char host[INET6_ADDRSTRLEN] = "", path[sizeof(struct sockaddr_un)];
-	const void *address = &socket->address;
-	path_of(socket, path);
-	if (socket->address.ss_family == AF_INET)
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, host, sizeof host);
-	if (socket->address.ss_family == AF_INET6)
-		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, host, sizeof host);
-	if (*host)
-		snprintf(text, size, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host,
-			 port_of(&socket->address));
-	else
-		snprintf(text, size, "%s", *path ? path : "no address");
-}
-
 static void discard(struct inherited *socket, bool for_good)
 {
-	char text[160], path[sizeof(struct sockaddr_un)];
-	show(socket, text, sizeof text);
-	path_of(socket, path);
+	char text[ADDRESS_TEXT_BYTES], path[ADDRESS_PATH_BYTES];
+	const char *shown = address_path(&socket->address, path);
+	if (!*path)
+		shown = address_text((const struct sockaddr *)&socket->address, text, sizeof text);
 	log_write(LOG_WARN, "an inherited socket is closed: no listener has its address",
-		  F_TEXT("address", text), F_TEXT("name", socket->name));
-	if (for_good && *path && !strcmp(socket->name, INHERITED_OWN))
+		  F_TEXT("address", socket->address.ss_family == AF_UNSPEC ? "no address" : shown),
+		  F_TEXT("name", socket->name));
+	if (for_good && *path && *path != '@' && !strcmp(socket->name, INHERITED_OWN))
 		unlink(path);
 	close(socket->fd);
 }

@@ -24,7 +24,6 @@ struct inherited {
 	int fd; /* -1: taken */
 	char name[INHERITED_NAME_BYTES];
 	struct sockaddr_storage address;
-	socklen_t address_bytes;
 };
 
 struct inheritance {

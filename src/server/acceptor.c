@@ -1,6 +1,6 @@
 #include "server/acceptor.h"
 
-#include "agent/peer.h"
+#include "base/address.h"
 #include "base/descriptors.h"
 #include "base/log.h"
 
@@ -70,7 +70,7 @@ static void set_budget(struct acceptor *acceptor, const struct config *config)
 static void log_refusal(struct listener *listener, const struct sockaddr_in6 *peer, const char *why)
 {
 	uint64_t now_ms = uv_now(owner_of(listener)->loop);
-	char text[PEER_TEXT_BYTES];
+	char text[ADDRESS_TEXT_BYTES];
 	listener->refused++;
 	if (listener->refused_logged_ms && now_ms - listener->refused_logged_ms < LOG_EVERY_MS)
 		return;

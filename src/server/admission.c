@@ -21,9 +21,20 @@ static uint64_t big_endian(const uint8_t *bytes, size_t n)
 	return value;
 }
 
+enum { FAMILY_V4 = 4, FAMILY_V6 = 6, FAMILY_LINK = 7 };
+
 static struct peer_key key_of_v4(const uint8_t address[4])
 {
-	return (struct peer_key){ .bits = big_endian(address, 4), .family = 4, .counted = true };
+	return (struct peer_key){ .bits = big_endian(address, 4), .family = FAMILY_V4, .counted = true };
+}
+
+/* All hosts of all links share fe80::/64: it is the rest that tells them apart, and the link. */
+static struct peer_key key_of_link(const struct sockaddr_in6 *in6)
+{
+	uint64_t link = in6->sin6_scope_id * UINT64_C(0x9e3779b97f4a7c15);
+	return (struct peer_key){ .bits = big_endian(in6->sin6_addr.s6_addr + 8, 8) ^ link,
+				  .family = FAMILY_LINK,
+				  .counted = true };
 }
 
 struct peer_key peer_key_of(const struct sockaddr *addr)
@@ -39,7 +50,10 @@ struct peer_key peer_key_of(const struct sockaddr *addr)
 		const uint8_t *address = in6.sin6_addr.s6_addr;
 		if (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr))
 			return key_of_v4(address + 12);
-		return (struct peer_key){ .bits = big_endian(address, 8), .family = 6, .counted = true };
+		if (IN6_IS_ADDR_LINKLOCAL(&in6.sin6_addr))
+			return key_of_link(&in6);
+		return (
+		    struct peer_key){ .bits = big_endian(address, 8), .family = FAMILY_V6, .counted = true };
 	}
 	return (struct peer_key){ .counted = false };
 }

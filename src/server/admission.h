@@ -18,7 +18,7 @@ struct sockaddr;
  * Unix socket (which per-address limits do not touch: `counted` is false). */
 struct peer_key {
 	uint64_t bits;
-	uint8_t family; /* 4, 6 or 0 */
+	uint8_t family; /* 4, 6, 7 (of one link) or 0 */
 	bool counted;
 };
 

@@ -1,6 +1,6 @@
 #include "server/listener.h"
 
-#include "agent/peer.h"
+#include "base/address.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -102,17 +102,19 @@ static void set_tcp_options(int fd, const struct listener_config *config)
 static int open_tcp(struct listener *listener, const struct addrinfo *info)
 {
 	int one = 1, zero = 0;
-	listener->fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_storage address;
+	socklen_t bytes = address_plain(info->ai_addr, &address);
+	listener->fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return -errno;
 	setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (listener->config->reuse_port)
 		setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
-	if (info->ai_family == AF_INET6)
+	if (address.ss_family == AF_INET6)
 		setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, *listener->config->host ? &one : &zero,
 			   sizeof one);
 	set_tcp_options(listener->fd, listener->config);
-	if (!bind(listener->fd, info->ai_addr, info->ai_addrlen))
+	if (!bind(listener->fd, (const struct sockaddr *)&address, bytes))
 		return 0;
 	int err = -errno;
 	close(listener->fd);
@@ -124,7 +126,7 @@ static int remember_address(struct listener *listener)
 {
 	struct sockaddr_storage got;
 	socklen_t len = sizeof got;
-	char text[PEER_TEXT_BYTES];
+	char text[ADDRESS_TEXT_BYTES];
 	if (getsockname(listener->fd, (struct sockaddr *)&got, &len))
 		return -errno;
 	snprintf(listener->address, sizeof listener->address, "tcp://%s",
@@ -146,7 +148,9 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 				*list;
 		int failed = getaddrinfo(hosts[i], port, &hints, &list);
 		if (failed)
-			return explain(why, size, config->address, gai_strerror(failed));
+			return explain(why, size, config->address,
+				       strchr(hosts[i], '%') ? "there is no network interface of that name"
+							     : gai_strerror(failed));
 		for (struct addrinfo *info = list; info && listener->fd < 0; info = info->ai_next)
 			err = open_tcp(listener, info);
 		freeaddrinfo(list);

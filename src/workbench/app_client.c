@@ -4,6 +4,7 @@
 #include "workbench/app.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- clients ---- */
@@ -17,7 +18,15 @@ static size_t opt_bytes(lua_State *lua, int idx, size_t otherwise)
 	return (size_t)n;
 }
 
-/* "10.0.0.7:5060", "[2001:db8::1]:5060" as peers are kept. */
+/* libuv knows names only, and takes others for none. */
+static bool read_zone(const char *zone, struct sockaddr_in6 *address)
+{
+	if (!address->sin6_scope_id)
+		address->sin6_scope_id = (uint32_t)strtoul(zone, NULL, 10);
+	return address->sin6_scope_id;
+}
+
+/* "10.0.0.7:5060", "[2001:db8::1]:5060", "[fe80::1%lo]:5060" as peers are kept. */
 static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
 {
 	struct sockaddr_in in;
@@ -36,6 +45,8 @@ static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
 		memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
 	} else if (uv_ip6_addr(host, port, address)) {
 		luaL_argerror(lua, idx, "an address such as 10.0.0.7:5060 expected");
+	} else if (strchr(host, '%') && !read_zone(strchr(host, '%') + 1, address)) {
+		luaL_argerror(lua, idx, "an address of a network interface that there is expected");
 	}
 }
 

@@ -2,6 +2,7 @@
  * perilune.workbench.net: sockets and processes on the workbench's loop. Nothing here waits: what happens is counted
  * (bench_tell()), and Lua looks again.
  */
+#include "base/address.h"
 #include "bind/bind.h"
 #include "workbench/bench.h"
 
@@ -249,18 +250,16 @@ static int l_is_closed(lua_State *lua)
 	return 1;
 }
 
-/* address(channel) → "127.0.0.1:40123", its own | nil */
+/* address(channel) → "127.0.0.1:40123", its own, as the server's log has it | nil */
 static int l_address(lua_State *lua)
 {
 	struct channel *channel = check_channel(lua);
-	struct sockaddr_in in;
-	char host[64];
-	int n = sizeof in;
-	if (!channel->is_tcp || uv_tcp_getsockname(&channel->tcp, (struct sockaddr *)&in, &n) ||
-	    in.sin_family != AF_INET)
+	struct sockaddr_storage own;
+	char text[ADDRESS_TEXT_BYTES];
+	int n = sizeof own;
+	if (!channel->is_tcp || uv_tcp_getsockname(&channel->tcp, (struct sockaddr *)&own, &n))
 		return 0;
-	uv_ip4_name(&in, host, sizeof host);
-	lua_pushfstring(lua, "%s:%d", host, (int)ntohs(in.sin_port));
+	lua_pushstring(lua, address_text((struct sockaddr *)&own, text, sizeof text));
 	return 1;
 }
 

@@ -60,12 +60,25 @@ local function check_host(host)
   return host
 end
 
+-- An address of one link (fe80::/10) is nothing without it. What is wrong, or nil.
+local function check_zone(host)
+  local address, zone = host:match("^(.-)%%(.*)$")
+  local is_of_link = host:lower():find("^fe[89ab]%x:")
+  if is_of_link and not zone then
+    return ('a link-local address needs its network interface, as in "tcp://[%s%%eth0]:9000"'):format(host)
+  end
+  local plain = zone and zone:match("^25(.+)$")
+  if plain then return ('the interface follows "%%" as it is: "[%s%%%s]"'):format(address, plain) end
+end
+
 -- Splits "host:port"; the port stays text. nil, message when it has another shape.
 local function split_host(rest)
   if rest:sub(1, 1) == "[" then
     local host, port = rest:match("^%[([^%]]*)%](.*)$")
     if not host then return nil, 'no closing "]" in ' .. quote(rest) end
     if not is_ipv6(host) then return nil, "not an IPv6 address: " .. quote(host) end
+    local message = check_zone(host)
+    if message then return nil, message end
     return host, port
   end
   if rest:find(":.*:") then
