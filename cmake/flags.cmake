@@ -45,6 +45,8 @@ if(PERILUNE_LTO)
   check_ipo_supported(RESULT lto_works OUTPUT why_not LANGUAGES C)
   if(lto_works)
     set(CMAKE_INTERPROCEDURAL_OPTIMIZATION ON)
+    # With machine code in them, too: tests link that, in a twentieth of the time.
+    target_compile_options(perilune_flags INTERFACE $<$<C_COMPILER_ID:GNU>:-ffat-lto-objects>)
   else()
     message(NOTICE "Built without LTO: ${why_not}")
   endif()

@@ -75,7 +75,8 @@ function(perilune_test_program name)
   target_link_libraries(${target} PRIVATE perilune_support PkgConfig::CMOCKA)
   # From -O2 on, gcc follows loops over tables of cases and warns of the ones that are not there.
   target_compile_options(${target} PRIVATE -O1)
-  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test OUTPUT_NAME ${name})
+  target_link_options(${target} PRIVATE $<$<C_COMPILER_ID:GNU>:-fno-lto>)
+  set_target_properties(${target} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test OUTPUT_NAME ${name})
 endfunction()
 
 list(APPEND test_environment PERILUNE=$<TARGET_FILE:perilune>)
