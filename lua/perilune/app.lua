@@ -350,6 +350,9 @@ function M.load(path, options)
   return { conf = conf, file = path, env = env }
 end
 
+--- Is it the command line that is at fault, given the errors that load() returned?
+M.is_usage = config.is_usage
+
 --- What a load has to tell, given what load() returned: on failure always, on success when asked for.
 ---@param form "print"|"json"|nil
 ---@return string?

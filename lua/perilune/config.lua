@@ -179,6 +179,16 @@ function M.normalise(script, opts)
   return conf
 end
 
+--- Is one of them of the command line? Then that is used wrongly, whatever else there is.
+---@param errors perilune.config_error[]
+---@return boolean
+function M.is_usage(errors)
+  for _, err in ipairs(errors) do
+    if err.origin and err.origin:find "^flag " then return true end
+  end
+  return false
+end
+
 --- The errors as text, a line each: "app.lua: limits.conections: unknown key …".
 --- One that an override caused is named after it: "env PERILUNE_WORKERS: expects …".
 ---@param errors perilune.config_error[]

@@ -331,7 +331,7 @@ describe("the command line", function()
     it("lists the errors with path, message and origin", function()
       echo(", limits = { conections = 3 }")
       local result = run { "check", "--json", "--workers", "many" }
-      assert_code(78, result)
+      assert_code(2, result)
       assert.equal("", result.err)
       assert.equal("False 2 limits.conections None workers flag --workers", ask(result.out,
         [[o["ok"], len(o["errors"]), o["errors"][0]["path"], o["errors"][0].get("origin"),
@@ -537,22 +537,43 @@ describe("the command line", function()
     before_each(function() echo() end)
 
     it("is named as it was given", function()
-      for _, case in ipairs {
-        { call = { "check", "--workers", "many" }, says = "flag --workers: expects a whole number from 1 to 256" },
-        { call = { "check", "--set", "timeout.idle=soon" }, says = "flag --set timeout.idle: " },
-        { call = { "check", env = { PERILUNE_LOG_LEVEL = "loud" } }, says = "env PERILUNE_LOG_LEVEL: expects \"debug\"" },
-        { call = { "check", "--listen", "9000" }, says = "flag --listen: expects an address" },
-      } do
-        local result = run(case.call)
-        assert_code(78, result)
-        assert_one_line(result.err)
-        assert_has(case.says, result.err)
-      end
+      local result = run { "check", env = { PERILUNE_LOG_LEVEL = "loud" } }
+      assert_code(78, result)
+      assert_one_line(result.err)
+      assert_has("env PERILUNE_LOG_LEVEL: expects \"debug\"", result.err)
     end)
+
+    -- As any other word of the command line that cannot be used.
+    for given, said in pairs {
+      ["--workers=abc"] = "flag --workers: expects a whole number from 1 to 256",
+      ["--workers=0"] = "flag --workers: expects a whole number from 1 to 256",
+      ["--listen=9000"] = "flag --listen: expects an address",
+      ["--listen=tcp://[fe80::1]:1"] = "flag --listen: a link-local address needs",
+      ["--drain=soon"] = "flag --drain: ", ["--log-format=xml"] = "flag --log-format: expects",
+      ["--log-level=loud"] = "flag --log-level: expects", ["--control="] = "flag --control: expects",
+      ["--set=timeout.idle=soon"] = "flag --set timeout.idle: ", ["--set=limits.conections=1"] = "unknown key",
+      ["--set=agent=x"] = "can only be set in the script", ["--set=workers"] = "--set expects KEY=VALUE",
+      ["--log-level"] = "--log-level needs a value", ["--watch=1"] = "--watch takes no value",
+      ["--max-size=x"] = "--max-size expects", ["--wrokers=1"] = "unknown option --wrokers",
+    } do
+      it("of the command line is wrong usage: " .. given, function()
+        for _, name in ipairs { "run", "check" } do
+          if name == "run" or not given:find "watch" and not given:find "max%-size" then
+            local result = run { name, given }
+            assert_code(2, result)
+            assert.equal("", result.out)
+            assert_has(said, result.err)
+            assert_has(("\nsee 'perilune %s --help'\n"):format(name), result.err)
+            local _, lines = result.err:gsub("\n", "")
+            assert.equal(2, lines, result.err)
+          end
+        end
+      end)
+    end
 
     it("of an unknown key is told the nearest one", function()
       local result = run { "check", "--set", "limits.conections=3" }
-      assert_code(78, result)
+      assert_code(2, result)
       assert_has('unknown key "limits.conections" (did you mean "limits.connections"?)', result.err)
     end)
 

@@ -1,5 +1,6 @@
 --- `perilune test` as a command: what it says and how it ends.
 local command = require "spec.support.command"
+local json_decode = require "spec.support.json_decode"
 local wait = require "spec.support.wait"
 
 local folder
@@ -175,10 +176,97 @@ describe("perilune test", function()
     local result = run { "empty" }
     assert_code(1, result)
     assert_has("no specifications in empty: no file there has _spec in its name (--pattern)", result)
-    result = run { "nosuch" }
+  end)
+
+  it("says by itself that there is no such specification, and what may be meant", function()
+    os.execute(("mkdir -p '%s/spec'"):format(folder))
+    command.write(folder .. "/spec/there_spec.lua", 'it("is", function() end)')
+    command.write(folder .. "/here_spec.lua", 'it("is", function() end)')
+    for given, said in pairs {
+      nosuch = "there is no nosuch: name a specification, or a folder of some\n",
+      ["there_spec.lua"] = "there is no there_spec.lua (did you mean spec/there_spec.lua?)\n",
+      here_spec = "there is no here_spec (did you mean here_spec.lua?)\n",
+      ["here.lua"] = "there is no here.lua (did you mean here_spec.lua?)\n",
+    } do
+      for _, output in ipairs { "gtest", "json", "TAP", "junit", "plainTerminal" } do
+        local result = run { "here_spec.lua", given, "-o", output }
+        assert_code(1, result)
+        assert.equal("perilune test: " .. said, result.err)
+        assert.equal("", result.out)
+      end
+    end
+    assert_code(0, run { "there_spec.lua", "-C", "spec" })
+    assert_code(0, run { "-C", "spec" })
+  end)
+
+  it("has JSON of whatever becomes of a test", function()
+    local text = [[
+      it("passes", function() end)
+      pending("is pending", function() end)
+      it("becomes pending", function() pending "not yet" end)]]
+    local passed = spec("pending", text, "-o", "json")
+    assert_code(0, passed)
+    local failed = spec("strange", text .. [[
+      it("compares", function() assert.equal("a\255\27[2J", 0/0) end)
+      it("raises a table", function() error { code = 5, fn = print, within = {}, n = 1 / 0 } end)
+      it("raises itself", function() local t = {} t.t = t error(t) end)
+      it("raises nothing", function() error() end)]], "-o", "json")
+    assert_code(1, failed)
+    local counts = {}
+    for i, result in ipairs { passed, failed } do
+      local read = json_decode(result.out)
+      counts[i] = { #read.successes, #read.pendings, #read.failures, #read.errors }
+      assert.equal("pending is pending", (read.pendings[1].name:gsub("^%a+", "pending")))
+      assert_has("pending_spec.lua:5: not yet", { out = json_decode(passed.out).pendings[2].message, err = "" })
+    end
+    assert.same({ { 1, 2, 0, 0 }, { 1, 2, 1, 3 } }, counts)
+  end)
+
+  it("shows strings of others as they are shown anywhere", function()
+    local result = spec("hostile", [[
+      it("compares", function() assert.equal("a\27[2J", "b\155") end)
+      it("compares tables", function() assert.same({ "a\27[2J" }, { "b\155" }) end)
+      it("raises", function() error "a\27[2J" end)]])
     assert_code(1, result)
-    assert_has("Cannot find file or directory: nosuch", result)
-    assert.is_nil((result.out .. result.err):find("no specifications", 1, true))
+    assert_has("'b\\x9b'", result)
+    assert_has("a\\x1b[2J", result)
+    assert.is_nil(result.out:find "[%z\1-\8\11-\31\127-\255]")
+  end)
+
+  it("tells once why nothing could be prepared, and nothing of what cleans up after it", function()
+    command.write(folder .. "/broken.lua", "local x = 1 +")
+    local result = spec("unprepared", [[
+      describe("each", function()
+        local app
+        before_each(function() app = perilune.app "broken.lua" end)
+        after_each(function() app:close() end)
+        for i = 1, 5 do it("has one " .. i, function() end) end
+      end)
+      describe("once", function()
+        local app
+        setup(function() app = perilune.app "broken.lua" end)
+        teardown(function() app:close() end)
+        it("has it", function() end)
+      end)
+      describe("the rest", function()
+        local n = 0
+        before_each(function() n = n + 1 assert(n ~= 1, "the first is bad") end)
+        after_each(function() error "cannot clean up" end)
+        it("is not prepared", function() end)
+        it("is", function() end)
+      end)
+      describe("another", function()
+        after_each(function() error "nor here" end)
+        it("is", function() end)
+      end)]], "-o", "plainTerminal")
+    assert_code(1, result)
+    assert_has("2 successes / 0 failures / 9 errors", result)
+    local _, excerpts = result.out:gsub("local x = 1 %+", "")
+    assert.equal(2, excerpts, result.out) -- of before_each, and of setup
+    local _, short = result.out:gsub("unprepared_spec.lua:5: broken.lua cannot be loaded, as before", "")
+    assert.equal(4, short, result.out)
+    assert.is_nil(result.out:find("a nil value", 1, true), result.out)
+    for _, part in ipairs { "the first is bad", "cannot clean up", "nor here" } do assert_has(part, result) end
   end)
 
   it("tells once of a script that there is not", function()

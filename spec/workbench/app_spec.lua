@@ -269,6 +269,33 @@ describe("perilune.app", function()
       end
     end)
 
+    local LUA = {
+      decode = function(bytes, at)
+        local stop = bytes:find(";", at, true)
+        if stop then return bytes:sub(at, stop - 1), stop + 1 end
+      end,
+      encode = function(reply) return reply .. ";" end,
+    }
+
+    -- limits.frame bounds what a peer may send, not what it is sent.
+    for name, framing in pairs {
+      u24be = "u24be", u32le = "u32le", u64be = "u64be", varint = "varint", line = "line", netstring = "netstring",
+      delimiter = { "delimiter", "\0\0" }, offset = { "u32be", offset = 2 }, lua = LUA,
+    } do
+      it("take replies larger than what the server takes: " .. name, function()
+        local reply = { proceed = function(_, frame) return frame:sub(1, 2) .. ("r"):rep(3e6) end }
+        local client = open(lines(reply, { frame = framing, limits = { frame = 64 } })):connect()
+        local got = client:send("xx"):receive()
+        assert.equal(3e6 + 2, #got)
+        assert.equal("xxr", got:sub(1, 3))
+        client:send "yy":expect("yy" .. ("r"):rep(3e6))
+        if name ~= "lua" then
+          client:set_frame(framing):send("zz"):expect("zz" .. ("r"):rep(3e6))
+          client:send(("x"):rep(65)):expect_closed "oversize"
+        end
+      end)
+    end
+
     it("takes a stream as it comes", function()
       open { listen = "tcp://:0", frame = "raw", agent = echo() }
       app:connect():send("hel"):send("lo wor"):expect("hello"):expect(" wor"):expect_nothing()

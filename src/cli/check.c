@@ -55,10 +55,10 @@ static int check(const struct options *options)
 	int code;
 	if (load.status == CONFIG_OK) {
 		code = approve(&load, options);
-	} else if (load.status == CONFIG_BAD && options->json) {
+	} else if ((load.status == CONFIG_BAD || load.status == CONFIG_USAGE) && options->json) {
 		app_warn(&load);
 		puts(load.text);
-		code = EXIT_BAD_CONFIG;
+		code = load.status == CONFIG_USAGE ? EXIT_USAGE : EXIT_BAD_CONFIG;
 	} else {
 		code = app_explain(&load, options);
 	}

@@ -99,6 +99,10 @@ int app_explain(const struct app_load *load, const struct options *options)
 			    load->text);
 		return EXIT_FAILED;
 	}
+	if (load->status == CONFIG_USAGE) {
+		text_printf(stderr, "%s\nsee 'perilune %s --help'\n", load->text, options->command);
+		return EXIT_USAGE;
+	}
 	size_t len = strlen(load->text);
 	text_printf(stderr, "%s%s", load->text, len && load->text[len - 1] == '\n' ? "" : "\n");
 	print_hint(options);

@@ -314,6 +314,19 @@ static void take_text(struct load *load)
 	lua_pop(lua, 1);
 }
 
+/* Is one of the errors at `idx` the command line's? May raise. */
+static bool is_usage(lua_State *lua, int idx)
+{
+	if (!lua_istable(lua, idx))
+		return false;
+	push_function(lua, "perilune.app", "is_usage");
+	lua_pushvalue(lua, idx);
+	lua_call(lua, 1, 1);
+	bool is = lua_toboolean(lua, -1);
+	lua_pop(lua, 1);
+	return is;
+}
+
 static int load_protected(lua_State *lua)
 {
 	struct load *load = lua_touserdata(lua, 1);
@@ -328,8 +341,11 @@ static int load_protected(lua_State *lua)
 	take_text(load);
 	load->status = CONFIG_BAD;
 	/* app or nil, message, errors */
-	if (!lua_toboolean(lua, 1))
+	if (!lua_toboolean(lua, 1)) {
+		if (is_usage(lua, 3))
+			load->status = CONFIG_USAGE;
 		return 0;
+	}
 	lua_getfield(lua, 1, "conf");
 	read_config(load);
 	load->status = CONFIG_OK;

@@ -101,7 +101,8 @@ struct config {
 /* How an attempt to load a configuration ended. */
 enum config_status {
 	CONFIG_OK,
-	CONFIG_BAD,    /* the script or an override is at fault */
+	CONFIG_BAD,    /* the script or the environment is at fault */
+	CONFIG_USAGE,  /* a flag of the command line is */
 	CONFIG_SHORT,  /* the system is out of something: of descriptors, for one */
 	CONFIG_BROKEN, /* Perilune itself is: its Lua modules are damaged */
 	CONFIG_NO_MEMORY
@@ -114,7 +115,7 @@ int config_read(struct config *config);
  * Loads config->script (whose overrides are set) in a VM of its own, after config_read() if that is yet to be done, and
  * fills in the rest; once per config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
  *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
- *   CONFIG_BAD     what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
+ *   CONFIG_BAD, CONFIG_USAGE  what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
  *                  {"ok":false,"message":…}
  *   CONFIG_BROKEN, CONFIG_SHORT  what is wrong, for people
  */

@@ -36,7 +36,7 @@ static bool load_config(struct loading *loading)
 	char *text = NULL, what[256];
 	enum config_status status = config_load(loading->next, NULL, &text);
 	if (status != CONFIG_OK)
-		fail(loading, status == CONFIG_BAD ? UV_EINVAL : UV_ENOMEM,
+		fail(loading, status == CONFIG_BAD || status == CONFIG_USAGE ? UV_EINVAL : UV_ENOMEM,
 		     text ? text : "not enough memory");
 	free(text);
 	if (status != CONFIG_OK)

@@ -292,7 +292,10 @@ static int l_set_frame(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	struct codec codec;
-	bind_codec_check(lua, 3, agents_codec(&peer->world->agents, peer->listener)->max_bytes, &codec);
+	bind_codec_check(lua, 3, CODEC_FRAME_LIMIT, &codec);
+	/* A piece of a stream is as long as the server takes it. */
+	if (codec.kind == CODEC_RAW && codec.max_bytes == CODEC_FRAME_LIMIT)
+		codec.max_bytes = agents_codec(&peer->world->agents, peer->listener)->max_bytes;
 	peer->codec = codec;
 	peer->scanned = 0;
 	return 0;

@@ -17,6 +17,8 @@ struct peer *peer_new(struct world *world, unsigned listener)
 	peer->may_read = SIZE_MAX;
 	peer->codec = *agents_codec(&world->agents, listener);
 	peer->codec.view = false;
+	if (peer->codec.kind != CODEC_RAW)
+		peer->codec.max_bytes = CODEC_FRAME_LIMIT;
 	return peer;
 }
 

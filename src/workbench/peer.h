@@ -27,7 +27,8 @@ struct peer {
 	struct peer_mark *marks;
 	size_t mark_count, mark_room;
 	uint32_t scanned; /* the codec's */
-	struct codec codec;
+	struct codec
+	    codec; /* the listener's; but limits.frame is for what the server gets, not for its replies */
 	uint64_t ended_ms;
 	size_t may_read; /* bytes that it still takes; SIZE_MAX: all that come */
 	bool refused;    /* at the door: there is no connection */

@@ -4,6 +4,7 @@ local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
 
 local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
+local json_output = require "perilune.test.json_output"
 local leftovers = require "perilune.test.leftovers"
 local options = require "perilune.test.options"
 local printable = require "perilune.printable"
@@ -117,26 +118,23 @@ end
 
 -- ---- nothing to run ---------------------------------------------------------
 
-local tests_begun, wanted
+local tests_begun, wanted, no_files
 
 local NO_FILES = "^No test files found matching Lua pattern: (.*)$"
 
--- Busted tells of a folder without specifications, but not of which. nil: nothing is to be said, as it has said already
--- that there is no such folder.
-local function explain_missing(message)
+-- Busted tells of a folder without specifications, but not of which. It is told as an error of no test, which some
+-- outputs of busted's cannot show.
+local function explain_no_files(message)
   local pattern = type(message) == "string" and message:match(NO_FILES)
-  if not pattern then return message end
-  local places = {}
-  for _, root in ipairs(wanted.ROOT) do
-    if exists(root) then places[#places + 1] = root end
-  end
-  if #places == 0 then return nil end
-  return ("no specifications in %s: no file there has %s in its name (--pattern)"):format(table.concat(places, ", "),
-    pattern)
+  if not pattern then return false end
+  no_files = ("no specifications in %s: no file there has %s in its name (--pattern)"):format(
+    table.concat(wanted.ROOT, ", "), pattern)
+  return true
 end
 
 -- Why not a single test was begun.
 local function explain_none()
+  if no_files then return no_files end
   local asked = {}
   for _, name in ipairs { "filter", "filter-out", "tags", "exclude-tags" } do
     local values = wanted and wanted[name]
@@ -148,21 +146,56 @@ local function explain_none()
   return "none is left by " .. table.concat(asked, ", ")
 end
 
+-- ---- what could not be prepared ----------------------------------------------
+
+-- Where a before_each or a setup has failed, what cleans up finds nothing: that it fails as well is no news.
+local CLEANS_UP = { after_each = "before_each", strict_teardown = "strict_setup", lazy_teardown = "lazy_setup" }
+local PREPARES = { before_each = true, strict_setup = true, lazy_setup = true }
+
+local unprepared = {} -- what has failed → where
+local is_muted = false
+
+local function run_prepared(busted, safe, limit_ms, descriptor, run, element)
+  local where = busted.context.parent(element)
+  local cleans = CLEANS_UP[descriptor]
+  -- Of each test there is one, and the next has its own.
+  if descriptor == "it" then unprepared.before_each = nil end
+  is_muted = cleans == "before_each" and unprepared.before_each ~= nil or cleans ~= nil and unprepared[cleans] == where
+  local results = pack(run_task(busted, safe, limit_ms, descriptor, run, element))
+  is_muted = false
+  if PREPARES[descriptor] and not results[1]:success() then unprepared[descriptor] = where end
+  return unpack(results, 1, results.n)
+end
+
+local told = {}
+
+-- It fails in front of each test, and mostly in the same words.
+local function shorten_repeated(channel, message)
+  if channel[1] ~= "error" or not PREPARES[channel[2]] or type(message) ~= "string" then return message end
+  local first = message:match "^[^\n]*"
+  if not told[message] or first == message then
+    told[message] = true
+    return message
+  end
+  return first:gsub(":$", "") .. ", as before"
+end
+
 -- ---- hooks into busted ---------------------------------------------------------
 
 --- Busted calls all of the user's code, and all that is around it, by way of busted.safe().
 local function hook(busted, limit_ms)
   local safe, publish, tell = busted.safe, busted.safe_publish, busted.publish
   function busted.publish(channel, element, parent, message, ...)
-    local text = message
-    if channel[1] == "error" and message then text = explain_missing(message) end
+    if channel[1] == "error" and explain_no_files(message) then return end
+    if is_muted and (channel[1] == "error" or channel[1] == "failure") then return end
+    message = shorten_repeated(channel, message)
     -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
-    if type(text) == "string" then text = printable.lines(text) end
-    if text or not message then return tell(channel, element, parent, text, ...) end
+    if type(message) == "string" then message = printable.lines(message) end
+    return tell(channel, element, parent, message, ...)
   end
   function busted.safe(descriptor, run, element)
     local is_users = rawequal(run, element.run) or descriptor == "finally"
-    if is_users then return run_task(busted, safe, limit_ms, descriptor, run, element) end
+    if is_users then return run_prepared(busted, safe, limit_ms, descriptor, run, element) end
     if descriptor == "it" then return run_test(busted, safe, publish, descriptor, run, element) end
     if descriptor == "file" and not element.is_running then
       element.is_running = true
@@ -196,6 +229,28 @@ local function has_busted()
   return false
 end
 
+-- A specification of that name elsewhere, as where they mostly are.
+local function find_near(root)
+  local name = root:match "[^/]*$"
+  for _, folder in ipairs { "spec/", "examples/" } do
+    if exists(folder .. name) then return folder .. name end
+  end
+  local with_ending = root:find "%.lua$" and root:gsub("%.lua$", "_spec.lua") or root .. ".lua"
+  return exists(with_ending) and with_ending or nil
+end
+
+-- What is wrong with where the specifications are to be; nil: nothing.
+local function find_missing(parsed)
+  for _, root in ipairs(parsed.ROOT or {}) do
+    local path = root:sub(1, 1) == "/" and root or parsed.directory .. "/" .. root
+    if not exists(path) then
+      local near = find_near(root)
+      return ("there is no %s%s"):format(root, near and (" (did you mean %s?)"):format(near) or
+        ": name a specification, or a folder of some")
+    end
+  end
+end
+
 local function complain(message)
   io.stderr:write(printable.lines("perilune test: " .. message .. "\n"))
 end
@@ -221,6 +276,11 @@ local function adjust_cli()
       local roots = parsed.ROOT
       local is_default = roots and #roots == 1 and roots[1] == "spec"
       if is_default and not exists(parsed.directory .. "/spec") then roots[1] = "." end
+      local missing = find_missing(parsed)
+      if missing then
+        complain(missing)
+        leave(FAILED)
+      end
       return parsed
     end
     return cli
@@ -255,6 +315,7 @@ local function run_busted(opts)
   os.exit = leave -- luacheck: ignore 122
   package.path = "./?.lua;./?/init.lua;" .. package.path
   package.loaded["perilune.core"] = host
+  package.loaded["busted.outputHandlers.json"] = json_output.new
   require "perilune"
   adjust_cli()
   adjust_core(opts.timeout_ms)
