@@ -73,6 +73,13 @@ local CODECS = {
       local whole = "abc" .. payload
       return whole:sub(1, 3) .. big(#payload + 5, 2):reverse() .. whole:sub(4)
     end, max = 60000 },
+  -- MQTT's: a byte, the length, what it announces. And one whose length counts the two bytes before it.
+  { [[{ "varint", offset = 1 }]], { "varint", offset = 1 }, function(payload)
+    return "\255" .. varint(#payload) .. payload
+  end },
+  { [[{ "varint", offset = 2, adjust = -2 }]], { "varint", offset = 2, adjust = -2 }, function(payload)
+    return "\128\128" .. varint(#payload + 2) .. payload
+  end },
   { [[{ decode = decode, encode = encode }]], IN_LUA, function(payload) return "<" .. payload .. ">" end, max = 1000 },
 }
 

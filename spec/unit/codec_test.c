@@ -166,14 +166,14 @@ static unsigned all_codecs(struct codec *list, uint32_t max)
 	for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
 		for (unsigned little = 0; little < 2; little++) {
 			list[n++] = length(widths[i], little, 0, 0, max, CODEC_EMPTY_DELIVER);
-			if (widths[i]) {
-				/* The field counts the whole message. */
-				list[n++] = length(widths[i], little, 2, -(int64_t)(2 + widths[i]), max,
-						   CODEC_EMPTY_ERROR);
-			}
+			/* The field counts the whole message. */
+			list[n++] =
+			    length(widths[i], little, 2, -(int64_t)(2 + widths[i]), max, CODEC_EMPTY_ERROR);
 		}
 	list[n++] = length(4, false, 0, -4, max, CODEC_EMPTY_DELIVER);
 	list[n++] = length(0, false, 0, -1, max, CODEC_EMPTY_DELIVER);
+	list[n++] = length(0, false, 1, 0, max, CODEC_EMPTY_ERROR); /* MQTT's */
+	list[n++] = length(0, false, 3, -2, max, CODEC_EMPTY_IGNORE);
 	list[n++] = length(2, false, 0, 0, max, CODEC_EMPTY_IGNORE);
 	list[n++] = length(3, true, 3, -3, max, CODEC_EMPTY_IGNORE);
 	list[n++] = delimited("\0", 1, max);
@@ -511,6 +511,55 @@ static void counts_the_offset_into_the_limit(void **state)
 	assert_int_equal(codec_flatten(&codec, &batch.frames[0], flat), 3);
 }
 
+/* The bytes before the field may look as its own do: where it begins is not for them to say. */
+static void finds_the_bytes_before_a_varint(void **state)
+{
+	static const uint32_t lengths[] = { 0, 1, 127, 128, 16383, 16384, 2097151, 2097152 };
+	enum { LARGEST = 2097152 };
+	static uint8_t data[LARGEST + 2], flat[LARGEST + 2];
+	struct codec codec = length(0, false, 2, 0, CODEC_FRAME_LIMIT, CODEC_EMPTY_ERROR);
+	struct buf *b = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		size_t n = lengths[i] + 2;
+		memset(data, 0xff, n);
+		assert_int_equal(codec.ops->encode(&codec, data, n, &pool, &b), 0);
+		assert_memory_equal(b->data, "\377\377", 2);
+		uint8_t field[10];
+		size_t width = put_varint(field, lengths[i]);
+		assert_memory_equal(b->data + 2, field, width);
+		assert_int_equal(buf_len(b), n + width);
+		assert_int_equal(decode(&codec, b->data, buf_len(b)), 0);
+		assert_int_equal(batch.count, 1);
+		assert_int_equal(codec_flatten(&codec, &batch.frames[0], flat), n);
+		assert_memory_equal(flat, data, n);
+		buf_release(&pool, &b);
+	}
+}
+
+static void reads_a_varint_behind_other_bytes(void **state)
+{
+	struct codec codec = length(0, false, 1, 0, 200, CODEC_EMPTY_ERROR);
+
+	(void)state;
+	assert_int_equal(decode(&codec, "\300\0\300\2ab", 6), 0);
+	assert_int_equal(batch.count, 2);
+	assert_frame(0, "");
+	assert_frame(1, "ab");
+	assert_int_equal(decode(&codec, "\60\200", 2), 0);
+	assert_int_equal(batch.need, 0);
+	assert_int_equal(decode(&codec, "\60\307\1", 3), 0);
+	assert_int_equal(batch.need, 3 + 199);
+	assert_int_equal(decode(&codec, "\60\310\1", 3), ERR_FRAME_TOO_LARGE);
+	assert_int_equal(batch.announced, 201);
+	assert_int_equal(decode(&codec, "\60\200\0", 3), ERR_FRAME_MALFORMED);
+	codec.adjust = -3;
+	assert_int_equal(decode(&codec, "\60\5ab", 4), 0);
+	assert_frame(0, "ab");
+	assert_int_equal(decode(&codec, "\60\2ab", 4), ERR_FRAME_MALFORMED);
+}
+
 static void handles_a_length_of_the_whole_message(void **state)
 {
 	struct codec codec = length(4, false, 0, -4, 100, CODEC_EMPTY_ERROR);
@@ -838,6 +887,7 @@ static void refuses_replies_it_cannot_carry(void **state)
 	struct codec more = length(1, false, 0, 4, 100, CODEC_EMPTY_ERROR);
 	struct codec varint = length(0, false, 0, 4, 100, CODEC_EMPTY_ERROR);
 	struct codec offset = length(1, false, 3, 0, 100, CODEC_EMPTY_ERROR);
+	struct codec behind = length(0, false, 3, 4, 100, CODEC_EMPTY_ERROR);
 
 	(void)state;
 	assert_int_equal(encode(&u8, 255), 0);
@@ -859,6 +909,9 @@ static void refuses_replies_it_cannot_carry(void **state)
 	assert_int_equal(encode(&offset, 258), 0);
 	assert_int_equal(encode(&offset, 2), ERR_FRAME_REPLY);
 	assert_int_equal(encode(&offset, 259), ERR_FRAME_REPLY);
+	assert_int_equal(encode(&behind, 7), 0);
+	assert_int_equal(encode(&behind, 6), ERR_FRAME_REPLY);
+	assert_int_equal(encode(&behind, 2), ERR_FRAME_REPLY);
 }
 
 static void appends_nothing_past_the_pool_limit(void **state)
@@ -917,7 +970,8 @@ static void checks_options(void **state)
 		{ .kind = CODEC_LENGTH, .max_bytes = 100, .length_bytes = 4, .offset = CODEC_OFFSET_MAX + 1 },
 		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 4, .offset = 11 },
 		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 4, .offset = 1, .view = true },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 0, .offset = 1 },
+		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 0, .offset = 11 },
+		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 0, .offset = 1, .view = true },
 		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 8, .adjust = INT64_MIN },
 		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 8, .adjust = INT64_MAX },
 		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 1, .adjust = -256 },
@@ -953,6 +1007,8 @@ int main(void)
 		cmocka_unit_test(waits_for_the_whole_frame),
 		cmocka_unit_test(judges_every_length),
 		cmocka_unit_test(counts_the_offset_into_the_limit),
+		cmocka_unit_test(finds_the_bytes_before_a_varint),
+		cmocka_unit_test(reads_a_varint_behind_other_bytes),
 		cmocka_unit_test(handles_a_length_of_the_whole_message),
 		cmocka_unit_test(treats_empty_frames_as_told),
 		cmocka_unit_test(says_what_was_wrong),

@@ -116,6 +116,8 @@ describe("config.frame", function()
     { { "u32be", max = "1g" }, length { max = 2 ^ 30 } },
     { { "length" }, length {} },
     { { "length", bytes = "varint" }, length { bytes = 0 } },
+    { { "varint", offset = 1 }, length { bytes = 0, offset = 1 } },
+    { { "length", bytes = "varint", offset = 1, adjust = -2 }, length { bytes = 0, offset = 1, adjust = -2 } },
     { { "length", bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" },
       length { bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" } },
     { { "delimiter", "\0" }, other("delimiter", { delimiter = "\0" }) },
@@ -150,8 +152,8 @@ describe("config.frame", function()
     { { "length", offset = 65 }, 'option "offset" expects a whole number from 0 to 64, got 65' },
     { { "length", offset = -1 }, "got -1" }, { { "length", adjust = 0.5 }, "got 0.5" },
     { { "length", adjust = 2 ^ 40 }, 'option "adjust"' }, { { "length", offset = 0 / 0 }, 'option "offset"' },
-    { { "length", bytes = "varint", offset = 1 }, "cannot be combined with a varint" },
-    { { "varint", offset = 1 }, "cannot be combined with a varint" },
+    { { "varint", offset = 65 }, 'option "offset" expects a whole number from 0 to 64, got 65' },
+    { { "varint", offset = 1, view = true }, 'cannot be combined with "view"' },
     { { "length", bytes = "varint", endian = "big" }, "makes no sense with a varint" },
     { { "u32be", offset = 1, view = true }, 'cannot be combined with "view"' },
     { { "u32be", max = "2g" }, 'option "max" expects a size from 1b to 1g, got "2g"' },
@@ -661,6 +663,7 @@ describe("config.print", function()
       varint = "varint max=1m empty=error", line = "line max=1m empty=deliver", raw = "raw max=1m",
       [{ "fixed", 32, view = true }] = "fixed 32 max=32b view", [{ decode = agent, encode = agent }] = "lua max=1m",
       [{ "u16be", offset = 2, adjust = -4 }] = "u16be offset=2 adjust=-4 max=1m empty=error",
+      [{ "varint", offset = 1, adjust = 3 }] = "varint offset=1 adjust=3 max=1m empty=error",
     } do
       assert.truthy(config.print(normalise { frame = spec }):find("= " .. expected .. " ", 1, true), expected)
     end

@@ -113,10 +113,25 @@ const char *codec_error_text(const struct codec *codec, const struct frame_batch
 	return text;
 }
 
+size_t codec_varint_bytes(uint64_t value)
+{
+	size_t bytes = 1;
+	while (value >>= 7)
+		bytes++;
+	return bytes;
+}
+
+/* How long the length field of a frame was: overlong varints are refused, so that their value tells. */
+static size_t field_bytes(const struct codec *codec, const struct frame *frame)
+{
+	return codec->length_bytes ? codec->length_bytes
+				   : codec_varint_bytes((uint64_t)((int64_t)frame->len - codec->adjust));
+}
+
 size_t codec_flatten(const struct codec *codec, const struct frame *frame, uint8_t *to)
 {
 	if (codec->offset) {
-		memcpy(to, frame->data - codec->length_bytes - codec->offset, codec->offset);
+		memcpy(to, frame->data - field_bytes(codec, frame) - codec->offset, codec->offset);
 		to += codec->offset;
 	}
 	if (frame->len)

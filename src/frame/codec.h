@@ -171,3 +171,6 @@ bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, un
  * when `data`/`len` are the payload alone and the bytes before the field lie in front of it.
  */
 size_t codec_flatten(const struct codec *codec, const struct frame *frame, uint8_t *to);
+
+/* How many bytes a varint takes, written without need. */
+size_t codec_varint_bytes(uint64_t value);

@@ -166,36 +166,39 @@ static int read_varint(const uint8_t *p, size_t n, uint64_t *value)
 	return 0;
 }
 
-static void decode_varint(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			  struct frame_batch *out)
+/* `before`: codec->offset; 0 is a constant where it is inlined. */
+ALWAYS_INLINE void decode_varint(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+				 struct frame_batch *out, size_t before)
 {
-	const uint64_t least = least_payload(codec), span = codec->max_bytes - least;
+	const uint64_t least = least_payload(codec), span = codec->max_bytes - before - least;
 	unsigned count = 0;
 	size_t at = 0, need = 0;
 
-	while (count < limit && at < n) {
-		uint64_t value = in[at];
-		int header = value < 0x80 ? 1 : read_varint(in + at, n - at, &value);
+	while (count < limit && n - at > before) {
+		const uint8_t *field = in + at + before;
+		uint64_t value = *field;
+		int width = value < 0x80 ? 1 : read_varint(field, n - at - before, &value);
 
-		if (header <= 0) {
-			if (header < 0) {
+		if (width <= 0) {
+			if (width < 0) {
 				out->error = ERR_FRAME_MALFORMED;
 				out->announced = value;
 			}
 			break;
 		}
+		size_t header = before + (size_t)width;
 		uint64_t payload = value + (uint64_t)codec->adjust;
 		if (payload - least > span || value > VALUE_MAX) {
 			if (!skip_or_fail(codec, value, out))
 				break;
-			at += (size_t)header;
+			at += header;
 			continue;
 		}
-		if (payload > n - at - (size_t)header) {
-			need = (size_t)header + (size_t)payload;
+		if (payload > n - at - header) {
+			need = header + (size_t)payload;
 			break;
 		}
-		at += (size_t)header;
+		at += header;
 		out->frames[count].data = in + at;
 		out->frames[count].len = (uint32_t)payload;
 		at += (size_t)payload;
@@ -234,7 +237,8 @@ static void decode(const struct codec *codec, const uint8_t *in, size_t n, unsig
 	out->error = 0;
 	out->announced = 0;
 	if (codec->length_bytes == 0)
-		decode_varint(codec, in, n, limit, out);
+		codec->offset ? decode_varint(codec, in, n, limit, out, codec->offset)
+			      : decode_varint(codec, in, n, limit, out, 0);
 	else if (codec->little_endian)
 		plain ? decode_width(codec, in, n, limit, out, true, true)
 		      : decode_width(codec, in, n, limit, out, true, false);
@@ -301,22 +305,23 @@ ALWAYS_INLINE int encode_field(const struct codec *codec, const uint8_t *data, s
 static int encode_varint(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
 			 struct buf **out)
 {
-	uint8_t header[VARINT_BYTES_MAX];
-	size_t bytes = 0;
+	const size_t before = codec->offset;
 	uint64_t value;
 
 	if (!field_value(codec, len, &value))
 		return ERR_FRAME_REPLY;
-	for (; value >= 0x80; value >>= 7)
-		header[bytes++] = (uint8_t)(value | 0x80);
-	header[bytes++] = (uint8_t)value;
-
-	uint8_t *to = reserve(pool, out, bytes + len);
+	const size_t width = codec_varint_bytes(value);
+	uint8_t *to = reserve(pool, out, width + len);
 	if (!to)
 		return ERR_BUFFER_LIMIT;
-	memcpy(to, header, bytes);
-	copy(to + bytes, data, len);
-	buf_commit(*out, bytes + len);
+	if (__builtin_expect(before > 0, 0))
+		memcpy(to, data, before);
+	to += before;
+	for (; value >= 0x80; value >>= 7)
+		*to++ = (uint8_t)(value | 0x80);
+	*to++ = (uint8_t)value;
+	copy(to, data + before, len - before);
+	buf_commit(*out, width + len);
 	return 0;
 }
 
@@ -405,8 +410,6 @@ static const char *check(const struct codec *codec)
 		return "a length field has 1, 2, 3, 4 or 8 bytes";
 	if (codec->offset > CODEC_OFFSET_MAX)
 		return "offset must be at most 64 bytes";
-	if (codec->length_bytes == 0 && codec->offset)
-		return "a varint length must come first: offset must be 0";
 	if (codec->view && codec->offset)
 		return "view needs an offset of 0";
 	if (codec->offset > codec->max_bytes)

@@ -208,9 +208,7 @@ local function check_together(out, given, messages)
   if out.kind ~= "length" then return end
   local function refuse(text) messages[#messages + 1] = text end
   if out.bytes == 0 and given.endian ~= nil then refuse('option "endian" makes no sense with a varint') end
-  if out.offset == 0 then return end
-  if out.bytes == 0 then refuse('option "offset" cannot be combined with a varint') end
-  if out.view then refuse('option "offset" cannot be combined with "view"') end
+  if out.offset ~= 0 and out.view then refuse('option "offset" cannot be combined with "view"') end
 end
 
 local function check_required(spec, kind, out, messages)
