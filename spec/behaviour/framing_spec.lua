@@ -3,6 +3,7 @@ local has = require "spec.support.has"
 local memory = require "spec.support.memory"
 
 local core = require "perilune"
+local perilune = require "perilune.test"
 
 local echo, note, notes, raw, bytes = memory.echo, memory.note, memory.notes, memory.raw, memory.bytes
 
@@ -211,6 +212,66 @@ describe("framing", function()
       has("malformed " .. case[3], entry.error)
       assert.equal(1, entry.conn)
     end
+  end)
+
+  describe("malformed(why)", function()
+    local function with_last_word()
+      local Agent = echo()
+      function Agent:malformed(why) return "refused: " .. why end
+      function Agent:failed(err) return "failed: " .. tostring(err) end
+      function Agent:closed(reason) note("closed " .. reason) end
+      return Agent
+    end
+
+    it("has a last word to who sends a malformed frame, after the frames before", function()
+      for _, case in ipairs {
+        { "netstring", "5:hello,x", "5:hello,28:refused: malformed netstring," },
+        { "u16be", u32be(""), "\0\20refused: empty frame" },
+        { { "u8", adjust = -1 }, "\2a\0", "\2a\29refused: malformed length: 0" },
+        { { decode = function() return false, "no \27 such\0thing" end, encode = function(text) return text end }, "x",
+          "refused: no \\x1b such\\x00thing" },
+      } do
+        local app = start(case[1], with_last_word())
+        local client = raw(app):send(case[2])
+        assert.equal(case[3], bytes(client))
+        client:expect_closed("frame_error")
+        assert.same({ "closed frame_error" }, notes(app, 1))
+      end
+    end)
+
+    it("may say nothing, and is not asked about a frame that is too large", function()
+      local Agent = with_last_word()
+      function Agent:malformed(why) note("why " .. why) end
+      local app = start("netstring", Agent)
+      raw(app):send("x"):expect_nothing():expect_closed("frame_error")
+      raw(app):send("99999999:"):expect_nothing():expect_closed("oversize")
+      assert.same({ "why malformed netstring", "closed frame_error" }, notes(app, 1))
+      assert.same({ "closed oversize" }, notes(app, 2))
+    end)
+
+    it("is not called where a conn:read is told of the frame", function()
+      local Agent = with_last_word()
+      function Agent:proceed()
+        local _, why, code = self.conn:read("netstring")
+        return why .. " " .. code
+      end
+      raw(start("line", Agent)):send("read\nx"):expect("malformed netstring EPROTO\n"):expect_closed("frame_error")
+    end)
+
+    it("must not wait, and an error in it is a fault", function()
+      local Agent = with_last_word()
+      function Agent:malformed() core.sleep(1) end
+      local app = start("netstring", Agent)
+      raw(app):send("x"):expect(perilune.pattern "^%d+:failed: .*malformed%(%) must not wait")
+        :expect_closed("error")
+      assert.equal("malformed", app:faults()[1].callback)
+    end)
+
+    it("can be made to fail in a test", function()
+      local app = start("netstring", with_last_word())
+      app:fail "malformed"
+      raw(app):send("x"):expect(perilune.pattern "^%d+:failed: "):expect_closed()
+    end)
   end)
 end)
 

@@ -45,7 +45,7 @@ function Agent:proceed(line)
   if self.callback == "resumed" then perilune.sleep(0) raise(self, "resumed") end
   raise(self, "proceed")
 end
-for _, name in ipairs { "eof", "timeout", "oversize", "writable", "failed" } do
+for _, name in ipairs { "eof", "timeout", "oversize", "malformed", "writable", "failed" } do
   Agent[name] = function(self) raise(self, name) end
 end
 function Agent:closed(reason)
@@ -86,7 +86,7 @@ return {
 
 -- With what the script leaves open.
 local function script(frame, agent)
-  local text = SCRIPT:gsub("FRAME", frame or '"line"'):gsub("AGENT", agent or "Agent")
+  local text = SCRIPT:gsub("FRAME", frame or '{ "line", empty = "error" }'):gsub("AGENT", agent or "Agent")
   return "local LASTS = { drain = true, snapshot = true, upgrade = true }\n" .. text
 end
 
@@ -96,7 +96,7 @@ local VALUES = {
 }
 local REASONS = {
   proceed = "error", resumed = "error", eof = "error", timeout = "error", failed = "error", oversize = "error",
-  writable = "error", closed = "agent", deferred = "agent",
+  malformed = "error", writable = "error", closed = "agent", deferred = "agent",
 }
 
 local function provoke(app, callback, value)
@@ -104,6 +104,7 @@ local function provoke(app, callback, value)
   one:send(("%s %s\n"):format(callback, value))
   if callback == "eof" then one:shutdown("send") end
   if callback == "oversize" then one:send(("x"):rep(100)) end
+  if callback == "malformed" then one:send "\n" end
   return one
 end
 

@@ -268,10 +268,15 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 		return;
 	}
-	if (batch->error != ERR_FRAME_TOO_LARGE || !conn->agent)
+	if (!conn->agent || !conn_is_open(conn))
 		return;
-	lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
-	call(agents, conn, CALL_OVERSIZE, 1);
+	if (batch->error == ERR_FRAME_TOO_LARGE) {
+		lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
+		call(agents, conn, CALL_OVERSIZE, 1);
+	} else {
+		lua_pushstring(agents->vm.lua, error);
+		call(agents, conn, CALL_MALFORMED, 1);
+	}
 }
 
 static void on_writable(struct conn *conn)

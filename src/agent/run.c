@@ -16,6 +16,7 @@ static const struct {
 	[CALL_TIMEOUT] = { "timeout", false },
 	[CALL_FAILED] = { "failed", false },
 	[CALL_OVERSIZE] = { "oversize", false },
+	[CALL_MALFORMED] = { "malformed", false },
 	[CALL_WRITABLE] = { "writable", true },
 	[CALL_DRAIN] = { "drain", true },
 	[CALL_CLOSED] = { "closed", false },

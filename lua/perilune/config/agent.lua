@@ -7,7 +7,7 @@ local M = {}
 --- The methods that the core calls.
 M.METHODS = {
   "proceed", "opened", "eof", "closed", "timeout", "failed", "oversize",
-  "writable", "drain", "message", "snapshot", "upgrade",
+  "malformed", "writable", "drain", "message", "snapshot", "upgrade",
 }
 
 M.MISSING = "no agent: set agent = function(conn) … end, or a table with a proceed method"

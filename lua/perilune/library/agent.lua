@@ -39,6 +39,12 @@ function agent:timeout(kind) end
 ---@return "close"? action
 function agent:oversize(bytes) end
 
+--- A frame was empty or malformed; the connection then ends. Cannot wait.
+---@param why string as in the log; a codec's own words, escaped and cut
+---@return perilune.reply? reply
+---@return "close"? action
+function agent:malformed(why) end
+
 --- Output had passed the high-water mark, and half of it has drained.
 ---@return perilune.reply? reply
 ---@return "close"? action

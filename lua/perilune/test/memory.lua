@@ -188,7 +188,7 @@ function app:counters() return core.counters(self.core) end
 
 local CALLBACKS = {
   opened = true, proceed = true, eof = true, closed = true, timeout = true, failed = true, oversize = true,
-  writable = true, drain = true,
+  malformed = true, writable = true, drain = true,
 }
 
 --- Injects a fault: the n-th call of this callback from now on, of whichever agent, raises.
