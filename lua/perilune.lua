@@ -24,7 +24,7 @@ M.sleep = pick "sleep"
 M.now = pick "now"
 
 --- Writes a log line that names the connection it is about.
----@type fun(level: "debug"|"info"|"warn"|"error", message: string)
+---@type fun(level: "debug"|"info"|"warn"|"error", message: string, fields: table<string, string|number|boolean>?)
 M.log = pick "log"
 
 return M

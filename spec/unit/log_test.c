@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -84,10 +85,27 @@ static const unsigned char *skip_value(const unsigned char *s)
 {
 	if (*s == '"')
 		return skip_string(s);
+	if (*s == 't' || *s == 'f') {
+		const char *word = *s == 't' ? "true" : "false";
+		assert_memory_equal(s, word, strlen(word));
+		return s + strlen(word);
+	}
 	s += *s == '-';
 	size_t digits = strspn((const char *)s, "0123456789");
 	assert_true(digits > 0);
-	return s + digits;
+	s += digits;
+	if (*s == '.') {
+		digits = strspn((const char *)s + 1, "0123456789");
+		assert_true(digits > 0);
+		s += 1 + digits;
+	}
+	if (*s == 'e') {
+		s += s[1] == '-' || s[1] == '+' ? 2 : 1;
+		digits = strspn((const char *)s, "0123456789");
+		assert_true(digits > 0);
+		s += digits;
+	}
+	return s;
 }
 
 /* The one line in `output` is one JSON object; returns the number of its members. */
@@ -322,6 +340,62 @@ static void empty_fields_are_left_out(void **state)
 	assert_int_equal(assert_json_line(), 4);
 }
 
+static struct log_field real(const char *key, double value)
+{
+	return (struct log_field){ .key = key, .kind = LOG_IS_REAL, .real = value };
+}
+
+static void values_of_any_kind_are_written(void **state)
+{
+	(void)state;
+	const struct log_field fields[] = {
+		real("half", 0.5),
+		real("third", 1.0 / 3),
+		real("large", 1e300),
+		real("least", -5e-324),
+		real("nan", NAN),
+		real("endless", -HUGE_VAL),
+		{ .key = "yes", .kind = LOG_IS_BOOLEAN, .number = 1 },
+		{ .key = "no", .kind = LOG_IS_BOOLEAN },
+		{ .key = "void", .kind = LOG_IS_TEXT, .text = "", .shows_empty = true },
+		{ .key = "cut", .kind = LOG_IS_TEXT, .text = "abcdefgh", .len = 8, .most = 5 },
+	};
+	write_fields("m", fields, 10);
+	assert_int_equal(assert_json_line(), 13);
+	assert_has(
+	    "\"half\":0.5,\"third\":0.33333333333333331,\"large\":1e+300,\"least\":-4.9406564584125e-324");
+	assert_has(
+	    "\"endless\":\"-inf\",\"yes\":true,\"no\":false,\"void\":\"\",\"cut\":\"abcde\xe2\x80\xa6\"");
+	assert_has("nan\"");
+	log_init(LOG_TEXT, LOG_INFO);
+	write_fields("m", fields, 10);
+	assert_has(
+	    "  half=0.5  third=0.33333333333333331  large=1e+300  least=-4.9406564584125e-324  nan=");
+	assert_has("  endless=-inf  yes=true  no=false  void=  cut=abcde\xe2\x80\xa6\n");
+}
+
+/* What a script may hand over at most (src/bind/logging.c) has room, and so has what is ours behind it. */
+static void all_fields_of_a_script_have_room(void **state)
+{
+	(void)state;
+	char longer[TEXT_MAX_BYTES + 1];
+	struct log_field fields[16 + 5];
+	memset(longer, '\x01', sizeof longer - 1);
+	longer[sizeof longer - 1] = '\0';
+	for (size_t i = 0; i < 16; i++)
+		fields[i] = (struct log_field){ .key = "a_name_of_thirty_two_bytes______",
+						.kind = LOG_IS_TEXT,
+						.text = longer,
+						.len = sizeof longer - 1,
+						.most = 512 };
+	for (size_t i = 16; i < 21; i++)
+		fields[i] =
+		    F_TEXT("ours", "unix:///a/path/of/a/hundred/bytes/or/so/is/the/longest/name/that/a/"
+				   "listener/can/have/0123456789");
+	write_fields(longer, fields, 21);
+	assert_int_equal(assert_json_line(), 3 + 21);
+}
+
 static void text_is_one_line(void **state)
 {
 	(void)state;
@@ -426,6 +500,8 @@ int main(void)
 		cmocka_unit_test_setup(a_text_that_just_fits_is_whole, json),
 		cmocka_unit_test_setup(fields_that_do_not_fit_are_left_out_whole, json),
 		cmocka_unit_test_setup(empty_fields_are_left_out, json),
+		cmocka_unit_test_setup(values_of_any_kind_are_written, json),
+		cmocka_unit_test_setup(all_fields_of_a_script_have_room, json),
 		cmocka_unit_test_setup(text_is_one_line, text),
 		cmocka_unit_test_setup(what_an_excerpt_shows_is_not_told_twice, text),
 		cmocka_unit_test_setup(an_excerpt_follows_the_line, text),

@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -142,11 +144,28 @@ static void put_text(struct line *line, const char *text)
 	put(line, text, strlen(text));
 }
 
-static void put_number(struct line *line, int64_t number)
+/* As few digits as are read back to the same number. */
+static void put_real(struct line *line, double real)
+{
+	char digits[32];
+	snprintf(digits, sizeof digits, "%.14g", real);
+	if (strtod(digits, NULL) != real)
+		snprintf(digits, sizeof digits, "%.17g", real);
+	put_text(line, digits);
+}
+
+/* Of what is no text. */
+static void put_value(struct line *line, const struct log_field *field)
 {
 	char digits[24];
-	snprintf(digits, sizeof digits, "%lld", (long long)number);
-	put_text(line, digits);
+	if (field->kind == LOG_IS_BOOLEAN) {
+		put_text(line, field->number ? "true" : "false");
+	} else if (field->kind == LOG_IS_REAL) {
+		put_real(line, field->real);
+	} else {
+		snprintf(digits, sizeof digits, "%lld", (long long)field->number);
+		put_text(line, digits);
+	}
 }
 
 /* Whole characters: one that has no room makes the line full. */
@@ -195,18 +214,13 @@ static bool is_excerpt(const struct log_field *field)
 	return !strcmp(field->key, "excerpt");
 }
 
-static bool is_empty(const struct log_field *field)
-{
-	return field->is_text && (!field->text || !field->len);
-}
-
 /* Fields that an excerpt shows as well. */
 static const char *const SHOWN[] = { "error", "place", "traceback" };
 
 static const struct log_field *excerpt_of(const struct log_entry *entry)
 {
 	for (size_t i = 0; i < entry->count; i++)
-		if (is_excerpt(&entry->fields[i]) && !is_empty(&entry->fields[i]))
+		if (is_excerpt(&entry->fields[i]) && !log_leaves_out(&entry->fields[i]))
 			return &entry->fields[i];
 	return NULL;
 }
@@ -215,29 +229,45 @@ static const struct log_field *excerpt_of(const struct log_entry *entry)
 static bool is_told_by(const struct log_field *excerpt, const struct log_field *field)
 {
 	for (size_t i = 0; i < sizeof SHOWN / sizeof *SHOWN; i++)
-		if (excerpt && field->is_text && !strcmp(field->key, SHOWN[i]))
+		if (excerpt && field->kind == LOG_IS_TEXT && !strcmp(field->key, SHOWN[i]))
 			return !strcmp(field->key, "traceback") ||
 			       memmem(excerpt->text, excerpt->len, field->text, field->len);
 	return false;
 }
 
-static void put_json(struct line *line, const char *text, size_t n)
+static size_t most_of(const struct log_field *field)
+{
+	return field->most ? field->most : TEXT_MAX_BYTES;
+}
+
+static void put_json(struct line *line, const char *text, size_t n, size_t most)
 {
 	put_text(line, "\"");
-	put_escaped(line, TEXT_JSON, text, n, TEXT_MAX_BYTES);
+	put_escaped(line, TEXT_JSON, text, n, most);
 	put_text(line, "\"");
+}
+
+/* JSON has no word for what is no number, or without end: then it is a text. */
+static void put_json_value(struct line *line, const struct log_field *field)
+{
+	bool is_quoted = field->kind == LOG_IS_REAL && !isfinite(field->real);
+	if (is_quoted)
+		put_text(line, "\"");
+	put_value(line, field);
+	if (is_quoted)
+		put_text(line, "\"");
 }
 
 static void put_json_field(struct line *line, const struct log_field *field)
 {
 	size_t before = line->len;
 	put_text(line, ",");
-	put_json(line, field->key, strlen(field->key));
+	put_json(line, field->key, strlen(field->key), TEXT_MAX_BYTES);
 	put_text(line, ":");
-	if (field->is_text)
-		put_json(line, field->text, field->len);
+	if (field->kind == LOG_IS_TEXT)
+		put_json(line, field->text, field->len, most_of(field));
 	else
-		put_number(line, field->number);
+		put_json_value(line, field);
 	if (line->full) /* half a field is no JSON */
 		line->len = before;
 }
@@ -249,9 +279,9 @@ static void compose_json(struct line *line, const struct log_entry *entry)
 	put_text(line, "Z\",\"level\":\"");
 	put_text(line, LEVELS[entry->level]);
 	put_text(line, "\",\"message\":");
-	put_json(line, entry->message, entry->message_bytes);
+	put_json(line, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
 	for (size_t i = 0; i < entry->count && !line->full; i++)
-		if (!is_empty(&entry->fields[i]))
+		if (!log_leaves_out(&entry->fields[i]))
 			put_json_field(line, &entry->fields[i]);
 	line->full = false;
 	memcpy(line->text + line->len, "}\n", 2);
@@ -263,10 +293,10 @@ static void put_text_field(struct line *line, const struct log_field *field)
 	put_text(line, "  ");
 	put_escaped(line, TEXT_LINE, field->key, strlen(field->key), TEXT_MAX_BYTES);
 	put_text(line, "=");
-	if (field->is_text)
-		put_escaped(line, TEXT_LINE, field->text, field->len, TEXT_MAX_BYTES);
+	if (field->kind == LOG_IS_TEXT)
+		put_escaped(line, TEXT_LINE, field->text, field->len, most_of(field));
 	else
-		put_number(line, field->number);
+		put_value(line, field);
 }
 
 static void compose_text(struct line *line, const struct log_entry *entry)
@@ -279,7 +309,7 @@ static void compose_text(struct line *line, const struct log_entry *entry)
 	put_escaped(line, TEXT_LINE, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
 	for (size_t i = 0; i < entry->count; i++) {
 		const struct log_field *field = &entry->fields[i];
-		if (!is_empty(field) && !is_excerpt(field) && !is_told_by(excerpt, field))
+		if (!log_leaves_out(field) && !is_excerpt(field) && !is_told_by(excerpt, field))
 			put_text_field(line, field);
 	}
 	if (excerpt) {

@@ -18,24 +18,42 @@
 enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON };
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
+enum log_kind {
+	LOG_IS_INTEGER, /* `number` */
+	LOG_IS_TEXT,
+	LOG_IS_REAL,
+	LOG_IS_BOOLEAN, /* `number` is 0 or 1 */
+};
+
 struct log_field {
 	const char *key;
-	bool is_text;
+	enum log_kind kind;
+	uint32_t most; /* bytes of the text as it is shown; 0: as many as any text may have */
 	const char *text;
 	size_t len; /* of the text */
-	int64_t number;
+	union {
+		int64_t number;
+		double real;
+	};
+	bool shows_empty; /* a text without bytes is not left out */
 };
 
 static inline struct log_field log_text(const char *key, const char *text)
 {
-	return (
-	    struct log_field){ .key = key, .is_text = true, .text = text, .len = text ? strlen(text) : 0 };
+	return (struct log_field){
+		.key = key, .kind = LOG_IS_TEXT, .text = text, .len = text ? strlen(text) : 0
+	};
+}
+
+static inline bool log_leaves_out(const struct log_field *field)
+{
+	return field->kind == LOG_IS_TEXT && (!field->text || !field->len) && !field->shows_empty;
 }
 
 /* Fields that are NULL or "" are left out. */
 #define F_TEXT(k, t) log_text((k), (t))
 /* Any bytes, by their length. */
-#define F_BYTES(k, t, n) ((struct log_field){ .key = (k), .is_text = true, .text = (t), .len = (n) })
+#define F_BYTES(k, t, n) ((struct log_field){ .key = (k), .kind = LOG_IS_TEXT, .text = (t), .len = (n) })
 #define F_INT(k, n) ((struct log_field){ .key = (k), .number = (int64_t)(n) })
 
 struct log_entry {

@@ -33,6 +33,9 @@ void bind_strings(lua_State *lua);
 /* paths.c: pushes the table behind `require "perilune.paths"`. */
 void bind_paths(lua_State *lua);
 
+/* logging.c: pushes the table that lua/perilune/test/host.lua logs with. */
+void bind_logging(lua_State *lua);
+
 /* files.c: pushes the table that lua/perilune/files.lua reads lines with. */
 void bind_files(lua_State *lua);
 
@@ -55,8 +58,12 @@ struct run *bind_check_may_wait(lua_State *lua, const char *what);
 /* conn.c: suspends the running call; return what it returns. MAY YIELD. */
 int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms);
 
-/* core.c: "debug", "info", "warn" or "error" at idx. MAY RAISE. */
-enum log_level bind_log_level_check(lua_State *lua, int idx);
+/*
+ * logging.c: the arguments of perilune.log(level, message[, fields]) as an entry, whose fields are BIND_LOG_FIELDS at
+ * most, and may have more behind them. It refers to the arguments. MAY RAISE.
+ */
+enum { BIND_LOG_FIELDS = 16 };
+void bind_log_check(lua_State *lua, struct log_entry *entry, struct log_field *fields);
 
 /* codec.c: a duration at idx (seconds, "5m", false) in milliseconds. MAY RAISE. */
 uint32_t bind_duration_check(lua_State *lua, int idx);

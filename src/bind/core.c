@@ -25,24 +25,17 @@ static int l_now(lua_State *lua)
 	return 1;
 }
 
-enum log_level bind_log_level_check(lua_State *lua, int idx)
-{
-	static const char *const LEVELS[] = { "debug", "info", "warn", "error", NULL };
-	return (enum log_level)luaL_checkoption(lua, idx, NULL, LEVELS);
-}
-
-/* MAY RAISE. log(level, message) */
+/* MAY RAISE. log(level, message[, fields]) */
 static int l_log(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	enum log_level level = bind_log_level_check(lua, 1);
-	struct log_entry entry = { .level = level };
-	entry.message = luaL_checklstring(lua, 2, &entry.message_bytes);
-	if (!log_enabled(level))
+	struct log_field fields[BIND_LOG_FIELDS + 5];
+	struct log_entry entry;
+	bind_log_check(lua, &entry, fields);
+	if (!log_enabled(entry.level))
 		return 0;
 	const struct run *run = agents->current;
 	char peer[PEER_TEXT_BYTES];
-	struct log_field fields[5];
 	if (run) {
 		fields[entry.count++] = F_INT("conn", run->conn->id);
 		fields[entry.count++] = F_TEXT("peer", peer_text(run->conn, peer, sizeof peer));
@@ -50,7 +43,6 @@ static int l_log(lua_State *lua)
 	}
 	fields[entry.count++] = F_INT("worker", agents->worker);
 	fields[entry.count++] = F_INT("generation", agents->generation);
-	entry.fields = fields;
 	log_entry(&entry);
 	return 0;
 }

@@ -59,11 +59,12 @@ static int l_now(lua_State *lua)
 	return 1;
 }
 
-/* MAY RAISE. log(level, message) */
+/* MAY RAISE. log(level, message[, fields]) */
 static int l_log(lua_State *lua)
 {
-	struct log_entry entry = { .level = bind_log_level_check(lua, 1) };
-	entry.message = luaL_checklstring(lua, 2, &entry.message_bytes);
+	struct log_field fields[BIND_LOG_FIELDS];
+	struct log_entry entry;
+	bind_log_check(lua, &entry, fields);
 	log_entry(&entry);
 	return 0;
 }

@@ -56,16 +56,30 @@ static int l_live(lua_State *lua)
 	return 1;
 }
 
+static void push_field(lua_State *lua, const struct log_field *field)
+{
+	switch (field->kind) {
+	case LOG_IS_TEXT:
+		lua_pushlstring(lua, field->text, field->len);
+		break;
+	case LOG_IS_REAL:
+		lua_pushnumber(lua, field->real);
+		break;
+	case LOG_IS_BOOLEAN:
+		lua_pushboolean(lua, field->number != 0);
+		break;
+	default:
+		lua_pushnumber(lua, (lua_Number)field->number);
+	}
+}
+
 static void push_entry(lua_State *lua, const struct entry *entry)
 {
 	static const char *const LEVELS[] = { "debug", "info", "warn", "error" };
 	lua_createtable(lua, 0, 10);
-	for (const struct entry_field *field = entry->fields; field; field = field->next) {
-		if (field->text)
-			lua_pushlstring(lua, field->text, field->len);
-		else
-			lua_pushnumber(lua, (lua_Number)field->number);
-		lua_setfield(lua, -2, field->key);
+	for (const struct entry_field *kept = entry->fields; kept; kept = kept->next) {
+		push_field(lua, &kept->field);
+		lua_setfield(lua, -2, kept->field.key);
 	}
 	set_text(lua, "level", LEVELS[entry->level]);
 	lua_pushlstring(lua, entry->message, entry->message_bytes);

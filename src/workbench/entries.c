@@ -10,8 +10,8 @@ static void free_entry(struct entry *entry)
 {
 	while (entry->fields) {
 		struct entry_field *next = entry->fields->next;
-		free(entry->fields->key);
-		free(entry->fields->text);
+		free((char *)entry->fields->field.key);
+		free((char *)entry->fields->field.text);
 		free(entry->fields);
 		entry->fields = next;
 	}
@@ -32,18 +32,18 @@ static char *copy_of(const char *text, size_t n)
 
 static bool add_field(struct entry *entry, const struct log_field *field)
 {
-	if (field->is_text && (!field->text || !field->len))
+	bool is_text = field->kind == LOG_IS_TEXT;
+	if (log_leaves_out(field))
 		return true;
 	struct entry_field *kept = calloc(1, sizeof *kept);
 	if (!kept)
 		return false;
 	kept->next = entry->fields;
 	entry->fields = kept;
-	kept->key = strdup(field->key);
-	kept->text = field->is_text ? copy_of(field->text, field->len) : NULL;
-	kept->len = field->len;
-	kept->number = field->number;
-	return kept->key && (kept->text || !field->is_text);
+	kept->field = *field;
+	kept->field.key = strdup(field->key);
+	kept->field.text = is_text ? copy_of(field->text, field->len) : NULL;
+	return kept->field.key && (kept->field.text || !is_text);
 }
 
 static struct entry *make_entry(const struct log_entry *logged)

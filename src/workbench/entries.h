@@ -9,10 +9,7 @@
 
 struct entry_field {
 	struct entry_field *next;
-	char *key;
-	char *text; /* NULL: it is a number */
-	size_t len; /* of the text */
-	int64_t number;
+	struct log_field field; /* its texts are its own */
 };
 
 struct entry {

@@ -21,9 +21,12 @@ function perilune.sleep(duration) end
 ---@return number seconds
 function perilune.now() end
 
---- Writes a log entry; in a handler it names connection, peer and listener.
+--- Writes a log entry; in a handler it names connection, peer and listener. Fields, at most 16, stand beside these:
+--- their names have letters, digits and _, at most 32, and are none of the server's own; a text longer than 512 bytes
+--- is cut. What cannot be written raises, and so does an argument too many.
 ---@param level perilune.level
 ---@param message string
-function perilune.log(level, message) end
+---@param fields? table<string, string|number|boolean>
+function perilune.log(level, message, fields) end
 
 return perilune

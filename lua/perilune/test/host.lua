@@ -1,5 +1,6 @@
 --- `require "perilune"` for what runs in the workbench: waiting is for the real time. Internal.
 local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
+local logging = require "perilune.logging" -- in C: src/bind/logging.c
 local printable = require "perilune.printable"
 local units = require "perilune.units"
 
@@ -41,11 +42,16 @@ function M.now()
   return monotonic() - started
 end
 
-local LEVELS = { debug = true, info = true, warn = true, error = true }
-
-function M.log(level, message)
-  if not LEVELS[level] then error("perilune.log: the level is debug, info, warn or error", 2) end
-  io.stderr:write(level, "  ", printable.escape(tostring(message)), "\n")
+function M.log(...)
+  logging.check(...)
+  local level, message, fields = ...
+  local parts, names = { level, printable.escape(tostring(message)) }, {}
+  for name in next, fields or {} do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    parts[#parts + 1] = name .. "=" .. printable.escape(tostring(fields[name]))
+  end
+  io.stderr:write(table.concat(parts, "  "), "\n")
 end
 
 return M
