@@ -19,7 +19,7 @@ local function pick(name) return core and core[name] or outside(name) end
 ---@type fun(duration: number|string)
 M.sleep = pick "sleep"
 
---- The worker's monotonic clock. It stands still while a callback runs.
+--- The worker's monotonic clock. It stands still while a callback computes.
 ---@type fun(): number seconds
 M.now = pick "now"
 

@@ -112,6 +112,9 @@ end
 function PARTS.test(lines)
   add_class(lines, "perilune.test")
   add_functions(lines, "test")
+  lines[#lines + 1] = "The options of `perilune.app()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.test.app_options", "")
   lines[#lines + 1] = "The options of `perilune.fuzz()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.test.fuzz_options", "")

@@ -17,6 +17,7 @@ local pattern = require "perilune.test.pattern"
 local property = require "perilune.test.property"
 local replay = require "perilune.test.replay"
 local sockets = require "perilune.test.sockets"
+local spending = require "perilune.test.spending"
 
 local M = {}
 
@@ -24,8 +25,13 @@ local M = {}
 ---@param what string|table the script's file; or what a script returns: it is copied to the app's own VM, with all that
 ---  its functions refer to
 ---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
+---@param options { takes: number|string|table<string, number|string>|nil }? `takes`: how long callbacks take
 ---@return perilune.test.app
-function M.app(what, overrides) return memory.open(what, overrides) end
+function M.app(what, overrides, options) return memory.open(what, overrides, options) end
+
+--- In a handler of an app that is a table: it takes so long, on the app's clock.
+---@param time number|string
+function M.spend(time) spending.spend(time) end
 
 --- The same app in a server of its own, that listens on a port that the system chooses: real sockets, real time.
 ---@param file string

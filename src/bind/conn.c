@@ -134,7 +134,7 @@ static int l_conn_read(lua_State *lua)
 	uint64_t until_ms = WHEEL_NEVER;
 	if (!lua_isnoneornil(lua, 3)) {
 		uint32_t ms = bind_duration_check(lua, 3);
-		until_ms = ms ? agents->host->now_ms + ms : WHEEL_NEVER;
+		until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
 	}
 	if (lua_isnoneornil(lua, 2)) {
 		run->read_codec = *conn->codec;

@@ -12,10 +12,10 @@ static int l_sleep(lua_State *lua)
 	luaL_checkany(lua, 1);
 	uint32_t ms = bind_duration_check(lua, 1);
 	struct run *run = bind_check_may_wait(lua, "perilune.sleep");
-	return bind_wait(lua, run, WAIT_SLEEP, agents_of(lua)->host->now_ms + ms);
+	return bind_wait(lua, run, WAIT_SLEEP, conn_host_after(agents_of(lua)->host, ms));
 }
 
-/* now() → seconds on the loop's monotonic clock; it stands still during a callback. */
+/* now() → seconds on the loop's monotonic clock, as it was last read: it stands still while a handler computes. */
 static int l_now(lua_State *lua)
 {
 	const struct agents *agents = agents_of(lua);

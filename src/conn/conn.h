@@ -113,7 +113,12 @@ enum { CONN_SCRATCH_BYTES = 65536, CONN_UNSETTLED_MAX = 32 };
  */
 struct conn_host {
 	const struct conn_handler *handler;
-	uint64_t now_ms; /* loop clock; set before anything here runs */
+	/*
+	 * The clock, as it was last read: after each poll, before anything here runs. What had happened by then is dated
+	 * with it: bytes that have come, deadlines that are due. What begins in or after a handler, which may have taken
+	 * long, reads it anew: conn_host_after(), clock_ms().
+	 */
+	uint64_t now_ms;
 	struct wheel wheel;
 	struct buf_pool pool;
 	struct counters *counters;
@@ -134,6 +139,8 @@ struct conn_host {
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
 	/* Reads the clock anew: a handler may have taken long since now_ms was set. NULL: now_ms is right. */
 	uint64_t (*clock_ms)(struct conn_host *host);
+	/* By the clock, and rounded up; now_ms stays as it is. NULL: of now_ms. See conn_host_after(). */
+	uint64_t (*after_ms)(struct conn_host *host, uint32_t ms);
 	void (*left)(
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*closes)(struct conn *conn); /* so is what the transport holds, in an instant; may be NULL */
@@ -227,6 +234,15 @@ void conn_host_settle(struct conn_host *host);
 
 /* Serves due deadlines and queued connections. True: there is more to do at once. */
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms);
+
+/*
+ * When a wait will be over that begins now, and not when the events of this poll were reported: never too early. None
+ * at all (0) is over at once.
+ */
+static inline uint64_t conn_host_after(struct conn_host *host, uint32_t ms)
+{
+	return ms && host->after_ms ? host->after_ms(host, ms) : host->now_ms + ms;
+}
 
 /* When conn_host_turn() must next run; WHEEL_NEVER: only on events. */
 uint64_t conn_host_next_ms(const struct conn_host *host);

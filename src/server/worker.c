@@ -73,6 +73,13 @@ static uint64_t read_clock(struct conn_host *host)
 	return host->now_ms = uv_now(&worker->loop);
 }
 
+static uint64_t after(struct conn_host *host, uint32_t ms)
+{
+	enum { NS_PER_MS = 1000 * 1000 };
+	(void)host;
+	return (uv_hrtime() + NS_PER_MS - 1) / NS_PER_MS + ms;
+}
+
 static void on_gone(struct conn *conn)
 {
 	struct worker *worker = worker_of(conn);
@@ -369,12 +376,15 @@ static bool turn(struct worker *worker)
 	return tidy(worker) || more;
 }
 
-/* For epoll_wait(): milliseconds, -1 for ever. */
-static int wait_ms(const struct worker *worker)
+/* For epoll_wait(): milliseconds, -1 for ever. What this turn has taken is past by then. */
+static int wait_ms(struct worker *worker)
 {
-	uint64_t at = earliest(worker), now_ms = worker->host.now_ms;
+	uint64_t at = earliest(worker);
 	if (at == WHEEL_NEVER)
 		return -1;
+	if (at <= worker->host.now_ms)
+		return 0;
+	uint64_t now_ms = read_clock(&worker->host);
 	if (at <= now_ms)
 		return 0;
 	return at - now_ms < INT_MAX ? (int)(at - now_ms) : INT_MAX;
@@ -469,6 +479,7 @@ static void run(void *data)
 		snprintf(why, size, "%s", uv_strerror(err));
 	} else {
 		worker->host.clock_ms = read_clock;
+		worker->host.after_ms = after;
 		worker->host.left = on_left;
 		worker->host.closes = on_closes;
 		worker->host.gone = on_gone;

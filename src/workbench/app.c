@@ -185,20 +185,32 @@ static int l_next(lua_State *lua)
 
 /* ---- faults ---- */
 
-/* MAY RAISE. fail(app, callback, n): its n-th call raises */
-static int l_fail(lua_State *lua)
+/* MAY RAISE. Calls that function of perilune.test.inside with a callback's name and a number: arguments 2 and 3. */
+static int tell_inside(lua_State *lua, const char *function)
 {
 	struct world *world = app_check_world(lua);
 	const char *callback = luaL_checkstring(lua, 2);
 	lua_Number n = luaL_checknumber(lua, 3);
 	lua_State *inside = world->agents.vm.lua;
 	int top = lua_gettop(inside);
-	app_push_inside(world, "fail");
+	app_push_inside(world, function);
 	lua_pushstring(inside, callback);
 	lua_pushnumber(inside, n);
 	bool ok = app_call_inside(world, 2);
 	app_take_string(world, lua, top);
 	return ok ? 0 : luaL_error(lua, "%s", lua_tostring(lua, -1));
+}
+
+/* MAY RAISE. fail(app, callback, n): its n-th call raises */
+static int l_fail(lua_State *lua)
+{
+	return tell_inside(lua, "fail");
+}
+
+/* MAY RAISE. take(app, callback, seconds): each call of it takes so long */
+static int l_take(lua_State *lua)
+{
+	return tell_inside(lua, "take");
 }
 
 /* MAY RAISE. coverage(app) → what perilune.test.covered has counted, encoded */
@@ -221,11 +233,11 @@ static int l_starve(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "open", l_open },     { "close", l_close },     { "is_closed", l_is_closed },
-	{ "settle", l_settle }, { "advance", l_advance }, { "begin_drain", l_begin_drain },
-	{ "drain", l_drain },   { "now", l_now },         { "next", l_next },
-	{ "fail", l_fail },     { "starve", l_starve },   { "coverage", l_coverage },
-	{ NULL, NULL },
+	{ "open", l_open },         { "close", l_close },     { "is_closed", l_is_closed },
+	{ "settle", l_settle },     { "advance", l_advance }, { "begin_drain", l_begin_drain },
+	{ "drain", l_drain },       { "now", l_now },         { "next", l_next },
+	{ "fail", l_fail },         { "take", l_take },       { "starve", l_starve },
+	{ "coverage", l_coverage }, { NULL, NULL },
 };
 
 void bench_push_app(lua_State *lua)

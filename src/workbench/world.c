@@ -138,7 +138,7 @@ struct peer *world_connect(struct world *world, unsigned listener, const struct 
 /* One poll: every connection that has an event gets it, then all are settled. */
 static bool poll_all(struct world *world)
 {
-	bool any = false;
+	bool any = world_pass(world);
 	struct peer *next;
 	for (struct peer *peer = world->live; peer; peer = next) {
 		next = peer->next_live; /* it may be gone by then, and no other */
@@ -330,6 +330,11 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 	if (!ok)
 		snprintf(why, size, "not enough memory");
 	ok = ok && !agents_open(&world->agents, &world->host, config, 0, 1, &world->counters, why, size);
+	if (ok && !world_open_clock(world)) {
+		snprintf(why, size, "not enough memory");
+		agents_close(&world->agents, VM_TEARDOWN_MS);
+		ok = false;
+	}
 	log_divert(before);
 	if (!ok) {
 		close_limits(world);

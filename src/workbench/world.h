@@ -31,6 +31,7 @@ struct world {
 	uint32_t *open;               /* connections that have a place, by listener */
 	struct peer_table *addresses; /* NULL: no listener has limits.per_ip */
 	uint64_t next_id;
+	uint64_t spent_ms;                 /* by handlers since the last poll: clock.c */
 	const volatile sig_atomic_t *stop; /* not 0: whoever asks is to be told at once; or NULL */
 	bool is_open;
 };
@@ -63,6 +64,12 @@ struct peer *world_connect(struct world *world, unsigned listener, const struct 
 
 /* A peer without a connection: for its codec alone. NULL: no memory. */
 struct peer *world_add_codec(struct world *world, unsigned listener);
+
+/* For world.c: the clock of an app that is open. False: no memory. */
+bool world_open_clock(struct world *world);
+
+/* The clock shows what handlers have spent. True: it had not yet. */
+bool world_pass(struct world *world);
 
 /* Polls and turns until nothing more happens at this time. */
 enum world_quiet world_settle(struct world *world);

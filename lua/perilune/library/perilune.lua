@@ -12,12 +12,14 @@
 ---@class perilune
 local perilune = {}
 
---- Suspends the running handler; frames that arrive meanwhile wait, other connections go on. A disconnect cancels the
---- wait, and the handler with it. 0 lets others have their turn. Raises where nothing can wait.
+--- Suspends the running handler; frames that arrive meanwhile wait, other connections go on. The time counts from the
+--- call, whatever was computed before it: a wait may take longer, never less. A disconnect cancels the wait, and the
+--- handler with it. 0 lets others have their turn. Raises where nothing can wait.
 ---@param duration perilune.duration
 function perilune.sleep(duration) end
 
---- Seconds on a monotonic clock, which stands still while a handler runs; in `perilune exec` it goes on.
+--- Seconds on a monotonic clock. In a server it is read when events have come and when a wait is over, so it stands
+--- still while a handler computes; in `perilune exec` it goes on.
 ---@return number seconds
 function perilune.now() end
 

@@ -7,8 +7,13 @@ local test = {}
 --- An app in memory, with the real codecs, connections, limits and agents, and a clock that goes on when it is told to.
 ---@param what string|perilune.app the script's file, or what a script returns: it is copied to the app's own VM
 ---@param overrides? table settings that win over the script's: { timeout = { idle = "1s" } }
+---@param options? perilune.test.app_options
 ---@return perilune.test.app
-function test.app(what, overrides) end
+function test.app(what, overrides, options) end
+
+--- In a handler of an app that is a table: lets the app's clock go on, as if the handler computed for so long.
+---@param time perilune.duration
+function test.spend(time) end
 
 --- The same in a server of its own: real sockets, real time.
 ---@param file string
@@ -62,6 +67,9 @@ function test.replay(file, what, options) end
 ---@field cases? integer how many transcripts: the same work on any machine
 ---@field seed? integer the same seed tries the same; default: a new one each time, which a failure shows
 ---@field check? fun(client: perilune.test.client): boolean? false: the handler has failed
+
+---@class perilune.test.app_options
+---@field takes? perilune.duration|table<string, perilune.duration> how long each callback takes, on the app's clock
 
 ---@class perilune.test.connect_options
 ---@field listener? integer|string its number or its name; default: the first

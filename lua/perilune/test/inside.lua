@@ -1,11 +1,13 @@
 --- What `perilune test` adds to the VM of an app in memory, before the script is loaded: it makes callbacks fail on
---- purpose, and passes values in and out as bytes. Internal.
+--- purpose, or take their time, and passes values in and out as bytes. Internal.
 local runtime = require "perilune.runtime"
+local spend = require("perilune.test.spending").spend
 local buffer = require "string.buffer"
 
 local M = {}
 
 local armed = {}                                   -- callback → calls until it fails
+local takes = {}                                   -- callback → seconds that each call of it takes
 local instances = setmetatable({}, { __mode = "k" }) -- agents that there are → which of their callbacks count
 
 local function fail(callback)
@@ -19,6 +21,7 @@ local function arm(agent, callback)
   if counts[callback] or type(method) ~= "function" then return end
   counts[callback] = true
   rawset(agent, callback, function(...)
+    if takes[callback] then spend(takes[callback]) end
     local left = armed[callback]
     if left == 1 then fail(callback) end
     if left then armed[callback] = left - 1 end
@@ -34,12 +37,22 @@ function M.fail(callback, n)
   for agent in pairs(instances) do arm(agent, callback) end
 end
 
+--- Each call of this callback, whichever agent's it is, takes so long on the app's clock.
+---@param callback string
+---@param seconds number
+function M.take(callback, seconds)
+  takes[callback] = seconds
+  for agent in pairs(instances) do arm(agent, callback) end
+end
+
 -- Agents are met where the core is told to keep them: opened() comes after that.
 local function watch(anchor)
   return function(agent)
     if type(agent) == "table" then
       instances[agent] = {}
-      for callback in pairs(armed) do arm(agent, callback) end
+      for _, callbacks in ipairs { armed, takes } do
+        for callback in pairs(callbacks) do arm(agent, callback) end
+      end
     end
     return anchor(agent)
   end

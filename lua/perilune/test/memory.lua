@@ -81,16 +81,44 @@ local function overrides_of(overrides)
   return list
 end
 
+local function duration(what, value)
+  local ms, message = units.duration(value)
+  if not ms then failing.misuse(what .. ": " .. message) end
+  return ms
+end
+
 local function freeze(what)
   local ok, bytes = pcall(image.freeze, what)
   if not ok then failing.misuse(tostring(bytes)) end
   return bytes
 end
 
+local CALLBACKS = {
+  opened = true, proceed = true, eof = true, closed = true, timeout = true, failed = true, oversize = true,
+  malformed = true, writable = true, drain = true,
+}
+
+-- Option `takes`: how long callbacks take on the clock, all of them or each.
+local function set_costs(self, takes)
+  local by_name = takes
+  if type(takes) ~= "table" then
+    by_name = {}
+    for callback in pairs(CALLBACKS) do by_name[callback] = takes end
+  end
+  for callback, time in pairs(by_name) do
+    if not CALLBACKS[callback] then failing.misuse("takes: there is no callback " .. transcript.show(callback)) end
+    core.take(self.core, callback, duration("takes", time) / 1000)
+  end
+end
+
+local APP_OPTIONS = { takes = true }
+
 ---@param what string|table
 ---@param overrides table?
+---@param options { takes: number|string|table<string, number|string>|nil }?
 ---@return perilune.test.app
-function M.open(what, overrides)
+function M.open(what, overrides, options)
+  if options ~= nil then settings.check_options("app", options, APP_OPTIONS) end
   if type(what) ~= "string" and type(what) ~= "table" then
     failing.misuse("app: the file of a script is expected, or the table that one returns; got a " .. type(what))
   end
@@ -101,17 +129,12 @@ function M.open(what, overrides)
   if not opened then failing.cannot_load(name, message) end
   local self = setmetatable({ core = opened, name = name, clients = {}, is_file = is_file }, app)
   leftovers.add(self)
+  if options and options.takes ~= nil then set_costs(self, options.takes) end
   return self
 end
 
 local function check_open(self)
   if self.is_closed then failing.misuse("the app is closed") end
-end
-
-local function duration(what, value)
-  local ms, message = units.duration(value)
-  if not ms then failing.misuse(what .. ": " .. message) end
-  return ms
 end
 
 local OPTIONS = { listener = true, from = true, read_max = true, write_max = true, frame = true, name = true }
@@ -131,7 +154,7 @@ function app:connect(options)
   check_open(self)
   if self.is_stopping then failing.misuse("connect: the app stops, and accepts nobody any more") end
   options = options or {}
-  settings.check_options(options, OPTIONS)
+  settings.check_options("connect", options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
   local number, id = core.connect(self.core, listener, options.from, options.read_max or 0, options.write_max or 0)
   local one = setmetatable({ app = self, number = number }, wire)
@@ -185,11 +208,6 @@ function app:faults() return self:log "handler failed" end
 --- What a server counts.
 ---@return table<string, integer>
 function app:counters() return core.counters(self.core) end
-
-local CALLBACKS = {
-  opened = true, proceed = true, eof = true, closed = true, timeout = true, failed = true, oversize = true,
-  malformed = true, writable = true, drain = true,
-}
 
 --- Injects a fault: the n-th call of this callback from now on, of whichever agent, raises.
 ---@param callback string

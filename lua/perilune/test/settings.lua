@@ -41,16 +41,17 @@ function M.listener(names, wanted)
 end
 
 --- Refuses options that nobody knows.
+---@param of string the function that takes them
 ---@param options table
 ---@param known table<string, true>
-function M.check_options(options, known)
-  if type(options) ~= "table" then failing.misuse("connect expects a table, got a " .. type(options)) end
+function M.check_options(of, options, known)
+  if type(options) ~= "table" then failing.misuse(of .. " expects a table, got a " .. type(options)) end
   local names = {}
   for name in pairs(known) do names[#names + 1] = name end
   table.sort(names)
   for key in pairs(options) do
     if not known[key] then
-      failing.misuse(("connect: unknown option %s (there are: %s)"):format(tostring(key), table.concat(names, ", ")))
+      failing.misuse(("%s: unknown option %s (there are: %s)"):format(of, tostring(key), table.concat(names, ", ")))
     end
   end
 end

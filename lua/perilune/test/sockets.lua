@@ -231,7 +231,7 @@ end
 function server:connect(options)
   if self.is_closed then failing.misuse("the app is closed") end
   options = options or {}
-  settings.check_options(options, OPTIONS)
+  settings.check_options("connect", options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
   local channel = dial(self.addresses[listener])
   host.wait_until(PATIENCE_MS, function()

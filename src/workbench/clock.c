@@ -1,0 +1,56 @@
+/*
+ * The clock of an app in memory. It stands still while handlers run, as if they took no time; unless they say how much:
+ * what they spend is on the clock at once for whoever asks it (struct conn_host, clock_ms), and for all others from the
+ * next poll on, as in a server.
+ */
+#include "agent/run.h"
+#include "workbench/world.h"
+
+static struct world *world_of(struct conn_host *host)
+{
+	return (struct world *)(void *)host;
+}
+
+bool world_pass(struct world *world)
+{
+	bool passes = world->spent_ms;
+	world->host.now_ms += world->spent_ms;
+	world->spent_ms = 0;
+	return passes;
+}
+
+static uint64_t read_clock(struct conn_host *host)
+{
+	world_pass(world_of(host));
+	return host->now_ms;
+}
+
+static uint64_t after(struct conn_host *host, uint32_t ms)
+{
+	return host->now_ms + world_of(host)->spent_ms + ms;
+}
+
+/* spend(ms): of the app's VM */
+static int l_spend(lua_State *lua)
+{
+	struct world *world = world_of(agents_of(lua)->host);
+	lua_Number ms = luaL_checknumber(lua, 1);
+	luaL_argcheck(lua, ms >= 0 && ms <= UINT32_MAX, 1, "milliseconds expected");
+	world->spent_ms += (uint64_t)ms;
+	return 0;
+}
+
+/* Where lua/perilune/test/spending.lua finds it. MAY RAISE. */
+static int install(lua_State *lua)
+{
+	lua_pushcfunction(lua, l_spend);
+	lua_setfield(lua, LUA_REGISTRYINDEX, "perilune.spend");
+	return 0;
+}
+
+bool world_open_clock(struct world *world)
+{
+	world->host.clock_ms = read_clock;
+	world->host.after_ms = after;
+	return !lua_cpcall(world->agents.vm.lua, install, NULL);
+}
