@@ -58,9 +58,9 @@ function conn:send(reply) end
 function conn:flush() end
 
 --- Waits for the next frame, in the connection's framing or another: never for a view. The time-out counts from the
---- call. Without one timeout.read and timeout.idle still apply, and end the connection. Codes: "EOF", the end of the stream; "ETIMEDOUT"; and, when
---- the connection ends for what came instead, "EMSGSIZE" (over limits.frame) or "EPROTO" (a malformed frame): what is
---- sent then still goes out.
+--- call. Without one timeout.read and timeout.idle still apply, and end the connection. Codes: "EOF", the end of the
+--- stream; "ETIMEDOUT"; and, when the connection ends for what came instead, "EMSGSIZE" (over limits.frame) or "EPROTO"
+--- (a malformed frame): what is sent then still goes out.
 ---@param framing? perilune.framing
 ---@param timeout? perilune.duration
 ---@return any frame nil: there is none, and why
