@@ -4,6 +4,7 @@ local agent = require "perilune.config.agent"
 local config = require "perilune.config"
 local ended = require "perilune.ended"
 local fault = require "perilune.fault"
+local guard = require "perilune.guard"
 local json = require "perilune.json"
 local paths = require "perilune.paths" -- in C: src/bind/paths.c
 local sandbox = require "perilune.sandbox"
@@ -127,6 +128,19 @@ local function require_system(name, tried, state)
   return value
 end
 
+--- pcall() that notes where an error was raised, while the stack still tells: many errors do not say it, or name a
+--- line of ours. What one that requires another passes on is noted where it was raised first.
+local function call_noting(state, chunk, name)
+  return xpcall(chunk, function(err)
+    if guard.interrupted() then return err end -- this runs where nothing ends it
+    if not state.raised or not rawequal(state.raised.value, err) then
+      local file, line = require("perilune.blame").user_line()
+      state.raised = { value = err, file = file, line = line }
+    end
+    return err
+  end, name)
+end
+
 -- What was loading it has failed, or was ended.
 local function is_stale(entry)
   local loading = entry.loading
@@ -158,7 +172,7 @@ local function new_require(folder, env, state)
     if not chunk then error(err, 0) end
     keep_chunk(state, file, folder.name .. "/" .. file, chunk)
     loaded[name] = { loading = coroutine.running() or true }
-    local ok, value = pcall(chunk, name)
+    local ok, value = call_noting(state, chunk, name)
     if not ok then
       loaded[name] = nil
       error(value, 0)
@@ -240,9 +254,13 @@ end
 --- a generation, so that its number would only be in the way of an editor that opens the place.
 ---@param path string the script's file
 ---@param value any what was raised
+---@param raised { value: any, file: string?, line: integer? }? where, if that is known
 ---@return string
-function M.failure_text(path, value)
+function M.failure_text(path, value, raised)
   local file, line, text = fault.parse(value)
+  local is_known = raised and raised.file and rawequal(raised.value, value)
+  local is_vague = not file or require("perilune.blame").is_internal(file) or file:find("^%.%.%.")
+  if is_known and is_vague then file, line = raised.file, raised.line end
   local directory = directory_of(path)
   file = file and file:gsub("#g%d+$", "")
   return fault.render {
@@ -333,8 +351,8 @@ function M.load(path, options)
     return nil, fault.parse(err) and M.failure_text(path, err) or "error: " .. tostring(err)
   end
   keep_chunk(state, path:match("[^/]*$"), path, chunk)
-  local ok, script = pcall(chunk, path)
-  if not ok then return nil, M.failure_text(path, script) end
+  local ok, script = call_noting(state, chunk, path)
+  if not ok then return nil, M.failure_text(path, script, state.raised) end
   local conf, errors = config.normalise(script, { overrides = options.overrides, cpus = options.cpus, file = path })
   if conf then
     errors = check_modules(conf, state)

@@ -46,6 +46,19 @@ local function is_internal(file)
   return file == "(batch)" or file == "(frame)" or file:find("/lua/perilune/", 1, true) ~= nil
 end
 
+M.is_internal = is_internal
+
+--- Where the user's code is: the innermost line of the user's files. For what runs before the stack is unwound.
+---@return string? file
+---@return integer? line
+function M.user_line()
+  for level = 2, LEVELS_MAX do
+    local info = debug.getinfo(level, "Sl")
+    if not info then return nil end
+    if is_users(info) and info.currentline > 0 then return info.source:sub(2), info.currentline end
+  end
+end
+
 ---@class perilune.fault_place
 ---@field file string?
 ---@field line integer?

@@ -232,10 +232,6 @@ local function safe_sort(sort)
   end
 end
 
-local function undefined(_, name)
-  error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 3)
-end
-
 local function undeclared(_, name)
   error("assignment to global '" .. tostring(name) .. "': make it a local of the file, or a field of self", 2)
 end
@@ -307,7 +303,7 @@ function M.new(may_open)
   protected[env] = "a global"
   local function missing(_, name)
     if GLOBAL[name] and may_open(name) then return behind(name) end
-    return undefined(nil, name)
+    error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)
   end
   return setmetatable(env, { __index = missing, __newindex = undeclared, __metatable = "globals are strict" })
 end

@@ -293,6 +293,28 @@ describe("an agent", function()
       start_replies():connect():send("nil"):send("none"):send("end"):expect("end"):expect_nothing()
     end)
 
+    -- What `return line == "x" and "text"` gives for the other lines.
+    it("with false, which is nothing", function()
+      start_replies():connect():send("no"):send("no", "no", "end"):expect("end"):expect_nothing()
+      local Agent = {}
+      function Agent:opened() return false, false end
+      function Agent:proceed(line) return line ~= "quiet" and line, line == "bye" and "close" end
+      function Agent:closed() return false end
+      lines(Agent):connect():send("a", "quiet", "b", "bye", "c"):expect("a", "b", "bye"):expect_closed "agent"
+      function Agent:proceed(view) return view:len() < 3 and view end
+      memory.start(Agent, { frame = { "line", view = true } }):connect():send("a", "quiet", "b"):expect("a", "b")
+    end)
+
+    it("with false for a codec in Lua, which takes any value", function()
+      local codec = {
+        decode = function(bytes, at) return bytes:sub(at), #bytes + 1 end,
+        encode = function(value) return tostring(value) .. ";" end,
+      }
+      local Agent = {}
+      function Agent:proceed() self.conn:send(false) return false end
+      memory.raw(memory.start(Agent, { frame = codec })):send("x"):expect("false;false;")
+    end)
+
     it("with a number, as Lua writes it", function()
       start_replies():connect():send("number", "numbers", "number"):expect("42", "a", "1.5", "42")
     end)
@@ -302,7 +324,7 @@ describe("an agent", function()
     end)
 
     local wrong = {
-      yes = "a reply is a string, a list of strings or nil, not a boolean", no = "not a boolean", func = "not a function",
+      yes = "a reply is a string, a list of strings or nil, not a boolean", func = "not a function",
       nested = "a list of replies holds strings; item 2 is a table",
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }

@@ -149,11 +149,12 @@ describe("conn", function()
     it("refuses nil and other things that are no reply", function()
       local Agent = {}
       function Agent:proceed(line)
-        local what = { ["nil"] = nil, func = print, boolean = true }
+        local what = { ["nil"] = nil, func = print, boolean = true, no = false }
         return tostring(select(2, pcall(self.conn.send, self.conn, what[line])))
       end
       local client = lines(Agent):connect()
       has("data expected, got nil", client:send("nil"):receive())
+      has("data expected, got false", client:send("no"):receive())
       has("not a function", client:send("func"):receive())
       has("not a boolean", client:send("boolean"):receive())
     end)

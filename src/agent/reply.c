@@ -104,6 +104,8 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
 	}
 	if (is_view(agents, lua, idx))
 		return send_view(agents, conn, lua, below);
+	if (type == LUA_TBOOLEAN && !lua_toboolean(lua, idx)) /* what `cond and "text"` leaves */
+		return true;
 	if (type == LUA_TTABLE)
 		return send_list(agents, conn, lua, idx, below);
 	lua_pushfstring(lua, "a reply is a string, a list of strings or nil, not a %s",
@@ -113,7 +115,7 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
 
 bool reply_action(struct conn *conn, lua_State *lua, int idx)
 {
-	if (lua_isnoneornil(lua, idx))
+	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
 		return true;
 	const char *action = lua_type(lua, idx) == LUA_TSTRING ? lua_tostring(lua, idx) : NULL;
 	if (action && !strcmp(action, "close")) {

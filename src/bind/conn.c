@@ -64,8 +64,10 @@ static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
-	if (lua_isnoneornil(lua, 2))
-		return luaL_argerror(lua, 2, "data expected, got nil");
+	bool takes_any = conn && conn->codec->kind == CODEC_LUA;
+	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
+		return luaL_argerror(lua, 2, lua_isboolean(lua, 2) ? "data expected, got false"
+								   : "data expected, got nil");
 	if (!conn || !conn_is_open(conn) || conn->shut_asked)
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
