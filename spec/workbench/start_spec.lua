@@ -34,6 +34,20 @@ describe("perilune.start", function()
     assert.equal("peer", ann:closed())
   end)
 
+  it("reads all that an app logs, as an app in memory has it", function()
+    local file, entries = "spec/workbench/fixtures/logging.lua", {}
+    local in_memory = perilune.app(file)
+    app = perilune.start(file)
+    for i, one in ipairs { in_memory, app } do
+      one:connect():send("hello"):expect("logged")
+      local entry = one:log("hello")[1]
+      entries[i] = { entry.text, entry.whole, entry.real, entry.large, entry.yes, entry.no, entry.empty, entry.level }
+    end
+    in_memory:close()
+    assert.same({ 'a "quote", and }', -3, 0.25, 1e300, true, false, "", "warn" }, entries[1])
+    assert.same(entries[1], entries[2])
+  end)
+
   it("lets clients go on while it stops", function()
     app = perilune.start("spec/workbench/fixtures/stopping.lua")
     local client = app:connect():send("a"):expect("a")

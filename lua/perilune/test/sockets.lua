@@ -20,7 +20,7 @@ local REST_MS = 20 -- without anything happening, an app is taken to be at rest
 
 -- ---- the log ----
 
--- The server writes one JSON object a line, of strings and numbers: perilune.log's texts among them.
+-- The server writes one JSON object a line, of strings, numbers and booleans: what perilune.log was given among them.
 local ESCAPES = { n = "\n", t = "\t", r = "\r", b = "\b", f = "\f" }
 
 local function unescape(text)
@@ -34,9 +34,9 @@ local function parse_entry(line)
   while true do
     local key, from = line:match('^,?"([%w_ ]+)":()', at)
     if not key then return entry end
-    local number, after = line:match("^(-?%d+)()", from)
-    if number then
-      entry[key], at = tonumber(number), after
+    local word, after = line:match('^([^",}]+)()', from)
+    if word then
+      entry[key], at = tonumber(word) or word == "true", after
     else
       local to = from + 1
       while line:sub(to, to) ~= '"' and to <= #line do to = to + (line:sub(to, to) == "\\" and 2 or 1) end
