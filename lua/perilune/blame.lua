@@ -64,6 +64,7 @@ end
 ---@field line integer?
 ---@field func string
 ---@field is_definition boolean? the line is not where it happened, but where `func` begins
+---@field returns integer[]? and these are the lines where it may have been
 
 --- Where the function begins that was called: all there is to show when the stack has no line of it.
 local function definition(options)
@@ -72,9 +73,58 @@ local function definition(options)
   return is_users(info) and info or nil
 end
 
+local function line_at(source, number)
+  local at = 1
+  for _ = 2, number do
+    at = (source:find("\n", at, true) or #source) + 1
+  end
+  return source:match("^[^\n]*", at)
+end
+
+-- What the core says of a value that a handler has returned.
+local OF_RETURNED = { "^a reply", "^a list of replies", "^unknown action", "^the action after" }
+
+local function is_of_returned(text)
+  for _, pattern in ipairs(OF_RETURNED) do
+    if text:find(pattern) then return true end
+  end
+  return false
+end
+
+-- Those of the lines whose text a pattern, or a part of it, is in; all of them, where it is in none.
+local function narrow(lines, source, is_meant)
+  local found = {}
+  for _, line in ipairs(lines) do
+    if is_meant(line_at(source, line)) then found[#found + 1] = line end
+  end
+  return #found > 0 and found or lines
+end
+
+local RAISERS = { "error", "assert" }
+local LITERAL_MIN = 3 -- bytes of a text that is looked for: shorter ones are everywhere
+
+--- The lines of a function where it may have been: a tail call takes it off the stack, as its end does. What the message
+--- says leaves few.
+local function return_lines(fn, text, source)
+  local returns = require("perilune.returns").of(fn)
+  local of_returned = is_of_returned(text)
+  local lines = of_returned and returns.values or returns.tail
+  if not source then return lines end
+  local literal = of_returned and text:match "'(.*)'" or text
+  if #literal >= LITERAL_MIN then
+    lines = narrow(lines, source, function(line) return line:find(literal, 1, true) end)
+  end
+  local named = text:match "^bad argument #%d+ to '([%w_]+)'"
+  return narrow(lines, source, function(line)
+    for _, name in ipairs(of_returned and {} or named and { named } or RAISERS) do
+      if line:find("%f[%w_]" .. name .. "%s*[({\"'%[]") then return true end
+    end
+  end)
+end
+
 --- Where it happened: what the message says, else the innermost frame, else the function that was called.
 ---@return perilune.fault_place
-local function place_of(frames, options, callback, file, line)
+local function place_of(frames, options, callback, file, line, text)
   local first = frames[1]
   local func = first and name_of(first) or callback
   if #frames == 1 then func = callback end
@@ -85,7 +135,10 @@ local function place_of(frames, options, callback, file, line)
   end
   local info = definition(options)
   if not info then return { func = func } end
-  return { file = info.source:sub(2), line = info.linedefined, func = options.called_name, is_definition = true }
+  local file, lines = info.source:sub(2), nil
+  lines = return_lines(options.called, text, options.source_of(info.source:sub(2), fault.SOURCE_MAX))
+  if #lines == 1 then return { file = file, line = lines[1], func = options.called_name } end
+  return { file = file, line = info.linedefined, func = options.called_name, is_definition = true, returns = lines }
 end
 
 --- The user's frames, a line each.
@@ -112,14 +165,6 @@ local function kind_of(place, message)
   if place.file and not place.is_definition then return text end
   local words = message:gsub("'.*'", "'…'"):gsub('".*"', '"…"'):gsub("%d+", "…"):sub(1, 80)
   return text == "" and "" or text .. ": " .. words
-end
-
-local function line_at(source, number)
-  local at = 1
-  for _ = 2, number do
-    at = (source:find("\n", at, true) or #source) + 1
-  end
-  return source:match("^[^\n]*", at)
 end
 
 --- What `self` is in the innermost function, if that is a method: a value, and whether it is known. In a dead coroutine
@@ -154,12 +199,12 @@ function M.describe(err, co, options, about)
   local file, line, text = fault.parse(err)
   if file and is_internal(file) then file, line = nil, nil end
   local frames = user_frames(co)
-  local place = place_of(frames, options, about.callback, file, line)
+  local message = text or fault.describe(err)
+  local place = place_of(frames, options, about.callback, file, line, message)
   -- What fails to load never becomes a generation.
   if about.is_loading and place.file then place.file = place.file:gsub("#g%d+$", "") end
   file = place.file
   local lines = trace(frames, about.callback, file, place.line)
-  local message = text or fault.describe(err)
   local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
   local source = options.source_of(file, fault.SOURCE_MAX)
   local self, is_known = self_of(co, frames[1], source)
@@ -169,6 +214,7 @@ function M.describe(err, co, options, about)
     line = place.line,
     func = place.func,
     is_definition = place.is_definition,
+    returns = place.returns,
     conn = about.conn,
     peer = about.peer,
     listener = about.listener,

@@ -61,6 +61,11 @@ local BEFORE = { concatenate = "%.%.%s*$", ["perform arithmetic on"] = "[-+*/%%^
 local NEAR = 16
 local IS_MEMBER = { field = ".", method = ":" }
 
+-- What the name is looked up in: "self.conn.", "t[1].". Two places of one name with the same before it are one value.
+local function receiver(line, from)
+  return line:sub(1, from - 1):match("[%w_.:%[%]\"']*$")
+end
+
 local function score(line, from, to, culprit)
   local before, after = line:sub(math.max(1, from - NEAR), from - 1), line:sub(to + 1, to + NEAR)
   local dot = before:match("([.:])%s*$")
@@ -70,28 +75,33 @@ local function score(line, from, to, culprit)
   if culprit.kind == "member" and dot or wanted and dot == wanted then points = 2 end
   if not wanted and culprit.kind ~= "member" and not dot then points = 2 end
   local fits_after, fits_before = AFTER[culprit.action], BEFORE[culprit.action]
-  if fits_after and after:find(fits_after) or fits_before and before:find(fits_before) then points = points + 1 end
+  local ahead = line:sub(1, from - 1 - #receiver(line, from))
+  if fits_after and after:find(fits_after) or fits_before and ahead:find(fits_before) then points = points + 1 end
   return points
 end
 
--- The best whole-word occurrence of the name; the first one of equals.
-local function find_word(line, culprit)
+-- The best whole-word occurrences of the name, each in its own receiver.
+local function find_words(line, culprit)
   local pattern = "%f[%w_]" .. culprit.name .. "%f[^%w_]"
-  local best, best_from, best_to = -1, nil, nil
+  local best, found, seen = -1, {}, {}
   local from, to = line:find(pattern)
   while from do
-    local points = score(line, from, to, culprit)
-    if points > best then best, best_from, best_to = points, from, to end
+    local points, of = score(line, from, to, culprit), receiver(line, from)
+    if points > best then best, found, seen = points, {}, {} end
+    if points == best and not seen[of] then
+      seen[of] = true
+      found[#found + 1] = { from, to }
+    end
     from, to = line:find(pattern, to + 1)
   end
-  return best_from, best_to
+  return found
 end
 
 -- A field may be written t["name"], so strings are searched as well.
 local function find_named(line, masked, culprit)
-  local from, to = find_word(masked, culprit)
-  if not from and culprit.kind == "field" then from, to = find_word(line, culprit) end
-  return from, to, culprit.note
+  local found = find_words(masked, culprit)
+  if #found == 0 and culprit.kind == "field" then found = find_words(line, culprit) end
+  return found, culprit.note
 end
 
 -- The only occurrence of a pattern whose ends are captured as positions; nil where there are several.
@@ -131,18 +141,34 @@ local function find_token(line, text)
   if from and not line:find(token, to + 1, true) then return from, to, "" end
 end
 
---- The first and last byte of the culprit, and what to say of it; nil where it is not to be found, or may be another.
+local IN_ONE = "in one of these"
+
+--- The first and last bytes of the culprit, and what to say of it. There are several where nothing tells them apart, and
+--- none where it is not to be found, or may be another.
+---@param line string
+---@param text string the message
+---@return { [1]: integer, [2]: integer }[]? spans
+---@return string? note
+function M.spans(line, text)
+  local masked, culprit = M.mask(line), named(text)
+  if culprit then
+    local found, note = find_named(line, masked, culprit)
+    if #found < 2 then return found[1] and found, note end
+    return found, (note == "" and "it is " or note .. ", ") .. IN_ONE
+  end
+  local from, to, note = find_unnamed(masked, text)
+  if not from then from, to, note = find_token(line, text) end
+  if from then return { { from, to } }, note end
+end
+
+--- The first and last byte of the culprit; nil where that is not to be found, or may be another.
 ---@param line string
 ---@param text string the message
 ---@return integer? from
 ---@return integer? to
----@return string? note
 function M.locate(line, text)
-  local masked, culprit = M.mask(line), named(text)
-  if culprit then return find_named(line, masked, culprit) end
-  local from, to, note = find_unnamed(masked, text)
-  if from then return from, to, note end
-  return find_token(line, text)
+  local spans = M.spans(line, text)
+  if spans and #spans == 1 then return spans[1][1], spans[1][2] end
 end
 
 return M

@@ -20,6 +20,7 @@ local TRACEBACK_MAX = 16
 ---@field line integer?
 ---@field func string? "Chat:proceed"
 ---@field is_definition boolean? the place is where `func` begins: where it happened is not known
+---@field returns integer[]? ... but is in one of these lines
 ---@field conn integer|string|nil id of the connection
 ---@field peer string?
 ---@field listener string?
@@ -159,21 +160,78 @@ local function show_line(line, from, to)
   return "…" .. text, begins and begins + 1, ends and ends + 1
 end
 
+-- The last line that has something in it.
+local function last_line(source)
+  local text = source:sub(1, M.SOURCE_MAX):gsub("%s+$", "")
+  return text:match("[^\n]*$"):gsub("\r$", ""), select(2, text:gsub("\n", "")) + 1
+end
+
+local RETURNS_MAX = 4
+
+---@class perilune.shown_line
+---@field number integer
+---@field text string
+---@field spans { [1]: integer, [2]: integer }[]? bytes that are underlined
+---@field note string? what is said of them
+
+-- Columns of the spans, with carets below. In a line that is shown in part there is only one.
+local function add_marks(add, line, shown)
+  local marks, columns = "", 0
+  for _, span in ipairs(line.spans) do
+    local _, begins, ends = show_line(line.text, span[1], span[2])
+    if begins and ends and ends > begins and begins >= columns then
+      marks, columns = marks .. (" "):rep(begins - columns) .. ("^"):rep(ends - begins), ends
+    end
+  end
+  if marks ~= "" and shown then add("", (marks .. " " .. (line.note or "")):gsub("%s+$", "")) end
+end
+
+local function draw(lines, drawn)
+  local gutter = #tostring(drawn[#drawn].number)
+  local function add(number, shown) lines[#lines + 1] = ("%" .. gutter .. "s | %s"):format(number, shown) end
+  for _, line in ipairs(drawn) do
+    local first = line.spans and line.spans[1]
+    add(line.number, (show_line(line.text, first and first[1], first and first[2]):gsub("%s+$", "")))
+    if first then add_marks(add, line, true) end
+  end
+end
+
+-- The line of the fault with its culprit underlined, after the one before it, or the one where what is not closed begins.
+local function lines_of_place(f, text, source)
+  local number, line, previous = f.line, lines_at(source, f.line)
+  local opened = tonumber(text:match " at line (%d+)%)")
+  local is_at_end = text:find("near '<eof>'", 1, true)
+  if is_at_end then line, number = last_line(source) end
+  if not line or line == "" and is_at_end then return nil end
+  local shown = { number = number, text = line }
+  if is_at_end then
+    shown.text, shown.spans, shown.note = line .. " ", { { #line + 1, #line + 1 } }, "the file ends here"
+    previous = lines_at(source, number - 1)
+  elseif not f.is_definition then
+    shown.spans, shown.note = culprit.spans(line, text)
+  end
+  local before = number - 1
+  if opened and opened < number then before, previous = opened, (lines_at(source, opened)) end
+  if previous and previous:find "%S" then return { { number = before, text = previous }, shown }, line end
+  return { shown }, line
+end
+
+-- At a definition it is one of its returns: these, where they are few.
+local function add_returns(drawn, f, source)
+  if not f.returns or #f.returns > RETURNS_MAX then return end
+  for _, number in ipairs(f.returns) do
+    local text = number > f.line and lines_at(source, number)
+    if text then drawn[#drawn + 1] = { number = number, text = text } end
+  end
+end
+
 local function excerpt(lines, f, text)
   local source = f.line and f.line > 0 and f.line < 1e8 and read_source(f)
-  local line, previous
-  if source then line, previous = lines_at(source, f.line) end
-  if not line then return end
-  local gutter = #tostring(f.line)
-  local function add(number, shown) lines[#lines + 1] = ("%" .. gutter .. "s | %s"):format(number, shown) end
-  if previous and previous:find("%S") then add(f.line - 1, (show_line(previous))) end
-  local from, to, note
-  if not f.is_definition then from, to, note = culprit.locate(line, text) end
-  local shown, begins, ends = show_line(line, from, to)
-  add(f.line, shown)
-  if begins and ends and ends > begins then
-    add("", ((" "):rep(begins) .. ("^"):rep(ends - begins) .. " " .. note):gsub("%s+$", ""))
-  end
+  if not source then return end
+  local drawn, line = lines_of_place(f, text, source)
+  if not drawn then return end
+  if f.is_definition then add_returns(drawn, f, source) end
+  draw(lines, drawn)
   return line, source
 end
 

@@ -144,22 +144,54 @@ end)
 describe("a fault that has left no line", function()
   after_each(memory.finish)
 
-  for line, text in pairs {
-    assert = "not a number", level = "of who called", action = "unknown action 'clse'", reply = "a reply is a string",
-    list = "item 3 is a table",
+  -- A tail call takes the function off the stack, its end does as well; but what is said leaves one return, mostly.
+  for line, case in pairs {
+    assert = { "not a number", 3 }, level = { "of who called", 4 }, action = { "unknown action 'clse'", 5 },
+    reply = { "a reply is a string" }, list = { "item 3 is a table" },
   } do
+    local text, at = unpack(case, 1, 2)
     for _, batch in ipairs { "", "ping\n" } do
-      it("is shown where the method is defined: " .. line .. (batch == "" and "" or ", in a batch"), function()
+      it("is shown where it returns, or where the method is defined: " .. line .. (batch == "" and "" or ", in a batch"), function()
         local app = memory.open(WITHOUT_A_LINE)
         app:connect():send_raw(batch .. line .. "\n"):expect_closed("error")
         local entry = app:faults()[1]
         has(text, entry.error)
+        if at then
+          assert.equal("without_a_line.lua:" .. at, entry.place)
+          has(at .. ' |   if line == "' .. line .. '"', entry.excerpt)
+          return
+        end
         assert.equal("proceed, defined at without_a_line.lua:2", entry.place)
         has("in proceed, defined at ", entry.excerpt)
         has("2 | function Agent:proceed(line)", entry.excerpt)
       end)
     end
   end
+
+  it("is shown with its returns where it is one of a few", function()
+    local app = memory.script_lines [[
+
+      function Agent:proceed(line)
+        if line == "a" then return self:one(line) end
+        local other = line
+        return self:one(other)
+      end
+      function Agent:one() return error({}) end]]
+    app:connect():send("a"):expect_closed "error"
+    local excerpt = app:faults()[1].excerpt
+    has("in proceed, defined at", excerpt)
+    has('3 |         if line == "a" then return self:one(line) end\n5 |         return self:one(other)\n', excerpt)
+    local other = memory.script_lines [[
+
+      function Agent:proceed(line)
+        local other = line
+        return self:one(other)
+      end
+      function Agent:one() return error({}) end]]
+    other:connect():send("a"):expect_closed "error"
+    assert.equal("app.lua:4", other:faults()[1].place)
+    has("4 |         return self:one(other)", other:faults()[1].excerpt)
+  end)
 
   it("is not folded with others of the same method", function()
     local app = memory.open(WITHOUT_A_LINE)

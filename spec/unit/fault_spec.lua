@@ -66,6 +66,34 @@ describe("fault.describe", function()
 end)
 
 describe("fault.render", function()
+  -- Name, source, message with its line, what is drawn.
+  for _, case in ipairs {
+    { "a block that is not closed", "local A = {}\nfunction A.f()\n  if A then\n  end\n\n",
+      { 6, "'end' expected (to close 'function' at line 2) near '<eof>'" },
+      "2 | function A.f()\n4 |   end\n  |      ^ the file ends here\n" },
+    { "an expression that is not", "local a = 1\nlocal b = a +\n", { 3, "unexpected symbol near '<eof>'" },
+      "1 | local a = 1\n2 | local b = a +\n  |              ^ the file ends here\n" },
+    { "a file without a last line feed", "local b = 1 +", { 1, "unexpected symbol near '<eof>'" },
+      "1 | local b = 1 +\n  |              ^ the file ends here\n" },
+    { "an empty file", "\n\n", { 3, "unexpected symbol near '<eof>'" }, "" },
+    { "what is not closed further down", "f(\n1,\n2\n3)\n", { 4, "')' expected (to close '(' at line 1) near '3'" },
+      "1 | f(\n4 | 3)\n  | ^\n" },
+    { "one of two", "return a.name .. b.name", { 1, "attempt to concatenate field 'name' (a nil value)" },
+      "1 | return a.name .. b.name\n  |          ^^^^      ^^^^ nil here, in one of these\n"
+        .. 'hint: (name or "") leaves it out; tostring(name) says "nil"\n' },
+    { "the same twice", "return a.n + a.n", { 1, "attempt to perform arithmetic on field 'n' (a nil value)" },
+      "1 | return a.n + a.n\n  |          ^ nil here\n" },
+    { "the one that is used so", "a.n = a.n + 1", { 1, "attempt to perform arithmetic on field 'n' (a nil value)" },
+      "1 | a.n = a.n + 1\n  |         ^ nil here\n" },
+    { "methods of two", "a:run() b:run()", { 1, "attempt to call method 'run' (a nil value)" },
+      "1 | a:run() b:run()\n  |   ^^^     ^^^ nil here, in one of these\n" },
+    { "one of two after tabs", "\tf(a.b.x, c.b.x)", { 1, "attempt to index field 'b' (a nil value)" },
+      "1 |     f(a.b.x, c.b.x)\n  |         ^      ^ nil here, in one of these\n" },
+  } do
+    local what, source, place, drawn = unpack(case)
+    it("draws " .. what, function() assert.equal(drawn, excerpt_of(source, place[1], place[2])) end)
+  end
+
   it("draws the design's example", function()
     local source = ("\n"):rep(12) .. "  local user = users[id]\n  send(user.name)\nend\n"
     assert.equal([[
