@@ -24,5 +24,14 @@ void mailbox_init(struct mailbox *box);
 /* Any thread. True when the box was empty before, so that its owner must be woken. */
 bool mailbox_push(struct mailbox *box, struct mail *mail);
 
-/* The owner only. Everything pushed so far, oldest first, linked by `next`; NULL when empty. */
+/*
+ * Everything pushed so far, oldest first, linked by `next`; NULL when empty. The owner, or another thread that pushes back
+ * what it has no use for, in the same order: if it is the only sender, the owner sees it in the order of sending.
+ */
 struct mail *mailbox_take(struct mailbox *box);
+
+/* Any thread. */
+static inline bool mailbox_is_empty(const struct mailbox *box)
+{
+	return !atomic_load_explicit(&((struct mailbox *)box)->head, memory_order_relaxed);
+}

@@ -187,6 +187,7 @@ static void update_clock(struct poller *poller)
 {
 	uv_update_time(poller->loop);
 	poller->host->now_ms = uv_now(poller->loop);
+	atomic_store_explicit(&poller->busy_since_ms, poller->host->now_ms, memory_order_relaxed);
 }
 
 void poller_poll(struct poller *poller, int timeout_ms)
@@ -198,6 +199,7 @@ void poller_poll(struct poller *poller, int timeout_ms)
 		timeout_ms = 0;
 	if (uv_ms >= 0 && (timeout_ms < 0 || uv_ms < timeout_ms))
 		timeout_ms = uv_ms;
+	atomic_store_explicit(&poller->busy_since_ms, 0, memory_order_relaxed);
 	int n = epoll_wait(poller->epoll_fd, events, EVENTS_MAX, timeout_ms);
 	update_clock(poller);
 	serve_ready(poller);

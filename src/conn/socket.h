@@ -12,14 +12,16 @@
 
 #include "conn/conn.h"
 
+#include <stdatomic.h>
 #include <uv.h>
 
 struct poller {
 	int epoll_fd;
 	struct conn_host *host;
 	uv_loop_t *loop;
-	struct socket_conn *ready;  /* not read empty, or not written full: no edge will tell */
-	struct socket_conn *closed; /* their descriptors are; their memory waits for poller_forget() */
+	struct socket_conn *ready;       /* not read empty, or not written full: no edge will tell */
+	struct socket_conn *closed;      /* their descriptors are; their memory waits for poller_forget() */
+	_Atomic(uint64_t) busy_since_ms; /* for others: since when it has not waited; 0: it waits */
 };
 
 struct socket_conn {
@@ -44,6 +46,12 @@ void poller_deinit(struct poller *poller);
  * sockets first, of libuv then. Sets host->now_ms.
  */
 void poller_poll(struct poller *poller, int timeout_ms);
+
+/* When the last poll has ended, by the loop's clock; 0: one is waiting. Any thread. */
+static inline uint64_t poller_busy_since_ms(const struct poller *poller)
+{
+	return atomic_load_explicit(&((struct poller *)poller)->busy_since_ms, memory_order_relaxed);
+}
 
 /* Reports conn_on_closed() for connections that have been closed since the last call. */
 void poller_forget(struct poller *poller);

@@ -143,22 +143,6 @@ bool acceptor_gone(struct acceptor *acceptor)
 	return atomic_fetch_sub(&acceptor->open, 1) == 1;
 }
 
-static struct worker *least_loaded(struct acceptor *acceptor)
-{
-	struct worker *best = NULL;
-	unsigned least = 0;
-	for (unsigned i = 0; i < acceptor->worker_count; i++) {
-		struct worker *worker = &acceptor->workers[(acceptor->turn + i) % acceptor->worker_count];
-		unsigned load = atomic_load_explicit(&worker->load, memory_order_relaxed);
-		if (!best || load < least) {
-			best = worker;
-			least = load;
-		}
-	}
-	acceptor->turn++;
-	return best;
-}
-
 /* Whole numbers, so that nothing is lost over time. */
 static bool is_candidates(struct listener *listener)
 {
@@ -182,7 +166,7 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 		refuse(listener, fd, peer, why_not);
 		return;
 	}
-	struct worker *worker = least_loaded(acceptor);
+	struct worker *worker = balance_choose(&acceptor->balance);
 	bool to_candidate = is_candidates(listener);
 	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, to_candidate)) {
 		struct conn nobody = { .slot = listener->slot, .peer = *peer };
@@ -291,6 +275,13 @@ static void on_listener(uv_poll_t *poll, int status, int events)
 
 /* ---- life ---- */
 
+/* Clients of a listener that is no more, or comes with the next generation, are for the worker that has been told so. */
+static bool may_move(void *data, uint16_t slot)
+{
+	const struct acceptor *acceptor = data;
+	return acceptor->listeners->slots[slot]->stage == LISTENER_ACCEPTING;
+}
+
 void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners *listeners,
 		   struct worker *workers, unsigned worker_count)
 {
@@ -299,6 +290,7 @@ void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners 
 				       .workers = workers,
 				       .worker_count = worker_count,
 				       .next_id = 1 };
+	balance_open(&acceptor->balance, loop, workers, worker_count, acceptor, may_move);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
@@ -452,6 +444,7 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config)
 
 void acceptor_stop(struct acceptor *acceptor)
 {
+	balance_stop(&acceptor->balance);
 	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
 		struct listener *listener = acceptor->listeners->slots[i];
 		if (!listener || listener->fd < 0)

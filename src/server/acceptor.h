@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/counters.h"
+#include "server/balance.h"
 #include "server/listeners.h"
 #include "server/worker.h"
 
@@ -15,7 +16,7 @@ struct acceptor {
 	struct listeners *listeners;
 	struct worker *workers;
 	unsigned worker_count;
-	unsigned turn; /* where the search for the least loaded begins */
+	struct balance balance;
 	uint64_t next_id;
 	unsigned descriptor_budget; /* connections that RLIMIT_NOFILE leaves room for */
 	atomic_uint open;           /* over all listeners */

@@ -546,6 +546,28 @@ int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const
 	return 0;
 }
 
+static void move_load(struct worker *from, struct worker *to)
+{
+	atomic_fetch_sub_explicit(&from->load, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
+}
+
+void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot), void *owner)
+{
+	struct mail *next, *mail = mailbox_take(&worker->mailbox);
+	for (; mail; mail = next) {
+		next = mail->next;
+		const struct accept_order *order = (struct accept_order *)(void *)mail;
+		struct worker *to = order->order.kind == ORDER_ACCEPT ? taker(owner, order->slot) : NULL;
+		if (to)
+			move_load(worker, to);
+		mailbox_push(to ? &to->mailbox : &worker->mailbox, mail);
+		if (to)
+			worker_kick(to);
+	}
+	worker_kick(worker);
+}
+
 void worker_kick(struct worker *worker)
 {
 	uv_async_send(&worker->wake);

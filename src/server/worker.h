@@ -84,6 +84,19 @@ int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const
 		bool to_candidate);
 void worker_kick(struct worker *worker);
 
+/* Since when it has been busy with one turn, by uv_now(); 0: it waits for events. Any thread. */
+static inline uint64_t worker_busy_since_ms(const struct worker *worker)
+{
+	return poller_busy_since_ms(&worker->poller);
+}
+
+/*
+ * Gives descriptors that it was given, and has not taken yet, to whoever taker() says; NULL: that one stays. All other
+ * orders stay, too, in their order. The main thread, which has given all of them; not after worker_drain().
+ */
+void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot),
+		      void *owner);
+
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
 bool worker_poke(struct worker *worker);
 
