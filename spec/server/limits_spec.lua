@@ -118,8 +118,12 @@ describe("limits.accept_rate", function()
   after_each(server.finish)
 
   it("makes clients wait and drops nobody", function()
-    local app, began = start_lines(ECHO, nil, "limits = { accept_rate = 40 }"), wait.now()
+    local app = start_lines(ECHO, nil, "limits = { accept_rate = 40 }")
+    -- They all wait in the backlog, however long it takes them to come there.
+    app:signal "STOP"
     local clients = app:connect_many(80)
+    local began = wait.now()
+    app:signal "CONT"
     for i, client in ipairs(clients) do client:send("line " .. i .. "\n") end
     for i, client in ipairs(clients) do assert.equal("line " .. i, client:recv_line()) end
     local took = wait.now() - began
