@@ -287,6 +287,8 @@ local function uses(text, name)
   return false
 end
 
+local function index(t, key) return t[key] end
+
 --- The methods of agents that are nearly the core's and that nobody calls, in one text; nil: there are none.
 local function strays_of(conf, script_file, folder)
   local found, seen = {}, {}
@@ -307,7 +309,25 @@ local function strays_of(conf, script_file, folder)
   return found[1] and table.concat(found, ", ") or nil
 end
 
-local function index(t, key) return t[key] end
+--- What is allowed and hardly meant, in one text, a line each; nil: nothing is.
+local function warnings_of(conf, folder)
+  local selfless = require "perilune.selfless" -- workers do without
+  local found, seen = {}, {}
+  local function add(text)
+    if not seen[text] then found[#found + 1] = text end
+    seen[text] = true
+  end
+  for _, listener in ipairs(conf.listeners) do
+    for _, name in ipairs(type(listener.agent) == "table" and selfless.GIVEN or {}) do
+      local _, fn = pcall(index, listener.agent, name)
+      local file = type(fn) == "function" and file_of(fn, folder)
+      local way = file and selfless.find(name, fn, sources.text(file, fault.SOURCE_MAX))
+      local line = way and debug.getinfo(fn, "S").linedefined
+      if way then add(("%s:%d: %s has no self: write %s"):format(file, line, name, way)) end
+    end
+  end
+  return found[1] and table.concat(found, "\n") or nil
+end
 
 --- The globals that the app's functions read, and that there are not, or write, in one text, a line each; nil: none.
 local function misspelt_globals(state, env)
@@ -364,6 +384,7 @@ function M.load(path, options)
   end
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   conf.globals = state.chunks and misspelt_globals(state, env)
+  conf.warnings = state.chunks and warnings_of(conf, folder)
   state.chunks = nil
   return { conf = conf, file = path, env = env }
 end

@@ -1,6 +1,7 @@
 --- Whose fault: where in the user's files an error came from, as a log entry needs it.
 local fault = require "perilune.fault"
 local printable = require "perilune.printable"
+local selfless = require "perilune.selfless"
 
 local M = {}
 
@@ -103,8 +104,8 @@ end
 local RAISERS = { "error", "assert" }
 local LITERAL_MIN = 3 -- bytes of a text that is looked for: shorter ones are everywhere
 
---- The lines of a function where it may have been: a tail call takes it off the stack, as its end does. What the message
---- says leaves few.
+--- The lines of a function where it may have been: a tail call takes it off the stack, as its end does. What the
+--- message says leaves few.
 local function return_lines(fn, text, source)
   local returns = require("perilune.returns").of(fn)
   local of_returned = is_of_returned(text)
@@ -135,8 +136,8 @@ local function place_of(frames, options, callback, file, line, text)
   end
   local info = definition(options)
   if not info then return { func = func } end
-  local file, lines = info.source:sub(2), nil
-  lines = return_lines(options.called, text, options.source_of(info.source:sub(2), fault.SOURCE_MAX))
+  local file = info.source:sub(2)
+  local lines = return_lines(options.called, text, options.source_of(file, fault.SOURCE_MAX))
   if #lines == 1 then return { file = file, line = lines[1], func = options.called_name } end
   return { file = file, line = info.linedefined, func = options.called_name, is_definition = true, returns = lines }
 end
@@ -208,7 +209,16 @@ function M.describe(err, co, options, about)
   local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
   local source = options.source_of(file, fault.SOURCE_MAX)
   local self, is_known = self_of(co, frames[1], source)
+  local info = definition(options)
+  local way_out, param
+  if info then
+    local text_of_it = options.source_of(info.source:sub(2), fault.SOURCE_MAX)
+    way_out, param = selfless.find(about.callback, options.called, text_of_it)
+  end
   local rendered = fault.render {
+    method = about.callback,
+    way_out = way_out,
+    param = param,
     message = message,
     file = is_relative and about.directory .. "/" .. file or file,
     line = place.line,

@@ -64,6 +64,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = …, agent = �
 ---@field setup function?
 ---@field teardown function?
 ---@field strays string? methods of agents that nobody calls, and what they may have been meant to be
+---@field warnings string? what is allowed and hardly meant, a line each
 ---@field globals string? a line for each place where the app uses a global that is not defined
 ---@field origins table<string, string> "limits.connections" or "listen[1].limits.connections" → "default", "script", …
 

@@ -143,8 +143,8 @@ end
 
 local IN_ONE = "in one of these"
 
---- The first and last bytes of the culprit, and what to say of it. There are several where nothing tells them apart, and
---- none where it is not to be found, or may be another.
+--- The first and last bytes of the culprit, and what to say of it. There are several where nothing tells them apart,
+--- and none where it is not to be found, or may be another.
 ---@param line string
 ---@param text string the message
 ---@return { [1]: integer, [2]: integer }[]? spans

@@ -31,6 +31,9 @@ local TRACEBACK_MAX = 16
 ---@field is_factory boolean? the agent was made by a factory
 ---@field self_type string? of `self` where it happened
 ---@field self_is_agent boolean? is that the connection's agent?
+---@field method string? what was called, where it was written without self; way_out, param: see hint_context
+---@field way_out string?
+---@field param string?
 
 local escape = printable.escape
 
@@ -196,7 +199,7 @@ local function draw(lines, drawn)
   end
 end
 
--- The line of the fault with its culprit underlined, after the one before it, or the one where what is not closed begins.
+-- The line of the fault with its culprit underlined, after the one before it, or that where what is not closed begins.
 local function lines_of_place(f, text, source)
   local number, line, previous = f.line, lines_at(source, f.line)
   local opened = tonumber(text:match " at line (%d+)%)")
@@ -324,6 +327,7 @@ function M.render(f)
   local hint = hints.find(text, {
     line = line, number = place.line, source = source, methods = f.methods, is_factory = f.is_factory,
     self_type = f.self_type, self_is_agent = f.self_is_agent,
+    method = f.method, way_out = f.way_out, param = f.param,
   })
   if hint then lines[#lines + 1] = "hint: " .. escape(hint, M.TEXT_MAX) end
   add_traceback(lines, without_place(place.traceback, place))

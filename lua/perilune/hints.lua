@@ -12,6 +12,9 @@ local M = {}
 ---@field is_factory boolean? the agent was made by a factory
 ---@field self_type string? of `self` where it happened
 ---@field self_is_agent boolean? is that the connection's agent?
+---@field method string? what was called, where it was written without self
+---@field way_out string? ... how it would be written with it: "function A:proceed(line)"
+---@field param string? ... and its only parameter
 
 local function did_you_mean(name, candidates)
   local near = suggest.suggest(name, candidates)
@@ -110,11 +113,29 @@ local function of_field_of_self(found, context)
   return ("nothing has set self.%s: opened() is the place for what each connection begins with"):format(found.name)
 end
 
+local NO_TIMERS = "there are no timers yet: perilune.sleep(…) waits in a handler, and timeout.idle calls timeout(kind)"
+local NO_TASKS = "each connection has a coroutine of its own: perilune.sleep and conn:read wait in it, and in no other"
+local NOT_YET = "this version does not have it"
 local KNOWN_FIELDS = {
   ["table.unpack"] = "in LuaJIT it is a global: unpack(…)",
   ["table.pack"] = "LuaJIT has { n = select(\"#\", …), … } in its place",
   ["math.tointeger"] = "LuaJIT's numbers are doubles: math.floor(…)",
   ["string.gfind"] = "it is called string.gmatch",
+  ["perilune.timer"] = NO_TIMERS, ["perilune.every"] = NO_TIMERS, ["perilune.after"] = NO_TIMERS,
+  ["perilune.interval"] = NO_TIMERS, ["perilune.set_interval"] = NO_TIMERS, ["perilune.setInterval"] = NO_TIMERS,
+  ["perilune.set_timeout"] = NO_TIMERS, ["perilune.setTimeout"] = NO_TIMERS, ["perilune.tick"] = NO_TIMERS,
+  ["perilune.wait"] = "it is called perilune.sleep", ["perilune.time"] = "it is called perilune.now",
+  ["perilune.clock"] = "it is called perilune.now", ["perilune.print"] = 'perilune.log("info", text)',
+  ["perilune.info"] = 'perilune.log("info", text)', ["perilune.warn"] = 'perilune.log("warn", text)',
+  ["perilune.error"] = 'perilune.log("error", text), or error(text)',
+  ["perilune.debug"] = 'perilune.log("debug", text)',
+  ["perilune.send"] = "self.conn:send(text)", ["perilune.close"] = "self.conn:close()",
+  ["perilune.spawn"] = NO_TASKS, ["perilune.go"] = NO_TASKS, ["perilune.fork"] = NO_TASKS,
+  ["perilune.async"] = NO_TASKS,
+  ["perilune.connect"] = NOT_YET, ["perilune.publish"] = NOT_YET, ["perilune.subscribe"] = NOT_YET,
+  ["perilune.broadcast"] = NOT_YET, ["perilune.shared"] = NOT_YET, ["perilune.http"] = NOT_YET,
+  ["perilune.app"] = 'that is of perilune.test, for specifications: require "perilune.test"',
+  ["perilune.start"] = 'that is of perilune.test, for specifications: require "perilune.test"',
   ["string.pack"] = "LuaJIT has no string.pack: string.char(…), or a framing with a length",
   ["string.unpack"] = "LuaJIT has no string.unpack: text:byte(from, to), or a view: view:u32be(from)",
 }
@@ -193,6 +214,16 @@ local function of_message(text)
   end
 end
 
+-- Written without self, a method has the agent where it wants what it is given.
+local function of_missing_self(text, context)
+  if not context.way_out then return nil end
+  local found = culprit.named(text)
+  if found then found.text = text end
+  local is_of_it = found and (found.name == context.param or receiver_of(context, found) == context.param)
+    or text:find "table" or text:find "global 'self'"
+  return is_of_it and ("%s was written without self: write %s"):format(context.method, context.way_out) or nil
+end
+
 local function of_missing_colon(text, context)
   if not text:find "^a conn is expected before ':'" then return nil end
   local receiver, method = (context.line or ""):match "([%w_.]*%f[%w_]conn)%.(%a+)%s*%("
@@ -200,7 +231,7 @@ local function of_missing_colon(text, context)
 end
 
 -- The first that has something to say.
-local OF_TEXT = { of_read_global, of_written_global, of_comparison, of_missing_colon, of_message }
+local OF_TEXT = { of_missing_self, of_read_global, of_written_global, of_comparison, of_missing_colon, of_message }
 local OF_NAME = {
   of_self, of_ended_conn, of_field_of_self, of_library, of_nil_global, of_method, of_concatenation, of_arithmetic,
 }

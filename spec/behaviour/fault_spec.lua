@@ -249,6 +249,6 @@ describe("perilune.log", function()
   it("refuses a level that does not exist", function()
     local app = lines { proceed = function(_, line) core.log("loud", line) end }
     app:connect():send("x"):expect_closed("error")
-    has("invalid option 'loud'", error_of(app))
+    has('expects "debug", "info", "warn" or "error", got "loud"', error_of(app))
   end)
 end)

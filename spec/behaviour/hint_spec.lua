@@ -82,8 +82,67 @@ end
 
 local function hint_of(excerpt) return excerpt:match "\nhint: ([^\n]*)" end
 
+-- Function, what it says.
+local NOT_THERE = {
+  ["perilune.timer(1)"] = "there are no timers yet: perilune.sleep(…) waits in a handler, and timeout.idle calls",
+  ["perilune.every('1s', print)"] = "there are no timers yet", ["perilune.setTimeout(print, 1)"] = "there are no timers yet",
+  ["perilune.spawn(print)"] = "each connection has a coroutine of its own", ["perilune.wait(1)"] = "it is called perilune.sleep",
+  ["perilune.time()"] = "it is called perilune.now", ["perilune.info('x')"] = 'perilune.log("info", text)',
+  ["perilune.connect('x')"] = "this version does not have it", ["perilune.app('x')"] = "that is of perilune.test",
+}
+
 describe("a fault is shown with its culprit and a hint:", function()
   after_each(memory.finish)
+
+  for code, hint in pairs(NOT_THERE) do
+    it("what is not there: " .. code, function()
+      local app = assert(memory.script(SCRIPT:format("  " .. code)))
+      app:connect():send("word"):expect_closed()
+      has("hint: " .. hint, app:faults()[1].excerpt)
+    end)
+  end
+
+  it("a word that is none of a few", function()
+    for code, said in pairs {
+      ['self.conn:set_timeout("idel", 1)'] = 'expects "read", "write", "idle" or "first_frame", got "idel" (did you mean "idle"?)',
+      ['self.conn:set_timeout("\\27[2J", 1)'] = 'or "first_frame", got "\\x1b[2J"',
+      ['self.conn:set_timeout("idle\\0", 1)'] = 'got "idle\\x00"',
+      ['perilune.log("wran", "x")'] = 'expects "debug", "info", "warn" or "error", got "wran" (did you mean "warn"?)',
+    } do
+      local app = assert(memory.script(SCRIPT:format("  " .. code)))
+      app:connect():send("word"):expect_closed()
+      has(said, app:faults()[1].error)
+      has("app.lua:8", app:faults()[1].place)
+    end
+  end)
+
+  -- The definition of a method, what is done in it, how it would be written.
+  for _, case in ipairs {
+    { "function A.proceed(line)", "return line:upper()", "proceed was written without self: write function A:proceed(line)" },
+    { "function A.proceed(line)", "return 'got ' .. line", "write function A:proceed(line)" },
+    { "function A.proceed(line)", "return self.name .. line", "write function A:proceed(line)" },
+    { "A.proceed = function(frame)", "return frame .. '!'", "write proceed = function(self, frame)" },
+    { "function A:proceed() return 'x' end function A.closed(reason)", "return 'left: ' .. reason",
+      "closed was written without self: write function A:closed(reason)" },
+  } do
+    it("a method without self: " .. case[1] .. " " .. case[2], function()
+      local app = assert(memory.script(("local A = {}\n%s\n%s\nend\nreturn { listen = %q, frame = 'line', agent = A }")
+        :format(case[1], case[2], "tcp://127.0.0.1:0")))
+      app:connect():send "x":close():closed()
+      has("hint: ", app:faults()[1].excerpt)
+      has(case[3], app:faults()[1].excerpt)
+    end)
+  end
+
+  it("no method without self where it has one", function()
+    for _, head in ipairs { "function A:proceed()", "function A.proceed(self)", "function A.proceed(_, line)",
+      "A.proceed = function(_)", "function A.proceed(...)", "function A.proceed(this)" } do
+      local app = assert(memory.script(("local A = {}\n%s\nlocal t = {} return 'a' .. t\nend\n" ..
+        "return { listen = %q, frame = 'line', agent = A }"):format(head, "tcp://127.0.0.1:0")))
+      app:connect():send "x":expect_closed "error"
+      assert.is_nil(app:faults()[1].excerpt:find("without self", 1, true), head)
+    end
+  end)
 
   for _, case in ipairs(CASES) do
     local what, code, message, culprit, hint = unpack(case, 1, 5)

@@ -49,7 +49,7 @@ describe("perilune.log", function()
   end)
 
   for _, case in ipairs {
-    { [["loud", "x"]], "invalid option 'loud'" },
+    { [["loud", "x"]], 'got "loud"' },
     { [["info"]], "string expected, got no value" },
     { [["info", "x", "y"]], [[fields are a table, as in { user = "ann" }, not a string]] },
     { [["info", "%s came", "ann"]], "fields are a table" },

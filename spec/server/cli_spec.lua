@@ -582,6 +582,45 @@ describe("the command line", function()
     end)
   end)
 
+  describe("an option that other programs have", function()
+    for given, meant in pairs {
+      ["run --port=1"] = "--listen tcp://127.0.0.1:9000", ["run -p"] = "--listen tcp://127.0.0.1:9000",
+      ["check --host=x"] = "--listen tcp://127.0.0.1:9000", ["run --bind"] = "--listen tcp://127.0.0.1:9000",
+      ["run --threads=2"] = "--workers", ["run -j"] = "--workers", ["run --verbose"] = "--log-level debug",
+      ["run --loglevel"] = "--log-level", ["run --logfile=x"] = "--log-file", ["run --reload"] = "--watch",
+      ["run --limits.connections=3"] = "--set limits.connections=…", ["kick --message=x"] = "--reason",
+      ["stop --force"] = "--now", ["record --overwrite"] = "--force", ["record --output=x"] = "--out",
+      ["record --duration=3"] = "--seconds", ["new --type=chat"] = "--template", ["exec --execute"] = "--eval",
+      ["status --sock=x"] = "--control",
+    } do
+      it("is told ours: " .. given, function()
+        local result = run { given:match "^%S+", given:match "%S+$" }
+        assert_code(2, result)
+        assert_has("(did you mean " .. meant .. "?)", result.err)
+      end)
+    end
+
+    it("is told none where the command has none like it", function()
+      for _, given in ipairs { "status --port=1", "run --xyzzy", "new --threads=3" } do
+        local result = run { given:match "^%S+", given:match "%S+$" }
+        assert_code(2, result)
+        assert_lacks("did you mean", result.err)
+      end
+    end)
+
+    it("and an address that is only a part of one is told the whole", function()
+      echo()
+      for given, meant in pairs {
+        ["9000"] = "tcp://127.0.0.1:9000", ["localhost"] = "tcp://localhost:9000", ["10.0.0.1"] = "tcp://10.0.0.1:9000",
+        [":9000"] = "tcp://:9000", ["localhost:9000"] = "tcp://localhost:9000", ["/run/a.sock"] = "unix:///run/a.sock",
+      } do
+        local result = run { "run", "--listen", given }
+        assert_code(2, result)
+        assert_has(('(did you mean "%s"?)'):format(meant), result.err)
+      end
+    end)
+  end)
+
   describe("an unknown variable", function()
     before_each(function() echo() end)
 
@@ -595,6 +634,11 @@ describe("the command line", function()
     it("is a warning that names the nearest one", function()
       assert.equal("perilune: warning: PERILUNE_WORKRES is no setting and is ignored (did you mean PERILUNE_WORKERS?)\n",
         warning "PERILUNE_WORKRES")
+    end)
+
+    it("is told what it is called here", function()
+      assert_has("(did you mean PERILUNE_LISTEN?)", warning "PERILUNE_PORT")
+      assert_has("(did you mean PERILUNE_WORKERS?)", warning "PERILUNE_THREADS")
     end)
 
     it("is told the group that it lacks", function()

@@ -87,11 +87,67 @@ describe("a method that nothing calls, and whose name is nearly one of the serve
     assert.equal('"close" (did you mean "closed"?)', app:wait_log(message, nil, 2).methods)
   end)
 
+  -- Each has its own way of saying that a client has come, has gone, is silent …
+  it("is known by the names that other servers have for it", function()
+    local folder = command.folder()
+    for name, meant in pairs {
+      on_close = "closed", onClose = "closed", connectionLost = "closed", disconnected = "closed", terminate = "closed",
+      channelInactive = "closed", connected = "opened", connectionMade = "opened", init = "opened", on_open = "opened",
+      channelActive = "opened", tick = "timeout", on_timer = "timeout", on_idle = "timeout", error = "failed",
+      exceptionCaught = "failed", frame_error = "malformed", bad_frame = "malformed", lineLengthExceeded = "oversize",
+      on_drain = "writable", eof_received = "eof", shutdown = "drain", on_save = "snapshot", code_change = "upgrade",
+    } do
+      command.write(folder .. "/app.lua", ([[local A = {}
+        function A:proceed(line) return line end
+        function A:%s() end
+        return { listen = "tcp://:0", frame = "line", agent = A }]]):format(name))
+      local result = command.run { "check", dir = folder }
+      assert.equal(0, result.code)
+      has(('nothing calls these methods of the agent: "%s" (did you mean "%s"?)'):format(name, meant), result.err)
+    end
+    command.write(folder .. "/app.lua", [[local A = {}
+      function A:proceed(line) return line end
+      function A:message(line) return line end
+      return { listen = "tcp://:0", frame = "line", agent = A }]])
+    has('"message" (nothing calls it in this version: frames come to proceed)', command.run({ "check", dir = folder }).err)
+    for _, name in ipairs { "on_data", "receive", "dataReceived", "handle", "channelRead", "on_message" } do
+      command.write(folder .. "/app.lua",
+        ('local A = { %s = function() end }\nreturn { listen = "tcp://:0", agent = A }'):format(name))
+      local result = command.run { "check", dir = folder }
+      assert.equal(78, result.code)
+      has(('no proceed: the table has no function proceed; it has "%s" (did you mean "proceed"?)'):format(name), result.err)
+    end
+    command.remove(folder)
+  end)
+
   it("is no matter where the script calls it, or has the server's as well", function()
     local calm = STRAY:gsub("self:open%(%)", "self:open() self.close(self)"):gsub("drian", "drain")
     local app = server.start { script = calm }
     app:connect():send "x\n"
     app:stop()
     assert.same({}, app:find_log "the agent has methods that nothing calls")
+  end)
+end)
+
+describe("a method that was written without self", function()
+  after_each(server.finish)
+
+  local SCRIPT = [[
+    local A = {}
+    function A.proceed(line) return line end
+    A.closed = function(reason) return reason end
+    function A.timeout(self) return true end
+    function A:failed() return "sorry" end
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }]]
+
+  it("is told of by perilune check, and in the log", function()
+    local app = server.start { script = SCRIPT }
+    local result = command.run { "check", app.folder .. "/app.lua" }
+    assert.equal(0, result.code)
+    assert.equal("perilune: warning: app.lua:2: proceed has no self: write function A:proceed(line)\n"
+      .. "perilune: warning: app.lua:3: closed has no self: write closed = function(self, reason)\n", result.err)
+    local told = app:find_log "the script has what is hardly meant"
+    assert.equal(2, #told)
+    assert.equal("app.lua:2: proceed has no self: write function A:proceed(line)", told[1].error)
   end)
 end)

@@ -30,6 +30,58 @@ local function override(path, value, origin)
   return { path = path, value = value, origin = origin or "flag --set " .. path }
 end
 
+describe("a key that means well", function()
+  local function told(script)
+    local _, errors = config.normalise(script, { cpus = 1 })
+    local texts = {}
+    for i, err in ipairs(errors or {}) do texts[i] = err.message end
+    return texts
+  end
+
+  local A = { proceed = function() end }
+
+  -- Each is one error, with the key that was meant.
+  for given, meant in pairs {
+    framing = "frame", codec = "frame", protocol = "frame", handler = "agent", handlers = "agent", on_connect = "agent",
+    onConnection = "agent", max_connections = "limits.connections", maxConnections = "limits.connections",
+    maxconn = "limits.connections", ["max-clients"] = "limits.connections", connection_limit = "limits.connections",
+    idle_timeout = "timeout.idle", idleTimeout = "timeout.idle", timeout_idle = "timeout.idle",
+    idle_timeout_ms = "timeout.idle", read_timeout = "timeout.read", readTimeout = "timeout.read",
+    handshake_timeout = "timeout.first_frame", write_timeout_seconds = "timeout.write", drain_timeout = "timeout.drain",
+    graceful_timeout = "timeout.drain", address = "listen", listener = "listen", server = "listen", threads = "workers",
+    worker_processes = "workers", max_frame_size = "limits.frame", max_message_size = "limits.frame",
+    max_frame_bytes = "limits.frame", high_water_mark = "limits.send_buffer", max_per_ip = "limits.per_ip",
+    rate_limit = "limits.accept_rate", loglevel = "log.level", log_file = "log.file", logfile = "log.file",
+    verbose = "log.level", tcp_nodelay = "nodelay", so_reuseport = "reuse_port", on_start = "setup", on_exit = "teardown",
+    max_memory = "limits.memory", cpu_limit = "limits.proceed", hot_reload = "reload.policy", wrokers = "workers",
+    pidfile = "control", keepalive_timeout = "timeout.idle",
+  } do
+    it("is asked for: " .. given, function()
+      local script = { listen = "tcp://:1", agent = A, [given] = 1 }
+      if meant == "listen" or meant == "agent" then script[meant] = nil end
+      local texts = told(script)
+      assert.equal(1, #texts, table.concat(texts, "\n"))
+      assert.equal(('unknown key "%s" (did you mean "%s"?)'):format(given, meant), texts[1])
+    end)
+  end
+
+  it("is asked for in groups, in listeners, and from outside", function()
+    local function only(script) return told(script)[1] end
+    assert.matches('did you mean "limits.connections"', only { listen = "tcp://:1", agent = A, limits = { max_clients = 1 } })
+    assert.matches('did you mean "timeout.idle"', only { listen = { { "tcp://:1", idle_timeout = 1 } }, agent = A })
+    local _, errors = config.normalise({ listen = "tcp://:1", agent = A }, {
+      cpus = 1, overrides = { { path = "max_connections", value = "1", origin = "flag --set max_connections" } } })
+    assert.matches('did you mean "limits.connections"', errors[1].message)
+  end)
+
+  it("is not made of what means nothing", function()
+    for _, name in ipairs { "xyzzy", "max", "timeouts", "size", "_", "thing_of_mine" } do
+      local text = told({ listen = "tcp://:1", agent = A, [name] = 1 })[1]
+      if name ~= "timeouts" then assert.is_nil(text:find "did you mean", text) end
+    end
+  end)
+end)
+
 describe("config.address", function()
   local good = {
     ["tcp://127.0.0.1:9000"] = { kind = "tcp", host = "127.0.0.1", port = 9000 },

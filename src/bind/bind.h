@@ -65,5 +65,8 @@ int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms
 enum { BIND_LOG_FIELDS = 16 };
 void bind_log_check(lua_State *lua, struct log_entry *entry, struct log_field *fields);
 
+/* choice.c: which of the names, that NULL ends, is at idx. MAY RAISE, and asks what may have been meant. */
+unsigned bind_choice_check(lua_State *lua, int idx, const char *const *names);
+
 /* codec.c: a duration at idx (seconds, "5m", false) in milliseconds. MAY RAISE. */
 uint32_t bind_duration_check(lua_State *lua, int idx);

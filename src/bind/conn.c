@@ -66,8 +66,8 @@ static int l_conn_send(lua_State *lua)
 	struct conn *conn = check_conn(lua, agents);
 	bool takes_any = conn && conn->codec->kind == CODEC_LUA;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
-		return luaL_argerror(lua, 2, lua_isboolean(lua, 2) ? "data expected, got false"
-								   : "data expected, got nil");
+		return luaL_argerror(
+		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
 	if (!conn || !conn_is_open(conn) || conn->shut_asked)
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
@@ -245,7 +245,7 @@ static int l_conn_set_timeout(lua_State *lua)
 	static const char *const KINDS[] = { "read", "write", "idle", "first_frame", NULL };
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
-	int kind = luaL_checkoption(lua, 2, NULL, KINDS);
+	unsigned kind = bind_choice_check(lua, 2, KINDS);
 	luaL_checkany(lua, 3);
 	uint32_t ms = bind_duration_check(lua, 3);
 	if (!conn || !conn_is_open(conn))

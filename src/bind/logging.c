@@ -100,7 +100,7 @@ static size_t check_fields(lua_State *lua, struct log_field *fields)
 void bind_log_check(lua_State *lua, struct log_entry *entry, struct log_field *fields)
 {
 	*entry = (struct log_entry){ .fields = fields };
-	entry->level = (enum log_level)luaL_checkoption(lua, 1, NULL, LEVELS);
+	entry->level = (enum log_level)bind_choice_check(lua, 1, LEVELS);
 	entry->message = luaL_checklstring(lua, 2, &entry->message_bytes);
 	if (lua_gettop(lua) > 3)
 		RAISE(lua, "perilune.log takes a level, a message and a table of fields, not %d arguments",

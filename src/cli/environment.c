@@ -98,10 +98,27 @@ static bool ends_in(const char *text, const char *tail)
 	       !strcmp(text + text_len - tail_len, tail);
 }
 
+/* What is set so elsewhere. */
+static const char *find_synonym(const char *name)
+{
+	static const char *const SYNONYMS[][2] = {
+		{ "PORT", "LISTEN" },         { "HOST", "LISTEN" },        { "BIND", "LISTEN" },
+		{ "ADDRESS", "LISTEN" },      { "ADDR", "LISTEN" },        { "THREADS", "WORKERS" },
+		{ "CONCURRENCY", "WORKERS" }, { "LOGLEVEL", "LOG_LEVEL" }, { "LOGFILE", "LOG_FILE" },
+		{ "DEBUG", "LOG_LEVEL" },
+	};
+	for (size_t i = 0; i < sizeof SYNONYMS / sizeof *SYNONYMS; i++)
+		if (!strcmp(SYNONYMS[i][0], name))
+			return SYNONYMS[i][1];
+	return NULL;
+}
+
 /* The name nearest to a misspelt one, or the only half of which was given: CONNECTIONS. */
 static const char *find_near(const char *name, const char *const *names, size_t n)
 {
-	const char *near = suggest_nearest(name, names, n);
+	const char *near = find_synonym(name);
+	if (!near)
+		near = suggest_nearest(name, names, n);
 	for (size_t i = 0; i < n && !near; i++)
 		if (ends_in(names[i], name))
 			near = names[i];

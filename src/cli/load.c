@@ -46,7 +46,7 @@ static void print_warning(const char *name, const char *near)
 	fputc('\n', stderr);
 }
 
-static void print_global(const char *text)
+static void print_text(const char *text)
 {
 	text_printf(stderr, "perilune: warning: %s\n", text);
 }
@@ -57,7 +57,8 @@ void app_warn(const struct app_load *load)
 	if (load->config.strays)
 		text_printf(stderr, "perilune: warning: %s: nothing calls these methods of the agent: %s\n",
 			    load->config.script, load->config.strays);
-	config_tell_globals(&load->config, print_global);
+	config_tell_globals(&load->config, print_text);
+	config_tell_warnings(&load->config, print_text);
 }
 
 /* The way out when there is no such script. */

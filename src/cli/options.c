@@ -120,6 +120,67 @@ static int refuse(const char *command)
 	return EXIT_USAGE;
 }
 
+/* What other programs call our options; `word` is without dashes. */
+static const struct {
+	const char *name, *ours, *form;
+} SYNONYMS[] = {
+	{ "port", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "p", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "host", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "bind", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "addr", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "address", "listen", "--listen tcp://127.0.0.1:9000" },
+	{ "socket", "listen", "--listen unix:///run/app.sock" },
+	{ "unix", "listen", "--listen unix:///run/app.sock" },
+	{ "threads", "workers", NULL },
+	{ "processes", "workers", NULL },
+	{ "jobs", "workers", NULL },
+	{ "j", "workers", NULL },
+	{ "w", "workers", NULL },
+	{ "log", "log-file", NULL },
+	{ "logfile", "log-file", NULL },
+	{ "output", "out", NULL },
+	{ "o", "out", NULL },
+	{ "loglevel", "log-level", NULL },
+	{ "verbose", "log-level", "--log-level debug" },
+	{ "debug", "log-level", "--log-level debug" },
+	{ "quiet", "log-level", "--log-level warn" },
+	{ "q", "log-level", "--log-level warn" },
+	{ "format", "log-format", NULL },
+	{ "reload", "watch", NULL },
+	{ "dev", "watch", NULL },
+	{ "grace", "drain", NULL },
+	{ "grace-period", "drain", NULL },
+	{ "option", "set", NULL },
+	{ "D", "set", NULL },
+	{ "sock", "control", NULL },
+	{ "pid", "control", NULL },
+	{ "duration", "seconds", NULL },
+	{ "limit", "max-size", NULL },
+	{ "overwrite", "force", NULL },
+	{ "f", "force", NULL },
+	{ "now", "force", NULL },
+	{ "force", "now", NULL },
+	{ "message", "reason", NULL },
+	{ "execute", "eval", NULL },
+	{ "c", "eval", NULL },
+	{ "type", "template", NULL },
+	{ "t", "template", NULL },
+};
+
+/* As it would be written, or NULL. */
+static const char *find_synonym(const char *word, unsigned which)
+{
+	static char form[32];
+	for (size_t i = 0; i < sizeof SYNONYMS / sizeof *SYNONYMS; i++) {
+		snprintf(form, sizeof form, "--%s", SYNONYMS[i].ours);
+		if (!strcmp(SYNONYMS[i].name, word) && find(which, form))
+			return SYNONYMS[i].form ? SYNONYMS[i].form : form;
+	}
+	return NULL;
+}
+
+/* One that has a key's name is set with --set. */
 static int refuse_unknown(const char *command, unsigned which, const char *given)
 {
 	const char *names[OPTION_COUNT], *near = NULL;
@@ -131,9 +192,14 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 	const char *bare = given + strspn(given, "-");
 	snprintf(word, sizeof word, "%.*s", (int)strcspn(bare, "="), bare);
 	near = suggest_nearest(word, names, n);
+	const char *synonym = find_synonym(word, which);
 	text_printf(stderr, "perilune %s: unknown option %.*s", command, (int)strcspn(given, "="), given);
-	if (near)
+	if (synonym)
+		text_printf(stderr, " (did you mean %s?)", synonym);
+	else if (near)
 		text_printf(stderr, " (did you mean --%s?)", near);
+	else if (which & FOR_SCRIPTS && strchr(word, '.'))
+		text_printf(stderr, " (did you mean --set %s=…?)", word);
 	fputc('\n', stderr);
 	return refuse(command);
 }

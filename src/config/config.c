@@ -292,6 +292,7 @@ static void read_config(struct load *load)
 	leave(load);
 	config->strays = text_field(load, "strays", NULL);
 	config->globals = text_field(load, "globals", NULL);
+	config->warnings = text_field(load, "warnings", NULL);
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
@@ -387,14 +388,29 @@ static enum config_status take_failure(struct load *load, int status)
 	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
 }
 
-void config_tell_globals(const struct config *config, void (*tell)(const char *text))
+static void tell_lines(const char *text, void (*tell)(const char *text))
 {
-	char *lines = config->globals ? strdup(config->globals) : NULL, *rest;
+	char *lines = text ? strdup(text) : NULL, *rest;
 	if (!lines)
 		return;
 	for (char *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
 		tell(line);
 	free(lines);
+}
+
+void config_tell_globals(const struct config *config, void (*tell)(const char *text))
+{
+	tell_lines(config->globals, tell);
+}
+
+void config_tell_warnings(const struct config *config, void (*tell)(const char *text))
+{
+	tell_lines(config->warnings, tell);
+}
+
+static void warn_of_script(const char *text)
+{
+	log_write(LOG_WARN, "the script has what is hardly meant", F_TEXT("error", text));
 }
 
 static void warn_of_global(const char *text)
@@ -408,6 +424,7 @@ void config_warn(const struct config *config)
 		log_write(LOG_WARN, "the agent has methods that nothing calls",
 			  F_TEXT("methods", config->strays));
 	config_tell_globals(config, warn_of_global);
+	config_tell_warnings(config, warn_of_script);
 }
 
 int config_read(struct config *config)
@@ -503,6 +520,7 @@ void config_free(struct config *config)
 	free(config->log_file);
 	free(config->strays);
 	free(config->globals);
+	free(config->warnings);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

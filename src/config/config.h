@@ -80,6 +80,8 @@ struct config {
 	char *strays;
 	/* A line for each place where the script uses a global that is not defined; NULL: there are none. */
 	char *globals;
+	/* The same of other things that are hardly meant. */
+	char *warnings;
 	bool jit;
 	char unsafe[256];                 /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;                /* 0: as long as it takes */
@@ -124,7 +126,10 @@ enum config_status config_load(struct config *config, const char *print, char **
 /* Tells of each place where the script uses a global that is not defined: "app.lua:3: undefined global …". */
 void config_tell_globals(const struct config *config, void (*tell)(const char *text));
 
-/* Logs what is allowed, and hardly meant. */
+/* Tells of each other place where something is allowed and hardly meant. */
+void config_tell_warnings(const struct config *config, void (*tell)(const char *text));
+
+/* Logs all of that. */
 void config_warn(const struct config *config);
 
 /* Copies its arguments. A later override of the same path wins. 0 or UV_ENOMEM. */

@@ -132,7 +132,12 @@ local SCHEME_NAMES = { "tcp", "unix" }
 local function no_scheme(text)
   local hint = ""
   local scheme, rest = text:match("^(%a+):/*(.*)$")
-  if scheme == "unix" and rest ~= "" then
+  local port = text:match("^%d+$")
+  if port and tonumber(port) <= PORT_MAX then
+    hint = " (did you mean " .. quote("tcp://127.0.0.1:" .. port) .. "?)"
+  elseif text:find("^[%w.-]+$") and (is_ipv4(text) or text == "localhost") then
+    hint = " (did you mean " .. quote("tcp://" .. text .. ":9000") .. "?)"
+  elseif scheme == "unix" and rest ~= "" then
     hint = " (did you mean " .. quote("unix:///" .. rest) .. "?)"
   elseif scheme == "tcp" and rest ~= "" then
     hint = " (did you mean " .. quote("tcp://" .. rest) .. "?)"

@@ -1,4 +1,5 @@
 --- Checks `agent = …`: a factory function, or a prototype table that leads to `proceed`.
+local meant = require "perilune.config.meant"
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
 
@@ -33,12 +34,15 @@ local function is_inherited(agent, name)
   end
 end
 
+-- The method that was meant: nearly written so, or called so elsewhere.
+local function meant_by(key) return meant.method(key) or suggest.suggest(key, M.METHODS) end
+
 -- `"procede" (did you mean "proceed"?)` for every function whose name is nearly a method's.
 local function misspelt(agent)
   local found = {}
   for _ = 1, CHAIN_MAX do
     for key, value in next, agent do
-      local near = type(value) == "function" and not is_method[key] and suggest.suggest(key, M.METHODS)
+      local near = type(value) == "function" and not is_method[key] and meant_by(key)
       if near then found[#found + 1] = printable.quote(key) .. ' (did you mean "' .. near .. '"?)' end
     end
     agent = parent(agent)
@@ -66,8 +70,11 @@ function M.strays(agent, is_called)
   for _ = 1, CHAIN_MAX do
     if type(agent) ~= "table" then break end
     for key, value in next, agent do
-      local near = type(value) == "function" and not is_method[key] and suggest.suggest(key, M.METHODS)
+      local near = type(value) == "function" and not is_method[key] and meant_by(key)
       local is_free = near and near ~= RESERVED and not is_inherited(prototype, near)
+      if type(value) == "function" and key == RESERVED and not is_called(key, value) then
+        found[#found + 1] = printable.quote(key) .. " (nothing calls it in this version: frames come to proceed)"
+      end
       if is_free and not is_called(key, value) then
         found[#found + 1] = printable.quote(key) .. ' (did you mean "' .. near .. '"?)'
       end

@@ -1,6 +1,7 @@
 --- Reads the layers of a configuration: the script's top level, the entries of its
 --- `listen`, and the overrides. Values are parsed one by one here; what they mean
 --- together is for perilune.config.
+local meant = require "perilune.config.meant"
 local printable = require "perilune.printable"
 local schema = require "perilune.config.schema"
 local suggest = require "perilune.suggest"
@@ -61,6 +62,17 @@ local function sorted_keys(t)
   return keys
 end
 
+--- The paths of keys that a table of this scope may have.
+---@param scope "process"|"listener"
+---@return string[]
+function M.scripted(scope)
+  local paths = {}
+  for _, key in ipairs(schema.KEYS) do
+    if scope == "process" or key.scope == "listener" then paths[#paths + 1] = key.path end
+  end
+  return paths
+end
+
 -- Parts of an address, which is one text.
 local IN_ADDRESS = { host = true, port = true, path = true, socket = true, bind = true }
 
@@ -70,8 +82,9 @@ local function unknown_key(name, prefix, scope)
     return text:format(name)
   end
   local shown = type(name) == "string" and printable.quote(name) or printable.key(name)
-  local meant = schema.elsewhere(name) or suggest.suggest(name, schema.names(prefix, scope))
-  return meant and ('unknown key %s (did you mean "%s"?)'):format(shown, meant) or "unknown key " .. shown, meant
+  local near = schema.elsewhere(name) or meant.key(name, M.scripted(scope)) or
+    suggest.suggest(name, schema.names(prefix, scope))
+  return near and ('unknown key %s (did you mean "%s"?)'):format(shown, near) or "unknown key " .. shown, near
 end
 
 local function read_value(state, layer, key, value)
@@ -105,10 +118,12 @@ local function read_key(state, layer, prefix, name, value)
   elseif key or schema.PROCESS_GROUPS[name] then
     report(state, layer.place .. path, "applies to the whole process: set it at the top level")
   else
-    local message, meant = unknown_key(name, prefix, layer.scope)
+    local message, near = unknown_key(name, prefix, layer.scope)
     report(state, layer.place .. path, message)
     -- It is misspelt: that it is missing as well would be a second error for one mistake.
-    if meant then layer.given[prefix .. meant] = true end
+    if near then
+      layer.given[schema.BY_PATH[near] and near or prefix .. near] = true
+    end
   end
 end
 
@@ -176,7 +191,7 @@ local function refuse_override(path)
   local key = schema.BY_PATH[path]
   if schema.UNAVAILABLE[path] then return "not available in this version" end
   if not key then
-    local near = schema.elsewhere(path) or suggest.suggest(path, M.paths())
+    local near = schema.elsewhere(path) or meant.key(path, M.paths()) or suggest.suggest(path, M.paths())
     return "unknown key " .. printable.quote(path) .. (near and ' (did you mean "' .. near .. '"?)' or "")
   end
   if not schema.TYPES[key.type].from_text then return "can only be set in the script" end

@@ -1,0 +1,45 @@
+/* One of a few words as an argument. */
+#include "base/suggest.h"
+#include "base/text.h"
+#include "bind/bind.h"
+
+#include <string.h>
+
+enum { SHOWN_BYTES = 64 };
+
+/* MAY RAISE. `given` is none of the names. */
+static int refuse(lua_State *lua, int idx, const char *given, size_t n, const char *const *names,
+		  unsigned count)
+{
+	luaL_Buffer text;
+	char shown[SHOWN_BYTES];
+	const char *near = strlen(given) == n ? suggest_nearest(given, names, count) : NULL;
+	text_escape(TEXT_LINE, shown, sizeof shown, given, n);
+	luaL_buffinit(lua, &text);
+	for (unsigned i = 0; i < count; i++) {
+		luaL_addstring(&text, !i ? "expects \"" : i + 1 < count ? "\", \"" : "\" or \"");
+		luaL_addstring(&text, names[i]);
+	}
+	luaL_addstring(&text, "\", got \"");
+	luaL_addstring(&text, shown);
+	luaL_addstring(&text, "\"");
+	if (near) {
+		luaL_addstring(&text, " (did you mean \"");
+		luaL_addstring(&text, near);
+		luaL_addstring(&text, "\"?)");
+	}
+	luaL_pushresult(&text);
+	return luaL_argerror(lua, idx, lua_tostring(lua, -1));
+}
+
+unsigned bind_choice_check(lua_State *lua, int idx, const char *const *names)
+{
+	size_t n;
+	unsigned i = 0;
+	const char *given = luaL_checklstring(lua, idx, &n);
+	for (; names[i]; i++)
+		if (!strcmp(names[i], given) && strlen(given) == n)
+			return i;
+	refuse(lua, idx, given, n, names, i);
+	return 0; /* not reached */
+}
