@@ -185,11 +185,11 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 	    (agents_migrate(conn) || !conn_is_open(conn)))
 		return 0;
 	if (__builtin_expect(conn->recorded, 0))
-		record_in(conn, conn->reading ? conn->reading : conn->codec, batch);
+		record_in(conn, batch);
 	if (!conn->reading)
 		return batch_run(agents, conn, batch);
 	struct run *run = conn->suspended;
-	batch_push_frame(agents, run->co.lua, conn->reading, batch, 0);
+	batch_push_frame(agents, run->co.lua, batch, 0);
 	run_wake(agents, run, 1);
 	return 1;
 }
@@ -251,7 +251,7 @@ static void log_bad_frame(struct agents *agents, const struct conn *conn, int er
 static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 {
 	struct agents *agents = agents_of_conn(conn);
-	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	const struct codec *codec = batch->codec;
 	char text[128];
 	const char *error = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED
 				? agents->codec_error

@@ -198,10 +198,10 @@ static void push_flattened(lua_State *lua, const struct codec *codec, const stru
 		lua_remove(lua, -2);
 }
 
-void batch_push_frame(struct agents *agents, lua_State *lua, const struct codec *codec,
-		      const struct frame_batch *batch, unsigned i)
+void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i)
 {
 	const struct frame *frame = &batch->frames[i];
+	const struct codec *codec = batch->codec;
 	if (codec->kind == CODEC_LUA) {
 		lua_pushvalue(agents->vm.lua, AT_VALUES);
 		lua_rawgeti(agents->vm.lua, -1, (int)i + 1);
@@ -221,44 +221,43 @@ void batch_push_frame(struct agents *agents, lua_State *lua, const struct codec 
 static int push_one(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
 	struct conn *conn = run->conn;
-	const struct codec *codec = conn->codec;
 	lua_State *co = run->co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, agents->listeners[conn->listener].single_ref);
 	agent_push_anchored(agents, co, conn);
-	batch_push_frame(agents, co, codec, batch, 0);
-	if (codec->kind != CODEC_LUA)
+	batch_push_frame(agents, co, batch, 0);
+	if (batch->codec->kind != CODEC_LUA)
 		return 3;
 	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
 	lua_xmove(agents->vm.lua, co, 1);
 	return 4;
 }
 
-static int loop_of(const struct agents *agents, const struct conn *conn)
+static int loop_of(const struct agents *agents, const struct conn *conn, const struct codec *codec)
 {
 	const struct agent_listener *listener = &agents->listeners[conn->listener];
-	if (conn->codec->view)
+	if (codec->view)
 		return listener->view_loop_ref;
-	return conn->codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
+	return codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
 }
 
 static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
 	struct conn *conn = run->conn;
-	const struct codec *codec = conn->codec;
+	const struct codec *codec = batch->codec;
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	int count = codec->view ? 0 : (int)batch->count;
 	run->batched = true;
 	lua_pushinteger(lua, 0); /* a loop that fails before its first frame has none */
 	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
 	lua_checkstack(co, count + 8);
-	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn));
+	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn, codec));
 	agent_push(agents, co, conn);
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);
 	lua_pushinteger(co, (lua_Integer)batch->count);
 	if (codec->kind == CODEC_LUA || codec->offset)
 		for (int i = 0; i < count; i++)
-			batch_push_frame(agents, co, codec, batch, (unsigned)i);
+			batch_push_frame(agents, co, batch, (unsigned)i);
 	else
 		for (int i = 0; i < count; i++)
 			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);
@@ -334,7 +333,9 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 	struct run run;
 	unsigned count = batch->count;
 	run_begin(agents, &run, conn, CALL_PROCEED);
-	bool one = count == 1 && !conn->codec->view;
+	run.codec = batch->codec;
+	run.views = batch->codec->view;
+	bool one = count == 1 && !run.views;
 	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
 	enum outcome outcome = run_enter(agents, &run, nargs);
 	if (outcome == RUN_SUSPENDED) {

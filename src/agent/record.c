@@ -59,8 +59,9 @@ void record_open(struct conn *conn)
 	conn->batch_limit = 1;
 }
 
-void record_in(struct conn *conn, const struct codec *codec, const struct frame_batch *batch)
+void record_in(struct conn *conn, const struct frame_batch *batch)
 {
+	const struct codec *codec = batch->codec;
 	const struct frame *frame = &batch->frames[0];
 	bool wire = codec->kind == CODEC_LUA;
 	size_t len = wire ? frame->end : (size_t)frame->len + codec->offset;

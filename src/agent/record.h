@@ -20,7 +20,7 @@ struct agents;
 void record_open(struct conn *conn);
 
 /* The first frame of a batch of this codec is about to be handed up. */
-void record_in(struct conn *conn, const struct codec *codec, const struct frame_batch *batch);
+void record_in(struct conn *conn, const struct frame_batch *batch);
 
 /* Something was sent: as it is before it is framed, or after a codec in Lua has framed it. */
 void record_out(struct conn *conn, const void *data, size_t len);

@@ -150,9 +150,8 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 /* Handles the end of a CALL_PROCEED, whose coroutine holds results or the error. Ends the run. */
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
 
-/* Pushes frame number i as its codec delivers it: one value. */
-void batch_push_frame(struct agents *agents, lua_State *lua, const struct codec *codec,
-		      const struct frame_batch *batch, unsigned i);
+/* Pushes frame number i as the batch's codec delivers it: one value. */
+void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i);
 
 /* ---- reply.c ---- */
 

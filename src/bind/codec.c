@@ -21,6 +21,7 @@
  */
 struct decoding {
 	struct agents *agents;
+	const struct conn *conn; /* whose bytes they are; NULL: nobody's, in a test */
 	const struct codec *codec;
 	struct frame_batch *out;
 	const uint8_t *in;
@@ -94,6 +95,19 @@ static void take_frame(struct decoding *d, lua_State *lua, int results)
 	lua_rawseti(lua, AT_METAS, (int)out->count);
 }
 
+/* decode() may have ended or paused its connection: the frame at hand is not handed up then, nor any behind it. */
+static bool may_deliver(const struct decoding *d)
+{
+	return !d->conn || (conn_is_open(d->conn) && !d->conn->paused);
+}
+
+/* It may also have given it another framing, for what is behind the frame at hand. */
+static bool goes_on(const struct decoding *d)
+{
+	const struct conn *conn = d->conn;
+	return may_deliver(d) && (!conn || conn->reading || conn->codec == d->codec);
+}
+
 /* Takes one frame from what decode() returned at results … results + 2. False: stop. */
 static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 {
@@ -101,6 +115,8 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 		malformed_by(d, lua, results + 1);
 		return false;
 	}
+	if (!may_deliver(d))
+		return false;
 	if (lua_isnil(lua, results) && lua_isnil(lua, results + 1)) {
 		take_need(d, lua, results + 2);
 		return false;
@@ -144,11 +160,11 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 			malformed_by(d, lua, -1);
 			break;
 		}
-		more = take_decoded(d, lua, bytes + 1);
+		more = take_decoded(d, lua, bytes + 1) && goes_on(d);
 		lua_settop(lua, bytes);
 	}
 	lua_settop(lua, bytes - 1);
-	return !d->out->error && d->out->count < limit && d->need <= d->n - d->out->consumed;
+	return !d->out->error && d->out->count < limit && d->need <= d->n - d->out->consumed && goes_on(d);
 }
 
 /* `least` bytes are known to be needed. */
@@ -170,23 +186,28 @@ static void decode_all(struct decoding *d, unsigned limit, size_t least)
 static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
 			     uint32_t *scanned, struct frame_batch *out)
 {
-	struct decoding d = { .agents = codec->lua_owner, .codec = codec, .out = out, .in = in, .n = n };
+	struct agents *agents = codec->lua_owner;
+	struct conn *conn = agents->host->decoding;
+	struct decoding d = { .agents = agents, .conn = conn, .codec = codec, .out = out, .in = in, .n = n };
 	out->count = 0;
 	out->consumed = out->need = 0;
 	out->error = 0;
-	d.agents->codec_verdict = GUARD_FINE;
+	agents->codec_verdict = GUARD_FINE;
 	if (n < *scanned) {
 		out->need = *scanned;
 		return;
 	}
-	bool opened = ledger_open(d.agents, d.agents->host->decoding);
+	bool opened = ledger_open(agents, conn);
 	decode_all(&d, limit, *scanned);
 	if (opened)
-		ledger_close(d.agents);
-	if (!out->error && d.need > most_bytes(codec))
+		ledger_close(agents);
+	bool has_need = goes_on(&d) && !out->error;
+	if (has_need && d.need > most_bytes(codec)) {
 		too_large(&d, (size_t)codec->max_bytes + 1);
-	*scanned = out->error ? 0 : (uint32_t)d.need;
-	out->need = out->error || !d.said_its_need ? 0 : d.need;
+		has_need = false;
+	}
+	*scanned = has_need ? (uint32_t)d.need : 0;
+	out->need = has_need && d.said_its_need ? d.need : 0;
 }
 
 /* The user's encode() has run by now (reply.c): these bytes go out as they are. */

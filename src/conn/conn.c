@@ -35,6 +35,7 @@ int conn_set_codec(struct conn *conn, const struct codec *codec)
 	/* No batch is of the newest one yet: a handler may change its mind as often as it likes. */
 	if (conn->fresh_codec) {
 		conn->own_codecs->codec = *codec;
+		take_codec(conn, &conn->own_codecs->codec);
 		return 0;
 	}
 	struct own_codec *own = malloc(sizeof *own);

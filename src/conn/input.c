@@ -103,6 +103,28 @@ static void refuse(struct conn *conn, const struct frame_batch *batch)
 	conn_close(conn, too_large ? REASON_OVERSIZE : REASON_FRAME_ERROR, CLOSE_FLUSH);
 }
 
+/*
+ * A codec in Lua is code of the user's: after it the connection may have ended, be paused, or have another codec.
+ * Frames in the batch came before that, and are handed up as what they are, by the codec that they were decoded with.
+ */
+static void decode(struct conn *conn, const uint8_t *in, size_t n, unsigned limit)
+{
+	struct conn_host *host = conn->host;
+	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	conn->fresh_codec = false;
+	host->decoding = conn;
+	host->input = in;
+	codec->ops->decode(codec, in, n, limit, &conn->scanned, &host->batch);
+	host->batch.codec = codec;
+}
+
+/* Those that are left will be decoded again, and with them what has set another codec behind them. */
+static __attribute__((noinline)) void take_back_codec(struct conn *conn, const struct frame_batch *batch)
+{
+	if (conn->codec != batch->codec)
+		conn_share_codec(conn, batch->codec);
+}
+
 /* Hands up the frames of in[0 .. n); returns how many bytes are done with. */
 static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 {
@@ -117,12 +139,8 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 			conn_attend(conn);
 			break;
 		}
-		const struct codec *codec = conn->reading ? conn->reading : conn->codec;
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
-		conn->fresh_codec = false;
-		conn->host->decoding = conn;
-		conn->host->input = in + used;
-		codec->ops->decode(codec, in + used, n - used, limit, &conn->scanned, batch);
+		decode(conn, in + used, n - used, limit);
 		if (!batch->count) {
 			used += batch->consumed;
 			if (batch->error)
@@ -136,11 +154,12 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		unsigned count = batch->count;
 		size_t consumed = batch->consumed;
 		uint32_t scanned = conn->scanned;
+		const struct codec *next_codec = conn->codec;
 		uint64_t ticks = conn->handler_ticks;
 		unsigned taken = deliver(conn, batch);
 		fit_batch(conn, taken, conn->handler_ticks - ticks);
 		frames += taken;
-		if (taken == count && !reading && !conn->reading && codec == conn->codec) {
+		if (taken == count && !reading && !conn->reading && next_codec == conn->codec) {
 			used += consumed;
 			conn->scanned = scanned;
 			if (last)
@@ -148,6 +167,8 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		} else {
 			used += taken ? batch->frames[taken - 1].end : 0;
 			conn->scanned = 0;
+			if (taken < count && conn->codec == next_codec)
+				take_back_codec(conn, batch);
 		}
 	}
 	if (conn->counted_bytes)

@@ -39,6 +39,8 @@ struct frame {
 	uint32_t end;
 };
 
+struct codec;
+
 /* What decode() found. Frames are in stream order. */
 struct frame_batch {
 	struct frame frames[FRAME_BATCH_MAX];
@@ -48,6 +50,8 @@ struct frame_batch {
 	int error;          /* 0 or ERR_FRAME_*, met after the frames in this batch */
 	uint64_t announced; /* with an error: the length announced (malformed: the field's value, as far
 			     * as it could be read), or max_bytes + 1 where a terminator did not come */
+	/* By which codec it was decoded: the connection may have another one by now. The caller of decode() sets it. */
+	const struct codec *codec;
 };
 
 /* Bytes of a reply, not yet framed; somebody else keeps them alive. */
@@ -56,14 +60,12 @@ struct reply {
 	size_t len;
 };
 
-struct codec;
-
 struct codec_ops {
 	const char *name;
 
 	/*
 	 * Decodes up to `limit` frames (1 .. FRAME_BATCH_MAX) of in[0 .. n), n below 4 GiB.
-	 * Sets every field of *out but the unused frames. *scanned belongs to the stream:
+	 * Sets every field of *out but `codec` and the unused frames. *scanned belongs to the stream:
 	 * at how many places from `consumed` on no terminator begins. It is zero at the
 	 * start, kept up by decode(), and to be zeroed by the caller who consumes less than
 	 * `consumed` (a batch cut short) or goes on with another codec. Never allocates.

@@ -151,16 +151,20 @@ enum close_reason peer_reason(const struct peer *peer)
 int peer_next_frame(struct peer *peer, struct frame_batch *batch)
 {
 	struct agents *agents = &peer->world->agents;
+	struct conn_host *host = &peer->world->host;
 	size_t n = peer->received_bytes - peer->taken_bytes;
 	*batch = (struct frame_batch){ 0 };
 	if (!n)
 		return 0;
 	/* A codec in Lua runs for the specification, not on behalf of the connection. */
-	struct conn *accounted = agents->accounted;
+	struct conn *accounted = agents->accounted, *decoding = host->decoding;
 	agents->accounted = &peer->memory.conn;
+	host->decoding = NULL;
 	peer->codec.ops->decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->scanned,
 				batch);
+	batch->codec = &peer->codec;
 	agents->accounted = accounted;
+	host->decoding = decoding;
 	/* What is to be skipped comes alone, or before the frame. */
 	peer->taken_bytes += batch->consumed;
 	return batch->count ? 1 : batch->error;
