@@ -355,6 +355,17 @@ describe("conn:read", function()
     client:expect("nil end of stream EOF"):expect_nothing():expect_closed("peer")
   end)
 
+  it("in eof() tells the end of the stream at once, after what is left of a frame", function()
+    local Agent = memory.echo()
+    function Agent:eof()
+      local rest = self.conn:read "raw"
+      local _, message, code = self.conn:read()
+      return ("%s %s %s"):format(rest, message, code), "close"
+    end
+    lines(Agent):connect():send_raw("abc"):half_close():expect("abc end of stream EOF"):expect_closed("agent")
+    lines(Agent):connect():send("x"):half_close():expect("x"):expect("nil end of stream EOF"):expect_closed("agent")
+  end)
+
   it("again and again past the end tells it each time", function()
     local Agent = {}
     function Agent:proceed()

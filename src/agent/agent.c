@@ -209,7 +209,7 @@ static enum eof_answer on_eof(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
 	struct run *run = conn->suspended;
-	if (conn->recorded && !conn->eof_later)
+	if (conn->recorded && !conn->eof_later && !conn->eof_done)
 		record_note(conn, TRACE_EOF);
 	if (run && run->wait == WAIT_READ) {
 		/* It reads on and on, and does not look: that would be for ever. */

@@ -255,16 +255,16 @@ static bool unfed(const struct conn *conn)
 	return conn->more || (conn->in && (conn->queued || conn->paused || conn->choked));
 }
 
-/* The peer's end-of-stream comes after all of its frames. */
+/* The peer's end-of-stream comes after all of its frames. Who reads once it has been told meets it again. */
 static void advance_eof(struct conn *conn)
 {
-	if (!conn->eof || conn->eof_done || unfed(conn))
+	if (!conn->eof || (conn->eof_done && !conn->reading) || unfed(conn))
 		return;
 	if (conn->eof_later && conn->busy && !conn->reading)
 		return;
 	enum eof_answer answer = conn->host->handler->eof(conn);
 	conn->eof_later = answer == EOF_LATER;
-	conn->eof_done = answer != EOF_LATER;
+	conn->eof_done = conn->eof_done || answer != EOF_LATER;
 	conn->idle_since_ms = conn->host->now_ms;
 	if (answer == EOF_LATER && (conn->reading || !conn->busy))
 		conn_attend(conn); /* it is free again, or reads on past the end: ask again, in its turn */
@@ -482,7 +482,7 @@ void conn_set_busy(struct conn *conn, bool busy)
 	conn->busy = busy;
 	conn->scanned = 0; /* conn->reading may have changed with it, and is a framing of its own */
 	peer_may_begin(conn);
-	if (conn->in && (!busy || conn->reading))
+	if ((conn->in && !busy) || (conn->reading && (conn->in || conn->eof)))
 		conn_attend(conn);
 	changed(conn);
 }
