@@ -121,6 +121,11 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	const char *bytes = take_snapshot(from, &run, conn, &len);
 	if (!bytes)
 		return false;
+	/* snapshot() may have ended it, or deferred a function of the old VM. */
+	if (!conn_is_open(conn) || conn->has_defers) {
+		run_end(from, &run, false);
+		return false;
+	}
 	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
 	struct conn_mark mark = conn_mark(conn);
 	give(conn, &new);

@@ -14,7 +14,10 @@
 #include <string.h>
 #include <uv.h>
 
-/* MAY RAISE. The connection, or NULL when it has ended. */
+/*
+ * MAY RAISE. The connection, or NULL when it has ended. A VM that is off the host's thread (its script is being
+ * loaded, or its teardown() runs) has no way to it: what the host has is another thread's.
+ */
 static struct conn *check_conn(lua_State *lua, struct agents *agents)
 {
 	if (lua_type(lua, 1) != LUA_TTABLE)
@@ -24,7 +27,7 @@ static struct conn *check_conn(lua_State *lua, struct agents *agents)
 		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
 	uint64_t id = (uint64_t)lua_tonumber(lua, -1);
 	lua_pop(lua, 1);
-	struct conn *conn = idmap_get(&agents->host->ids, id);
+	struct conn *conn = agents->attached ? idmap_get(&agents->host->ids, id) : NULL;
 	return conn && conn->agents == agents
 		   ? conn
 		   : NULL; /* to this generation it is closed once it has migrated */
@@ -117,9 +120,9 @@ static int l_conn_flush(lua_State *lua)
 		lua_pushboolean(lua, 1);
 		return 1;
 	}
-	if (!run)
-		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
 	run = bind_check_may_wait(lua, "conn:flush");
+	if (run->conn != conn)
+		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
 	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
 }
 

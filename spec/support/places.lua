@@ -1,0 +1,391 @@
+--- Everything of ours that Lua can reach, from everywhere that code of the user's runs: the script of it. What has to
+--- come of each is in spec/behaviour/places_spec.lua and spec/server/places_spec.lua.
+---
+--- The script is told by a client of its listener "control" what to try next: a method, on which connection, in which
+--- place. It is tried once, by whoever comes to that place first, and what came of it is told when the control asks.
+local M = {}
+
+--- Methods and properties of conn.
+M.METHODS = {
+  "send", "flush", "close", "abort", "shutdown", "pause", "resume", "read", "set_frame", "set_timeout", "defer", "id",
+  "peer", "local_addr", "listener", "usage", "tostring",
+}
+
+--- Those of require "perilune".
+M.FUNCTIONS = { "sleep", "now", "log" }
+
+--- On whose connection: the one that the place is of, another one, one that has ended. A cell has a sign for each.
+M.TARGETS = { "own", "other", "ended" }
+
+--- What may come of it.
+M.SIGNS = {
+  ["+"] = "it works", ["-"] = "nil", ["c"] = 'nil, "closed"', ["e"] = "nil, and the end of the stream",
+  ["m"] = "raises: this callback must not wait", ["h"] = "raises: only a running handler can wait",
+  ["o"] = "raises: for its own connection only", ["k"] = "raises: not in a coroutine of its own",
+  ["y"] = "raises: not across a call of C", ["w"] = "it waits, and never goes on",
+}
+
+--- "opened" and so on are callbacks. The others:
+---  batch, after_wait: in the midst of frames that came together; after perilune.sleep()
+---  injected: failed(), after a fault of app:fail()
+---  tostring, index, finaliser: metamethods, of an error that is logged, of a table that a handler reads, of newproxy()
+---  coroutine, kept_coroutine: one of the handler's own; one that another connection's handler has made
+---  sort, gsub: functions that C calls
+---  look_up, look_up_waiting: the agent's __index, when eof() is called; when it is only looked for
+---  decode…, encode…: a codec in Lua, alone, in a batch, for conn:read(), in conn:send(), for a client of a test
+---  decode_raises: the same, and then it raises
+---  redact: record.redact
+---  teardown: of a generation whose connections have migrated, which is on the loader's thread
+M.TABLE = [[
+place            send flus clos abor shut paus resu read fram time defe id   peer loca list usag tost slee now  log
+opened           ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+factory          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+proceed          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+batch            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+after_wait       ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+eof              ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+timeout          ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+writable         ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+oversize         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+failed           ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+injected         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+drain            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+closed           c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+defer            c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+tostring         ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+index            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+finaliser        ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
+coroutine        ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  k    +    +
+kept_coroutine   ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  k    +    +
+sort             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
+gsub             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
+look_up          ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
+look_up_waiting  ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+decode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+decode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+decode_read      ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+decode_raises    ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+encode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+encode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+encode_send      ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
+clients_encode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+clients_decode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+redact           ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
+snapshot         ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+upgrade          ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+teardown         ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  +++  ---  ---  ---  ---  +++  h    +    +
+]]
+
+M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded" }
+
+local HEAD = [[
+local perilune = require "perilune"
+
+local METHODS = {
+  send = function(conn) return conn:send("sent") end,
+  flush = function(conn) conn:send("flushed") return conn:flush() end,
+  close = function(conn) return conn:close() end,
+  abort = function(conn) return conn:abort() end,
+  shutdown = function(conn) return conn:shutdown() end,
+  pause = function(conn) return conn:pause() end,
+  resume = function(conn) conn:pause() return conn:resume() end,
+  read = function(conn) return conn:read("line", "1s") end,
+  set_frame = function(conn) return conn:set_frame { "u32be", offset = 4 } end,
+  set_timeout = function(conn) return conn:set_timeout("read", "5s") end,
+  defer = function(conn) return conn:defer(function() end) end,
+  id = function(conn) return conn.id end,
+  peer = function(conn) return conn.peer end,
+  local_addr = function(conn) return conn.local_addr end,
+  listener = function(conn) return conn.listener end,
+  usage = function(conn) return conn.usage end,
+  tostring = function(conn) return tostring(conn):find "^conn %d+ %(" end,
+  sleep = function() perilune.sleep("10ms") return true end,
+  now = function() return perilune.now() end,
+  log = function() perilune.log("debug", "logged") return true end,
+}
+
+local RAISED = {
+  ["must not wait"] = "m", ["only a running handler can wait"] = "h", ["own connection only"] = "o",
+  ["inside a coroutine of the handler's own"] = "k", ["across C-call boundary"] = "y",
+}
+
+-- Not pcall(): what is ended must be seen to be.
+local function sign_of(ok, value, message)
+  if ok then
+    if value then return "+" end
+    if value == nil and message == "closed" then return "c" end
+    if value == nil and message == "end of stream" then return "e" end
+    return value == nil and message == nil and "-" or tostring(value) .. " " .. tostring(message)
+  end
+  for text, sign in pairs(RAISED) do
+    if tostring(value):find(text, 1, true) then return sign end
+  end
+  return tostring(value)
+end
+
+local armed, outcome = nil, "not tried"
+local others, other, ended, moved = {}, nil, nil, nil -- agents; conns
+
+local function conn_of(target, own)
+  if target == "own" then return own end
+  return target == "ended" and ended or other
+end
+
+local function is_armed(place) return armed ~= nil and armed.place == place end
+
+local function at(place, own)
+  if not is_armed(place) then return end
+  local what = armed
+  armed, outcome = nil, "w"
+  outcome = sign_of(pcall(METHODS[what.method], conn_of(what.target, own)))
+  return true
+end
+
+-- ---- who is not tried on ----
+
+local Control, Kept = {}, {}
+
+function Control:proceed(line)
+  if line == "outcome" then
+    return outcome
+  end
+  if line == "forget" then
+    other:close() -- it may be paused
+    return "forgotten"
+  end
+  local place, target, method = line:match "^try (%S+) (%S+) (%S+)$"
+  outcome, other = "not tried", others[#others].conn
+  armed = { place = place, target = target, method = assert(METHODS[method] and method) }
+  return "ready"
+end
+
+function Control:drain() return true end
+function Kept:drain() return is_armed "drain" end
+
+function Kept:opened() others[#others + 1] = self end
+function Kept:proceed(line) return line end
+function Kept:drain() return is_armed "drain" end
+
+function Kept:closed()
+  ended = self.conn
+  for i, one in ipairs(others) do
+    if one == self then table.remove(others, i) end
+  end
+end
+]]
+
+local AGENT = [[
+local Agent = {}
+
+function Agent:opened()
+  if is_armed "defer" then self.conn:defer(function() at("defer", self.conn) end) end
+  at("opened", self.conn)
+end
+
+local resume_kept
+
+local TRIES = {
+  proceed = function(conn) at("proceed", conn) end,
+  batch = function(conn) at("batch", conn) end,
+  after_wait = function(conn) perilune.sleep("1ms") at("after_wait", conn) end,
+  flood = function(conn) conn:send(("x"):rep(300)) end,
+  raise = function() error("raised on purpose") end,
+  tostring = function(conn)
+    error(setmetatable({}, { __tostring = function() at("tostring", conn) return "told" end }))
+  end,
+  index = function(conn)
+    return setmetatable({}, { __index = function() at("index", conn) return nil end }).field
+  end,
+  coroutine = function(conn) coroutine.wrap(function() at("coroutine", conn) end)() end,
+  keep = function()
+    local taker
+    local resume = coroutine.wrap(function()
+      coroutine.yield()
+      at("kept_coroutine", taker)
+    end)
+    resume()
+    resume_kept = function(conn) taker = conn resume() end
+  end,
+  take = function(conn) resume_kept(conn) end,
+  sort = function(conn) table.sort({ 2, 1 }, function(a, b) at("sort", conn) return a < b end) end,
+  gsub = function(conn) return nil, ("x"):gsub("x", function() at("gsub", conn) end) end,
+  finaliser = function(conn)
+    getmetatable(newproxy(true)).__gc = function() at("finaliser", conn) end
+    local garbage
+    while is_armed "finaliser" do garbage = { garbage and #garbage } end
+  end,
+}
+
+function Agent:proceed(line)
+  local try = TRIES[line]
+  if try then return try(self.conn) end
+  return line
+end
+
+function Agent:eof() at("eof", self.conn) end
+function Agent:timeout() at("timeout", self.conn) end
+function Agent:writable() at("writable", self.conn) end
+function Agent:oversize() at("oversize", self.conn) end
+function Agent:failed() at("failed", self.conn) end
+function Agent:drain() at("drain", self.conn) end
+function Agent:closed() at("closed", self.conn) end
+
+local function factory(conn)
+  at("factory", conn)
+  return setmetatable({ conn = conn }, { __index = Agent })
+end
+
+-- An agent whose methods are looked up by code of its own.
+local function looking(conn)
+  local function proceed(_, line)
+    if line == "sleep" then perilune.sleep("100ms") end
+    return line
+  end
+  return setmetatable({ proceed = proceed }, { __index = function(_, name)
+    if name == "eof" then at("look_up", conn) end
+  end })
+end
+
+-- Goes to the next generation once it is told to.
+local Moving = {}
+
+function Moving:proceed(line)
+  if line == "hold" then
+    perilune.log("info", "held")
+    self.conn:read()
+  end
+  return line
+end
+
+function Moving:snapshot()
+  at("snapshot", self.conn)
+  moved = self.conn
+  return {}
+end
+
+function Moving:upgrade()
+  at("upgrade", self.conn)
+  perilune.log("info", "upgraded")
+end
+
+local redacted
+local Redacted = {}
+function Redacted:opened() redacted = self.conn end
+function Redacted:proceed(line) return line end
+
+local function redact(frame)
+  if frame == "redact" then at("redact", redacted) end
+  return frame
+end
+
+-- ---- a codec in Lua ----
+
+local Coded, coded = {}, nil
+
+local function decode(bytes, position)
+  local stop = bytes:find("\n", position, true)
+  if not stop then return nil end
+  local line = bytes:sub(position, stop - 1)
+  if line == "decode" then at("decode", coded) end
+  if line == "decode_raises" and at("decode_raises", coded) then error("raised on purpose") end
+  return line, stop + 1
+end
+
+local function encode(text)
+  if text == "encode" then at("encode", coded) end
+  return text .. "\n"
+end
+
+function Coded:opened() coded = self.conn end
+function Coded:proceed(line)
+  if line == "read" then return self.conn:read(nil, "1s") end
+  if line == "send" then self.conn:send("encode") return nil end
+  if line == "say" then return "decode" end
+  return line
+end
+]]
+
+local TAIL = [[
+-- What it can do does not depend on what it has done: all cells at once.
+local function teardown()
+  for target, conn in pairs { own = moved, other = other, ended = ended } do
+    for method in pairs(METHODS) do
+      armed = { place = "teardown", target = "own", method = method }
+      at("teardown", conn)
+      perilune.log("info", ("outcome %s %s %s"):format(target, method, outcome))
+    end
+  end
+end
+
+return {
+  teardown = teardown, record = { redact = redact }, agent = Agent, frame = "line", unsafe = { "newproxy" },
+  listen = {
+    { "tcp://127.0.0.1:0", name = "control", agent = Control, timeout = { idle = false } },
+    { "tcp://127.0.0.1:0", name = "kept", agent = Kept, timeout = { idle = false } },
+    { "tcp://127.0.0.1:0", name = "lines", limits = { frame = 1000, send_buffer = 200 } },
+    { "tcp://127.0.0.1:0", name = "factory", agent = factory },
+    { "tcp://127.0.0.1:0", name = "looking", agent = looking },
+    { "tcp://127.0.0.1:0", name = "moving", agent = Moving, reload = "migrate" },
+    { "tcp://127.0.0.1:0", name = "redacted", agent = Redacted },
+    { "tcp://127.0.0.1:0", name = "coded", agent = Coded, frame = { decode = decode, encode = encode } },
+  },
+}
+]]
+
+--- The script.
+---@param more string? in front of what it returns
+---@return string
+function M.script(more) return HEAD .. AGENT .. (more or "") .. TAIL end
+
+-- The names of the columns; the table has a part of each.
+local NAMES = {}
+for _, list in ipairs { M.METHODS, M.FUNCTIONS } do
+  for _, name in ipairs(list) do NAMES[#NAMES + 1] = name end
+end
+
+local function words_of(text)
+  local words = {}
+  for word in text:gmatch "%S+" do words[#words + 1] = word end
+  return words
+end
+
+local function check_head(words)
+  for i, name in ipairs(NAMES) do
+    assert(name:find(words[i + 1] or "?", 1, true), ("column %d is %s"):format(i, name))
+  end
+end
+
+--- The table: what comes of each method (a sign for each of M.TARGETS) and of each function in each place.
+---@return table<string, table<string, string>> rows by place, by method
+---@return string[] places in their order
+function M.read()
+  local rows, places = {}, {}
+  for line in M.TABLE:gmatch "[^\n]+" do
+    local words = words_of(line)
+    assert(#words == #NAMES + 1, "not as many as there are columns: " .. line)
+    if words[1] == "place" then
+      check_head(words)
+    else
+      local row = {}
+      for i, name in ipairs(NAMES) do
+        for sign in words[i + 1]:gmatch "." do assert(M.SIGNS[sign], sign) end
+        row[name] = words[i + 1]
+      end
+      rows[words[1]], places[#places + 1] = row, words[1]
+    end
+  end
+  return rows, places
+end
+
+--- Each cell: target, method.
+---@return fun(): string?, string?
+function M.cells()
+  return coroutine.wrap(function()
+    for i, target in ipairs(M.TARGETS) do
+      for _, method in ipairs(M.METHODS) do coroutine.yield(target, method, i) end
+    end
+    for _, name in ipairs(M.FUNCTIONS) do coroutine.yield("own", name, 1) end
+  end)
+end
+
+return M
