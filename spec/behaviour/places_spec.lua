@@ -33,6 +33,7 @@ function COME.timeout(app)
 end
 function COME.writable(app) return connect(app, "lines"):send "flood\n" end
 function COME.oversize(app) return connect(app, "lines"):send(("x"):rep(2000)) end
+function COME.malformed(app) return connect(app, "netstrings"):send "no netstring" end
 function COME.injected(app)
   app:fail "proceed"
   return connect(app, "lines"):send "x\n"

@@ -47,6 +47,7 @@ eof              ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-
 timeout          ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
 writable         ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
 oversize         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
+malformed        ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
 failed           ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
 injected         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
 drain            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
@@ -76,7 +77,7 @@ upgrade          ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-
 teardown         ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  +++  ---  ---  ---  ---  +++  h    +    +
 ]]
 
-M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded" }
+M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded", "netstrings" }
 
 local HEAD = [[
 local perilune = require "perilune"
@@ -226,6 +227,7 @@ function Agent:eof() at("eof", self.conn) end
 function Agent:timeout() at("timeout", self.conn) end
 function Agent:writable() at("writable", self.conn) end
 function Agent:oversize() at("oversize", self.conn) end
+function Agent:malformed() at("malformed", self.conn) end
 function Agent:failed() at("failed", self.conn) end
 function Agent:drain() at("drain", self.conn) end
 function Agent:closed() at("closed", self.conn) end
@@ -328,6 +330,7 @@ return {
     { "tcp://127.0.0.1:0", name = "moving", agent = Moving, reload = "migrate" },
     { "tcp://127.0.0.1:0", name = "redacted", agent = Redacted },
     { "tcp://127.0.0.1:0", name = "coded", agent = Coded, frame = { decode = decode, encode = encode } },
+    { "tcp://127.0.0.1:0", name = "netstrings", frame = "netstring" },
   },
 }
 ]]
