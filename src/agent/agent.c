@@ -25,10 +25,9 @@ static int anchor_slot_of(uint32_t anchor)
 	return (int)((anchor - 1) % ANCHORS_PER_TABLE) + 1;
 }
 
-/* One more table of anchors, all free. */
-static bool add_anchors(struct agents *agents)
+/* MAY RAISE. One more table of anchors, all free. */
+static bool add_anchors(struct agents *agents, lua_State *lua)
 {
-	lua_State *lua = agents->vm.lua;
 	uint32_t tables = agents->anchor_count / ANCHORS_PER_TABLE, first = agents->anchor_count + 1;
 	int *refs = realloc(agents->anchor_tables, (tables + 1) * sizeof *refs);
 	if (!refs)
@@ -51,12 +50,13 @@ static bool add_anchors(struct agents *agents)
 
 void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
 {
-	if (!agents->anchor_free && !add_anchors(agents))
+	if (!agents->anchor_free && !add_anchors(agents, lua))
 		luaL_error(lua, "not enough memory for another agent");
 	uint32_t anchor = agents->anchor_free;
+	/* First, for it may be the stack's last slot. */
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
 	agents->anchor_free = agents->anchor_next[anchor];
 	conn->agent = anchor;
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
 	lua_insert(lua, -2);
 	lua_rawseti(lua, -2, anchor_slot_of(anchor));
 	lua_pop(lua, 1);
@@ -433,10 +433,25 @@ static void warn_of_memory(struct agents *agents, uint64_t now_ms)
 			 "raise limits.memory; until then calls that need more end with memory"));
 }
 
+/* It was called between calls, so there is no connection to blame. */
+static void warn_of_finalisers(struct agents *agents, uint64_t now_ms)
+{
+	enum { EVERY_MS = 60000 };
+	struct vm *vm = &agents->vm;
+	if (!vm->finaliser_failures || now_ms < agents->finaliser_warning_ms)
+		return;
+	agents->finaliser_warning_ms = now_ms + EVERY_MS;
+	log_write(LOG_WARN, "a finaliser failed", F_TEXT("error", vm->finaliser_error),
+		  F_INT("times", vm->finaliser_failures), F_INT("worker", agents->worker),
+		  F_INT("generation", agents->generation));
+	vm->finaliser_failures = 0;
+}
+
 void agents_report(struct agents *agents)
 {
 	uint64_t now_ms = agents->host->now_ms;
 	warn_of_memory(agents, now_ms);
+	warn_of_finalisers(agents, now_ms);
 	if (now_ms >= agents->repeats.next_ms)
 		repeats_sweep(agents, now_ms);
 }

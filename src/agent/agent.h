@@ -70,7 +70,8 @@ struct agents {
 	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
 	const void *view_object;         /* to know it again */
 
-	uint64_t memory_warning_ms;  /* when the next may be logged */
+	uint64_t memory_warning_ms; /* when the next may be logged */
+	uint64_t finaliser_warning_ms;
 	uint32_t log_frame_bytes;    /* of a faulty frame in the log */
 	struct repeats repeats;      /* of faults and bad frames */
 	char first_fault[256];       /* written once, */

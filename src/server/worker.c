@@ -293,7 +293,7 @@ static bool tidy_step(struct worker *worker)
 {
 	bool over = false;
 	for (struct generation *each = worker->generation; each; each = each->older) {
-		bool cycle = lua_gc(each->agents.vm.lua, LUA_GCSTEP, TIDY_STEP_KB);
+		bool cycle = vm_collect_step(&each->agents.vm, TIDY_STEP_KB);
 		over = over || (cycle && each == worker->generation);
 	}
 	return over;

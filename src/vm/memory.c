@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* ---- limits ---- */
 
@@ -169,15 +170,49 @@ static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_b
 #endif
 }
 
+/*
+ * The system has no more. In a call that is the call's end; between calls nobody could catch the error, so there is a
+ * spare: address space that was never touched, enough for a further chunk of the slab and a block beside it. What is
+ * asked for between calls is about as large as the frames of a batch.
+ */
+enum { SPARE_BYTES = SLAB_CHUNK_BYTES + SLAB_PAGE_BYTES + (1 << 20) };
+
+void vm_take_spare(struct vm *vm)
+{
+	if (vm->spare)
+		return;
+	void *spare = mmap(NULL, SPARE_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	vm->spare = spare == MAP_FAILED ? NULL : spare;
+}
+
+void vm_drop_spare(struct vm *vm)
+{
+	if (vm->spare)
+		munmap(vm->spare, SPARE_BYTES);
+	vm->spare = NULL;
+}
+
+static __attribute__((noinline)) void *allocate_from_spare(struct vm *vm, void *block, size_t old_bytes,
+							   size_t new_bytes)
+{
+	if (guard_is_running(&vm->guard) || !vm->spare)
+		return NULL;
+	vm_drop_spare(vm);
+	vm->is_full = true; /* so that garbage is collected, and the spare taken anew */
+	return allocate(vm, block, old_bytes, new_bytes);
+}
+
 void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
 {
 	struct vm *vm = data;
-	if (new_bytes > old_bytes) {
-		vm->credit -= (int64_t)(new_bytes - old_bytes);
-		if (__builtin_expect(vm->credit < 0, 0) && !look_at_limits(vm, new_bytes - old_bytes))
-			return NULL;
-	}
-	return allocate(vm, block, old_bytes, new_bytes);
+	if (new_bytes <= old_bytes)
+		return allocate(vm, block, old_bytes, new_bytes);
+	vm->credit -= (int64_t)(new_bytes - old_bytes);
+	if (__builtin_expect(vm->credit < 0, 0) && !look_at_limits(vm, new_bytes - old_bytes))
+		return NULL;
+	void *got = allocate(vm, block, old_bytes, new_bytes);
+	return __builtin_expect(got != NULL, 1) ? got : allocate_from_spare(vm, block, old_bytes, new_bytes);
 }
 
 void vm_limit_call(struct vm *vm, uint64_t bytes)
@@ -198,7 +233,7 @@ static bool collect_a_while(struct vm *vm)
 {
 	enum { STEPS = 16 };
 	for (int i = 0; i < STEPS; i++)
-		if (lua_gc(vm->lua, LUA_GCSTEP, 0))
+		if (vm_collect_step(vm, 0))
 			return true;
 	return false;
 }
@@ -233,10 +268,11 @@ void vm_collect_some(struct vm *vm, bool may_take_long)
 		at_once--;
 	} while (at_once > 0 && vm->relief_cycles && heap_bytes(vm) > limit + limit / 8);
 	vm_make_room(vm);
+	vm_take_spare(vm);
 	if (vm->relief_cycles)
 		return;
 	vm->is_full = false;
-	vm->stays_full = vm->live_bytes > limit ? vm->stays_full + 1 : 0;
+	vm->stays_full = limit && vm->live_bytes > limit ? vm->stays_full + 1 : 0;
 	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
 }
 

@@ -70,11 +70,15 @@ void vm_set_libraries(const struct vm_library *list)
 	libraries = list;
 }
 
-/* Nothing may raise outside of a protected call; if it does, say so before the end. */
+/*
+ * Nothing raises outside of a protected call: the collector does not run there (collector.c), every stack has room for
+ * what is pushed, and a spare lends the memory (memory.c). If something does all the same, say so before the end.
+ */
 static int on_panic(lua_State *lua)
 {
-	const char *message = lua_tostring(lua, -1);
-	text_printf(stderr, "perilune: unprotected error in Lua: %s\n", message ? message : "(not a string)");
+	const char *message = lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "(not a string)";
+	text_printf(stderr, "perilune: fatal: an error in Lua that nothing catches: %s (%s)\n", message,
+		    vm_of(lua)->spare ? "a fault of Perilune" : "the system has no memory left");
 	abort();
 }
 
@@ -195,6 +199,7 @@ static int setup(lua_State *lua)
 	lua_getmetatable(lua, -1);
 	lua_pushliteral(lua, "locked");
 	lua_setfield(lua, -2, "__metatable");
+	vm_open_collector(vm_of(lua), lua);
 	return 0;
 }
 
@@ -220,6 +225,8 @@ int vm_open(struct vm *vm)
 	vm_limit_memory(vm);
 	vm_explain_limits(vm);
 	vm_pace(vm, 0);
+	vm_stop_collector(vm);
+	vm_take_spare(vm);
 	return 0;
 }
 
@@ -229,6 +236,7 @@ void vm_close(struct vm *vm)
 	if (vm->lua)
 		lua_close(vm->lua);
 	vm->lua = NULL;
+	vm_drop_spare(vm);
 	slab_deinit(&vm->slab);
 }
 

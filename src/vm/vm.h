@@ -44,6 +44,15 @@ struct vm {
 	enum guard_verdict verdict; /* of the last vm_pcall() that failed */
 	void *state;                /* the VM's first block */
 	size_t state_bytes;
+	/* Words in there: LuaJIT's own count of the heap's bytes, and the count at which the collector goes on.
+	 * NULL: they were not found. collector.c */
+	size_t *heap, *threshold;
+	void *spare;           /* NULL: used up */
+	size_t kept_threshold; /* while the collector is stopped */
+	uint64_t stepped_at;   /* without a threshold: bytes ever allocated when its last step was due */
+	int step_ref, room_ref;
+	unsigned finaliser_failures; /* outside of calls */
+	char finaliser_error[128];   /* of the last one */
 	lua_State *lua;
 	int speed;  /* of the collector, as vm_pace() set it */
 	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
@@ -73,7 +82,10 @@ enum { VM_TEARDOWN_MS = 1000 };
 /* From now on everything is interpreted. */
 void vm_stop_jit(struct vm *vm);
 
-/* Begins and ends a call into Lua, see vm/guard.h; none may be running. */
+/*
+ * Begins and ends a call into Lua, see vm/guard.h; none may be running. Between the two, and nowhere else, the collector
+ * runs, and with it finalisers: what is called there has to be protected.
+ */
 static inline void vm_enter(struct vm *vm, const struct vm_budget *budget);
 static inline enum guard_verdict vm_leave(struct vm *vm);
 
@@ -142,11 +154,25 @@ void vm_open_modules(lua_State *lua, const char *pattern);
  */
 int vm_find_lua_path(char *pattern, size_t size);
 
+/* Of a VM that is being made. MAY RAISE. Both: collector.c */
+void vm_open_collector(struct vm *vm, lua_State *lua);
+
+/* Outside of calls: makes room for so many more values on a stack of the VM's. False: there is no memory for them. What
+ * is pushed without has to fit into what every stack has: about 20. */
+bool vm_make_stack(struct vm *vm, lua_State *lua, int slots);
+
+/* Outside of calls: so much of the collector's work, protected. True: a cycle is over. */
+bool vm_collect_step(struct vm *vm, int kb);
+
 /* After guard_open(): errors of calls that are ended name the limit and its value. explain.c */
 void vm_explain_limits(struct vm *vm);
 
 /* After guard_open(): no call is ended for what others left. memory.c */
 void vm_limit_memory(struct vm *vm);
+
+/* What the core may still have between calls when the system has no more memory. memory.c */
+void vm_take_spare(struct vm *vm);
+void vm_drop_spare(struct vm *vm);
 
 /* For lua_newstate(): memory.c */
 void *vm_alloc(void *vm, void *block, size_t old_bytes, size_t new_bytes);
@@ -161,6 +187,34 @@ static inline void vm_relieve(struct vm *vm, bool may_take_long)
 		vm_collect_some(vm, may_take_long);
 }
 
+enum { VM_DUE_BYTES = 4096 }; /* what may be over the threshold before a step is worth its call */
+#define VM_NEVER_BYTES ((size_t)1 << 47)
+
+void vm_collect_due(struct vm *vm);
+void vm_start_collector_slowly(struct vm *vm);
+void vm_stop_collector_slowly(struct vm *vm);
+
+static inline void vm_start_collector(struct vm *vm)
+{
+	if (__builtin_expect(!vm->threshold, 0)) {
+		vm_start_collector_slowly(vm);
+		return;
+	}
+	if (*vm->heap >= vm->kept_threshold + VM_DUE_BYTES)
+		vm_collect_due(vm);
+	*vm->threshold = vm->kept_threshold;
+}
+
+static inline void vm_stop_collector(struct vm *vm)
+{
+	if (__builtin_expect(!vm->threshold, 0)) {
+		vm_stop_collector_slowly(vm);
+		return;
+	}
+	vm->kept_threshold = *vm->threshold;
+	*vm->threshold = VM_NEVER_BYTES;
+}
+
 void vm_limit_call(struct vm *vm, uint64_t bytes);
 void vm_unlimit_call(struct vm *vm);
 
@@ -169,6 +223,7 @@ enum guard_verdict vm_judge(struct vm *vm);
 
 static inline void vm_enter(struct vm *vm, const struct vm_budget *budget)
 {
+	vm_start_collector(vm);
 	if (budget->allocated_bytes)
 		vm_limit_call(vm, budget->allocated_bytes);
 	vm->call_begin = vm_allocated(vm);
@@ -177,6 +232,7 @@ static inline void vm_enter(struct vm *vm, const struct vm_budget *budget)
 
 static inline enum guard_verdict vm_leave(struct vm *vm)
 {
+	vm_stop_collector(vm);
 	if (vm->call_end != INT64_MAX)
 		vm_unlimit_call(vm);
 	enum guard_verdict verdict = guard_leave(&vm->guard);

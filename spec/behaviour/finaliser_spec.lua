@@ -1,0 +1,91 @@
+--- The collector calls finalisers when it comes to them, in the midst of anything.
+local has = require "spec.support.has"
+local memory = require "spec.support.memory"
+
+describe("a finaliser that raises", function()
+  after_each(memory.finish)
+
+  local FAILED = "a finaliser failed"
+
+  -- One that leaves another behind, each time that it is called.
+  local function leave()
+    getmetatable(newproxy(true)).__gc = function()
+      leave()
+      error "not even in its finaliser"
+    end
+  end
+
+  -- Where compiled code is left by such an error, LuaJIT crashes now and then, whatever calls it.
+  local function start(agent)
+    return memory.start(agent, { frame = "u32be", unsafe = { "newproxy" }, jit = false, limits = { frame = "1m" } })
+  end
+
+  it("ends nothing while frames come in, and is told of", function()
+    local Agent = {}
+    function Agent:opened() leave() end
+    function Agent:proceed(frame) return frame end
+    local app = start(Agent)
+    local client = app:connect()
+    for i = 1, 300 do
+      local frame = ("%d"):format(i):rep(30000):sub(1, 60000)
+      client:send(frame):expect(frame)
+    end
+    assert.equal(0, #app:faults())
+    local entries = app:log(FAILED)
+    assert.equal(1, #entries)
+    assert.equal("warn", entries[1].level)
+    has("not even in its finaliser", entries[1].error)
+    app:advance("61s")
+    client = app:connect()
+    for _ = 1, 300 do client:send(("x"):rep(60000)):receive() end
+    assert.equal(2, #app:log(FAILED))
+    assert.is_true(app:log(FAILED)[2].times > 1)
+  end)
+
+  it("is an error of the call that it is called in", function()
+    local Agent = {}
+    function Agent:proceed(frame)
+      leave()
+      local kept = {}
+      for i = 1, 1e6 do kept[i % 100] = { frame } end
+      return "still here"
+    end
+    local app = start(Agent)
+    local client, neighbour = app:connect(), app:connect()
+    client:send("go"):expect_closed("error")
+    has("not even in its finaliser", app:faults()[1].error)
+    neighbour:close()
+  end)
+
+  it("ends nobody else where many wait, leave and defer", function()
+    local core = require "perilune"
+    local calm_s
+    local Agent = {}
+    local function leave_until_calm()
+      getmetatable(newproxy(true)).__gc = function()
+        calm_s = calm_s or core.now() + 60
+        if core.now() > calm_s then return end
+        leave_until_calm()
+        error "not even in its finaliser"
+      end
+    end
+    function Agent:opened() leave_until_calm() end
+    function Agent:proceed(frame)
+      if frame == "still here?" then return frame end
+      self.conn:defer(leave_until_calm)
+      core.sleep(1)
+      return frame
+    end
+    function Agent:closed() leave_until_calm() end
+    local app = start(Agent)
+    for round = 1, 30 do
+      local clients = {}
+      for i = 1, 10 do clients[i] = app:connect():send(("%d %d "):format(round, i):rep(10000)) end
+      app:advance("1s")
+      for i = 1, 10 do clients[i]:close() end
+    end
+    assert.is_true(#app:log(FAILED) + #app:faults() > 0)
+    app:advance("90s")
+    app:connect():send("still here?"):expect("still here?")
+  end)
+end)
