@@ -10,7 +10,7 @@ local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
 local OWNERS = { agent = "", test = "perilune." }
-local SEPARATORS = { perilune = ".", test = "." }
+local SEPARATORS = { perilune = ".", test = ".", string = "." }
 
 -- "perilune.test.client?" → "test.client?"
 local function type_text(text) return "`" .. text:gsub("perilune%.", "") .. "`" end
@@ -96,6 +96,10 @@ end
 function PARTS.perilune(lines)
   add_class(lines, "perilune")
   add_functions(lines, "perilune")
+end
+
+function PARTS.string(lines)
+  add_functions(lines, "string")
 end
 
 function PARTS.view(lines)

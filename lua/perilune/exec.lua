@@ -2,6 +2,7 @@
 local blame = require "perilune.blame"
 local core = require "perilune.core" -- in C: src/exec/exec.c
 local fault = require "perilune.fault"
+local packing = require "perilune.packing" -- in C: src/bind/pack.c
 
 local M = {}
 
@@ -62,6 +63,9 @@ function M.prepare(options)
   add_path(options.file or name)
   set_arguments(options.code and CODE_NAME or options.file, options.arguments)
   os.exit = core.exit -- luacheck: ignore 122
+  for _, key in ipairs { "pack", "unpack", "packsize" } do
+    string[key] = packing[key] -- luacheck: ignore 122
+  end
   return describer(name, text), main, unpack(options.arguments)
 end
 

@@ -136,8 +136,6 @@ local KNOWN_FIELDS = {
   ["perilune.broadcast"] = NOT_YET, ["perilune.shared"] = NOT_YET, ["perilune.http"] = NOT_YET,
   ["perilune.app"] = 'that is of perilune.test, for specifications: require "perilune.test"',
   ["perilune.start"] = 'that is of perilune.test, for specifications: require "perilune.test"',
-  ["string.pack"] = "LuaJIT has no string.pack: string.char(…), or a framing with a length",
-  ["string.unpack"] = "LuaJIT has no string.unpack: text:byte(from, to), or a view: view:u32be(from)",
 }
 local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
 local function of_library(found, context)

@@ -1,8 +1,9 @@
---- The string library of scripts: LuaJIT's, but no call of it runs or grows without bounds.
+--- The string library of scripts: LuaJIT's and Lua 5.3's pack, but no call of it runs or grows without bounds.
 ---
 --- LuaJIT's patterns backtrack in C, where nothing can stop them, so those that have something to
 --- backtrack over are matched by src/base/pattern.c. Plain searches stay with LuaJIT, which compiles them.
 local bounded = require "perilune.bounded"
+local packing = require "perilune.packing" -- in C: src/bind/pack.c
 local patterns = require "perilune.patterns" -- in C: src/bind/strings.c
 
 local M = {}
@@ -57,7 +58,7 @@ end
 
 --- A string library for scripts. string.dump is not in it: bytecode can crash the process.
 ---@param limit integer|(fun(): integer)|nil bytes that one result may have; default M.LIMIT
---- results of gsub have the limit of the latest library
+--- results of gsub and pack have the limit of the latest library
 ---@return table library
 function M.new(limit)
   limit = limit or M.LIMIT
@@ -69,7 +70,9 @@ function M.new(limit)
   library.match, library.gsub = patterns.match, patterns.gsub
   library.gmatch = new_gmatch(patterns.gmatch_next, patterns.gmatch_check)
   library.rep, library.format = bounded.rep(string.rep, get_limit), bounded.format(string.format, get_limit)
+  library.pack, library.unpack, library.packsize = packing.pack, packing.unpack, packing.packsize
   patterns.limit_results(get_limit())
+  packing.limit_results(get_limit())
   return library
 end
 

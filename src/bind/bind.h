@@ -30,6 +30,15 @@ void bind_core(lua_State *lua);
 /* strings.c: pushes the table that lua/perilune/strings.lua is made from: the functions that take patterns. */
 void bind_strings(lua_State *lua);
 
+/* strings.c: raises that a result of `what` is over the limit. MAY RAISE: it always does. */
+void bind_raise_too_large(lua_State *lua, const char *what, size_t max);
+
+/* pack.c: pushes the table with string.pack and its kin. */
+void bind_pack(lua_State *lua);
+
+/* codec.c: pushes a function of a Lua module of ours, which is loaded if it is not there. MAY RAISE. */
+void bind_push_module_function(lua_State *lua, const char *module, const char *name);
+
 /* paths.c: pushes the table behind `require "perilune.paths"`. */
 void bind_paths(lua_State *lua);
 

@@ -253,13 +253,12 @@ static void result_init(struct result *result, lua_State *lua)
 	result->size = RESULT_FIRST_BYTES;
 }
 
-/* MAY RAISE: it always does. */
-static void raise_too_large(lua_State *lua, size_t max)
+void bind_raise_too_large(lua_State *lua, const char *what, size_t max)
 {
 	char bytes[TEXT_BYTES];
 	size_t mib = max >> 20;
 	bool is_whole = mib && mib << 20 == max;
-	RAISE(lua, "string.gsub: the result is over the memory limit of %s %s",
+	RAISE(lua, "%s: the result is over the memory limit of %s %s", what,
 	      with_commas(bytes, is_whole ? mib : max), is_whole ? "MiB" : "bytes");
 }
 
@@ -270,7 +269,7 @@ static void result_grow(struct result *result, size_t bytes)
 	if (*result->strings->stop)
 		RAISE(result->lua, "%s", pattern_message(PATTERN_STOPPED));
 	if (result->len > max || bytes > max - result->len)
-		raise_too_large(result->lua, max);
+		bind_raise_too_large(result->lua, "string.gsub", max);
 	size_t size = 2 * result->size;
 	if (size < result->len + bytes)
 		size = result->len + bytes;

@@ -296,10 +296,11 @@ local function adjust_core(limit_ms)
   end
 end
 
--- LuaJIT's patterns backtrack in C, where nothing ends them: a test whose pattern is without end would be one.
-local function bound_patterns()
+-- LuaJIT's patterns backtrack in C, where nothing ends them: a test whose pattern is without end would be one. And what
+-- handlers pack, their specifications unpack.
+local function adjust_strings()
   local library = strings.new()
-  for _, name in ipairs { "find", "match", "gmatch", "gsub" } do
+  for _, name in ipairs { "find", "match", "gmatch", "gsub", "pack", "unpack", "packsize" } do
     string[name] = library[name] -- luacheck: ignore 122
   end
 end
@@ -319,7 +320,7 @@ local function run_busted(opts)
   require "perilune"
   adjust_cli()
   adjust_core(opts.timeout_ms)
-  bound_patterns()
+  adjust_strings()
   tests_begun = 0
   local chunk = assert(loadstring(CHUNK, "=perilune test"))
   local ok, err = xpcall(chunk, function(err)
