@@ -3,6 +3,7 @@ local has = require "spec.support.has"
 local memory = require "spec.support.memory"
 
 local core = require "perilune"
+local perilune = require "perilune.test"
 
 local lines, note, notes = memory.lines, memory.note, memory.notes
 
@@ -266,7 +267,9 @@ describe("an agent", function()
     local function start_replies()
       local Agent, WHAT = {}, {
         list = { "a", "b", "", "c" }, none = {}, number = 42, yes = true, no = false, nested = { "a", { "b" } },
-        numbers = { "a", 1.5 }, func = function() end,
+        numbers = { "a", 1.5 }, func = function() end, hole = { "a", nil, "c" }, head = { nil, "b" },
+        far = { "a", [100] = "z" }, keys = { status = "ok" }, both = { "a", n = 1 }, zero = { [0] = "a" }, half = { [1.5] = "a" },
+        object = { [true] = "a" },
       }
       function Agent:proceed(what)
         if what == "nil" then return nil end
@@ -326,8 +329,23 @@ describe("an agent", function()
     local wrong = {
       yes = "a reply is a string, a list of strings or nil, not a boolean", func = "not a function",
       nested = "a list of replies holds strings; item 2 is a table",
+      hole = "a list of replies has no holes: item 2 is nil, and there is an item 3",
+      head = "a list of replies has no holes: item 1 is nil, and there is an item 2",
+      far = "a list of replies has no holes: item 2 is nil, and there is an item 100",
+      keys = "a list of replies has items 1, 2 … and nothing else; this table has the key 'status'",
+      both = "this table has the key 'n'", zero = "this table has the key 0", half = "this table has the key 1.5",
+      object = "this table has the key that is a boolean",
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }
+    it("are refused by conn:send() as well, before any of them is sent", function()
+      local Agent = {}
+      function Agent:proceed()
+        local ok, err = pcall(self.conn.send, self.conn, { "a", nil, "c" })
+        return tostring(ok) .. " " .. err
+      end
+      lines(Agent):connect():send("x"):expect(perilune.pattern "^false conn:send: a list of replies has no holes")
+    end)
+
     for what, message in pairs(wrong) do
       it("are refused with a clear error: " .. what, function()
         local app = start_replies()

@@ -4,6 +4,8 @@
 #include "agent/run.h"
 #include "base/err.h"
 
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <uv.h>
 
@@ -72,9 +74,56 @@ static bool is_view(struct agents *agents, lua_State *lua, int idx)
 	       lua_topointer(lua, idx) == agents->view_object;
 }
 
+static bool explain_hole(lua_State *lua, int idx, int later)
+{
+	int i = 1;
+	for (;; i++) {
+		lua_rawgeti(lua, idx, i);
+		bool is_hole = lua_isnil(lua, -1);
+		lua_pop(lua, 1);
+		if (is_hole)
+			break;
+	}
+	lua_pushfstring(lua, "a list of replies has no holes: item %d is nil, and there is an item %d", i,
+			later);
+	return false;
+}
+
+/* The key on top of the stack is no item's. */
+static bool explain_key(lua_State *lua)
+{
+	char name[48];
+	if (lua_type(lua, -1) == LUA_TSTRING)
+		snprintf(name, sizeof name, "'%.40s'", lua_tostring(lua, -1));
+	else if (lua_type(lua, -1) == LUA_TNUMBER)
+		snprintf(name, sizeof name, "%.14g", lua_tonumber(lua, -1));
+	else
+		snprintf(name, sizeof name, "that is a %s", luaL_typename(lua, -1));
+	lua_pushfstring(lua, "a list of replies has items 1, 2 … and nothing else; this table has the key %s",
+			name);
+	return false;
+}
+
+/* Whatever is in the table is an item 1 … n. Else it would not be sent, and nobody be told. */
+static bool check_list(lua_State *lua, int idx, size_t n)
+{
+	size_t items = 0;
+	for (lua_pushnil(lua); lua_next(lua, idx); items++) {
+		lua_pop(lua, 1);
+		double key = lua_type(lua, -1) == LUA_TNUMBER ? lua_tonumber(lua, -1) : 0;
+		if (!(key >= 1 && key < INT_MAX && key == (int)key))
+			return explain_key(lua);
+		if (key > (double)n)
+			return explain_hole(lua, idx, (int)key);
+	}
+	return items == n || explain_hole(lua, idx, (int)n);
+}
+
 static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
 {
 	size_t n = lua_objlen(lua, idx);
+	if (!check_list(lua, idx, n))
+		return false;
 	for (size_t i = 1; i <= n; i++) {
 		lua_rawgeti(lua, idx, (int)i);
 		if (!lua_isstring(lua, -1) && !is_view(agents, lua, lua_gettop(lua))) {
