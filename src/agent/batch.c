@@ -59,8 +59,8 @@ struct portion {
 
 enum { PORTION_REPLIES = 64, PORTION_BYTES = 65536 };
 
-/* False with an error message pushed on lua. */
-static bool send_portion(struct conn *conn, lua_State *lua, struct portion *portion)
+/* False with an error message pushed on the VM's stack. */
+static bool send_portion(struct agents *agents, struct conn *conn, struct portion *portion)
 {
 	unsigned sent = 0, n = portion->n;
 	portion->n = 0;
@@ -68,12 +68,28 @@ static bool send_portion(struct conn *conn, lua_State *lua, struct portion *port
 	int err = n ? conn_send_batch(conn, portion->replies, n, &sent) : 0;
 	for (unsigned i = 0; __builtin_expect(conn->recorded, 0) && i < sent; i++)
 		record_out(conn, portion->replies[i].data, portion->replies[i].len);
-	return !err || reply_explain(conn, lua, portion->replies[sent].len, err);
+	return !err || reply_explain(conn, agents->vm.lua, portion->replies[sent].len, err);
+}
+
+static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua, int first, int last);
+
+/* The coroutine's stack may have no room for anything more, so these go to the VM's. */
+static bool send_moved(struct agents *agents, struct conn *conn, lua_State *co, int n)
+{
+	enum { SPARE_SLOTS = 20 };
+	lua_State *lua = agents->vm.lua;
+	if (!vm_make_stack(&agents->vm, lua, n + SPARE_SLOTS)) {
+		lua_pushliteral(lua, "not enough memory for the replies");
+		return false;
+	}
+	lua_xmove(co, lua, n);
+	int last = lua_gettop(lua);
+	return send_values(agents, conn, lua, last - n + 1, last);
 }
 
 /*
- * Sends the values first .. last of lua's stack. They stay there, and so alive. False with an error
- * message pushed.
+ * Sends the values first .. last of lua's stack, the topmost. They stay there or on the VM's own, and so alive. False
+ * with an error message on the VM's.
  */
 static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua, int first, int last)
 {
@@ -90,12 +106,14 @@ static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua
 			if (portion.n < PORTION_REPLIES && portion.bytes < PORTION_BYTES)
 				continue;
 		}
-		if (!send_portion(conn, lua, &portion))
+		if (!send_portion(agents, conn, &portion))
 			return false;
+		if (!data && lua != agents->vm.lua)
+			return send_moved(agents, conn, lua, last - i + 1);
 		if (!data && !reply_send(agents, conn, lua, i, &below))
 			return false;
 	}
-	return send_portion(conn, lua, &portion);
+	return send_portion(agents, conn, &portion);
 }
 
 /* How many frames from `first` on came back as they were. */
@@ -240,8 +258,10 @@ static int loop_of(const struct agents *agents, const struct conn *conn, const s
 	return codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
 }
 
+/* -1: there is no memory for as many. */
 static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
+	enum { STACK_FRAMES = 24 }; /* for which every stack has room */
 	struct conn *conn = run->conn;
 	const struct codec *codec = batch->codec;
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
@@ -249,7 +269,8 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	run->batched = true;
 	lua_pushinteger(lua, 0); /* a loop that fails before its first frame has none */
 	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
-	lua_checkstack(co, count + 8);
+	if (count > STACK_FRAMES && !vm_make_stack(&agents->vm, co, count + 8))
+		return -1;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn, codec));
 	agent_push(agents, co, conn);
 	lua_pushvalue(lua, AT_CONTROL);
@@ -279,13 +300,29 @@ static bool send_results(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
 	if (run->views)
-		return send_left(agents, run, co, frames_used(run));
+		return send_left(agents, run, agents->vm.lua, frames_used(run));
 	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
+}
+
+/* The action is all that is left on the coroutine. */
+static bool take_action(struct agents *agents, struct run *run)
+{
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	lua_settop(co, 1);
+	lua_xmove(co, lua, 1);
+	return reply_action(run->conn, lua, lua_gettop(lua));
 }
 
 static void finish_many(struct agents *agents, struct run *run)
 {
-	if (!send_results(agents, run) || !reply_action(run->conn, run->co.lua, 1))
+	lua_State *lua = agents->vm.lua;
+	int top = lua_gettop(lua);
+	bool acts = !lua_isnil(run->co.lua, 1);
+	bool ok = send_results(agents, run) && (!acts || take_action(agents, run));
+	if (!ok)
+		lua_replace(lua, AT_ERROR);
+	lua_settop(lua, top);
+	if (!ok)
 		fault_raise(agents, run);
 }
 
@@ -307,11 +344,7 @@ static bool finish_plainly(struct run *run)
 
 static void finish_one(struct agents *agents, struct run *run)
 {
-	lua_State *co = run->co.lua;
-	bool below;
-	if (finish_plainly(run))
-		return;
-	if (!reply_send(agents, run->conn, co, 1, &below) || !reply_action(run->conn, co, 2))
+	if (!finish_plainly(run) && !reply_take(agents, run, 1, NULL))
 		fault_raise(agents, run);
 }
 
@@ -337,7 +370,7 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 	run.views = batch->codec->view;
 	bool one = count == 1 && !run.views;
 	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
-	enum outcome outcome = run_enter(agents, &run, nargs);
+	enum outcome outcome = nargs < 0 ? run_starve(agents, &run) : run_enter(agents, &run, nargs);
 	if (outcome == RUN_SUSPENDED) {
 		struct run *suspended = conn->suspended;
 		if (one)

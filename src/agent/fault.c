@@ -13,15 +13,22 @@ static void set_text(lua_State *lua, const char *key, const char *text)
 	lua_setfield(lua, -2, key);
 }
 
-/* Pushes what runtime.describe_fault() wants to know. */
-static void push_about(struct agents *agents, const struct run *run, const char *peer)
+struct description {
+	struct agents *agents;
+	const struct run *run;
+	const char *peer;
+};
+
+/* MAY RAISE. Pushes what runtime.describe_fault() wants to know. */
+static void push_about(lua_State *lua, const struct description *description)
 {
-	lua_State *lua = agents->vm.lua;
+	struct agents *agents = description->agents;
+	const struct run *run = description->run;
 	struct conn *conn = run->conn;
 	lua_createtable(lua, 0, 8);
 	set_text(lua, "directory", agents->directory);
 	set_text(lua, "callback", callback_name(run->callback));
-	set_text(lua, "peer", peer);
+	set_text(lua, "peer", description->peer);
 	set_text(lua, "listener", agents->listeners[conn->listener].name);
 	lua_pushnumber(lua, (lua_Number)conn->id);
 	lua_setfield(lua, -2, "conn");
@@ -34,6 +41,18 @@ static void push_about(struct agents *agents, const struct run *run, const char 
 	lua_setfield(lua, -2, "agent");
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
 	lua_setfield(lua, -2, "opener");
+}
+
+/* description, error value → what log_fault() wants to know */
+static int l_describe(lua_State *lua)
+{
+	const struct description *description = lua_touserdata(lua, 1);
+	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.describe_fault");
+	lua_pushvalue(lua, 2);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, description->run->co.ref);
+	push_about(lua, description);
+	lua_call(lua, 3, 5);
+	return 5;
 }
 
 enum { FRAME_BYTES_MAX = 256 }; /* the most that log.frame_bytes may ask for */
@@ -112,10 +131,11 @@ static struct vm_budget describe_budget(const struct agents *agents, const struc
 /* Describing an error runs code that the error itself may upset; then what is at hand must do. */
 static void log_undescribed(struct agents *agents, const struct run *run, const char *peer)
 {
-	lua_State *co = run->co.lua;
+	lua_State *lua = agents->vm.lua;
 	char message[256];
-	if (lua_type(co, -1) == LUA_TSTRING)
-		text_escape(TEXT_LINE, message, sizeof message, lua_tostring(co, -1), lua_objlen(co, -1));
+	if (lua_type(lua, AT_ERROR) == LUA_TSTRING)
+		text_escape(TEXT_LINE, message, sizeof message, lua_tostring(lua, AT_ERROR),
+			    lua_objlen(lua, AT_ERROR));
 	else
 		snprintf(message, sizeof message, "%s", "an error that cannot be described");
 	log_fault(agents, run, peer, message, "", "", "", "");
@@ -123,18 +143,16 @@ static void log_undescribed(struct agents *agents, const struct run *run, const 
 
 static void describe(struct agents *agents, const struct run *run)
 {
-	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	lua_State *lua = agents->vm.lua;
 	char peer[PEER_TEXT_BYTES];
 	peer_text(run->conn, peer, sizeof peer);
 	vm_make_room(&agents->vm);
-	lua_pushvalue(lua, AT_DESCRIBE);
-	lua_pushvalue(co, -1);
-	lua_xmove(co, lua, 1);
-	lua_pushthread(co);
-	lua_xmove(co, lua, 1);
-	push_about(agents, run, peer);
+	struct description description = { agents, run, peer };
+	lua_pushcfunction(lua, l_describe);
+	lua_pushlightuserdata(lua, &description);
+	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(agents, run);
-	if (vm_pcall(&agents->vm, lua, 3, 5, &budget)) {
+	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
 		log_undescribed(agents, run, peer);
 	} else {
 		log_fault(agents, run, peer, lua_tostring(lua, -5), lua_tostring(lua, -4),
@@ -144,13 +162,12 @@ static void describe(struct agents *agents, const struct run *run)
 }
 
 /* The agent may say a last word. */
-static void ask_failed(struct agents *agents, struct run *run)
+static void ask_failed(struct agents *agents, struct conn *conn)
 {
-	struct conn *conn = run->conn;
 	struct run last;
 	callback_prepare(agents, &last, conn, CALL_FAILED);
-	lua_pushvalue(run->co.lua, -1);
-	lua_xmove(run->co.lua, last.co.lua, 1);
+	lua_pushvalue(agents->vm.lua, AT_ERROR);
+	lua_xmove(agents->vm.lua, last.co.lua, 1);
 	callback_finish(agents, &last, run_enter(agents, &last, 3));
 }
 
@@ -173,7 +190,7 @@ void fault_raise(struct agents *agents, struct run *run)
 	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
 			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
 	if (last_word)
-		ask_failed(agents, run);
+		ask_failed(agents, conn);
 	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
 	if (run->callback != CALL_FAILED)
 		conn_close(conn, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);

@@ -38,8 +38,14 @@ static const char *take_snapshot(struct agents *from, struct run *run, struct co
 	lua_State *co = run->co.lua;
 	push_runtime(co, "snapshot");
 	agent_push(from, co, conn);
-	if (run_enter(from, run, 1) == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
+	enum outcome outcome = run_enter(from, run, 1);
+	if (outcome == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
 		return lua_tolstring(co, 1, len);
+	if (outcome == RUN_DONE) {
+		lua_settop(co, 1);
+		lua_xmove(co, from->vm.lua, 1);
+		lua_replace(from->vm.lua, AT_ERROR);
+	}
 	fault_note(from, run);
 	run_end(from, run, true);
 	return NULL;

@@ -49,14 +49,15 @@ static void lay_out(struct agents *agents)
 	keep_function(lua, "runtime", "conn_index");
 	keep_function(lua, "runtime", "snapshot");
 	keep_function(lua, "runtime", "describe_phase");
+	keep_function(lua, "runtime", "describe_fault");
 	run_keep_ended(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	push_runtime(lua, "invoke");
 	push_runtime(lua, "has");
-	push_runtime(lua, "describe_fault");
 	push_runtime(lua, "take_defer");
+	lua_pushnil(lua); /* AT_ERROR */
 	bind_conn(lua);
 }
 

@@ -181,10 +181,18 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 {
-	lua_State *co = run->co.lua;
-	bool below;
-	*keep = lua_type(co, first) == LUA_TBOOLEAN && lua_toboolean(co, first);
-	if (lua_type(co, first) != LUA_TBOOLEAN && !reply_send(agents, run->conn, co, first, &below))
-		return false;
-	return reply_action(run->conn, co, first + 1);
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	int at = lua_gettop(lua) + 1;
+	bool below, answers = keep && lua_type(co, first) == LUA_TBOOLEAN;
+	if (keep)
+		*keep = answers && lua_toboolean(co, first);
+	/* What is pushed here has no room on the other stack, if the handler returned as much as that holds. */
+	lua_settop(co, first + 1);
+	lua_xmove(co, lua, 2);
+	bool ok = (answers || reply_send(agents, run->conn, lua, at, &below)) &&
+		  reply_action(run->conn, lua, at + 1);
+	if (!ok)
+		lua_replace(lua, AT_ERROR);
+	lua_settop(lua, at - 1);
+	return ok;
 }

@@ -140,17 +140,36 @@ static bool suspend(struct agents *agents, struct run *run)
  * A call that the guard ended has the guard's error, whatever the script made of it. One that got a
  * refusal of memory has met the same limit.
  */
-static enum outcome fail(struct agents *agents, struct run *run, int status, enum guard_verdict verdict)
+static enum outcome run_fail(struct agents *agents, struct run *run, int status, enum guard_verdict verdict)
 {
+	lua_State *lua = agents->vm.lua;
+	if (verdict == GUARD_FINE)
+		lua_xmove(run->co.lua, lua, 1);
+	else
+		guard_push_error(&agents->vm.guard, lua);
+	lua_replace(lua, AT_ERROR);
 	if (verdict == GUARD_FINE && status == LUA_ERRMEM) {
 		verdict = GUARD_MEMORY;
 		agents->vm.is_full = true;
-	} else if (verdict != GUARD_FINE) {
-		guard_push_error(&agents->vm.guard, run->co.lua);
 	}
 	vm_forget_loading(&agents->vm);
 	run->verdict = (uint8_t)verdict;
 	return RUN_FAILED;
+}
+
+/* It has yielded, and cannot be resumed. */
+static enum outcome run_abort(struct agents *agents, const char *why)
+{
+	lua_pushstring(agents->vm.lua, why);
+	lua_replace(agents->vm.lua, AT_ERROR);
+	return RUN_FAILED;
+}
+
+enum outcome run_starve(struct agents *agents, struct run *run)
+{
+	agents->vm.is_full = true;
+	run->verdict = GUARD_MEMORY;
+	return run_abort(agents, "not enough memory to call the handler");
 }
 
 uint64_t run_progress(void *data)
@@ -205,16 +224,12 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	if (status == 0 && !over)
 		return RUN_DONE;
 	if (status != LUA_YIELD || run->wait == WAIT_ENDED || over)
-		return fail(agents, run, status, verdict);
-	if (run->wait == WAIT_NONE) {
-		lua_pushliteral(co, "coroutine.yield() outside of a coroutine of the handler's own "
-				    "(to wait, use perilune.sleep or conn:read)");
-		return RUN_FAILED;
-	}
-	if (!suspend(agents, run)) {
-		lua_pushliteral(co, "not enough memory to suspend the handler");
-		return RUN_FAILED;
-	}
+		return run_fail(agents, run, status, verdict);
+	if (run->wait == WAIT_NONE)
+		return run_abort(agents, "coroutine.yield() outside of a coroutine of the handler's own "
+					 "(to wait, use perilune.sleep or conn:read)");
+	if (!suspend(agents, run))
+		return run_abort(agents, "not enough memory to suspend the handler");
 	return RUN_SUSPENDED;
 }
 

@@ -51,9 +51,9 @@ enum {
 	AT_METAS,       /* ... and its second values */
 	AT_INVOKE,      /* runtime.invoke … */
 	AT_HAS,
-	AT_DESCRIBE,
 	AT_TAKE_DEFER,
-	AT_CONN, /* the metatable of conn objects */
+	AT_ERROR, /* of the last run that failed: its own stack may be full to the last slot */
+	AT_CONN,  /* the metatable of conn objects */
 	AT_TOP = AT_CONN
 };
 
@@ -83,8 +83,12 @@ void run_keep_ended(lua_State *lua);
 /* Takes a coroutine from the pool (or makes one) for a call on conn's behalf. */
 void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
 
-/* Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. */
+/* Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. Failed: the error is
+ * at AT_ERROR, and nothing may be pushed on the coroutine's stack any more. */
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
+
+/* In its place, when there is not even memory for the call: it has failed. */
+enum outcome run_starve(struct agents *agents, struct run *run);
 
 /* For the guard: which frame of its batch the running call is at; it only ever changes to another. */
 uint64_t run_progress(void *agents);
@@ -147,7 +151,7 @@ unsigned batch_index(struct agents *agents, const struct run *run);
 /* Hands a batch to conn's agent; returns how many frames were used. */
 unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch);
 
-/* Handles the end of a CALL_PROCEED, whose coroutine holds results or the error. Ends the run. */
+/* Handles the end of a CALL_PROCEED, whose coroutine holds results. Ends the run. */
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
 
 /* Pushes frame number i as the batch's codec delivers it: one value. */
@@ -167,8 +171,8 @@ bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err);
  */
 bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below);
 
-/* Interprets what a callback returned from stack index `first` on: reply, action. *keep: the
- * first is `true`. False with an error message pushed. */
+/* Interprets what a callback returned from stack index `first` on: reply, action. *keep: the first is `true`; NULL: it
+ * must not be. They are taken from the coroutine's stack. False with the error at AT_ERROR. */
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);
 
 /* Does what the second result of a callback, at idx, asks for. False with an error message pushed. */
@@ -176,8 +180,7 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx);
 
 /* ---- fault.c ---- */
 
-/* Logs the error on top of run's coroutine, asks failed(), ends the connection. The run goes on to
- * its end. */
+/* Logs the error at AT_ERROR, asks failed(), ends the connection. The run goes on to its end. */
 enum close_reason reason_of_verdict(enum guard_verdict verdict);
 void fault_raise(struct agents *agents, struct run *run);
 

@@ -101,7 +101,8 @@ static void push_arguments(lua_State *lua, char **arguments)
 	}
 }
 
-/* Runs protected. Results: describe(), and the script's main function with its arguments. Raises why it cannot be run. */
+/* Runs protected. Results: explain(), and the script's main function with its arguments in a coroutine. Raises why it
+ * cannot be run. */
 static int prepare(lua_State *lua)
 {
 	const struct exec_options *options = lua_touserdata(lua, 1);
@@ -123,7 +124,13 @@ static int prepare(lua_State *lua)
 	lua_setfield(lua, -2, "arguments");
 	lua_call(lua, 1, LUA_MULTRET);
 	lua_remove(lua, 1); /* the module */
-	return lua_gettop(lua);
+	int nargs = lua_gettop(lua) - 2;
+	lua_State *co = lua_newthread(lua);
+	lua_insert(lua, AT_SCRIPT);
+	if (!vm_make_stack(vm_of(lua), co, nargs + 1))
+		return luaL_error(lua, "not enough memory for the arguments");
+	lua_xmove(lua, co, nargs + 1);
+	return 2;
 }
 
 /* ---- its end ---- */
@@ -135,13 +142,13 @@ static void finish(struct exec *exec, int code)
 	uv_timer_stop(&exec->timer);
 }
 
-/* Says on stderr what is on top of the coroutine's stack, with its place. */
+/* Says on stderr what is on top of the VM's stack, with the place where the script is. */
 static void report(struct exec *exec)
 {
 	lua_State *lua = exec->vm.lua;
 	signals_calm();
 	lua_pushvalue(lua, AT_EXPLAIN);
-	lua_xmove(exec->co, lua, 1);
+	lua_insert(lua, -2);
 	lua_pushvalue(lua, AT_SCRIPT);
 	int failed = vm_pcall(&exec->vm, lua, 2, 1, &UNBOUNDED);
 	const char *text = lua_tostring(lua, -1);
@@ -152,7 +159,7 @@ static void report(struct exec *exec)
 
 static void fail(struct exec *exec, const char *why)
 {
-	lua_pushstring(exec->co, why);
+	lua_pushstring(exec->vm.lua, why);
 	report(exec);
 	finish(exec, EXIT_FAILURE);
 }
@@ -161,7 +168,7 @@ static void be_interrupted(struct exec *exec)
 {
 	const struct guard *guard = &exec->vm.guard;
 	bool computed = !exec->waits && *guard->place;
-	lua_pushfstring(exec->co, "%s%sinterrupted", computed ? guard->place : "", computed ? ": " : "");
+	lua_pushfstring(exec->vm.lua, "%s%sinterrupted", computed ? guard->place : "", computed ? ": " : "");
 	report(exec);
 	finish(exec, 128 + signals_caught());
 }
@@ -179,6 +186,7 @@ static void resume(struct exec *exec, int nargs)
 	} else if (!status) {
 		finish(exec, EXIT_SUCCESS);
 	} else if (status != LUA_YIELD) {
+		lua_xmove(exec->co, exec->vm.lua, 1);
 		report(exec);
 		finish(exec, EXIT_FAILURE);
 	} else if (!exec->waits) {
@@ -194,20 +202,10 @@ static void on_timer(uv_timer_t *timer)
 
 /* ---- the whole ---- */
 
-/* describe, main and its arguments are on the VM's stack: main goes to a coroutine. Returns how many arguments. */
-static int make_coroutine(struct exec *exec)
-{
-	lua_State *lua = exec->vm.lua;
-	int nargs = lua_gettop(lua) - 2;
-	exec->co = lua_newthread(lua);
-	lua_insert(lua, AT_SCRIPT);
-	lua_xmove(lua, exec->co, nargs + 1);
-	return nargs;
-}
-
 static void run(struct exec *exec)
 {
-	resume(exec, make_coroutine(exec));
+	exec->co = lua_tothread(exec->vm.lua, AT_SCRIPT);
+	resume(exec, lua_gettop(exec->co) - 1);
 	while (!exec->done) {
 		uv_run(&exec->loop, UV_RUN_DEFAULT);
 		if (!exec->done && signals_caught())
@@ -222,7 +220,7 @@ static int start(struct exec *exec, const struct exec_options *options)
 	lua_State *lua = exec->vm.lua;
 	lua_pushcfunction(lua, prepare);
 	lua_pushlightuserdata(lua, (void *)options);
-	if (!vm_pcall(&exec->vm, lua, 1, LUA_MULTRET, &UNBOUNDED)) {
+	if (!vm_pcall(&exec->vm, lua, 1, 2, &UNBOUNDED)) {
 		run(exec);
 		return exec->code;
 	}

@@ -54,7 +54,7 @@ static int fail(lua_State *lua)
 static int run_module(struct bench *bench, const struct request *request)
 {
 	lua_State *lua = bench->vm.lua;
-	if (!lua_checkstack(lua, request->argc + 4))
+	if (!vm_make_stack(&bench->vm, lua, request->argc + 4))
 		return EXIT_FAILED;
 	lua_pushcfunction(lua, prepare);
 	lua_pushlightuserdata(lua, (void *)request);

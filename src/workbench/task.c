@@ -2,6 +2,7 @@
 #include "workbench/bench.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 struct task {
 	struct task *outer;
@@ -27,8 +28,8 @@ static struct bench *check_task(lua_State *lua, const char *what)
 }
 
 /*
- * MAY RAISE, MAY YIELD. call(limit_ms, fn, …): runs fn(…) as a task of its own, which has so much time (0: any). Returns true and its
- * results; or false, "error" | "timeout" | "deadlock", the message or where it was, and a traceback.
+ * MAY RAISE, MAY YIELD. call(limit_ms, fn, …): runs fn(…) as a task of its own, which has so much time (0: any). Returns
+ * how that has ended, for results().
  */
 static int l_call(lua_State *lua)
 {
@@ -36,16 +37,47 @@ static int l_call(lua_State *lua)
 	lua_Number limit_ms = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, limit_ms >= 0 && limit_ms <= GUARD_BUDGET_MAX_MS, 1, "milliseconds expected");
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
+	int n = lua_gettop(lua) - 1;
 	lua_State *co = lua_newthread(lua);
 	lua_insert(lua, 2);
+	if (!vm_make_stack(&bench->vm, co, n))
+		return luaL_error(lua, "not enough memory");
 	struct task *task = malloc(sizeof *task);
 	if (!task)
 		return luaL_error(lua, "not enough memory");
 	*task = (struct task){ .co = co, .limit_ms = (uint32_t)limit_ms, .ref = LUA_NOREF };
 	bench->called = task;
-	lua_xmove(lua, co, lua_gettop(lua) - 2);
+	lua_xmove(lua, co, n);
 	lua_settop(lua, 2);
 	return lua_yield(lua, 1); /* the coroutine, to be kept */
+}
+
+/*
+ * MAY RAISE. results(call(…)) → true and what the function returned; or false, "error" | "timeout" | "deadlock", the
+ * message or where it was, and a traceback. Apart from call(), which is resumed outside of any protection: as many values
+ * as a function may return need not fit on the stack.
+ */
+static int l_results(lua_State *lua)
+{
+	lua_State *co = lua_tothread(lua, 1);
+	if (!co)
+		return luaL_argerror(lua, 1, "what call() returns is expected");
+	const char *how = luaL_checkstring(lua, 2);
+	if (!strcmp(how, END_NAMES[TASK_DONE])) {
+		int n = lua_gettop(co);
+		luaL_checkstack(lua, n + 1, "results");
+		lua_pushboolean(lua, 1);
+		lua_xmove(co, lua, n);
+		return n + 1;
+	}
+	lua_pushboolean(lua, 0);
+	lua_pushstring(lua, how);
+	if (!strcmp(how, END_NAMES[TASK_FAILED]))
+		lua_xmove(co, lua, 1);
+	else
+		lua_pushvalue(lua, 3);
+	luaL_traceback(lua, co, NULL, 0);
+	return 4;
 }
 
 /* MAY RAISE, MAY YIELD. wait(ms) → true: something has happened on the loop; false: it has not, for so long */
@@ -59,7 +91,9 @@ static int l_wait(lua_State *lua)
 	return lua_yield(lua, 0);
 }
 
-static const luaL_Reg FUNCTIONS[] = { { "call", l_call }, { "wait", l_wait }, { NULL, NULL } };
+static const luaL_Reg FUNCTIONS[] = {
+	{ "call", l_call }, { "results", l_results }, { "wait", l_wait }, { NULL, NULL }
+};
 
 void task_push_functions(lua_State *lua)
 {
@@ -119,35 +153,18 @@ static void begin_called(struct bench *bench)
 	begin(bench, task);
 }
 
-static void put_failure(lua_State *to, struct task *task, enum task_end end, const char *place)
-{
-	lua_pushboolean(to, 0);
-	lua_pushstring(to, END_NAMES[end]);
-	if (end == TASK_FAILED)
-		lua_xmove(task->co, to, 1);
-	else
-		lua_pushstring(to, place);
-	luaL_traceback(to, task->co, NULL, 0);
-}
-
-/* Hands what came of the task on top to the one below: how many values. The task is freed. */
+/* Hands what came of the task on top to the one below, for l_results(): how many values. The task is freed. */
 static int end(struct bench *bench, enum task_end how, const char *place)
 {
 	struct task *task = bench->task;
 	lua_State *to = task->outer->co;
-	int n = 4;
-	if (how == TASK_DONE) {
-		n = lua_gettop(task->co);
-		luaL_checkstack(to, n + 1, "results");
-		lua_pushboolean(to, 1);
-		lua_xmove(task->co, to, n++);
-	} else {
-		put_failure(to, task, how, place);
-	}
+	lua_rawgeti(to, LUA_REGISTRYINDEX, task->ref);
+	lua_pushstring(to, END_NAMES[how]);
+	lua_pushstring(to, place);
 	luaL_unref(bench->vm.lua, LUA_REGISTRYINDEX, task->ref);
 	bench->task = task->outer;
 	free(task);
-	return n;
+	return 3;
 }
 
 static int resume(struct bench *bench, const struct task *task, int nargs, enum guard_verdict *verdict)
@@ -190,6 +207,10 @@ bool task_run_main(struct bench *bench, int nargs)
 	lua_State *lua = bench->vm.lua;
 	struct task first = { .co = lua_newthread(lua) };
 	first.ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	if (!vm_make_stack(&bench->vm, first.co, nargs + 1)) {
+		lua_pushliteral(lua, "not enough memory");
+		return false;
+	}
 	lua_xmove(lua, first.co, nargs + 1);
 	begin(bench, &first);
 	for (;;) {
@@ -202,9 +223,10 @@ bool task_run_main(struct bench *bench, int nargs)
 		forget_request(bench);
 		if (bench->task == &first) {
 			if (status == LUA_YIELD)
-				lua_pushliteral(first.co, "coroutine.yield() outside of a test");
+				lua_pushliteral(lua, "coroutine.yield() outside of a test");
+			else
+				lua_xmove(first.co, lua, 1);
 			bench->task = NULL;
-			lua_xmove(first.co, lua, 1);
 			luaL_unref(lua, LUA_REGISTRYINDEX, first.ref);
 			return status == 0;
 		}

@@ -63,7 +63,7 @@ end
 -- busted.safe() as a task. A task that is ended has left busted's contexts as they were.
 local function run_task(busted, safe, limit_ms, descriptor, run, element)
   local context = busted.context.get()
-  local results = pack(task.call(limit_ms, safe, descriptor, run, element))
+  local results = pack(task.results(task.call(limit_ms, safe, descriptor, run, element)))
   if results[1] then return unpack(results, 2, results.n) end
   while busted.context.get() ~= context do busted.context.pop() end
   local _, kind, place, traceback = unpack(results, 1, 4)
