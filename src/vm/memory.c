@@ -199,8 +199,10 @@ static __attribute__((noinline)) void *allocate_from_spare(struct vm *vm, void *
 	if (guard_is_running(&vm->guard) || !vm->spare)
 		return NULL;
 	vm_drop_spare(vm);
-	vm->is_full = true; /* so that garbage is collected, and the spare taken anew */
-	return allocate(vm, block, old_bytes, new_bytes);
+	vm->is_full = true; /* so that garbage is collected, and the spare taken anew at the latest then */
+	void *got = allocate(vm, block, old_bytes, new_bytes);
+	vm_take_spare(vm);
+	return got;
 }
 
 void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
