@@ -1,9 +1,10 @@
 /*
  * Makes calls of the system fail on purpose. The linker leads the calls of our objects, and of a static libuv,
- * through here (cmake/faults.cmake); Lua's own memory is left alone.
+ * through here (cmake/faults.cmake); what is Lua's goes through lua_shim.c.
  *
  *   FAULT=accept4:3:EMFILE    the third one
  *   FAULT=memory:17+          that and all later ones
+ *   FAULT=lua_memory:2/       every other one
  *   FAULT=sendto:1+:short     a byte at a time; several faults are separated by commas
  *   FAULT_ARM=path            nothing counts before this file exists
  *   FAULT_REPORT=path         is told "fired KIND NUMBER" at once, and "calls KIND COUNT" at the end
@@ -27,40 +28,20 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum kind {
-	MEMORY,    /* malloc and its kin, called by us */
-	UV_MEMORY, /* ... by libuv */
-	ACCEPT4,
-	BIND,
-	CONNECT,
-	EPOLL_CREATE1,
-	EPOLL_CTL,
-	EPOLL_WAIT,
-	EVENTFD,
-	GETRLIMIT,
-	GETSOCKNAME,
-	IOCTL,
-	LISTEN,
-	OPENDIR,
-	PIPE2,
-	PTHREAD_CREATE,
-	RECVFROM, /* and recv */
-	SENDTO,   /* and send */
-	SETSOCKOPT,
-	SHUTDOWN,
-	SOCKET,
-	KINDS
-};
+#include "shim.h"
 
 static struct point {
 	const char *name;
 	int error; /* unless the fault names one */
 	unsigned from;
-	bool on, onward, is_short;
+	bool on, onward, each, is_short;
 	atomic_uint calls;
 } points[KINDS] = {
 	[MEMORY] = { .name = "memory", .error = ENOMEM },
 	[UV_MEMORY] = { .name = "uv_memory", .error = ENOMEM },
+	[LUA_MEMORY] = { .name = "lua_memory" },
+	[LUA_STACK] = { .name = "lua_stack" },
+	[FINALISER] = { .name = "finaliser" },
 	[ACCEPT4] = { .name = "accept4", .error = EMFILE },
 	[BIND] = { .name = "bind", .error = EADDRINUSE },
 	[CONNECT] = { .name = "connect", .error = ECONNREFUSED },
@@ -126,7 +107,7 @@ static void set_how(struct point *point, const char *how)
 	give_up(how);
 }
 
-/* One of "kind:number[+][:how]". */
+/* One of "kind:number[+|/][:how]". */
 static void set_fault(char *fault)
 {
 	char *number = strchr(fault, ':'), *rest;
@@ -141,7 +122,8 @@ static void set_fault(char *fault)
 	point->on = true;
 	point->from = (unsigned)strtoul(number, &rest, 10);
 	point->onward = *rest == '+';
-	rest += point->onward;
+	point->each = *rest == '/';
+	rest += point->onward || point->each;
 	if (*rest == ':')
 		set_how(point, rest + 1);
 }
@@ -197,8 +179,7 @@ static bool is_armed(void)
 	return now;
 }
 
-/* Counts a call. True: it is one of those. */
-static bool is_due(enum kind kind)
+bool shim_is_due(enum kind kind)
 {
 	struct point *point = &points[kind];
 	int kept = errno;
@@ -207,7 +188,8 @@ static bool is_due(enum kind kind)
 		return false;
 	}
 	unsigned number = atomic_fetch_add(&point->calls, 1) + 1;
-	bool due = point->on && (number == point->from || (point->onward && number > point->from));
+	bool due = point->on && (number == point->from || (point->onward && number > point->from) ||
+				 (point->each && number % point->from == 0));
 	if (due && number == point->from)
 		tell("fired", point->name, number);
 	errno = kept;
@@ -216,7 +198,7 @@ static bool is_due(enum kind kind)
 
 static bool fails(enum kind kind)
 {
-	if (!is_due(kind))
+	if (!shim_is_due(kind))
 		return false;
 	errno = points[kind].error;
 	return true;
@@ -236,7 +218,7 @@ static bool may_fall_short(enum kind kind, int fd)
 /* For what reads or writes: *n is cut short, or the call fails. */
 static bool fails_or_cuts(enum kind kind, int fd, size_t *n)
 {
-	if (!is_due(kind))
+	if (!shim_is_due(kind))
 		return false;
 	if (points[kind].is_short) {
 		if (may_fall_short(kind, fd))

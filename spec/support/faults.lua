@@ -135,7 +135,8 @@ local function launch(fault, options)
   local folder = command.folder()
   local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
-    script = (options.script or SCRIPT):format(folder), folder = folder, env = env, workers = options.workers or 2,
+    script = options.modules and options.script or (options.script or SCRIPT):format(folder), modules = options.modules,
+    folder = folder, env = env, workers = options.workers or 2, args = options.args,
     asan = server.SMALL_QUARANTINE, control = options.control,
   }
 end
@@ -150,7 +151,8 @@ end
 
 --- A server that serves, and in which this fails once it is armed. The specification has to end it.
 ---@param fault string as in spec/faults/shim.c
----@param options { control: string?, script: string?, workers: integer? }? `script`: "%s" in it is the folder
+---@param options { control: string?, script: string?, modules: table?, args: string[]?, workers: integer? }? `script`:
+--- "%s" in it is the folder, unless there are modules
 ---@return perilune.server
 function M.start(fault, options)
   local all = { late = true }
