@@ -32,9 +32,15 @@ static void run(struct world *world, struct memory_conn *memory, uint8_t *input,
 		memory->inward_bytes = (size_t)batch * FRAME;
 		memcpy(memory->inward, input, memory->inward_bytes);
 		memory_conn_run(memory);
-		if (memory->outward_bytes != (size_t)batch * FRAME) {
-			fprintf(stderr, "expected %u replies\n", batch);
-			exit(1);
+		/* Under valgrind a batch takes so long that it is cut: the connection has another turn. */
+		while (memory->outward_bytes != (size_t)batch * FRAME) {
+			size_t before = memory->outward_bytes;
+			conn_host_turn(&world->host, world->host.now_ms);
+			memory_conn_run(memory);
+			if (memory->outward_bytes == before) {
+				fprintf(stderr, "expected %u replies\n", batch);
+				exit(1);
+			}
 		}
 		memory->outward_bytes = 0;
 		vm_sample(&world->agents.vm);
