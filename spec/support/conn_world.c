@@ -18,6 +18,7 @@ bool world_frees;
 static uint64_t last_id;
 static unsigned opened_total, closed_total, gone_total;
 static uint64_t frames_total;
+static uint64_t put_total, handed_total; /* bytes that peers sent, and that agents were handed */
 static bool in_handler;
 
 /* ---- the agent ---- */
@@ -84,6 +85,7 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 		if (client->on_frame)
 			client->on_frame(client, text);
 	} while (used < batch->count && world_may_go_on(conn) && conn->codec == codec);
+	handed_total += batch->frames[used - 1].end;
 	leave();
 	return used;
 }
@@ -109,6 +111,7 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 {
 	struct client *client = enter(conn);
 	assert(conn_is_open(conn) && !conn->busy);
+	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0); /* nothing had come in time */
 	client->timeouts++;
 	client->timeout_kind = kind;
 	leave();
@@ -188,6 +191,7 @@ static void on_gone(struct conn *conn)
 	client->gone++;
 	assert(!idmap_get(&host.ids, conn->id));
 	gone_total++;
+	put_total += client->memory.put_bytes;
 	if (!world_frees)
 		return;
 	clients[client->slot] = NULL;
@@ -199,7 +203,7 @@ int world_start(size_t buffer_limit_bytes)
 {
 	now_ms = START_MS;
 	last_id = opened_total = closed_total = gone_total = 0;
-	frames_total = 0;
+	frames_total = put_total = handed_total = 0;
 	world_frees = in_handler = false;
 	memset(&counters, 0, sizeof counters);
 	memset(clients, 0, sizeof clients);
@@ -229,7 +233,7 @@ static bool has_event(const struct memory_conn *m)
 {
 	if (m->closed)
 		return false;
-	return m->closing || m->broken ||
+	return m->closing || (m->broken && !m->broken_told) ||
 	       ((m->watched & WATCH_WRITE) && m->outward_bytes < m->window_bytes) ||
 	       ((m->watched & WATCH_READ) && (m->inward_bytes || m->peer_shut));
 }
@@ -273,6 +277,15 @@ void world_run(void)
 	check_phases();
 }
 
+/* Whatever arrived was handed up, or is counted as discarded, and nothing twice. */
+static void check_bytes(void)
+{
+	uint64_t bytes = count_read(&counters.bytes_in), discarded = count_read(&counters.discarded_bytes);
+	assert(bytes == put_total);
+	if (line.empty != CODEC_EMPTY_IGNORE)
+		assert(bytes == handed_total + discarded);
+}
+
 void world_end(void)
 {
 	for (unsigned i = 0; i < CLIENTS; i++)
@@ -289,6 +302,7 @@ void world_end(void)
 	assert(opened_total == closed_total);
 	assert(opened_total == counters_closed(&counters));
 	assert(frames_total == count_read(&counters.frames_in));
+	check_bytes();
 	conn_host_deinit(&host);
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		if (clients[i])

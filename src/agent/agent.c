@@ -392,6 +392,19 @@ static struct run *run_of(struct wheel_node *timer)
 	return (struct run *)(void *)((char *)timer - offsetof(struct run, timer));
 }
 
+/* What it waits for may have arrived in time, and not been looked at yet. */
+static void time_out_read(struct agents *agents, struct run *run, uint64_t now_ms)
+{
+	struct conn *conn = run->conn;
+	if (now_ms < agents->host->grace_until_ms) {
+		wheel_arm(&agents->sleeps, &run->timer, agents->host->grace_until_ms);
+		return;
+	}
+	conn_read_late(conn);
+	if (conn->suspended == run && run->wait == WAIT_READ && run->until_ms <= now_ms)
+		fail_read(agents, run, "timeout", "ETIMEDOUT");
+}
+
 void agents_turn(struct agents *agents, uint64_t now_ms)
 {
 	struct wheel_node due, *node;
@@ -399,11 +412,10 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 	wheel_advance(&agents->sleeps, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
 		struct run *run = run_of(node);
-		if (run->wait == WAIT_SLEEP) {
+		if (run->wait == WAIT_SLEEP)
 			run_wake(agents, run, 0);
-			continue;
-		}
-		fail_read(agents, run, "timeout", "ETIMEDOUT");
+		else
+			time_out_read(agents, run, now_ms);
 	}
 }
 

@@ -364,11 +364,10 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch)
 {
 	struct run run;
-	unsigned count = batch->count;
 	run_begin(agents, &run, conn, CALL_PROCEED);
 	run.codec = batch->codec;
 	run.views = batch->codec->view;
-	bool one = count == 1 && !run.views;
+	bool one = batch->count == 1 && !run.views;
 	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
 	enum outcome outcome = nargs < 0 ? run_starve(agents, &run) : run_enter(agents, &run, nargs);
 	if (outcome == RUN_SUSPENDED) {
@@ -379,7 +378,7 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 		batch_cut(agents, suspended);
 		return batch_index(agents, suspended);
 	}
-	unsigned used = one ? 1 : outcome == RUN_DONE ? frames_used(&run) : count;
+	unsigned used = one ? 1 : outcome == RUN_DONE ? frames_used(&run) : batch_index(agents, &run);
 	batch_finish(agents, &run, outcome);
 	return used;
 }

@@ -82,66 +82,10 @@ static void retire_codecs(struct conn *conn)
 	*past = NULL;
 }
 
-/* ---- the end ---- */
-
-void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
+void conn_drop_codecs(struct conn *conn)
 {
-	if (conn->state == CONN_CLOSED)
-		return;
-	if (conn->reason == REASON_NONE)
-		conn->reason = (uint8_t)reason;
-	if (how > conn->how)
-		conn->how = (uint8_t)how;
-	if (conn->state == CONN_OPEN)
-		conn->state = CONN_CLOSING;
-	if (conn->host->current != conn)
-		conn_attend(conn);
-}
-
-void conn_give_way(struct conn *conn)
-{
-	enum { REST_OF_THIS, ALL_OF_THE_NEXT, TURNS };
-	conn->overran = true;
-	conn->gives_way = TURNS;
-}
-
-/* A socket can fail for want of memory, too, and then the peer has done nothing. */
-void conn_fail(struct conn *conn, int err)
-{
-	bool memory = err == UV_ENOMEM || err == UV_ENOBUFS;
-	conn_close(conn, memory ? REASON_MEMORY : REASON_RESET, CLOSE_NOW);
-}
-
-/* The agent hears of the end before the transport is gone. */
-static void tell_closed(struct conn *conn)
-{
-	if (!conn->opened)
-		return;
-	conn->opened = false;
-	conn->host->handler->closed(conn, (enum close_reason)conn->reason);
-}
-
-static void release(struct conn *conn)
-{
-	buf_release(&conn->host->pool, &conn->in);
-	buf_release(&conn->host->pool, &conn->out);
-	wheel_disarm(&conn->timer);
-	if (conn->own_timeouts)
-		free((void *)conn->timeouts);
 	free_codecs(conn->own_codecs);
 	conn->own_codecs = NULL;
-	conn->own_timeouts = false;
-	conn->timeouts = &conn->rules->timeouts;
-}
-
-/* A peer that sees the end and comes back at once finds its place free. */
-static void leave(struct conn *conn)
-{
-	if (conn->has_left)
-		return;
-	conn->has_left = true;
-	if (conn->host->left)
-		conn->host->left(conn);
 }
 
 /* ---- what it is at ---- */
@@ -159,7 +103,7 @@ static enum conn_phase phase_of(const struct conn *conn)
 	return conn->draining ? PHASE_DRAINING : PHASE_OPEN;
 }
 
-static void count_phase(struct conn *conn)
+void conn_count_phase(struct conn *conn)
 {
 	enum conn_phase phase = phase_of(conn);
 	if (phase == conn->phase)
@@ -170,156 +114,13 @@ static void count_phase(struct conn *conn)
 	conn->phase = (uint8_t)phase;
 }
 
-static void finish(struct conn *conn)
-{
-	if (conn->state == CONN_LINGER)
-		conn->host->lingering--;
-	conn->state = CONN_CLOSED;
-	count_phase(conn);
-	tell_closed(conn);
-	leave(conn);
-	count(&conn->host->counters->closed[conn->reason]);
-	release(conn);
-	if (conn->host->closes)
-		conn->host->closes(conn);
-	conn->transport->close(conn, conn->how == CLOSE_RESET);
-}
-
-/* Closing a socket with unread input resets it, and may take our last words along. */
-static bool must_linger(struct conn *conn)
-{
-	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
-	       (conn->in || conn->transport->has_unread(conn));
-}
-
-static void linger(struct conn *conn)
-{
-	tell_closed(conn);
-	leave(conn);
-	buf_release(&conn->host->pool, &conn->in);
-	conn->state = CONN_LINGER;
-	conn->host->lingering++;
-	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;
-	if (!conn->shut && conn->transport->shutdown(conn))
-		conn->how = CLOSE_NOW;
-	conn->shut = true;
-}
-
-/* Is it still the turn of the others? */
-static bool gives_way(struct conn *conn)
-{
-	if (!conn->gives_way)
-		return false;
-	conn->gives_way--;
-	conn_attend(conn);
-	return true;
-}
-
-static void advance_end(struct conn *conn)
-{
-	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
-		if (conn->out || gives_way(conn))
-			return;
-		if (must_linger(conn))
-			linger(conn);
-		else
-			finish(conn);
-	}
-	if ((conn->state == CONN_CLOSING || conn->state == CONN_LINGER) && conn->how != CLOSE_FLUSH)
-		finish(conn);
-}
-
-/* ---- half-close, ours and theirs ---- */
-
-void conn_shutdown(struct conn *conn)
-{
-	conn->shut_asked = true;
-	if (conn->host->current != conn)
-		conn_attend(conn);
-}
-
-static void advance_shutdown(struct conn *conn)
-{
-	if (!conn->shut_asked || conn->shut || conn->out)
-		return;
-	conn->shut = true;
-	if (conn->transport->shutdown(conn))
-		conn_close(conn, REASON_RESET, CLOSE_NOW);
-	else if (conn->eof)
-		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
-}
-
-/* Is there input that has not been fed, though it could be? */
-static bool unfed(const struct conn *conn)
-{
-	return conn->more || (conn->in && (conn->queued || conn->paused || conn->choked));
-}
-
-/* The peer's end-of-stream comes after all of its frames. Who reads once it has been told meets it again. */
-static void advance_eof(struct conn *conn)
-{
-	if (!conn->eof || (conn->eof_done && !conn->reading) || unfed(conn))
-		return;
-	if (conn->eof_later && conn->busy && !conn->reading)
-		return;
-	enum eof_answer answer = conn->host->handler->eof(conn);
-	conn->eof_later = answer == EOF_LATER;
-	conn->eof_done = conn->eof_done || answer != EOF_LATER;
-	conn->idle_since_ms = conn->host->now_ms;
-	if (answer == EOF_LATER && (conn->reading || !conn->busy))
-		conn_attend(conn); /* it is free again, or reads on past the end: ask again, in its turn */
-	if (answer == EOF_CLOSE || (answer == EOF_KEEP && conn->shut))
-		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
-}
-
-/* ---- drain ---- */
-
-void conn_drain(struct conn *conn)
-{
-	if (conn->draining)
-		return;
-	conn->draining = true;
-	conn->read_since_ms = conn->host->now_ms;
-	conn_attend(conn);
-}
-
-/* What arrived before the drain is in flight: it is read and served. */
-static void read_what_arrived(struct conn *conn)
-{
-	for (int i = 0; i < CONN_DRAIN_READS && input_wanted(conn); i++)
-		if (input_read(conn) <= 0)
-			break;
-}
-
-static void advance_drain(struct conn *conn)
-{
-	if (!conn->draining || conn->drain_kept)
-		return;
-	if (!conn->drain_told) {
-		read_what_arrived(conn);
-		if (conn->eof && !conn->eof_done && !conn->eof_later && !(conn->in && conn->paused)) {
-			/* The end of its stream comes first; who is choked is queued once it is not. */
-			if (!(conn->in && conn->choked))
-				conn_attend(conn);
-			return;
-		}
-		if (conn->state != CONN_OPEN || conn->busy || conn->more)
-			return;
-		conn->drain_told = true;
-		uint64_t now_ms = conn->host->now_ms, end_ms = conn->host->drain_deadline_ms;
-		conn->drain_kept = conn->host->handler->drain(conn, end_ms > now_ms ? end_ms - now_ms : 0);
-	}
-	bool in_flight =
-	    conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
-	if (!conn->drain_kept && !in_flight)
-		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
-}
-
 /* ---- every event ends here ---- */
 
 static void watch(struct conn *conn)
 {
-	unsigned events = (input_wanted(conn) ? WATCH_READ : 0u) | (conn->blocked ? WATCH_WRITE : 0u);
+	/* One that is lost is read turn by turn, and has nothing more to tell. */
+	bool reads = input_wanted(conn) && !conn->lost;
+	unsigned events = (reads ? WATCH_READ : 0u) | (conn->blocked ? WATCH_WRITE : 0u);
 	if (events == conn->watching)
 		return;
 	conn->watching = (uint8_t)events;
@@ -330,20 +131,18 @@ static void watch(struct conn *conn)
 static void settle(struct conn *conn)
 {
 	retire_codecs(conn);
-	if (conn->state == CONN_OPEN)
-		advance_eof(conn);
-	if (conn->state == CONN_OPEN)
-		advance_drain(conn);
+	if (conn->state == CONN_OPEN && (conn->eof || conn->draining || conn->lost))
+		end_prepare(conn);
 	output_flush(conn);
-	if (conn->state == CONN_OPEN)
-		advance_shutdown(conn);
+	if (conn->state == CONN_OPEN && conn->shut_asked)
+		end_advance_shutdown(conn);
 	if (conn->state == CONN_CLOSING || conn->state == CONN_LINGER)
-		advance_end(conn);
+		end_advance(conn);
 	if (conn->state == CONN_CLOSED)
 		return;
 	watch(conn);
 	if (conn->how != CLOSE_FLUSH) /* watching failed */
-		advance_end(conn);
+		end_advance(conn);
 	else
 		deadline_arm(conn);
 }
@@ -353,7 +152,7 @@ void conn_settle(struct conn *conn)
 	if (conn->state == CONN_CLOSED)
 		return;
 	settle(conn);
-	count_phase(conn);
+	conn_count_phase(conn);
 }
 
 /* ---- events ---- */
@@ -382,7 +181,8 @@ void conn_on_readable(struct conn *conn)
 {
 	conn->host->current = conn;
 	if (conn->state == CONN_LINGER) {
-		if (input_discard(conn))
+		ssize_t n = input_discard(conn);
+		if (n <= 0 && n != UV_EAGAIN)
 			conn->how = CLOSE_NOW;
 	} else if (input_wanted(conn)) {
 		input_read(conn);
@@ -404,14 +204,23 @@ void conn_on_writable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-/* Frames that came before a reset still count: a client may say its piece and hang up. */
 void conn_on_broken(struct conn *conn)
 {
 	conn->host->current = conn;
-	while (input_wanted(conn) && conn->state == CONN_OPEN && input_read(conn) > 0)
+	conn_lose(conn);
+	conn_settle(conn);
+	conn->host->current = NULL;
+}
+
+void conn_read_late(struct conn *conn)
+{
+	struct input_late late = { 0 };
+	uint64_t frames = conn->frames_in;
+	conn->host->current = conn;
+	if (input_may_deliver(conn))
+		input_feed(conn);
+	while (conn->reading && conn->frames_in == frames && input_read_late(conn, &late))
 		;
-	conn->lost = true;
-	conn_close(conn, REASON_RESET, CLOSE_NOW);
 	conn_settle(conn);
 	conn->host->current = NULL;
 }
@@ -444,6 +253,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rule
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else
 		host->handler->opened(conn);
+	conn_begin_wait(conn);
 	conn_settle(conn);
 	host->current = NULL;
 }
@@ -456,10 +266,9 @@ static void changed(struct conn *conn)
 		conn_attend(conn);
 }
 
-/* It is the peer's turn again, or will be: what it is given time for begins anew. */
-static void peer_may_begin(struct conn *conn)
+void conn_begin_wait(struct conn *conn)
 {
-	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = conn->host->now_ms;
+	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = host_now(conn->host);
 }
 
 void conn_pause(struct conn *conn)
@@ -473,7 +282,7 @@ void conn_resume(struct conn *conn)
 	if (!conn->paused)
 		return;
 	conn->paused = false;
-	peer_may_begin(conn);
+	conn_begin_wait(conn);
 	conn_attend(conn); /* even when current: frames at hand must be fed again */
 }
 
@@ -481,7 +290,7 @@ void conn_set_busy(struct conn *conn, bool busy)
 {
 	conn->busy = busy;
 	conn->scanned = 0; /* conn->reading may have changed with it, and is a framing of its own */
-	peer_may_begin(conn);
+	conn_begin_wait(conn);
 	if ((conn->in && !busy) || (conn->reading && (conn->in || conn->eof)))
 		conn_attend(conn);
 	changed(conn);

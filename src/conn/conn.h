@@ -119,6 +119,9 @@ struct conn_host {
 	 * long, reads it anew: conn_host_after(), clock_ms().
 	 */
 	uint64_t now_ms;
+	uint64_t clock_ticks;    /* when now_ms was last read off the clock, in base/ticks.h */
+	uint64_t polled_ms;      /* now_ms when the events that are served were reported */
+	uint64_t grace_until_ms; /* no time-out before: the process stood still, and heard nothing */
 	struct wheel wheel;
 	struct buf_pool pool;
 	struct counters *counters;
@@ -137,7 +140,7 @@ struct conn_host {
 	size_t unsettled_bytes;     /* of output they have */
 	unsigned lingering;         /* of those, ended and waiting for the peer */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
-	/* Reads the clock anew: a handler may have taken long since now_ms was set. NULL: now_ms is right. */
+	/* Reads the clock anew, sets now_ms and clock_ticks: a handler may have taken long. NULL: now_ms is right. */
 	uint64_t (*clock_ms)(struct conn_host *host);
 	/* By the clock, and rounded up; now_ms stays as it is. NULL: of now_ms. See conn_host_after(). */
 	uint64_t (*after_ms)(struct conn_host *host, uint32_t ms);
@@ -167,7 +170,7 @@ struct conn {
 	uint64_t first_since_ms; /* the same, but for frames that are ignored */
 	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
-	size_t unsent;           /* what the transport held when output last had to wait */
+	size_t unsent;           /* what the transport held when it was last asked */
 	uint32_t scanned;        /* decode state of the frame at the beginning of `in` */
 	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
 	uint32_t counted_bytes;  /* of `in`, how far they were counted */
@@ -196,16 +199,19 @@ struct conn {
 	bool own_timeouts : 1;
 	bool fresh_codec : 1;   /* the newest of own_codecs has decoded nothing yet */
 	bool opened : 1;        /* the handler has been told of the start, and not yet of the end */
-	bool lost : 1;          /* the transport reported a reset: read what is left, then end */
+	bool lost : 1;          /* reset, or as good as: what is left is read, then it ends */
 	bool eof_later : 1;     /* EOF_LATER was the answer */
 	bool owes_writable : 1; /* the layer above: to be told once it is free */
 	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
 	bool overran : 1;         /* a call on its behalf was ended for the time it took */
+	bool drain_over : 1;      /* the deadline of its drain has come */
+	bool drain_cuts : 1;      /* ... and drops what cannot be written at once */
 	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
 	bool pinned : 1;          /* the layer above: it stays with the generation it has */
 	bool recorded : 1;        /* the layer above: on the host's tape. Frames are handed up one by one */
+	uint8_t drain_reads;      /* that its drain was granted */
 	uint32_t counted_scanned; /* decode state of the frame behind counted_bytes */
 
 	uint64_t frames_in; /* whole frames handed up */
@@ -231,6 +237,12 @@ void conn_host_deinit(struct conn_host *host);
 
 /* Ends the events of a poll: the carrier calls it when it has reported all, before any on_closed. */
 void conn_host_settle(struct conn_host *host);
+
+/*
+ * The carrier has waited for events until now_ms, though it wanted to look again at wanted_ms. Where that is much later
+ * the process was stopped, perhaps with all of its machine: then peers, too, have a while before they are late.
+ */
+void conn_host_waited(struct conn_host *host, uint64_t wanted_ms);
 
 /* Serves due deadlines and queued connections. True: there is more to do at once. */
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms);
@@ -262,6 +274,18 @@ void conn_on_closed(struct conn *conn);
 
 /* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
 void conn_drain(struct conn *conn);
+
+/* That deadline has come. What has arrived by now is handed up, if the agent takes it at once; then it ends like this. */
+void conn_end_drain(struct conn *conn, enum close_how how);
+
+/* Ends it at once, for a drain. What is left behind by CLOSE_NOW is counted as cut. */
+void conn_cut(struct conn *conn, enum close_how how);
+
+/*
+ * For time-outs of the layer above: what has arrived is read and handed up before the agent, which waits in
+ * conn->reading, is told that nothing has. It may have been resumed by then.
+ */
+void conn_read_late(struct conn *conn);
 
 /* ---- for the layer above: state changes only, effective from the loop ---- */
 

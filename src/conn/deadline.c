@@ -97,13 +97,16 @@ void deadline_arm(struct conn *conn)
 	uint64_t at = earliest(conn);
 	if (at == WHEEL_NEVER)
 		return;
-	if (!wheel_armed(&conn->timer) || at < conn->timer.expires_ms)
-		wheel_arm(&conn->host->wheel, &conn->timer, at);
+	if (wheel_armed(&conn->timer) && at >= conn->timer.expires_ms)
+		return;
+	if (at < conn->host->grace_until_ms && conn->state != CONN_LINGER)
+		at = conn->host->grace_until_ms;
+	wheel_arm(&conn->host->wheel, &conn->timer, at);
 }
 
 static void keep(struct conn *conn, enum timeout_kind kind)
 {
-	uint64_t now_ms = conn->host->now_ms;
+	uint64_t now_ms = host_now(conn->host);
 	switch (kind) {
 	case TIMEOUT_READ:
 		conn->read_since_ms = now_ms;
@@ -152,16 +155,39 @@ static void expire(struct conn *conn, enum timeout_kind kind)
 	conn_close(conn, REASONS[kind], kind == TIMEOUT_WRITE ? CLOSE_NOW : CLOSE_FLUSH);
 }
 
+/*
+ * Has the time come, and had nothing arrived by then? The worker may have been busy, or stopped: what is there is read
+ * before anybody is said to be late.
+ */
+static bool is_due(struct conn *conn, enum timeout_kind kind)
+{
+	struct input_late late = { 0 };
+	uint64_t now_ms = conn->host->now_ms;
+	while (now_ms >= deadline_of(conn, kind))
+		if (kind == TIMEOUT_WRITE || !input_read_late(conn, &late))
+			return true;
+	return false;
+}
+
+/* The last words must not be lost to a reset for what the peer had sent in time. */
+static void end_linger(struct conn *conn)
+{
+	for (unsigned reads = 0; reads < CONN_LATE_READS && input_discard(conn) > 0;)
+		reads++;
+	conn->how = CLOSE_NOW;
+}
+
 void deadline_fire(struct conn *conn)
 {
-	uint64_t now_ms = conn->host->now_ms;
 	if (conn->state == CONN_LINGER) {
-		if (now_ms >= conn->write_since_ms)
-			conn->how = CLOSE_NOW;
+		if (conn->host->now_ms >= conn->write_since_ms)
+			end_linger(conn);
 		return;
 	}
+	if (conn->host->now_ms < conn->host->grace_until_ms)
+		return;
 	/* Once one has ended the connection, the others have nothing to say. */
 	for (int kind = 0; kind < TIMEOUT_KINDS && conn->how == CLOSE_FLUSH; kind++)
-		if (now_ms >= deadline_of(conn, (enum timeout_kind)kind))
+		if (is_due(conn, (enum timeout_kind)kind))
 			expire(conn, (enum timeout_kind)kind);
 }

@@ -48,8 +48,22 @@ void conn_attend(struct conn *conn)
 	host->attention_tail = &conn->next_attention;
 }
 
+/*
+ * Replies that have waited for handlers of others leave late, and only then is it their peers' turn again. Who has sent no
+ * whole frame in this poll has had its turn all the while.
+ */
+static void begin_late(struct conn_host *host)
+{
+	uint64_t now_ms = host_now(host);
+	for (unsigned i = 0; i < host->unsettled_count; i++)
+		if (host->unsettled[i]->idle_since_ms >= host->polled_ms)
+			host->unsettled[i]->idle_since_ms = now_ms;
+}
+
 void conn_host_settle(struct conn_host *host)
 {
+	if (host->unsettled_count)
+		begin_late(host);
 	for (unsigned i = 0; i < host->unsettled_count; i++) {
 		host->current = host->unsettled[i];
 		conn_settle(host->current);
@@ -59,19 +73,33 @@ void conn_host_settle(struct conn_host *host)
 	host->unsettled_bytes = 0;
 }
 
+void conn_host_waited(struct conn_host *host, uint64_t wanted_ms)
+{
+	if (host->now_ms <= wanted_ms || host->now_ms - wanted_ms < CONN_HELD_MS)
+		return;
+	uint64_t held_ms = host->now_ms - wanted_ms;
+	host->grace_until_ms = host->now_ms + (held_ms < CONN_GRACE_MAX_MS ? held_ms : CONN_GRACE_MAX_MS);
+}
+
 static struct conn *conn_of(struct wheel_node *timer)
 {
 	return (struct conn *)(void *)((char *)timer - offsetof(struct conn, timer));
 }
 
+/* Thousands may be due at once, and have frames to be served first: the rest of them waits for the next turn. */
 static void serve_deadlines(struct conn_host *host)
 {
 	struct wheel_node due, *node;
-	wheel_advance(&host->wheel, host->now_ms, &due);
+	uint64_t now_ms = host->now_ms, began = ticks_now();
+	wheel_advance(&host->wheel, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
-		struct conn *conn = host->current = conn_of(node);
-		deadline_fire(conn);
-		conn_settle(conn);
+		if (ticks_now() - began > 2 * CONN_TICKS_PER_TURN) {
+			wheel_arm(&host->wheel, node, now_ms);
+			continue;
+		}
+		host->current = conn_of(node);
+		deadline_fire(host->current);
+		conn_settle(host->current);
 	}
 	host->current = NULL;
 }
@@ -98,7 +126,9 @@ static void serve_queued(struct conn_host *host)
 
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms)
 {
-	host->now_ms = now_ms;
+	/* Whoever was served before may have read the clock anew. */
+	if (now_ms > host->now_ms)
+		host->now_ms = now_ms;
 	serve_deadlines(host);
 	serve_queued(host);
 	return host->attention;
@@ -140,6 +170,7 @@ bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *w
 	if (victim == conn || victim == host->current)
 		return false;
 	conn_close(victim, REASON_MEMORY, CLOSE_NOW);
+	input_drop(victim, buf_len(victim->in));
 	buf_release(&host->pool, &victim->in);
 	buf_release(&host->pool, &victim->out);
 	victim->blocked = false;

@@ -23,8 +23,8 @@ bool input_wanted(const struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		return true;
-	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && !conn->eof && !conn->lost &&
-	       !conn->more && !inbox_full(conn);
+	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && !conn->eof && !conn->more &&
+	       !inbox_full(conn);
 }
 
 bool input_partial(const struct conn *conn)
@@ -157,7 +157,10 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		const struct codec *next_codec = conn->codec;
 		uint64_t ticks = conn->handler_ticks;
 		unsigned taken = deliver(conn, batch);
-		fit_batch(conn, taken, conn->handler_ticks - ticks);
+		ticks = conn->handler_ticks - ticks;
+		fit_batch(conn, taken, ticks);
+		if (ticks > CONN_TICKS_PER_TURN)
+			conn_begin_wait(conn); /* its peer has its replies only now */
 		frames += taken;
 		if (taken == count && !reading && !conn->reading && next_codec == conn->codec) {
 			used += consumed;
@@ -182,9 +185,17 @@ static bool keep_rest(const struct conn *conn)
 	return conn->state == CONN_OPEN;
 }
 
-static void drop_rest(struct conn *conn, size_t n)
+void input_drop(struct conn *conn, size_t n)
 {
 	count_add(&conn->host->counters->discarded_bytes, n);
+}
+
+/* Those who were never read have been received all the same. */
+void input_drop_unread(struct conn *conn)
+{
+	size_t n = conn->transport->unread(conn);
+	count_add(&conn->host->counters->bytes_in, n);
+	input_drop(conn, n);
 }
 
 static void feed_scratch(struct conn *conn, size_t n)
@@ -194,12 +205,13 @@ static void feed_scratch(struct conn *conn, size_t n)
 	if (used == n)
 		return;
 	if (!keep_rest(conn)) {
-		drop_rest(conn, n - used);
+		input_drop(conn, n - used);
 		return;
 	}
 	conn->read_since_ms = host->now_ms;
 	while (buf_append(&host->pool, &conn->in, host->scratch + used, n - used)) {
 		if (!host_relieve(host, conn, conn->in, n - used)) {
+			input_drop(conn, n - used);
 			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 			return;
 		}
@@ -220,7 +232,7 @@ void input_feed(struct conn *conn)
 	if (used)
 		buf_consume(&conn->host->pool, &conn->in, used);
 	if (conn->in && !keep_rest(conn)) {
-		drop_rest(conn, buf_len(conn->in));
+		input_drop(conn, buf_len(conn->in));
 		buf_release(&conn->host->pool, &conn->in);
 	}
 	if (conn->in && conn->busy && !conn->reading)
@@ -272,10 +284,26 @@ ssize_t input_read(struct conn *conn)
 	return n;
 }
 
-bool input_discard(struct conn *conn)
+bool input_read_late(struct conn *conn, struct input_late *late)
+{
+	if (!input_wanted(conn) || (late->reads >= CONN_LATE_READS && !late->bytes))
+		return false;
+	ssize_t n = input_read(conn);
+	if (n <= 0)
+		return false;
+	if (!late->reads++)
+		late->bytes = conn->transport->unread(conn);
+	else
+		late->bytes -= (size_t)n < late->bytes ? (size_t)n : late->bytes;
+	return true;
+}
+
+ssize_t input_discard(struct conn *conn)
 {
 	ssize_t n = conn->transport->read(conn, conn->host->scratch, CONN_SCRATCH_BYTES);
-	if (n > 0)
-		drop_rest(conn, (size_t)n);
-	return n == 0 || (n < 0 && n != UV_EAGAIN);
+	if (n > 0) {
+		count_add(&conn->host->counters->bytes_in, (uint64_t)n);
+		input_drop(conn, (size_t)n);
+	}
+	return n;
 }

@@ -1,6 +1,7 @@
 /* What the files of this folder share. Nobody else includes it. */
 #pragma once
 
+#include "base/ticks.h"
 #include "conn/conn.h"
 
 enum {
@@ -13,8 +14,22 @@ enum {
 	CONN_DRAIN_PARTIAL_MS = 2000,   /* in a drain a begun frame must be complete by then */
 	CONN_WRITE_LATER_BYTES = 32768, /* more is written at once, ... */
 	CONN_UNSETTLED_BYTES = 65536, /* ... as is all when it is so much: it should still be in the caches */
-	CONN_DRAIN_READS = 64,        /* reads granted to input that arrived before a drain */
+	CONN_DRAIN_READS = 200,   /* reads granted to input that arrived before a drain has come to its end */
+	CONN_LATE_DRAIN_MS = 500, /* so long after its deadline what has arrived is still served */
+	CONN_LATE_READS = 64,     /* reads granted to a deadline, whatever has come meanwhile */
+	CONN_HELD_MS = 1000,      /* a wait that takes so much longer than it should was no wait */
+	CONN_GRACE_MAX_MS = 5000, /* that peers have then, but no longer than it took */
 };
+
+/*
+ * now_ms, or where handlers have taken long since it was set, the clock: what begins now must not begin in the past.
+ */
+static inline uint64_t host_now(struct conn_host *host)
+{
+	if (host->clock_ms && ticks_now() - host->clock_ticks > CONN_TICKS_PER_TURN)
+		return host->clock_ms(host);
+	return host->now_ms;
+}
 
 /* input.c */
 
@@ -33,8 +48,26 @@ ssize_t input_read(struct conn *conn);
 /* Hands up what can be decoded of the input at hand. */
 void input_feed(struct conn *conn);
 
-/* Reads and discards; true when the stream has ended. */
-bool input_discard(struct conn *conn);
+/*
+ * What had come by a deadline, and so in time, however late it is looked at. All zero: nothing of it has been read.
+ */
+struct input_late {
+	unsigned reads;
+	size_t bytes; /* that were unread after the first of them, and still are */
+};
+
+/*
+ * Reads once more of what had come and hands it up. False: that was all of it. What comes meanwhile may be read
+ * too, but no more than so often: nobody puts a deadline off by sending on.
+ */
+bool input_read_late(struct conn *conn, struct input_late *late);
+
+/* Reads and discards. What read() said. */
+ssize_t input_discard(struct conn *conn);
+
+/* Counts bytes of `in`, or what is unread, as discarded: nobody will be handed them. */
+void input_drop(struct conn *conn, size_t n);
+void input_drop_unread(struct conn *conn);
 
 /* output.c */
 
@@ -54,11 +87,31 @@ void deadline_fire(struct conn *conn);
 
 /* conn.c */
 
-/* Ends it, since reading or writing failed. */
-void conn_fail(struct conn *conn, int err);
+/* What the peer is given time for begins now: it is its turn, or will be. */
+void conn_begin_wait(struct conn *conn);
 
 /* Brings transport, timers and state in line with what happened. Ends every event. */
 void conn_settle(struct conn *conn);
+
+void conn_count_phase(struct conn *conn);
+void conn_drop_codecs(struct conn *conn);
+
+/* end.c */
+
+/* Reading or writing has failed: ends it, or makes conn_lose() of it. */
+void conn_fail(struct conn *conn, int err);
+
+/* The peer has gone. What had arrived is handed up in the turns that follow, as far as the agent takes it; then it ends. */
+void conn_lose(struct conn *conn);
+
+/* What may lead to an end, of an open connection: a reset, the end of the stream, a drain. */
+void end_prepare(struct conn *conn);
+
+/* Our end of the stream, once the output has gone. */
+void end_advance_shutdown(struct conn *conn);
+
+/* One that is to end goes as far towards it as it can. */
+void end_advance(struct conn *conn);
 
 /* host.c */
 

@@ -81,9 +81,9 @@ static int memory_shutdown(struct conn *conn)
 	return 0;
 }
 
-static bool memory_has_unread(struct conn *conn)
+static size_t memory_unread(struct conn *conn)
 {
-	return self(conn)->inward_bytes > 0;
+	return self(conn)->inward_bytes;
 }
 
 static void memory_close(struct conn *conn, bool reset)
@@ -106,7 +106,7 @@ static const struct transport_ops MEMORY_OPS = {
 	.watch = memory_watch,
 	.unsent = memory_unsent,
 	.shutdown = memory_shutdown,
-	.has_unread = memory_has_unread,
+	.unread = memory_unread,
 	.close = memory_close,
 	.local_address = memory_local_address,
 };
@@ -127,6 +127,8 @@ void memory_conn_deinit(struct memory_conn *memory)
 
 void memory_conn_put(struct memory_conn *m, const void *bytes, size_t n)
 {
+	if (!m->closing)
+		m->put_bytes += n;
 	queue_put(&m->inward, &m->inward_bytes, &m->inward_room, bytes, n);
 }
 
@@ -155,7 +157,8 @@ bool memory_conn_report(struct memory_conn *m)
 		conn_on_closed(conn);
 		return false; /* its memory may be gone */
 	}
-	if (m->broken) {
+	if (m->broken && !m->broken_told) {
+		m->broken_told = true;
 		conn_on_broken(conn);
 		return true;
 	}

@@ -18,9 +18,10 @@ struct memory_conn {
 	size_t window_bytes; /* how much `outward` may hold: a peer that stalls */
 	size_t read_max;     /* at most so many bytes a read; 0: no bound */
 	size_t write_max;    /* ... and a write */
+	size_t put_bytes;    /* that have arrived, while it was open */
 	unsigned writes;     /* that were made, those that would block included */
 	unsigned watched;    /* WATCH_* */
-	bool peer_shut, our_shut, broken, closed, was_reset;
+	bool peer_shut, our_shut, broken, broken_told, closed, was_reset;
 	bool closing; /* close() was called; memory_conn_run() reports it */
 };
 

@@ -76,7 +76,7 @@ bool conn_flush_now(struct conn *conn)
 	int err = conn->out && !conn->blocked ? output_write(conn) : 0;
 	if (err)
 		conn_fail(conn, err);
-	return !conn->out;
+	return !conn->out && !conn->lost;
 }
 
 static bool is_sendable(const struct conn *conn)

@@ -1,5 +1,6 @@
 #include "conn/socket.h"
 
+#include "base/ticks.h"
 #include "conn/transport.h"
 
 #include <errno.h>
@@ -84,10 +85,10 @@ static size_t socket_unsent(struct conn *conn)
 	return ioctl(self(conn)->fd, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
 }
 
-static bool socket_has_unread(struct conn *conn)
+static size_t socket_unread(struct conn *conn)
 {
 	int n = 0;
-	return !ioctl(self(conn)->fd, FIONREAD, &n) && n > 0;
+	return ioctl(self(conn)->fd, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
 }
 
 /*
@@ -122,7 +123,7 @@ static const struct transport_ops SOCKET_OPS = {
 	.watch = socket_watch,
 	.unsent = socket_unsent,
 	.shutdown = socket_shutdown,
-	.has_unread = socket_has_unread,
+	.unread = socket_unread,
 	.close = socket_close,
 	.local_address = socket_local_address,
 };
@@ -183,11 +184,12 @@ static void serve_ready(struct poller *poller)
 	}
 }
 
-static void update_clock(struct poller *poller)
+uint64_t poller_read_clock(struct poller *poller)
 {
+	struct conn_host *host = poller->host;
 	uv_update_time(poller->loop);
-	poller->host->now_ms = uv_now(poller->loop);
-	atomic_store_explicit(&poller->busy_since_ms, poller->host->now_ms, memory_order_relaxed);
+	host->clock_ticks = ticks_now();
+	return host->now_ms = uv_now(poller->loop);
 }
 
 void poller_poll(struct poller *poller, int timeout_ms)
@@ -199,9 +201,14 @@ void poller_poll(struct poller *poller, int timeout_ms)
 		timeout_ms = 0;
 	if (uv_ms >= 0 && (timeout_ms < 0 || uv_ms < timeout_ms))
 		timeout_ms = uv_ms;
+	uint64_t wanted_ms = timeout_ms > 0 ? poller->host->now_ms + (unsigned)timeout_ms : UINT64_MAX;
 	atomic_store_explicit(&poller->busy_since_ms, 0, memory_order_relaxed);
 	int n = epoll_wait(poller->epoll_fd, events, EVENTS_MAX, timeout_ms);
-	update_clock(poller);
+	if (n < 0) /* stopped, and told to go on: what has happened meanwhile is not known yet */
+		n = epoll_wait(poller->epoll_fd, events, EVENTS_MAX, 0);
+	uint64_t now_ms = poller->host->polled_ms = poller_read_clock(poller);
+	atomic_store_explicit(&poller->busy_since_ms, now_ms, memory_order_relaxed);
+	conn_host_waited(poller->host, wanted_ms);
 	serve_ready(poller);
 	for (int i = 0; i < n; i++) {
 		if (events[i].data.ptr)

@@ -53,6 +53,9 @@ static inline uint64_t poller_busy_since_ms(const struct poller *poller)
 	return atomic_load_explicit(&((struct poller *)poller)->busy_since_ms, memory_order_relaxed);
 }
 
+/* Reads the clock anew and sets host->now_ms: for host->clock_ms. */
+uint64_t poller_read_clock(struct poller *poller);
+
 /* Reports conn_on_closed() for connections that have been closed since the last call. */
 void poller_forget(struct poller *poller);
 

@@ -35,8 +35,8 @@ struct transport_ops {
 	/* Sends our end-of-stream; reading goes on. */
 	int (*shutdown)(struct conn *conn);
 
-	/* Are there bytes from the peer that nobody has read? Closing would then reset. */
-	bool (*has_unread)(struct conn *conn);
+	/* Bytes from the peer that have arrived and that nobody has read. Closing would then reset. */
+	size_t (*unread)(struct conn *conn);
 
 	/*
 	 * Ends it, with a reset if asked for. Asynchronous: the carrier calls conn_on_closed()

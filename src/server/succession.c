@@ -70,7 +70,7 @@ static void end_rest(struct worker *worker, const struct generation *generation)
 	for (size_t i = 0; i < ids->capacity; i++) {
 		struct conn *conn = ids->slots[i].value;
 		if (conn && is_to_drain(generation, conn))
-			conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
+			conn_end_drain(conn, CLOSE_FLUSH);
 	}
 }
 

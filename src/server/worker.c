@@ -69,8 +69,7 @@ static void on_closes(struct conn *conn)
 static uint64_t read_clock(struct conn_host *host)
 {
 	struct worker *worker = (struct worker *)(void *)((char *)host - offsetof(struct worker, host));
-	uv_update_time(&worker->loop);
-	return host->now_ms = uv_now(&worker->loop);
+	return poller_read_clock(&worker->poller);
 }
 
 static uint64_t after(struct conn_host *host, uint32_t ms)
@@ -121,7 +120,9 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, &generation->config->listeners[listener].rules,
 		  agents_codec(&generation->agents, conn->listener), order->id);
-	if (worker->draining)
+	if (worker->overdue)
+		conn_end_drain(conn, CLOSE_NOW);
+	else if (worker->draining)
 		conn_drain(conn);
 }
 
@@ -135,11 +136,14 @@ void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn))
 			visit(worker->host.ids.slots[i].value);
 }
 
+static void end_drain(struct conn *conn)
+{
+	conn_end_drain(conn, CLOSE_NOW);
+}
+
 static void cut(struct conn *conn)
 {
-	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
-		count(&conn->host->counters->cut);
-	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+	conn_cut(conn, CLOSE_NOW);
 }
 
 static void begin_drain(struct worker *worker)
@@ -155,7 +159,7 @@ static void begin_drain(struct worker *worker)
 static void cut_all(struct worker *worker)
 {
 	begin_drain(worker);
-	worker->cut = true;
+	worker->overdue = true;
 	worker_each_conn(worker, cut);
 }
 
@@ -351,26 +355,31 @@ static uint64_t earliest(const struct worker *worker)
 		at = other;
 	if (worker->tidy_cycles && worker->look_ms < at)
 		at = worker->look_ms;
-	if (worker->draining && !worker->cut && worker->host.drain_deadline_ms < at)
+	if (worker->draining && !worker->overdue && worker->host.drain_deadline_ms < at)
 		at = worker->host.drain_deadline_ms;
 	return at;
+}
+
+static bool is_overdue(const struct worker *worker)
+{
+	return worker->draining && !worker->overdue && worker->host.now_ms >= worker->host.drain_deadline_ms;
 }
 
 /* What is due by the clock, and what was put off. True: there is more to do at once. */
 static bool turn(struct worker *worker)
 {
-	uint64_t now_ms = worker->host.now_ms;
 	for (struct generation *each = worker->generation; each; each = each->older)
-		agents_turn(&each->agents, now_ms);
+		agents_turn(&each->agents, worker->host.now_ms);
 	bool more = succession_turn(worker);
-	more = conn_host_turn(&worker->host, now_ms) || more;
+	more = conn_host_turn(&worker->host, worker->host.now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
 	taping_turn(worker);
 	if (!taping_needs_agents(worker))
 		lineage_retire(worker);
-	if (worker->draining && !worker->cut && now_ms >= worker->host.drain_deadline_ms) {
-		cut_all(worker);
+	if (is_overdue(worker)) {
+		worker->overdue = true;
+		worker_each_conn(worker, end_drain);
 		more = true;
 	}
 	return tidy(worker) || more;

@@ -54,7 +54,8 @@ struct worker {
 	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
 	uint64_t migrate_at;   /* how far migrating has come in the map of connections; while `migrating` */
 	struct taping *taping; /* NULL: nothing is recorded */
-	bool migrating, draining, cut;
+	bool migrating, draining;
+	bool overdue; /* the deadline of the drain has come, or a second signal */
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */

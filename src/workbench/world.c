@@ -200,11 +200,14 @@ static void each_live(struct world *world, void (*visit)(struct conn *conn))
 		visit(&peer->memory.conn);
 }
 
+static void end_drain(struct conn *conn)
+{
+	conn_end_drain(conn, CLOSE_NOW);
+}
+
 static void cut(struct conn *conn)
 {
-	if (conn->state != CONN_LINGER && conn->state != CONN_CLOSED)
-		count(&conn->host->counters->cut);
-	conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+	conn_cut(conn, CLOSE_NOW);
 }
 
 static uint64_t drain_end_ms(const struct world *world)
@@ -218,7 +221,7 @@ static enum world_quiet settle_drain(struct world *world)
 	enum world_quiet quiet = settle(world);
 	if (quiet != WORLD_QUIET || !world->live || world->host.now_ms < drain_end_ms(world))
 		return quiet;
-	each_live(world, cut);
+	each_live(world, end_drain);
 	return settle(world);
 }
 
@@ -277,7 +280,7 @@ enum world_quiet world_drain(struct world *world)
 		quiet = advance(world, next_ms);
 	}
 	if (quiet == WORLD_QUIET && world->live) {
-		each_live(world, cut);
+		each_live(world, end_drain);
 		quiet = settle(world);
 	}
 	log_divert(before);

@@ -1,0 +1,158 @@
+--- What had arrived while the worker could not look: it was busy, or the whole process stood still. Nothing here depends on
+--- how long anything takes: peers send while nobody looks, and time-outs have run out before somebody does. The rest:
+--- spec/unit/conn_late_test.c and conn_reset_test.c.
+local command = require "spec.support.command"
+local posix_signal = require "posix.signal"
+local server = require "spec.support.server"
+local wait = require "spec.support.wait"
+
+-- Time enough to get there on a busy machine, before it has to run out.
+local TIMEOUT_S = 5
+
+-- More than a poll tells of (256).
+local MANY = server.scaled(600, 300)
+
+local function state_of(pid) return command.read("/proc/" .. pid .. "/stat"):match "%) (%S)" end
+
+-- The process stands still while send() is called, and then until all time-outs have run out.
+local function stand_still(app, send)
+  posix_signal.kill(app.pid, posix_signal.SIGSTOP)
+  wait.until_true("the process stands still", function() return state_of(app.pid) == "T" end)
+  local ok, why = pcall(send)
+  if ok then wait.pause(TIMEOUT_S + 0.2) end
+  posix_signal.kill(app.pid, posix_signal.SIGCONT)
+  if not ok then error(why, 0) end
+end
+
+-- block() is a handler that is busy until the specification says so.
+local BLOCK = [[
+  local function block()
+    note "busy"
+    local file
+    repeat file = io.open(%q) until file
+    file:close()
+  end ]]
+
+local function start_blocking(body, settings)
+  local folder = command.folder()
+  local app = server.start_lines(BLOCK:format(folder .. "/go") .. body, nil,
+    'limits = { proceed = "1h", connections = 2000 }, ' .. (settings or ""))
+  -- The worker is busy from here on, and until release() is called.
+  local function hold()
+    local blocker = app:connect():send "block\n"
+    app:wait_log "busy"
+    return blocker
+  end
+  local function release() command.write(folder .. "/go", "") end
+  return app, hold, release
+end
+
+local function echo_all(clients)
+  for _, client in ipairs(clients) do client:echo_line "first" end
+end
+
+describe("a time-out", function()
+  after_each(server.finish)
+
+  it("ends none of many who had sent a frame while the process stood still", function()
+    local app = server.start_lines("function Agent:proceed(line) return line end", nil,
+      ('limits = { connections = 2000 }, timeout = { idle = "%ds" }'):format(TIMEOUT_S))
+    local clients = app:connect_many(MANY)
+    echo_all(clients)
+    stand_still(app, function()
+      for i, client in ipairs(clients) do client:send("second " .. i .. "\n") end
+    end)
+    for i, client in ipairs(clients) do assert.equal("second " .. i, client:recv_line()) end
+  end)
+
+  it("of a frame begun, or of the first one, waits for what had arrived", function()
+    local app = server.start_lines("function Agent:proceed(line) return line end", nil,
+      ('timeout = { read = "%ds", first_frame = "%ds" }'):format(TIMEOUT_S, TIMEOUT_S))
+    local begun, silent = app:connect():send "be", app:connect()
+    stand_still(app, function()
+      begun:send "gun\n"
+      silent:send "first\n"
+    end)
+    assert.equal("begun", begun:recv_line())
+    assert.equal("first", silent:recv_line())
+  end)
+
+  it("ends none of many who had sent a frame while the worker was busy", function()
+    local app, hold, release = start_blocking([[
+      function Agent:proceed(line)
+        if line == "block" then block() end
+        return line
+      end ]], ('timeout = { idle = "%ds" }'):format(TIMEOUT_S))
+    local clients = app:connect_many(MANY)
+    echo_all(clients)
+    local blocker = hold()
+    for i, client in ipairs(clients) do client:send("second " .. i .. "\n") end
+    wait.pause(TIMEOUT_S + 0.2)
+    release()
+    for i, client in ipairs(clients) do assert.equal("second " .. i, client:recv_line()) end
+    blocker:echo_line("third", "block")
+  end)
+
+  it("of conn:read looks first", function()
+    local app = server.start_lines(([[
+      function Agent:proceed(line)
+        note "reads"
+        return (tostring(self.conn:read("line", "%ds")))
+      end ]]):format(TIMEOUT_S))
+    local client = app:connect():send "read\n"
+    app:wait_log "reads"
+    stand_still(app, function() client:send "it\n" end)
+    assert.equal("it", client:recv_line())
+  end)
+
+  it("is none for who had hung up in time", function()
+    local app = server.start_lines("function Agent:proceed(line) return line end", nil,
+      ('timeout = { idle = "%ds" }'):format(TIMEOUT_S))
+    local client = app:connect()
+    client:echo_line "first"
+    stand_still(app, function() client:shutdown "send" end)
+    assert.equal("", client:recv_all())
+    assert.equal("peer=1", app:stop().summary.reasons)
+  end)
+end)
+
+describe("a reset", function()
+  after_each(server.finish)
+
+  local LINES = 3000
+
+  -- How many lines came before the client was gone, as its agent saw it.
+  local COUNT = [[
+    function Agent:closed(reason) note(reason .. " after " .. (self.n or 0)) end
+    function Agent:proceed(line)
+      if line == "block" then block() end
+      self.n = (self.n or 0) + 1
+      %s
+    end ]]
+
+  for what, reply in pairs { ["are handed up"] = "", ["are handed up, though their replies go nowhere"] = "return line" } do
+    it("comes after the frames that had arrived: they " .. what, function()
+      local app, hold, release = start_blocking(COUNT:format(reply))
+      local client = app:connect()
+      hold()
+      client:send(("line\n"):rep(LINES))
+      client:reset()
+      release()
+      app:wait_log("reset after " .. LINES)
+      local summary = app:stop().summary
+      assert.same({ LINES + 1, 0 }, { summary.frames_in, summary.discarded_bytes })
+    end)
+  end
+
+  it("leaves what its agent does not take, counted", function()
+    local app, hold, release = start_blocking(COUNT:format 'if self.n == 1000 then return nil, "close" end')
+    local client = app:connect()
+    hold()
+    client:send(("line\n"):rep(LINES))
+    client:reset()
+    release()
+    app:wait_log("agent after 1000")
+    local summary = app:stop().summary
+    assert.same({ 1001, 5 * (LINES - 1000) }, { summary.frames_in, summary.discarded_bytes })
+  end)
+end)

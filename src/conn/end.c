@@ -1,0 +1,313 @@
+/*
+ * How connections end: the peer's end of stream and ours, a reset, a drain, and what all of them come to.
+ *
+ * Whatever arrived is handed up, or counted as discarded. Each of these steps is taken in conn_settle().
+ */
+#include "conn/internal.h"
+#include "conn/transport.h"
+
+#include <stdlib.h>
+#include <uv.h>
+
+void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
+{
+	if (conn->state == CONN_CLOSED)
+		return;
+	if (conn->reason == REASON_NONE)
+		conn->reason = (uint8_t)reason;
+	if (how > conn->how)
+		conn->how = (uint8_t)how;
+	if (conn->state == CONN_OPEN)
+		conn->state = CONN_CLOSING;
+	if (conn->host->current != conn)
+		conn_attend(conn);
+}
+
+void conn_give_way(struct conn *conn)
+{
+	enum { REST_OF_THIS, ALL_OF_THE_NEXT, TURNS };
+	conn->overran = true;
+	conn->gives_way = TURNS;
+}
+
+/* ---- a reset ---- */
+
+/*
+ * A client may say its piece and hang up: frames that came before a reset still count. What is sent goes nowhere any
+ * more, so it holds nothing up.
+ */
+void conn_lose(struct conn *conn)
+{
+	if (conn->state != CONN_OPEN) {
+		conn_close(conn, REASON_RESET, CLOSE_NOW);
+		return;
+	}
+	conn->lost = true;
+	conn->choked = conn->blocked = false;
+	buf_release(&conn->host->pool, &conn->out);
+	conn_attend(conn);
+}
+
+/* A socket can fail for want of memory, too, and then the peer has done nothing. */
+void conn_fail(struct conn *conn, int err)
+{
+	if (err == UV_ENOMEM || err == UV_ENOBUFS)
+		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+	else
+		conn_lose(conn);
+}
+
+/* One read a turn, as from any other peer, until all is handed up, or the agent takes no more. */
+static void advance_lost(struct conn *conn)
+{
+	bool may = input_may_deliver(conn), is_unfed = conn->more || (conn->in && conn->queued);
+	if (may && (is_unfed || (input_wanted(conn) && input_read(conn) > 0)))
+		conn_attend(conn);
+	else
+		conn_close(conn, REASON_RESET, CLOSE_NOW);
+}
+
+/* ---- the end ---- */
+
+/* The agent hears of the end before the transport is gone. */
+static void tell_closed(struct conn *conn)
+{
+	if (!conn->opened)
+		return;
+	conn->opened = false;
+	conn->host->handler->closed(conn, (enum close_reason)conn->reason);
+}
+
+static void release(struct conn *conn)
+{
+	buf_release(&conn->host->pool, &conn->in);
+	buf_release(&conn->host->pool, &conn->out);
+	wheel_disarm(&conn->timer);
+	if (conn->own_timeouts)
+		free((void *)conn->timeouts);
+	conn_drop_codecs(conn);
+	conn->own_timeouts = false;
+	conn->timeouts = &conn->rules->timeouts;
+}
+
+/* A peer that sees the end and comes back at once finds its place free. */
+static void leave(struct conn *conn)
+{
+	if (conn->has_left)
+		return;
+	conn->has_left = true;
+	if (conn->host->left)
+		conn->host->left(conn);
+}
+
+static void finish(struct conn *conn)
+{
+	if (conn->state == CONN_LINGER)
+		conn->host->lingering--;
+	conn->state = CONN_CLOSED;
+	conn_count_phase(conn);
+	tell_closed(conn);
+	leave(conn);
+	count(&conn->host->counters->closed[conn->reason]);
+	input_drop(conn, buf_len(conn->in));
+	if (!conn->eof)
+		input_drop_unread(conn);
+	release(conn);
+	if (conn->host->closes)
+		conn->host->closes(conn);
+	conn->transport->close(conn, conn->how == CLOSE_RESET);
+}
+
+/* Closing a socket with unread input resets it, and may take our last words along. */
+static bool must_linger(struct conn *conn)
+{
+	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
+	       (conn->in || conn->transport->unread(conn));
+}
+
+static void linger(struct conn *conn)
+{
+	tell_closed(conn);
+	leave(conn);
+	input_drop(conn, buf_len(conn->in));
+	buf_release(&conn->host->pool, &conn->in);
+	conn->state = CONN_LINGER;
+	conn->host->lingering++;
+	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;
+	if (!conn->shut && conn->transport->shutdown(conn))
+		conn->how = CLOSE_NOW;
+	conn->shut = true;
+}
+
+/* Is it still the turn of the others? */
+static bool gives_way(struct conn *conn)
+{
+	if (!conn->gives_way)
+		return false;
+	conn->gives_way--;
+	conn_attend(conn);
+	return true;
+}
+
+void end_advance(struct conn *conn)
+{
+	if (conn->out && conn->drain_cuts && conn->how == CLOSE_FLUSH)
+		conn_cut(conn, CLOSE_NOW);
+	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
+		if (conn->out || gives_way(conn))
+			return;
+		if (must_linger(conn))
+			linger(conn);
+		else
+			finish(conn);
+	}
+	if ((conn->state == CONN_CLOSING || conn->state == CONN_LINGER) && conn->how != CLOSE_FLUSH)
+		finish(conn);
+}
+
+/* ---- half-close, ours and theirs ---- */
+
+void conn_shutdown(struct conn *conn)
+{
+	conn->shut_asked = true;
+	if (conn->host->current != conn)
+		conn_attend(conn);
+}
+
+void end_advance_shutdown(struct conn *conn)
+{
+	if (conn->shut || conn->out || conn->lost)
+		return;
+	conn->shut = true;
+	if (conn->transport->shutdown(conn))
+		conn_close(conn, REASON_RESET, CLOSE_NOW);
+	else if (conn->eof)
+		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
+}
+
+/* Is there input that has not been fed, though it could be? */
+static bool unfed(const struct conn *conn)
+{
+	return conn->more || (conn->in && (conn->queued || conn->paused || conn->choked));
+}
+
+/* The peer's end-of-stream comes after all of its frames. Who reads once it has been told meets it again. */
+static void advance_eof(struct conn *conn)
+{
+	if ((conn->eof_done && !conn->reading) || unfed(conn))
+		return;
+	if (conn->eof_later && conn->busy && !conn->reading)
+		return;
+	enum eof_answer answer = conn->host->handler->eof(conn);
+	conn->eof_later = answer == EOF_LATER;
+	conn->eof_done = conn->eof_done || answer != EOF_LATER;
+	conn->idle_since_ms = host_now(conn->host);
+	if (answer == EOF_LATER && (conn->reading || !conn->busy))
+		conn_attend(conn); /* it is free again, or reads on past the end: ask again, in its turn */
+	if (answer == EOF_CLOSE || (answer == EOF_KEEP && conn->shut))
+		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
+}
+
+/* ---- drain ---- */
+
+void conn_drain(struct conn *conn)
+{
+	if (conn->draining)
+		return;
+	conn->draining = true;
+	conn->read_since_ms = conn->host->now_ms;
+	conn_attend(conn);
+}
+
+void conn_end_drain(struct conn *conn, enum close_how how)
+{
+	if (conn->state != CONN_OPEN) {
+		conn_cut(conn, how);
+		return;
+	}
+	conn->draining = conn->drain_over = true;
+	conn->drain_cuts = how != CLOSE_FLUSH;
+	conn_attend(conn);
+}
+
+void conn_cut(struct conn *conn, enum close_how how)
+{
+	bool has_ended = conn->state == CONN_LINGER || conn->state == CONN_CLOSED;
+	if (how != CLOSE_FLUSH && !has_ended)
+		count(&conn->host->counters->cut);
+	conn_close(conn, REASON_DRAIN, how);
+}
+
+/* What had arrived before the drain, or is there when it comes to close, is in flight: it is read and served. */
+static void take_what_arrived(struct conn *conn)
+{
+	while (conn->drain_reads < CONN_DRAIN_READS && input_wanted(conn) && input_read(conn) > 0)
+		conn->drain_reads++;
+}
+
+/* Is something under way that is to come to its end? */
+static bool is_in_flight(const struct conn *conn)
+{
+	return conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
+}
+
+/* The end of the peer's stream comes first. Whose frames have to wait for that is queued once they need not. */
+static bool has_eof_to_tell(struct conn *conn)
+{
+	if (!conn->eof || conn->eof_done || conn->eof_later || (conn->in && conn->paused))
+		return false;
+	if (!conn->in || input_may_deliver(conn))
+		conn_attend(conn);
+	return true;
+}
+
+static void tell_drain(struct conn *conn)
+{
+	uint64_t now_ms = conn->host->now_ms, end_ms = conn->host->drain_deadline_ms;
+	conn->drain_told = true;
+	conn->drain_kept = conn->host->handler->drain(conn, end_ms > now_ms ? end_ms - now_ms : 0);
+}
+
+/*
+ * Its time is over. What has arrived by now came in time: the worker may not have looked before. But who has hundreds
+ * of such connections comes to an end, too.
+ */
+static void finish_drain(struct conn *conn)
+{
+	uint64_t end_ms = conn->host->drain_deadline_ms, now_ms = host_now(conn->host);
+	bool is_late = now_ms > end_ms && now_ms - end_ms >= CONN_LATE_DRAIN_MS;
+	if (input_may_deliver(conn) && !is_late) {
+		take_what_arrived(conn);
+		if (conn->more && input_may_deliver(conn))
+			return; /* it is queued */
+	}
+	if (conn->state == CONN_OPEN)
+		conn_cut(conn, conn->drain_cuts ? CLOSE_NOW : CLOSE_FLUSH);
+}
+
+static void advance_drain(struct conn *conn)
+{
+	if (conn->drain_over) {
+		finish_drain(conn);
+		return;
+	}
+	if (conn->drain_kept || (conn->drain_told && is_in_flight(conn)))
+		return;
+	take_what_arrived(conn);
+	if (conn->state != CONN_OPEN || has_eof_to_tell(conn))
+		return;
+	if (!conn->drain_told && !conn->busy && !conn->more)
+		tell_drain(conn);
+	if (conn->drain_told && !conn->drain_kept && !is_in_flight(conn))
+		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
+}
+
+void end_prepare(struct conn *conn)
+{
+	if (conn->lost)
+		advance_lost(conn);
+	if (conn->eof && conn->state == CONN_OPEN)
+		advance_eof(conn);
+	if (conn->draining && conn->state == CONN_OPEN)
+		advance_drain(conn);
+}
