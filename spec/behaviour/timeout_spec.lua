@@ -77,6 +77,37 @@ describe("timeout.idle", function()
     assert.same({ "closed idle_timeout" }, notes(app, 1))
   end)
 
+  it("does not run while the client takes a long reply slowly, and does once it takes no more", function()
+    local Agent = {}
+    function Agent:proceed() return ("x"):rep(500000) end
+    function Agent:timeout(kind) note("out of time: " .. kind) end
+    local app = start({ idle = "2s", write = 0 }, Agent)
+    local client = app:connect():stall():send "get"
+    for _ = 1, 16 do
+      client:stall(25000)
+      app:advance("1s")
+    end
+    assert.same({}, notes(app, 1))
+    app:advance("4s")
+    assert.same({ "out of time: idle" }, notes(app, 1))
+    client:unstall():expect(("x"):rep(500000)):expect_closed "idle_timeout"
+  end)
+
+  it("goes on while the client takes at once what others send it", function()
+    local listener
+    local Agent = {}
+    function Agent:opened() listener = listener or self.conn end
+    function Agent:proceed(frame) listener:send(frame) end
+    local app = start({ idle = "2s" }, Agent)
+    local silent, other = app:connect(), app:connect()
+    for _ = 1, 19 do
+      app:advance("100ms")
+      other:send("news")
+      silent:expect("news")
+    end
+    assert_ends(app, silent, 100, "idle_timeout")
+  end)
+
   it("does not run while the agent is the one that takes its time", function()
     local Agent = {}
     function Agent:proceed(frame)

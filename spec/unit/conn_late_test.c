@@ -10,6 +10,7 @@
 enum {
 	CONN_DRAIN_PARTIAL_MS = 2000, /* a frame begun before a drain must be complete by then */
 	CONN_LATE_DRAIN_MS = 500,     /* after its deadline, and no more is served */
+	CONN_TAKEN_BYTES = 4096,      /* so much may be on its way to any peer */
 };
 
 /* The peer's bytes wait in the transport while the worker is busy, or stopped. */
@@ -446,6 +447,89 @@ static void a_late_end_of_a_drain_comes_to_an_end(void **state)
 	assert_int_equal(count_read(&counters.discarded_bytes), 4);
 }
 
+/* ---- output ---- */
+
+/* So much waits for the peer that it is no matter of bytes on their way. */
+static struct client *join_taking(size_t window)
+{
+	static char reply[5 * CONN_TAKEN_BYTES];
+	bool below;
+	rules.send_buffer_bytes = 1 << 20;
+	struct client *c = join_with(TIMEOUT_IDLE);
+	c->memory.window_bytes = window;
+	memset(reply, 'x', sizeof reply);
+	assert_int_equal(conn_send(conn_of(c), reply, sizeof reply, &below), 0);
+	assert_true(below);
+	world_run();
+	return c;
+}
+
+static void take_some(struct client *c)
+{
+	char bytes[CONN_TAKEN_BYTES / 4];
+	assert_int_equal(memory_conn_take(&c->memory, bytes, sizeof bytes), sizeof bytes);
+}
+
+static void who_takes_its_output_slowly_is_not_idle(void **state)
+{
+	(void)state;
+	static const size_t WINDOWS[] = { SIZE_MAX, 3 * CONN_TAKEN_BYTES };
+	for (size_t i = 0; i < 2; i++) {
+		struct client *c = join_taking(WINDOWS[i]);
+		for (int n = 0; n < 15; n++) {
+			wait_ms(TIMEOUT_MS / 4);
+			take_some(c);
+			if (n % 3 == 0)
+				world_run(); /* it may be a while until the transport tells */
+		}
+		expect_open(c);
+		assert_int_equal(c->timeouts, 0);
+		for (int n = 0; n < 9; n++) /* not for ever, once it takes no more */
+			wait_ms(TIMEOUT_MS / 4);
+		assert_int_equal(c->timeouts, 1);
+		expect_end(c, REASON_IDLE_TIMEOUT);
+	}
+}
+
+static void a_few_bytes_on_their_way_keep_nobody(void **state)
+{
+	(void)state;
+	struct client *c = join_with(TIMEOUT_IDLE);
+	char bytes[5];
+	bool below;
+	for (int n = 0; n < 9; n++) {
+		assert_int_equal(conn_send(conn_of(c), "news", 4, &below), 0);
+		world_run();
+		wait_ms(TIMEOUT_MS / 10);
+		assert_int_equal(memory_conn_take(&c->memory, bytes, 5), 5);
+		expect_open(c);
+	}
+	wait_ms(TIMEOUT_MS / 10);
+	expect_end(c, REASON_IDLE_TIMEOUT);
+}
+
+static void below_the_mark_again_its_time_begins_anew(void **state)
+{
+	(void)state;
+	rules.timeouts = (struct timeouts){ .read = TIMEOUT_MS, .idle = TIMEOUT_MS };
+	struct client *c = join();
+	c->memory.window_bytes = 0;
+	c->echo = true;
+	for (int i = 0; i < 12; i++)
+		memory_conn_put(&c->memory, hundred, i < 11 ? 100 : 50);
+	world_run();
+	assert_true(conn_of(c)->choked);
+	wait_ms(10 * TIMEOUT_MS);
+	c->memory.window_bytes = SIZE_MAX;
+	world_run();
+	wait_ms(TIMEOUT_MS - 1);
+	expect_open(c);
+	assert_int_equal(c->timeouts, 0);
+	wait_ms(1);
+	hang_up(c);
+	expect_end(c, REASON_READ_TIMEOUT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -468,6 +552,9 @@ int main(void)
 		WITH_CONNS(what_cannot_be_served_at_the_end_of_a_drain_is_cut_and_counted),
 		WITH_CONNS(an_agent_may_end_it_at_the_end_of_a_drain),
 		WITH_CONNS(a_late_end_of_a_drain_comes_to_an_end),
+		WITH_CONNS(who_takes_its_output_slowly_is_not_idle),
+		WITH_CONNS(a_few_bytes_on_their_way_keep_nobody),
+		WITH_CONNS(below_the_mark_again_its_time_begins_anew),
 	};
 	return cmocka_run_group_tests_name("conn_late", tests, NULL, NULL);
 }

@@ -199,6 +199,8 @@ void conn_on_readable(struct conn *conn)
 void conn_on_writable(struct conn *conn)
 {
 	conn->host->current = conn;
+	if (conn->blocked)
+		conn->idle_since_ms = conn->host->now_ms; /* it has made room by taking what it was sent */
 	conn->blocked = false;
 	conn_settle(conn);
 	conn->host->current = NULL;

@@ -208,6 +208,7 @@ struct conn {
 	bool overran : 1;         /* a call on its behalf was ended for the time it took */
 	bool drain_over : 1;      /* the deadline of its drain has come */
 	bool drain_cuts : 1;      /* ... and drops what cannot be written at once */
+	bool untaken : 1;         /* output was written; whether the peer takes it is still to be looked at */
 	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
 	bool pinned : 1;          /* the layer above: it stays with the generation it has */
 	bool recorded : 1;        /* the layer above: on the host's tape. Frames are handed up one by one */

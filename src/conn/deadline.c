@@ -37,6 +37,16 @@ static bool may_be_idle(const struct conn *conn)
 	return peers_turn(conn) || (kept && !conn->blocked);
 }
 
+/*
+ * Nor is one idle that takes, slowly, what it was sent. So once output was written, the transport is asked a while later
+ * how much of it is still there; and when the time has come, whether it has become less.
+ */
+static uint64_t idle_deadline(const struct conn *conn)
+{
+	uint32_t ms = conn->timeouts->idle;
+	return ms ? conn->idle_since_ms + (conn->untaken ? ms / CONN_LOOKS : ms) : WHEEL_NEVER;
+}
+
 static uint64_t write_deadline(const struct conn *conn)
 {
 	uint32_t ms = conn->timeouts->write;
@@ -62,7 +72,7 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 	case TIMEOUT_READ:
 		return input_partial(conn) ? read_deadline(conn) : WHEEL_NEVER;
 	case TIMEOUT_IDLE:
-		return may_be_idle(conn) ? after(conn->idle_since_ms, conn->timeouts->idle) : WHEEL_NEVER;
+		return may_be_idle(conn) ? idle_deadline(conn) : WHEEL_NEVER;
 	case TIMEOUT_FIRST_FRAME:
 		return !conn->framed && peers_turn(conn)
 			   ? after(conn->first_since_ms, conn->timeouts->first_frame)
@@ -81,7 +91,7 @@ static uint64_t earliest(const struct conn *conn)
 	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
 	if (!may_be_idle(conn))
 		return first;
-	if ((at = after(conn->idle_since_ms, conn->timeouts->idle)) < first)
+	if ((at = idle_deadline(conn)) < first)
 		first = at;
 	if (!peers_turn(conn))
 		return first;
@@ -128,19 +138,34 @@ static void keep(struct conn *conn, enum timeout_kind kind)
  * A transport says "writable" late: a socket only when a third of its buffer is free. So a peer that
  * takes its bytes slowly, but takes them, is recognised by what the transport still holds.
  */
-static bool made_progress(struct conn *conn)
+static bool made_progress(struct conn *conn, size_t least)
 {
 	size_t before = conn->unsent;
 	conn->unsent = conn->transport->unsent(conn);
-	return conn->unsent < before;
+	return before > least && conn->unsent < before;
+}
+
+/* Does what its peer takes keep it? A few bytes may just be on their way to one that is idle all the same. */
+static bool is_kept(struct conn *conn, enum timeout_kind kind)
+{
+	uint64_t now_ms = conn->host->now_ms;
+	if (kind == TIMEOUT_WRITE && made_progress(conn, 0)) {
+		conn->write_since_ms = now_ms;
+		return true;
+	}
+	if (kind != TIMEOUT_IDLE)
+		return false;
+	bool is_early = conn->untaken;
+	conn->untaken = made_progress(conn, CONN_TAKEN_BYTES);
+	if (conn->untaken)
+		conn->idle_since_ms = now_ms;
+	return is_early || conn->untaken;
 }
 
 static void expire(struct conn *conn, enum timeout_kind kind)
 {
-	if (kind == TIMEOUT_WRITE && made_progress(conn)) {
-		conn->write_since_ms = conn->host->now_ms;
+	if (is_kept(conn, kind))
 		return;
-	}
 	bool drained = kind == TIMEOUT_READ && conn->draining && !conn->drain_kept;
 	if (drained) {
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
@@ -163,8 +188,9 @@ static bool is_due(struct conn *conn, enum timeout_kind kind)
 {
 	struct input_late late = { 0 };
 	uint64_t now_ms = conn->host->now_ms;
+	bool concerns_input = kind != TIMEOUT_WRITE && !(kind == TIMEOUT_IDLE && conn->untaken);
 	while (now_ms >= deadline_of(conn, kind))
-		if (kind == TIMEOUT_WRITE || !input_read_late(conn, &late))
+		if (!concerns_input || !input_read_late(conn, &late))
 			return true;
 	return false;
 }

@@ -19,6 +19,8 @@ enum {
 	CONN_LATE_READS = 64,     /* reads granted to a deadline, whatever has come meanwhile */
 	CONN_HELD_MS = 1000,      /* a wait that takes so much longer than it should was no wait */
 	CONN_GRACE_MAX_MS = 5000, /* that peers have then, but no longer than it took */
+	CONN_LOOKS = 8, /* part of timeout.idle after which a peer is looked at that may take its output */
+	CONN_TAKEN_BYTES = 4096, /* no more than so much is on its way to any peer */
 };
 
 /*

@@ -15,6 +15,7 @@ int output_write(struct conn *conn)
 	if (n > 0) {
 		count_add(&host->counters->bytes_out, (uint64_t)n);
 		buf_consume(&host->pool, &conn->out, (size_t)n);
+		conn->untaken = true;
 		if (conn->eof_done)
 			conn->idle_since_ms =
 			    host->now_ms; /* no frame can complete any more, but it listens */
@@ -43,6 +44,7 @@ void output_flush(struct conn *conn)
 	}
 	if (conn->choked && buf_len(conn->out) <= conn->rules->send_buffer_bytes / 2) {
 		conn->choked = false;
+		conn_begin_wait(conn);
 		conn_attend(conn);
 		if (conn->state == CONN_OPEN)
 			conn->host->handler->writable(conn);
