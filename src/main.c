@@ -17,15 +17,30 @@
 #include <string.h>
 #include <unistd.h>
 
-/* With descriptor 2 closed, the first socket would get the log lines. */
+/*
+ * With descriptor 2 closed, the first socket would get the log lines. Where there is no /dev/null, a descriptor that
+ * can be neither read nor written keeps the place.
+ */
 static void open_standard_streams(void)
 {
-	int fd;
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			(void)open("/", O_PATH);
+}
+
+/*
+ * A parent that waits for signals with sigwait(3), or that is not told of its children's ends, leaves us its mask and
+ * what it ignores: a server that hears no TERM, and never of the end of a process that it has started. Before there are
+ * threads, which inherit the mask in turn.
+ */
+static void reset_signals(void)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	signal(SIGCHLD, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file at the limit of its size is an error of a write, not the end */
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 /* Does the pattern lead to our modules? */
@@ -80,10 +95,8 @@ static int end_output(int code)
 int main(int argc, char **argv)
 {
 	open_standard_streams();
+	reset_signals();
 	program_remember(argv);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ,
-	       SIG_IGN); /* a log file at the limit of its size is an error of a write, not the end */
 	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());
 	code = end_output(code);

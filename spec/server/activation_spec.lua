@@ -269,6 +269,48 @@ describe("a service manager", function()
     assert.is_nil(hear(fd, 0.1))
   end)
 
+  for name, values in pairs {
+    WATCHDOG_USEC = { "abc", "-1", "10x", "99999999999999999999999", "0.5" },
+    WATCHDOG_PID = { "me", "-1", "1x" },
+  } do
+    for _, value in ipairs(values) do
+      it(("gets no pulse, and a warning says why, where %s is %q"):format(name, value), function()
+        local app = start(nil, { WATCHDOG_USEC = "20000", [name] = value })
+        local entry = app:wait_log "the service manager gets no pulse: a variable is no number"
+        assert.same({ name, value }, { entry.name, entry.value })
+        expect(fd, "READY=1")
+        app:connect():echo_line("x")
+        app:signal "TERM"
+        assert.equal("STOPPING=1", hear(fd, 5))
+        app:wait_end()
+      end)
+    end
+  end
+
+  it("that has gone is missed once, not at each pulse", function()
+    local app = start(nil, { WATCHDOG_USEC = "20000" })
+    expect(fd, "READY=1", "WATCHDOG=1")
+    os.remove(path)
+    app:wait_log "cannot notify who started this process"
+    -- A reload is told of in two words more, and by then there have been pulses in between.
+    for _ = 1, 3 do
+      local n = #app:find_log "reload: nothing has changed"
+      app:signal "HUP"
+      app:wait_log("reload: nothing has changed", 5, n + 1)
+      app:connect():echo_line("x"):close()
+      wait.pause(0.05)
+    end
+    assert.equal(1, #app:find_log "cannot notify who started this process")
+  end)
+
+  for _, place in ipairs { "nonsense", "@" .. ("x"):rep(107), "/" .. ("x"):rep(300), "vsock:2:1234", "/nowhere/notify" } do
+    it(("that cannot be reached is warned of, and the server serves: %.20s"):format(place), function()
+      local app = server.start { script = script(), env = { NOTIFY_SOCKET = place } }
+      app:wait_log "cannot notify who started this process"
+      app:connect():echo_line("x")
+    end)
+  end
+
   it("that does not listen is warned of, and the server serves", function()
     local app = server.start { script = script(), env = { NOTIFY_SOCKET = "@perilune-spec-nobody" } }
     app:wait_log "cannot notify who started this process"

@@ -28,6 +28,7 @@ posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_IGN)
 ffi.cdef [[
   int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);
   long readlink(const char *path, char *text, size_t size);
+  int sigprocmask(int how, const unsigned long *set, unsigned long *before);
 ]]
 ffi.C.prctl(36, 1, 0, 0, 0)
 
@@ -86,7 +87,7 @@ local function pass_on(fds)
     unistd.dup2(fd, 2 + i)
     unistd.close(fd)
   end
-  stdlib.setenv("LISTEN_FDS", tostring(#fds))
+  stdlib.setenv("LISTEN_FDS", tostring(fds.count or #fds))
   stdlib.setenv("LISTEN_PID", tostring(fds.pid or unistd.getpid()))
   if fds.names then stdlib.setenv("LISTEN_FDNAMES", fds.names) end
 end
@@ -108,6 +109,20 @@ local function redirect(path, fd)
   unistd.close(file)
 end
 
+-- Runs in the child: what else it begins with.
+local function leave_behind(options)
+  for _, fd in ipairs(options.closed or {}) do unistd.close(fd) end
+  if options.stderr then
+    local fd = fcntl.open(options.stderr[1], options.stderr[2])
+    unistd.dup2(fd, 2)
+    unistd.close(fd)
+  end
+  for _, name in ipairs(options.ignored or {}) do
+    posix_signal.signal(posix_signal["SIG" .. name], posix_signal.SIG_IGN)
+  end
+  if options.blocked then ffi.C.sigprocmask(0, ffi.new("unsigned long[16]", { -1ULL, 0 }), nil) end -- SIG_BLOCK
+end
+
 local function become(self, options, words)
   posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_DFL)
   set_environment(options)
@@ -123,6 +138,7 @@ local function become(self, options, words)
     resource.setrlimit(resource.RLIMIT_FSIZE, { rlim_cur = options.fsize, rlim_max = options.fsize })
   end
   if options.fds then pass_on(options.fds) end
+  leave_behind(options)
   unistd.execp(words[0], words)
   unistd._exit(127)
 end
@@ -209,12 +225,17 @@ M.launch = launch
 
 --- Starts the binary on a script and waits until it serves. One worker, unless `workers` says otherwise.
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
----  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?, format: "json"|"text"|nil,
+---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?,
+---  format: "json"|"text"|nil,
 ---  folder: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
----  fds: { names: string?, pid: integer?, [integer]: integer }? } `control`: a control socket, none by default;
+---  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed: integer[]?,
+---  stderr: table?, ignored: string[]?, blocked: boolean? } `control`: a control socket, none by default;
 ---  `scripts_own`: workers, log format and control socket are what the script says;
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
----  `fds`: listening sockets, handed over as by a service manager; `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE
+---  `fds`: descriptors, handed over as by a service manager, who may say that there are more (`count`);
+---  `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE;
+---  `closed`: descriptors that it begins without; `stderr`: a path, and the flags to open it with; `ignored`: signals;
+---  `blocked`: all signals are
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)

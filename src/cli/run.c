@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "config/sources.h"
 #include "restart/notify.h"
+#include "restart/variables.h"
 #include "server/server.h"
 
 #include <limits.h>
@@ -67,6 +68,7 @@ static int fail(const struct app_load *load, const struct options *options)
 static int run(const struct options *options)
 {
 	struct app_load load;
+	variables_take(); /* the script is loaded next, and it may open files and start processes */
 	app_load(&load, options, NULL);
 	int code = load.status == CONFIG_OK ? serve(&load, options) : fail(&load, options);
 	if (!server_is_stuck())

@@ -3,43 +3,74 @@
 #include "base/address.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "restart/variables.h"
 
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
-enum { FIRST_FD = 3, COUNT_MAX = 4096 };
+/* ---- what is it? ---- */
 
-/* ---- the environment ---- */
-
-/* 0 when they are not for us: variables outlive the process they were meant for. */
-static unsigned count_fds(void)
+static int option_of(int fd, int option)
 {
-	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
-	if (!pid || !count || strtol(pid, NULL, 10) != getpid())
-		return 0;
-	long n = strtol(count, NULL, 10);
-	return n < 0 || n > COUNT_MAX ? 0 : (unsigned)n;
+	int value = 0;
+	socklen_t size = sizeof value;
+	return getsockopt(fd, SOL_SOCKET, option, &value, &size) ? 0 : value;
 }
 
-static void read_socket(struct inherited *socket, int fd)
+/* Another protocol may have TCP's addresses: SCTP does. */
+static bool speaks_streams(const struct inherited *socket)
 {
-	int flags = fcntl(fd, F_GETFL);
-	socket->fd = fd;
-	socklen_t bytes = sizeof socket->address;
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (flags >= 0)
-		fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	if (getsockname(fd, (struct sockaddr *)&socket->address, &bytes))
-		socket->address.ss_family = AF_UNSPEC;
+	int protocol = option_of(socket->fd, SO_PROTOCOL);
+	if (option_of(socket->fd, SO_TYPE) != SOCK_STREAM)
+		return false;
+	return socket->address.ss_family == AF_UNIX || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
 }
 
-/* "a:b:c", one a socket. */
+static const char *kind_of_socket(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof peer;
+	if (option_of(fd, SO_TYPE) == SOCK_DGRAM)
+		return "a datagram socket";
+	if (option_of(fd, SO_TYPE) == SOCK_SEQPACKET)
+		return "a socket of packets";
+	if (option_of(fd, SO_ACCEPTCONN))
+		return "a socket of another protocol";
+	return getpeername(fd, (struct sockaddr *)&peer, &size) ? "a socket that does not listen"
+								: "a connection";
+}
+
+static const char *kind_of(int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st))
+		return "unknown";
+	switch (st.st_mode & S_IFMT) {
+	case S_IFREG:
+		return "a file";
+	case S_IFDIR:
+		return "a folder";
+	case S_IFIFO:
+		return "a pipe";
+	case S_IFCHR:
+	case S_IFBLK:
+		return "a device";
+	case S_IFSOCK:
+		return kind_of_socket(fd);
+	default:
+		return "of another kind"; /* an eventfd, an epoll set, … */
+	}
+}
+
+/* ---- taking them ---- */
+
+/* "a:b:c", one a descriptor, those that are left out among them. */
 static void read_names(struct inheritance *inheritance, const char *names)
 {
 	for (unsigned i = 0; names && i < inheritance->count; i++) {
@@ -49,29 +80,43 @@ static void read_names(struct inheritance *inheritance, const char *names)
 	}
 }
 
+/* Its descriptor stays -1 where there is nobody to accept from. What others share of it is left as it is. */
+static void look_at(struct inherited *socket, int fd, bool is_open)
+{
+	if (!is_open) {
+		log_write(LOG_WARN, "an inherited descriptor is not open: it is left out",
+			  F_INT("descriptor", fd), F_TEXT("name", socket->name));
+		return;
+	}
+	socket->fd = fd;
+	socklen_t bytes = sizeof socket->address;
+	if (!getsockname(fd, (struct sockaddr *)&socket->address, &bytes) &&
+	    option_of(fd, SO_ACCEPTCONN) && speaks_streams(socket))
+		return;
+	log_write(LOG_WARN, "an inherited descriptor is closed: it is no listening stream socket",
+		  F_INT("descriptor", fd), F_TEXT("kind", kind_of(fd)), F_TEXT("name", socket->name));
+	close(fd);
+	socket->fd = -1;
+}
+
 int inheritance_open(struct inheritance *inheritance)
 {
-	*inheritance = (struct inheritance){ .count = count_fds() };
+	const struct variables *given = variables_taken();
+	*inheritance = (struct inheritance){ .count = given->fd_count };
 	inheritance->sockets = calloc(inheritance->count + 1, sizeof *inheritance->sockets);
-	if (!inheritance->sockets)
+	if (!inheritance->sockets) {
+		inheritance->count = 0;
 		return UV_ENOMEM;
-	for (unsigned i = 0; i < inheritance->count; i++)
-		read_socket(&inheritance->sockets[i], FIRST_FD + (int)i);
-	read_names(inheritance, getenv("LISTEN_FDNAMES"));
-	unsetenv("LISTEN_PID");
-	unsetenv("LISTEN_FDS");
-	unsetenv("LISTEN_FDNAMES");
+	}
+	read_names(inheritance, given->fd_names);
+	for (unsigned i = 0; i < inheritance->count; i++) {
+		inheritance->sockets[i].fd = -1;
+		look_at(&inheritance->sockets[i], VARIABLES_FIRST_FD + (int)i, given->is_open[i]);
+	}
 	return 0;
 }
 
 /* ---- whose is it? ---- */
-
-static bool is_listening(int fd)
-{
-	int yes = 0;
-	socklen_t size = sizeof yes;
-	return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) && yes;
-}
 
 static uint16_t port_of(const struct sockaddr_storage *address)
 {
@@ -88,7 +133,7 @@ static struct inherited *find_host(struct inheritance *inheritance, const struct
 	for (unsigned i = 0; i < inheritance->count; i++) {
 		struct inherited *socket = &inheritance->sockets[i];
 		if (socket->fd >= 0 && address_same_host(&socket->address, &wanted) &&
-		    (!port || port == port_of(&socket->address)) && is_listening(socket->fd))
+		    (!port || port == port_of(&socket->address)))
 			return socket;
 	}
 	return NULL;
@@ -115,8 +160,7 @@ static struct inherited *find_unix(struct inheritance *inheritance, const struct
 	char path[ADDRESS_PATH_BYTES];
 	for (unsigned i = 0; i < inheritance->count; i++) {
 		struct inherited *socket = &inheritance->sockets[i];
-		if (socket->fd >= 0 && !strcmp(address_path(&socket->address, path), config->path) &&
-		    is_listening(socket->fd))
+		if (socket->fd >= 0 && !strcmp(address_path(&socket->address, path), config->path))
 			return socket;
 	}
 	return NULL;

@@ -21,7 +21,7 @@ enum { INHERITED_NAME_BYTES = 256 };
 #define INHERITED_OWN "perilune-own"
 
 struct inherited {
-	int fd; /* -1: taken */
+	int fd; /* -1: taken, or there was none that listens */
 	char name[INHERITED_NAME_BYTES];
 	struct sockaddr_storage address;
 };
@@ -32,8 +32,8 @@ struct inheritance {
 };
 
 /*
- * Looks at what the environment says, and removes it from there. Descriptors become close-on-exec and non-blocking.
- * Before there are threads. 0 or UV_ENOMEM.
+ * Looks at what variables_take() has found. What is no listening stream socket is closed, what was not open is left
+ * out, with a warning each. 0 or UV_ENOMEM.
  */
 int inheritance_open(struct inheritance *inheritance);
 

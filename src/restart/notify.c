@@ -1,36 +1,14 @@
 #include "restart/notify.h"
 
 #include "base/log.h"
+#include "restart/variables.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* ---- the environment ---- */
-
-static void take_variable(const char *name, char *value, size_t size)
-{
-	const char *given = getenv(name);
-	*value = '\0';
-	if (given && strlen(given) < size)
-		memcpy(value, given, strlen(given) + 1);
-	unsetenv(name);
-}
-
-/* WATCHDOG_PID says whom it is meant for; without it, for everyone. */
-static uint64_t take_watchdog(void)
-{
-	char interval[32], pid[32];
-	take_variable("WATCHDOG_USEC", interval, sizeof interval);
-	take_variable("WATCHDOG_PID", pid, sizeof pid);
-	if (*pid && strtol(pid, NULL, 10) != getpid())
-		return 0;
-	return strtoull(interval, NULL, 10);
-}
 
 /* ---- sending ---- */
 
@@ -48,29 +26,31 @@ static socklen_t parse(const char *text, struct sockaddr_un *address)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (*text == '/'));
 }
 
-static void send_to(const struct notify *notify, const char *to, const char *state)
+/* Who cannot be reached is complained of once, and again after it could be: the pulse comes many times a second. */
+static void send_to(struct notify *notify, const char *to, const char *state)
 {
 	struct sockaddr_un address;
 	socklen_t length = parse(to, &address);
 	if (notify->fd < 0 || !*to)
 		return;
-	ssize_t sent = -1;
-	errno = EINVAL;
-	if (length)
-		sent = sendto(notify->fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT,
-			      (const struct sockaddr *)&address, length);
-	if (sent < 0)
+	bool sent = length && sendto(notify->fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT,
+				     (const struct sockaddr *)&address, length) >= 0;
+	if (!sent && !notify->is_deaf)
 		log_write(LOG_WARN, "cannot notify who started this process",
-			  F_TEXT("error", strerror(errno)), F_TEXT("socket", to), F_TEXT("state", state));
+			  F_TEXT("error", length ? strerror(errno) : "this is no address of a Unix socket"),
+			  F_TEXT("socket", to), F_TEXT("state", state));
+	notify->is_deaf = !sent;
 }
 
 /* ---- what is said ---- */
 
 void notify_open(struct notify *notify)
 {
-	take_variable("NOTIFY_SOCKET", notify->starter, sizeof notify->starter);
-	take_variable(NOTIFY_MANAGER_VARIABLE, notify->manager, sizeof notify->manager);
-	notify->watchdog_us = take_watchdog();
+	const struct variables *given = variables_taken();
+	*notify = (struct notify){ .watchdog_us = given->watchdog_us };
+	/* One that is cut is no address, and that is told when it is used. */
+	snprintf(notify->starter, sizeof notify->starter, "%s", given->notify);
+	snprintf(notify->manager, sizeof notify->manager, "%s", given->notify_manager);
 	notify->fd = *notify->starter ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
 }
 

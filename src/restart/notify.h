@@ -13,20 +13,15 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-/* Where the service manager listens, in what an upgrade passes on. Not PERILUNE_…: those are settings. */
-#define NOTIFY_MANAGER_VARIABLE "NOTIFY_SOCKET_MANAGER"
-
 struct notify {
 	int fd; /* -1: nobody wants to know */
 	char starter[128],
 	    manager[128];     /* as $NOTIFY_SOCKET has it: a path, or "@" and an abstract name; or "" */
 	uint64_t watchdog_us; /* how often the manager wants to hear from us; 0: it does not */
+	bool is_deaf;         /* the last word has not come to them */
 };
 
-/*
- * Reads what the environment says, and removes it from there: no other child is to speak for us. Before there are
- * threads.
- */
+/* By what variables_take() has found. */
 void notify_open(struct notify *notify);
 void notify_close(struct notify *notify);
 

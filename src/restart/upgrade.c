@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "restart/program.h"
+#include "restart/variables.h"
 
 #include <errno.h>
 #include <signal.h>

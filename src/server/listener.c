@@ -3,6 +3,7 @@
 #include "base/address.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -183,6 +184,13 @@ int listener_bind(struct listener *listener, const struct listener_config *confi
 	return failed;
 }
 
+/* Only of what is taken: whoever else shares it has to bear that. */
+static int unblock(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
+}
+
 /* Whoever inherits wants its own settings, and the backlog's size when it listens again, which drops nobody. */
 int listener_adopt(struct listener *listener, const struct listener_config *config,
 		   struct inherited *inherited, char *why, size_t size)
@@ -191,6 +199,9 @@ int listener_adopt(struct listener *listener, const struct listener_config *conf
 	listener->fd = inherited->fd;
 	listener->shared = true;
 	inherited->fd = -1;
+	int err = unblock(listener->fd);
+	if (err)
+		return explain(why, size, config->address, strerror(-err));
 	if (config->kind == LISTENER_UNIX) {
 		bool own = !strcmp(listener->origin, INHERITED_OWN);
 		if (own && config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
@@ -199,7 +210,7 @@ int listener_adopt(struct listener *listener, const struct listener_config *conf
 		return 0;
 	}
 	set_tcp_options(listener->fd, config);
-	int err = remember_address(listener);
+	err = remember_address(listener);
 	return err ? explain(why, size, config->address, strerror(-err)) : 0;
 }
 

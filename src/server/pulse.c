@@ -4,6 +4,8 @@
 #include "restart/notify.h"
 #include "server/worker.h"
 
+enum { BEAT_MIN_MS = 5 };
+
 static unsigned count_mute(struct pulse *pulse)
 {
 	unsigned n = 0;
@@ -36,7 +38,7 @@ void pulse_close(struct pulse *pulse)
 	uv_close((uv_handle_t *)&pulse->timer, NULL);
 }
 
-/* Twice as often as is asked for, as sd_watchdog_enabled(3) advises. */
+/* Twice as often as is asked for, as sd_watchdog_enabled(3) advises; but not so often that it is all we do. */
 void pulse_start(struct pulse *pulse, struct notify *notify, struct worker *workers, unsigned worker_count)
 {
 	uint64_t every_ms = notify->watchdog_us / 2000;
@@ -44,7 +46,7 @@ void pulse_start(struct pulse *pulse, struct notify *notify, struct worker *work
 	pulse->workers = workers;
 	pulse->worker_count = worker_count;
 	if (notify_wanted(notify) && notify->watchdog_us)
-		uv_timer_start(&pulse->timer, on_beat, 0, every_ms ? every_ms : 1);
+		uv_timer_start(&pulse->timer, on_beat, 0, every_ms > BEAT_MIN_MS ? every_ms : BEAT_MIN_MS);
 }
 
 void pulse_ask_nobody(struct pulse *pulse)

@@ -3,6 +3,7 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "restart/variables.h"
 #include "server/internal.h"
 
 #include <fcntl.h>
@@ -59,6 +60,7 @@ static bool open_server(struct server *server, struct config *config)
 	memset(server, 0, sizeof *server);
 	server->config = config;
 	config_hold(config);
+	variables_complain();
 	notify_open(&server->notify);
 	if (inheritance_open(&server->inheritance))
 		return false;
