@@ -85,7 +85,11 @@ describe("a reload", function()
     assert.is_true(calls > 20 and outcomes.failed > 5, calls .. " calls")
   end)
 
-  for _, kind in ipairs { "socket", "bind", "listen", "opendir" } do
+  it("that adds a listener asks libuv for no memory", function()
+    assert.equal(0, (each("uv_memory", { script = script("one", "pin") }, change_to("pin", true))))
+  end)
+
+  for _, kind in ipairs { "socket", "bind", "listen", "opendir", "epoll_ctl" } do
     it(("without %s() succeeds or says why not"):format(kind), function()
       local calls = each(kind, { script = script("one", "migrate") }, change_to("migrate", true))
       assert.is_true(calls > 0)
@@ -112,7 +116,8 @@ describe("an upgrade", function()
     return entry.message
   end
 
-  for _, kind in ipairs { "memory", "pipe2", "socket", "epoll_create1", "eventfd", "pthread_create", "getsockname" } do
+  for _, kind in ipairs { "memory", "uv_memory", "pipe2", "socket", "epoll_create1", "epoll_ctl", "eventfd", "pthread_create",
+    "getsockname" } do
     it(("without %s succeeds or says why not"):format(kind), function()
       local calls, outcomes = each(kind, { script = script("one", "pin"), workers = 1 }, upgrade)
       assert.is_true(calls > 0 and outcomes["upgrade failed: this process serves on"] > 0)

@@ -248,8 +248,6 @@ WRAP(int, accept4, -1, ACCEPT4, (int fd, struct sockaddr *to, socklen_t *len, in
 WRAP(int, bind, -1, BIND, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len))
 WRAP(int, connect, -1, CONNECT, (int fd, const struct sockaddr *to, socklen_t len), (fd, to, len))
 WRAP(int, epoll_create1, -1, EPOLL_CREATE1, (int flags), (flags))
-WRAP(int, epoll_ctl, -1, EPOLL_CTL, (int set, int op, int fd, struct epoll_event *event),
-     (set, op, fd, event))
 WRAP(int, epoll_wait, -1, EPOLL_WAIT, (int set, struct epoll_event *events, int max, int ms),
      (set, events, max, ms))
 WRAP(int, epoll_pwait, -1, EPOLL_WAIT,
@@ -268,6 +266,13 @@ WRAP(int, setsockopt, -1, SETSOCKOPT, (int fd, int level, int option, const void
      (fd, level, option, value, len))
 WRAP(int, shutdown, -1, SHUTDOWN, (int fd, int how), (fd, how))
 WRAP(int, socket, -1, SOCKET, (int family, int type, int protocol), (family, type, protocol))
+
+int __real_epoll_ctl(int set, int op, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int set, int op, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int set, int op, int fd, struct epoll_event *event)
+{
+	return op == EPOLL_CTL_ADD && fails(EPOLL_CTL) ? -1 : __real_epoll_ctl(set, op, fd, event);
+}
 
 static void *uv_own_malloc(size_t bytes)
 {

@@ -13,7 +13,7 @@ enum kind {
 	BIND,
 	CONNECT,
 	EPOLL_CREATE1,
-	EPOLL_CTL,
+	EPOLL_CTL, /* EPOLL_CTL_ADD: the others need nothing that the kernel might not have */
 	EPOLL_WAIT,
 	EVENTFD,
 	GETRLIMIT,

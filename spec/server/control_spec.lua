@@ -408,12 +408,97 @@ describe("the control socket", function()
       one:expect_closed()
     end)
 
-    it("more clients at once than it takes", function()
+    -- Its handler returns when somebody opens the other end of the FIFO.
+    local function start_blocked()
+      local app = server.start { control = "control.sock", asan = server.SMALL_QUARANTINE, script = HEAD .. [[
+        function Agent:proceed(line)
+          note "blocked"
+          os.execute("read line < gate")
+          return line
+        end
+        return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, unsafe = { "os.execute" },
+          limits = { proceed = 0 }, timeout = { drain = "60s" } }]] }
+      assert(os.execute(("mkfifo %s/gate"):format(app.folder)) == 0)
+      app:connect():send "x\n"
+      app:wait_log "blocked"
+      -- A reload has to be adopted by the worker.
+      rewrite(app, command.read(app.folder .. "/app.lua") .. "\n")
+      return app
+    end
+
+    -- The shell waits as well, until the handler's has opened it.
+    local function open_gate(app) os.execute(("echo > %s/gate"):format(app.folder)) end
+
+    local KICK, RELOAD = [[{"command":"kick","conn":4711}]], [[{"command":"reload","wait":true}]]
+
+    it("clients that have left while their answers are not there", function()
+      local app = start_blocked()
+      client_of(app):close()
+      ok(run(app, "generations"))
+      local before = app:fds()
+      for i = 1, 100 do
+        local one = client_of(app):send((i % 2 == 0 and KICK or RELOAD) .. "\n")
+        if i % 3 == 0 then one:shutdown "send" end
+        one:close()
+        -- Its backlog is not without end.
+        if i % 25 == 0 then ok(run(app, "status"), "serving") end
+      end
+      ok(run(app, "status"), "serving")
+      wait.until_true("their descriptors back", function() return app:fds() <= before end)
+      open_gate(app)
+      ok(run(app, "stop", "--wait"))
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("as many clients as may wait: others may still look, and stop it", function()
+      local app = start_blocked()
+      local waiting = {}
+      for i = 1, 32 do waiting[i] = client_of(app):send((i % 2 == 0 and KICK or RELOAD) .. "\n") end
+      ok(run(app, "status"), "serving")
+      ok(run(app, "generations"))
+      failed(1, "too many control clients wait", run(app, "kick", "1"))
+      failed(1, "too many control clients wait", run(app, "reload", "--wait"))
+      ok(run(app, "reload"))
+      local silent = {}
+      for i = 1, 20 do silent[i] = client_of(app) end
+      ok(run(app, "status"), "serving")
+      silent[1]:expect_closed()
+      -- One that leaves makes room for one that waits.
+      waiting[32]:close()
+      local kick = client_of(app):send(KICK .. "\n")
+      failed(1, "the server stops; but too many control clients wait", run(app, "stop", "--wait"))
+      app:wait_log "draining"
+      ok(run(app, "stop"))
+      ok(run(app, "status"), "draining")
+      assert.equal("no_answer", json_decode(kick:recv_line()).code)
+      assert.equal("no_answer", json_decode(waiting[2]:recv_line()).code)
+      open_gate(app)
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("a request whose client does not wait for the answer", function()
+      local app = start()
+      client_of(app):send([[{"command":"reload"}]] .. "\n"):close()
+      app:wait_log "reload: nothing has changed"
+      local one = app:connect():send "id\n"
+      local id = one:recv_line()
+      client_of(app):send(([[{"command":"kick","conn":%s}]]):format(id) .. "\n"):close()
+      one:expect_closed()
+      app:wait_log "connection kicked"
+      client_of(app):send([[{"command":"stop"}]] .. "\n"):close()
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("more clients at once than may wait", function()
       local app, before = start_counted()
       local clients = {}
-      for i = 1, 32 do clients[i] = client_of(app) end
+      for i = 1, 100 do
+        clients[i] = client_of(app)
+        if i % 25 == 0 then ok(run(app, "status")) end
+      end
       assert.is_true(ask(clients[32], [[{"command":"status"}]]).ok)
-      failed(1, "too many control clients", run(app, "status"))
+      assert.is_true(ask(clients[100], [[{"command":"status"}]]).ok)
+      ok(run(app, "status"))
       for _, one in ipairs(clients) do one:close() end
       wait.until_true("their descriptors back", function() return app:fds() == before end)
       ok(run(app, "status"))

@@ -297,8 +297,10 @@ describe("record", function()
     assert.same({ 1, "end" }, { lines[#lines].connections, lines[#lines].event })
   end)
 
-  it("serves on where the file cannot be written", function()
+  it("serves on where the file cannot be written, and its exit code tells", function()
     local app = start { args = { "--record=/dev/full", "--force" } }
+    local failure = app:wait_log "the recording is not whole"
+    assert.same({ "error", "/dev/full", "no space left on device" }, { failure.level, failure.path, failure.error })
     local entry = app:wait_log "recording ended"
     has("cannot write to the file: ", entry.reason)
     talk(app:connect(), "a\n", "hello", "1 a"):close()
@@ -307,6 +309,27 @@ describe("record", function()
     has("cannot write to /dev/full: No space left on device", result.err)
     expect_code(0, trace.record(app, "--seconds 50ms"):result())
     has("crw-rw-rw-", command.shell "ls -l /dev/full")
+    assert.equal(1, app:stop().code)
+  end)
+
+  it("leaves whole lines in a file that has no more room, and its exit code tells", function()
+    local app = start { args = { "--record=all.jsonl" }, fsize = 8192 }
+    local one = talk(app:connect(), "", "hello")
+    for i = 1, 200 do one:echo_line(("x"):rep(50), i .. " " .. ("x"):rep(50)) end
+    app:wait_log "the recording is not whole"
+    one:echo_line("a", "201 a"):close()
+    assert.equal(1, app:stop().code)
+    local lines = trace.lines(app.folder .. "/all.jsonl")
+    assert.is_true(#lines > 0)
+  end)
+
+  it("does not wait for somebody to read a FIFO", function()
+    local folder = command.folder()
+    assert(os.execute(("mkfifo %s/fifo"):format(folder)) == 0)
+    local result = server.start_failing { script = script(), args = { "--record=" .. folder .. "/fifo", "--force" } }
+    assert.equal(1, result.code)
+    has("nobody reads this FIFO", result.text)
+    command.remove(folder)
   end)
 
   it("gives a codec in Lua the bytes that it had", function()

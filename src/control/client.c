@@ -2,17 +2,22 @@
 
 #include "control/message.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
 	struct control_client *client = handle->data;
-	if (--client->handles)
-		return;
 	free(client->reply);
 	free(client);
+}
+
+static bool is_closed(const struct control_client *client)
+{
+	return client->watched.fd < 0;
 }
 
 void client_close(struct control_client *client)
@@ -25,15 +30,26 @@ void client_close(struct control_client *client)
 		return;
 	*link = client->next;
 	control->client_count--;
+	int fd = client->watched.fd;
+	reactor_remove(control->reactor, &client->watched);
+	close(fd);
+	uv_close((uv_handle_t *)&client->timer, on_timer_closed);
+	control->gone(control->owner, client->id);
 	if (client->streams)
 		control->stream(control->owner, client->id, STREAM_GONE);
-	uv_close((uv_handle_t *)&client->pipe, on_handle_closed);
-	uv_close((uv_handle_t *)&client->timer, on_handle_closed);
 }
 
 static void on_timeout(uv_timer_t *timer)
 {
 	client_close(timer->data);
+}
+
+/* Reads for as long as there is room: of a client that streams, what it says is thrown away. */
+static void watch(struct control_client *client)
+{
+	bool has_room = client->used < sizeof client->line;
+	unsigned events = (client->eof || !has_room ? 0 : EPOLLIN) | (client->reply ? EPOLLOUT : 0);
+	reactor_want(client->control->reactor, &client->watched, events);
 }
 
 /* ---- reading ---- */
@@ -46,14 +62,16 @@ static void refuse_length(struct control_client *client)
 	client_reply(client, message_error("too_long", "a request is at most 4096 bytes long"));
 }
 
-/* Hands up a whole line, if there is one, and reads on if not. */
+/* Hands up a whole line, if there is one. */
 static void advance(struct control_client *client)
 {
 	char line[CONTROL_LINE_MAX + 1];
 	char *end = memchr(client->line, '\n', client->used);
-	if (!end && client->used < sizeof client->line)
+	if (!end && client->used < sizeof client->line) {
+		if (client->eof)
+			client_close(client);
 		return;
-	uv_read_stop((uv_stream_t *)&client->pipe);
+	}
 	uv_timer_stop(&client->timer);
 	if (!end) {
 		refuse_length(client);
@@ -67,35 +85,26 @@ static void advance(struct control_client *client)
 	client->control->request(client->control->owner, client->id, line, len);
 }
 
-static void give_room(uv_handle_t *handle, size_t suggested, uv_buf_t *room)
-{
-	struct control_client *client = handle->data;
-	(void)suggested;
-	*room = uv_buf_init(client->line + client->used, (unsigned)(sizeof client->line - client->used));
-}
-
 /* It wants no more. Whatever else it says is not looked at. */
-static void end_stream(struct control_client *client)
+static void note_end(struct control_client *client)
 {
-	uv_read_stop((uv_stream_t *)&client->pipe);
-	client->control->stream(client->control->owner, client->id, STREAM_ENDED);
+	client->eof = true;
+	if (client->streams)
+		client->control->stream(client->control->owner, client->id, STREAM_ENDED);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *room)
+static void read_more(struct control_client *client)
 {
-	struct control_client *client = stream->data;
-	(void)room;
-	if (client->streams) {
-		if (n != UV_EOF && n < 0)
-			client_close(client);
-		else if (n == UV_EOF)
-			end_stream(client);
-	} else if (n < 0) {
+	ssize_t n = recv(client->watched.fd, client->line + client->used, sizeof client->line - client->used,
+			 MSG_DONTWAIT);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0)
 		client_close(client);
-	} else if (n > 0) {
+	else if (n == 0)
+		note_end(client);
+	else if (!client->streams)
 		client->used += (size_t)n;
-		advance(client);
-	}
 }
 
 /* The whole of the next request has to come in time: who sends a byte now and then is no better than a silent one. */
@@ -103,22 +112,16 @@ static void await_request(struct control_client *client)
 {
 	client->busy = false;
 	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
-	if (uv_read_start((uv_stream_t *)&client->pipe, give_room, on_read))
-		client_close(client);
-	else
-		advance(client);
+	advance(client);
 }
 
 /* ---- writing ---- */
 
-static void on_written(uv_write_t *write, int status)
+static void note_sent(struct control_client *client)
 {
-	struct control_client *client = write->data;
 	free(client->reply);
 	client->reply = NULL;
-	if (status == UV_ECANCELED)
-		return; /* it is being closed */
-	if (status || client->last) {
+	if (client->last) {
 		client_close(client);
 	} else if (client->streams) {
 		uv_timer_stop(&client->timer);
@@ -128,14 +131,32 @@ static void on_written(uv_write_t *write, int status)
 	}
 }
 
+static void write_more(struct control_client *client)
+{
+	while (client->reply_at < client->reply_size) {
+		ssize_t n = send(client->watched.fd, client->reply + client->reply_at,
+				 client->reply_size - client->reply_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			if (errno != EAGAIN)
+				client_close(client);
+			return;
+		}
+		client->reply_at += (size_t)n;
+	}
+}
+
+/* What is sent at once is told at the next turn: whoever sends in answer to that does not go round in here. */
 void client_send(struct control_client *client, char *bytes, size_t n)
 {
-	uv_buf_t piece = uv_buf_init(bytes, (unsigned)n);
 	client->reply = bytes;
+	client->reply_size = n;
+	client->reply_at = 0;
 	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
-	client->write.data = client;
-	if (uv_write(&client->write, (uv_stream_t *)&client->pipe, &piece, 1, on_written))
-		client_close(client);
+	write_more(client);
+	if (!is_closed(client))
+		watch(client);
 }
 
 void client_reply(struct control_client *client, json_t *reply)
@@ -154,9 +175,31 @@ void client_stream(struct control_client *client, json_t *reply)
 	client->streams = true;
 	client->used = 0;
 	client_reply(client, reply);
-	if (!uv_is_closing((uv_handle_t *)&client->pipe) &&
-	    uv_read_start((uv_stream_t *)&client->pipe, give_room, on_read))
+}
+
+/* ---- events ---- */
+
+static void on_writable(struct control_client *client)
+{
+	write_more(client);
+	if (!is_closed(client) && client->reply_at == client->reply_size)
+		note_sent(client);
+}
+
+/* What it has said before it left is heard: a request may be all that it wanted to say. */
+static void on_ready(struct watched *watched, unsigned events)
+{
+	struct control_client *client = watched->data;
+	if (events & EPOLLIN && client->used < sizeof client->line && !client->eof)
+		read_more(client);
+	if (!is_closed(client) && !client->busy && !client->streams)
+		advance(client);
+	if (!is_closed(client) && events & (EPOLLHUP | EPOLLERR))
 		client_close(client);
+	if (!is_closed(client) && events & EPOLLOUT && client->reply)
+		on_writable(client);
+	if (!is_closed(client))
+		watch(client);
 }
 
 /* ---- life ---- */
@@ -164,24 +207,19 @@ void client_stream(struct control_client *client, json_t *reply)
 struct control_client *client_open(struct control *control, int fd)
 {
 	struct control_client *client = calloc(1, sizeof *client);
-	if (!client) {
+	if (!client || reactor_add(control->reactor, &client->watched, fd, EPOLLIN)) {
+		free(client);
 		close(fd);
 		return NULL;
 	}
 	client->control = control;
 	client->id = ++control->newest_id;
-	client->handles = 2;
-	uv_pipe_init(control->loop, &client->pipe, 0);
-	uv_timer_init(control->loop, &client->timer);
-	client->pipe.data = client->timer.data = client;
+	uv_timer_init(control->reactor->loop, &client->timer);
+	client->watched.ready = on_ready;
+	client->watched.data = client->timer.data = client;
 	client->next = control->clients;
 	control->clients = client;
 	control->client_count++;
-	if (uv_pipe_open(&client->pipe, fd)) {
-		close(fd);
-		client_close(client);
-		return NULL;
-	}
-	await_request(client);
+	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
 	return client;
 }

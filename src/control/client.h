@@ -1,6 +1,7 @@
 /*
- * One client of the control socket. Reading and waiting for a reply exclude each other, so there is never more than
- * a request and a reply of it; or, in place of the latter, the piece of a stream that is on its way.
+ * One client of the control socket. It has one request at a time, and a reply to it; or, in place of the latter, the piece
+ * of a stream that is on its way. While it waits for a reply it is read on, within the room for a line: that is how we
+ * learn that it has gone.
  *
  * Threads: the loop's.
  */
@@ -10,21 +11,22 @@
 
 struct control_client {
 	struct control *control;
-	struct control_client *next;
+	struct control_client *next; /* younger ones come first */
 	uint64_t id;
-	uv_pipe_t pipe;
+	struct watched watched;
 	uv_timer_t timer; /* runs while the client has to send or to read */
-	uv_write_t write;
-	char *reply;      /* being written, or NULL; the same for pieces of a stream */
-	unsigned handles; /* that are not yet closed; with the last one the memory goes */
-	bool busy;        /* a request waits for its reply, or this for being read */
-	bool last;        /* it ends with this reply */
-	bool streams;     /* it is sent what there is; it has nothing to say any more */
+	char *reply;      /* on its way, or NULL; the same for pieces of a stream */
+	size_t reply_size, reply_at;
+	bool is_reserve; /* it has one of the places that are kept for who does not stay */
+	bool busy;       /* a request waits for its reply, or this for being read */
+	bool last;       /* it ends with this reply */
+	bool streams;    /* it is sent what there is; it has nothing to say any more */
+	bool eof;        /* it has ended its side */
 	size_t used;
 	char line[CONTROL_LINE_MAX + 1]; /* and its line feed */
 };
 
-/* Takes the descriptor. NULL: no memory, and it is closed. */
+/* Takes the descriptor. NULL: no memory, or the kernel does not watch it, and it is closed. */
 struct control_client *client_open(struct control *control, int fd);
 
 /* Takes the reply. */

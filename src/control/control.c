@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STARVED_MS = 1000, LOG_EVERY_MS = 1000 };
+enum { STARVED_MS = 1000, LOG_EVERY_MS = 1000, ACCEPTS_PER_EVENT = 32 };
 
 /* ---- who may come in ---- */
 
@@ -34,7 +34,7 @@ static bool is_trusted(struct control *control, int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof peer;
-	uint64_t now_ms = uv_now(control->loop);
+	uint64_t now_ms = uv_now(control->reactor->loop);
 	bool known = !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
 	if (known && (peer.uid == 0 || peer.uid == geteuid()))
 		return true;
@@ -46,39 +46,73 @@ static bool is_trusted(struct control *control, int fd)
 	return false;
 }
 
+static unsigned count_reserve(const struct control *control)
+{
+	unsigned n = 0;
+	for (const struct control_client *each = control->clients; each; each = each->next)
+		n += each->is_reserve;
+	return n;
+}
+
+/* Younger ones come first, so it is the last one. */
+static struct control_client *oldest_reserve(const struct control *control)
+{
+	struct control_client *found = NULL;
+	for (struct control_client *each = control->clients; each; each = each->next)
+		if (each->is_reserve)
+			found = each;
+	return found;
+}
+
 static void take_in(struct control *control, int fd)
 {
-	if (!is_trusted(control, fd))
+	if (!is_trusted(control, fd)) {
 		turn_away(fd, "not_permitted", "only the server's own user and root may control it");
-	else if (control->client_count >= CONTROL_CLIENTS_MAX)
-		turn_away(fd, "busy", "too many control clients at once");
-	else
-		client_open(control, fd);
+		return;
+	}
+	unsigned reserve = count_reserve(control);
+	bool is_full = control->client_count - reserve >= CONTROL_CLIENTS_MAX;
+	if (is_full && reserve >= CONTROL_RESERVE)
+		client_close(oldest_reserve(control));
+	struct control_client *client = client_open(control, fd);
+	if (client)
+		client->is_reserve = is_full;
 }
 
 /* ---- accepting ---- */
 
-static void on_readable(uv_poll_t *poll, int status, int events);
-
 static void on_pause_over(uv_timer_t *timer)
 {
 	struct control *control = timer->data;
-	uv_poll_start(&control->poll, UV_READABLE, on_readable);
+	reactor_want(control->reactor, &control->watched, EPOLLIN);
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events)
+/* False: nobody more now. */
+static bool accept_one(struct control *control)
 {
-	struct control *control = poll->data;
-	(void)status;
-	(void)events;
 	int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
 		take_in(control, fd);
-	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-		/* It stays readable: without a pause this would spin. */
-		uv_poll_stop(poll);
-		uv_timer_start(&control->pause, on_pause_over, STARVED_MS, 0);
+		return true;
 	}
+	if (errno == EINTR || errno == ECONNABORTED)
+		return true;
+	if (errno == EAGAIN)
+		return false;
+	/* It stays readable: without a pause this would spin. */
+	reactor_want(control->reactor, &control->watched, 0);
+	uv_timer_start(&control->pause, on_pause_over, STARVED_MS, 0);
+	return false;
+}
+
+static void on_readable(struct watched *watched, unsigned events)
+{
+	struct control *control = watched->data;
+	(void)events;
+	if (uv_is_active((uv_handle_t *)&control->pause))
+		return; /* an error of the socket is told whatever we wait for */
+	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(control); i++)
+		;
 }
 
 /* ---- replies ---- */
@@ -90,6 +124,12 @@ static struct control_client *find(const struct control *control, uint64_t id)
 	while (client && client->id != id)
 		client = client->next;
 	return client;
+}
+
+bool control_is_reserve(const struct control *control, uint64_t id)
+{
+	const struct control_client *client = find(control, id);
+	return client && client->is_reserve;
 }
 
 void control_reply(struct control *control, uint64_t id, json_t *reply)
@@ -133,27 +173,28 @@ void control_end(struct control *control, uint64_t id)
 
 /* ---- life ---- */
 
-int control_open(struct control *control, uv_loop_t *loop, int fd, void *owner,
-		 void (*request)(void *owner, uint64_t client, const char *line, size_t len))
+int control_open(struct control *control, struct reactor *reactor, int fd, void *owner,
+		 void (*request)(void *owner, uint64_t client, const char *line, size_t len),
+		 void (*gone)(void *owner, uint64_t client))
 {
-	*control = (struct control){ .loop = loop, .fd = fd, .owner = owner, .request = request };
-	int err = uv_poll_init(loop, &control->poll, fd);
+	*control = (struct control){
+		.reactor = reactor, .fd = fd, .owner = owner, .request = request, .gone = gone
+	};
+	control->watched.ready = on_readable;
+	int err = reactor_add(reactor, &control->watched, fd, EPOLLIN);
 	if (err)
 		return err;
-	uv_timer_init(loop, &control->pause);
-	control->poll.data = control->pause.data = control;
+	uv_timer_init(reactor->loop, &control->pause);
+	control->watched.data = control->pause.data = control;
 	control->is_open = true;
-	err = uv_poll_start(&control->poll, UV_READABLE, on_readable);
-	if (err)
-		control_close(control);
-	return err;
+	return 0;
 }
 
 void control_leave(struct control *control)
 {
 	if (!control->is_open)
 		return;
-	uv_poll_stop(&control->poll);
+	reactor_remove(control->reactor, &control->watched);
 	uv_timer_stop(&control->pause);
 }
 
@@ -162,7 +203,7 @@ void control_close(struct control *control)
 	if (!control->is_open)
 		return;
 	control->is_open = false;
-	uv_close((uv_handle_t *)&control->poll, NULL);
+	reactor_remove(control->reactor, &control->watched);
 	uv_close((uv_handle_t *)&control->pause, NULL);
 	while (control->clients)
 		client_close(control->clients);

@@ -2,8 +2,12 @@
  * The control socket: takes clients, reads a request a line, writes a reply a line.
  *
  * It knows nothing of servers. Each request goes to one function, and is answered by control_reply() at once or
- * later; until then nothing more is read from that client. Whatever clients send, or do not read, they cost a bounded
- * amount: CONTROL_CLIENTS_MAX of them, a line of CONTROL_LINE_MAX and a reply each, CONTROL_WAIT_MS to send or read.
+ * later; until then that client is only read to see it go. Whatever clients send, or do not read, they cost a bounded
+ * amount: a line of CONTROL_LINE_MAX and a reply each, CONTROL_WAIT_MS to send or read.
+ *
+ * CONTROL_CLIENTS_MAX of them may stay for as long as what they have asked for takes. When they all do, there are
+ * CONTROL_RESERVE places more for who wants to know why, or to end it: a request from there is to be answered at once, and
+ * the next one who comes takes the place of who has been there longest. So nobody can be kept out.
  *
  * A request may also be answered with a stream: after the reply more is sent, piece by piece as the client takes it,
  * and all that the client can do then is to end its side, or to go.
@@ -12,12 +16,13 @@
  */
 #pragma once
 
+#include "loop/reactor.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <uv.h>
 
-enum { CONTROL_CLIENTS_MAX = 32, CONTROL_LINE_MAX = 4096, CONTROL_WAIT_MS = 10000 };
+enum { CONTROL_CLIENTS_MAX = 32, CONTROL_RESERVE = 4, CONTROL_LINE_MAX = 4096, CONTROL_WAIT_MS = 10000 };
 
 struct control_client;
 
@@ -28,8 +33,8 @@ enum stream_event {
 };
 
 struct control {
-	uv_loop_t *loop;
-	uv_poll_t poll;
+	struct reactor *reactor;
+	struct watched watched;
 	uv_timer_t pause; /* running while there are no descriptors to accept with */
 	int fd;
 	bool is_open;
@@ -39,6 +44,7 @@ struct control {
 	void *owner;
 	/* `line` is not terminated. Ids are never used again, so a reply may come too late for its client. */
 	void (*request)(void *owner, uint64_t client, const char *line, size_t len);
+	void (*gone)(void *owner, uint64_t client); /* whether or not it waited for something */
 	void (*stream)(void *owner, uint64_t client,
 		       enum stream_event event); /* NULL: there are no streams */
 };
@@ -47,8 +53,12 @@ struct control {
  * Begins to accept from `fd`, a listening Unix socket that stays the caller's and outlives it. 0 or an error, and
  * then there is nothing to close.
  */
-int control_open(struct control *control, uv_loop_t *loop, int fd, void *owner,
-		 void (*request)(void *owner, uint64_t client, const char *line, size_t len));
+int control_open(struct control *control, struct reactor *reactor, int fd, void *owner,
+		 void (*request)(void *owner, uint64_t client, const char *line, size_t len),
+		 void (*gone)(void *owner, uint64_t client));
+
+/* Has it one of the places where one does not wait? */
+bool control_is_reserve(const struct control *control, uint64_t client);
 
 /* Answers the client's request. The reply is taken; NULL (no memory) ends the client. */
 void control_reply(struct control *control, uint64_t client, json_t *reply);

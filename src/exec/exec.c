@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "bind/bind.h"
 #include "exec/signals.h"
+#include "loop/loop.h"
 #include "vm/vm.h"
 
 #include <stdbool.h>
@@ -249,7 +250,7 @@ static int run_on_loop(struct exec *exec, const struct exec_options *options)
 int exec_run(const struct exec_options *options)
 {
 	static struct exec exec; /* what a signal's helper looks at outlives every call */
-	int err = uv_loop_init(&exec.loop), code = EXIT_FAILURE;
+	int err = loop_open(&exec.loop), code = EXIT_FAILURE;
 	if (!err && vm_open(&exec.vm)) {
 		uv_loop_close(&exec.loop);
 		err = UV_ENOMEM;

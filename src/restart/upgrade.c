@@ -172,11 +172,10 @@ static void hear_last_words(struct upgrade *upgrade)
 		note_status(upgrade, text);
 }
 
-static void on_words(uv_poll_t *poll, int status, int events)
+static void on_words(struct watched *watched, unsigned events)
 {
-	struct upgrade *upgrade = poll->data;
+	struct upgrade *upgrade = watched->data;
 	char text[UPGRADE_REASON_BYTES];
-	(void)status;
 	(void)events;
 	while (receive(upgrade, text, sizeof text)) {
 		if (upgrade->stage != UPGRADE_STARTING || upgrade->timed_out || upgrade->cancelled)
@@ -218,14 +217,12 @@ static int open_socket(struct upgrade *upgrade)
 		return -errno;
 	int err = bind_socket(upgrade);
 	if (!err)
-		err = uv_poll_init(upgrade->deadline.loop, &upgrade->words, upgrade->socket);
+		err = reactor_add(upgrade->reactor, &upgrade->words, upgrade->socket, EPOLLIN);
 	if (err) {
 		close(upgrade->socket);
 		upgrade->socket = -1;
-		return err;
 	}
-	upgrade->words.data = upgrade;
-	return uv_poll_start(&upgrade->words, UV_READABLE, on_words);
+	return err;
 }
 
 /* ---- starting it ---- */
@@ -290,17 +287,19 @@ void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *n
 
 /* ---- life ---- */
 
-void upgrade_open(struct upgrade *upgrade, uv_loop_t *loop, struct notify *notify, void *server,
+void upgrade_open(struct upgrade *upgrade, struct reactor *reactor, struct notify *notify, void *server,
 		  void (*taken_over)(void *server, pid_t pid), void (*failed)(void *server, const char *why))
 {
-	*upgrade = (struct upgrade){ .notify = notify,
+	*upgrade = (struct upgrade){ .reactor = reactor,
+				     .words = { .fd = -1, .ready = on_words, .data = upgrade },
+				     .notify = notify,
 				     .server = server,
 				     .taken_over = taken_over,
 				     .failed = failed,
 				     .socket = -1,
 				     .errors = -1 };
-	uv_timer_init(loop, &upgrade->deadline);
-	uv_signal_init(loop, &upgrade->ended);
+	uv_timer_init(reactor->loop, &upgrade->deadline);
+	uv_signal_init(reactor->loop, &upgrade->ended);
 	upgrade->deadline.data = upgrade->ended.data = upgrade;
 }
 
@@ -309,7 +308,7 @@ void upgrade_close(struct upgrade *upgrade)
 	uv_close((uv_handle_t *)&upgrade->deadline, NULL);
 	uv_close((uv_handle_t *)&upgrade->ended, NULL);
 	if (upgrade->socket >= 0) {
-		uv_close((uv_handle_t *)&upgrade->words, NULL);
+		reactor_remove(upgrade->reactor, &upgrade->words);
 		close(upgrade->socket);
 	}
 	if (upgrade->errors >= 0)

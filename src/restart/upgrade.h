@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "loop/reactor.h"
 #include "restart/notify.h"
 
 #include <stdbool.h>
@@ -28,10 +29,11 @@ struct upgrade {
 	void (*failed)(void *server, const char *why);
 	uv_timer_t deadline;
 	uv_signal_t ended; /* SIGCHLD */
-	uv_poll_t words;   /* what the new process says */
-	int socket;        /* where it says it; -1: not open yet */
-	char address[128]; /* the same as $NOTIFY_SOCKET has it */
-	int errors;        /* see program_start() */
+	struct reactor *reactor;
+	struct watched words; /* what the new process says */
+	int socket;           /* where it says it; -1: not open yet */
+	char address[128];    /* the same as $NOTIFY_SOCKET has it */
+	int errors;           /* see program_start() */
 	pid_t pid;
 	uint32_t timeout_ms;
 	bool timed_out, cancelled;
@@ -40,7 +42,7 @@ struct upgrade {
 };
 
 /* An upgrade that was begun ends in one of the two calls, and in a line in the log. */
-void upgrade_open(struct upgrade *upgrade, uv_loop_t *loop, struct notify *notify, void *server,
+void upgrade_open(struct upgrade *upgrade, struct reactor *reactor, struct notify *notify, void *server,
 		  void (*taken_over)(void *server, pid_t pid), void (*failed)(void *server, const char *why));
 
 /* Closes its handles; the loop has to turn once more. */

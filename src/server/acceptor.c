@@ -182,19 +182,17 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 
 /* ---- accepting, and pausing to accept ---- */
 
-static void on_listener(uv_poll_t *poll, int status, int events);
-
 static void on_pause_over(uv_timer_t *timer)
 {
 	struct listener *listener = timer->data;
 	if (listener->fd >= 0)
-		uv_poll_start(&listener->poll, UV_READABLE, on_listener);
+		reactor_want(owner_of(listener)->reactor, &listener->watched, EPOLLIN);
 }
 
 /* Clients wait in the backlog meanwhile: nobody is dropped. */
 static void pause_accepting(struct listener *listener, uint64_t ms)
 {
-	uv_poll_stop(&listener->poll);
+	reactor_want(owner_of(listener)->reactor, &listener->watched, 0);
 	uv_timer_start(&listener->pause, on_pause_over, ms, 0);
 }
 
@@ -261,13 +259,14 @@ static void kick(struct acceptor *acceptor, const bool *given)
 			worker_kick(&acceptor->workers[i]);
 }
 
-static void on_listener(uv_poll_t *poll, int status, int events)
+static void on_listener(struct watched *watched, unsigned events)
 {
-	struct listener *listener = poll->data;
+	struct listener *listener = watched->data;
 	struct acceptor *acceptor = owner_of(listener);
 	bool given[256] = { false };
-	(void)status;
 	(void)events;
+	if (uv_is_active((uv_handle_t *)&listener->pause))
+		return; /* an error of the socket is told whatever we wait for */
 	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(listener, given); i++)
 		;
 	kick(acceptor, given);
@@ -282,29 +281,30 @@ static bool may_move(void *data, uint16_t slot)
 	return acceptor->listeners->slots[slot]->stage == LISTENER_ACCEPTING;
 }
 
-void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners *listeners,
+void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct listeners *listeners,
 		   struct worker *workers, unsigned worker_count)
 {
-	*acceptor = (struct acceptor){ .loop = loop,
+	*acceptor = (struct acceptor){ .reactor = reactor,
+				       .loop = reactor->loop,
 				       .listeners = listeners,
 				       .workers = workers,
 				       .worker_count = worker_count,
 				       .next_id = 1 };
-	balance_open(&acceptor->balance, loop, workers, worker_count, acceptor, may_move);
+	balance_open(&acceptor->balance, reactor->loop, workers, worker_count, acceptor, may_move);
 }
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
 	struct listener *listener = handle->data;
-	listener->handles--;
+	listener->has_timer = false;
 }
 
 /* No more than closes: the memory goes with its connections (listeners_sweep()). */
 static void shut(struct listener *listener)
 {
-	if (listener->handles) {
-		uv_close((uv_handle_t *)&listener->poll, on_handle_closed);
-		uv_close((uv_handle_t *)&listener->pause, on_handle_closed);
+	if (listener->has_timer) {
+		reactor_remove(owner_of(listener)->reactor, &listener->watched);
+		uv_close((uv_handle_t *)&listener->pause, on_timer_closed);
 	}
 	listener_close(listener);
 	listener->stage = LISTENER_GONE;
@@ -318,19 +318,20 @@ static int ready(struct acceptor *acceptor, struct listener *listener)
 	rate_init(&listener->rate, config->accept_rate, uv_now(acceptor->loop));
 	if (config->per_ip && !(listener->peers = peer_table_new()))
 		return UV_ENOMEM;
-	int err = uv_poll_init(acceptor->loop, &listener->poll, listener->fd);
+	listener->watched.ready = on_listener;
+	listener->watched.data = listener->pause.data = listener;
+	int err = reactor_add(acceptor->reactor, &listener->watched, listener->fd, 0);
 	if (err)
 		return err;
 	uv_timer_init(acceptor->loop, &listener->pause);
-	listener->poll.data = listener->pause.data = listener;
-	listener->handles = 2;
+	listener->has_timer = true;
 	return 0;
 }
 
 static void start(struct listener *listener)
 {
 	listener->stage = LISTENER_ACCEPTING;
-	uv_poll_start(&listener->poll, UV_READABLE, on_listener);
+	reactor_want(owner_of(listener)->reactor, &listener->watched, EPOLLIN);
 	log_write(LOG_INFO, "listening", F_TEXT("address", listener->address),
 		  F_TEXT("listener", listener->config->name));
 }

@@ -12,7 +12,8 @@
 #include "server/worker.h"
 
 struct acceptor {
-	uv_loop_t *loop;
+	struct reactor *reactor;
+	uv_loop_t *loop; /* the same one's */
 	struct listeners *listeners;
 	struct worker *workers;
 	unsigned worker_count;
@@ -26,7 +27,7 @@ struct acceptor {
 	struct counters counters;   /* accepted, refused */
 };
 
-void acceptor_init(struct acceptor *acceptor, uv_loop_t *loop, struct listeners *listeners,
+void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct listeners *listeners,
 		   struct worker *workers, unsigned worker_count);
 
 /*

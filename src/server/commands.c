@@ -8,19 +8,9 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { BACKLOG = 64, REASON_MAX = 200 };
-
-/* One connection to be ended, by whichever worker has it. */
-struct kick {
-	struct kick *next;
-	uint64_t client;  /* 0: it was answered */
-	unsigned missing; /* workers that have not said whether it is theirs */
-	char reason[REASON_MAX + 1];
-	struct eviction evictions[];
-};
+enum { BACKLOG = 64, WAITS = CONTROL_CLIENTS_MAX + CONTROL_RESERVE };
 
 static void answer(struct commands *commands, uint64_t client, json_t *reply)
 {
@@ -34,10 +24,13 @@ static void answer_error(struct commands *commands, uint64_t client, const char 
 
 /* ---- waiting ---- */
 
-/* A client has one request at a time, so there is room for each. */
+/*
+ * Those who have a place in the reserve do not wait. Others have one request at a time, and whoever leaves waits no more,
+ * so there is room for each.
+ */
 static void wait_for(struct commands *commands, struct wait wait)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < WAITS; i++) {
 		if (commands->waits[i].client)
 			continue;
 		commands->waits[i] = wait;
@@ -82,7 +75,7 @@ static json_t *reply_of_outcome(const struct reload_outcome *outcome)
 
 void commands_reloaded(struct commands *commands, const struct reload_outcome *outcome)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < WAITS; i++) {
 		struct wait *wait = &commands->waits[i];
 		if (!wait->client || wait->kind != WAIT_RELOAD || wait->reload != outcome->number)
 			continue;
@@ -93,7 +86,7 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 
 void commands_joined(struct commands *commands, uint64_t number, uint64_t other)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < WAITS; i++) {
 		struct wait *wait = &commands->waits[i];
 		if (wait->client && wait->kind == WAIT_RELOAD && wait->reload == number)
 			wait->reload = other;
@@ -148,7 +141,7 @@ static json_t *reply_of_upgrade(int pid, const char *why)
 
 void commands_upgraded(struct commands *commands, int pid, const char *why)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < WAITS; i++) {
 		struct wait *wait = &commands->waits[i];
 		if (!wait->client || wait->kind != WAIT_UPGRADE)
 			continue;
@@ -160,7 +153,7 @@ void commands_upgraded(struct commands *commands, int pid, const char *why)
 /* The wait of that client for an upgrade, or NULL. */
 static struct wait *upgrade_wait(struct commands *commands, uint64_t client)
 {
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+	for (unsigned i = 0; i < WAITS; i++)
 		if (commands->waits[i].client == client && commands->waits[i].kind == WAIT_UPGRADE)
 			return &commands->waits[i];
 	return NULL;
@@ -207,6 +200,12 @@ static void do_reopen(struct commands *commands, uint64_t client, const json_t *
 static void do_stop(struct commands *commands, uint64_t client, const json_t *request)
 {
 	commands->stop(commands->server, message_flag(request, "now"));
+	if (message_flag(request, "wait") && control_is_reserve(&commands->control, client)) {
+		answer_error(
+		    commands, client, "busy",
+		    "the server stops; but too many control clients wait for this one to wait as well");
+		return;
+	}
 	if (message_flag(request, "wait")) {
 		wait_for(commands, (struct wait){ client, WAIT_END, 0 });
 		return;
@@ -219,61 +218,17 @@ static void do_stop(struct commands *commands, uint64_t client, const json_t *re
 
 /* ---- kick ---- */
 
-static void forget_kick(struct commands *commands, struct kick *kick)
-{
-	struct kick **link = &commands->kicks;
-	while (*link != kick)
-		link = &(*link)->next;
-	*link = kick->next;
-	free(kick);
-}
-
-static void answer_kick(struct commands *commands, struct kick *kick, const struct eviction *eviction)
-{
-	json_t *reply = message_ok();
-	json_object_set_new(reply, "conn", json_integer((json_int_t)eviction->conn));
-	json_object_set_new(reply, "worker", json_integer(eviction->report.worker));
-	log_write(LOG_INFO, "connection kicked", F_INT("conn", eviction->conn),
-		  F_INT("worker", eviction->report.worker), F_TEXT("why", kick->reason));
-	answer(commands, kick->client, reply);
-	kick->client = 0;
-}
-
 void commands_evicted(struct commands *commands, struct report *report)
 {
-	struct eviction *eviction =
-	    (struct eviction *)(void *)((char *)report - offsetof(struct eviction, report));
-	struct kick *kick = eviction->owner;
-	if (eviction->found && kick->client)
-		answer_kick(commands, kick, eviction);
-	if (--kick->missing)
-		return;
-	if (kick->client)
-		answer_error(commands, kick->client, "no_such_connection",
-			     "there is no connection with that id");
-	forget_kick(commands, kick);
+	kicks_evicted(&commands->kicks, report);
 }
 
 static void do_kick(struct commands *commands, uint64_t client, const json_t *request)
 {
 	struct server_view view = commands->view(commands->server);
-	const char *reason = json_string_value(json_object_get(request, "reason"));
-	struct kick *kick = calloc(1, sizeof *kick + view.worker_count * sizeof *kick->evictions);
-	if (!kick || !view.worker_count) {
-		answer_error(commands, client, "no_memory", "not enough memory");
-		free(kick);
-		return;
-	}
-	kick->client = client;
-	kick->missing = view.worker_count;
-	snprintf(kick->reason, sizeof kick->reason, "%s", reason ? reason : "");
-	kick->next = commands->kicks;
-	commands->kicks = kick;
-	for (unsigned i = 0; i < view.worker_count; i++) {
-		kick->evictions[i].conn = (uint64_t)json_integer_value(json_object_get(request, "conn"));
-		kick->evictions[i].owner = kick;
-		worker_evict((struct worker *)&view.workers[i], &kick->evictions[i]);
-	}
+	kicks_begin(&commands->kicks, client, (uint64_t)json_integer_value(json_object_get(request, "conn")),
+		    json_string_value(json_object_get(request, "reason")), (struct worker *)view.workers,
+		    view.worker_count);
 }
 
 /* ---- record ---- */
@@ -316,16 +271,32 @@ static const struct message_field
 		 { 0 } },
     KICK[] = { { "conn", MESSAGE_NUMBER, true }, { "reason", MESSAGE_TEXT, false }, { 0 } };
 
-static const struct {
+/* How long its client stays: until the reply, and that may come late. STAYS_IF_ASKED: where "wait" is true. */
+enum stay { STAYS_NOT, STAYS_IF_ASKED, STAYS };
+
+static const struct command {
 	const char *name;
 	const struct message_field *fields;
 	void (*run)(struct commands *commands, uint64_t client, const json_t *request);
+	enum stay stay;
 } COMMANDS[] = {
-	{ "status", NOTHING, do_status }, { "generations", NOTHING, do_generations },
-	{ "reload", RELOAD, do_reload },  { "upgrade", UPGRADE, do_upgrade },
-	{ "reopen", NOTHING, do_reopen }, { "stop", STOP, do_stop },
-	{ "kick", KICK, do_kick },        { "record", RECORD, do_record },
+	{ "status", NOTHING, do_status, STAYS_NOT },
+	{ "generations", NOTHING, do_generations, STAYS_NOT },
+	{ "reload", RELOAD, do_reload, STAYS_IF_ASKED },
+	{ "upgrade", UPGRADE, do_upgrade, STAYS_IF_ASKED },
+	{ "reopen", NOTHING, do_reopen, STAYS_NOT },
+	{ "stop", STOP, do_stop, STAYS_NOT }, /* it is heard in any case, and sees to its own waiting */
+	{ "kick", KICK, do_kick, STAYS },
+	{ "record", RECORD, do_record, STAYS },
 };
+
+static bool may_run(struct commands *commands, uint64_t client, const struct command *command,
+		    const json_t *request)
+{
+	bool stays =
+	    command->stay == STAYS || (command->stay == STAYS_IF_ASKED && message_flag(request, "wait"));
+	return !stays || !control_is_reserve(&commands->control, client);
+}
 
 static void run(struct commands *commands, uint64_t client, const json_t *request)
 {
@@ -334,14 +305,27 @@ static void run(struct commands *commands, uint64_t client, const json_t *reques
 	for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++) {
 		if (strcmp(COMMANDS[i].name, name) != 0)
 			continue;
-		if (message_check(request, COMMANDS[i].fields, why, sizeof why))
+		if (!message_check(request, COMMANDS[i].fields, why, sizeof why))
+			answer_error(commands, client, "bad_request", why);
+		else if (may_run(commands, client, &COMMANDS[i], request))
 			COMMANDS[i].run(commands, client, request);
 		else
-			answer_error(commands, client, "bad_request", why);
+			answer_error(commands, client, "busy",
+				     "too many control clients wait: only what need not wait is done now");
 		return;
 	}
 	snprintf(why, sizeof why, "unknown command \"%.40s\"", name);
 	answer_error(commands, client, "unknown_command", why);
+}
+
+/* Nobody waits any more for what it has waited for; what it has asked for is done all the same. */
+static void on_gone(void *owner, uint64_t client)
+{
+	struct commands *commands = owner;
+	for (unsigned i = 0; i < WAITS; i++)
+		if (commands->waits[i].client == client)
+			commands->waits[i].client = 0;
+	kicks_forget(&commands->kicks, client);
 }
 
 static void on_request(void *owner, uint64_t client, const char *line, size_t len)
@@ -394,8 +378,8 @@ static int listen_to_clients(struct commands *commands, char *why, size_t size)
 {
 	int failed = listener_listen(&commands->listener, why, size);
 	int err = failed ? 0
-			 : control_open(&commands->control, commands->loop, commands->listener.fd, commands,
-					on_request);
+			 : control_open(&commands->control, commands->reactor, commands->listener.fd,
+					commands, on_request, on_gone);
 	commands->control.stream = on_stream;
 	if (err)
 		snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));
@@ -415,11 +399,12 @@ static bool explain_absence(const struct commands *commands, const char *why)
 	return commands->is_default;
 }
 
-bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
+bool commands_open(struct commands *commands, struct reactor *reactor, const struct config *config,
 		   struct inheritance *inheritance, bool succeeds, char *why, size_t size)
 {
 	*why = '\0';
-	commands->loop = loop;
+	commands->reactor = reactor;
+	kicks_open(&commands->kicks, &commands->control, reactor->loop);
 	commands->is_default = !strcmp(config->control, "auto");
 	commands->listener.fd = -1;
 	if (!strcmp(config->control, "off"))
@@ -458,9 +443,9 @@ void commands_leave(struct commands *commands)
 
 void commands_close(struct commands *commands, uint64_t cut)
 {
-	if (!commands->loop)
+	if (!commands->reactor)
 		return; /* it was never opened */
-	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+	for (unsigned i = 0; i < WAITS; i++) {
 		if (!commands->waits[i].client || commands->waits[i].kind != WAIT_END)
 			continue;
 		json_t *reply = message_ok();
@@ -470,18 +455,13 @@ void commands_close(struct commands *commands, uint64_t cut)
 		commands->waits[i].client = 0;
 	}
 	commands_upgraded(commands, 0, "the server stops");
-	for (struct kick *kick = commands->kicks; kick; kick = kick->next)
-		if (kick->client)
-			answer_error(commands, kick->client, "no_such_connection", "the server has ended");
+	kicks_close(&commands->kicks);
 	control_close(&commands->control);
 	listener_close(&commands->listener);
+	commands->reactor = NULL;
 }
 
 void commands_deinit(struct commands *commands)
 {
-	for (struct kick *next, *kick = commands->kicks; kick; kick = next) {
-		next = kick->next;
-		free(kick);
-	}
-	commands->kicks = NULL;
+	kicks_deinit(&commands->kicks);
 }

@@ -8,11 +8,11 @@
 #include "config/config.h"
 #include "control/control.h"
 #include "restart/inherit.h"
+#include "server/kicks.h"
 #include "server/listener.h"
 #include "server/recorder.h"
 #include "server/status.h"
 
-struct kick;
 struct reload_outcome;
 struct report;
 
@@ -29,11 +29,11 @@ struct commands {
 	struct control control;
 	struct listener listener; /* the socket's file */
 	struct listener_config listener_config;
-	uv_loop_t *loop;
+	struct reactor *reactor; /* NULL: nothing was opened */
 	char path[CONTROL_PATH_BYTES];
 	bool is_default; /* the path: nobody has asked for it, and it has the id of this process in it */
-	struct wait waits[CONTROL_CLIENTS_MAX];
-	struct kick *kicks; /* that not all workers have answered */
+	struct wait waits[CONTROL_CLIENTS_MAX + CONTROL_RESERVE];
+	struct kicks kicks;
 
 	void *server;
 	struct server_view (*view)(void *server);
@@ -53,7 +53,7 @@ struct commands {
  * the rest zeroed. False: it cannot be, though it was asked for, and the log and `why` say why not. That the default one cannot
  * be is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
  */
-bool commands_open(struct commands *commands, uv_loop_t *loop, const struct config *config,
+bool commands_open(struct commands *commands, struct reactor *reactor, const struct config *config,
 		   struct inheritance *inheritance, bool succeeds, char *why, size_t size);
 
 /* The server serves. */

@@ -30,6 +30,7 @@ struct server {
 	struct config *config; /* of the newest generation; held */
 	enum stage stage;
 	uv_loop_t loop;
+	struct reactor reactor; /* turns it */
 	uv_async_t wake;
 	uv_timer_t last_resort; /* a worker that does not stop; before, the time to leave */
 	uv_signal_t signals[SERVER_SIGNALS];
@@ -97,6 +98,9 @@ void requests_watch_files(struct server *server);
 
 /* Begins what --record asks for. 0 or an error, logged. */
 int recordings_start(struct server *server);
+
+/* The server ends: what is not in the file by now will not be. Idempotent. */
+void recordings_close(struct server *server);
 
 /* A client's; see struct commands. NULL: it has its reply; else why not. */
 const char *recordings_begin(void *server, uint64_t client, const char *listener,

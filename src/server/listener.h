@@ -7,6 +7,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "loop/reactor.h"
 #include "restart/inherit.h"
 #include "server/admission.h"
 
@@ -37,9 +38,9 @@ struct listener {
 
 	/* The acceptor's. */
 	void *owner;
-	uv_poll_t poll;
+	struct watched watched;
 	uv_timer_t pause; /* running while accepting is suspended */
-	unsigned handles; /* of these, open or not yet closed */
+	bool has_timer;   /* open, or not yet closed */
 	uint64_t refused, refused_logged_ms, error_logged_ms;
 	uint32_t split_due; /* how much of a connection those who share it are owed: see acceptor_split() */
 	unsigned faults_in_row; /* of clients, with no accept between */

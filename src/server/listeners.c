@@ -136,7 +136,7 @@ void listeners_sweep(struct listeners *listeners)
 	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
 		const struct listener *listener = listeners->slots[i];
 		/* Acquired: whoever has left by now has done with it. */
-		if (listener && listener->stage == LISTENER_GONE && !listener->handles &&
+		if (listener && listener->stage == LISTENER_GONE && !listener->has_timer &&
 		    !atomic_load_explicit(&listener->open, memory_order_acquire))
 			free_at(listeners, i);
 	}

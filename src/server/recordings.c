@@ -75,16 +75,33 @@ const char *recordings_begin(void *data, uint64_t client, const char *listener, 
 
 /* ---- a file ---- */
 
+/* Whoever started the server with --record counts on it, and sees the exit code. */
+static void log_incomplete(const struct server *server, const char *why)
+{
+	log_write(LOG_ERROR, "the recording is not whole", F_TEXT("path", server->options.record.file),
+		  F_TEXT("error", why));
+}
+
 static void on_written(void *data, int err)
 {
 	struct server *server = data;
 	char why[RECORDER_REASON_MAX];
+	/* After the last line an error can only be one of closing the file. */
 	if (!err) {
 		recorder_kept(&server->recorder);
 		return;
 	}
 	snprintf(why, sizeof why, "cannot write to the file: %s", uv_strerror(err));
+	log_incomplete(server, uv_strerror(err));
 	recorder_forsake(&server->recorder, why);
+}
+
+void recordings_close(struct server *server)
+{
+	if (server->trace_file.stage != TRACE_FILE_OPEN)
+		return;
+	log_incomplete(server, "the disk has not taken it in time");
+	trace_file_abandon(&server->trace_file);
 }
 
 /* 0, or an error that is in `why`. */

@@ -147,7 +147,7 @@ static bool is_outdated(const struct config *config)
 void requests_watch_files(struct server *server)
 {
 	/* The first configuration outlives the server. */
-	watch_open(&server->watch, &server->loop, server->config->script, on_files_changed, server);
+	watch_open(&server->watch, &server->reactor, server->config->script, on_files_changed, server);
 	if (is_outdated(server->config))
 		watch_suspect(&server->watch);
 }
@@ -200,7 +200,7 @@ bool requests_open_commands(struct server *server)
 	server->commands.record = recordings_begin;
 	server->commands.stream = recordings_on_stream;
 	char why[512];
-	if (commands_open(&server->commands, &server->loop, server->config, &server->inheritance,
+	if (commands_open(&server->commands, &server->reactor, server->config, &server->inheritance,
 			  notify_succeeds(&server->notify), why, sizeof why))
 		return true;
 	notify_failed(&server->notify, why);

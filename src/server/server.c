@@ -3,13 +3,12 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "loop/loop.h"
 #include "restart/variables.h"
 #include "server/internal.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 unsigned server_count_open(const struct server *server)
 {
@@ -25,18 +24,6 @@ void server_cannot(struct server *server, const char *message, const char *why)
 struct listener *server_listener(struct server *server, unsigned i)
 {
 	return server->listeners.slots[server->config->listeners[i].slot];
-}
-
-/* libuv aborts where it cannot have the pipe for its signals, so it is tried beforehand. */
-static bool have_pipes(void)
-{
-	enum { OF_A_LOOP = 6 };
-	int fds[2];
-	if (!descriptors_left(OF_A_LOOP) || pipe2(fds, O_CLOEXEC))
-		return false;
-	close(fds[0]);
-	close(fds[1]);
-	return true;
 }
 
 /*
@@ -66,14 +53,14 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	mailbox_init(&server->mailbox);
 	server->workers = calloc(config->workers, sizeof *server->workers);
-	if (!server->workers || !have_pipes() || uv_loop_init(&server->loop))
+	if (!server->workers || loop_open(&server->loop) || reactor_open(&server->reactor, &server->loop))
 		return false;
 	if (uv_async_init(&server->loop, &server->wake, reports_on_wake))
 		return false;
 	uv_timer_init(&server->loop, &server->last_resort);
 	pulse_open(&server->pulse, &server->loop);
 	recorder_open(&server->recorder, &server->loop, server->workers, config->workers, &server->wake);
-	upgrade_open(&server->upgrade, &server->loop, &server->notify, server, takeover_on_done,
+	upgrade_open(&server->upgrade, &server->reactor, &server->notify, server, takeover_on_done,
 		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
@@ -85,6 +72,7 @@ static void close_server(struct server *server)
 	listeners_free(&server->listeners);
 	inheritance_close(&server->inheritance, false);
 	notify_close(&server->notify);
+	reactor_close(&server->reactor);
 	config_drop(server->config);
 	free(server->workers);
 }
@@ -117,7 +105,7 @@ int server_run(struct config *config, const struct server_options *options)
 	}
 	server.options = *options;
 	requests_watch_signals(&server);
-	acceptor_init(&server.acceptor, &server.loop, &server.listeners, server.workers, config->workers);
+	acceptor_init(&server.acceptor, &server.reactor, &server.listeners, server.workers, config->workers);
 	bool bound = bind_all(&server) && requests_open_commands(&server);
 	server.can_reload = bound && requests_open_reloads(&server);
 	if (!server.can_reload || !have_descriptors(&server) || start_workers(&server)) {
@@ -127,7 +115,7 @@ int server_run(struct config *config, const struct server_options *options)
 		else
 			stop_finish(&server);
 	}
-	uv_run(&server.loop, UV_RUN_DEFAULT);
+	reactor_run(&server.reactor);
 	int code = stop_exit_code(&server);
 	if (server.stuck && !server.finishing) { /* threads still run: leave their memory alone */
 		stop_log_summary(&server);

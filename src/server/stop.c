@@ -40,7 +40,7 @@ static void on_stuck(uv_timer_t *timer)
 	log_write(LOG_ERROR, stuck_text(server), F_INT("stopped", server->stopped),
 		  F_INT("workers", server->started));
 	commands_close(&server->commands, connections_cut(server));
-	uv_stop(&server->loop);
+	reactor_stop(&server->reactor);
 }
 
 void stop_finish(struct server *server)
@@ -69,6 +69,7 @@ void stop_close(struct server *server)
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
 	recorder_close(&server->recorder);
+	recordings_close(server);
 	for (int i = 0; i < SERVER_SIGNALS; i++)
 		uv_unref((uv_handle_t *)&server->signals[i]);
 }
@@ -158,5 +159,6 @@ int stop_exit_code(const struct server *server)
 			 server->forced ? server->cut_by : "at the deadline of the drain");
 		log_write(LOG_WARN, what, F_INT("cut", cut));
 	}
-	return cut || server->stuck ? EXIT_FAILED : EXIT_OK;
+	bool is_whole = server->trace_file.stage != TRACE_FILE_FAILED;
+	return cut || server->stuck || !is_whole ? EXIT_FAILED : EXIT_OK;
 }

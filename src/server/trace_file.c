@@ -2,9 +2,118 @@
 
 #include "record/create.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+/* ---- the thread ---- */
+
+/* What is half there is taken back: all lines of a trace are whole. */
+static int write_all(struct trace_file *file)
+{
+	for (size_t at = 0; at < file->n;) {
+		ssize_t n = write(file->fd, file->bytes + at, file->n - at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			int err = n ? -errno : UV_EIO;
+			int ignored = ftruncate(file->fd, file->whole);
+			(void)ignored;
+			return err;
+		}
+		at += (size_t)n;
+	}
+	file->whole += (int64_t)file->n;
+	return 0;
+}
+
+/* One thing at a time: what the main thread writes before it posts is read after that, and so on the way back. */
+static void run(void *data)
+{
+	struct trace_file *file = data;
+	for (;;) {
+		uv_sem_wait(&file->work);
+		if (!file->bytes)
+			return;
+		file->err = write_all(file);
+		uv_async_send(&file->done);
+	}
+}
+
+/* ---- the main thread ---- */
+
+/* Some file systems tell only now that there was no room. The thread has nothing to do. */
+static void finish(struct trace_file *file, int err)
+{
+	uv_sem_post(&file->work);
+	uv_thread_join(&file->thread);
+	uv_sem_destroy(&file->work);
+	uv_close((uv_handle_t *)&file->done, NULL);
+	if (close(file->fd) && !err)
+		err = -errno;
+	file->fd = -1;
+	file->stage = err ? TRACE_FILE_FAILED : TRACE_FILE_WHOLE;
+	if (err)
+		file->written(file->owner, err);
+}
+
+static void on_done(uv_async_t *done)
+{
+	struct trace_file *file = done->data;
+	if (!file->bytes)
+		return;
+	free(file->bytes);
+	file->bytes = NULL;
+	if (file->err || file->is_over)
+		finish(file, file->err);
+	else
+		file->written(file->owner, 0);
+}
+
+bool trace_file_keep(void *data, char *bytes, size_t n)
+{
+	struct trace_file *file = data;
+	if (file->stage != TRACE_FILE_OPEN) {
+		free(bytes);
+		return false;
+	}
+	file->n = n;
+	file->bytes = bytes;
+	uv_sem_post(&file->work);
+	return true;
+}
+
+void trace_file_end(void *data)
+{
+	struct trace_file *file = data;
+	file->is_over = true;
+	if (file->stage == TRACE_FILE_OPEN && !file->bytes)
+		finish(file, 0);
+}
+
+/* A disk that does not answer would hold up the end for ever: the thread and its bytes stay until the process has gone. */
+void trace_file_abandon(struct trace_file *file)
+{
+	if (file->stage != TRACE_FILE_OPEN)
+		return;
+	file->stage = TRACE_FILE_FAILED;
+	uv_close((uv_handle_t *)&file->done, NULL);
+}
+
+static int start_thread(struct trace_file *file, uv_loop_t *loop)
+{
+	int err = uv_async_init(loop, &file->done, on_done);
+	if (err)
+		return err;
+	file->done.data = file;
+	err = uv_sem_init(&file->work, 0);
+	if (!err && (err = uv_thread_create(&file->thread, run, file)))
+		uv_sem_destroy(&file->work);
+	if (err)
+		uv_close((uv_handle_t *)&file->done, NULL);
+	return err;
+}
 
 int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, bool force, char *why,
 		    size_t size)
@@ -14,83 +123,15 @@ int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, 
 		snprintf(why, size, "cannot record to %s: %s", path, trace_create_error(file->fd));
 		return file->fd;
 	}
-	file->loop = loop;
 	file->bytes = NULL;
 	file->whole = 0;
 	file->is_over = false;
+	int err = start_thread(file, loop);
+	if (err) {
+		snprintf(why, size, "cannot record to %s: %s", path, uv_strerror(err));
+		close(file->fd);
+		return err;
+	}
+	file->stage = TRACE_FILE_OPEN;
 	return 0;
-}
-
-static void close_file(struct trace_file *file)
-{
-	close(file->fd);
-	file->fd = -1;
-}
-
-static void go_on(struct trace_file *file);
-
-/* What is half there is taken back: all lines of a trace are whole. */
-static void give_up(struct trace_file *file, int err)
-{
-	int ignored = ftruncate(file->fd, file->whole);
-	(void)ignored;
-	free(file->bytes);
-	file->bytes = NULL;
-	close_file(file);
-	if (!file->is_over)
-		file->written(file->owner, err);
-}
-
-static void on_written(uv_fs_t *write)
-{
-	struct trace_file *file = write->data;
-	ssize_t n = write->result;
-	uv_fs_req_cleanup(write);
-	if (n <= 0) {
-		give_up(file, n ? (int)n : UV_EIO);
-		return;
-	}
-	file->at += (size_t)n;
-	if (file->at < file->n) {
-		go_on(file);
-		return;
-	}
-	file->whole += (int64_t)file->n;
-	free(file->bytes);
-	file->bytes = NULL;
-	if (file->is_over)
-		close_file(file);
-	else
-		file->written(file->owner, 0);
-}
-
-static void go_on(struct trace_file *file)
-{
-	uv_buf_t rest = uv_buf_init(file->bytes + file->at, (unsigned)(file->n - file->at));
-	file->write.data = file;
-	int err = uv_fs_write(file->loop, &file->write, file->fd, &rest, 1, -1, on_written);
-	if (err)
-		give_up(file, err);
-}
-
-bool trace_file_keep(void *data, char *bytes, size_t n)
-{
-	struct trace_file *file = data;
-	if (file->fd < 0) {
-		free(bytes);
-		return false;
-	}
-	file->bytes = bytes;
-	file->n = n;
-	file->at = 0;
-	go_on(file);
-	return true;
-}
-
-void trace_file_end(void *data)
-{
-	struct trace_file *file = data;
-	file->is_over = true;
-	if (file->fd >= 0 && !file->bytes)
-		close_file(file);
 }

@@ -3,11 +3,14 @@
 #include "base/log.h"
 #include "config/folder.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum {
 	SETTLE_MS = 100,    /* an editor is done by then */
@@ -16,9 +19,12 @@ enum {
 	FOLDERS_MAX = 512,
 };
 
+#define CONTENTS (IN_ATTRIB | IN_MODIFY)
+#define COMES_OR_GOES (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+#define GOES_ITSELF (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW)
+
 struct watched_folder {
-	uv_fs_event_t event; /* first */
-	struct watch *watch;
+	int number; /* inotify's; of the folder, not of its name */
 	struct watched_folder *next;
 	char path[];
 };
@@ -39,18 +45,16 @@ static bool is_script(const struct watch *watch, const char *name)
 }
 
 /* Is it a folder with scripts, or was it one? */
-static bool is_folder(const struct watched_folder *within, const char *name)
+static bool is_folder(const struct watch *watch, const struct watched_folder *within, const char *name)
 {
 	char path[PATH_MAX];
 	struct stat info;
-	if (!strcmp(name, leaf_of(within->path)))
-		return true; /* the folder itself, or what only seems to be it */
 	int n = snprintf(path, sizeof path, "%s/%s", within->path, name);
 	if (n < 0 || (size_t)n >= sizeof path || !folder_can_require(name, strlen(name)))
 		return false;
 	if (!stat(path, &info))
 		return S_ISDIR(info.st_mode);
-	const struct watched_folder *folder = within->watch->folders;
+	const struct watched_folder *folder = watch->folders;
 	while (folder && strcmp(folder->path, path) != 0)
 		folder = folder->next;
 	return folder;
@@ -58,33 +62,62 @@ static bool is_folder(const struct watched_folder *within, const char *name)
 
 static void on_settled(uv_timer_t *timer);
 
-static void on_event(uv_fs_event_t *event, const char *name, int events, int status)
+static void note_change(struct watch *watch, bool moved)
 {
-	struct watched_folder *folder = (struct watched_folder *)event;
-	struct watch *watch = folder->watch;
-	bool moved = status < 0 || !name || (events & UV_RENAME && is_folder(folder, name));
-	if (!moved && !is_script(watch, name))
-		return;
 	watch->moved = watch->moved || moved;
-	uint64_t now_ms = uv_now(watch->loop);
+	uint64_t now_ms = uv_now(watch->reactor->loop);
 	if (!uv_is_active((uv_handle_t *)&watch->settle))
 		watch->began_ms = now_ms;
 	if (watch->lost || now_ms - watch->began_ms < PATIENCE_MS)
 		uv_timer_start(&watch->settle, on_settled, SETTLE_MS, 0);
 }
 
-/* ---- folders ---- */
-
-static void on_closed(uv_handle_t *handle)
+static struct watched_folder *find(struct watched_folder *folder, int number)
 {
-	free(handle);
+	while (folder && folder->number != number)
+		folder = folder->next;
+	return folder;
 }
 
-static void forget(struct watched_folder *folder)
+static void heed(struct watch *watch, const struct inotify_event *event)
+{
+	const struct watched_folder *folder = find(watch->folders, event->wd);
+	if (event->mask & GOES_ITSELF && (folder || event->mask & IN_Q_OVERFLOW)) {
+		note_change(watch, true);
+		return;
+	}
+	if (!folder || !event->len)
+		return;
+	bool moved = event->mask & COMES_OR_GOES && is_folder(watch, folder, event->name);
+	if (moved || is_script(watch, event->name))
+		note_change(watch, moved);
+}
+
+static void on_events(struct watched *watched, unsigned events)
+{
+	struct watch *watch = watched->data;
+	_Alignas(struct inotify_event) char room[4096];
+	ssize_t n;
+	(void)events;
+	while ((n = read(watched->fd, room, sizeof room)) > 0) {
+		const struct inotify_event *event;
+		for (ssize_t at = 0; at < n; at += (ssize_t)(sizeof *event + event->len)) {
+			event = (const struct inotify_event *)(const void *)(room + at);
+			heed(watch, event);
+		}
+	}
+}
+
+/* ---- folders ---- */
+
+/* Those that are still watched, by these or other names, have their numbers among the others. */
+static void forget(struct watch *watch, struct watched_folder *folder, struct watched_folder *others)
 {
 	while (folder) {
 		struct watched_folder *next = folder->next;
-		uv_close((uv_handle_t *)&folder->event, on_closed);
+		if (!find(others, folder->number) && !find(next, folder->number))
+			inotify_rm_watch(watch->inotify.fd, folder->number);
+		free(folder);
 		folder = next;
 	}
 }
@@ -100,17 +133,27 @@ static int watch_folder(void *data, const char *name)
 	if (!folder)
 		return UV_ENOMEM;
 	snprintf(folder->path, size, "%s%s%s", root, *name ? "/" : "", name);
-	folder->watch = watch;
-	uv_fs_event_init(watch->loop, &folder->event);
-	int err = uv_fs_event_start(&folder->event, on_event, folder->path, 0);
-	if (err) {
-		uv_close((uv_handle_t *)&folder->event, on_closed);
+	folder->number = inotify_add_watch(watch->inotify.fd, folder->path,
+					   CONTENTS | COMES_OR_GOES | IN_DELETE_SELF | IN_MOVE_SELF);
+	if (folder->number < 0) {
+		int err = -errno;
+		free(folder);
 		return err == UV_ENOENT ? 0 : err; /* it went just now */
 	}
 	folder->next = watch->folders;
 	watch->folders = folder;
 	watch->count++;
 	return 0;
+}
+
+/* The kernel calls its own limits a full disk and too many open files. */
+static const char *explain(int err)
+{
+	if (err == UV_ENOSPC)
+		return "the limit of watches is reached (fs.inotify.max_user_watches)";
+	return err == UV_EMFILE ? "the limit of watchers or of open files is reached"
+				  " (fs.inotify.max_user_instances, ulimit -n)"
+				: uv_strerror(err);
 }
 
 /* The new watches begin before the old ones end: for a folder that stays there is no moment without. */
@@ -125,12 +168,12 @@ static void watch_all(struct watch *watch)
 	int err = UV_ENAMETOOLONG;
 	if (folder_of_script(watch->script, root, sizeof root))
 		err = folder_walk(root, &VISITOR, watch);
-	forget(old);
+	forget(watch, old, watch->folders);
 	bool was_lost = watch->lost;
 	watch->lost = !watch->count;
 	if (err && !was_lost)
 		log_write(LOG_WARN, "not all of the app's folder is watched", F_TEXT("script", watch->script),
-			  F_INT("folders", watch->count), F_TEXT("error", uv_strerror(err)));
+			  F_INT("folders", watch->count), F_TEXT("error", explain(err)));
 }
 
 static void on_settled(uv_timer_t *timer)
@@ -147,12 +190,33 @@ static void on_settled(uv_timer_t *timer)
 
 /* ---- life ---- */
 
-void watch_open(struct watch *watch, uv_loop_t *loop, const char *script, void (*changed)(void *data),
+/* 0 or an error. */
+static int open_inotify(struct watch *watch)
+{
+	int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	watch->inotify.ready = on_events;
+	watch->inotify.data = watch;
+	int err = reactor_add(watch->reactor, &watch->inotify, fd, EPOLLIN);
+	if (err)
+		close(fd);
+	return err;
+}
+
+void watch_open(struct watch *watch, struct reactor *reactor, const char *script, void (*changed)(void *data),
 		void *data)
 {
-	*watch = (struct watch){ .loop = loop, .script = script, .changed = changed, .data = data };
-	uv_timer_init(loop, &watch->settle);
+	*watch = (struct watch){ .reactor = reactor, .script = script, .changed = changed, .data = data };
+	watch->inotify.fd = -1;
+	uv_timer_init(reactor->loop, &watch->settle);
 	watch->settle.data = watch;
+	int err = open_inotify(watch);
+	if (err) {
+		log_write(LOG_ERROR, "the app's folder is not watched", F_TEXT("script", script),
+			  F_TEXT("error", explain(err)));
+		return;
+	}
 	watch_all(watch);
 	if (watch->lost)
 		return;
@@ -161,16 +225,20 @@ void watch_open(struct watch *watch, uv_loop_t *loop, const char *script, void (
 
 void watch_suspect(struct watch *watch)
 {
-	watch->began_ms = uv_now(watch->loop);
+	watch->began_ms = uv_now(watch->reactor->loop);
 	uv_timer_start(&watch->settle, on_settled, SETTLE_MS, 0);
 }
 
 void watch_close(struct watch *watch)
 {
-	if (!watch->loop)
+	if (!watch->reactor)
 		return;
 	uv_close((uv_handle_t *)&watch->settle, NULL);
-	forget(watch->folders);
+	forget(watch, watch->folders, NULL);
+	int fd = watch->inotify.fd;
+	reactor_remove(watch->reactor, &watch->inotify);
+	if (fd >= 0)
+		close(fd);
 	watch->folders = NULL;
-	watch->loop = NULL;
+	watch->reactor = NULL;
 }

@@ -8,14 +8,16 @@
  */
 #pragma once
 
+#include "loop/reactor.h"
+
 #include <stdbool.h>
 #include <stdint.h>
-#include <uv.h>
 
 struct watched_folder;
 
 struct watch {
-	uv_loop_t *loop; /* NULL: nothing is being watched */
+	struct reactor *reactor; /* NULL: nothing is being watched */
+	struct watched inotify;
 	uv_timer_t settle;
 	uint64_t began_ms; /* the first event that was not yet told */
 	bool moved;        /* folders came or went: they are to be watched anew */
@@ -28,7 +30,7 @@ struct watch {
 };
 
 /* Says in the log what is watched, or why not all is. `script` is the caller's. */
-void watch_open(struct watch *watch, uv_loop_t *loop, const char *script, void (*changed)(void *data),
+void watch_open(struct watch *watch, struct reactor *reactor, const char *script, void (*changed)(void *data),
 		void *data);
 
 /* As if something had changed just now. */

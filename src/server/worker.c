@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "loop/loop.h"
 #include "server/lineage.h"
 #include "server/succession.h"
 #include "server/taping.h"
@@ -428,7 +429,7 @@ static void close_wake(struct worker *worker)
 
 static int open_loop(struct worker *worker)
 {
-	int err = uv_loop_init(&worker->loop);
+	int err = loop_open(&worker->loop);
 	if (err)
 		return err;
 	err = uv_async_init(&worker->loop, &worker->wake, on_wake);

@@ -1,6 +1,7 @@
 #include "workbench/bench.h"
 
 #include "base/text.h"
+#include "loop/loop.h"
 #include "server/server.h"
 #include "workbench/script.h"
 
@@ -81,8 +82,10 @@ static void run(void *data)
 	static struct bench bench;
 	struct request *request = data;
 	memset(&bench, 0, sizeof bench);
-	if (uv_loop_init(&bench.loop))
+	if (loop_open(&bench.loop)) {
+		fprintf(stderr, "perilune: cannot start an event loop: not enough memory or descriptors\n");
 		return;
+	}
 	uv_timer_init(&bench.loop, &bench.timer);
 	bench.timer.data = &bench;
 	vm_share_modules(true);
