@@ -346,6 +346,22 @@ local function misspelt_globals(state, env)
   return globals.summary(found)
 end
 
+--- What the app's functions take from libraries of a newer Lua, after what there is to warn of already.
+local function with_newer(warnings, state, env)
+  local found = { warnings }
+  local function is_there(library, field)
+    local ok, value = pcall(index, env[library], field)
+    return ok and value ~= nil
+  end
+  local dialect = require "perilune.dialect" -- workers do without
+  for _, one in ipairs(state.chunks) do
+    for _, text in ipairs(dialect.faults(one.path:gsub("^%./", ""), one.chunk, is_there)) do
+      found[#found + 1] = text
+    end
+  end
+  return found[1] and table.concat(found, "\n") or nil
+end
+
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer?, finds_globals: boolean? }
@@ -384,7 +400,7 @@ function M.load(path, options)
   end
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   conf.globals = state.chunks and misspelt_globals(state, env)
-  conf.warnings = state.chunks and warnings_of(conf, folder)
+  conf.warnings = state.chunks and with_newer(warnings_of(conf, folder), state, env)
   state.chunks = nil
   return { conf = conf, file = path, env = env }
 end

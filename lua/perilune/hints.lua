@@ -1,5 +1,6 @@
 --- The way out of mistakes that everybody makes: a line for the report of a fault, only where it is sure to help.
 local culprit = require "perilune.culprit"
+local dialect = require "perilune.dialect"
 local suggest = require "perilune.suggest"
 
 local M = {}
@@ -64,7 +65,7 @@ local function of_read_global(text, context)
   if not name then return nil end
   local later = declared_later(context, name)
   if later then return DECLARED_LATER:format(name, later) end
-  return KNOWN_GLOBALS[name] or did_you_mean(name, globals())
+  return KNOWN_GLOBALS[name] or dialect.of_global(name) or did_you_mean(name, globals())
 end
 
 local function of_written_global(text)
@@ -117,9 +118,6 @@ local NO_TIMERS = "there are no timers yet: perilune.sleep(…) waits in a handl
 local NO_TASKS = "each connection has a coroutine of its own: perilune.sleep and conn:read wait in it, and in no other"
 local NOT_YET = "this version does not have it"
 local KNOWN_FIELDS = {
-  ["table.unpack"] = "in LuaJIT it is a global: unpack(…)",
-  ["table.pack"] = "LuaJIT has { n = select(\"#\", …), … } in its place",
-  ["math.tointeger"] = "LuaJIT's numbers are doubles: math.floor(…)",
   ["string.gfind"] = "it is called string.gmatch",
   ["perilune.timer"] = NO_TIMERS, ["perilune.every"] = NO_TIMERS, ["perilune.after"] = NO_TIMERS,
   ["perilune.interval"] = NO_TIMERS, ["perilune.set_interval"] = NO_TIMERS, ["perilune.setInterval"] = NO_TIMERS,
@@ -147,7 +145,7 @@ local function of_library(found, context)
     return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path)
   end
   local library = LIBRARIES[receiver] or receiver == "perilune" and require "perilune"
-  return KNOWN_FIELDS[path] or library and did_you_mean(found.name, keys_of(library)) or nil
+  return KNOWN_FIELDS[path] or dialect.of_field(path) or library and did_you_mean(found.name, keys_of(library)) or nil
 end
 
 -- Where globals are not strict, as in `perilune exec`.
@@ -230,8 +228,12 @@ local function of_missing_colon(text, context)
   return ("write %s:%s(…): the colon passes the connection on"):format(receiver or "conn", method or "send")
 end
 
+local function of_syntax(text, context) return dialect.of_syntax(text, context.line) end
+
 -- The first that has something to say.
-local OF_TEXT = { of_missing_self, of_read_global, of_written_global, of_comparison, of_missing_colon, of_message }
+local OF_TEXT = {
+  of_syntax, of_missing_self, of_read_global, of_written_global, of_comparison, of_missing_colon, of_message,
+}
 local OF_NAME = {
   of_self, of_ended_conn, of_field_of_self, of_library, of_nil_global, of_method, of_concatenation, of_arithmetic,
 }
