@@ -199,6 +199,12 @@ local function safe_coroutines(library)
   return library
 end
 
+--- LuaJIT's pcall (and xpcall) of 2022 does not look whether the stack has room: pcall(pcall, pcall, …), or a __call that
+--- is pcall, writes past its end. A function in Lua looks each time that it is called.
+local function safe_pcall(pcall)
+  return function(...) return pcall(...) end
+end
+
 --- When a call is ended from outside, the error is raised inside of a hook, and its handler runs there
 --- as well, where nothing can interrupt it: so it does not run. A handler is wrapped once and kept, for
 --- xpcall compiles, and making a closure does not.
@@ -295,7 +301,7 @@ function M.new(may_open)
   libraries.table.sort = safe_sort(libraries.table.sort)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
-  env.xpcall, env.pairs = safe_xpcall(env.xpcall), safe_pairs(env.pairs)
+  env.pcall, env.xpcall, env.pairs = safe_pcall(env.pcall), safe_xpcall(env.xpcall), safe_pairs(env.pairs)
   env.rawset = safe_rawset(env.rawset)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end
