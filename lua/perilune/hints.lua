@@ -197,7 +197,8 @@ local REPLIES = {
   { "^a list of replies holds strings; item %d+ is a",
     "each item is sent as a frame: table.concat(…) makes one text of a list" },
   { "^a list of replies has no holes", "build it with list[#list + 1] = text, which leaves out what is nil" },
-  { "^a list of replies has items", "a frame is text: make one of the table, or give the framing an encode of its own" },
+  { "^a list of replies has items",
+    "a frame is text: make one of the table, or give the framing an encode of its own" },
   { "^the agent factory returned nil", "its last line must be: return agent" },
   { "^attempt to yield across C%-call boundary",
     "nothing can wait inside a function that C calls, such as that of table.sort, of gsub, or a file in require: "

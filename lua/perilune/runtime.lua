@@ -246,6 +246,7 @@ end
 --- What the core has called, and its name: for a fault whose stack has no line of it. A tail call has left none, and a
 --- wrong result is found after the end.
 local function called_of(about)
+  if about.called then return about.called, about.callback end
   if about.agent == nil then return made_of[about.opener], "agent" end
   return raw_method(about.agent, about.callback), about.callback
 end

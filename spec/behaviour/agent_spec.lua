@@ -370,6 +370,31 @@ describe("an agent", function()
       assert.equal(1, app:counters().faults)
     end)
 
+    it("is told what has failed, after a wait as well", function()
+      local come = {
+        opened = function() end,
+        proceed = function(client) client:send "x" end,
+        eof = function(client) client:half_close() end,
+        oversize = function(client) client:send_raw(("x"):rep(200)) end,
+        timeout = function(_, app) app:advance "61s" end,
+        drain = function(_, app) app:begin_drain() end,
+      }
+      for callback, go in pairs(come) do
+        for _, waits in ipairs { false, callback == "opened" or callback == "proceed" or callback == "eof" } do
+          local Agent = memory.echo()
+          Agent[callback] = function()
+            if waits then core.sleep(1) end
+            error("no")
+          end
+          function Agent:failed(_, what) note("failed " .. what) end
+          local app = lines(Agent, { limits = { frame = 100 } })
+          go(app:connect(), app)
+          app:advance "2s"
+          assert.same({ "failed " .. callback }, notes(app, 1))
+        end
+      end
+    end)
+
     it("says it after the replies before it", function()
       local Agent = {}
       function Agent:proceed(line) if line == "3" then error("no") end return line end

@@ -70,8 +70,8 @@ describe("a codec in Lua that says how much it needs", function()
   it("may not ask for what it has, or for what is no number", function()
     for _, need in ipairs { "0", "-1", "1", "0/0", [["2"]], "true", "{}" } do
       local app = start(("return nil, nil, %s"):format(need), REPORT)
-      raw(app):send("x"):expect_nothing():expect_closed()
-      has("decode must say a need of more bytes than it has", app:log("bad frame")[1].error)
+      raw(app):send("x"):expect_nothing():expect_closed("error")
+      has("decode must say a need of more bytes than it has", app:faults()[1].error)
     end
   end)
 

@@ -438,8 +438,8 @@ describe("a codec in Lua", function()
   it("that fails ends its connection and no other", function()
     local app = start_tlv()
     local other = raw(app)
-    raw(app):send("A1xE1x"):expect("a1x"):expect_nothing():expect_closed("frame_error")
-    has("decode failed", app:log("bad frame")[1].error)
+    raw(app):send("A1xE1x"):expect("a1x"):expect_nothing():expect_closed("error")
+    has("decode failed", memory.error_of(app))
     other:send("A1y"):expect("a1y")
   end)
 
@@ -465,8 +465,8 @@ describe("a codec in Lua", function()
 
   it("that does not advance is stopped", function()
     local app = start { decode = function(_, at) return "x", at end, encode = tostring }
-    raw(app):send("x"):expect_closed("frame_error")
-    has("must return a frame and the position after it", app:log("bad frame")[1].error)
+    raw(app):send("x"):expect_closed("error")
+    has("must return a frame and the position after it", memory.error_of(app))
   end)
 end)
 

@@ -1,4 +1,4 @@
--- expect: frame_error
+-- expect: error
 local function decode(_, position) return "frame", position end
 
 local function encode(text) return text end

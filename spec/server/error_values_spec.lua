@@ -176,10 +176,8 @@ describe("an error value", function()
         neighbour:echo_line("coming no one", "echo"):echo_line("echo")
       end
       local summary = app:stop().summary
-      -- Bytes that cannot be decoded are the peer's fault as far as can be told, and no fault of an agent's.
-      local is_decode = callback == "decode"
-      assert.equal(is_decode and 0 or #VALUES, summary.faults)
-      assert.equal(("%s=%d drain=1"):format(is_decode and "frame_error" or "error", #VALUES), summary.reasons)
+      assert.equal(#VALUES, summary.faults)
+      assert.equal(("error=%d drain=1"):format(#VALUES), summary.reasons)
       assert_clean(app)
     end)
   end

@@ -253,16 +253,14 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 	struct agents *agents = agents_of_conn(conn);
 	const struct codec *codec = batch->codec;
 	char text[128];
-	const char *error = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED
-				? agents->codec_error
-				: codec_error_text(codec, batch, text, sizeof text);
-	log_bad_frame(agents, conn, batch->error, error);
+	bool by_lua = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED;
+	const char *error = by_lua ? agents->codec_error : codec_error_text(codec, batch, text, sizeof text);
 	if (conn->recorded)
 		record_note(conn, TRACE_BAD_FRAME);
-	if (codec->kind == CODEC_LUA && agents->codec_verdict == GUARD_CPU)
-		conn_give_way(conn);
-	if (codec->kind == CODEC_LUA && agents->codec_verdict != GUARD_FINE)
-		conn_close(conn, reason_of_verdict(agents->codec_verdict), CLOSE_FLUSH);
+	if (by_lua && agents->decode_failed)
+		fault_decode(agents, conn);
+	else
+		log_bad_frame(agents, conn, batch->error, error);
 	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
 		fail_read(agents, conn->suspended, error,
 			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");

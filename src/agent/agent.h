@@ -61,8 +61,12 @@ struct agents {
 	uint32_t *anchor_next; /* free list; 0 ends it */
 	uint32_t anchor_count, anchor_free;
 
-	/* Why a codec in Lua was ended; FINE: it was not. Of the last decode(), of an encode() that failed. */
-	enum guard_verdict codec_verdict, encode_verdict;
+	/*
+	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply that
+	 * a call has returned? And what has ended them from outside.
+	 */
+	bool decode_failed, encode_failed;
+	enum guard_verdict decode_verdict, encode_verdict;
 	struct agent_listener *listeners;
 	unsigned listener_count;
 

@@ -200,7 +200,7 @@ static void take_replies_quietly(struct agents *agents, struct run *run)
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
 	batch_take_replies(agents, run, lua);
-	agents->encode_verdict = GUARD_FINE;
+	agents->encode_failed = false;
 	lua_settop(lua, top);
 }
 

@@ -16,8 +16,20 @@ static void set_text(lua_State *lua, const char *key, const char *text)
 struct description {
 	struct agents *agents;
 	const struct run *run;
+	enum callback blamed;
 	const char *peer;
 };
+
+/* MAY RAISE. Pushes the function that is blamed, of a codec in Lua; else nil. */
+static void push_codec(lua_State *lua, const struct codec *codec, enum callback blamed)
+{
+	bool is_codecs = codec->kind == CODEC_LUA && (blamed == CALL_DECODE || blamed == CALL_ENCODE);
+	if (is_codecs)
+		lua_rawgeti(lua, LUA_REGISTRYINDEX,
+			    blamed == CALL_DECODE ? codec->lua_decode_ref : codec->lua_encode_ref);
+	else
+		lua_pushnil(lua);
+}
 
 /* MAY RAISE. Pushes what runtime.describe_fault() wants to know. */
 static void push_about(lua_State *lua, const struct description *description)
@@ -27,7 +39,7 @@ static void push_about(lua_State *lua, const struct description *description)
 	struct conn *conn = run->conn;
 	lua_createtable(lua, 0, 8);
 	set_text(lua, "directory", agents->directory);
-	set_text(lua, "callback", callback_name(run->callback));
+	set_text(lua, "callback", callback_name(description->blamed));
 	set_text(lua, "peer", description->peer);
 	set_text(lua, "listener", agents->listeners[conn->listener].name);
 	lua_pushnumber(lua, (lua_Number)conn->id);
@@ -41,6 +53,8 @@ static void push_about(lua_State *lua, const struct description *description)
 	lua_setfield(lua, -2, "agent");
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
 	lua_setfield(lua, -2, "opener");
+	push_codec(lua, &agents->listeners[conn->listener].codec, description->blamed);
+	lua_setfield(lua, -2, "called");
 }
 
 /* description, error value → what log_fault() wants to know */
@@ -89,8 +103,9 @@ static void keep_first(struct agents *agents, const char *place, const char *mes
 }
 
 /* `kind` is what faults of one cause have in common: see repeats_show_fault(). */
-static void log_fault(struct agents *agents, const struct run *run, const char *peer, const char *message,
-		      const char *excerpt, const char *trace, const char *place, const char *kind)
+static void log_fault(struct agents *agents, const struct run *run, enum callback blamed, const char *peer,
+		      const char *message, const char *excerpt, const char *trace, const char *place,
+		      const char *kind)
 {
 	keep_first(agents, place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
@@ -98,7 +113,7 @@ static void log_fault(struct agents *agents, const struct run *run, const char *
 	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
-		  F_TEXT("callback", callback_name(run->callback)), F_INT("conn", run->conn->id),
+		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->conn->id),
 		  F_TEXT("peer", peer), F_TEXT("listener", agents->listeners[run->conn->listener].name),
 		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
 		  F_INT("used_ms", used_ms(agents, run->conn)), F_TEXT("frame", frame),
@@ -129,7 +144,8 @@ static struct vm_budget describe_budget(const struct agents *agents, const struc
 }
 
 /* Describing an error runs code that the error itself may upset; then what is at hand must do. */
-static void log_undescribed(struct agents *agents, const struct run *run, const char *peer)
+static void log_undescribed(struct agents *agents, const struct run *run, enum callback blamed,
+			    const char *peer)
 {
 	lua_State *lua = agents->vm.lua;
 	char message[256];
@@ -138,60 +154,84 @@ static void log_undescribed(struct agents *agents, const struct run *run, const 
 			    lua_objlen(lua, AT_ERROR));
 	else
 		snprintf(message, sizeof message, "%s", "an error that cannot be described");
-	log_fault(agents, run, peer, message, "", "", "", "");
+	log_fault(agents, run, blamed, peer, message, "", "", "", "");
 }
 
-static void describe(struct agents *agents, const struct run *run)
+static void describe(struct agents *agents, const struct run *run, enum callback blamed)
 {
 	lua_State *lua = agents->vm.lua;
 	char peer[PEER_TEXT_BYTES];
 	peer_text(run->conn, peer, sizeof peer);
 	vm_make_room(&agents->vm);
-	struct description description = { agents, run, peer };
+	struct description description = { agents, run, blamed, peer };
 	lua_pushcfunction(lua, l_describe);
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(agents, run);
 	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
-		log_undescribed(agents, run, peer);
+		log_undescribed(agents, run, blamed, peer);
 	} else {
-		log_fault(agents, run, peer, lua_tostring(lua, -5), lua_tostring(lua, -4),
+		log_fault(agents, run, blamed, peer, lua_tostring(lua, -5), lua_tostring(lua, -4),
 			  lua_tostring(lua, -3), lua_tostring(lua, -2), lua_tostring(lua, -1));
 	}
 	lua_settop(lua, AT_TOP);
 }
 
-/* The agent may say a last word. */
-static void ask_failed(struct agents *agents, struct conn *conn)
+/* The agent may say a last word. It is told what was raised, and by what. */
+static void ask_failed(struct agents *agents, struct conn *conn, enum callback blamed)
 {
 	struct run last;
 	callback_prepare(agents, &last, conn, CALL_FAILED);
 	lua_pushvalue(agents->vm.lua, AT_ERROR);
 	lua_xmove(agents->vm.lua, last.co.lua, 1);
-	callback_finish(agents, &last, run_enter(agents, &last, 3));
+	lua_pushstring(last.co.lua, callback_name(blamed));
+	callback_finish(agents, &last, run_enter(agents, &last, 4));
+}
+
+/* Counts and logs it. Returns who is blamed: an encode() that its replies have met, or the call itself. */
+static enum callback note(struct agents *agents, struct run *run)
+{
+	enum callback blamed = agents->encode_failed ? CALL_ENCODE : run->callback;
+	if (agents->encode_failed && run->verdict == GUARD_FINE)
+		run->verdict = (uint8_t)agents->encode_verdict;
+	agents->encode_failed = false;
+	count(&agents->counters->faults);
+	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
+	describe(agents, run, blamed);
+	return blamed;
 }
 
 void fault_note(struct agents *agents, struct run *run)
 {
-	if (run->verdict == GUARD_FINE)
-		run->verdict = (uint8_t)agents->encode_verdict;
-	agents->encode_verdict = GUARD_FINE;
-	count(&agents->counters->faults);
-	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
-	describe(agents, run);
+	(void)note(agents, run);
+}
+
+static bool has_last_word(const struct run *run)
+{
+	const struct conn *conn = run->conn;
+	return run->callback != CALL_FAILED && run->callback != CALL_CLOSED && run->callback != CALL_DEFER &&
+	       conn_is_open(conn) && conn->agent && !conn->suspended;
 }
 
 void fault_raise(struct agents *agents, struct run *run)
 {
 	struct conn *conn = run->conn;
-	fault_note(agents, run);
+	enum callback blamed = note(agents, run);
 	if (run->verdict == GUARD_CPU)
 		conn_give_way(conn);
-	bool last_word = run->callback != CALL_FAILED && run->callback != CALL_CLOSED &&
-			 run->callback != CALL_DEFER && conn_is_open(conn) && conn->agent;
-	if (last_word)
-		ask_failed(agents, conn);
+	if (has_last_word(run))
+		ask_failed(agents, conn, blamed);
 	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
 	if (run->callback != CALL_FAILED)
 		conn_close(conn, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);
+}
+
+void fault_decode(struct agents *agents, struct conn *conn)
+{
+	struct run run;
+	run_begin(agents, &run, conn, CALL_DECODE);
+	run.verdict = (uint8_t)agents->decode_verdict;
+	agents->decode_failed = false;
+	fault_raise(agents, &run);
+	run_end(agents, &run, false);
 }

@@ -26,9 +26,16 @@ static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size
 	return !err || reply_explain(conn, lua, len, err);
 }
 
-/* encode(reply) are on the stack. Its replies are encoded when a call is over, or in conn:send(), as part of it. */
+/*
+ * MAY RAISE in a call of a handler's: encode(reply) are on the stack. What is sent in a call is encoded as part of it, and
+ * what encode() raises is the call's own error; what it returns is encoded when it is over.
+ */
 static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
 {
+	if (agents->current) {
+		lua_call(lua, 1, 1);
+		return 0;
+	}
 	bool opened = ledger_open(agents, conn);
 	int status = vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget);
 	if (opened)
@@ -42,6 +49,7 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
 	lua_pushvalue(lua, idx);
 	if (call_encode(agents, conn, lua)) {
+		agents->encode_failed = true;
 		agents->encode_verdict = agents->vm.verdict;
 		return false;
 	}
@@ -50,6 +58,8 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 	if (!data) {
 		lua_pushfstring(lua, "the codec's encode returned a %s, not a string",
 				luaL_typename(lua, -1));
+		agents->encode_failed = true;
+		agents->encode_verdict = GUARD_FINE;
 		return false;
 	}
 	bool ok = send_bytes(conn, lua, data, len, below);

@@ -23,6 +23,8 @@ static const struct {
 	[CALL_DEFER] = { "defer", false },
 	[CALL_SNAPSHOT] = { "snapshot", false },
 	[CALL_UPGRADE] = { "upgrade", false },
+	[CALL_DECODE] = { "decode", false },
+	[CALL_ENCODE] = { "encode", false },
 };
 
 const char *callback_name(enum callback callback)

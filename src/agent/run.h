@@ -23,6 +23,8 @@ enum callback {
 	CALL_DEFER,
 	CALL_SNAPSHOT,
 	CALL_UPGRADE,
+	CALL_DECODE, /* of a codec in Lua: only to be blamed */
+	CALL_ENCODE,
 };
 
 enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH, WAIT_ENDED };
@@ -52,7 +54,7 @@ enum {
 	AT_INVOKE,      /* runtime.invoke … */
 	AT_HAS,
 	AT_TAKE_DEFER,
-	AT_ERROR, /* of the last run that failed: its own stack may be full to the last slot */
+	AT_ERROR, /* of the last run or decode() that failed: a run's own stack may be full to the last slot */
 	AT_CONN,  /* the metatable of conn objects */
 	AT_TOP = AT_CONN
 };
@@ -183,6 +185,9 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx);
 /* Logs the error at AT_ERROR, asks failed(), ends the connection. The run goes on to its end. */
 enum close_reason reason_of_verdict(enum guard_verdict verdict);
 void fault_raise(struct agents *agents, struct run *run);
+
+/* The same for what a codec's decode() has raised for conn, outside of any call. */
+void fault_decode(struct agents *agents, struct conn *conn);
 
 /* Counts and logs it, and no more. */
 void fault_note(struct agents *agents, struct run *run);

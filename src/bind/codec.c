@@ -52,7 +52,23 @@ static void malformed(struct decoding *d, const char *why, size_t n)
 		    why ? n : sizeof ANY - 1);
 }
 
-/* Of the value on the stack. */
+/* What decode() has raised is on top of the stack (popped), or what is wrong with its results: the script is at fault. */
+static void failed(struct decoding *d, lua_State *lua)
+{
+	size_t n = 0;
+	const char *why = lua_tolstring(lua, -1, &n);
+	malformed(d, why, n);
+	lua_replace(lua, AT_ERROR);
+	d->agents->decode_failed = true;
+}
+
+static void failed_by(struct decoding *d, lua_State *lua, const char *why)
+{
+	lua_pushstring(lua, why);
+	failed(d, lua);
+}
+
+/* It refuses the frame: of the value on the stack. */
 static void malformed_by(struct decoding *d, lua_State *lua, int idx)
 {
 	size_t n = 0;
@@ -69,8 +85,6 @@ static void too_large(struct decoding *d, size_t bytes)
 /* It wants more than the stretch. */
 static void take_need(struct decoding *d, lua_State *lua, int idx)
 {
-	static const char WHY[] =
-	    "the codec's decode must say a need of more bytes than it has, from position on";
 	size_t has = d->to - d->out->consumed;
 	d->said_its_need = !lua_isnil(lua, idx);
 	d->need = has + 1;
@@ -78,7 +92,8 @@ static void take_need(struct decoding *d, lua_State *lua, int idx)
 		return;
 	double need = lua_type(lua, idx) == LUA_TNUMBER ? lua_tonumber(lua, idx) : 0;
 	if (!(need > (double)has))
-		malformed(d, WHY, sizeof WHY - 1);
+		failed_by(d, lua,
+			  "the codec's decode must say a need of more bytes than it has, from position on");
 	else if (need > (double)most_bytes(d->codec))
 		too_large(d, need < (double)SIZE_MAX / 2 ? (size_t)need : SIZE_MAX / 2);
 	else
@@ -124,8 +139,7 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
 	size_t at = d->out->consumed - d->from;
 	if (!(next > (double)at + 1 && next <= (double)(d->to - d->from) + 1)) {
-		static const char WHY[] = "the codec's decode must return a frame and the position after it";
-		malformed(d, WHY, sizeof WHY - 1);
+		failed_by(d, lua, "the codec's decode must return a frame and the position after it");
 		return false;
 	}
 	size_t bytes = (size_t)next - 1 - at;
@@ -156,8 +170,8 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 		lua_pushvalue(lua, bytes);
 		lua_pushnumber(lua, (lua_Number)(d->out->consumed - d->from) + 1);
 		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
-			d->agents->codec_verdict = d->agents->vm.verdict;
-			malformed_by(d, lua, -1);
+			d->agents->decode_verdict = d->agents->vm.verdict;
+			failed(d, lua);
 			break;
 		}
 		more = take_decoded(d, lua, bytes + 1) && goes_on(d);
@@ -192,7 +206,8 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 	out->count = 0;
 	out->consumed = out->need = 0;
 	out->error = 0;
-	agents->codec_verdict = GUARD_FINE;
+	agents->decode_failed = false;
+	agents->decode_verdict = GUARD_FINE;
 	if (n < *scanned) {
 		out->need = *scanned;
 		return;
@@ -201,6 +216,11 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 	decode_all(&d, limit, *scanned);
 	if (opened)
 		ledger_close(agents);
+	if (agents->decode_failed && out->count && conn && !conn_is_open(conn)) {
+		/* It has ended its connection, and is not asked for this frame again. */
+		fault_decode(agents, conn);
+		out->error = 0;
+	}
 	bool has_need = goes_on(&d) && !out->error;
 	if (has_need && d.need > most_bytes(codec)) {
 		too_large(&d, (size_t)codec->max_bytes + 1);

@@ -50,8 +50,10 @@ static struct run *own_run(const struct agents *agents, const struct conn *conn)
 /* MAY RAISE: replies that go before what is asked for now, and that cannot be sent. */
 static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
 {
-	if (run && !batch_take_replies(agents, run, lua))
-		lua_error(lua);
+	if (!run || batch_take_replies(agents, run, lua))
+		return;
+	agents->encode_failed = false; /* it is the caller's error now */
+	lua_error(lua);
 }
 
 /* The batch at hand must end here: what follows is not for it. */
@@ -77,8 +79,11 @@ static int l_conn_send(lua_State *lua)
 	take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
-	if (!reply_send(agents, conn, lua, 2, &below))
-		return luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
+	if (!reply_send(agents, conn, lua, 2, &below)) {
+		bool is_encodes = agents->encode_failed; /* any value */
+		agents->encode_failed = false;
+		return is_encodes ? lua_error(lua) : luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
+	}
 	if (run && !conn_is_open(conn))
 		batch_cut(agents, run); /* sending has ended it: nothing more is for this agent */
 	lua_pushboolean(lua, below);

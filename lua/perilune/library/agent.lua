@@ -66,12 +66,13 @@ function agent:snapshot() end
 ---@param from integer that generation
 function agent:upgrade(data, from) end
 
---- A method raised `err` (not failed(), closed() or a deferred function); the connection then ends. The reply is a last
---- word. Cannot wait.
+--- A method raised `err` (not failed(), closed() or a deferred function), or a codec did; the connection then ends. The
+--- reply is a last word. Cannot wait.
 ---@param err any
+---@param callback string what has failed: the name of a method, "decode" or "encode"
 ---@return perilune.reply? reply
 ---@return "close"? action
-function agent:failed(err) end
+function agent:failed(err, callback) end
 
 --- The end, once for each agent. What it returns goes nowhere. Cannot wait.
 ---@param reason perilune.reason
