@@ -42,6 +42,38 @@ local function cut(text, max)
   return text:sub(1, max - #"…") .. "…"
 end
 
+local FIELDS_MAX, FIELDS_SEEN, VALUE_MAX = 8, 64, 40
+
+local function value_text(value)
+  if type(value) == "string" then return '"' .. cut(value, VALUE_MAX) .. '"' end
+  if type(value) == "table" then return next(value) == nil and "{}" or "{…}" end
+  return (type(value) == "number" or type(value) == "boolean") and tostring(value) or type(value)
+end
+
+local function key_text(key)
+  if type(key) == "string" and key:find "^[%a_][%w_]*$" then return cut(key, VALUE_MAX) end
+  return "[" .. value_text(key) .. "]"
+end
+
+-- { code = 5, reason = "busy" }: some of the fields, without running code of the user's; nil: there are none.
+local function fields_text(value)
+  local fields, seen = {}, 0
+  for key, field in next, value do
+    seen = seen + 1
+    if seen > FIELDS_SEEN then break end
+    if key ~= "message" or type(field) ~= "string" then
+      fields[#fields + 1] = key_text(key) .. " = " .. value_text(field)
+    end
+  end
+  if #fields == 0 then return nil end
+  table.sort(fields)
+  if #fields > FIELDS_MAX then
+    for i = #fields, FIELDS_MAX + 2, -1 do fields[i] = nil end
+    fields[FIELDS_MAX + 1] = "…"
+  end
+  return "{ " .. table.concat(fields, ", ") .. " }"
+end
+
 -- What a table says about itself. Its __tostring is the script's code: it may raise or return anything.
 local function table_text(value)
   local message = type(value) == "table" and rawget(value, "message")
@@ -51,8 +83,9 @@ local function table_text(value)
     if ok and type(text) == "string" then return text end
     return "(a " .. type(value) .. " whose __tostring failed)"
   end
-  if type(message) == "string" then return message end
-  return "(error object is a " .. type(value) .. ")"
+  local fields = type(value) == "table" and fields_text(value)
+  if type(message) == "string" then return fields and message .. " " .. fields or message end
+  return fields or "(error object is a " .. type(value) .. ")"
 end
 
 local PLAIN = { ["nil"] = true, boolean = true, number = true }
