@@ -18,7 +18,7 @@ _perilune() {
 	exec) options="--eval -e --help" scripts=1 ;;
 	record) options="--listener --out --seconds --max-size --force --json --control --help" ;;
 	replay) options="--timing --ignore --json --help" scripts=1 ;;
-	status) options="--json --control --help" ;;
+	status) options="--watch --json --control --help" ;;
 	generations) options="--json --control --help" ;;
 	reload) options="--policy --wait --json --control --help" ;;
 	upgrade) options="--wait --json --control --help" ;;
@@ -54,7 +54,7 @@ _perilune() {
 		mapfile -t COMPREPLY < <(compgen -S = -W "$keys" -- "$cur")
 		return
 		;;
-	--listen|--workers|--drain|--max-size|--timeout|--coverage|--output|-o|--pattern|-p|--filter|--tags|-t|--shuffle|--repeat|--eval|-e|--listener|--seconds|--timing|--ignore|--reason) return ;;
+	--listen|--workers|--drain|--max-size|--timeout|--coverage|--output|-o|--pattern|-p|--filter|--tags|-t|--shuffle|--repeat|--eval|-e|--listener|--seconds|--control|--timing|--ignore|--reason) return ;;
 	esac
 	if [[ $cur == -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")

@@ -632,12 +632,54 @@ describe("the control socket", function()
     it("does not collide, and clients list the servers when there are several", function()
       local one, two = start_default(folder, "a.lua"), start_default(folder, "a.lua")
       local result = command.run { "status", env = { XDG_RUNTIME_DIR = folder } }
-      failed(1, "2 servers are running; name the one that is meant with --control PATH", result)
+      failed(1, "2 servers are running; name the one that is meant with --control NAME, NAME-PID or PATH:", result)
       has(("/perilune/a-%d.sock"):format(one.pid), result.err)
       has(("/perilune/a-%d.sock"):format(two.pid), result.err)
       ok(command.run { "stop", "--wait", "--control", ("%s/perilune/a-%d.sock"):format(folder, one.pid) })
       one:wait_end()
       ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder } }, "pid " .. two.pid)
+    end)
+
+    it("is found by the server's name, its process, and its script", function()
+      local env = { XDG_RUNTIME_DIR = folder }
+      local one, two, chat = start_default(folder, "a.lua"), start_default(folder, "a.lua"), start_default(folder, "chat.lua")
+      for _, given in ipairs { "chat", "chat.lua", folder .. "/chat.lua", tostring(chat.pid), "chat-" .. chat.pid,
+        "chat-" .. chat.pid .. ".sock" } do
+        ok(command.run { "status", given, env = env, dir = folder }, "pid " .. chat.pid)
+        ok(command.run { "status", "--control", given, env = env, dir = folder }, "pid " .. chat.pid)
+      end
+      ok(command.run { "generations", "chat", env = { XDG_RUNTIME_DIR = folder, PERILUNE_CONTROL = "a" } }, "takes new ones")
+      ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder, PERILUNE_CONTROL = "chat" } }, "pid " .. chat.pid)
+      ok(command.run { "status", tostring(two.pid), env = env }, "pid " .. two.pid)
+      failed(1, "2 servers are called 'a'; name the one that is meant with --control NAME, NAME-PID or PATH:",
+        command.run { "status", "a", env = env })
+      local result = command.run { "status", "caht", env = env }
+      failed(1, "no running server is called 'caht'; there are:", result)
+      has(("/perilune/chat-%d.sock"):format(chat.pid), result.err)
+      failed(1, "no connection", command.run { "kick", "4711", "--control=chat", env = env })
+      ok(command.run { "stop", "chat", "--wait", env = env })
+      chat:wait_end()
+      assert.is_false(one:has_ended())
+    end)
+
+    it("is asked again and again with status --watch, until the server ends", function()
+      local app = start_default(folder, "chat.lua")
+      for i, option in ipairs { "", "--json" } do
+        local out = command.write(folder .. "/out" .. i, "")
+        local code = command.write(folder .. "/code" .. i, "")
+        os.execute(("(XDG_RUNTIME_DIR='%s' '%s' status chat --watch %s >'%s' 2>&1; echo $? >'%s') &"):format(folder,
+          command.binary, option, out, code))
+      end
+      local function count(path, part) return select(2, command.read(path):gsub(part, "")) end
+      wait.until_true("two reports each", function()
+        return count(folder .. "/out1", "chat%.lua: serving") >= 2 and count(folder .. "/out2", '"ok":true') >= 2
+      end, 20)
+      app:stop()
+      for i = 1, 2 do
+        wait.until_true("the end of a watch", function() return command.read(folder .. "/code" .. i) == "1\n" end, 20)
+        has("perilune status: ", command.read(folder .. "/out" .. i))
+        assert.is_nil(command.read(folder .. "/out" .. i):find("\27", 1, true))
+      end
     end)
 
     it("is cleared of what servers that died have left", function()
@@ -673,7 +715,7 @@ describe("the control socket", function()
       for _, name in ipairs(NAMES) do
         local result = command.run { name, "--help", env = { PERILUNE_LUA_PATH = "/nowhere" } }
         ok(result)
-        for _, part in ipairs { "usage: perilune " .. name, "--control PATH", "--json", "PERILUNE_CONTROL", "Exit codes:",
+        for _, part in ipairs { "usage: perilune " .. name, "--control SERVER", "--json", "PERILUNE_CONTROL", "Exit codes:",
           "Example:" } do
           has(part, result.out)
         end
@@ -698,7 +740,8 @@ describe("the control socket", function()
       failed(2, "(did you mean --json?)", command.run { "status", "--jsno" })
       failed(2, "unknown option --now", command.run { "drain", "--now" })
       failed(2, "unknown option --workers", command.run { "status", "--workers", "1" })
-      failed(2, "takes no 'app.lua'", command.run { "reload", "app.lua" })
+      failed(2, "takes one server, got 'a' and 'b'", command.run { "reload", "a", "b" })
+      failed(2, "takes one server, got 'a' and 'b'", command.run { "reload", "a", "--control=b" })
       failed(2, "takes one id", command.run { "kick", "1", "2" })
     end)
   end)

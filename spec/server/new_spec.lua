@@ -58,6 +58,7 @@ describe("perilune new", function()
         table.sort(expected)
         local files = files_in(folder .. "/app")
         assert.same(expected, files)
+        assert.is_truthy(result.out:find "\nNow: cd app && %S+ test && %S+ run %-%-watch\n$", result.out)
         for _, name in ipairs(files) do
           has("  " .. name .. "\n", result.out)
           assert.is_nil(command.read(folder .. "/app/" .. name):match "@%u+@")

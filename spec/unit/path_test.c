@@ -120,6 +120,37 @@ static void only_sockets_by_name_are_visited(void **state)
 	}
 }
 
+static void a_server_is_called_by_its_name_or_its_process(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *path, *name;
+		bool is_called;
+	} CASES[] = {
+		{ "/run/perilune/chat-47.sock", "chat", true },
+		{ "/run/perilune/chat-47.sock", "47", true },
+		{ "/run/perilune/chat-47.sock", "chat-47", true },
+		{ "/run/perilune/chat-47.sock", "chat-47.sock", true },
+		{ "/run/perilune/chat-47.sock", "chat-", false },
+		{ "/run/perilune/chat-47.sock", "cha", false },
+		{ "/run/perilune/chat-47.sock", "7", false },
+		{ "/run/perilune/chat-47.sock", "-47", false },
+		{ "/run/perilune/chat-47.sock", "", false },
+		{ "/run/perilune/chat-room-47.sock", "chat-room", true },
+		{ "/run/perilune/chat-room-47.sock", "chat", false },
+		{ "/run/perilune/chat-2-47.sock", "chat-2", true },
+		{ "/run/perilune/chat-2-47.sock", "chat", false },
+		{ "/run/perilune/front.sock", "front", true },
+		{ "/run/perilune/47.sock", "47", true },
+		{ "/run/perilune/-47.sock", "", false },
+		{ "/run/perilune/chat-47", "chat", false },
+		{ "x", "x", false },
+	};
+	for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
+		if (control_path_is_called(CASES[i].path, CASES[i].name) != CASES[i].is_called)
+			fail_msg("%s and '%s'", CASES[i].path, CASES[i].name);
+}
+
 static void a_path_that_is_too_long_is_not_cut(void **state)
 {
 	(void)state;
@@ -139,6 +170,7 @@ int main(void)
 		cmocka_unit_test(the_users_folder_is_made_and_used),
 		cmocka_unit_test(a_folder_that_cannot_be_made_is_explained),
 		cmocka_unit_test(only_sockets_by_name_are_visited),
+		cmocka_unit_test(a_server_is_called_by_its_name_or_its_process),
 		cmocka_unit_test(a_path_that_is_too_long_is_not_cut),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -106,12 +106,13 @@ const char *log_path(void)
 	return *out.path ? out.path : NULL;
 }
 
-void log_init(enum log_format wanted, enum log_level level)
+enum log_format log_init(enum log_format wanted, enum log_level level)
 {
 	if (wanted == LOG_AUTO)
 		wanted = isatty(out.fd) ? LOG_TEXT : LOG_JSON;
 	format = wanted;
 	threshold = level;
+	return wanted;
 }
 
 static _Thread_local struct log_sink *diverted;

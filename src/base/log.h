@@ -92,7 +92,8 @@ int log_reopen(void);
 /* The log file, or NULL. */
 const char *log_path(void);
 
-void log_init(enum log_format format, enum log_level level);
+/* Returns the format that it comes to: LOG_AUTO is text on a terminal, else JSON. */
+enum log_format log_init(enum log_format format, enum log_level level);
 
 /* Whoever takes entries in place of the log. What it is given lives as long as the call. */
 struct log_sink {

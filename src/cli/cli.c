@@ -168,7 +168,7 @@ int cli_main(int argc, char **argv, const char *problem)
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
-	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+	if (!strcmp(name, "--version") || !strcmp(name, "-V") || !strcmp(name, "-v"))
 		return print_version();
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
 		return help(argc - 1, argv + 1, problem);

@@ -164,8 +164,8 @@ static void congratulate(const struct scaffold *scaffold, const char *template, 
 	text_printf(stdout, "%s, from the template %s:\n", scaffold->target, template);
 	for (size_t i = 1; i < scaffold->made_count; i++)
 		printf("  %s\n", scaffold->made[i] + prefix);
-	text_printf(stdout, "\nNow: cd %s && %s run --watch\n", scaffold->target,
-		    is_on_path("perilune") ? "perilune" : binary);
+	const char *ours = is_on_path("perilune") ? "perilune" : binary;
+	text_printf(stdout, "\nNow: cd %s && %s test && %s run --watch\n", scaffold->target, ours, ours);
 }
 
 static int make(const char *folder, const char *template)

@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { WATCH_SECONDS = 1 };
 
 /* ---- answers, for people ---- */
 
@@ -157,7 +160,7 @@ static int report(const struct command *command, const struct options *options, 
 const struct command operate_commands[OPERATE_COMMANDS] = {
 	{
 	    .name = "status",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "tell what a running server does",
 	    .about =
 		"Tells what a running server does: listeners, workers, generations, connections, the last "
@@ -170,7 +173,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "generations",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "list the generations of the script that have connections",
 	    .about =
 		"Lists the generations of the script: the one that takes new connections, and those that "
@@ -184,7 +187,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "reload",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "load the script anew, for new connections",
 	    .about =
 		"Loads the script anew, for new connections. What becomes of those there are is what its "
@@ -206,7 +209,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "upgrade",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "start the binary anew, without refusing anybody",
 	    .about = "Replaces the process as the signal USR2 does: the binary is started anew on the same "
 		     "sockets, and "
@@ -227,7 +230,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "reopen",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "open the log file anew, after it was renamed",
 	    .about = "Opens the log file (log.file) anew, as the signal USR1 does: rename it, then reopen. "
 		     "If it cannot be\n"
@@ -240,7 +243,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "stop",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "stop a running server",
 	    .about =
 		"Stops a server as the signal TERM does: no new connections, what is in flight is finished, "
@@ -254,7 +257,7 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 	{
 	    .name = "drain",
-	    .arguments = "[options]",
+	    .arguments = "[SERVER] [options]",
 	    .summary = "another name for stop without --now",
 	    .about = "The same as 'perilune stop' without --now: no new connections, what is in flight is "
 		     "finished, within\n"
@@ -281,11 +284,8 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	},
 };
 
-static int operate(const struct options *options)
+static int ask_once(const struct command *command, const struct options *options)
 {
-	const struct command *command = operate_commands;
-	while (strcmp(command->name, options->command) != 0)
-		command++;
 	json_t *reply, *request = json_pack("{s:s}", "command", command->request);
 	int code = fill(command, options, request);
 	if (code)
@@ -297,4 +297,26 @@ static int operate(const struct options *options)
 	code = report(command, options, reply);
 	json_decref(reply);
 	return code;
+}
+
+/* Until it cannot be asked any more, or nobody reads what it says. */
+static int ask_again(const struct command *command, const struct options *options)
+{
+	static const char CLEAR[] = "\x1b[H\x1b[2J";
+	int code;
+	do {
+		bool is_terminal = isatty(STDOUT_FILENO);
+		fputs(options->json ? "" : is_terminal ? CLEAR : "\n", stdout);
+		code = ask_once(command, options);
+		fflush(stdout);
+	} while (!code && !ferror(stdout) && !sleep(WATCH_SECONDS));
+	return code;
+}
+
+static int operate(const struct options *options)
+{
+	const struct command *command = operate_commands;
+	while (strcmp(command->name, options->command) != 0)
+		command++;
+	return options->watch ? ask_again(command, options) : ask_once(command, options);
 }

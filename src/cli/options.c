@@ -61,6 +61,7 @@ static const struct option OPTIONS[] = {
 	{ "set", "KEY=VALUE", OPTION_SET, FOR_RUN | FOR_CHECK, NULL,
 	  "set any key, as in --set limits.connections=500; repeatable" },
 	{ "watch", NULL, OPTION_WATCH, FOR_RUN, NULL, "load the script anew whenever its files change" },
+	{ "watch", NULL, OPTION_WATCH, FOR_STATUS, NULL, "tell it again every second, until Ctrl-C" },
 	{ "record", "PATH", OPTION_RECORD, FOR_RUN, NULL,
 	  "record all connections to this file, for 'perilune replay'; see 'perilune record'" },
 	{ "listener", "NAME", OPTION_LISTENER, FOR_RECORD, NULL,
@@ -83,8 +84,8 @@ static const struct option OPTIONS[] = {
 	  "cut the connections instead of finishing what is in flight" },
 	{ "reason", "TEXT", OPTION_REASON, FOR_KICK, NULL, "why, for the server's log" },
 	{ "json", NULL, OPTION_JSON, FOR_SERVERS, NULL, "print the server's answer as one JSON object" },
-	{ "control", "PATH", OPTION_CONTROL, FOR_SERVERS, NULL,
-	  "the control socket of the server that is meant" },
+	{ "control", "SERVER", OPTION_CONTROL, FOR_SERVERS, NULL,
+	  "the server that is meant: its name, its process id, or the path of its control socket" },
 	{ "template", "TEMPLATE", OPTION_TEMPLATE, FOR_NEW, NULL,
 	  "echo (the default), chat, rpc, binary or game" },
 	{ "eval", "CODE", OPTION_CODE, FOR_EXEC, NULL,
@@ -142,6 +143,7 @@ static const struct {
 	{ "output", "out", NULL },
 	{ "o", "out", NULL },
 	{ "loglevel", "log-level", NULL },
+	{ "v", "log-level", "--log-level debug" },
 	{ "verbose", "log-level", "--log-level debug" },
 	{ "debug", "log-level", "--log-level debug" },
 	{ "quiet", "log-level", "--log-level warn" },
@@ -258,6 +260,17 @@ static int take_max_size(struct options *options, const char *value)
 	return refuse_amount(options, "max-size", "a size such as 64m, 16k at least, or 0", value);
 }
 
+static int take_server(struct options *options, const char *server)
+{
+	if (options->control) {
+		text_printf(stderr, "perilune %s: takes one server, got '%s' and '%s'\n", options->command,
+			    options->control, server);
+		return refuse(options->command);
+	}
+	options->control = server;
+	return 0;
+}
+
 /* Takes the option's effect. `value` is NULL when it takes none. */
 static int take(struct options *options, const struct option *option, const char *value)
 {
@@ -286,8 +299,7 @@ static int take(struct options *options, const struct option *option, const char
 		options->help = true;
 		break;
 	case OPTION_CONTROL:
-		options->control = value;
-		break;
+		return take_server(options, value);
 	case OPTION_REASON:
 		options->reason = value;
 		break;
@@ -365,11 +377,8 @@ static int take_operand(struct options *options, unsigned which, const char *ope
 {
 	if (which & FOR_SCRIPTS)
 		return take_script(options, operand);
-	if (which != FOR_KICK && which != FOR_NEW) {
-		text_printf(stderr, "perilune %s: takes no '%s': the server is named with --control\n",
-			    options->command, operand);
-		return refuse(options->command);
-	}
+	if (which != FOR_KICK && which != FOR_NEW)
+		return take_server(options, operand);
 	if (options->operand) {
 		text_printf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
 			    which == FOR_KICK ? "id" : "name", options->operand, operand);

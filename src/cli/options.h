@@ -26,7 +26,7 @@ struct options {
 	const char *template;          /* or NULL */
 	const char *code;              /* Lua to be run, in place of a file; or NULL */
 	char **rest;                   /* what follows the operand, for it: ends with NULL */
-	const char *control;           /* the path of a control socket, or NULL */
+	const char *control;           /* the name of a server, or the path of a control socket; or NULL */
 	const char *reason;            /* or NULL */
 	const char *policy;            /* "pin", "migrate", "drain" or NULL */
 	const char *record;            /* run: the file of the trace, or NULL */

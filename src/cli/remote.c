@@ -20,11 +20,21 @@ enum { ANSWER_SECONDS = 15, ANSWER_MAX = 64 << 20, SHOWN_MAX = 16 };
 
 /* Those that answer. */
 struct search {
-	int fd; /* of the first; -1: none */
+	const char *name; /* of the one that is meant, or NULL */
+	int fd;           /* of the first that is; -1: none */
 	unsigned count;
 	char paths[SHOWN_MAX][CONTROL_PATH_BYTES];
+	unsigned others; /* that have another name */
+	char other_paths[SHOWN_MAX][CONTROL_PATH_BYTES];
 	bool forbidden; /* there is one that is another user's */
 };
+
+static void keep(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned *count, const char *path)
+{
+	if (*count < SHOWN_MAX)
+		snprintf(paths[*count], CONTROL_PATH_BYTES, "%s", path);
+	++*count;
+}
 
 static void try_path(void *data, const char *path)
 {
@@ -33,23 +43,37 @@ static void try_path(void *data, const char *path)
 	search->forbidden = search->forbidden || fd == -EACCES;
 	if (fd < 0)
 		return;
-	if (search->count < SHOWN_MAX)
-		snprintf(search->paths[search->count], sizeof *search->paths, "%s", path);
-	if (search->count++)
+	if (search->name && !control_path_is_called(path, search->name)) {
+		keep(search->other_paths, &search->others, path);
+		close(fd);
+		return;
+	}
+	if (search->count)
 		close(fd);
 	else
 		search->fd = fd;
+	keep(search->paths, &search->count, path);
 }
 
-static int refuse_search(const char *command, const struct search *search)
+static void list(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned count)
+{
+	for (unsigned i = 0; i < count && i < SHOWN_MAX; i++)
+		text_printf(stderr, "  %s\n", paths[i]);
+}
+
+static int refuse_search(const char *command, struct search *search)
 {
 	if (search->count) {
-		text_printf(
-		    stderr,
-		    "perilune %s: %u servers are running; name the one that is meant with --control PATH:\n",
-		    command, search->count);
-		for (unsigned i = 0; i < search->count && i < SHOWN_MAX; i++)
-			text_printf(stderr, "  %s\n", search->paths[i]);
+		text_printf(stderr,
+			    "perilune %s: %u servers are %s%s%s; name the one that is meant with --control "
+			    "NAME, NAME-PID or PATH:\n",
+			    command, search->count, search->name ? "called '" : "running",
+			    search->name ? search->name : "", search->name ? "'" : "");
+		list(search->paths, search->count);
+	} else if (search->others) {
+		text_printf(stderr, "perilune %s: no running server is called '%s'; there %s:\n", command,
+			    search->name, search->others == 1 ? "is" : "are");
+		list(search->other_paths, search->others);
 	} else {
 		text_printf(
 		    stderr,
@@ -60,10 +84,10 @@ static int refuse_search(const char *command, const struct search *search)
 	return -1;
 }
 
-/* The only one in the first folder that has any. A descriptor, or -1: explained. */
-static int find_server(const char *command)
+/* The only one (of that name) in the first folder that has any. A descriptor, or -1: explained. */
+static int find_server(const char *command, const char *name)
 {
-	struct search search = { .fd = -1 };
+	struct search search = { .name = name, .fd = -1 };
 	for (unsigned i = 0; !search.count && control_path_each(i, try_path, &search) >= 0; i++)
 		;
 	if (search.count == 1)
@@ -82,11 +106,26 @@ static int connect_to(const char *command, const char *path)
 	return fd;
 }
 
+/* The name of the server of a script, "chat" for chat.lua; else the name itself. */
+static const char *name_of_server(const char *given, char name[CONTROL_PATH_BYTES])
+{
+	size_t len = strlen(given);
+	if (len <= 4 || strcmp(given + len - 4, ".lua") != 0)
+		return given;
+	control_path_name(given, 0, name, CONTROL_PATH_BYTES);
+	*strrchr(name, '-') = '\0';
+	return name;
+}
+
 int remote_reach(const struct options *options)
 {
+	char called[CONTROL_PATH_BYTES];
 	const char *path = options->control ? options->control : getenv("PERILUNE_CONTROL");
 	if (!path || !*path || !strcmp(path, "auto"))
-		return find_server(options->command);
+		return find_server(options->command, NULL);
+	const char *name = name_of_server(path, called);
+	if (name == called || (strcmp(path, "off") != 0 && !strchr(path, '/') && access(path, F_OK)))
+		return find_server(options->command, name);
 	if (strcmp(path, "off") != 0)
 		return connect_to(options->command, path);
 	text_printf(stderr, "perilune %s: the control socket is off; name one with --control PATH\n",

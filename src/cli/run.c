@@ -41,12 +41,21 @@ static int open_log_file(const char *path)
 	return EXIT_FAILED;
 }
 
+/* Who expected lines for people is told why there are none. */
+static void begin_log(const struct config *config)
+{
+	enum log_format format = log_init(config->log_format, config->log_level);
+	if (config->log_format == LOG_AUTO && format == LOG_JSON)
+		log_write(LOG_INFO, "log.format=json, as this is no terminal",
+			  F_TEXT("hint", "--log-format=text is for people"));
+}
+
 static int serve(struct app_load *load, const struct options *options)
 {
 	log_open();
 	if (load->config.log_file && open_log_file(load->config.log_file))
 		return EXIT_FAILED;
-	log_init(load->config.log_format, load->config.log_level);
+	begin_log(&load->config);
 	environment_unknown(&load->environment, log_unknown);
 	config_warn(&load->config);
 	if (*load->config.sources->cut)
@@ -81,21 +90,23 @@ const struct command command_run = {
 	.arguments = "[app.lua] [options]",
 	.summary = "serve a script until a signal ends it",
 	.about = "Serves the script until a signal ends it. Without a file: app.lua in the current folder.",
-	.notes = "Signals:\n"
-		 "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
-		 "                       (a second one forces)\n"
-		 "  HUP                  reload the script: new connections get it, if it can be loaded\n"
-		 "  USR1                 open the log file anew, after it was renamed\n"
-		 "  USR2                 start the binary anew; leave once it serves\n"
-		 "\n"
-		 "Exit codes:\n"
-		 "  0   stopped, every connection served to its end\n"
-		 "  1   failed to start, or connections had to be cut\n"
-		 "  2   wrong usage\n"
-		 "  78  bad script or configuration\n"
-		 "\n"
-		 "Example:\n"
-		 "  perilune run echo.lua --listen tcp://127.0.0.1:9000 --workers 2\n",
+	.notes =
+	    "Signals:\n"
+	    "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
+	    "                       (a second one forces)\n"
+	    "  HUP                  reload the script: new connections get it, if it can be loaded\n"
+	    "  USR1                 open the log file anew, after it was renamed\n"
+	    "  USR2                 start the binary anew; leave once it serves\n"
+	    "\n"
+	    "Exit codes:\n"
+	    "  0   stopped, every connection served to its end\n"
+	    "  1   failed to start, or connections had to be cut, or what the script printed could not be\n"
+	    "      written\n"
+	    "  2   wrong usage\n"
+	    "  78  bad script or configuration\n"
+	    "\n"
+	    "Example:\n"
+	    "  perilune run echo.lua --listen tcp://127.0.0.1:9000 --workers 2\n",
 	.options = FOR_RUN,
 	.run = run,
 };

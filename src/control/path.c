@@ -76,6 +76,25 @@ void control_path_name(const char *script, pid_t pid, char *name, size_t size)
 	snprintf(name, size, "%s-%ld" ENDING, stem, (long)pid);
 }
 
+/* "chat" and "4711" of ".../chat-4711.sock": a name may have dashes of its own. */
+bool control_path_is_called(const char *path, const char *name)
+{
+	const char *base = last_part(path);
+	size_t len = strlen(base), ending = sizeof ENDING - 1, n = strlen(name);
+	if (len < ending || strcmp(base + len - ending, ENDING) != 0)
+		return false;
+	if (!strcmp(base, name))
+		return true;
+	len -= ending;
+	size_t stem = len;
+	while (stem && isdigit((unsigned char)base[stem - 1]))
+		stem--;
+	bool has_pid = stem > 1 && stem < len && base[stem - 1] == '-';
+	return (n == len && !strncmp(base, name, n)) ||
+	       (has_pid && n == stem - 1 && !strncmp(base, name, n)) ||
+	       (has_pid && n == len - stem && !strncmp(base + stem, name, n));
+}
+
 /* ---- sockets in a folder ---- */
 
 static bool is_socket_name(const char *name)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -27,6 +28,9 @@ int control_path_default(const char *script, char path[CONTROL_PATH_BYTES], char
  * no such folder any more. They are to be looked at in this order.
  */
 int control_path_each(unsigned folder, void (*visit)(void *data, const char *path), void *data);
+
+/* Is the server of that socket called so: "chat", "4711", "chat-4711" or "chat-4711.sock"? */
+bool control_path_is_called(const char *path, const char *name);
 
 /* A descriptor that is connected (it blocks), or a negative error. */
 int control_path_connect(const char *path);

@@ -2,7 +2,9 @@
 --
 -- The world has no thread of its own. It is moved on, by as many whole ticks as the clock says, whenever something
 -- comes: a line of a player's, or the player's idle deadline, which is one tick long and begins anew. So it costs
--- nothing while nobody plays, and misses no tick while somebody does.
+-- nothing while nobody plays, and misses no tick while somebody does. But ticks are not even: the deadline of a player
+-- who acts begins anew with each line, so that they come up to some tenths of a second late, and then several at once.
+-- Until Perilune has timers, a game that needs them even has no better way.
 local perilune = require "perilune"
 local rules = require "world"
 
