@@ -136,10 +136,10 @@ local function place_of(frames, options, callback, file, line, text)
   end
   local info = definition(options)
   if not info then return { func = func } end
-  local file = info.source:sub(2)
-  local lines = return_lines(options.called, text, options.source_of(file, fault.SOURCE_MAX))
-  if #lines == 1 then return { file = file, line = lines[1], func = options.called_name } end
-  return { file = file, line = info.linedefined, func = options.called_name, is_definition = true, returns = lines }
+  local path = info.source:sub(2)
+  local lines = return_lines(options.called, text, options.source_of(path, fault.SOURCE_MAX))
+  if #lines == 1 then return { file = path, line = lines[1], func = options.called_name } end
+  return { file = path, line = info.linedefined, func = options.called_name, is_definition = true, returns = lines }
 end
 
 --- The user's frames, a line each.
