@@ -123,8 +123,19 @@ local function leave_behind(options)
   if options.blocked then ffi.C.sigprocmask(0, ffi.new("unsigned long[16]", { -1ULL, 0 }), nil) end -- SIG_BLOCK
 end
 
+-- What we have open, and who runs us: CTest has its log at descriptor 3. Runs in the child.
+local function close_others(kept)
+  local wanted = {}
+  for _, fd in ipairs(kept) do wanted[fd] = true end
+  for _, name in ipairs(dirent.dir "/proc/self/fd") do
+    local fd = tonumber(name)
+    if fd and fd > 2 and not wanted[fd] then unistd.close(fd) end
+  end
+end
+
 local function become(self, options, words)
   posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_DFL)
+  close_others(options.fds or {})
   set_environment(options)
   unistd.chdir(self.folder)
   redirect(self.folder .. "/out", 1)

@@ -1,5 +1,6 @@
 #include "server/listeners.h"
 
+#include "base/descriptors.h"
 #include "base/log.h"
 
 #include <stdio.h>
@@ -69,9 +70,12 @@ static int bind_those(struct listeners *listeners, struct config *config, bool a
 	char error[512];
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		const struct listener_config *each = &config->listeners[i];
-		if (takes_any_port(each) == any_port && is_to_bind(listeners, each) &&
-		    bind_one(listeners->slots[each->slot], inheritance, error, sizeof error))
-			err = fail("cannot bind", error, why, size);
+		if (takes_any_port(each) != any_port || !is_to_bind(listeners, each) ||
+		    !bind_one(listeners->slots[each->slot], inheritance, error, sizeof error))
+			continue;
+		if (!descriptors_left(1))
+			descriptors_explain(error, sizeof error);
+		err = fail("cannot bind", error, why, size);
 	}
 	return err;
 }
