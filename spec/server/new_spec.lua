@@ -277,9 +277,12 @@ describe("what perilune new makes serves:", function()
       local app = serve()
       local ann = join(app, "ann"):send "e\n"
       local tick, x = next_state(ann, "ann")
-      for i = 1, 3 do
+      for _ = 1, 3 do
+        -- Where the machine is busy several ticks come at once, and a step for each.
         local later, there = next_state(ann, "ann")
-        assert.same({ tick + i, (x + i) % 16 }, { later, there })
+        assert.is_true(later > tick)
+        assert.equal((x + later - tick) % 16, there)
+        tick, x = later, there
       end
       local bob = join(app, "bob")
       assert.is_truthy(next_state(bob, "ann"))
