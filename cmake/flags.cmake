@@ -23,7 +23,7 @@ target_compile_definitions(perilune_flags INTERFACE _GNU_SOURCE)
 target_compile_options(perilune_flags INTERFACE
   -Wall -Wextra -Wmissing-prototypes -Wshadow -Wconversion -Wstrict-prototypes
   # gcc leaves signs out of -Wconversion, clang does not.
-  $<$<C_COMPILER_ID:Clang>:-Wno-sign-conversion>
+  $<$<C_COMPILER_ID:Clang>:-Wno-sign-conversion -Wstring-conversion>
   $<$<BOOL:${PERILUNE_WERROR}>:-Werror>)
 
 if(PERILUNE_SANITIZE)

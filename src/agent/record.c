@@ -36,7 +36,7 @@ static void put(struct conn *conn, const struct tape_entry *entry, const void *d
 	uint8_t *to = tape_put(conn->host->tape, entry);
 	if (!to)
 		give_up(conn);
-	else if (entry->len)
+	else if (data)
 		memcpy(to, data, entry->len);
 }
 

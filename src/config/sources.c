@@ -124,7 +124,7 @@ static void explain(struct sources *sources, const char *folder, int err)
 		snprintf(sources->failed, sizeof sources->failed, "cannot read the app's files: %s",
 			 uv_strerror(err));
 	else if (err)
-		snprintf(sources->cut, sizeof sources->cut, "the app's folder, %s, cannot be read: %s",
+		snprintf(sources->cut, sizeof sources->cut, "the app's folder, %.150s, cannot be read: %s",
 			 folder, uv_strerror(err));
 }
 

@@ -36,7 +36,7 @@ static void wait_for(struct commands *commands, struct wait wait)
 		commands->waits[i] = wait;
 		return;
 	}
-	assert(!"a client for each wait");
+	assert(false && "a client for each wait");
 }
 
 /* ---- looking ---- */
