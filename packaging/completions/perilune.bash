@@ -20,7 +20,7 @@ _perilune() {
 	replay) options="--timing --ignore --json --help" scripts=1 ;;
 	status) options="--watch --json --control --help" ;;
 	generations) options="--json --control --help" ;;
-	reload) options="--policy --wait --json --control --help" ;;
+	reload) options="--policy --wait --strict --json --control --help" ;;
 	upgrade) options="--wait --json --control --help" ;;
 	reopen) options="--json --control --help" ;;
 	stop) options="--wait --now --json --control --help" ;;

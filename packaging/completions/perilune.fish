@@ -87,6 +87,7 @@ complete -c perilune -n '__fish_seen_subcommand_from generations' -l control -x 
 complete -c perilune -n '__fish_seen_subcommand_from generations' -l help -d 'this text'
 complete -c perilune -n '__fish_seen_subcommand_from reload' -l policy -xa 'pin migrate drain' -d 'pin, migrate or drain: for connections of older generations, whatever the script says'
 complete -c perilune -n '__fish_seen_subcommand_from reload' -l wait -d 'until the outcome is known; the exit code tells it'
+complete -c perilune -n '__fish_seen_subcommand_from reload' -l strict -d '--wait, and fail if connections that were to migrate stay'
 complete -c perilune -n '__fish_seen_subcommand_from reload' -l json -d 'print the server\'s answer as one JSON object'
 complete -c perilune -n '__fish_seen_subcommand_from reload' -l control -x -d 'the server that is meant: its name, its process id, or the path of its control socket'
 complete -c perilune -n '__fish_seen_subcommand_from reload' -l help -d 'this text'

@@ -466,6 +466,11 @@ void agents_report(struct agents *agents)
 		repeats_sweep(agents, now_ms);
 }
 
+void agents_ask_anew(struct agents *agents)
+{
+	atomic_store_explicit(&agents->not_migrated, 0, memory_order_relaxed);
+}
+
 void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies)
 {
 	agents->successor = successor;

@@ -24,6 +24,17 @@
 
 struct agent_listener;
 
+enum { TAKEOVER_WHY_BYTES = 320 };
+
+/* What became of connections that were to migrate. */
+struct takeovers {
+	unsigned migrated;
+	unsigned failed;              /* snapshot() or upgrade() raised, or there is none */
+	unsigned deferred;            /* they have functions of conn:defer, which are of their VM */
+	unsigned removed;             /* their listener is no more */
+	char why[TAKEOVER_WHY_BYTES]; /* the first fault: "upgrade, chat.lua:14: …", or "" */
+};
+
 enum { AGENT_COROUTINES_KEPT = 64 };
 
 /* A coroutine that is free, or belongs to a run. The registry keeps it alive. */
@@ -44,11 +55,14 @@ struct agents {
 	uint32_t generation;
 	struct agents *successor; /* who takes its connections over; NULL: nobody does */
 	enum reload_policy
-	    removed_policy;              /* for connections of older generations whose listener is no more */
-	const struct agents *policies;   /* ... whose policies say whether: the successor's, or its own */
-	atomic_size_t conns;             /* whose memory is not yet gone; anyone may read it */
-	unsigned migrated, not_migrated; /* connections of this generation */
-	bool attached;                   /* to the host's thread */
+	    removed_policy;            /* for connections of older generations whose listener is no more */
+	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
+	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
+	/* Connections of this generation that have gone to newer ones, and those that the newest was to take over, and could
+	 * not. The thread's that has the agents; anyone may read them. */
+	atomic_uint migrated, not_migrated;
+	struct takeovers takeovers; /* of older generations' connections by this one */
+	bool attached;              /* to the host's thread */
 	unsigned worker;
 	struct counters *counters;
 
@@ -76,12 +90,13 @@ struct agents {
 
 	uint64_t memory_warning_ms; /* when the next may be logged */
 	uint64_t finaliser_warning_ms;
-	uint32_t log_frame_bytes;    /* of a faulty frame in the log */
-	struct repeats repeats;      /* of faults and bad frames */
-	char first_fault[256];       /* written once, */
-	atomic_bool has_first_fault; /* ... before this is set */
-	char directory[1024];        /* of the script, for excerpts */
-	char codec_error[256];       /* what the last codec in Lua that failed had to say */
+	uint32_t log_frame_bytes;            /* of a faulty frame in the log */
+	struct repeats repeats;              /* of faults and bad frames */
+	char first_fault[256];               /* written once, */
+	atomic_bool has_first_fault;         /* ... before this is set */
+	char last_fault[TAKEOVER_WHY_BYTES]; /* "upgrade, chat.lua:14: …" */
+	char directory[1024];                /* of the script, for excerpts */
+	char codec_error[256];               /* what the last codec in Lua that failed had to say */
 	int app_ref, teardown_ref;
 	int redact_ref; /* record.redact, or LUA_NOREF */
 };
@@ -129,9 +144,12 @@ bool agents_close(struct agents *agents, uint32_t teardown_ms);
 
 /*
  * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection
- * over to it. False: it stays, for this time or for good.
+ * over to it. False: it stays, for this time or until there is another successor: each is asked once.
  */
 bool agents_migrate(struct conn *conn);
+
+/* A newer generation will ask connections anew that others could not take over. In the thread that has the agents. */
+void agents_ask_anew(struct agents *agents);
 
 /* Who takes over the connections, and whose policies say which; in the thread that has the agents. */
 void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies);

@@ -108,6 +108,8 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 		      const char *kind)
 {
 	keep_first(agents, place, message);
+	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", callback_name(run->callback),
+		 *place ? ", " : "", place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
 		return;
 	char frame[4 * FRAME_BYTES_MAX + 1];

@@ -17,12 +17,16 @@ static int listener_in(const struct agents *agents, const struct conn *conn)
 
 static bool may_migrate(struct conn *conn, const struct agents *from)
 {
-	const struct agents *to = from->successor;
-	if (!to || conn->pinned)
+	struct agents *to = from->successor;
+	if (!to || conn->declined_by == to->generation)
 		return false;
-	conn->pinned = listener_in(to, conn) < 0; /* for good: it has nowhere to go */
-	return !conn->pinned && agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) &&
-	       conn->agent && !conn->suspended && !conn->draining;
+	if (listener_in(to, conn) < 0) { /* it has nowhere to go */
+		conn->declined_by = to->generation;
+		to->takeovers.removed += agents_policy(from, conn) == RELOAD_MIGRATE;
+		return false;
+	}
+	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->agent &&
+	       !conn->suspended && !conn->draining;
 }
 
 static void push_runtime(lua_State *lua, const char *name)
@@ -120,13 +124,16 @@ static void take_back(struct conn *conn, struct agents *to, const struct belongi
 	conn_restore(conn, mark);
 }
 
-static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
+/* False: it stays, and *whose fault that is; NULL: nobody's. */
+static bool hand_over(struct conn *conn, struct agents *from, struct agents *to, const struct agents **whose)
 {
 	struct run run;
 	size_t len;
 	const char *bytes = take_snapshot(from, &run, conn, &len);
-	if (!bytes)
+	if (!bytes) {
+		*whose = from;
 		return false;
+	}
 	/* snapshot() may have ended it, or deferred a function of the old VM. */
 	if (!conn_is_open(conn) || conn->has_defers) {
 		run_end(from, &run, false);
@@ -140,6 +147,7 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	new = belongings_of(conn);
 	if (!ok) {
 		take_back(conn, to, &old, &mark);
+		*whose = to;
 		return false;
 	}
 	conn_keep(conn, &mark);
@@ -151,20 +159,38 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to)
 	return true;
 }
 
+static void count_one(atomic_uint *n)
+{
+	atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* It stays where it is, until another generation asks. `whose` fault it is; NULL: nobody's. */
+static void decline(struct conn *conn, struct agents *from, struct agents *to, const struct agents *whose)
+{
+	struct takeovers *takeovers = &to->takeovers;
+	conn->declined_by = to->generation;
+	count_one(&from->not_migrated);
+	count(&from->counters->not_migrated);
+	takeovers->failed += whose != NULL;
+	takeovers->deferred += whose == NULL;
+	if (whose && !*takeovers->why)
+		memcpy(takeovers->why, whose->last_fault, sizeof takeovers->why);
+}
+
 bool agents_migrate(struct conn *conn)
 {
 	struct agents *from = agents_of_conn(conn), *to = from->successor;
 	if (!may_migrate(conn, from))
 		return false;
+	const struct agents *whose = NULL;
 	/* Its deferred functions are of the old VM, and have yet to run. */
-	if (conn->has_defers || !hand_over(conn, from, to)) {
-		conn->pinned = true;
-		from->not_migrated++;
-		count(&from->counters->not_migrated);
+	if (conn->has_defers || !hand_over(conn, from, to, &whose)) {
+		decline(conn, from, to, whose);
 		return false;
 	}
-	from->migrated++;
+	count_one(&from->migrated);
 	count(&from->counters->migrated);
+	to->takeovers.migrated++;
 	conn_attend(conn); /* what upgrade() has sent, and other deadlines */
 	return true;
 }

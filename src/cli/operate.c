@@ -17,6 +17,51 @@ enum { WATCH_SECONDS = 1 };
 
 /* ---- answers, for people ---- */
 
+static long long number(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+/* Those that were to migrate and stay: how many, why; and in which generations there are connections still. */
+static void show_staying(const json_t *reply, const json_t *reload)
+{
+	const json_t *stay = json_object_get(reload, "stay");
+	const char *why = json_string_value(json_object_get(reload, "error"));
+	size_t i;
+	json_t *one;
+	if (number(stay, "failed")) {
+		printf("  %lld failed", number(stay, "failed"));
+		fputs(why ? ", the first in " : "", stdout);
+		text_put(stdout, TEXT_LINE, why ? why : "", why ? strlen(why) : 0);
+		putchar('\n');
+	}
+	if (number(stay, "deferred"))
+		printf("  %lld with functions of conn:defer, which belong to the old code\n",
+		       number(stay, "deferred"));
+	if (number(stay, "removed"))
+		printf("  %lld of a listener that is no more\n", number(stay, "removed"));
+	json_array_foreach(json_object_get(reply, "generations"), i, one)
+	{
+		if (!json_is_true(json_object_get(one, "newest")) && number(one, "connections"))
+			printf("  generation %lld has %lld still\n", number(one, "generation"),
+			       number(one, "connections"));
+	}
+}
+
+static void show_takeovers(const json_t *reply)
+{
+	const json_t *reload = json_object_get(reply, "reload");
+	long long migrated = number(reload, "migrated"), stay = number(reload, "not_migrated");
+	if (!migrated && !stay && !number(reload, "waiting"))
+		return;
+	printf("connections: %lld migrated, %lld stay with the old code", migrated, stay);
+	if (number(reload, "waiting"))
+		printf(", %lld wait in a handler and follow after it", number(reload, "waiting"));
+	putchar('\n');
+	if (stay)
+		show_staying(reply, reload);
+}
+
 static void show_reload(const json_t *reply)
 {
 	const json_t *reload = json_object_get(reply, "reload");
@@ -30,6 +75,7 @@ static void show_reload(const json_t *reply)
 	} else {
 		puts("reload begun; 'perilune status' tells the outcome");
 	}
+	show_takeovers(reply);
 }
 
 static void show_upgrade(const json_t *reply)
@@ -138,6 +184,8 @@ static int report(const struct command *command, const struct options *options, 
 		show_error(options, reply);
 	/* Of `stop --wait`. */
 	ok = ok && !json_integer_value(json_object_get(reply, "cut"));
+	if (options->strict && number(json_object_get(reply, "reload"), "not_migrated"))
+		ok = false;
 	return ok ? EXIT_OK : EXIT_FAILED;
 }
 
@@ -198,7 +246,8 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 	    .notes =
 		"Exit codes:\n"
 		"  0   begun; with --wait: reloaded\n"
-		"  1   with --wait: failed, and the message tells why; or refused; or no server was found\n"
+		"  1   with --wait: failed, and the message tells why; or refused; or no server was found;\n"
+		"      with --strict: reloaded, but connections stay that were to migrate\n"
 		"  2   wrong usage\n"
 		"\n"
 		"Example:\n  perilune check chat.lua && perilune reload --wait\n",

@@ -25,6 +25,7 @@ enum option_kind {
 	OPTION_TEMPLATE,
 	OPTION_CODE,
 	OPTION_WAIT,
+	OPTION_STRICT,
 	OPTION_NOW,
 	OPTION_RECORD,
 	OPTION_LISTENER,
@@ -79,6 +80,8 @@ static const struct option OPTIONS[] = {
 	  "pin, migrate or drain: for connections of older generations, whatever the script says" },
 	{ "wait", NULL, OPTION_WAIT, FOR_RELOAD | FOR_UPGRADE, NULL,
 	  "until the outcome is known; the exit code tells it" },
+	{ "strict", NULL, OPTION_STRICT, FOR_RELOAD, NULL,
+	  "--wait, and fail if connections that were to migrate stay" },
 	{ "wait", NULL, OPTION_WAIT, FOR_STOP | FOR_DRAIN, NULL, "until the server has ended" },
 	{ "now", NULL, OPTION_NOW, FOR_STOP, NULL,
 	  "cut the connections instead of finishing what is in flight" },
@@ -313,6 +316,9 @@ static int take(struct options *options, const struct option *option, const char
 		break;
 	case OPTION_WAIT:
 		options->wait = true;
+		break;
+	case OPTION_STRICT:
+		options->wait = options->strict = true;
 		break;
 	case OPTION_NOW:
 		options->now = true;

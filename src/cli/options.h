@@ -33,7 +33,7 @@ struct options {
 	const char *listener, *out;    /* record; or NULL */
 	uint64_t record_ms, max_bytes; /* 0: no limit */
 	bool force;
-	bool help, json, print, wait, now, watch;
+	bool help, json, print, wait, strict, now, watch;
 	struct setting *settings; /* in the order given */
 	size_t setting_count;
 };

@@ -52,6 +52,16 @@ static void show_canary(const json_t *canary)
 	puts(" left");
 }
 
+/* ")", ", withdrawn, 3 migrated, 2 could not" */
+static void show_old(const json_t *one)
+{
+	long long migrated = number(one, "migrated"), stay = number(one, "not_migrated");
+	fputs(!strcmp(text(one, "state"), "withdrawn") ? "), withdrawn" : ")", stdout);
+	if (migrated || stay)
+		printf(", %lld migrated, %lld could not", migrated, stay);
+	putchar('\n');
+}
+
 static void show_generation(const json_t *one, const json_t *canary)
 {
 	long long conns = number(one, "connections");
@@ -64,7 +74,7 @@ static void show_generation(const json_t *one, const json_t *canary)
 	else if (json_is_object(canary) && number(canary, "generation") == number(one, "generation"))
 		show_canary(canary);
 	else
-		puts(!strcmp(text(one, "state"), "withdrawn") ? "), withdrawn" : ")");
+		show_old(one);
 }
 
 void show_generations(const json_t *reply)

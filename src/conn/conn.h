@@ -210,10 +210,12 @@ struct conn {
 	bool drain_cuts : 1;      /* ... and drops what cannot be written at once */
 	bool untaken : 1;         /* output was written; whether the peer takes it is still to be looked at */
 	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
-	bool pinned : 1;          /* the layer above: it stays with the generation it has */
 	bool recorded : 1;        /* the layer above: on the host's tape. Frames are handed up one by one */
 	uint8_t drain_reads;      /* that its drain was granted */
 	uint32_t counted_scanned; /* decode state of the frame behind counted_bytes */
+
+	/* The layer above: the newest generation that was to take it over, and could not; 0: none. */
+	uint32_t declined_by;
 
 	uint64_t frames_in; /* whole frames handed up */
 

@@ -62,7 +62,7 @@ static void do_generations(struct commands *commands, uint64_t client, const jso
 
 /* ---- reload ---- */
 
-static json_t *reply_of_outcome(const struct reload_outcome *outcome)
+static json_t *reply_of_outcome(const struct commands *commands, const struct reload_outcome *outcome)
 {
 	static const char *const CODES[] = { [RELOAD_FAILED] = "reload_failed",
 					     [RELOAD_REFUSED] = "reload_refused",
@@ -70,6 +70,9 @@ static json_t *reply_of_outcome(const struct reload_outcome *outcome)
 	json_t *reply =
 	    outcome->end == RELOAD_DONE ? message_ok() : message_error(CODES[outcome->end], outcome->text);
 	json_object_set_new(reply, "reload", status_outcome(outcome));
+	struct server_view view = commands->view(commands->server);
+	if (outcome->end == RELOAD_DONE)
+		status_add_generations(reply, &view);
 	return reply;
 }
 
@@ -79,7 +82,7 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 		struct wait *wait = &commands->waits[i];
 		if (!wait->client || wait->kind != WAIT_RELOAD || wait->reload != outcome->number)
 			continue;
-		answer(commands, wait->client, reply_of_outcome(outcome));
+		answer(commands, wait->client, reply_of_outcome(commands, outcome));
 		wait->client = 0;
 	}
 }
@@ -118,7 +121,7 @@ static void do_reload(struct commands *commands, uint64_t client, const json_t *
 	if (!number) {
 		answer_error(commands, client, "reload_refused", why);
 	} else if (view.reloads->last.number >= number) {
-		answer(commands, client, reply_of_outcome(&view.reloads->last));
+		answer(commands, client, reply_of_outcome(commands, &view.reloads->last));
 	} else if (message_flag(request, "wait")) {
 		wait_for(commands, (struct wait){ client, WAIT_RELOAD, number });
 	} else {

@@ -18,9 +18,12 @@ static void heed_newest(struct worker *worker)
 
 static void lead(struct worker *worker, struct generation *generation)
 {
+	succession_end(worker);
 	generation->older = worker->generation;
 	worker->generation = generation;
 	worker->config = generation->config;
+	for (struct generation *each = generation->older; each; each = each->older)
+		agents_ask_anew(&each->agents);
 	heed_newest(worker);
 }
 
@@ -69,6 +72,8 @@ void lineage_withdraw(struct worker *worker, struct generation *candidate)
 void lineage_set_policy(struct worker *worker, enum reload_policy policy)
 {
 	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
+	if (!worker->candidate)
+		succession_end(worker);
 	agents_set_policy(&whose->agents, policy);
 	if (!worker->candidate)
 		heed_newest(worker);

@@ -11,12 +11,13 @@ enum report_kind {
 	REPORT_READY,
 	REPORT_FAILED,
 	REPORT_STOPPED,
-	REPORT_LOADED,  /* from the loader: part of a struct loading */
-	REPORT_ADOPTED, /* part of a struct generation, which stays the worker's */
-	REPORT_RETIRED, /* part of a struct generation, which is the server's now */
-	REPORT_BURIED,  /* from the loader: its last words */
-	REPORT_EVICTED, /* part of a struct eviction */
-	REPORT_TAPED,   /* part of a struct taping, which is the server's again */
+	REPORT_LOADED,      /* from the loader: part of a struct loading */
+	REPORT_ADOPTED,     /* part of a struct generation, which stays the worker's */
+	REPORT_RETIRED,     /* part of a struct generation, which is the server's now */
+	REPORT_BURIED,      /* from the loader: its last words */
+	REPORT_HANDED_OVER, /* part of a struct handover_part, which is the server's again */
+	REPORT_EVICTED,     /* part of a struct eviction */
+	REPORT_TAPED,       /* part of a struct taping, which is the server's again */
 };
 
 struct report {
@@ -34,6 +35,7 @@ enum order_kind {
 	ORDER_PROMOTE,
 	ORDER_WITHDRAW,
 	ORDER_POLICY,
+	ORDER_HAND_OVER, /* part of a struct handover_part */
 	ORDER_DRAIN,
 	ORDER_STOP,
 	ORDER_EVICT,

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <uv.h>
 
 #define TOO_MANY_OLD                                                                      \
@@ -53,8 +54,9 @@ static int64_t wall_ms(void)
 	return uv_gettimeofday(&now) ? 0 : now.tv_sec * 1000 + now.tv_usec / 1000;
 }
 
-static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
-		    const char *why)
+/* `handover`: what became of connections with it, or NULL. */
+static void tell(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
+		 const char *why, const struct handover *handover)
 {
 	struct reload_outcome *last = &reloads->last;
 	last->number = number;
@@ -62,9 +64,17 @@ static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy
 	last->generation = reloads->newest;
 	last->time_ms = wall_ms();
 	last->policy = policy;
+	last->takeovers = handover ? handover->takeovers : (struct takeovers){ 0 };
+	last->waiting = handover ? handover->waiting : 0;
 	snprintf(last->text, sizeof last->text, "%s", why);
 	if (reloads->on_outcome)
 		reloads->on_outcome(reloads->listener, last);
+}
+
+static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
+		    const char *why)
+{
+	tell(reloads, number, policy, how, why, NULL);
 }
 
 /* The one that runs. */
@@ -72,6 +82,67 @@ static void end(struct reloads *reloads, enum reload_end how, const char *why)
 {
 	end_one(reloads, reloads->number, reloads->policy, how, why);
 }
+
+/* ---- connections that migrate ---- */
+
+/* The one that runs is done; what is told of it waits until connections have been asked. `text`: a literal. */
+static void hand_over(struct reloads *reloads, const char *text)
+{
+	struct handover *handover = handover_new(reloads->worker_count);
+	if (!handover) { /* then that is not told */
+		end(reloads, RELOAD_DONE, text);
+		return;
+	}
+	handover->reload = reloads->number;
+	handover->policy = reloads->policy;
+	handover->text = text;
+	handover->next = reloads->handovers;
+	reloads->handovers = handover;
+	handover_begin(handover, reloads->workers);
+}
+
+static void log_handover(const struct reloads *reloads, const struct handover *handover)
+{
+	const struct takeovers *sum = &handover->takeovers;
+	bool stay = handover_count_staying(sum);
+	if (!handover_concerned_any(handover))
+		return;
+	log_write(stay ? LOG_WARN : LOG_INFO,
+		  stay ? "connections stay with the old code" : "connections migrated",
+		  F_INT("generation", reloads->newest), F_INT("migrated", sum->migrated),
+		  F_INT("not_migrated", handover_count_staying(sum)), F_INT("failed", sum->failed),
+		  F_INT("deferred", sum->deferred), F_INT("removed", sum->removed),
+		  F_INT("waiting", handover->waiting), F_TEXT("error", sum->why));
+}
+
+static void tell_handover(struct reloads *reloads, const struct handover *handover)
+{
+	log_handover(reloads, handover);
+	tell(reloads, handover->reload, handover->policy, RELOAD_DONE, handover->text, handover);
+}
+
+void reloads_handed_over(struct reloads *reloads, struct report *report)
+{
+	struct handover *whole = handover_take(report), **link = &reloads->handovers;
+	if (!whole)
+		return;
+	while (*link != whole)
+		link = &(*link)->next;
+	*link = whole->next;
+	tell_handover(reloads, whole);
+	free(whole);
+}
+
+static void free_handovers(struct reloads *reloads)
+{
+	for (struct handover *next, *each = reloads->handovers; each; each = next) {
+		next = each->next;
+		free(each);
+	}
+	reloads->handovers = NULL;
+}
+
+/* ---- the generations ---- */
 
 void reloads_know(struct reloads *reloads, struct generation *generation)
 {
@@ -93,12 +164,16 @@ static void forget(struct reloads *reloads, struct generation *generation)
 
 void reloads_finish(struct reloads *reloads)
 {
+	/* Of these some parts have come too late for their workers, which have stopped, and have them in the mail still. */
+	for (const struct handover *each = reloads->handovers; each; each = each->next)
+		tell_handover(reloads, each);
 	loader_stop(&reloads->loader);
 }
 
 void reloads_close(struct reloads *reloads)
 {
 	loader_join(&reloads->loader);
+	free_handovers(reloads);
 	while (reloads->known)
 		forget(reloads, reloads->known);
 }
@@ -361,8 +436,8 @@ static void keep_serving(struct reloads *reloads, const struct config *now)
 	if (!apply_policy(reloads))
 		return;
 	log_unchanged(reloads, now, reloads->newest);
-	end(reloads, RELOAD_DONE,
-	    had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed");
+	hand_over(reloads,
+		  had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed");
 }
 
 /* The same for a canary, whose policy it becomes. What becomes of it, the canary decides. */
@@ -480,7 +555,7 @@ void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 	reloads->running = false;
 	if (!reloads->coming) {
 		log_success(reloads, now);
-		end(reloads, RELOAD_DONE, "");
+		hand_over(reloads, "");
 	} else if (serving) {
 		canary_begin(&reloads->canary, reloads->coming, reloads->coming->config, reloads->number,
 			     reloads->policy);
@@ -497,8 +572,9 @@ void reloads_bury(struct reloads *reloads, struct report *report)
 	struct generation *generation =
 	    (struct generation *)(void *)((char *)report - offsetof(struct generation, retired));
 	log_write(LOG_INFO, "generation retired", F_INT("generation", generation->agents.generation),
-		  F_INT("worker", generation->worker), F_INT("migrated", generation->agents.migrated),
-		  F_INT("not_migrated", generation->agents.not_migrated));
+		  F_INT("worker", generation->worker),
+		  F_INT("migrated", atomic_load(&generation->agents.migrated)),
+		  F_INT("not_migrated", atomic_load(&generation->agents.not_migrated)));
 	forget(reloads, generation);
 	loader_bury(&reloads->loader, generation);
 }

@@ -1,13 +1,15 @@
 /*
  * Reloads: a new generation of the script takes the new connections, if it can be loaded for all workers;
  * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it; one
- * whose script wants a canary, once that has been promoted or withdrawn.
+ * whose script wants a canary, once that has been promoted or withdrawn. Its outcome is told when, in addition, all
+ * connections have been asked that were to migrate.
  *
  * Threads: the main thread. The loading itself is the loader's.
  */
 #pragma once
 
 #include "server/canary.h"
+#include "server/handover.h"
 #include "server/loader.h"
 
 /* WITHDRAWN: it was a canary, and it stayed one. */
@@ -17,10 +19,12 @@ enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED, RELOAD_WITHDRAWN }
 struct reload_outcome {
 	uint64_t number; /* of the reload, from 1; 0: there has been none */
 	enum reload_end end;
-	uint32_t generation;       /* the newest since */
-	int64_t time_ms;           /* by the wall clock */
-	enum reload_policy policy; /* that was asked for; RELOAD_AS_CONFIGURED: none was */
-	char text[4096];           /* why, with the excerpt; "" when it is done */
+	uint32_t generation;        /* the newest since */
+	int64_t time_ms;            /* by the wall clock */
+	enum reload_policy policy;  /* that was asked for; RELOAD_AS_CONFIGURED: none was */
+	struct takeovers takeovers; /* when it is done: what became of connections that were to migrate */
+	unsigned waiting;           /* ... and how many agents wait, and follow when they are done */
+	char text[4096];            /* why, with the excerpt; "" when it is done */
 };
 
 struct reloads {
@@ -29,8 +33,9 @@ struct reloads {
 	unsigned worker_count;
 	uint32_t newest;   /* number of the generation that serves */
 	uint32_t numbered; /* ... that was numbered last: a canary may be, or may have been, newer */
-	bool running;      /* one has begun, and has not come to its end, or so far that it is a canary */
-	unsigned missing;  /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
+	bool
+	    running; /* one has begun, and has not come to its end, or so far that it is a canary or a handover */
+	unsigned missing; /* workers that have yet to adopt what was loaded; 0: it is still being loaded */
 	struct loading *loading;   /* that it is, until it comes back or is called off; or NULL */
 	unsigned called_off;       /* loadings that were, and have yet to come back */
 	struct generation *coming; /* what they adopt, if that is to be a canary (as its `first`); or NULL */
@@ -40,7 +45,8 @@ struct reloads {
 	enum reload_policy again_policy; /* ... by whoever asked last */
 	uint64_t begun;                  /* how many reloads there have been, the running one included */
 	struct canary canary;
-	struct reload_outcome last;
+	struct reload_outcome last; /* that has ended */
+	struct handover *handovers; /* of reloads that are done but for connections that migrate */
 	/* Those that serve or have connections still, held: the newest first, one a worker each. */
 	struct generation *known;
 
@@ -99,6 +105,9 @@ void reloads_flip(struct reloads *reloads, struct report *report, bool serving);
  * is being served.
  */
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving);
+
+/* REPORT_HANDED_OVER. With the last of a reload its outcome is known. */
+void reloads_handed_over(struct reloads *reloads, struct report *report);
 
 /* The canary, if one runs, is withdrawn if too many of its connections have failed. Often. */
 void reloads_look(struct reloads *reloads);

@@ -78,6 +78,9 @@ static void heed(struct server *server, struct report *report)
 		reloads_adopted(&server->reloads, server->config, server->stage == SERVING);
 		tell_reloaded(server);
 		break;
+	case REPORT_HANDED_OVER:
+		reloads_handed_over(&server->reloads, report);
+		break;
 	case REPORT_RETIRED:
 		reloads_bury(&server->reloads, report);
 		break;

@@ -128,6 +128,8 @@ static json_t *counters_of(const struct server_view *view)
 		{ "accept_errors", &sum.accept_errors },
 		{ "accept_delays", &sum.accept_delays },
 		{ "cut", &sum.cut },
+		{ "migrated", &sum.migrated },
+		{ "not_migrated", &sum.not_migrated },
 	};
 	json_t *counters = json_object();
 	set_number(counters, "accepted", count_read(&sum.accepted));
@@ -177,15 +179,20 @@ static const struct generation *add_generation(json_t *all, const struct generat
 {
 	const struct generation *each = first;
 	uint32_t number = first->number;
-	uint64_t conns = 0, workers = 0;
-	for (; each && each->number == number; each = each->next_known, workers++)
+	uint64_t conns = 0, workers = 0, migrated = 0, not_migrated = 0;
+	for (; each && each->number == number; each = each->next_known, workers++) {
 		conns += atomic_load_explicit(&each->agents.conns, memory_order_relaxed);
+		migrated += atomic_load_explicit(&each->agents.migrated, memory_order_relaxed);
+		not_migrated += atomic_load_explicit(&each->agents.not_migrated, memory_order_relaxed);
+	}
 	json_t *one = json_object();
 	set_number(one, "generation", number);
 	json_object_set_new(one, "newest", json_boolean(number == newest));
 	message_set_text(one, "state", state_of(first, newest));
 	set_number(one, "connections", conns);
 	set_number(one, "workers", workers);
+	set_number(one, "migrated", migrated);
+	set_number(one, "not_migrated", not_migrated);
 	set_time(one, "since", first->known_since_ms);
 	set_number(one, "age_ms",
 		   now_ms > first->known_since_ms ? (uint64_t)(now_ms - first->known_since_ms) : 0);
@@ -212,6 +219,22 @@ void status_set_now(json_t *object, const char *name)
 	set_time(object, name, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
+/* What became of connections that were to migrate. */
+static void add_takeovers(json_t *one, const struct reload_outcome *outcome)
+{
+	const struct takeovers *takeovers = &outcome->takeovers;
+	json_t *stay = json_object();
+	set_number(one, "migrated", takeovers->migrated);
+	set_number(one, "not_migrated", handover_count_staying(takeovers));
+	set_number(one, "waiting", outcome->waiting);
+	set_number(stay, "failed", takeovers->failed);
+	set_number(stay, "deferred", takeovers->deferred);
+	set_number(stay, "removed", takeovers->removed);
+	json_object_set_new(one, "stay", stay);
+	if (*takeovers->why)
+		message_set_text(one, "error", takeovers->why);
+}
+
 json_t *status_outcome(const struct reload_outcome *outcome)
 {
 	static const char *const ENDS[] = { [RELOAD_DONE] = "reloaded",
@@ -229,6 +252,8 @@ json_t *status_outcome(const struct reload_outcome *outcome)
 		message_set_text(one, "policy", RELOAD_POLICY_NAMES[outcome->policy]);
 	if (*outcome->text)
 		message_set_text(one, "message", outcome->text);
+	if (outcome->end == RELOAD_DONE)
+		add_takeovers(one, outcome);
 	return one;
 }
 

@@ -1,6 +1,7 @@
 #include "server/succession.h"
 
 #include "config/config.h"
+#include "server/handover.h"
 #include "server/worker.h"
 
 enum {
@@ -10,11 +11,50 @@ enum {
 	WINDOW_MS = 10000, /* ... over so long, where timeout.drain sets no end */
 };
 
+/* ---- telling ---- */
+
+/* The part is the server's from then on. */
+void succession_end(struct worker *worker)
+{
+	struct handover_part *part = worker->handover;
+	if (!part)
+		return;
+	struct takeovers *takeovers = &worker->generation->agents.takeovers;
+	part->takeovers = *takeovers;
+	part->waiting = worker->waiting_to_migrate;
+	*takeovers = (struct takeovers){ 0 };
+	part->report.kind = REPORT_HANDED_OVER;
+	part->report.worker = worker->index;
+	worker->handover = NULL;
+	worker->links.report(worker->links.server, &part->report);
+}
+
+void succession_tell(struct worker *worker, struct handover_part *part)
+{
+	succession_end(worker);
+	worker->handover = part;
+	if (!worker->migrating)
+		succession_end(worker);
+}
+
 /* ---- migrating ---- */
 
-static void migrate_one(void *conn, void *migrated)
+struct migrating {
+	unsigned migrated, waiting;
+};
+
+static bool waits_to_migrate(const struct conn *conn)
 {
-	*(unsigned *)migrated += agents_migrate(conn);
+	const struct agents *agents = conn->agents, *to = agents->successor;
+	return to && conn->suspended && conn->declined_by != to->generation &&
+	       agents_policy(agents, conn) == RELOAD_MIGRATE;
+}
+
+static void migrate_one(void *conn, void *data)
+{
+	struct migrating *migrating = data;
+	migrating->migrated += agents_migrate(conn);
+	migrating->waiting += waits_to_migrate(conn);
 }
 
 /*
@@ -23,11 +63,15 @@ static void migrate_one(void *conn, void *migrated)
  */
 static void migrate_some(struct worker *worker)
 {
-	unsigned migrated = 0, looks = 0;
-	while (worker->migrating && migrated < MIGRATIONS_PER_TURN && looks++ < LOOKS_PER_TURN) {
-		idmap_walk(&worker->host.ids, &worker->migrate_at, migrate_one, &migrated);
+	struct migrating some = { 0 };
+	unsigned looks = 0;
+	while (worker->migrating && some.migrated < MIGRATIONS_PER_TURN && looks++ < LOOKS_PER_TURN) {
+		idmap_walk(&worker->host.ids, &worker->migrate_at, migrate_one, &some);
 		worker->migrating = worker->migrate_at;
 	}
+	worker->waiting_to_migrate += some.waiting;
+	if (!worker->migrating)
+		succession_end(worker);
 }
 
 /* ---- draining ---- */
@@ -129,6 +173,9 @@ void succession_begin(struct worker *worker)
 {
 	unsigned old = 0;
 	worker->migrate_at = 0;
+	worker->waiting_to_migrate = 0;
+	if (!worker->handover)
+		worker->generation->agents.takeovers = (struct takeovers){ 0 };
 	worker->migrating = true;
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
 		if (each == worker->candidate)

@@ -10,10 +10,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct handover_part;
 struct worker;
 
 /* The newest generation has just become that, or there are other policies or other generations that go by them. */
 void succession_begin(struct worker *worker);
+
+/* Reports it with REPORT_HANDED_OVER once all connections have been asked. */
+void succession_tell(struct worker *worker, struct handover_part *part);
+
+/* Something later begins, or the worker stops: whoever is to be told is told now. */
+void succession_end(struct worker *worker);
 
 /* Before conn_host_turn(). True: there is more to do at once. */
 bool succession_turn(struct worker *worker);

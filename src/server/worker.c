@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "loop/loop.h"
+#include "server/handover.h"
 #include "server/lineage.h"
 #include "server/succession.h"
 #include "server/taping.h"
@@ -227,6 +228,9 @@ static void obey(struct worker *worker, struct order *order)
 		break;
 	case ORDER_POLICY:
 		lineage_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
+		break;
+	case ORDER_HAND_OVER:
+		succession_tell(worker, (struct handover_part *)(void *)order);
 		break;
 	case ORDER_DRAIN:
 		begin_drain(worker);
@@ -509,6 +513,7 @@ static void run(void *data)
 	generation_hold(worker->generation); /* the server's, which hears of it now */
 	report(worker, REPORT_READY);
 	serve(worker);
+	succession_end(worker);
 	taping_end(worker);
 	close_loop(worker);
 	close_generations(worker);
@@ -625,6 +630,11 @@ int worker_set_policy(struct worker *worker, enum reload_policy policy)
 	mailbox_push(&worker->mailbox, &order->order.mail);
 	worker_kick(worker);
 	return 0;
+}
+
+void worker_hand_over(struct worker *worker, struct handover_part *part)
+{
+	send_order(worker, &part->order, ORDER_HAND_OVER);
 }
 
 void worker_evict(struct worker *worker, struct eviction *eviction)

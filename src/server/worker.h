@@ -13,6 +13,7 @@
 #include <uv.h>
 
 struct config;
+struct handover_part;
 struct taping;
 
 /* How a worker reaches the server; all may be called from any thread. */
@@ -52,8 +53,10 @@ struct worker {
 	uint64_t paced_frames, paced_bytes; /* ... and what had come in by then */
 	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
 	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
-	uint64_t migrate_at;   /* how far migrating has come in the map of connections; while `migrating` */
-	struct taping *taping; /* NULL: nothing is recorded */
+	uint64_t migrate_at; /* how far migrating has come in the map of connections; while `migrating` */
+	unsigned waiting_to_migrate;    /* agents that wait, and follow when they are done */
+	struct handover_part *handover; /* who is to be told when migrating is over; or NULL */
+	struct taping *taping;          /* NULL: nothing is recorded */
 	bool migrating, draining;
 	bool overdue; /* the deadline of the drain has come, or a second signal */
 };
@@ -106,6 +109,12 @@ bool worker_poke(struct worker *worker);
  * there is one, for the time when it is none any more. 0 or UV_ENOMEM. Any thread.
  */
 int worker_set_policy(struct worker *worker, enum reload_policy policy);
+
+/*
+ * After an order that lets connections migrate: REPORT_HANDED_OVER says how that came out, once all of them have been
+ * asked, or sooner if the worker is told of something later. Any thread.
+ */
+void worker_hand_over(struct worker *worker, struct handover_part *part);
 
 /*
  * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The
