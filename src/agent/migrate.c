@@ -172,7 +172,7 @@ static void decline(struct conn *conn, struct agents *from, struct agents *to, c
 	count_one(&from->not_migrated);
 	count(&from->counters->not_migrated);
 	takeovers->failed += whose != NULL;
-	takeovers->deferred += whose == NULL;
+	takeovers->deferred += !whose && conn->has_defers; /* else snapshot() has ended it */
 	if (whose && !*takeovers->why)
 		memcpy(takeovers->why, whose->last_fault, sizeof takeovers->why);
 }
