@@ -369,8 +369,7 @@ static void values_of_any_kind_are_written(void **state)
 	assert_has("nan\"");
 	log_init(LOG_TEXT, LOG_INFO);
 	write_fields("m", fields, 10);
-	assert_has(
-	    "  half=0.5  third=0.33333333333333331  large=1e+300  least=-4.9406564584125e-324  nan=");
+	assert_has("  half=0.5  third=0.33333333333333331  large=1e+300  least=-4.9406564584125e-324  nan=");
 	assert_has("  endless=-inf  yes=true  no=false  void=  cut=abcde\xe2\x80\xa6\n");
 }
 

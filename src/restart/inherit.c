@@ -90,8 +90,8 @@ static void look_at(struct inherited *socket, int fd, bool is_open)
 	}
 	socket->fd = fd;
 	socklen_t bytes = sizeof socket->address;
-	if (!getsockname(fd, (struct sockaddr *)&socket->address, &bytes) &&
-	    option_of(fd, SO_ACCEPTCONN) && speaks_streams(socket))
+	if (!getsockname(fd, (struct sockaddr *)&socket->address, &bytes) && option_of(fd, SO_ACCEPTCONN) &&
+	    speaks_streams(socket))
 		return;
 	log_write(LOG_WARN, "an inherited descriptor is closed: it is no listening stream socket",
 		  F_INT("descriptor", fd), F_TEXT("kind", kind_of(fd)), F_TEXT("name", socket->name));
