@@ -1,5 +1,6 @@
 -- A chat room: state of a connection lives in its agent, what all of them share in a local of this file.
--- Each worker has its own copy of the file, so a room that everybody is in needs one worker.
+-- Each worker has its own copy of the file, so a room that everybody is in needs one worker. So has each generation of
+-- it, which a reload makes: so agents migrate, and put themselves into the new one's table.
 --
 --   scripts/run examples/chat.lua
 --   nc 127.0.0.1 9000            (twice: the first line is your name)
@@ -46,9 +47,21 @@ function Chat:closed()
   tell_all("* " .. self.name .. " left")
 end
 
+-- A reload: the old agent says what the new one is to know. Nobody joins or leaves by that.
+function Chat:snapshot() return { name = self.name } end
+
+function Chat:upgrade(old)
+  if old.name and users[old.name] then -- by somebody who came in this very moment
+    self.conn:send("your name has been taken; another one?")
+  elseif old.name then
+    self.name, users[old.name] = old.name, self
+  end
+end
+
 return {
   listen = "tcp://127.0.0.1:9000",
   workers = 1,
+  reload = "migrate",
   frame = { "line", max = "1k", empty = "ignore" },
   agent = Chat,
   -- Whoever does not read what is said is dropped rather than waited for.

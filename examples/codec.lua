@@ -39,7 +39,7 @@ local function encode(reply)
   return ("$%d\r\n%s\r\n"):format(#reply, reply)
 end
 
-local values = {}
+local values = {} -- a reload begins with an empty one
 
 local commands = {
   PING = function(text) return text or "PONG" end,

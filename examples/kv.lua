@@ -5,6 +5,7 @@
 --   printf 'set moon 0 0 4\r\nluna\r\nget moon\r\nquit\r\n' | nc -N 127.0.0.1 9000
 local KEY_MAX, VALUE_MAX, ITEMS_MAX = 250, 1024 * 1024, 10000
 
+-- A cache: a reload begins with an empty one, and connections that are there keep theirs (`perilune check` tells).
 local items, count = {}, 0 -- key → { flags = …, data = … }
 
 local function put(key, item)

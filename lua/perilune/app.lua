@@ -362,6 +362,16 @@ local function with_newer(warnings, state, env)
   return found[1] and table.concat(found, "\n") or nil
 end
 
+--- Tables by which connections see each other, where that ends somewhere, in one text, a line each; nil: none.
+local function shared_tables(conf, state)
+  local paths_of = {}
+  for _, one in ipairs(state.chunks) do paths_of[chunk_name(one.file, state.generation)] = one.path:gsub("^%./", "") end
+  return require("perilune.shared").warnings(conf, function(one) -- workers do without
+    local path = paths_of[one.source]
+    return path and ("%s:%d"):format(path, one.line)
+  end)
+end
+
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer?, finds_globals: boolean? }
@@ -398,6 +408,7 @@ function M.load(path, options)
     add_lines(errors, path:match("[^/]*$"))
     return nil, config.format_errors(errors, path), errors
   end
+  conf.shared = state.chunks and shared_tables(conf, state)
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   conf.globals = state.chunks and misspelt_globals(state, env)
   conf.warnings = state.chunks and with_newer(warnings_of(conf, folder), state, env)

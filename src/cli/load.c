@@ -59,6 +59,7 @@ void app_warn(const struct app_load *load)
 			    load->config.script, load->config.strays);
 	config_tell_globals(&load->config, print_text);
 	config_tell_warnings(&load->config, print_text);
+	config_tell_shared(&load->config, print_text);
 }
 
 /* The way out when there is no such script. */

@@ -293,6 +293,7 @@ static void read_config(struct load *load)
 	config->strays = text_field(load, "strays", NULL);
 	config->globals = text_field(load, "globals", NULL);
 	config->warnings = text_field(load, "warnings", NULL);
+	config->shared = text_field(load, "shared", NULL);
 	read_unsafe(load);
 	read_log(load);
 	read_listeners(load);
@@ -408,6 +409,11 @@ void config_tell_warnings(const struct config *config, void (*tell)(const char *
 	tell_lines(config->warnings, tell);
 }
 
+void config_tell_shared(const struct config *config, void (*tell)(const char *text))
+{
+	tell_lines(config->shared, tell);
+}
+
 static void warn_of_script(const char *text)
 {
 	log_write(LOG_WARN, "the script has what is hardly meant", F_TEXT("error", text));
@@ -519,6 +525,7 @@ void config_free(struct config *config)
 	free(config->control);
 	free(config->log_file);
 	free(config->strays);
+	free(config->shared);
 	free(config->globals);
 	free(config->warnings);
 	sources_free(config->sources);

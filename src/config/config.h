@@ -78,6 +78,8 @@ struct config {
 	char *control;       /* where the control socket is: "auto", "off" or a path */
 	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
 	char *strays;
+	/* A line for each table of a file that handlers fill, where that is not what it seems; NULL: there are none. */
+	char *shared;
 	/* A line for each place where the script uses a global that is not defined; NULL: there are none. */
 	char *globals;
 	/* The same of other things that are hardly meant. */
@@ -131,6 +133,9 @@ void config_tell_warnings(const struct config *config, void (*tell)(const char *
 
 /* Logs all of that. */
 void config_warn(const struct config *config);
+
+/* Tells of tables by which connections see each other, and where that ends. Not logged: mostly it is known. */
+void config_tell_shared(const struct config *config, void (*tell)(const char *text));
 
 /* Copies its arguments. A later override of the same path wins. 0 or UV_ENOMEM. */
 int config_add_override(struct config *config, const char *path, const char *value, const char *origin);

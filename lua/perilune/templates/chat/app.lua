@@ -1,5 +1,6 @@
 -- @NAME@: a chat with names and rooms. What belongs to a connection is in its agent; what all of them share is a local
--- of this file. Each worker thread has its own copy of the file, so everybody has to be in one worker.
+-- of this file. Each worker thread has its own copy of the file, so everybody has to be in one worker; and each reload
+-- makes another one, into whose tables agents have to follow.
 --
 --   perilune run --watch
 --   nc 127.0.0.1 9000            (twice: the first line is your name)
@@ -92,10 +93,26 @@ function Chat:closed()
   self:leave()
 end
 
+-- A reload: the old agent says what the new one is to know. Nobody comes or leaves by that.
+function Chat:snapshot() return { name = self.name, room = self.room } end
+
+function Chat:upgrade(old)
+  if not old.name then return end
+  if users[old.name] then -- by somebody who came in this very moment
+    self.conn:send("your name has been taken; another one?")
+    return
+  end
+  self.name, users[old.name] = old.name, self
+  self.room = old.room
+  rooms[old.room] = rooms[old.room] or {}
+  rooms[old.room][self] = true
+end
+
 ---@type perilune.app
 return {
   listen = "tcp://127.0.0.1:9000",
   workers = 1,
+  reload = "migrate",
   frame = { "line", max = "1k", empty = "ignore" },
   agent = Chat,
   -- Who does not read what is said is dropped rather than waited for.
