@@ -90,7 +90,9 @@ describe("a global that is not defined, in a function that was not called,", fun
     local list = "ls examples/*.lua lua/perilune/templates/*/app.lua | grep -v '_spec.lua$\\|_test.lua$'"
     for path in command.shell(list):gmatch "[^\n]+" do
       local result = command.run { "check", path, dir = (command.shell "pwd":gsub("\n", "")) }
-      assert.equal("", result.code == 0 and result.err:gsub("[^\n]*may leave the VM[^\n]*\n", "") or result.err, path)
+      -- Which of them would lose something in a reload is reload_examples_spec's to say.
+      local others = result.err:gsub("[^\n]*may leave the VM[^\n]*\n", ""):gsub("[^\n]*: handlers fill '[^\n]*\n", "")
+      assert.equal("", result.code == 0 and others or result.err, path)
       n = n + 1
     end
     assert.is_true(n >= 15, n .. " scripts")
