@@ -69,6 +69,10 @@ local function find_module(folder, name)
       error(("require: '%s' is not in the app's folder: %s is a symbolic link to %s. Links may lead anywhere in the "
         .. "folder and nowhere else: copy it into %s"):format(name, link, target, folder.root), 3)
     end
+    local kind = path and paths.kind(path)
+    if kind and kind ~= "a folder" then
+      error(("require: %s/%s is %s, not a file"):format(folder.name, inside, kind), 3)
+    end
     tried[#tried + 1] = folder.name .. "/" .. inside
   end
   return nil, tried
@@ -106,6 +110,16 @@ local UNSAFE = "%s leads out of the VM: to open it, add unsafe = { %q }"
 -- Perilune's modules that are for users. All others are not for scripts, whatever `modules` says.
 local PUBLIC = { perilune = true }
 
+-- What LuaJIT opens to look whether it is there. A FIFO would be waited for.
+local function check_kind(name)
+  local file = name:gsub("%.", "/")
+  for template in (package.path .. ";" .. package.cpath):gmatch "[^;]+" do
+    local path = template:gsub("?", (file:gsub("%%", "%%%%")))
+    local kind = paths.kind(path)
+    if kind and kind ~= "a folder" then error(("require: %s is %s, not a file"):format(path, kind), 4) end
+  end
+end
+
 --- A module of the system. While the script loads, those it takes are noted, for check_modules();
 --- afterwards they must be named in `modules`.
 local function require_system(name, tried, state)
@@ -118,6 +132,7 @@ local function require_system(name, tried, state)
   if state.allowed and not state.allowed[name] then
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
   end
+  check_kind(name)
   local ok, value = pcall(require, name)
   if not ok and sources.cut then error("require: '" .. name .. "' was not found: " .. sources.cut, 3) end
   if not ok then

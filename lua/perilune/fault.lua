@@ -4,6 +4,11 @@ local culprit = require "perilune.culprit"
 local hints = require "perilune.hints"
 local printable = require "perilune.printable"
 
+-- The file that an error's text names may be anything: a FIFO would be waited for. There is no C in a plain LuaJIT, as
+-- in unit specs.
+local has_core, core = pcall(require, "perilune.files_core")
+local open = has_core and core.opener(io.open, function() return false end) or io.open
+
 local M = {}
 
 M.RENDER_MAX = 4096     -- bytes of a whole report
@@ -121,7 +126,7 @@ local function read_source(f)
   if f.source then return f.source end
   local name = f.file and f.file:gsub("^@", ""):gsub("#g%d+$", "")
   if not name or name:find("^%[string") or name:find("^=") then return nil end
-  local file = io.open(name, "rb")
+  local file = open(name, "rb")
   if not file then return nil end
   local source = file:read(M.SOURCE_MAX)
   file:close()

@@ -1,5 +1,6 @@
---- Reading lines and whole files with readers that can be ended (src/bind/files.c): io.read, io.lines and the methods
---- of files. Numbers, and so many bytes, stay LuaJIT's.
+--- Files for scripts (src/bind/files.c). io.open and io.lines open nothing but files: a FIFO would be waited for by the
+--- whole worker. Lines and whole files are read by readers that can be ended: io.read, io.lines and the methods of
+--- files; numbers, and so many bytes, stay LuaJIT's.
 local core = require "perilune.files_core"
 
 local M = {}
@@ -76,27 +77,32 @@ local function iterator(read, file, closes, ...)
   return function() return checked(file, closes, read(file, unpack(formats, 1, n))) end
 end
 
---- Replaces read and lines in the methods of files. Returns the same for `io`.
+--- Replaces read and lines in the methods of files.
 ---@param methods table
----@return { read: function, lines: function }
+---@return { read: function, library: fun(may_open: fun(name: string): boolean): table } those for `io`: the one `read`,
+---  and by `library` what opens files, for each load of a script
 function M.install(methods)
-  local lines, lines_of = methods.lines, io.lines
+  local lines = methods.lines
   local read = reader(methods.read)
   methods.read = read
   function methods.lines(file, ...)
     if io.type(file) ~= "file" or not has_own(select("#", ...), ...) then return lines(file, ...) end
     return iterator(read, file, false, ...)
   end
-  return {
-    read = function(...) return read(input(), ...) end,
-    lines = function(name, ...)
-      if not has_own(select("#", ...), ...) then return lines_of(name, ...) end
+  local function library(may_open)
+    local open_file = core.opener(open, may_open)
+    local function lines_of(name, ...)
       if name == nil then return iterator(read, input(), false, ...) end
-      local file = (type(name) == "string" or type(name) == "number") and open(name)
-      if not file then return lines_of(name, ...) end -- which says why
+      if type(name) ~= "string" and type(name) ~= "number" then
+        error("bad argument #1 to 'lines' (string expected, got " .. type(name) .. ")", 2)
+      end
+      local file, message = open_file(name)
+      if not file then error(message, 2) end
       return iterator(read, file, true, ...)
-    end,
-  }
+    end
+    return { open = open_file, lines = lines_of }
+  end
+  return { read = function(...) return read(input(), ...) end, library = library }
 end
 
 return M

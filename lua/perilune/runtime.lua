@@ -9,7 +9,8 @@ local M = {}
 --- collector marks the whole heap in every cycle, so a worker keeps its own small. `fault`, the rest
 --- of `config` and so on thus live only while they are of use.
 local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true,
-  ["perilune.guard"] = true, ["perilune.sources"] = true, ["perilune.ended"] = true }
+  ["perilune.guard"] = true, ["perilune.sources"] = true, ["perilune.ended"] = true,
+  ["perilune.files_core"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do

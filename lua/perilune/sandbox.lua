@@ -24,10 +24,11 @@ local LIBRARIES = { "string", "table", "math", "bit", "coroutine", "io", "os" }
 local COROUTINES_DEEP = 180 -- LuaJIT crashes the process not far beyond 200
 
 --- Doors out of the VM, by the names that `unsafe` opens them with. Those of libraries are fields; `debug`
---- becomes a global, as does `newproxy`; the rest can be required.
+--- becomes a global, as does `newproxy`; the rest can be required. `io.special` is no field: with it io.open opens
+--- what is no file as well.
 M.UNSAFE = {
-  "debug", "ffi", "io.popen", "jit", "newproxy", "os.execute", "os.exit", "os.setlocale", "package", "string.buffer",
-  "string.dump",
+  "debug", "ffi", "io.popen", "io.special", "jit", "newproxy", "os.execute", "os.exit", "os.setlocale", "package",
+  "string.buffer", "string.dump",
 }
 local GLOBAL = { debug = true, newproxy = true, package = true, jit = true }
 local MODULE = { debug = true, ffi = true, package = true, jit = true, ["string.buffer"] = true }
@@ -295,7 +296,8 @@ function M.new(may_open)
     libraries[name] = copy_library(name, name == "string" and string_library or _G[name], may_open)
   end
   safe_coroutines(libraries.coroutine)
-  for name, fn in pairs(io_functions) do libraries.io[name] = fn end
+  libraries.io.read = io_functions.read
+  for name, fn in pairs(io_functions.library(may_open)) do libraries.io[name] = fn end
   safe_defaults(libraries.io)
   libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)

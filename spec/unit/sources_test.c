@@ -171,12 +171,23 @@ static void a_script_that_is_not_there_is_in_the_set(void **state)
 	sources_free(sources);
 }
 
-static void what_is_endless_is_too_large(void **state)
+static void what_is_no_file_is_not_read(void **state)
 {
 	(void)state;
 	struct sources *sources = sources_read("/dev/zero");
-	assert_int_equal(EFBIG, sources->files[0].err);
+	assert_int_equal(EACCES, sources->files[0].err);
+	assert_string_equal("a device", sources->files[0].instead);
 	assert_null(sources->files[0].text);
+	sources_free(sources);
+}
+
+static void a_file_that_is_too_large_is_not_read(void **state)
+{
+	(void)state;
+	assert_int_equal(0, truncate(in_root("app.lua"), SOURCE_MAX_BYTES + 1));
+	struct sources *sources = read_app();
+	assert_int_equal(EFBIG, sources_find(sources, "app.lua")->err);
+	assert_null(sources_find(sources, "app.lua")->text);
 	sources_free(sources);
 }
 
@@ -189,7 +200,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_key_tells_names_and_texts_apart, make, clean),
 		cmocka_unit_test_setup_teardown(too_many_files_are_cut_and_it_is_said, make, clean),
 		cmocka_unit_test(a_script_that_is_not_there_is_in_the_set),
-		cmocka_unit_test(what_is_endless_is_too_large),
+		cmocka_unit_test(what_is_no_file_is_not_read),
+		cmocka_unit_test_setup_teardown(a_file_that_is_too_large_is_not_read, make, clean),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

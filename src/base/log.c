@@ -89,6 +89,11 @@ static void use_file(int fd)
 	out.is_file = !fstat(fd, &st) && S_ISREG(st.st_mode);
 }
 
+const char *log_file_error(int err)
+{
+	return err == -ENXIO ? "nobody reads this FIFO, or it is a socket" : strerror(-err);
+}
+
 int log_open_file(const char *path)
 {
 	if (strlen(path) >= sizeof out.path)
@@ -451,7 +456,7 @@ int log_reopen(void)
 	int fd = open_file(out.path);
 	if (fd < 0) {
 		log_write(LOG_ERROR, "cannot reopen the log file: the old one is kept",
-			  F_TEXT("path", out.path), F_TEXT("error", strerror(-fd)));
+			  F_TEXT("path", out.path), F_TEXT("error", log_file_error(fd)));
 		return fd;
 	}
 	turn_to(fd);

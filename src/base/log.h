@@ -83,6 +83,9 @@ void log_open(void);
  */
 int log_open_file(const char *path);
 
+/* What such an error means to people. */
+const char *log_file_error(int err);
+
 /*
  * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. 0, or a negative error:
  * the old one is kept, or there is none (UV_ENOTSUP).

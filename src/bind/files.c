@@ -1,15 +1,19 @@
 /*
  * Lines of files, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets() and strlen(), so that
  * one of zero bytes never comes to its end: a device that gives nothing else would hold the worker for ever. A whole
- * file it reads into a buffer that doubles, which goes far past the limit of memory before anybody looks.
+ * file it reads into a buffer that doubles, which goes far past the limit of memory before anybody looks. And what it
+ * opens may be a FIFO, which is waited for inside of fopen(), or the process's own memory: here only files are opened.
  */
+#include "base/regular.h"
 #include "bind/bind.h"
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* MAY RAISE. What LuaJIT's userdata of files begin with. */
 static FILE *check_file(lua_State *lua)
@@ -93,9 +97,101 @@ static int l_all(lua_State *lua)
 	return error ? push_error(lua, error) : 1;
 }
 
+/* ---- opening ---- */
+
+/* As fopen(3) takes them. -1: it is no mode. */
+static int flags_of(const char *mode)
+{
+	bool both = strchr(mode, '+');
+	int flags = both ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
+	if (!*mode || !strchr("rwa", *mode) || strspn(mode + 1, "+bxe") != strlen(mode + 1))
+		return -1;
+	if (*mode != 'r')
+		flags |= O_CREAT | (*mode == 'a' ? O_APPEND : O_TRUNC);
+	return flags | (strchr(mode, 'x') && *mode != 'r' ? O_EXCL : 0);
+}
+
+/* nil, message, errno. */
+static int push_open_error(lua_State *lua, const char *path, const char *instead, int error)
+{
+	lua_pushnil(lua);
+	if (instead && error != EISDIR)
+		lua_pushfstring(lua, "%s: is %s: only files can be opened, unless unsafe has \"io.special\"",
+				path, instead);
+	else
+		lua_pushfstring(lua, "%s: %s", path, strerror(error));
+	lua_pushinteger(lua, error);
+	return 3;
+}
+
+/* Does `unsafe` let special files be opened? MAY RAISE: while the script is loaded, the answer may be an error. */
+static bool takes_special(lua_State *lua)
+{
+	lua_pushvalue(lua, lua_upvalueindex(2));
+	lua_pushliteral(lua, "io.special");
+	lua_call(lua, 1, 1);
+	bool takes = lua_toboolean(lua, -1);
+	lua_pop(lua, 1);
+	return takes;
+}
+
+/* MAY RAISE. LuaJIT's own io.open of these two arguments. */
+static int open_anything(lua_State *lua)
+{
+	lua_pushvalue(lua, lua_upvalueindex(1));
+	lua_insert(lua, 1);
+	lua_call(lua, 2, LUA_MULTRET);
+	return lua_gettop(lua);
+}
+
+/*
+ * MAY RAISE. open(path[, mode]) → file; nil, message, errno. Only LuaJIT can make its userdata of a file, so it opens what
+ * is always there, and gets our file in its place: before that there is nothing to be lost by an error.
+ */
+static int l_open(lua_State *lua)
+{
+	const char *path = luaL_checkstring(lua, 1), *mode = luaL_optstring(lua, 2, "r"), *instead = NULL;
+	int flags = flags_of(mode);
+	if (flags < 0)
+		return push_open_error(lua, path, NULL, EINVAL);
+	lua_settop(lua, 2);
+	lua_pushvalue(lua, lua_upvalueindex(1));
+	lua_pushliteral(lua, "/");
+	lua_call(lua, 1, 1);
+	FILE **file = lua_touserdata(lua, 3); /* NULL: there are no descriptors, which the next one says */
+	if (file) {
+		fclose(*file);
+		*file = NULL;
+	}
+	int fd = file ? harmless_open(path, flags, 0666, &instead) : -EMFILE;
+	if (fd < 0 && instead && fd != -EISDIR && takes_special(lua)) {
+		lua_settop(lua, 2);
+		return open_anything(lua);
+	}
+	if (fd < 0)
+		return push_open_error(lua, path, instead, -fd);
+	*file = fdopen(fd, mode);
+	if (*file)
+		return 1;
+	int error = errno;
+	close(fd);
+	return push_open_error(lua, path, NULL, error);
+}
+
+/* MAY RAISE. opener(io.open, may_open) → the io.open of scripts; may_open(name) tells what `unsafe` has. */
+static int l_opener(lua_State *lua)
+{
+	luaL_checktype(lua, 1, LUA_TFUNCTION);
+	luaL_checktype(lua, 2, LUA_TFUNCTION);
+	lua_settop(lua, 2);
+	lua_pushcclosure(lua, l_open, 2);
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
 	{ "line", l_line },
 	{ "all", l_all },
+	{ "opener", l_opener },
 	{ NULL, NULL },
 };
 

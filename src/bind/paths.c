@@ -1,4 +1,5 @@
 /* What lua/perilune/app.lua has to know of paths, and Lua cannot tell. */
+#include "base/regular.h"
 #include "bind/bind.h"
 
 #include <errno.h>
@@ -22,7 +23,15 @@ static int l_real(lua_State *lua)
 	return 2;
 }
 
+/* MAY RAISE. kind(path) → "a FIFO", "a folder" …; nil: it is a regular file, or there is nothing. */
+static int l_kind(lua_State *lua)
+{
+	lua_pushstring(lua, irregular_kind(luaL_checkstring(lua, 1)));
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
+	{ "kind", l_kind },
 	{ "real", l_real },
 	{ NULL, NULL },
 };

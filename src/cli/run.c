@@ -35,7 +35,7 @@ static int open_log_file(const char *path)
 	int err = log_open_file(path);
 	if (!err)
 		return EXIT_OK;
-	snprintf(why, sizeof why, "cannot open the log file %s: %s", path, strerror(-err));
+	snprintf(why, sizeof why, "cannot open the log file %s: %s", path, log_file_error(err));
 	text_printf(stderr, "perilune: %s\n", why);
 	tell_starter(why);
 	return EXIT_FAILED;

@@ -31,7 +31,10 @@ static int l_text(lua_State *lua)
 	}
 	int err = source ? source->err : ENOENT;
 	lua_pushnil(lua);
-	lua_pushstring(lua, err == EFBIG ? "is larger than 16 MiB" : strerror(err));
+	if (source && source->instead)
+		lua_pushfstring(lua, "is %s, not a file", source->instead);
+	else
+		lua_pushstring(lua, err == EFBIG ? "is larger than 16 MiB" : strerror(err));
 	return 2;
 }
 

@@ -1,5 +1,6 @@
 #include "config/sources.h"
 
+#include "base/regular.h"
 #include "config/folder.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@ enum {
 
 /* ---- a file ---- */
 
-/* 0 or an errno. A file may grow while it is read, and what is not a file has no size. */
+/* 0 or an errno. A file may grow while it is read. */
 static int read_text(int fd, size_t expected, struct source *source)
 {
 	size_t room = expected + 1; /* one more: to see the end without growing */
@@ -44,21 +45,18 @@ static int read_text(int fd, size_t expected, struct source *source)
 	}
 }
 
-/* 0 or an errno. `only_files`: a pipe would never come to its end. */
-static int read_file(const char *path, bool only_files, struct source *source)
+/* 0 or an errno. */
+static int read_file(const char *path, struct source *source)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (only_files ? O_NONBLOCK : 0));
+	int fd = regular_open(path, O_RDONLY, 0, &source->instead);
 	if (fd < 0)
-		return errno;
+		return -fd;
 	struct stat info;
 	int err = fstat(fd, &info) ? errno : 0;
-	bool is_file = !err && S_ISREG(info.st_mode);
-	if (!err && only_files && !is_file)
-		err = ENOENT; /* turned into something else just now */
-	if (!err && is_file && info.st_size > SOURCE_MAX_BYTES)
+	if (!err && info.st_size > SOURCE_MAX_BYTES)
 		err = EFBIG;
 	if (!err)
-		err = read_text(fd, is_file ? (size_t)info.st_size : 4096, source);
+		err = read_text(fd, (size_t)info.st_size, source);
 	close(fd);
 	return err;
 }
@@ -69,7 +67,7 @@ static bool is_ours(int err)
 }
 
 /* 0 or an error. A file that cannot be read is in the set all the same: who requires it is told why. */
-static int add(struct sources *sources, const char *name, const char *path, bool only_files)
+static int add(struct sources *sources, const char *name, const char *path)
 {
 	if (sources->count == sources->capacity) {
 		size_t capacity = sources->capacity ? 2 * sources->capacity : 16;
@@ -84,7 +82,7 @@ static int add(struct sources *sources, const char *name, const char *path, bool
 	if (!source->name)
 		return UV_ENOMEM;
 	sources->count++;
-	source->err = read_file(path, only_files, source);
+	source->err = read_file(path, source);
 	if (source->err) {
 		free(source->text);
 		source->text = NULL;
@@ -109,7 +107,7 @@ static int on_script(void *data, const char *name, const char *path)
 		return 0; /* the script itself */
 	if (sources->count >= FILES_MAX || sources->bytes >= BYTES_MAX)
 		return UV_E2BIG;
-	return add(sources, name, path, true);
+	return add(sources, name, path);
 }
 
 static void explain(struct sources *sources, const char *folder, int err)
@@ -175,7 +173,7 @@ struct sources *sources_read(const char *path)
 	struct sources *sources = calloc(1, sizeof *sources);
 	if (!sources)
 		return NULL;
-	int err = add(sources, leaf_of(path), path, false);
+	int err = add(sources, leaf_of(path), path);
 	bool can_walk = !err && !sources->files[0].err && folder_of_script(path, folder, sizeof folder);
 	if (can_walk)
 		err = folder_walk(folder, &VISITOR, sources);

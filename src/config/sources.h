@@ -15,7 +15,8 @@ struct source {
 	char *name; /* relative to the script's folder: "words/init.lua" */
 	char *text; /* NULL: could not be read */
 	size_t bytes;
-	int err; /* why not: an errno; EFBIG: larger than SOURCE_MAX_BYTES */
+	int err;             /* why not: an errno; EFBIG: larger than SOURCE_MAX_BYTES */
+	const char *instead; /* what is there in place of a file ("a FIFO"); or NULL */
 };
 
 enum { SOURCE_MAX_BYTES = 16 << 20 };

@@ -189,7 +189,7 @@ static void do_reopen(struct commands *commands, uint64_t client, const json_t *
 			     "there is no log file to reopen: log.file is not set");
 	} else if (err) {
 		snprintf(why, sizeof why, "cannot reopen the log file, the old one is kept: %s: %s",
-			 log_path(), strerror(-err));
+			 log_path(), log_file_error(err));
 		answer_error(commands, client, "reopen_failed", why);
 	} else {
 		json_t *reply = message_ok();

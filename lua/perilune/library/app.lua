@@ -43,6 +43,7 @@
 ---| "debug"
 ---| "ffi"
 ---| "io.popen"
+---| "io.special"
 ---| "jit"
 ---| "newproxy"
 ---| "os.execute"
