@@ -82,7 +82,7 @@ end
 ---@return { read: function, library: fun(may_open: fun(name: string): boolean): table } those for `io`: the one `read`,
 ---  and by `library` what opens files, for each load of a script
 function M.install(methods)
-  local lines = methods.lines
+  local lines, luajits_lines = methods.lines, io.lines
   local read = reader(methods.read)
   methods.read = read
   function methods.lines(file, ...)
@@ -97,7 +97,11 @@ function M.install(methods)
         error("bad argument #1 to 'lines' (string expected, got " .. type(name) .. ")", 2)
       end
       local file, message = open_file(name)
-      if not file then error(message, 2) end
+      if not file then error(("bad argument #1 to 'lines' (%s)"):format(message), 2) end
+      if not has_own(select("#", ...), ...) then
+        file:close()
+        return luajits_lines(name, ...) -- whose errors count arguments in their own way
+      end
       return iterator(read, file, true, ...)
     end
     return { open = open_file, lines = lines_of }
