@@ -200,8 +200,8 @@ local function safe_coroutines(library)
   return library
 end
 
---- LuaJIT's pcall (and xpcall) of 2022 does not look whether the stack has room: pcall(pcall, pcall, …), or a __call that
---- is pcall, writes past its end. A function in Lua looks each time that it is called.
+--- LuaJIT's pcall (and xpcall) of 2022 does not look whether the stack has room: pcall(pcall, pcall, …), or a __call
+--- that is pcall, writes past its end. A function in Lua looks each time that it is called.
 local function safe_pcall(pcall)
   return function(...) return pcall(...) end
 end

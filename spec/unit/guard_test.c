@@ -702,9 +702,11 @@ static void what_is_called_off_ends_whatever_its_budget(void **state)
 	for (int i = 0; i < 2; i++) {
 		atomic_store(&off, 0);
 		assert_works(&vm);
-		assert_killed(call("call_off() while true do pcall(function() while true do end end) end", BUDGETS[i]),
-			      GUARD_CALLED_OFF);
-		assert_killed(call("while true do end", BUDGETS[i]), GUARD_CALLED_OFF); /* so are those that follow */
+		assert_killed(
+		    call("call_off() while true do pcall(function() while true do end end) end", BUDGETS[i]),
+		    GUARD_CALLED_OFF);
+		assert_killed(call("while true do end", BUDGETS[i]),
+			      GUARD_CALLED_OFF); /* so are those that follow */
 	}
 	attach_heeding(NULL);
 	assert_works(&vm);

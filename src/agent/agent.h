@@ -53,9 +53,9 @@ struct agents {
 	struct run *current;      /* the call that is running, or NULL */
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
-	struct agents *successor; /* who takes its connections over; NULL: nobody does */
 	enum reload_policy
 	    removed_policy;            /* for connections of older generations whose listener is no more */
+	struct agents *successor;      /* who takes its connections over; NULL: nobody does */
 	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
 	/* Connections of this generation that have gone to newer ones, and those that the newest was to take over, and could

@@ -11,6 +11,7 @@
 #include "bind/pack_format.h"
 #include "vm/vm.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <math.h>
 #include <stddef.h>
@@ -102,6 +103,7 @@ static void put_integer(uint8_t *to, struct integer integer, int size, bool is_l
 /* MAY RAISE. The last bytes of more than eight must say nothing. */
 static uint64_t get_integer(lua_State *lua, const uint8_t *from, int size, bool is_signed, bool is_little)
 {
+	assert(size > 0);
 	uint64_t bits = 0;
 	int within = size < WORD_BYTES ? size : WORD_BYTES;
 	for (int i = within; i--;)
