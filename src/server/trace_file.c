@@ -28,7 +28,7 @@ static int write_all(struct trace_file *file)
 	return 0;
 }
 
-/* One thing at a time: what the main thread writes before it posts is read after that, and so on the way back. */
+/* One thing at a time: what the main thread writes before it posts is read after that, and so on the way back, by `is_done`. */
 static void run(void *data)
 {
 	struct trace_file *file = data;
@@ -37,6 +37,7 @@ static void run(void *data)
 		if (!file->bytes)
 			return;
 		file->err = write_all(file);
+		atomic_store_explicit(&file->is_done, true, memory_order_release);
 		uv_async_send(&file->done);
 	}
 }
@@ -61,7 +62,7 @@ static void finish(struct trace_file *file, int err)
 static void on_done(uv_async_t *done)
 {
 	struct trace_file *file = done->data;
-	if (!file->bytes)
+	if (!atomic_exchange_explicit(&file->is_done, false, memory_order_acquire))
 		return;
 	free(file->bytes);
 	file->bytes = NULL;
@@ -126,6 +127,7 @@ int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, 
 	file->bytes = NULL;
 	file->whole = 0;
 	file->is_over = false;
+	atomic_init(&file->is_done, false);
 	int err = start_thread(file, loop);
 	if (err) {
 		snprintf(why, size, "cannot record to %s: %s", path, uv_strerror(err));

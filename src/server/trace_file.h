@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -25,9 +26,10 @@ struct trace_file {
 	uv_async_t done;
 	char *bytes; /* on their way: the thread's; NULL: none are */
 	size_t n;
-	int err;       /* what came of them */
-	int64_t whole; /* bytes of it that are whole lines */
-	bool is_over;  /* closed once nothing is on its way */
+	int err;             /* what came of them */
+	int64_t whole;       /* bytes of it that are whole lines */
+	atomic_bool is_done; /* the thread is through with `bytes`: they are the main thread's again */
+	bool is_over;        /* closed once nothing is on its way */
 	void *owner;
 	/* What was given has been written, or (an error) has not, and nothing will be any more. */
 	void (*written)(void *owner, int err);
