@@ -445,6 +445,22 @@ describe("record", function()
         frames_of(lines, trace.events(lines, "open")[1].conn))
     end)
 
+    it("has its time by what it computes, and not by the clock of the wall", function()
+      local app = start({}, [[unsafe = { "io.popen" }, ]] .. redacting [[
+        local pipe = io.popen "sleep 0.1"
+        pipe:read "*a"
+        pipe:close()
+        return frame]])
+      local recording = trace.record(app)
+      local client = app:connect()
+      client:send "a\nb\nc\n"
+      talk(client, "", "hello", "1 a", "2 b", "3 c"):close()
+      expect_code(0, recording:stop())
+      local lines = trace.lines(recording.path)
+      assert.equal(7, lines[#lines].frames)
+      assert.equal(0, lines[#lines].redaction_failures)
+    end)
+
     it("that is slow holds up connections for a moment at most", function()
       local app = start({}, redacting [[local x = 0 for i = 1, 1e7 do x = (x + i * i) % 7 end return frame]])
       local recording = trace.record(app)

@@ -31,12 +31,12 @@ struct tape {
 	const uint64_t *now_ms; /* the clock, where time is virtual; then began_us is of that one. Or NULL */
 	const bool *wanted;     /* by slot of the listener; NULL: all */
 	unsigned wanted_count;
-	size_t limit_bytes;            /* of what is on the tapes and on its way to the file; 0: none */
-	atomic_size_t *held_bytes;     /* ... of all workers; NULL: nobody counts */
-	uint64_t redact_max_us;        /* for all redactions, each time it is taken off; 0: any */
-	bool is_broken;                /* no memory: nothing more goes on it */
-	bool redact_overran;           /* a redaction was ended by the guard: nothing is shown any more */
-	bool complained;               /* of one that failed */
+	size_t limit_bytes;        /* of what is on the tapes and on its way to the file; 0: none */
+	atomic_size_t *held_bytes; /* ... of all workers; NULL: nobody counts */
+	uint64_t redact_max_us;    /* of computing, for all redactions each time it is taken off; 0: any */
+	bool is_broken;            /* no memory: nothing more goes on it */
+	bool redact_overran;       /* a redaction was ended by the guard: nothing is shown any more */
+	bool complained;           /* of one that failed */
 	uint64_t conns, frames, bytes; /* that went on it */
 	uint64_t lost;                 /* connections given up, or never begun, for want of room */
 	uint64_t redaction_failures;
