@@ -89,7 +89,9 @@ local function compile(file, path, env, generation)
   if not source then return nil, path .. ": " .. err end
   if sources.is_image then return require("perilune.test.image").thaw(source, env) end
   if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
-  return load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
+  local chunk, wrong = load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
+  if not chunk then return nil, wrong end
+  return setfenv(chunk, sandbox.env_for(env, chunk))
 end
 
 -- What an app is compiled from is kept while it is loaded, where it is to be looked through for globals.
@@ -140,7 +142,7 @@ local function require_system(name, tried, state)
       .. ") nor on the system", 3)
   end
   state.system[name] = true
-  return value
+  return sandbox.guard_module(name, value)
 end
 
 --- pcall() that notes where an error was raised, while the stack still tells: many errors do not say it, or name a

@@ -8,12 +8,7 @@ local M = {}
 
 local SHOWN_MAX = 10
 
--- The instructions are told by what they are in a chunk that has just that: numbers differ between versions of LuaJIT.
-local function opcode(text, at)
-  return bit.band(jit_util.funcbc(loadstring(text), at), 0xff)
-end
-
-local READ, WRITE = opcode("return x", 1), opcode("x = 1", 2)
+local READ, WRITE = protos.opcode("return x", 1), protos.opcode("x = 1", 2)
 
 -- Of one function, not of those within it.
 local function add_own(found, fn)

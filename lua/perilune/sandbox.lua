@@ -83,19 +83,27 @@ local function copy_library(name, library, may_open)
   })
 end
 
+local registry, metatable_of = debug.getregistry(), debug.getmetatable
+
+-- A conn is a table for the collector's sake, and not the script's to write to.
+local function is_conn(t) return getmetatable(t) == "conn" and metatable_of(t) == registry["perilune.conn"] end
+
+-- What stands for a shared table: its name, and that table.
 local protected, contents = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
 
---- What all connections of a worker share can be read and not written, not even with rawset.
-local function read_only(name, library)
-  local proxy = setmetatable({}, {
-    __index = library,
-    __newindex = function(_, key)
-      error(("%s.%s cannot be assigned: libraries are shared by all connections"):format(name, tostring(key)), 2)
-    end,
-    __metatable = name .. " is read-only",
-  })
-  protected[proxy], contents[proxy] = name, library
+-- A table without contents that reads from `shared`: no field is there for an assignment to find, so that each asks
+-- __newindex. What writes without asking it is kept away by refuse_shared().
+local function stand_in(what, shared, newindex, metatable)
+  local proxy = setmetatable({}, { __index = shared, __newindex = newindex, __metatable = metatable })
+  protected[proxy], contents[proxy] = what, shared
   return proxy
+end
+
+--- What all connections of a worker share can be read and not written.
+local function read_only(name, library)
+  return stand_in(name, library, function(_, key)
+    error(("%s.%s cannot be assigned: libraries are shared by all connections"):format(name, tostring(key)), 2)
+  end, name .. " is read-only")
 end
 M.read_only = read_only
 
@@ -109,7 +117,10 @@ end
 --- which compiles. next() stays LuaJIT's: were it ours, `for k, v in next, t` would call it for every item.
 local function safe_pairs(pairs)
   return function(t)
-    if getmetatable(t) ~= nil and contents[t] then return next_in, t, nil end
+    if getmetatable(t) ~= nil then
+      if contents[t] then return next_in, t, nil end
+      if is_conn(t) then return pairs {} end -- what is in it is the core's
+    end
     return pairs(t)
   end
 end
@@ -154,12 +165,44 @@ local function safe_randomseed(randomseed)
   end
 end
 
-local function safe_rawset(rawset)
-  return function(t, key, value)
-    local name = protected[t]
-    if name then error(("rawset: %s cannot be assigned to"):format(name), 2) end
-    return rawset(t, key, value)
+-- Raises where the caller's caller is about to write into what is not the script's own.
+local function refuse_shared(writer, t)
+  local name = protected[t] or is_conn(t) and "a conn"
+  if name then error(("%s: %s cannot be assigned to"):format(writer, name), 3) end
+end
+
+--- A function that writes into the table that is its first argument, past __newindex. Tables that have no metatable
+--- pass with a look that costs compiled code nothing.
+local function safe_writer(name, write)
+  return function(t, ...)
+    if getmetatable(t) ~= nil then refuse_shared(name, t) end
+    return write(t, ...)
   end
+end
+
+local function safe_move(move)
+  return function(from, first, last, at, into)
+    local target = into
+    if target == nil then target = from end
+    if getmetatable(target) ~= nil then refuse_shared("table.move", target) end
+    return move(from, first, last, at, into)
+  end
+end
+
+--- As if the contents were in what stands for them.
+local function safe_rawget(rawget)
+  return function(t, key)
+    if getmetatable(t) ~= nil and contents[t] then return rawget(contents[t], key) end
+    return rawget(t, key)
+  end
+end
+
+--- LuaJIT's modules that write into tables are the system's, and may be named in `modules`.
+---@param name string
+---@param value any what requiring it has returned
+---@return any
+function M.guard_module(name, value)
+  return name == "table.clear" and safe_writer(name, value) or value
 end
 
 --- Coroutines of the script's own: nested only so deep, and never the one a handler runs in, which
@@ -243,6 +286,18 @@ local function undeclared(_, name)
   error("assignment to global '" .. tostring(name) .. "': make it a local of the file, or a field of self", 2)
 end
 
+--- The environment of a function that has been compiled, from text or from bytecode. Where it assigns to a global that
+--- there is, which would not ask __newindex, it is what stands for the globals; otherwise they are there themselves,
+--- which spares interpreted code a look-up.
+---@param env table of new()
+---@param fn function
+---@return table
+function M.env_for(env, fn)
+  local protos = require "perilune.protos"
+  local is_writer = protos.writes_global(fn, function(name) return rawget(env, name) ~= nil end)
+  return is_writer and env._G or env
+end
+
 -- The pieces are asked for here, since what C calls in the midst of compiling is hard to end.
 local function all_of(reader)
   local pieces = {}
@@ -261,7 +316,7 @@ local function text_loader(env)
       return nil, "only text chunks can be loaded"
     end
     if type(chunk) == "function" then chunk, name = all_of(chunk), name or "=(load)" end
-    return load(chunk, name, "t", own_env or env)
+    return load(chunk, name, "t", own_env or env._G)
   end
 end
 
@@ -301,14 +356,15 @@ function M.new(may_open)
   safe_defaults(libraries.io)
   libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)
+  libraries.table.insert = safe_writer("table.insert", libraries.table.insert)
+  libraries.table.move = safe_move(libraries.table.move)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
   env.pcall, env.xpcall, env.pairs = safe_pcall(env.pcall), safe_xpcall(env.xpcall), safe_pairs(env.pairs)
-  env.rawset = safe_rawset(env.rawset)
+  env.rawset, env.rawget = safe_writer("rawset", env.rawset), safe_rawget(env.rawget)
   env.load = text_loader(env)
   env.loadstring = function(text, name) return env.load(text, name) end
-  env._G = env
-  protected[env] = "a global"
+  env._G = stand_in("a global", env, undeclared, "globals are strict")
   local function missing(_, name)
     if GLOBAL[name] and may_open(name) then return behind(name) end
     error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)

@@ -111,7 +111,7 @@ describe("Perilune's own", function()
       if line == "add" then perilune.mine = print end
       if line == "raw" then rawset(perilune, "sleep", print) end
       if line == "meta" then setmetatable(own, {}) end
-      return tostring(own == perilune and type(own.sleep) == "function" and rawget(own, "sleep") == nil and not own.mine)
+      return tostring(own == perilune and type(own.sleep) == "function" and next(own) == nil and not own.mine)
     end]]
     for line, text in pairs {
       assign = "perilune.sleep cannot be assigned: libraries are shared by all connections",

@@ -85,6 +85,36 @@ describe("default files and the random seed", function()
   end)
 end)
 
+describe("what connections share", function()
+  after_each(server.finish)
+
+  it("is as it was after handlers that wrote into it, and so is each one's conn", function()
+    local app = server.start_lines([[
+      local first
+      function Agent:opened() first = first or self.conn end
+      function Agent:proceed(line)
+        if line == "global" then pcall = nil end
+        if line == "library" then table.insert(string, 7) end
+        if line == "all" then for name in pairs(_G) do _G[name] = nil end end
+        if line == "conn" then self.conn[1] = first.id end
+        if line == "id" then rawset(self.conn, 0, rawget(first, 0)) end
+        if line == "copy" then for key, value in next, first do self.conn[key] = value end end
+        self.conn:send("I am " .. self.conn.id)
+        return tostring(pcall(error)) .. tostring(string[1])
+      end]], { workers = 1 })
+    local first = app:connect()
+    first:send "x\n"
+    local id = first:recv_line()
+    assert.equal("falsenil", first:recv_line())
+    for _, line in ipairs { "global", "library", "all", "conn", "id", "copy" } do
+      app:connect():send(line .. "\n"):expect_closed()
+      first:send "x\n"
+      assert.same({ id, "falsenil" }, { first:recv_line(), first:recv_line() })
+    end
+    app:wait_log({ message = "handler failed" }, nil, 6)
+  end)
+end)
+
 describe("unsafe", function()
   after_each(server.finish)
 

@@ -1,5 +1,6 @@
 #include "agent/agent.h"
 
+#include "agent/handle.h"
 #include "agent/peer.h"
 #include "agent/record.h"
 #include "agent/run.h"
@@ -156,8 +157,8 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn)
 {
 	lua_createtable(lua, 1, 0);
-	lua_pushnumber(lua, (lua_Number)conn->id);
-	lua_rawseti(lua, -2, 1);
+	lua_pushnumber(lua, handle_seal(lua_topointer(lua, -1), conn->id));
+	lua_rawseti(lua, -2, HANDLE_AT);
 	lua_pushvalue(agents->vm.lua, AT_CONN);
 	lua_xmove(agents->vm.lua, lua, 1);
 	lua_setmetatable(lua, -2);

@@ -1,10 +1,11 @@
 /*
  * The `conn` object: conn.id, conn.peer, conn:send(…) ….
  *
- * It is a small table that holds nothing but the connection's id: cheap (no
- * userdata, which the collector would walk in one step), and one that has
+ * It is a small table that holds nothing but the connection's id (agent/handle.h):
+ * cheap (no userdata, which the collector would walk in one step), and one that has
  * outlived its connection finds nothing instead of something else.
  */
+#include "agent/handle.h"
 #include "agent/peer.h"
 #include "agent/run.h"
 #include "base/err.h"
@@ -14,23 +15,45 @@
 #include <string.h>
 #include <uv.h>
 
+#define CONN_META \
+	"perilune.conn" /* in the registry: the metatable of conn objects, for lua/perilune/sandbox.lua */
+
+/* MAY RAISE, always. */
+static void refuse_object(lua_State *lua)
+{
+	lua_getfield(lua, LUA_REGISTRYINDEX, CONN_META);
+	if (lua_getmetatable(lua, 1) && lua_rawequal(lua, -1, -2))
+		luaL_error(
+		    lua,
+		    "something was written into this conn, which is the server's: it is of no use any more");
+	luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
+}
+
+/* MAY RAISE. The id of the conn object at 1. */
+static uint64_t check_id(lua_State *lua)
+{
+	uint64_t id = 0;
+	if (lua_type(lua, 1) == LUA_TTABLE) {
+		lua_rawgeti(lua, 1, HANDLE_AT);
+		if (lua_type(lua, -1) == LUA_TNUMBER)
+			id = handle_open(lua_topointer(lua, 1), lua_tonumber(lua, -1));
+		lua_pop(lua, 1);
+	}
+	if (!id)
+		refuse_object(lua);
+	return id;
+}
+
 /*
  * MAY RAISE. The connection, or NULL when it has ended. A VM that is off the host's thread (its script is being
  * loaded, or its teardown() runs) has no way to it: what the host has is another thread's.
  */
 static struct conn *check_conn(lua_State *lua, struct agents *agents)
 {
-	if (lua_type(lua, 1) != LUA_TTABLE)
-		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
-	lua_rawgeti(lua, 1, 1);
-	if (lua_type(lua, -1) != LUA_TNUMBER)
-		luaL_error(lua, "a conn is expected before ':' (conn.send(…) must be conn:send(…))");
-	uint64_t id = (uint64_t)lua_tonumber(lua, -1);
-	lua_pop(lua, 1);
+	uint64_t id = check_id(lua);
 	struct conn *conn = agents->attached ? idmap_get(&agents->host->ids, id) : NULL;
-	return conn && conn->agents == agents
-		   ? conn
-		   : NULL; /* to this generation it is closed once it has migrated */
+	/* To this generation it is closed once it has migrated. */
+	return conn && conn->agents == agents ? conn : NULL;
 }
 
 static int closed(lua_State *lua)
@@ -286,7 +309,7 @@ static int l_conn_defer(lua_State *lua)
 static int get_id(lua_State *lua, struct conn *conn)
 {
 	(void)conn;
-	lua_rawgeti(lua, 1, 1);
+	lua_pushnumber(lua, (lua_Number)check_id(lua));
 	return 1;
 }
 
@@ -390,8 +413,7 @@ static int l_conn_tostring(lua_State *lua)
 {
 	struct conn *conn = check_conn(lua, agents_of(lua));
 	char peer[PEER_TEXT_BYTES];
-	lua_rawgeti(lua, 1, 1);
-	lua_pushfstring(lua, "conn %d (%s)", (int)lua_tointeger(lua, -1),
+	lua_pushfstring(lua, "conn %f (%s)", (lua_Number)check_id(lua),
 			conn ? peer_text(conn, peer, sizeof peer) : "closed");
 	return 1;
 }
@@ -411,4 +433,6 @@ void bind_conn(lua_State *lua)
 	lua_setfield(lua, -2, "__tostring");
 	lua_pushliteral(lua, "conn");
 	lua_setfield(lua, -2, "__metatable");
+	lua_pushvalue(lua, -1);
+	lua_setfield(lua, LUA_REGISTRYINDEX, CONN_META);
 }

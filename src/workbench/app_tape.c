@@ -1,4 +1,5 @@
 /* What happens in an app in memory, as a recording has it; and traces, line by line: for lua/perilune/test/replay.lua. */
+#include "agent/handle.h"
 #include "agent/record.h"
 #include "base/err.h"
 #include "workbench/app.h"
@@ -61,7 +62,7 @@ static int l_next_conn(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
 	lua_Number id = luaL_checknumber(lua, 2);
-	if (id > (lua_Number)world->next_id && id < 1e15)
+	if (id > (lua_Number)world->next_id && id <= (lua_Number)HANDLE_ID_MAX)
 		world->next_id = (uint64_t)id;
 	return 0;
 }

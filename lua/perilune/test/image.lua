@@ -127,7 +127,8 @@ end
 local function make(node, env)
   if node.kind == "table" then return {} end
   if node.kind == "known" then return resolve(node.path, env) end
-  return setfenv(assert(load(node.code, "=(app)", "b")), env)
+  local fn = assert(load(node.code, "=(app)", "b"))
+  return setfenv(fn, require("perilune.sandbox").env_for(env, fn))
 end
 
 local function fill_cells(fn, node, cells, first, value_of)
