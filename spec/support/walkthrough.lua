@@ -156,7 +156,8 @@ end
 ---@return string
 function M.pattern(lines)
   local text = without_differing(table.concat(lines, "\n") .. "\n"):gsub("\n$", "")
-  return (text:gsub("[%^%$%(%)%%%.%[%]%*%+%-%?]", "%%%0"):gsub("…", ".-"))
+  local escaped = text:gsub("[%^%$%(%)%%%.%[%]%*%+%-%?]", "%%%0")
+  return (escaped:gsub("… (%a+s)%f[%A]", ".- %1?"):gsub("…", ".-")) -- "… workers" is "1 worker" on one core
 end
 
 -- ---- following ------------------------------------------------------------------
