@@ -14,14 +14,21 @@ local MANY = server.scaled(600, 300)
 
 local function state_of(pid) return command.read("/proc/" .. pid .. "/stat"):match "%) (%S)" end
 
--- The process stands still while send() is called, and then until all time-outs have run out.
-local function stand_still(app, send)
+-- The process stands still while act() is called.
+local function while_stopped(app, act)
   posix_signal.kill(app.pid, posix_signal.SIGSTOP)
   wait.until_true("the process stands still", function() return state_of(app.pid) == "T" end)
-  local ok, why = pcall(send)
-  if ok then wait.pause(TIMEOUT_S + 0.2) end
+  local ok, why = pcall(act)
   posix_signal.kill(app.pid, posix_signal.SIGCONT)
   if not ok then error(why, 0) end
+end
+
+-- It stands still while send() is called, and then until all time-outs have run out.
+local function stand_still(app, send)
+  while_stopped(app, function()
+    send()
+    wait.pause(TIMEOUT_S + 0.2)
+  end)
 end
 
 -- block() is a handler that is busy until the specification says so.
@@ -155,4 +162,33 @@ describe("a reset", function()
     local summary = app:stop().summary
     assert.same({ 1001, 5 * (LINES - 1000) }, { summary.frames_in, summary.discarded_bytes })
   end)
+end)
+
+describe("a connection that has ended in this poll", function()
+  after_each(server.finish)
+
+  local ASK = [[
+    local kept
+    function Agent:proceed(line)
+      if line == "keep" then
+        kept = self.conn
+        kept:set_frame "u8"
+        return ""
+      end
+      return tostring(select(2, kept:send(%s)))
+    end ]]
+
+  for _, data in ipairs { "line", "false", "{ line }" } do
+    it("is closed to others, with the framing that it had of its own: send " .. data, function()
+      local app = server.start_lines(ASK:format(data))
+      local kept = app:connect():send "keep\n"
+      assert.equal("\0", kept:recv_exact(1))
+      local other = app:connect()
+      while_stopped(app, function()
+        kept:close()
+        other:send "now\n"
+      end)
+      assert.equal("closed", other:recv_line())
+    end)
+  end
 end)

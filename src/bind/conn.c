@@ -92,11 +92,12 @@ static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
-	bool takes_any = conn && conn->codec->kind == CODEC_LUA;
+	bool is_open = conn && conn_is_open(conn);
+	bool takes_any = !is_open || conn->codec->kind == CODEC_LUA;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
 		return luaL_argerror(
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
-	if (!conn || !conn_is_open(conn) || conn->shut_asked)
+	if (!is_open || conn->shut_asked)
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
 	take_replies(lua, agents, run);

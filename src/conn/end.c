@@ -78,6 +78,7 @@ static void tell_closed(struct conn *conn)
 	conn->host->handler->closed(conn, (enum close_reason)conn->reason);
 }
 
+/* Its codecs stay until it is forgotten: who is served in the same poll may still ask for them. */
 static void release(struct conn *conn)
 {
 	buf_release(&conn->host->pool, &conn->in);
@@ -85,7 +86,6 @@ static void release(struct conn *conn)
 	wheel_disarm(&conn->timer);
 	if (conn->own_timeouts)
 		free((void *)conn->timeouts);
-	conn_drop_codecs(conn);
 	conn->own_timeouts = false;
 	conn->timeouts = &conn->rules->timeouts;
 }

@@ -33,6 +33,7 @@ void host_forget(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	idmap_remove(&host->ids, conn->id);
+	conn_drop_codecs(conn);
 	host->open--;
 	host->gone(conn);
 }
