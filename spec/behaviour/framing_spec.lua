@@ -468,6 +468,14 @@ describe("a codec in Lua", function()
     raw(app):send("x"):expect_closed("error")
     has("must return a frame and the position after it", memory.error_of(app))
   end)
+
+  for what, frame in pairs { ["without a frame"] = "", ["with one"] = "x" } do
+    it("that advances by a fraction of a byte is stopped, " .. what, function()
+      local app = start { decode = function(_, at) return frame ~= "" and frame or nil, at + 0.5 end, encode = tostring }
+      raw(app):send("x"):expect_closed("error")
+      has("must return a frame and the position after it", memory.error_of(app))
+    end)
+  end
 end)
 
 describe("a view", function()

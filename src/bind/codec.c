@@ -138,7 +138,8 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 	}
 	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
 	size_t at = d->out->consumed - d->from;
-	if (!(next > (double)at + 1 && next <= (double)(d->to - d->from) + 1)) {
+	/* A fraction of a byte would be no progress, for ever. */
+	if (!(next > (double)at + 1 && next <= (double)(d->to - d->from) + 1 && next == floor(next))) {
 		failed_by(d, lua, "the codec's decode must return a frame and the position after it");
 		return false;
 	}
