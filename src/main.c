@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -92,6 +93,17 @@ static int end_output(int code)
 	return code ? code : EXIT_FAILED;
 }
 
+/*
+ * A thread that does not come back may be the one that writes there, with the stream's lock, and nobody may take what is
+ * written: only what a pipe has room for at once (the buffer is no larger) is given.
+ */
+static void end_output_of_stuck(void)
+{
+	struct pollfd output = { .fd = STDOUT_FILENO, .events = POLLOUT };
+	if (!ftrylockfile(stdout) && poll(&output, 1, 0) > 0)
+		fflush_unlocked(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	open_standard_streams();
@@ -99,9 +111,11 @@ int main(int argc, char **argv)
 	program_remember(argv);
 	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());
-	code = end_output(code);
-	if (server_is_stuck())
+	if (server_is_stuck()) {
+		end_output_of_stuck();
 		_exit(code); /* exit() would pull the ground from under its thread */
+	}
+	code = end_output(code);
 	guard_stop();
 	return code;
 }

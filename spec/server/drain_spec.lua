@@ -1,9 +1,13 @@
 --- How a server stops: signals, exit codes, ports, workers, and clients that go on while it does. What connections are
 --- promised: spec/behaviour/drain_spec.lua.
+local command = require "spec.support.command"
 local errno = require "posix.errno"
+local fcntl = require "posix.fcntl"
 local posix_signal = require "posix.signal"
+local posix_stat = require "posix.sys.stat"
 local reloading = require "spec.support.reload"
 local server = require "spec.support.server"
+local unistd = require "posix.unistd"
 local wait = require "spec.support.wait"
 
 local start_lines = server.start_lines
@@ -250,6 +254,21 @@ describe("a drain", function()
     wait.until_true("the server's end", function() return app:has_ended() end)
     app.stopped = true
     app:wait_log "a worker does not stop: its handler never returns"
+    assert.same({ "exited", 1 }, { app.ended.how, app.ended.code })
+  end)
+
+  it("ends when a handler prints to whom nobody reads", function()
+    local fifo = command.folder() .. "/out"
+    assert(posix_stat.mkfifo(fifo, 384))
+    local reader = assert(fcntl.open(fifo, fcntl.O_RDONLY + fcntl.O_NONBLOCK)) -- and never reads
+    local app = start_lines([[function Agent:proceed() note "printing" print(("x"):rep(1e6)) end]],
+      { asan = "detect_leaks=0", stdout = { fifo, fcntl.O_WRONLY } }, [[timeout = { drain = "100ms" }]])
+    app:connect():send "x\n"
+    app:wait_log "printing"
+    app:signal "TERM"
+    wait.until_true("the server's end", function() return app:has_ended() end)
+    unistd.close(reader)
+    app.stopped = true
     assert.same({ "exited", 1 }, { app.ended.how, app.ended.code })
   end)
 end)

@@ -112,10 +112,10 @@ end
 -- Runs in the child: what else it begins with.
 local function leave_behind(options)
   for _, fd in ipairs(options.closed or {}) do unistd.close(fd) end
-  if options.stderr then
-    local fd = fcntl.open(options.stderr[1], options.stderr[2])
-    unistd.dup2(fd, 2)
-    unistd.close(fd)
+  for fd, to in pairs { [1] = options.stdout, [2] = options.stderr } do
+    local opened = fcntl.open(to[1], to[2])
+    unistd.dup2(opened, fd)
+    unistd.close(opened)
   end
   for _, name in ipairs(options.ignored or {}) do
     posix_signal.signal(posix_signal["SIG" .. name], posix_signal.SIG_IGN)
@@ -240,12 +240,12 @@ M.launch = launch
 ---  format: "json"|"text"|nil,
 ---  folder: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
 ---  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed: integer[]?,
----  stderr: table?, ignored: string[]?, blocked: boolean? } `control`: a control socket, none by default;
+---  stdout: table?, stderr: table?, ignored: string[]?, blocked: boolean? } `control`: a control socket, none by default;
 ---  `scripts_own`: workers, log format and control socket are what the script says;
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
 ---  `fds`: descriptors, handed over as by a service manager, who may say that there are more (`count`);
 ---  `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE;
----  `closed`: descriptors that it begins without; `stderr`: a path, and the flags to open it with; `ignored`: signals;
+---  `closed`: descriptors that it begins without; `stdout`, `stderr`: a path, and the flags to open it with; `ignored`: signals;
 ---  `blocked`: all signals are
 ---@return perilune.server
 function M.start(options)
