@@ -173,12 +173,36 @@ end
 
 -- ---- from one generation to the next ---------------------------------------
 
+-- To string.buffer a conn is a table like any other, and it would be one: without its methods.
+local function refuse_conns(value, path)
+  if type(value) ~= "table" then return end
+  if getmetatable(value) == "conn" then
+    error(path .. " is a conn: it cannot go along, as the new agent has its own", 0)
+  end
+  for key, item in pairs(value) do
+    refuse_conns(key, "a key of " .. path)
+    refuse_conns(item, type(key) == "string" and path .. "." .. key or ("%s[%s]"):format(path, tostring(key)))
+  end
+end
+
 --- What an agent wants to take along, as bytes: plain data, with nothing of this VM in it.
 ---@return string
 function M.snapshot(agent)
   local method = agent.snapshot
   if method == nil then error("the agent has no method snapshot: it cannot go to another generation", 0) end
-  return require("string.buffer").encode((method(agent)))
+  local data = method(agent)
+  local bytes = require("string.buffer").encode(data) -- refuses what is endless
+  refuse_conns(data, "snapshot()")
+  return bytes
+end
+
+-- A VM that has not met an int64_t yet, such as string.unpack returns, cannot make one.
+local function thaw(bytes)
+  local buffer = require "string.buffer"
+  local ok, data = pcall(buffer.decode, bytes)
+  if ok then return data end
+  require "perilune.int64"
+  return buffer.decode(bytes)
 end
 
 --- The opener's counterpart for a connection that comes from another generation.
@@ -190,7 +214,7 @@ function M.upgrader(agent, anchor)
     anchor(instance)
     local upgrade = instance.upgrade
     if upgrade == nil then error("the agent has no method upgrade: it cannot take over from another generation", 0) end
-    upgrade(instance, require("string.buffer").decode(bytes), from)
+    upgrade(instance, thaw(bytes), from)
   end
 end
 

@@ -231,6 +231,8 @@ describe("migrating", function()
     ["snapshot() throws"] = { "function Agent:snapshot() error 'no picture' end", "", "no picture" },
     ["snapshot() does not return"] = { "function Agent:snapshot() while true do end end", "", "it ran for over 50 ms of CPU time" },
     ["the snapshot is no plain data"] = { "function Agent:snapshot() return { print } end", "", "function" },
+    ["a conn is in the snapshot"] = { "function Agent:snapshot() return { n = 1, of = { self } } end", "",
+      "snapshot().of[1].conn is a conn" },
     ["there is no snapshot()"] = { "Agent.snapshot = nil", "", "the agent has no method snapshot" },
     ["snapshot() waits"] = { "function Agent:snapshot() perilune.sleep(1) end", "", "sleep" },
     ["upgrade() throws"] = { "", "function Agent:upgrade() self.conn:set_timeout('idle', 99) error 'no thanks' end",
@@ -254,6 +256,20 @@ describe("migrating", function()
       assert.equal(1, #app:find_log { message = "handler failed" })
     end)
   end
+
+  it("takes integers along that no double holds", function()
+    local function script(version)
+      return counter(version, [[
+        function Agent:opened() self.n = string.unpack(">i8", "\127\255\255\255\255\255\255\255") end
+        function Agent:proceed() return VERSION .. " " .. tostring(self.n) end
+        function Agent:snapshot() return { n = self.n } end
+        function Agent:upgrade(data) self.n = data.n end]])
+    end
+    local app = server.start { script = script "one" }
+    local client = app:connect():echo_line("a", "one 9223372036854775807LL")
+    reload_to(app, script "two")
+    client:echo_line("a", "two 9223372036854775807LL")
+  end)
 
   it("leaves a connection with deferred functions where these are", function()
     local DEFERS = [[function Agent:opened() self.n = 0 self.conn:defer(function() note("deferred " .. VERSION) end) end]]
