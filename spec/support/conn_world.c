@@ -150,7 +150,7 @@ static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 	return client->drain_keeps;
 }
 
-static void on_closed(struct conn *conn, enum close_reason reason)
+static bool on_closed(struct conn *conn, enum close_reason reason)
 {
 	struct client *client = enter(conn);
 	assert(reason != REASON_NONE);
@@ -159,6 +159,7 @@ static void on_closed(struct conn *conn, enum close_reason reason)
 	client->reason = reason;
 	client->ended_ms = now_ms;
 	leave();
+	return true;
 }
 
 static const struct conn_handler HANDLER = {

@@ -321,10 +321,13 @@ void agent_drop_defers(struct agents *agents, const struct conn *conn)
 	lua_settop(lua, AT_TOP);
 }
 
-static void run_defers(struct agents *agents, struct conn *conn)
+/* False: there may be more of them, and its turn is over. */
+static bool run_defers(struct agents *agents, struct conn *conn)
 {
 	lua_State *lua = agents->vm.lua;
-	for (;;) {
+	uint64_t began = conn->handler_ticks;
+	bool is_over;
+	while (!(is_over = conn_turn_is_over(conn, began))) {
 		lua_pushvalue(lua, AT_TAKE_DEFER);
 		lua_pushnumber(lua, (lua_Number)conn->id);
 		if (lua_pcall(lua, 1, 1, 0) || lua_isnil(lua, -1))
@@ -343,6 +346,7 @@ static void run_defers(struct agents *agents, struct conn *conn)
 		}
 	}
 	lua_settop(lua, AT_TOP);
+	return !is_over;
 }
 
 static void log_end(struct agents *agents, const struct conn *conn, enum close_reason reason)
@@ -356,9 +360,8 @@ static void log_end(struct agents *agents, const struct conn *conn, enum close_r
 		  F_INT("generation", agents->generation));
 }
 
-static void on_closed(struct conn *conn, enum close_reason reason)
+static void tell_closed(struct agents *agents, struct conn *conn, enum close_reason reason)
 {
-	struct agents *agents = agents_of_conn(conn);
 	run_cancel(agents, conn);
 	log_end(agents, conn, reason);
 	if (conn->recorded)
@@ -367,9 +370,19 @@ static void on_closed(struct conn *conn, enum close_reason reason)
 		lua_pushstring(agents->vm.lua, reason_name(reason));
 		call(agents, conn, CALL_CLOSED, 1);
 	}
-	if (conn->has_defers)
-		run_defers(agents, conn);
+}
+
+static bool on_closed(struct conn *conn, enum close_reason reason)
+{
+	struct agents *agents = agents_of_conn(conn);
+	bool told = conn->told_closed;
+	conn->told_closed = true;
+	if (!told)
+		tell_closed(agents, conn, reason);
+	if (conn->has_defers && !run_defers(agents, conn))
+		return false;
 	agent_release(agents, conn);
+	return true;
 }
 
 const struct conn_handler AGENT_HANDLER = {
@@ -404,22 +417,30 @@ static void time_out_read(struct agents *agents, struct run *run, uint64_t now_m
 		fail_read(agents, run, "timeout", "ETIMEDOUT");
 }
 
+/* Whoever is left over from the last turn comes first: one that sleeps for no time would be before them each time. */
 void agents_turn(struct agents *agents, uint64_t now_ms)
 {
-	struct wheel_node due, *node;
+	struct wheel_node *node;
+	uint64_t taken = 0;
 	vm_relieve(&agents->vm, true);
-	wheel_advance(&agents->sleeps, now_ms, &due);
-	while ((node = wheel_pop(&due))) {
+	if (wheel_is_empty(&agents->due))
+		wheel_advance(&agents->sleeps, now_ms, &agents->due);
+	while (taken <= CONN_TICKS_PER_STAGE && (node = wheel_pop(&agents->due))) {
 		struct run *run = run_of(node);
+		const struct conn *conn = run->conn;
+		taken -= conn->handler_ticks;
 		if (run->wait == WAIT_SLEEP)
 			run_wake(agents, run, 0);
 		else
 			time_out_read(agents, run, now_ms);
+		taken += conn->handler_ticks;
 	}
 }
 
 uint64_t agents_next_ms(const struct agents *agents)
 {
+	if (!wheel_is_empty(&agents->due))
+		return agents->host->now_ms;
 	uint64_t sleep_ms = wheel_next_ms(&agents->sleeps);
 	return sleep_ms < agents->repeats.next_ms ? sleep_ms : agents->repeats.next_ms;
 }

@@ -49,6 +49,7 @@ struct agents {
 	struct conn_host *host;
 	const struct config *config;
 	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
+	struct wheel_node due;    /* those whose time has come, and that wait for their turn: a list */
 	struct ticks_start ticks; /* since when there are agents */
 	struct run *current;      /* the call that is running, or NULL */
 	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */

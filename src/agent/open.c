@@ -314,6 +314,7 @@ void agents_attach(struct agents *agents)
 {
 	guard_attach(&agents->vm.guard);
 	wheel_init(&agents->sleeps, agents->host->now_ms);
+	wheel_list_init(&agents->due);
 	agents->attached = true;
 }
 

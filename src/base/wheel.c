@@ -27,16 +27,6 @@ struct place {
 
 /* ---- lists ---- */
 
-static void list_init(struct wheel_node *head)
-{
-	head->next = head->prev = head;
-}
-
-static bool list_empty(const struct wheel_node *head)
-{
-	return head->next == head;
-}
-
 static void list_append(struct wheel_node *head, struct wheel_node *node)
 {
 	node->next = head;
@@ -48,13 +38,13 @@ static void list_append(struct wheel_node *head, struct wheel_node *node)
 /* Moves all of from's nodes behind to's. */
 static void list_splice(struct wheel_node *to, struct wheel_node *from)
 {
-	if (list_empty(from))
+	if (wheel_is_empty(from))
 		return;
 	from->next->prev = to->prev;
 	from->prev->next = to;
 	to->prev->next = from->next;
 	to->prev = from->prev;
-	list_init(from);
+	wheel_list_init(from);
 }
 
 /* ---- places ---- */
@@ -105,7 +95,7 @@ static struct place first_place(const struct wheel *wheel)
 		for (; ahead; ahead &= ahead - 1) {
 			unsigned distance = (unsigned)__builtin_ctzll(ahead);
 			unsigned slot = (here + distance) % WHEEL_SLOTS;
-			if (list_empty(&wheel->slots[level][slot]))
+			if (wheel_is_empty(&wheel->slots[level][slot]))
 				continue;
 			uint64_t unit = units(wheel->now_ms, level) + distance;
 			return (struct place){ level, slot, unit << (level * DIGIT_BITS) };
@@ -135,7 +125,7 @@ void wheel_init(struct wheel *wheel, uint64_t now_ms)
 	for (unsigned level = 0; level < WHEEL_LEVELS; level++) {
 		wheel->occupied[level] = 0;
 		for (unsigned slot = 0; slot < WHEEL_SLOTS; slot++)
-			list_init(&wheel->slots[level][slot]);
+			wheel_list_init(&wheel->slots[level][slot]);
 	}
 }
 
@@ -159,7 +149,7 @@ void wheel_disarm(struct wheel_node *node)
 static void open_slot(struct wheel *wheel, const struct place *place, struct wheel_node *due)
 {
 	struct wheel_node nodes;
-	list_init(&nodes);
+	wheel_list_init(&nodes);
 	list_splice(&nodes, &wheel->slots[place->level][place->slot]);
 	wheel->occupied[place->level] &= ~(UINT64_C(1) << place->slot);
 	wheel->now_ms = place->starts_ms;
@@ -173,7 +163,7 @@ static void open_slot(struct wheel *wheel, const struct place *place, struct whe
 
 void wheel_advance(struct wheel *wheel, uint64_t now_ms, struct wheel_node *due)
 {
-	list_init(due);
+	wheel_list_init(due);
 	if (now_ms < wheel->now_ms)
 		now_ms = wheel->now_ms;
 	for (;;) {
@@ -188,7 +178,7 @@ void wheel_advance(struct wheel *wheel, uint64_t now_ms, struct wheel_node *due)
 
 struct wheel_node *wheel_pop(struct wheel_node *due)
 {
-	if (list_empty(due))
+	if (wheel_is_empty(due))
 		return NULL;
 	struct wheel_node *node = due->next;
 	wheel_disarm(node);

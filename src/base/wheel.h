@@ -52,6 +52,17 @@ static inline bool wheel_armed(const struct wheel_node *node)
  */
 void wheel_advance(struct wheel *wheel, uint64_t now_ms, struct wheel_node *due);
 
+/* For a list of due nodes that is kept: empty until wheel_advance() has filled it. */
+static inline void wheel_list_init(struct wheel_node *due)
+{
+	due->next = due->prev = due;
+}
+
+static inline bool wheel_is_empty(const struct wheel_node *due)
+{
+	return due->next == due;
+}
+
 /* Takes the first node from a due list, no longer armed; NULL when it is empty. */
 struct wheel_node *wheel_pop(struct wheel_node *due);
 

@@ -294,7 +294,7 @@ static int l_conn_defer(lua_State *lua)
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
-	if (!conn || !conn->opened)
+	if (!conn || !conn->opened || conn->told_closed)
 		return closed(lua);
 	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.defer");
 	lua_pushnumber(lua, (lua_Number)conn->id);

@@ -149,8 +149,11 @@ static void settle(struct conn *conn)
 
 void conn_settle(struct conn *conn)
 {
-	if (conn->state == CONN_CLOSED)
+	if (conn->state == CONN_CLOSED) {
+		if (conn->opened)
+			end_finish(conn);
 		return;
+	}
 	settle(conn);
 	conn_count_phase(conn);
 }

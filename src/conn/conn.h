@@ -79,7 +79,7 @@ struct conn_handler {
 	/*
 	 * Frames have arrived: batch->count of them, at least one. Returns how many were used;
 	 * the bytes of the others are kept and decoded again later. When conn->reading is set
-	 * the batch is the one frame that the agent waits for.
+	 * the batch is the one frame that the agent waits for. It may leave frames for the connection's next turn.
 	 */
 	unsigned (*frames)(struct conn *conn, struct frame_batch *batch);
 
@@ -101,11 +101,19 @@ struct conn_handler {
 	/* The server is going away in remaining_ms. True: the agent will close by itself. */
 	bool (*drain)(struct conn *conn, uint64_t remaining_ms);
 
-	/* The last call, exactly once, opened or not. Whatever the agent waits for is cancelled. */
-	void (*closed)(struct conn *conn, enum close_reason reason);
+	/*
+	 * The last call, opened or not. Whatever the agent waits for is cancelled. False: there is more to do, in the
+	 * connection's next turn, when it is called again.
+	 */
+	bool (*closed)(struct conn *conn, enum close_reason reason);
 };
 
-enum { CONN_SCRATCH_BYTES = 65536, CONN_UNSETTLED_MAX = 32 };
+enum {
+	CONN_SCRATCH_BYTES = 65536,
+	CONN_UNSETTLED_MAX = 32,
+	CONN_TICKS_PER_TURN = 5000000, /* of base/ticks.h: one to five milliseconds of handlers */
+	CONN_TICKS_PER_STAGE = 2 * CONN_TICKS_PER_TURN, /* of all whom the same thing concerns, together */
+};
 
 /*
  * What the connections of one worker share.
@@ -205,6 +213,7 @@ struct conn {
 	uint8_t eof_reads;      /* how often conn:read() was told of the end */
 	bool has_left : 1;      /* the host was told that the place is free */
 	bool has_defers : 1;
+	bool told_closed : 1;     /* the layer above: its agent knows, deferred functions are left */
 	bool overran : 1;         /* a call on its behalf was ended for the time it took */
 	bool drain_over : 1;      /* the deadline of its drain has come */
 	bool drain_cuts : 1;      /* ... and drops what cannot be written at once */
@@ -357,6 +366,12 @@ void conn_set_busy(struct conn *conn, bool busy);
 static inline void conn_forget_scanned(struct conn *conn)
 {
 	conn->scanned = conn->counted_scanned = conn->counted_bytes = conn->waiting_frames = 0;
+}
+
+/* Its handlers have taken so much since their ticks were at `began` that others should have their turn. */
+static inline bool conn_turn_is_over(const struct conn *conn, uint64_t began)
+{
+	return conn->handler_ticks - began > CONN_TICKS_PER_TURN;
 }
 
 /* May frames be handed up? Nothing is, once an end was decided. */

@@ -69,13 +69,15 @@ static void advance_lost(struct conn *conn)
 
 /* ---- the end ---- */
 
-/* The agent hears of the end before the transport is gone. */
-static void tell_closed(struct conn *conn)
+/* The agent hears of the end before the transport is gone. False: that goes on in the next turn. */
+static bool tell_closed(struct conn *conn)
 {
-	if (!conn->opened)
-		return;
+	if (conn->opened && !conn->host->handler->closed(conn, (enum close_reason)conn->reason)) {
+		conn_attend(conn);
+		return false;
+	}
 	conn->opened = false;
-	conn->host->handler->closed(conn, (enum close_reason)conn->reason);
+	return true;
 }
 
 /* Its codecs stay until it is forgotten: who is served in the same poll may still ask for them. */
@@ -100,13 +102,10 @@ static void leave(struct conn *conn)
 		conn->host->left(conn);
 }
 
-static void finish(struct conn *conn)
+void end_finish(struct conn *conn)
 {
-	if (conn->state == CONN_LINGER)
-		conn->host->lingering--;
-	conn->state = CONN_CLOSED;
-	conn_count_phase(conn);
-	tell_closed(conn);
+	if (!tell_closed(conn))
+		return;
 	leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
 	input_drop(conn, buf_len(conn->in));
@@ -118,6 +117,16 @@ static void finish(struct conn *conn)
 	conn->transport->close(conn, conn->how == CLOSE_RESET);
 }
 
+static void finish(struct conn *conn)
+{
+	if (conn->state == CONN_LINGER)
+		conn->host->lingering--;
+	conn->state = CONN_CLOSED;
+	conn_count_phase(conn);
+	wheel_disarm(&conn->timer);
+	end_finish(conn);
+}
+
 /* Closing a socket with unread input resets it, and may take our last words along. */
 static bool must_linger(struct conn *conn)
 {
@@ -127,7 +136,8 @@ static bool must_linger(struct conn *conn)
 
 static void linger(struct conn *conn)
 {
-	tell_closed(conn);
+	if (!tell_closed(conn))
+		return;
 	leave(conn);
 	input_drop(conn, buf_len(conn->in));
 	buf_release(&conn->host->pool, &conn->in);
@@ -238,11 +248,23 @@ void conn_cut(struct conn *conn, enum close_how how)
 	conn_close(conn, REASON_DRAIN, how);
 }
 
-/* What had arrived before the drain, or is there when it comes to close, is in flight: it is read and served. */
-static void take_what_arrived(struct conn *conn)
+/*
+ * What had arrived before the drain, or is there when it comes to close, is in flight: it is read and served. False:
+ * there may be more of it, for the next turn.
+ */
+static bool take_what_arrived(struct conn *conn)
 {
-	while (conn->drain_reads < CONN_DRAIN_READS && input_wanted(conn) && input_read(conn) > 0)
+	uint64_t began = conn->handler_ticks;
+	while (conn->drain_reads < CONN_DRAIN_READS && input_wanted(conn)) {
+		if (conn_turn_is_over(conn, began)) {
+			conn_attend(conn);
+			return false;
+		}
+		if (input_read(conn) <= 0)
+			break;
 		conn->drain_reads++;
+	}
+	return true;
 }
 
 /* Is something under way that is to come to its end? */
@@ -277,8 +299,7 @@ static void finish_drain(struct conn *conn)
 	uint64_t end_ms = conn->host->drain_deadline_ms, now_ms = host_now(conn->host);
 	bool is_late = now_ms > end_ms && now_ms - end_ms >= CONN_LATE_DRAIN_MS;
 	if (input_may_deliver(conn) && !is_late) {
-		take_what_arrived(conn);
-		if (conn->more && input_may_deliver(conn))
+		if (!take_what_arrived(conn) || (conn->more && input_may_deliver(conn)))
 			return; /* it is queued */
 	}
 	if (conn->state == CONN_OPEN)
@@ -293,8 +314,7 @@ static void advance_drain(struct conn *conn)
 	}
 	if (conn->drain_kept || (conn->drain_told && is_in_flight(conn)))
 		return;
-	take_what_arrived(conn);
-	if (conn->state != CONN_OPEN || has_eof_to_tell(conn))
+	if (!take_what_arrived(conn) || conn->state != CONN_OPEN || has_eof_to_tell(conn))
 		return;
 	if (!conn->drain_told && !conn->busy && !conn->more)
 		tell_drain(conn);

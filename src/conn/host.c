@@ -91,26 +91,42 @@ static struct conn *conn_of(struct wheel_node *timer)
 static void serve_deadlines(struct conn_host *host)
 {
 	struct wheel_node due, *node;
-	uint64_t now_ms = host->now_ms, began = ticks_now();
+	uint64_t now_ms = host->now_ms, began = ticks_now(), taken = 0;
 	wheel_advance(&host->wheel, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
-		if (ticks_now() - began > 2 * CONN_TICKS_PER_TURN) {
+		if (ticks_now() - began > CONN_TICKS_PER_STAGE || taken > CONN_TICKS_PER_STAGE) {
 			wheel_arm(&host->wheel, node, now_ms);
 			continue;
 		}
 		host->current = conn_of(node);
+		taken -= host->current->handler_ticks;
 		deadline_fire(host->current);
 		conn_settle(host->current);
+		taken += host->current->handler_ticks;
 	}
 	host->current = NULL;
 }
 
+/* Those from `conn` on have not been served, and come first the next time. `end` is where they end. */
+static void put_back(struct conn_host *host, struct conn *conn, struct conn **end)
+{
+	*end = host->attention;
+	if (!host->attention)
+		host->attention_tail = end;
+	host->attention = conn;
+}
+
+/*
+ * All may have ended in one moment, and be told so, or come back for frames that take long: when they have taken their
+ * time together, what has arrived meanwhile is looked at.
+ */
 static void serve_queued(struct conn_host *host)
 {
-	struct conn *next, *conn = host->attention;
+	struct conn *next, *conn = host->attention, **end = host->attention_tail;
+	uint64_t taken = 0;
 	host->attention = NULL;
 	host->attention_tail = &host->attention;
-	for (; conn; conn = next) {
+	for (; conn && taken <= CONN_TICKS_PER_STAGE; conn = next) {
 		next = conn->next_attention;
 		conn->queued = false;
 		if (conn->gone) {
@@ -118,11 +134,15 @@ static void serve_queued(struct conn_host *host)
 			continue;
 		}
 		host->current = conn;
+		taken -= conn->handler_ticks;
 		if (input_may_deliver(conn))
 			input_feed(conn);
 		conn_settle(conn);
+		taken += conn->handler_ticks;
 	}
 	host->current = NULL;
+	if (conn)
+		put_back(host, conn, end);
 }
 
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms)

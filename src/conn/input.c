@@ -134,7 +134,7 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 	uint64_t began = conn->handler_ticks;
 	conn->more = false;
 	while (used < n && input_may_deliver(conn)) {
-		if (frames >= CONN_FRAMES_PER_TURN || conn->handler_ticks - began > CONN_TICKS_PER_TURN) {
+		if (frames >= CONN_FRAMES_PER_TURN || conn_turn_is_over(conn, began)) {
 			conn->more = true;
 			conn_attend(conn);
 			break;

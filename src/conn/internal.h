@@ -9,7 +9,6 @@ enum {
 	CONN_LINGER_MAX = 256,          /* so many at once, then they are closed without ceremony */
 	CONN_CLOSING_WRITE_MS = 10000,  /* write deadline of an ending where timeout.write is off */
 	CONN_FRAMES_PER_TURN = 256,     /* then others have their turn */
-	CONN_TICKS_PER_TURN = 5000000,  /* ... or after so much of base/ticks.h: one to five milliseconds */
 	CONN_FIRST_BATCH = 4,           /* frames: how long a handler takes is not known yet */
 	CONN_DRAIN_PARTIAL_MS = 2000,   /* in a drain a begun frame must be complete by then */
 	CONN_WRITE_LATER_BYTES = 32768, /* more is written at once, ... */
@@ -114,6 +113,9 @@ void end_advance_shutdown(struct conn *conn);
 
 /* One that is to end goes as far towards it as it can. */
 void end_advance(struct conn *conn);
+
+/* One that is CLOSED, and has more to do than fits into a turn: its agent is told, then the transport is closed. */
+void end_finish(struct conn *conn);
 
 /* host.c */
 

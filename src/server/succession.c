@@ -41,6 +41,7 @@ void succession_tell(struct worker *worker, struct handover_part *part)
 
 struct migrating {
 	unsigned migrated, waiting;
+	uint64_t taken; /* by snapshot() and upgrade(), in base/ticks.h */
 };
 
 static bool waits_to_migrate(const struct conn *conn)
@@ -50,10 +51,13 @@ static bool waits_to_migrate(const struct conn *conn)
 	       agents_policy(agents, conn) == RELOAD_MIGRATE;
 }
 
-static void migrate_one(void *conn, void *data)
+static void migrate_one(void *value, void *data)
 {
 	struct migrating *migrating = data;
+	struct conn *conn = value;
+	migrating->taken -= conn->handler_ticks;
 	migrating->migrated += agents_migrate(conn);
+	migrating->taken += conn->handler_ticks;
 	migrating->waiting += waits_to_migrate(conn);
 }
 
@@ -65,7 +69,8 @@ static void migrate_some(struct worker *worker)
 {
 	struct migrating some = { 0 };
 	unsigned looks = 0;
-	while (worker->migrating && some.migrated < MIGRATIONS_PER_TURN && looks++ < LOOKS_PER_TURN) {
+	while (worker->migrating && some.migrated < MIGRATIONS_PER_TURN && looks++ < LOOKS_PER_TURN &&
+	       some.taken <= CONN_TICKS_PER_STAGE) {
 		idmap_walk(&worker->host.ids, &worker->migrate_at, migrate_one, &some);
 		worker->migrating = worker->migrate_at;
 	}

@@ -1,6 +1,7 @@
 #include "server/worker.h"
 
 #include "base/log.h"
+#include "base/ticks.h"
 #include "config/config.h"
 #include "loop/loop.h"
 #include "server/handover.h"
@@ -255,21 +256,43 @@ static bool is_workers_own(const struct order *order)
 	return order->kind == ORDER_ACCEPT || order->kind == ORDER_POLICY;
 }
 
-static void on_wake(uv_async_t *wake)
+static void take_mail(struct worker *worker)
 {
-	struct worker *worker = wake->data;
-	struct mail *next, *mail = mailbox_take(&worker->mailbox);
-	worker->host.now_ms = uv_now(&worker->loop);
-	atomic_store_explicit(&worker->poked, false, memory_order_relaxed);
-	for (; mail; mail = next) {
-		next = mail->next;
-		struct order *order = (struct order *)(void *)mail;
+	*worker->orders_tail = mailbox_take(&worker->mailbox);
+	while (*worker->orders_tail)
+		worker->orders_tail = &(*worker->orders_tail)->next;
+}
+
+/*
+ * Hundreds may have been accepted at once, and opened() take long: the rest of the orders waits for the next turn.
+ * True: there is one.
+ */
+static bool obey_some(struct worker *worker)
+{
+	uint64_t began = ticks_now();
+	while (worker->orders && ticks_now() - began <= CONN_TICKS_PER_STAGE) {
+		struct order *order = (struct order *)(void *)worker->orders;
+		worker->orders = worker->orders->next;
+		if (!worker->orders)
+			worker->orders_tail = &worker->orders;
 		/* The others' sender may have freed them by the time that they are obeyed. */
 		bool is_ours = is_workers_own(order);
 		obey(worker, order);
 		if (is_ours)
 			free(order);
 	}
+	return worker->orders;
+}
+
+static void on_wake(uv_async_t *wake)
+{
+	struct worker *worker = wake->data;
+	bool waits = worker->orders;
+	worker->host.now_ms = uv_now(&worker->loop);
+	atomic_store_explicit(&worker->poked, false, memory_order_relaxed);
+	take_mail(worker);
+	if (!waits)
+		obey_some(worker);
 }
 
 /* ---- turns ---- */
@@ -375,7 +398,8 @@ static bool turn(struct worker *worker)
 {
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_turn(&each->agents, worker->host.now_ms);
-	bool more = succession_turn(worker);
+	bool more = obey_some(worker);
+	more = succession_turn(worker) || more;
 	more = conn_host_turn(&worker->host, worker->host.now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
@@ -409,7 +433,7 @@ static void serve(struct worker *worker)
 	for (;;) {
 		bool more = turn(worker);
 		poller_forget(&worker->poller);
-		if (worker->draining && !worker->host.open)
+		if (worker->draining && !worker->host.open && !worker->orders)
 			return;
 		poller_poll(&worker->poller, more ? 0 : wait_ms(worker));
 	}
@@ -529,6 +553,7 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 	worker->links = links;
 	worker->look_ms = WHEEL_NEVER;
 	mailbox_init(&worker->mailbox);
+	worker->orders_tail = &worker->orders;
 	int err = open_loop(worker);
 	if (!err) {
 		uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE,

@@ -35,6 +35,7 @@ struct worker {
 	uv_async_t wake;
 	struct poller poller;
 	struct mailbox mailbox;
+	struct mail *orders, **orders_tail; /* taken from it, and not yet obeyed */
 	struct conn_host host;
 	struct generation
 	    *generation; /* the newest; behind it the candidate and those that have connections still */

@@ -1,7 +1,8 @@
 /*
  * The clock of an app in memory. It stands still while handlers run, as if they took no time; unless they say how much:
  * what they spend is on the clock at once for whoever asks it (struct conn_host, clock_ms), and for all others from the
- * next poll on, as in a server.
+ * next poll on, as in a server. There a connection's turn ends by what its handlers take, and so does it here by what
+ * they spend.
  */
 #include "agent/run.h"
 #include "workbench/world.h"
@@ -30,6 +31,8 @@ static uint64_t after(struct conn_host *host, uint32_t ms)
 	return host->now_ms + world_of(host)->spent_ms + ms;
 }
 
+enum { TURN_MS = 10, TICKS_PER_MS = CONN_TICKS_PER_TURN / TURN_MS };
+
 /* spend(ms): of the app's VM */
 static int l_spend(lua_State *lua)
 {
@@ -37,6 +40,8 @@ static int l_spend(lua_State *lua)
 	lua_Number ms = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, ms >= 0 && ms <= UINT32_MAX, 1, "milliseconds expected");
 	world->spent_ms += (uint64_t)ms;
+	if (world->agents.accounted)
+		world->agents.accounted->handler_ticks += (uint64_t)ms * TICKS_PER_MS;
 	return 0;
 }
 
