@@ -175,6 +175,73 @@ static int64_t cpu_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* ---- batches ---- */
+
+static int cuts;
+
+/* As the agents' lowers what the loop looks at. */
+static void cut(void *nothing)
+{
+	(void)nothing;
+	cuts++;
+	lua_getglobal(vm.lua, "batch");
+	lua_pushboolean(vm.lua, 1);
+	lua_rawseti(vm.lua, -2, 1);
+	lua_pop(vm.lua, 1);
+}
+
+static const struct vm_budget BATCH = { .ms = 5000 | GUARD_BATCH },
+			      UNBOUNDED_BATCH = { .ms = GUARD_UNBOUNDED_MS | GUARD_BATCH },
+			      SHORT_BATCH = { .ms = 30 | GUARD_BATCH };
+
+static void begin_batch(void)
+{
+	cuts = 0;
+	vm.guard.cut = cut;
+	lua_createtable(vm.lua, 1, 0);
+	lua_pushboolean(vm.lua, 0);
+	lua_rawseti(vm.lua, -2, 1);
+	lua_setglobal(vm.lua, "batch");
+}
+
+static const char UNTIL_CUT[] = "local t, n = batch, 0 while not t[1] do n = n + 1 end return 'cut'";
+
+static void a_batch_that_takes_long_is_cut_once_and_goes_on(void **state)
+{
+	(void)state;
+	const struct vm_budget *const BUDGETS[] = { &BATCH, &UNBOUNDED_BATCH };
+	for (int i = 0; i < 20; i++) {
+		begin_batch();
+		struct ending ending = call(UNTIL_CUT, BUDGETS[i % 2]);
+		assert_int_equal(ending.status, 0);
+		assert_int_equal(ending.verdict, GUARD_FINE);
+		assert_string_equal(lua_tostring(vm.lua, -1), "cut");
+		lua_pop(vm.lua, 1);
+		assert_int_equal(cuts, 1);
+		assert_disarmed();
+		assert_works(&vm);
+	}
+}
+
+static void what_is_no_batch_is_not_cut(void **state)
+{
+	(void)state;
+	begin_batch();
+	assert_killed(call(UNTIL_CUT, &(struct vm_budget){ .ms = 50 }), GUARD_CPU);
+	assert_int_equal(cuts, 0);
+	assert_works(&vm);
+}
+
+static void a_batch_that_was_cut_has_its_budget_and_no_more(void **state)
+{
+	(void)state;
+	begin_batch();
+	assert_killed(call("while true do pcall(function() while true do end end) end", &SHORT_BATCH),
+		      GUARD_CPU);
+	assert_in_range(cuts, 0, 1); /* the watchdog may have looked late */
+	assert_works(&vm);
+}
+
 static void a_large_budget_is_kept_as_closely_as_a_small_one(void **state)
 {
 	(void)state;
@@ -339,7 +406,7 @@ static void signal_for(uint64_t victim)
 static int l_signal_late(lua_State *lua)
 {
 	(void)lua;
-	signal_for(atomic_load(&vm.guard.dispatch) - (UINT64_C(1) << GUARD_BUDGET_BITS));
+	signal_for(atomic_load(&vm.guard.dispatch) - (UINT64_C(1) << GUARD_NUMBER_SHIFT));
 	return 0;
 }
 
@@ -725,6 +792,9 @@ static int run(const char *name)
 		IN_A_VM(a_call_without_budget_may_take_its_time),
 		IN_A_VM(each_call_has_a_budget_of_its_own),
 		IN_A_VM(each_call_of_a_batch_has_the_budget),
+		IN_A_VM(a_batch_that_takes_long_is_cut_once_and_goes_on),
+		IN_A_VM(what_is_no_batch_is_not_cut),
+		IN_A_VM(a_batch_that_was_cut_has_its_budget_and_no_more),
 		IN_A_VM(a_large_budget_is_kept_as_closely_as_a_small_one),
 		IN_A_VM(what_is_interpreted_is_killed_too),
 		IN_A_VM(what_may_be_abandoned_is_left_by_a_yield),

@@ -221,6 +221,8 @@ static enum eof_answer on_eof(struct conn *conn)
 	}
 	if (!conn->agent)
 		return EOF_CLOSE;
+	if (run && run->wait == WAIT_TURN)
+		return EOF_LATER;
 	/* An agent that knows half-close finishes what it is at; for others the peer has left. */
 	if (run)
 		return has_method(agents, conn, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
@@ -431,6 +433,8 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 		taken -= conn->handler_ticks;
 		if (run->wait == WAIT_SLEEP)
 			run_wake(agents, run, 0);
+		else if (run->wait == WAIT_TURN)
+			batch_go_on(agents, run);
 		else
 			time_out_read(agents, run, now_ms);
 		taken += conn->handler_ticks;

@@ -48,6 +48,13 @@ void batch_cut(struct agents *agents, struct run *run)
 	lua_pop(lua, 1);
 }
 
+void batch_cut_current(void *data)
+{
+	struct agents *agents = data;
+	if (agents->current)
+		batch_cut(agents, agents->current);
+}
+
 /* ---- replies ---- */
 
 /* Replies on their way into one call of the connection. */
@@ -148,10 +155,14 @@ static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, u
 	return true;
 }
 
-/* Sends replies sent + 1 .. last from where the loop leaves them; see send_values() for the rest. */
-static bool send_left(struct agents *agents, struct run *run, lua_State *lua, unsigned last)
+/*
+ * Sends replies sent + 1 .. last from where the loop leaves them; see send_values() for the rest. in_turns: only as
+ * many as fit the connection's turn.
+ */
+static bool send_left(struct agents *agents, struct run *run, lua_State *lua, unsigned last, bool in_turns)
 {
 	struct conn *conn = run->conn;
+	uint64_t began = conn->handler_ticks;
 	bool views = run->views && !run->resumed, below, ok = true;
 	push_control(agents, run);
 	lua_rawgeti(agents->vm.lua, -1, CONTROL_REPLIES);
@@ -175,6 +186,8 @@ static bool send_left(struct agents *agents, struct run *run, lua_State *lua, un
 			break;
 		run->sent += n;
 		lua_settop(lua, replies);
+		if (in_turns && conn_turn_is_over(conn, began))
+			break;
 	}
 	if (ok)
 		lua_settop(lua, replies - 1);
@@ -188,7 +201,7 @@ bool batch_take_replies(struct agents *agents, struct run *run, lua_State *lua)
 	unsigned index = batch_index(agents, run);
 	if (index <= run->sent + 1)
 		return true;
-	bool ok = send_left(agents, run, lua, index - 1);
+	bool ok = send_left(agents, run, lua, index - 1, false);
 	if (!conn_is_open(run->conn))
 		batch_cut(agents, run); /* sending may have ended it: nothing more is for this agent */
 	return ok;
@@ -295,12 +308,19 @@ static unsigned frames_used(const struct run *run)
 	return run->views ? (unsigned)lua_tointeger(co, 2) : (unsigned)lua_gettop(co) - 1;
 }
 
-/* The coroutine holds the action, then the replies (views: in the control table). */
+/* Each is encoded by a call of its own. */
+static bool is_encoded_in_turns(const struct run *run)
+{
+	return run->conn->codec->kind == CODEC_LUA && !run->resumed;
+}
+
+/* The coroutine holds the action, then the replies, which are in the control table as well (views: only there). */
 static bool send_results(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
-	if (run->views)
-		return send_left(agents, run, agents->vm.lua, frames_used(run));
+	bool in_turns = is_encoded_in_turns(run);
+	if (run->views || in_turns)
+		return send_left(agents, run, agents->vm.lua, frames_used(run), in_turns);
 	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
 }
 
@@ -313,17 +333,33 @@ static bool take_action(struct agents *agents, struct run *run)
 	return reply_action(run->conn, lua, lua_gettop(lua));
 }
 
-static void finish_many(struct agents *agents, struct run *run)
+/* False: it is not over, and waits for its connection's next turn. */
+static bool finish_many(struct agents *agents, struct run *run)
 {
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
-	bool acts = !lua_isnil(run->co.lua, 1);
-	bool ok = send_results(agents, run) && (!acts || take_action(agents, run));
+	bool acts = !lua_isnil(run->co.lua, 1), ok;
+	while ((ok = send_results(agents, run)) && is_encoded_in_turns(run) && run->sent < frames_used(run))
+		if (conn_is_open(run->conn) && run_park(agents, run))
+			return false;
+	ok = ok && (!acts || take_action(agents, run));
 	if (!ok)
 		lua_replace(lua, AT_ERROR);
 	lua_settop(lua, top);
 	if (!ok)
 		fault_raise(agents, run);
+	return true;
+}
+
+void batch_go_on(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	if (!finish_many(agents, run))
+		return;
+	conn->suspended = NULL;
+	conn_set_busy(conn, false);
+	run_end(agents, run, false);
+	run_leave(agents, run);
 }
 
 /* A string and nothing else, in a framing of ours: what nearly every call returns. */
@@ -354,7 +390,8 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 		take_replies_quietly(agents, run);
 		fault_raise(agents, run);
 	} else if (run->batched) {
-		finish_many(agents, run);
+		if (!finish_many(agents, run))
+			return;
 	} else {
 		finish_one(agents, run);
 	}

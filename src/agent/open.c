@@ -247,6 +247,7 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	}
 	guard_set_least(&agents->vm.guard, least_ms);
 	agents->vm.guard.progress = run_progress;
+	agents->vm.guard.cut = batch_cut_current;
 	agents->vm.guard.abandon = run_abandon;
 	agents->vm.guard.owner = agents;
 	agents->vm.memory_bytes = config->memory_bytes;

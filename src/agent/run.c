@@ -128,7 +128,8 @@ static bool suspend(struct agents *agents, struct run *run)
 		conn->suspended = run = kept;
 		if (run->batched)
 			keep_control(agents, run);
-		count(&agents->counters->suspensions);
+		if (run->wait != WAIT_TURN)
+			count(&agents->counters->suspensions);
 	}
 	if (run->until_ms != WHEEL_NEVER)
 		wheel_arm(&agents->sleeps, &run->timer, run->until_ms);
@@ -136,6 +137,13 @@ static bool suspend(struct agents *agents, struct run *run)
 	conn->flushing = run->wait == WAIT_FLUSH;
 	conn_set_busy(conn, true);
 	return true;
+}
+
+bool run_park(struct agents *agents, struct run *run)
+{
+	run->wait = WAIT_TURN;
+	run->until_ms = agents->host->now_ms;
+	return suspend(agents, run);
 }
 
 /*
@@ -211,8 +219,11 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	struct vm_budget budget = budget_of(agents, run->conn);
 	vm_relieve(&agents->vm,
 		   callback_may_wait(run->callback)); /* else the agent that fails is still there */
-	if (run->batched)
+	if (run->batched) {
 		agents->vm.guard.progressed = run->resumed ? batch_index(agents, run) : 1;
+		if (agents->vm.guard.cut)
+			budget.ms = (budget.ms ? budget.ms : GUARD_UNBOUNDED_MS) | GUARD_BATCH;
+	}
 	ledger_open(agents, run->conn);
 	vm_enter(&agents->vm, &budget);
 	int status = lua_resume(co, nargs);
@@ -254,6 +265,18 @@ void run_cancel(struct agents *agents, struct conn *conn)
 	free(run);
 }
 
+void run_leave(struct agents *agents, struct run *run)
+{
+	struct conn *conn = run->conn;
+	free(run);
+	if (conn->owes_writable && conn_is_open(conn) && !conn->suspended) {
+		conn->owes_writable = false;
+		AGENT_HANDLER.writable(conn);
+	}
+	if (agents->successor)
+		agents_migrate(conn);
+}
+
 void run_wake(struct agents *agents, struct run *run, int nargs)
 {
 	struct conn *conn = run->conn;
@@ -268,11 +291,5 @@ void run_wake(struct agents *agents, struct run *run, int nargs)
 		batch_finish(agents, run, outcome);
 	else
 		callback_finish(agents, run, outcome);
-	free(run);
-	if (conn->owes_writable && conn_is_open(conn) && !conn->suspended) {
-		conn->owes_writable = false;
-		AGENT_HANDLER.writable(conn);
-	}
-	if (agents->successor)
-		agents_migrate(conn);
+	run_leave(agents, run);
 }

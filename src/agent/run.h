@@ -27,7 +27,14 @@ enum callback {
 	CALL_ENCODE,
 };
 
-enum wait { WAIT_NONE, WAIT_SLEEP, WAIT_READ, WAIT_FLUSH, WAIT_ENDED };
+enum wait {
+	WAIT_NONE,
+	WAIT_SLEEP,
+	WAIT_READ,
+	WAIT_FLUSH,
+	WAIT_TURN, /* it has returned: its replies are still to be encoded, in the connection's next turns */
+	WAIT_ENDED,
+};
 
 struct run {
 	struct coroutine co;
@@ -104,8 +111,15 @@ void run_end(struct agents *agents, struct run *run, bool failed);
 /* Abandons a suspended call: nothing of it ever runs again. */
 void run_cancel(struct agents *agents, struct conn *conn);
 
+/* One that has returned goes on in its connection's next turn: batch_go_on(). Moved as if it were suspended. False:
+ * there is no memory for that. */
+bool run_park(struct agents *agents, struct run *run);
+
 /* Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack. */
 void run_wake(struct agents *agents, struct run *run, int nargs);
+
+/* A suspended call is over, and `run` is freed: its connection goes on. */
+void run_leave(struct agents *agents, struct run *run);
 
 /* ---- agent.c ---- */
 
@@ -144,6 +158,9 @@ bool batch_take_replies(struct agents *agents, struct run *run, lua_State *lua);
 /* Makes the running batch end after the frame at hand. */
 void batch_cut(struct agents *agents, struct run *run);
 
+/* The same for the call that is running, if it is one of a batch. For the guard. */
+void batch_cut_current(void *agents);
+
 /* Pushes a fresh control table. */
 void batch_new_control(lua_State *lua);
 
@@ -155,6 +172,9 @@ unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch 
 
 /* Handles the end of a CALL_PROCEED, whose coroutine holds results. Ends the run. */
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
+
+/* WAIT_TURN: its next turn has come. */
+void batch_go_on(struct agents *agents, struct run *run);
 
 /* Pushes frame number i as the batch's codec delivers it: one value. */
 void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i);

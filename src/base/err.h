@@ -13,4 +13,5 @@ enum {
 	ERR_FRAME_MALFORMED = -5003, /* not this framing at all */
 	ERR_FRAME_REPLY = -5004,     /* a reply that this framing cannot carry */
 	ERR_BUFFER_LIMIT = -5005,    /* the worker's buffers are at their limit */
+	ERR_FRAME_LATER = -5006,     /* none: there may be more, but decoding has taken its time */
 };

@@ -29,6 +29,7 @@ struct decoding {
 	size_t from, to;    /* the stretch */
 	size_t need;        /* bytes from out->consumed on, without which it is not to be called again */
 	bool said_its_need; /* or we say it: one more than it had */
+	uint64_t began;     /* base/ticks.h, as the connection's ledger has them */
 };
 
 enum { STRETCH_BYTES = 16384, STRETCH_OF_ONE_BYTES = 4096 };
@@ -157,6 +158,22 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 	return true;
 }
 
+/* While its ledger is open. */
+static uint64_t ticks_of(const struct conn *conn)
+{
+	return conn->handler_ticks + ticks_now();
+}
+
+/* What takes long leaves the rest for its connection's next turn. */
+static bool has_time(struct decoding *d)
+{
+	if (!d->conn || ticks_of(d->conn) - d->began <= CONN_TICKS_PER_TURN)
+		return true;
+	if (!d->out->error && d->out->consumed < d->n)
+		d->out->error = ERR_FRAME_LATER;
+	return false;
+}
+
 /* Asks decode() for one frame after the other of a stretch. Is there more to ask for? */
 static bool decode_stretch(struct decoding *d, unsigned limit)
 {
@@ -175,7 +192,7 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 			failed(d, lua);
 			break;
 		}
-		more = take_decoded(d, lua, bytes + 1) && goes_on(d);
+		more = take_decoded(d, lua, bytes + 1) && goes_on(d) && has_time(d);
 		lua_settop(lua, bytes);
 	}
 	lua_settop(lua, bytes - 1);
@@ -214,6 +231,7 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 		return;
 	}
 	bool opened = ledger_open(agents, conn);
+	d.began = conn ? ticks_of(conn) : 0;
 	decode_all(&d, limit, *scanned);
 	if (opened)
 		ledger_close(agents);

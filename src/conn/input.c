@@ -142,12 +142,15 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
 		decode(conn, in + used, n - used, limit);
 		if (!batch->count) {
+			bool later = batch->error == ERR_FRAME_LATER;
 			used += batch->consumed;
-			if (batch->error)
+			if (batch->error && !later)
 				refuse(conn, batch);
 			else if (batch->consumed)
 				conn->idle_since_ms =
 				    conn->host->now_ms; /* frames to be ignored: a keep-alive */
+			if (later)
+				continue;
 			break;
 		}
 		bool reading = conn->reading, last = batch->count < limit && !batch->error;

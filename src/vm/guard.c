@@ -66,7 +66,7 @@ static struct guard *guard_of(lua_State *lua)
  */
 static void let_go_on(struct guard *guard, lua_State *lua)
 {
-	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_BUDGET_BITS, memory_order_relaxed);
+	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_NUMBER_SHIFT, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
 	watchdog.way->stand_down(guard, lua);
 	guard->verdict = GUARD_FINE;
@@ -83,6 +83,17 @@ static bool has_moved_on(struct guard *guard, lua_State *lua)
 	guard->progressed = now;
 	let_go_on(guard, lua);
 	return true;
+}
+
+/* The call at hand goes on. */
+static void cut_short(struct guard *guard, lua_State *lua)
+{
+	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
+	atomic_store_explicit(&guard->cut_short, dispatch, memory_order_relaxed);
+	guard->cuts = false;
+	guard->cut(guard->owner);
+	if (!guard->verdict)
+		watchdog.way->stand_down(guard, lua);
 }
 
 static bool has_got_room(struct guard *guard, lua_State *lua)
@@ -131,6 +142,8 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 {
 	(void)ar;
 	struct guard *guard = guard_of(lua);
+	if (guard && guard->cuts)
+		cut_short(guard, lua);
 	if (!guard || !guard->verdict || has_moved_on(guard, lua) || has_got_room(guard, lua))
 		return;
 	/* Once: each pcall on the way out meets it again. */
@@ -160,6 +173,9 @@ enum guard_verdict guard_disarm(struct guard *guard)
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	forget_active(guard);
 	watchdog.way->stand_down(guard, guard->lua);
+	guard->armed = guard->cuts = false;
+	if (verdict == GUARD_FINE)
+		return GUARD_FINE;
 	explain(guard);
 	guard->verdict = GUARD_FINE;
 	guard->leaving = false;
@@ -175,6 +191,7 @@ static void tell_to_end(struct guard *guard, enum guard_verdict verdict)
 		*guard->place = '\0';
 		guard->verdict = (sig_atomic_t)verdict;
 	}
+	guard->armed = true;
 	watchdog.way->arm(guard, on_hook);
 }
 
@@ -204,14 +221,29 @@ static bool is_called_off(const struct guard *guard)
 	return guard->off && atomic_load_explicit(guard->off, memory_order_relaxed);
 }
 
-/* On the thread whose dispatch is to end, or has ended meanwhile. */
+static bool takes_too_long(const struct guard *guard, uint64_t dispatch)
+{
+	return dispatch == atomic_load_explicit(&guard->too_long, memory_order_acquire) &&
+	       guard_is_running(guard) && !guard->verdict;
+}
+
+static void tell_to_cut(struct guard *guard)
+{
+	guard->cuts = guard->armed = true;
+	watchdog.way->arm(guard, on_hook);
+}
+
+/* On the thread whose dispatch is to end or to be cut short, or has ended meanwhile. */
 static void on_kill(int number)
 {
 	(void)number;
 	for (struct guard *guard = mine; guard; guard = guard->outer) {
 		uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 		if (dispatch != atomic_load_explicit(&guard->victim, memory_order_acquire)) {
-			watchdog.way->decline(guard);
+			if (takes_too_long(guard, dispatch))
+				tell_to_cut(guard);
+			else
+				watchdog.way->decline(guard);
 			continue;
 		}
 		if (guard->leaving) {
@@ -256,25 +288,54 @@ static void kill_now_and_then(struct guard *guard, uint64_t dispatch)
 	guard_kill(guard, dispatch);
 }
 
-/* Says how much of its budget the running dispatch has left, at least; INT64_MAX: none is running under one. */
+/*
+ * Says how much time a batch has left before it is to be cut short; INT64_MAX: it is none, or has been cut. It is told
+ * again at each look until then, for a signal may be lost. But not while it waits in the system, where the hook is not
+ * called, and calls may end early for a signal.
+ */
+static int64_t look_at_batch(struct guard *guard, uint64_t dispatch, int64_t now_ns)
+{
+	enum { RUNS_NS = 1000000 };
+	if (!(dispatch & GUARD_BATCH) ||
+	    dispatch == atomic_load_explicit(&guard->cut_short, memory_order_relaxed))
+		return INT64_MAX;
+	bool runs = now_ns - guard->last_ns >= RUNS_NS;
+	int64_t left_ns = GUARD_TURN_MS * NS_PER_MS - (now_ns - guard->seen_ns);
+	guard->last_ns = now_ns;
+	if (left_ns > 0)
+		return left_ns;
+	if (!runs)
+		return INT64_MAX;
+	watchdog.way->prepare(guard);
+	atomic_store_explicit(&guard->too_long, dispatch, memory_order_release);
+	pthread_kill(guard->thread, GUARD_SIGNAL);
+	return INT64_MAX;
+}
+
+/* Says when the running dispatch may have used up what it has, at the earliest; INT64_MAX: none runs that could. */
 static int64_t look_at(struct guard *guard)
 {
 	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 	uint32_t budget_ms = (uint32_t)(dispatch & GUARD_UNBOUNDED_MS);
 	bool off = is_called_off(guard);
-	if (!budget_ms || (budget_ms == GUARD_UNBOUNDED_MS && !off)) {
+	bool is_bounded = budget_ms != GUARD_UNBOUNDED_MS || off;
+	if (!budget_ms || (!is_bounded && !(dispatch & GUARD_BATCH))) {
 		guard->seen = 0;
 		return INT64_MAX;
 	}
+	int64_t now_ns = cpu_ns(guard);
 	if (dispatch != guard->seen) {
 		guard->seen = dispatch;
-		guard->seen_ns = cpu_ns(guard);
+		guard->seen_ns = guard->last_ns = now_ns;
 		guard->signalled_ns = 0;
 	}
-	int64_t left_ns = off ? 0 : budget_ms * NS_PER_MS - (cpu_ns(guard) - guard->seen_ns);
+	if (!is_bounded)
+		return look_at_batch(guard, dispatch, now_ns);
+	int64_t left_ns = off ? 0 : budget_ms * NS_PER_MS - (now_ns - guard->seen_ns);
 	if (left_ns <= 0)
 		kill_now_and_then(guard, dispatch);
-	return left_ns;
+	int64_t turn_ns = left_ns > 0 ? look_at_batch(guard, dispatch, now_ns) : INT64_MAX;
+	return turn_ns < left_ns ? turn_ns : left_ns;
 }
 
 static int64_t tick_ns(const struct guard *guard)

@@ -8,10 +8,14 @@
  * until guard_leave(). So a kill never meets another dispatch, and a script's own pcall cannot swallow it for longer
  * than an instruction.
  *
+ * A dispatch may be a *batch* of calls. When it has run for a while, whatever its budgets, the hook is armed in the
+ * same way, and only asks cut() to let it end after the call at hand.
+ *
  * How a hook gets the attention of compiled code is the business of vm/interrupt.h, which knows several ways;
  * guard_start() finds out which of them works with the LuaJIT at hand.
  *
- * Threads: a guard belongs to the thread of its VM. The watchdog reads `dispatch` and writes `victim`.
+ * Threads: a guard belongs to the thread of its VM. The watchdog reads `dispatch` and `cut_short`, writes `victim` and
+ * `too_long`.
  */
 #pragma once
 
@@ -27,6 +31,9 @@ enum {
 	GUARD_BUDGET_BITS = 22,                            /* milliseconds: up to 70 minutes */
 	GUARD_UNBOUNDED_MS = (1 << GUARD_BUDGET_BITS) - 1, /* no budget; memory is still watched */
 	GUARD_BUDGET_MAX_MS = GUARD_UNBOUNDED_MS - 1,
+	GUARD_BATCH = 1 << GUARD_BUDGET_BITS, /* with a budget: the dispatch is of several calls */
+	GUARD_NUMBER_SHIFT = GUARD_BUDGET_BITS + 1,
+	GUARD_TURN_MS = 5, /* of a batch: CPU time from the first look at it, so 5 to 15 from its begin */
 };
 
 /* Not SIGPROF: that is LuaJIT's. Not below SIGRTMIN: those belong to the user. */
@@ -43,11 +50,16 @@ enum guard_verdict { GUARD_FINE, GUARD_CPU, GUARD_MEMORY, GUARD_ALLOCATION, GUAR
 
 /* All zero: not opened; then nothing is watched. */
 struct guard {
-	_Atomic uint64_t dispatch; /* number << GUARD_BUDGET_BITS | budget; a budget of 0: no Lua runs */
-	_Atomic uint64_t victim;   /* the dispatch to end */
+	/* number << GUARD_NUMBER_SHIFT | GUARD_BATCH | budget; a budget of 0: no Lua runs */
+	_Atomic uint64_t dispatch;
+	_Atomic uint64_t victim;    /* the dispatch to end */
+	_Atomic uint64_t too_long;  /* the batch that is to be cut short, */
+	_Atomic uint64_t cut_short; /* ... and that which has been */
 	/* Set from the signal handler; whoever loops for long in C looks at it. enum guard_verdict. */
 	volatile sig_atomic_t verdict;
 	volatile sig_atomic_t leaving; /* by a yield from the hook: nothing more to do */
+	volatile sig_atomic_t cuts;    /* the hook is to call cut() */
+	volatile sig_atomic_t armed;   /* since the dispatch began the hook has been, for one of the two */
 	lua_State *lua;
 	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
 	bool attached;      /* to `thread`, which alone may run it, and is watched */
@@ -61,6 +73,11 @@ struct guard {
 	 */
 	uint64_t (*progress)(void *owner);
 	uint64_t progressed;
+	/*
+	 * Calls that have not begun are left for later: the batch has taken GUARD_TURN_MS. Asked from the hook, which
+	 * lets the call that runs go on. For those who begin dispatches with GUARD_BATCH.
+	 */
+	void (*cut)(void *owner);
 	/* Asked from the hook before it ends a call with GUARD_MEMORY. True: the call goes on after all, its budget
 	 * begins anew. `lua`: the coroutine that runs. NULL: never. */
 	bool (*has_room)(struct guard *guard, lua_State *lua);
@@ -79,6 +96,7 @@ struct guard {
 	uint32_t least_ms; /* the smallest budget that will be asked for */
 	uint64_t seen;
 	int64_t seen_ns, signalled_ns; /* CPU time of the thread when first seen; clock */
+	int64_t last_ns;               /* CPU time at the last look */
 };
 
 /*
@@ -122,11 +140,11 @@ static inline bool guard_is_running(const struct guard *guard)
 	return atomic_load_explicit(&guard->dispatch, memory_order_relaxed) & GUARD_UNBOUNDED_MS;
 }
 
-/* Begins a dispatch, budget_ms: 1 .. GUARD_UNBOUNDED_MS. None may be running. */
+/* Begins a dispatch, budget_ms: 1 .. GUARD_UNBOUNDED_MS, or that | GUARD_BATCH. None may be running. */
 static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
 {
 	uint64_t now = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
-	atomic_store_explicit(&guard->dispatch, now + (UINT64_C(1) << GUARD_BUDGET_BITS) + budget_ms,
+	atomic_store_explicit(&guard->dispatch, now + (UINT64_C(1) << GUARD_NUMBER_SHIFT) + budget_ms,
 			      memory_order_relaxed);
 }
 
@@ -139,16 +157,17 @@ void guard_interrupt(struct guard *guard, enum guard_verdict verdict);
 /* Any thread, while the guard is open; not in a signal's handler: ends `dispatch`, if it still runs. */
 void guard_kill(struct guard *guard, uint64_t dispatch);
 
-/* Undoes guard_interrupt(). */
+/* Undoes guard_interrupt(), and all else that has armed the hook. */
 enum guard_verdict guard_disarm(struct guard *guard);
 
 /* Ends the dispatch. Anything but GUARD_FINE: it was told to end. */
 static inline enum guard_verdict guard_leave(struct guard *guard)
 {
 	uint64_t now = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
-	atomic_store_explicit(&guard->dispatch, now & ~(uint64_t)GUARD_UNBOUNDED_MS, memory_order_relaxed);
+	atomic_store_explicit(&guard->dispatch, now & ~(uint64_t)(GUARD_BATCH | GUARD_UNBOUNDED_MS),
+			      memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst); /* from here on the handler does nothing */
-	return guard->verdict ? guard_disarm(guard) : GUARD_FINE;
+	return guard->armed ? guard_disarm(guard) : GUARD_FINE;
 }
 
 /* The budget of CPU time of the dispatch that was ended last, in milliseconds; 0: it was not ended for that. */

@@ -33,6 +33,18 @@ static uint64_t after(struct conn_host *host, uint32_t ms)
 
 enum { TURN_MS = 10, TICKS_PER_MS = CONN_TICKS_PER_TURN / TURN_MS };
 
+/* As the guard's watchdog does it in a server. */
+static void cut_long_batch(struct world *world, uint64_t ms)
+{
+	uint64_t dispatch = atomic_load_explicit(&world->agents.vm.guard.dispatch, memory_order_relaxed);
+	if (dispatch != world->spender)
+		world->spender_ms = 0;
+	world->spender = dispatch;
+	world->spender_ms += ms;
+	if (world->spender_ms >= TURN_MS)
+		batch_cut_current(&world->agents);
+}
+
 /* spend(ms): of the app's VM */
 static int l_spend(lua_State *lua)
 {
@@ -42,6 +54,7 @@ static int l_spend(lua_State *lua)
 	world->spent_ms += (uint64_t)ms;
 	if (world->agents.accounted)
 		world->agents.accounted->handler_ticks += (uint64_t)ms * TICKS_PER_MS;
+	cut_long_batch(world, (uint64_t)ms);
 	return 0;
 }
 
@@ -57,5 +70,6 @@ bool world_open_clock(struct world *world)
 {
 	world->host.clock_ms = read_clock;
 	world->host.after_ms = after;
+	world->agents.vm.guard.cut = NULL; /* how fast the machine is decides nothing here */
 	return !lua_cpcall(world->agents.vm.lua, install, NULL);
 }

@@ -32,6 +32,7 @@ struct world {
 	struct peer_table *addresses; /* NULL: no listener has limits.per_ip */
 	uint64_t next_id;
 	uint64_t spent_ms;                 /* by handlers since the last poll: clock.c */
+	uint64_t spender, spender_ms;      /* the guard's dispatch that spent last, and how much of it */
 	const volatile sig_atomic_t *stop; /* not 0: whoever asks is to be told at once; or NULL */
 	bool is_open;
 };
