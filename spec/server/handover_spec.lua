@@ -1,9 +1,11 @@
 --- What a reload tells of connections that were to migrate, and who is asked again.
+local command = require "spec.support.command"
 local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
 local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local support = require "spec.support.reload"
+local wait = require "spec.support.wait"
 
 local run = operator.run
 
@@ -161,6 +163,48 @@ describe("a reload that lets connections migrate", function()
     end
     for i = 1, 4 do assert.equal("reloaded", json_decode(asking[i]:recv_line()).reload.outcome) end
     assert.equal(0, app:stop().code)
+  end)
+
+  describe("and takes long over it", function()
+    -- A server whose one connection is asked for its snapshot until there is a gate; and who waits for that reload.
+    local function start_asking()
+      local folder = command.folder()
+      local app = server.start { folder = folder, control = "control.sock", script = script("one", ([[
+        function Agent:snapshot()
+          note "asked"
+          repeat local gate = io.open("%s/gate") until gate
+          return { n = self.n }
+        end]]):format(folder)):gsub(
+        "frame = ", [[limits = { proceed = "300s" }, frame = ]]) }
+      app.own_folder = true
+      connect(app, 1)
+      support.rewrite(app, script "two")
+      local waits = operator.client(app):send '{"command":"reload","wait":true}\n'
+      app:wait_log "asked"
+      return app, waits
+    end
+
+    it("leaves status with what became of the newest reload, though an earlier one ends later", function()
+      local app, waits = start_asking()
+      local failed = reload_to(app, "this is broken (")
+      assert.equal(1, failed.code)
+      assert.equal("failed", operator.status(app).last_reload.outcome)
+      command.write(app.folder .. "/gate", "")
+      assert.equal("reloaded", json_decode(waits:recv_line()).reload.outcome)
+      local last = operator.status(app).last_reload
+      assert.same({ 2, "failed", 2 }, { last.number, last.outcome, last.generation })
+    end)
+
+    it("tells the generation that it loaded, though another serves by then", function()
+      local app, waits = start_asking()
+      support.rewrite(app, script "three")
+      local later = operator.client(app):send '{"command":"reload","wait":true}\n'
+      wait.until_true("generation 3", function() return operator.status(app).generation == 3 end)
+      command.write(app.folder .. "/gate", "")
+      assert.equal(2, json_decode(waits:recv_line()).reload.generation)
+      assert.equal(3, json_decode(later:recv_line()).reload.generation)
+      assert.equal(3, operator.status(app).last_reload.generation)
+    end)
   end)
 
   it("answers who waits when the server stops in the midst of it", function()

@@ -25,7 +25,8 @@ struct handover {
 	struct handover *next;
 	uint64_t reload; /* its number, */
 	enum reload_policy policy;
-	const char *text; /* ... and its outcome's text; a literal */
+	const char *text;    /* ... its outcome's text; a literal */
+	uint32_t generation; /* ... and what serves with it */
 	unsigned missing; /* parts that are not back */
 	struct takeovers takeovers;
 	unsigned waiting;

@@ -58,17 +58,23 @@ static int64_t wall_ms(void)
 static void tell(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
 		 const char *why, const struct handover *handover)
 {
-	struct reload_outcome *last = &reloads->last;
-	last->number = number;
-	last->end = how;
-	last->generation = reloads->newest;
-	last->time_ms = wall_ms();
-	last->policy = policy;
-	last->takeovers = handover ? handover->takeovers : (struct takeovers){ 0 };
-	last->waiting = handover ? handover->waiting : 0;
-	snprintf(last->text, sizeof last->text, "%s", why);
+	struct reload_outcome outcome = {
+		.number = number,
+		.end = how,
+		.generation = handover ? handover->generation : reloads->newest,
+		.time_ms = wall_ms(),
+		.policy = policy,
+	};
+	if (handover) {
+		outcome.takeovers = handover->takeovers;
+		outcome.waiting = handover->waiting;
+	}
+	snprintf(outcome.text, sizeof outcome.text, "%s", why);
+	/* They do not end in the order in which they began: connections may take long to migrate. */
+	if (number >= reloads->last.number)
+		reloads->last = outcome;
 	if (reloads->on_outcome)
-		reloads->on_outcome(reloads->listener, last);
+		reloads->on_outcome(reloads->listener, &outcome);
 }
 
 static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
@@ -96,12 +102,13 @@ static void hand_over(struct reloads *reloads, const char *text)
 	handover->reload = reloads->number;
 	handover->policy = reloads->policy;
 	handover->text = text;
+	handover->generation = reloads->newest;
 	handover->next = reloads->handovers;
 	reloads->handovers = handover;
 	handover_begin(handover, reloads->workers);
 }
 
-static void log_handover(const struct reloads *reloads, const struct handover *handover)
+static void log_handover(const struct handover *handover)
 {
 	const struct takeovers *sum = &handover->takeovers;
 	bool stay = handover_count_staying(sum);
@@ -109,7 +116,7 @@ static void log_handover(const struct reloads *reloads, const struct handover *h
 		return;
 	log_write(stay ? LOG_WARN : LOG_INFO,
 		  stay ? "connections stay with the old code" : "connections migrated",
-		  F_INT("generation", reloads->newest), F_INT("migrated", sum->migrated),
+		  F_INT("generation", handover->generation), F_INT("migrated", sum->migrated),
 		  F_INT("not_migrated", handover_count_staying(sum)), F_INT("failed", sum->failed),
 		  F_INT("deferred", sum->deferred), F_INT("removed", sum->removed),
 		  F_INT("waiting", handover->waiting), F_TEXT("error", sum->why));
@@ -117,7 +124,7 @@ static void log_handover(const struct reloads *reloads, const struct handover *h
 
 static void tell_handover(struct reloads *reloads, const struct handover *handover)
 {
-	log_handover(reloads, handover);
+	log_handover(handover);
 	tell(reloads, handover->reload, handover->policy, RELOAD_DONE, handover->text, handover);
 }
 

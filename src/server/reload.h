@@ -19,7 +19,7 @@ enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED, RELOAD_WITHDRAWN }
 struct reload_outcome {
 	uint64_t number; /* of the reload, from 1; 0: there has been none */
 	enum reload_end end;
-	uint32_t generation;        /* the newest since */
+	uint32_t generation;        /* that served when it had been loaded, or was not */
 	int64_t time_ms;            /* by the wall clock */
 	enum reload_policy policy;  /* that was asked for; RELOAD_AS_CONFIGURED: none was */
 	struct takeovers takeovers; /* when it is done: what became of connections that were to migrate */
@@ -45,7 +45,7 @@ struct reloads {
 	enum reload_policy again_policy; /* ... by whoever asked last */
 	uint64_t begun;                  /* how many reloads there have been, the running one included */
 	struct canary canary;
-	struct reload_outcome last; /* that has ended */
+	struct reload_outcome last; /* of those that have ended, the one that began last */
 	struct handover *handovers; /* of reloads that are done but for connections that migrate */
 	/* Those that serve or have connections still, held: the newest first, one a worker each. */
 	struct generation *known;
