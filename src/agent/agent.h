@@ -62,8 +62,9 @@ struct agents {
 	/* Connections of this generation that have gone to newer ones, and those that the newest was to take over, and could
 	 * not. The thread's that has the agents; anyone may read them. */
 	atomic_uint migrated, not_migrated;
-	struct takeovers takeovers; /* of older generations' connections by this one */
-	bool attached;              /* to the host's thread */
+	struct takeovers takeovers;            /* of older generations' connections by this one */
+	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
+	bool attached;                         /* to the host's thread */
 	unsigned worker;
 	struct counters *counters;
 
@@ -148,6 +149,9 @@ bool agents_close(struct agents *agents, uint32_t teardown_ms);
  * over to it. False: it stays, for this time or until there is another successor: each is asked once.
  */
 bool agents_migrate(struct conn *conn);
+
+/* Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays. */
+void agents_count_staying(const struct conn *conn);
 
 /* A newer generation will ask connections anew that others could not take over. In the thread that has the agents. */
 void agents_ask_anew(struct agents *agents);

@@ -22,7 +22,6 @@ static bool may_migrate(struct conn *conn, const struct agents *from)
 		return false;
 	if (listener_in(to, conn) < 0) { /* it has nowhere to go */
 		conn->declined_by = to->generation;
-		to->takeovers.removed += agents_policy(from, conn) == RELOAD_MIGRATE;
 		return false;
 	}
 	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->agent &&
@@ -167,14 +166,28 @@ static void count_one(atomic_uint *n)
 /* It stays where it is, until another generation asks. `whose` fault it is; NULL: nobody's. */
 static void decline(struct conn *conn, struct agents *from, struct agents *to, const struct agents *whose)
 {
-	struct takeovers *takeovers = &to->takeovers;
 	conn->declined_by = to->generation;
 	count_one(&from->not_migrated);
 	count(&from->counters->not_migrated);
-	takeovers->failed += whose != NULL;
-	takeovers->deferred += !whose && conn->has_defers; /* else snapshot() has ended it */
-	if (whose && !*takeovers->why)
-		memcpy(takeovers->why, whose->last_fault, sizeof takeovers->why);
+	if (whose && !*to->declined_why)
+		memcpy(to->declined_why, whose->last_fault, sizeof to->declined_why);
+}
+
+/* Apart from decline(): who has declined once stays, and is to be told of as often as somebody wants to know. */
+void agents_count_staying(const struct conn *conn)
+{
+	const struct agents *from = agents_of_conn(conn);
+	struct agents *to = from->successor;
+	if (!to || conn->declined_by != to->generation || !conn_is_open(conn) || conn->draining ||
+	    agents_policy(from, conn) != RELOAD_MIGRATE)
+		return;
+	struct takeovers *takeovers = &to->takeovers;
+	bool removed = listener_in(to, conn) < 0, deferred = !removed && conn->has_defers;
+	takeovers->removed += removed;
+	takeovers->deferred += deferred;
+	takeovers->failed += !removed && !deferred;
+	if (takeovers->failed && !*takeovers->why)
+		memcpy(takeovers->why, to->declined_why, sizeof takeovers->why);
 }
 
 bool agents_migrate(struct conn *conn)

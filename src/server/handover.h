@@ -27,7 +27,8 @@ struct handover {
 	enum reload_policy policy;
 	const char *text;    /* ... its outcome's text; a literal */
 	uint32_t generation; /* ... and what serves with it */
-	unsigned missing; /* parts that are not back */
+	bool asks_anew;      /* nothing else has made the workers ask their connections */
+	unsigned missing;    /* parts that are not back */
 	struct takeovers takeovers;
 	unsigned waiting;
 	unsigned part_count;

@@ -92,7 +92,7 @@ static void end(struct reloads *reloads, enum reload_end how, const char *why)
 /* ---- connections that migrate ---- */
 
 /* The one that runs is done; what is told of it waits until connections have been asked. `text`: a literal. */
-static void hand_over(struct reloads *reloads, const char *text)
+static void hand_over(struct reloads *reloads, const char *text, bool asks_anew)
 {
 	struct handover *handover = handover_new(reloads->worker_count);
 	if (!handover) { /* then that is not told */
@@ -103,6 +103,7 @@ static void hand_over(struct reloads *reloads, const char *text)
 	handover->policy = reloads->policy;
 	handover->text = text;
 	handover->generation = reloads->newest;
+	handover->asks_anew = asks_anew;
 	handover->next = reloads->handovers;
 	reloads->handovers = handover;
 	handover_begin(handover, reloads->workers);
@@ -443,8 +444,10 @@ static void keep_serving(struct reloads *reloads, const struct config *now)
 	if (!apply_policy(reloads))
 		return;
 	log_unchanged(reloads, now, reloads->newest);
+	/* Another policy, or the end of a canary, makes the workers ask by itself. */
 	hand_over(reloads,
-		  had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed");
+		  had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed",
+		  !had_canary && reloads->policy == RELOAD_AS_CONFIGURED);
 }
 
 /* The same for a canary, whose policy it becomes. What becomes of it, the canary decides. */
@@ -562,7 +565,7 @@ void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 	reloads->running = false;
 	if (!reloads->coming) {
 		log_success(reloads, now);
-		hand_over(reloads, "");
+		hand_over(reloads, "", false);
 	} else if (serving) {
 		canary_begin(&reloads->canary, reloads->coming, reloads->coming->config, reloads->number,
 			     reloads->policy);

@@ -29,9 +29,20 @@ void succession_end(struct worker *worker)
 	worker->links.report(worker->links.server, &part->report);
 }
 
+static void begin_walk(struct worker *worker)
+{
+	worker->migrate_at = 0;
+	worker->waiting_to_migrate = 0;
+	if (!worker->handover)
+		worker->generation->agents.takeovers = (struct takeovers){ 0 };
+	worker->migrating = true;
+}
+
 void succession_tell(struct worker *worker, struct handover_part *part)
 {
 	succession_end(worker);
+	if (part->whole->asks_anew)
+		begin_walk(worker);
 	worker->handover = part;
 	if (!worker->migrating)
 		succession_end(worker);
@@ -56,7 +67,10 @@ static void migrate_one(void *value, void *data)
 	struct migrating *migrating = data;
 	struct conn *conn = value;
 	migrating->taken -= conn->handler_ticks;
-	migrating->migrated += agents_migrate(conn);
+	if (agents_migrate(conn))
+		migrating->migrated++;
+	else
+		agents_count_staying(conn);
 	migrating->taken += conn->handler_ticks;
 	migrating->waiting += waits_to_migrate(conn);
 }
@@ -177,11 +191,7 @@ static void drain_by_policy(struct worker *worker, struct generation *generation
 void succession_begin(struct worker *worker)
 {
 	unsigned old = 0;
-	worker->migrate_at = 0;
-	worker->waiting_to_migrate = 0;
-	if (!worker->handover)
-		worker->generation->agents.takeovers = (struct takeovers){ 0 };
-	worker->migrating = true;
+	begin_walk(worker);
 	for (struct generation *each = worker->generation->older; each; each = each->older) {
 		if (each == worker->candidate)
 			continue;
