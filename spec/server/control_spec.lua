@@ -662,6 +662,20 @@ describe("the control socket", function()
       assert.is_false(one:has_ended())
     end)
 
+    it("is found by its name beside a folder, or a file, of that name", function()
+      local env, apps = { XDG_RUNTIME_DIR = folder }, command.folder()
+      local chat = start_default(folder, "chat.lua")
+      finally(function() command.remove(apps) end)
+      os.execute(("mkdir '%s/chat'"):format(apps))
+      command.write(apps .. "/" .. chat.pid, "")
+      for _, given in ipairs { "chat", tostring(chat.pid) } do
+        ok(command.run { "status", given, env = env, dir = apps }, "pid " .. chat.pid)
+        ok(command.run { "status", "--control", given, env = env, dir = apps }, "pid " .. chat.pid)
+      end
+      failed(1, "no running server is called 'talk'; there is:",
+        command.run { "status", "talk", env = env, dir = command.write(apps .. "/talk", "") and apps })
+    end)
+
     it("is asked again and again with status --watch, until the server ends", function()
       local app = start_default(folder, "chat.lua")
       for i, option in ipairs { "", "--json" } do

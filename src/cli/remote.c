@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -117,6 +118,13 @@ static const char *name_of_server(const char *given, char name[CONTROL_PATH_BYTE
 	return name;
 }
 
+/* One that is no path is a name, which a folder or a file that lies here may have as well. */
+static bool is_path(const char *given)
+{
+	struct stat what;
+	return strchr(given, '/') || (!stat(given, &what) && S_ISSOCK(what.st_mode));
+}
+
 int remote_reach(const struct options *options)
 {
 	char called[CONTROL_PATH_BYTES];
@@ -124,7 +132,7 @@ int remote_reach(const struct options *options)
 	if (!path || !*path || !strcmp(path, "auto"))
 		return find_server(options->command, NULL);
 	const char *name = name_of_server(path, called);
-	if (name == called || (strcmp(path, "off") != 0 && !strchr(path, '/') && access(path, F_OK)))
+	if (name == called || (strcmp(path, "off") != 0 && !is_path(path)))
 		return find_server(options->command, name);
 	if (strcmp(path, "off") != 0)
 		return connect_to(options->command, path);
