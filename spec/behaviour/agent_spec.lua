@@ -269,12 +269,14 @@ describe("an agent", function()
         list = { "a", "b", "", "c" }, none = {}, number = 42, yes = true, no = false, nested = { "a", { "b" } },
         numbers = { "a", 1.5 }, func = function() end, hole = { "a", nil, "c" }, head = { nil, "b" },
         far = { "a", [100] = "z" }, keys = { status = "ok" }, both = { "a", n = 1 }, zero = { [0] = "a" }, half = { [1.5] = "a" },
-        object = { [true] = "a" },
+        object = { [true] = "a" }, zero_key = { ["st\0atus\194\155"] = "ok" },
       }
       function Agent:proceed(what)
         if what == "nil" then return nil end
         if what == "empty" then return "" end
         if what == "misspelt" then return "x", "clsoe" end
+        if what == "zero_action" then return "x", "clo\0se\194\155" end
+        if what == "behind" then return "x", "close\0" end
         if what == "action" then return "x", 1 end
         local reply = WHAT[what]
         if reply == nil then return what end
@@ -335,6 +337,8 @@ describe("an agent", function()
       keys = "a list of replies has items 1, 2 … and nothing else; this table has the key 'status'",
       both = "this table has the key 'n'", zero = "this table has the key 0", half = "this table has the key 1.5",
       object = "this table has the key that is a boolean",
+      zero_key = [[this table has the key 'st\x00atus\u{9b}']],
+      zero_action = [[unknown action 'clo\x00se\u{9b}'; the only one]], behind = [[unknown action 'close\x00'; the only]],
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }
     it("are refused by conn:send() as well, before any of them is sent", function()

@@ -118,6 +118,19 @@ describe("conn", function()
     has("conn is read-only: keep 'user' in the agent", memory.error_of(app, 2))
   end)
 
+  it("takes a name by its length: a zero byte does not end it", function()
+    local Agent = {}
+    function Agent:proceed(line)
+      if line == "read" then return self.conn["id\0\194\155"] end
+      self.conn["us\0er\194\155"] = "me"
+    end
+    local app = lines(Agent)
+    app:connect():send("read"):expect_closed("error")
+    has([[conn has no field or method 'id\x00\u{9b}']], memory.error_of(app, 1))
+    app:connect():send("write"):expect_closed("error")
+    has([[conn is read-only: keep 'us\x00er\u{9b}' in the agent]], memory.error_of(app, 2))
+  end)
+
   it("called with a dot instead of a colon says so", function()
     local app = lines { proceed = function(self, line) self.conn.send(line) end }
     app:connect():send("x"):expect_closed("error")

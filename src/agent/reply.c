@@ -3,11 +3,14 @@
 #include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
+#include "base/text.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
+
+enum { SHOWN_BYTES = 48 }; /* of a name in a message */
 
 bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err)
 {
@@ -99,12 +102,21 @@ static bool explain_hole(lua_State *lua, int idx, int later)
 	return false;
 }
 
+/* The string at idx, for a message: a zero byte does not end it. */
+static const char *show(lua_State *lua, int idx, char shown[SHOWN_BYTES])
+{
+	size_t len;
+	const char *text = lua_tolstring(lua, idx, &len);
+	text_escape(TEXT_LINE, shown, SHOWN_BYTES, text, len);
+	return shown;
+}
+
 /* The key on top of the stack is no item's. */
 static bool explain_key(lua_State *lua)
 {
-	char name[48];
+	char shown[SHOWN_BYTES], name[SHOWN_BYTES + 2];
 	if (lua_type(lua, -1) == LUA_TSTRING)
-		snprintf(name, sizeof name, "'%.40s'", lua_tostring(lua, -1));
+		snprintf(name, sizeof name, "'%s'", show(lua, -1, shown));
 	else if (lua_type(lua, -1) == LUA_TNUMBER)
 		snprintf(name, sizeof name, "%.14g", lua_tonumber(lua, -1));
 	else
@@ -176,13 +188,15 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 {
 	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
 		return true;
-	const char *action = lua_type(lua, idx) == LUA_TSTRING ? lua_tostring(lua, idx) : NULL;
-	if (action && !strcmp(action, "close")) {
+	char shown[SHOWN_BYTES];
+	size_t len;
+	const char *action = lua_type(lua, idx) == LUA_TSTRING ? lua_tolstring(lua, idx, &len) : NULL;
+	if (action && len == strlen("close") && !memcmp(action, "close", len)) {
 		conn_close(conn, REASON_AGENT, CLOSE_FLUSH);
 		return true;
 	}
 	if (action)
-		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", action);
+		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", show(lua, idx, shown));
 	else
 		lua_pushfstring(lua, "the action after a reply is \"close\" or nothing, not a %s",
 				luaL_typename(lua, idx));

@@ -10,6 +10,7 @@
 #include "agent/run.h"
 #include "base/err.h"
 #include "base/suggest.h"
+#include "base/text.h"
 #include "bind/bind.h"
 
 #include <string.h>
@@ -371,8 +372,19 @@ static const luaL_Reg METHODS[] = {
 	{ "defer", l_conn_defer },         { NULL, NULL },
 };
 
+enum { KEY_BYTES = SUGGEST_WORD_MAX };
+
+/* The key at 2, for a message: a zero byte does not end it. */
+static const char *show_key(lua_State *lua, char shown[KEY_BYTES])
+{
+	size_t len = 1;
+	const char *key = lua_type(lua, 2) == LUA_TSTRING ? lua_tolstring(lua, 2, &len) : "?";
+	text_escape(TEXT_LINE, shown, KEY_BYTES, key, len);
+	return shown;
+}
+
 /* MAY RAISE. */
-static int refuse_property(lua_State *lua, const char *key)
+static int refuse_property(lua_State *lua)
 {
 	enum {
 		METHOD_COUNT = sizeof METHODS / sizeof *METHODS - 1, /* without the end of the list */
@@ -383,8 +395,9 @@ static int refuse_property(lua_State *lua, const char *key)
 		names[i] = METHODS[i].name;
 	for (size_t i = 0; i < PROPERTY_COUNT; i++)
 		names[METHOD_COUNT + i] = PROPERTIES[i].name;
-	const char *near = suggest_nearest(key, names, METHOD_COUNT + PROPERTY_COUNT);
-	return luaL_error(lua, "conn has no field or method '%s'%s%s%s", key, near ? " (did you mean '" : "",
+	char shown[KEY_BYTES];
+	const char *near = suggest_nearest(show_key(lua, shown), names, METHOD_COUNT + PROPERTY_COUNT);
+	return luaL_error(lua, "conn has no field or method '%s'%s%s%s", shown, near ? " (did you mean '" : "",
 			  near ? near : "", near ? "'?)" : "");
 }
 
@@ -392,22 +405,23 @@ static int refuse_property(lua_State *lua, const char *key)
  * is Lua so that conn:send() stays one compiled look-up. */
 static int l_conn_property(lua_State *lua)
 {
-	const char *key = lua_type(lua, 2) == LUA_TSTRING ? lua_tostring(lua, 2) : "?";
+	size_t len = 0;
+	const char *key = lua_type(lua, 2) == LUA_TSTRING ? lua_tolstring(lua, 2, &len) : "";
 	struct conn *conn = check_conn(lua, agents_of(lua));
 	for (size_t i = 0; i < sizeof PROPERTIES / sizeof *PROPERTIES; i++) {
-		if (strcmp(PROPERTIES[i].name, key) != 0)
+		if (strlen(PROPERTIES[i].name) != len || memcmp(PROPERTIES[i].name, key, len) != 0)
 			continue;
 		if (!conn && PROPERTIES[i].get != get_id)
 			return 0;
 		return PROPERTIES[i].get(lua, conn);
 	}
-	return refuse_property(lua, key);
+	return refuse_property(lua);
 }
 
 static int l_conn_newindex(lua_State *lua)
 {
-	return luaL_error(lua, "conn is read-only: keep '%s' in the agent (self)",
-			  lua_type(lua, 2) == LUA_TSTRING ? lua_tostring(lua, 2) : "?");
+	char shown[KEY_BYTES];
+	return luaL_error(lua, "conn is read-only: keep '%s' in the agent (self)", show_key(lua, shown));
 }
 
 static int l_conn_tostring(lua_State *lua)
