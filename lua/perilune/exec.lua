@@ -2,6 +2,7 @@
 local blame = require "perilune.blame"
 local core = require "perilune.core" -- in C: src/exec/exec.c
 local fault = require "perilune.fault"
+local named = require "perilune.named"
 local packing = require "perilune.packing" -- in C: src/bind/pack.c
 
 local M = {}
@@ -10,7 +11,7 @@ local CODE_NAME = "-e"
 
 local function read(file)
   if file == "-" then return io.read "*a" end
-  local handle, message = io.open(file, "rb")
+  local handle, message = named.open(file, "rb")
   local text, why
   if handle then
     text, why = handle:read "*a"

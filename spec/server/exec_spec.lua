@@ -26,6 +26,14 @@ local function signalled(signal, code)
 end
 
 describe("perilune exec", function()
+  it("that is interrupted before it has all of the script says that, and no place of ours", function()
+    local line = ([[cd %s; mkfifo in; exec 9<>in; %s exec - <in >out 2>err & p=$!
+      for i in $(seq 3000); do grep -q "SigCgt:.*[4-7c-f]...$" /proc/$p/status && break; sleep 0.02; done
+      kill -TERM $p; wait $p; echo $?]]):format(folder, command.binary)
+    assert.equal(143, tonumber(command.shell("timeout 100 bash -c '" .. line .. "'")))
+    assert.equal("perilune exec: interrupted before it ran\n", command.read(folder .. "/err"))
+  end)
+
   it("runs a file with its arguments", function()
     local result = exec_file("#!/usr/bin/env -S perilune exec\nprint(arg[0], arg[1], arg[2], ...)", "-x", "--set")
     assert.same({ 0, "tool.lua\t-x\t--set\t-x\t--set\n", "" }, { result.code, result.out, result.err })

@@ -144,3 +144,42 @@ describe("a socket's path that is", function()
     end)
   end
 end)
+
+describe("a FIFO on the command line", function()
+  local folder
+  before_each(function()
+    folder = command.folder()
+    turn(folder .. "/fifo", "a FIFO")
+    turn(folder .. "/fifo.lua", "a FIFO")
+  end)
+  after_each(function() command.remove(folder) end)
+
+  -- Arguments, exit code, what is said.
+  local CASES = {
+    { { "test", "fifo" }, 1, "perilune test: fifo: is a FIFO, not a file" },
+    { { "test", "specs" }, 1, "c_spec.lua: is a FIFO, not a file" },
+    { { "test", "specs/a_spec.lua", "--helper=./fifo.lua" }, 1, "fifo.lua: is a FIFO, not a file" },
+    { { "test", "specs/a_spec.lua", "--coverage=fifo" }, 1, "--coverage: fifo: is a FIFO, not a file" },
+    { { "replay", "fifo" }, 2, "cannot read the trace fifo: is a FIFO, not a file" },
+    { { "exec", "fifo" }, 1, "perilune exec: cannot read fifo: is a FIFO, not a file" },
+  }
+
+  for _, case in ipairs(CASES) do
+    it("is not waited for: " .. table.concat(case[1], " "), function()
+      os.execute(("mkdir '%s/specs'"):format(folder))
+      command.write(folder .. "/specs/a_spec.lua", 'it("passes", function() end)')
+      if case[1][2] == "specs" then turn(folder .. "/specs/c_spec.lua", "a FIFO") end
+      case[1].dir = folder
+      local result = command.run(case[1])
+      has(case[3], result.err .. result.out)
+      assert.equal(case[2], result.code)
+    end)
+  end
+
+  it("is read where a shell has opened it", function()
+    local line = [[bash -c 'timeout 60 %s exec <(echo "print(1)"); timeout 60 %s replay <(echo no) 2>&1']]
+    local out = command.shell(line:format(command.binary, command.binary))
+    has("1\n", out)
+    has("cannot be read", out:gsub("no trace", "cannot be read"):gsub(":1: ", "cannot be read"))
+  end)
+end)

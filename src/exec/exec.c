@@ -216,19 +216,29 @@ static void run(struct exec *exec)
 	}
 }
 
+/* Why there is no script to run is on top of the stack. */
+static int refuse(struct exec *exec)
+{
+	lua_State *lua = exec->vm.lua;
+	if (signals_caught()) { /* what ended it says only that it was ended */
+		text_printf(stderr, "perilune exec: interrupted before it ran\n");
+		return 128 + signals_caught();
+	}
+	const char *message = lua_tostring(lua, -1);
+	size_t len = message ? lua_objlen(lua, -1) : 0;
+	text_printf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
+	return EXIT_FAILURE;
+}
+
 static int start(struct exec *exec, const struct exec_options *options)
 {
 	lua_State *lua = exec->vm.lua;
 	lua_pushcfunction(lua, prepare);
 	lua_pushlightuserdata(lua, (void *)options);
-	if (!vm_pcall(&exec->vm, lua, 1, 2, &UNBOUNDED)) {
-		run(exec);
-		return exec->code;
-	}
-	const char *message = lua_tostring(lua, -1);
-	size_t len = message ? lua_objlen(lua, -1) : 0;
-	text_printf(stderr, "%s%s", message ? message : "error", len && message[len - 1] == '\n' ? "" : "\n");
-	return signals_caught() ? 128 + signals_caught() : EXIT_FAILURE;
+	if (vm_pcall(&exec->vm, lua, 1, 2, &UNBOUNDED))
+		return refuse(exec);
+	run(exec);
+	return exec->code;
 }
 
 static int run_on_loop(struct exec *exec, const struct exec_options *options)

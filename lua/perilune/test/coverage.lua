@@ -1,6 +1,7 @@
 --- Which lines of the apps' files were run. Internal.
 ---
 --- Each app counts in its own VM (perilune.test.covered), and its counts come here when it ends.
+local named = require "perilune.named"
 local printable = require "perilune.printable"
 local protos = require "perilune.protos"
 
@@ -126,7 +127,7 @@ function M.report(path)
   local files = summaries()
   io.stdout:write("\n", M.text(files))
   io.stdout:flush()
-  local file, message = io.open(path, "w")
+  local file, message = named.open(path, "w")
   if not file then
     io.stderr:write(printable.lines("perilune test: --coverage: " .. message .. "\n"))
     return false

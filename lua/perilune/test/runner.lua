@@ -6,6 +6,7 @@ local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
 local json_output = require "perilune.test.json_output"
 local leftovers = require "perilune.test.leftovers"
+local named = require "perilune.named"
 local options = require "perilune.test.options"
 local printable = require "perilune.printable"
 local strings = require "perilune.strings"
@@ -111,7 +112,7 @@ local function run_file(busted, safe, descriptor, run, element)
 end
 
 local function exists(path)
-  local file = io.open(path)
+  local file = named.open(path)
   if file then file:close() end
   return file ~= nil
 end
@@ -243,6 +244,8 @@ end
 local function find_missing(parsed)
   for _, root in ipairs(parsed.ROOT or {}) do
     local path = root:sub(1, 1) == "/" and root or parsed.directory .. "/" .. root
+    local refusal = named.refusal(path)
+    if refusal then return ("%s: %s"):format(root, refusal) end
     if not exists(path) then
       local near = find_near(root)
       return ("there is no %s%s"):format(root, near and (" (did you mean %s?)"):format(near) or
@@ -296,6 +299,14 @@ local function adjust_core(limit_ms)
   end
 end
 
+-- What busted finds, or is told to load.
+local function adjust_loading()
+  loadfile = named.loadfile -- luacheck: ignore 121
+  function dofile(path) -- luacheck: ignore 121
+    return assert(named.loadfile(path))()
+  end
+end
+
 -- LuaJIT's patterns backtrack in C, where nothing ends them: a test whose pattern is without end would be one. And what
 -- handlers pack, their specifications unpack.
 local function adjust_strings()
@@ -321,6 +332,7 @@ local function run_busted(opts)
   adjust_cli()
   adjust_core(opts.timeout_ms)
   adjust_strings()
+  adjust_loading()
   tests_begun = 0
   local chunk = assert(loadstring(CHUNK, "=perilune test"))
   local ok, err = xpcall(chunk, function(err)

@@ -1,6 +1,8 @@
 --- Traces, as `perilune record` writes them; docs/replay.md says what is in them. Internal.
 local core = require "perilune.workbench.app" -- in C: src/workbench/app_tape.c
 
+local named = require "perilune.named"
+
 local M = {}
 
 local FORMAT = 1
@@ -142,7 +144,7 @@ end
 ---@return perilune.trace?
 ---@return string? message
 function M.read(path)
-  local file, message = io.open(path, "rb")
+  local file, message = named.open(path, "rb")
   if not file then return nil, "cannot read the trace " .. message end
   local text = file:read "*a"
   file:close()
