@@ -122,6 +122,7 @@ static void who_stood_still_is_patient_for_a_while(void **state)
 	for (size_t i = 0; i < 4; i++) {
 		struct client *c = join_with(TIMEOUT_IDLE), *other = join_with(TIMEOUT_WRITE);
 		bool below;
+		conn_host_waited(&host, UINT64_MAX);
 		other->memory.window_bytes = 0;
 		conn_send(conn_of(other), "x", 1, &below);
 		world_run();
@@ -141,6 +142,38 @@ static void who_stood_still_is_patient_for_a_while(void **state)
 		expect_end(c, REASON_IDLE_TIMEOUT);
 		expect_end(other, REASON_WRITE_TIMEOUT);
 	}
+}
+
+/* On a machine that is always late by so much there would be no time-outs else. */
+static void but_not_again_and_again(void **state)
+{
+	(void)state;
+	struct client *c = join_with(TIMEOUT_IDLE);
+	unsigned waits = 0;
+	uint64_t began_ms = now_ms;
+	host.now_ms = now_ms += 1;
+	conn_host_waited(&host, UINT64_MAX);
+	while (!c->timeouts && waits++ < 1000) {
+		uint64_t wanted_ms = conn_host_next_ms(&host);
+		host.now_ms = now_ms = wanted_ms + 1500;
+		conn_host_waited(&host, wanted_ms);
+		turn_late(0);
+	}
+	assert_int_equal(c->timeouts, 1);
+	assert_true(now_ms - began_ms < TIMEOUT_MS + 20000);
+	hang_up(c);
+	expect_end(c, REASON_IDLE_TIMEOUT);
+	/* Once it has kept up again, a stop counts as before. */
+	struct client *other = join_with(TIMEOUT_IDLE);
+	host.now_ms = ++now_ms;
+	conn_host_waited(&host, UINT64_MAX);
+	host.now_ms = now_ms += TIMEOUT_MS + 3000;
+	conn_host_waited(&host, now_ms - 3000);
+	turn_late(2999);
+	expect_open(other);
+	turn_late(1);
+	hang_up(other);
+	expect_end(other, REASON_IDLE_TIMEOUT);
 }
 
 /* A peer that has more to send whenever it is looked at, and never ends its frame. */
@@ -539,6 +572,7 @@ int main(void)
 		WITH_CONNS(an_end_of_stream_that_had_arrived_is_no_time_out),
 		WITH_CONNS(nor_is_a_reset),
 		WITH_CONNS(who_stood_still_is_patient_for_a_while),
+		WITH_CONNS(but_not_again_and_again),
 		WITH_CONNS(nobody_puts_a_time_out_off_by_sending_on),
 		WITH_CONNS(none_of_many_is_ended_for_the_others),
 		WITH_CONNS(a_peers_time_begins_when_its_reply_leaves),

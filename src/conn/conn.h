@@ -130,6 +130,7 @@ struct conn_host {
 	uint64_t clock_ticks;    /* when now_ms was last read off the clock, in base/ticks.h */
 	uint64_t polled_ms;      /* now_ms when the events that are served were reported */
 	uint64_t grace_until_ms; /* no time-out before: the process stood still, and heard nothing */
+	uint64_t grace_given_ms; /* since a wait was last in time with no grace left */
 	struct wheel wheel;
 	struct buf_pool pool;
 	struct counters *counters;
@@ -252,7 +253,8 @@ void conn_host_settle(struct conn_host *host);
 
 /*
  * The carrier has waited for events until now_ms, though it wanted to look again at wanted_ms. Where that is much later
- * the process was stopped, perhaps with all of its machine: then peers, too, have a while before they are late.
+ * the process was stopped, perhaps with all of its machine: then peers, too, have a while before they are late: once, and not again at each of
+ * many late waits in a row.
  */
 void conn_host_waited(struct conn_host *host, uint64_t wanted_ms);
 

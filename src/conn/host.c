@@ -76,10 +76,17 @@ void conn_host_settle(struct conn_host *host)
 
 void conn_host_waited(struct conn_host *host, uint64_t wanted_ms)
 {
-	if (host->now_ms <= wanted_ms || host->now_ms - wanted_ms < CONN_HELD_MS)
+	uint64_t held_ms = host->now_ms > wanted_ms ? host->now_ms - wanted_ms : 0;
+	if (held_ms < CONN_HELD_MS) {
+		if (host->now_ms >= host->grace_until_ms)
+			host->grace_given_ms = 0;
 		return;
-	uint64_t held_ms = host->now_ms - wanted_ms;
-	host->grace_until_ms = host->now_ms + (held_ms < CONN_GRACE_MAX_MS ? held_ms : CONN_GRACE_MAX_MS);
+	}
+	/* Where every wait is that late, one grace would follow the other, and nobody ever time out. */
+	uint64_t left_ms = CONN_GRACE_MAX_MS - host->grace_given_ms;
+	uint64_t grace_ms = held_ms < left_ms ? held_ms : left_ms;
+	host->grace_given_ms += grace_ms;
+	host->grace_until_ms = host->now_ms + grace_ms;
 }
 
 static struct conn *conn_of(struct wheel_node *timer)
