@@ -115,6 +115,16 @@ describe("listeners", function()
     assert.equal(0, two:stop().code)
   end)
 
+  it("with a zone say what is wrong with it", function()
+    for host, said in pairs {
+      ["[fe80::1%nosuch0]"] = "there is no network interface of that name",
+      ["[::1%nosuch0]"] = "there is no network interface of that name",
+      ["[::1%lo]"] = "only a link-local address (fe80::) has a network interface",
+    } do
+      has(said, (complaints(start_failing(([[listen = "tcp://%s:0"]]):format(host)))))
+    end
+  end)
+
   it("take a name for an address", function()
     start([[listen = "tcp://localhost:0", frame = "line"]]):connect():echo_line("hello")
   end)

@@ -2,8 +2,10 @@
 
 #include "base/address.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -135,6 +137,22 @@ static int remember_address(struct listener *listener)
 	return 0;
 }
 
+/* Why getaddrinfo() does not take a host. It says nothing of zones: "Name or service not known". */
+static const char *explain_host(const char *host, int failed)
+{
+	char address[INET6_ADDRSTRLEN];
+	const char *zone = strchr(host, '%');
+	struct in6_addr in6;
+	if (failed != EAI_NONAME || !zone || (size_t)(zone - host) >= sizeof address)
+		return gai_strerror(failed);
+	memcpy(address, host, (size_t)(zone - host));
+	address[zone - host] = '\0';
+	if (inet_pton(AF_INET6, address, &in6) != 1)
+		return gai_strerror(failed);
+	return if_nametoindex(zone + 1) ? "only a link-local address (fe80::) has a network interface"
+					: "there is no network interface of that name";
+}
+
 /* A name may stand for several addresses; the first that can be bound is taken, as Go does it. */
 static int bind_tcp(struct listener *listener, char *why, size_t size)
 {
@@ -149,9 +167,7 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 				*list;
 		int failed = getaddrinfo(hosts[i], port, &hints, &list);
 		if (failed)
-			return explain(why, size, config->address,
-				       strchr(hosts[i], '%') ? "there is no network interface of that name"
-							     : gai_strerror(failed));
+			return explain(why, size, config->address, explain_host(hosts[i], failed));
 		for (struct addrinfo *info = list; info && listener->fd < 0; info = info->ai_next)
 			err = open_tcp(listener, info);
 		freeaddrinfo(list);
