@@ -408,6 +408,18 @@ describe("the control socket", function()
       one:expect_closed()
     end)
 
+    it("a last request that the end of the stream ends, and no line feed", function()
+      local app = start()
+      for text, is_good in pairs { [ [[{"command":"status"}]] ] = true, [ [[{"command":"sta]] ] = false } do
+        local one = client_of(app):send(text):shutdown "send"
+        assert.equal(is_good, json_decode(one:recv_line()).ok)
+        one:expect_closed()
+      end
+      local silent = client_of(app):shutdown "send"
+      silent:expect_closed()
+      assert.equal("serving", run_json(app, "status").stage)
+    end)
+
     -- Its handler returns when somebody opens the other end of the FIFO.
     local function start_blocked()
       local app = server.start { control = "control.sock", asan = server.SMALL_QUARANTINE, script = HEAD .. [[

@@ -62,25 +62,27 @@ static void refuse_length(struct control_client *client)
 	client_reply(client, message_error("too_long", "a request is at most 4096 bytes long"));
 }
 
-/* Hands up a whole line, if there is one. */
+/* Hands up a whole line, if there is one. The last one is ended by the end of the stream as well. */
 static void advance(struct control_client *client)
 {
 	char line[CONTROL_LINE_MAX + 1];
-	char *end = memchr(client->line, '\n', client->used);
-	if (!end && client->used < sizeof client->line) {
+	const char *end = memchr(client->line, '\n', client->used);
+	bool is_too_long = !end && client->used == sizeof client->line;
+	if (!end && !is_too_long && !(client->eof && client->used)) {
 		if (client->eof)
 			client_close(client);
 		return;
 	}
 	uv_timer_stop(&client->timer);
-	if (!end) {
+	if (is_too_long) {
 		refuse_length(client);
 		return;
 	}
-	size_t len = (size_t)(end - client->line);
+	size_t len = end ? (size_t)(end - client->line) : client->used;
+	size_t taken = end ? len + 1 : len;
 	memcpy(line, client->line, len);
-	client->used -= len + 1;
-	memmove(client->line, end + 1, client->used);
+	client->used -= taken;
+	memmove(client->line, client->line + taken, client->used);
 	client->busy = true;
 	client->control->request(client->control->owner, client->id, line, len);
 }
