@@ -108,6 +108,12 @@ describe("what is handed over and is no listening socket", function()
     assert.same({ "ghost", 3 }, { entry.name, entry.descriptor })
   end)
 
+  it("is told of four times, and counted then", function()
+    local entry, app = start({ count = 1000 }, "more inherited descriptors are not open: they are left out")
+    assert.same({ 996, 1000 }, { entry.count, entry.promised })
+    assert.equal(4, #app:find_log(ABSENT))
+  end)
+
   it("is not taken for what was opened since, such as the log file", function()
     local _, app = start({ count = 4 }, ABSENT, { log_file = "app.log" })
     assert.equal(4, #app:find_log(ABSENT))

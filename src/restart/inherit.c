@@ -81,13 +81,8 @@ static void read_names(struct inheritance *inheritance, const char *names)
 }
 
 /* Its descriptor stays -1 where there is nobody to accept from. What others share of it is left as it is. */
-static void look_at(struct inherited *socket, int fd, bool is_open)
+static void look_at(struct inherited *socket, int fd)
 {
-	if (!is_open) {
-		log_write(LOG_WARN, "an inherited descriptor is not open: it is left out",
-			  F_INT("descriptor", fd), F_TEXT("name", socket->name));
-		return;
-	}
 	socket->fd = fd;
 	socklen_t bytes = sizeof socket->address;
 	if (!getsockname(fd, (struct sockaddr *)&socket->address, &bytes) && option_of(fd, SO_ACCEPTCONN) &&
@@ -97,6 +92,32 @@ static void look_at(struct inherited *socket, int fd, bool is_open)
 		  F_INT("descriptor", fd), F_TEXT("kind", kind_of(fd)), F_TEXT("name", socket->name));
 	close(fd);
 	socket->fd = -1;
+}
+
+enum { ABSENT_TOLD = 4 }; /* a wrong number may promise thousands */
+
+static void tell_absent(const struct inherited *socket, int fd, unsigned before)
+{
+	if (before < ABSENT_TOLD)
+		log_write(LOG_WARN, "an inherited descriptor is not open: it is left out",
+			  F_INT("descriptor", fd), F_TEXT("name", socket->name));
+}
+
+static void look_at_all(struct inheritance *inheritance, const struct variables *given)
+{
+	unsigned absent = 0;
+	for (unsigned i = 0; i < inheritance->count; i++) {
+		struct inherited *socket = &inheritance->sockets[i];
+		int fd = VARIABLES_FIRST_FD + (int)i;
+		socket->fd = -1;
+		if (given->is_open[i])
+			look_at(socket, fd);
+		else
+			tell_absent(socket, fd, absent++);
+	}
+	if (absent > ABSENT_TOLD)
+		log_write(LOG_WARN, "more inherited descriptors are not open: they are left out",
+			  F_INT("count", absent - ABSENT_TOLD), F_INT("promised", inheritance->count));
 }
 
 int inheritance_open(struct inheritance *inheritance)
@@ -109,10 +130,7 @@ int inheritance_open(struct inheritance *inheritance)
 		return UV_ENOMEM;
 	}
 	read_names(inheritance, given->fd_names);
-	for (unsigned i = 0; i < inheritance->count; i++) {
-		inheritance->sockets[i].fd = -1;
-		look_at(&inheritance->sockets[i], VARIABLES_FIRST_FD + (int)i, given->is_open[i]);
-	}
+	look_at_all(inheritance, given);
 	return 0;
 }
 
