@@ -135,11 +135,19 @@ local KNOWN_FIELDS = {
   ["perilune.app"] = 'that is of perilune.test, for specifications: require "perilune.test"',
   ["perilune.start"] = 'that is of perilune.test, for specifications: require "perilune.test"',
 }
+-- Scripts may call the module what they like.
+local function unalias(receiver, context)
+  if receiver == "perilune" or not context.source or receiver:find "[^%w_]" then return receiver end
+  local required = context.source:match("%f[%w_]local%s+" .. receiver .. "%s*=%s*require%s*%(?%s*[\"']([%w_.]+)[\"']")
+  return required == "perilune" and required or receiver
+end
+
 local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
 local function of_library(found, context)
   if found.kind ~= "field" or found.action ~= "call" then return nil end
   local receiver = receiver_of(context, found)
   if not receiver then return nil end
+  receiver = unalias(receiver, context)
   local path = receiver .. "." .. found.name
   if require("perilune.sandbox").is_door(path) then
     return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path)

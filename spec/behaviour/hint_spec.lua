@@ -108,6 +108,31 @@ describe("a fault is shown with its culprit and a hint:", function()
     end)
   end
 
+  it("what is not there, whatever the script calls the module", function()
+    for first, call in pairs {
+      ['local p = require "perilune"'] = "p.timer(1)", ["local lune = require('perilune')"] = "lune.timer(1)",
+    } do
+      local app = assert(memory.script(first .. "\n" .. SCRIPT:format("  " .. call)))
+      app:connect():send("word"):expect_closed()
+      has("hint: there are no timers yet", app:faults()[1].excerpt)
+    end
+    local app = assert(memory.script("local p = {}\n" .. SCRIPT:format("  p.timer(1)")))
+    app:connect():send("word"):expect_closed()
+    assert.is_nil(app:faults()[1].excerpt:find("timers", 1, true))
+  end)
+
+  it("a method of conn that other programs call so", function()
+    for code, said in pairs {
+      ["self.conn:write(line)"] = "no field or method 'write' (did you mean 'send'?)",
+      ["self.conn:receive()"] = "no field or method 'receive' (did you mean 'read'?)",
+      ["self.conn:on('data', print)"] = "no field or method 'on': what happens to it is told by calling methods of the agent",
+    } do
+      local app = assert(memory.script(SCRIPT:format("  " .. code)))
+      app:connect():send("word"):expect_closed()
+      has(said, app:faults()[1].error)
+    end
+  end)
+
   it("a word that is none of a few", function()
     for code, said in pairs {
       ['self.conn:set_timeout("idel", 1)'] = 'expects "read", "write", "idle" or "first_frame", got "idel" (did you mean "idle"?)',

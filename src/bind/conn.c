@@ -383,6 +383,42 @@ static const char *show_key(lua_State *lua, char shown[KEY_BYTES])
 	return shown;
 }
 
+/* What other programs call it: edit distance does not know. NULL: nothing is known of that name. */
+static const char *meant_by(const char *name)
+{
+	static const char *const NAMES[][2] = {
+		{ "write", "send" },
+		{ "send_line", "send" },
+		{ "puts", "send" },
+		{ "print", "send" },
+		{ "emit", "send" },
+		{ "push", "send" },
+		{ "receive", "read" },
+		{ "recv", "read" },
+		{ "read_line", "read" },
+		{ "readline", "read" },
+		{ "destroy", "abort" },
+		{ "reset", "abort" },
+		{ "terminate", "abort" },
+		{ "kill", "abort" },
+		{ "disconnect", "close" },
+		{ "finish", "close" },
+		{ "half_close", "shutdown" },
+		{ "drain", "flush" },
+		{ "address", "peer" },
+		{ "remote_addr", "peer" },
+		{ "remote_address", "peer" },
+		{ "ip", "peer" },
+		{ "getpeername", "peer" },
+		{ "getsockname", "local_addr" },
+		{ "settimeout", "set_timeout" },
+	};
+	for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+		if (!strcmp(NAMES[i][0], name))
+			return NAMES[i][1];
+	return NULL;
+}
+
 /* MAY RAISE. */
 static int refuse_property(lua_State *lua)
 {
@@ -396,9 +432,17 @@ static int refuse_property(lua_State *lua)
 	for (size_t i = 0; i < PROPERTY_COUNT; i++)
 		names[METHOD_COUNT + i] = PROPERTIES[i].name;
 	char shown[KEY_BYTES];
-	const char *near = suggest_nearest(show_key(lua, shown), names, METHOD_COUNT + PROPERTY_COUNT);
-	return luaL_error(lua, "conn has no field or method '%s'%s%s%s", shown, near ? " (did you mean '" : "",
-			  near ? near : "", near ? "'?)" : "");
+	const char *near = meant_by(show_key(lua, shown));
+	if (!near)
+		near = suggest_nearest(shown, names, METHOD_COUNT + PROPERTY_COUNT);
+	if (!strcmp(shown, "on") || !strcmp(shown, "once"))
+		return luaL_error(
+		    lua,
+		    "conn has no field or method '%s': what happens to it is told by calling methods "
+		    "of the agent: proceed, closed, timeout …",
+		    shown);
+	return luaL_error(lua, "conn has no field or method '%s'%s%s%s", shown,
+			  near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
 /* MAY RAISE. (conn, key): what is no method. Called by the __index in lua/perilune/runtime.lua, which
