@@ -39,7 +39,7 @@ local function encode(reply)
   return ("$%d\r\n%s\r\n"):format(#reply, reply)
 end
 
-local values = {} -- a reload begins with an empty one
+local values = {} -- a reload begins with an empty one, and takes connections along to it
 
 local commands = {
   PING = function(text) return text or "PONG" end,
@@ -65,9 +65,14 @@ function Redis:proceed(args)
   return command(args[2], args[3])
 end
 
+-- There is nothing to take along of a connection.
+function Redis:snapshot() end
+function Redis:upgrade() end
+
 return {
   listen = "tcp://127.0.0.1:9000",
   workers = 1, -- each worker would have its own values
   frame = { decode = decode, encode = encode, max = "1m" },
   agent = Redis,
+  reload = "migrate",
 }

@@ -5,7 +5,7 @@
 --   printf 'set moon 0 0 4\r\nluna\r\nget moon\r\nquit\r\n' | nc -N 127.0.0.1 9000
 local KEY_MAX, VALUE_MAX, ITEMS_MAX = 250, 1024 * 1024, 10000
 
--- A cache: a reload begins with an empty one, and connections that are there keep theirs (`perilune check` tells).
+-- A cache: a reload begins with an empty one, and takes the connections that are there along to it.
 local items, count = {}, 0 -- key → { flags = …, data = … }
 
 local function put(key, item)
@@ -62,11 +62,16 @@ function Cache:proceed(line)
   return command(self, args)
 end
 
+-- There is nothing to take along of a connection.
+function Cache:snapshot() end
+function Cache:upgrade() end
+
 return {
   listen = "tcp://127.0.0.1:9000",
   workers = 1, -- each worker would have its own items
   frame = { "delimiter", "\r\n", max = "2k" },
   agent = Cache,
+  reload = "migrate",
   limits = { send_buffer = "4m" },
   timeout = { idle = "10m" },
 }
