@@ -9,7 +9,7 @@
 
 /* ---- the thread ---- */
 
-/* What is half there is taken back: all lines of a trace are whole. */
+/* What is half there is taken back, where that can be: not from a pipe, nor when the end of the server does not wait. */
 static int write_all(struct trace_file *file)
 {
 	for (size_t at = 0; at < file->n;) {
