@@ -77,6 +77,7 @@ static int fail(const struct app_load *load, const struct options *options)
 static int run(const struct options *options)
 {
 	struct app_load load;
+	server_expect_signals();
 	variables_take(); /* the script is loaded next, and it may open files and start processes */
 	app_load(&load, options, NULL);
 	int code = load.status == CONFIG_OK ? serve(&load, options) : fail(&load, options);

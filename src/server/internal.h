@@ -54,6 +54,7 @@ struct server {
 	unsigned started, ready, stopped; /* workers */
 	bool script_failed;               /* on a worker, though the main thread could load it */
 	bool failed;                      /* to start */
+	bool reload_due;                  /* asked for while it started */
 	bool can_reload;                  /* the loader's thread is there */
 	bool finishing;                   /* the workers have stopped */
 	bool forced, stuck;
@@ -82,8 +83,11 @@ void start_serving(struct server *server);
 
 /* requests.c */
 
-/* Heeds signals. */
+/* Heeds signals, with those that came since server_expect_signals(). */
 void requests_watch_signals(struct server *server);
+
+/* It serves: does what it was asked for too early. */
+void requests_catch_up(struct server *server);
 
 /* From now on reloads can be begun. False: logged. */
 bool requests_open_reloads(struct server *server);

@@ -5,9 +5,53 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "config/sources.h"
+#include "server/server.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
+
+/* ---- signals before there is a server ---- */
+
+static atomic_bool early[NSIG];
+
+static void on_early(int number)
+{
+	atomic_store(&early[number], true);
+}
+
+/* All that a handler may do; there is no log yet. */
+static void on_early_stop(int number)
+{
+	static const char TEXT[] = "perilune: stopped by a signal before it served\n";
+	(void)number;
+	(void)!write(STDERR_FILENO, TEXT, sizeof TEXT - 1);
+	_exit(EXIT_OK);
+}
+
+/*
+ * Handlers, and not a mask: that would be inherited by what the script starts. Nor the default, which would end the
+ * process without a word, but not at all where it is the first of its container: the kernel spares that one.
+ */
+void server_expect_signals(void)
+{
+	static const int LATER[] = { SIGHUP, SIGUSR1, SIGUSR2 }, STOP[] = { SIGTERM, SIGINT, SIGQUIT };
+	struct sigaction later = { .sa_handler = on_early, .sa_flags = SA_RESTART };
+	struct sigaction stop = { .sa_handler = on_early_stop };
+	for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++) {
+		sigaction(LATER[i], &later, NULL);
+		sigaction(STOP[i], &stop, NULL);
+	}
+}
+
+/* Those that were put off, now that there are handlers. */
+static void early_repeat(void)
+{
+	for (int number = 1; number < NSIG; number++)
+		if (atomic_exchange(&early[number], false))
+			raise(number);
+}
 
 /* ---- signals ---- */
 
@@ -55,8 +99,22 @@ static uint64_t reload(struct server *server, enum reload_policy policy, const c
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	const char *why;
+	struct server *server = handle->data;
 	(void)number;
-	reload(handle->data, RELOAD_AS_CONFIGURED, &why);
+	if (server->stage == STARTING) {
+		server->reload_due = true;
+		log_write(LOG_INFO, "a reload begins once the server serves");
+		return;
+	}
+	reload(server, RELOAD_AS_CONFIGURED, &why);
+}
+
+void requests_catch_up(struct server *server)
+{
+	const char *why;
+	if (server->reload_due)
+		reload(server, RELOAD_AS_CONFIGURED, &why);
+	server->reload_due = false;
 }
 
 static void on_upgrade_signal(uv_signal_t *handle, int number)
@@ -72,19 +130,21 @@ static void on_reopen_signal(uv_signal_t *handle, int number)
 	log_reopen();
 }
 
+static const struct {
+	int number;
+	uv_signal_cb callback;
+} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
+			      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
+			      { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
+
 void requests_watch_signals(struct server *server)
 {
-	static const struct {
-		int number;
-		uv_signal_cb callback;
-	} WATCHED[SERVER_SIGNALS] = { { SIGTERM, on_stop_signal },   { SIGINT, on_stop_signal },
-				      { SIGQUIT, on_stop_signal },   { SIGHUP, on_reload_signal },
-				      { SIGUSR1, on_reopen_signal }, { SIGUSR2, on_upgrade_signal } };
 	for (int i = 0; i < SERVER_SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;
 		uv_signal_start(&server->signals[i], WATCHED[i].callback, WATCHED[i].number);
 	}
+	early_repeat();
 }
 
 /* ---- reloads, and files ---- */

@@ -24,6 +24,12 @@ struct server_options {
 };
 
 /*
+ * From now on signals are those of a server that is to come: TERM, INT and QUIT end the process with EXIT_OK and a line,
+ * HUP, USR1 and USR2 wait for server_run(). Before the script is loaded, which may take seconds.
+ */
+void server_expect_signals(void);
+
+/*
  * Serves until a signal ends it. Logs what happens, failures to start included.
  * The options are copied, but for texts. Returns the exit code. Call once per process, from the main thread.
  */

@@ -83,4 +83,5 @@ void start_serving(struct server *server)
 		log_write(LOG_WARN, "the script may leave the VM: nothing contains what it does with these",
 			  F_TEXT("unsafe", server->config->unsafe));
 	settle_in(server);
+	requests_catch_up(server);
 }
