@@ -198,6 +198,20 @@ describe("a Unix socket", function()
     first:connect():echo_line("still served")
   end)
 
+  for what, spelling in pairs {
+    ["a slash too many"] = "%s//app.sock", ["a link to the folder"] = "%s/link/app.sock",
+    ["its folder"] = "%s/./app.sock",
+  } do
+    it("is not taken for a stale one by its own server, with " .. what .. " in the path", function()
+      unistd.link(folder, folder .. "/link", true)
+      local result = start_failing(([[frame = "line", listen = {
+        { "unix://%s", name = "one" }, { "unix://%s", name = "two" } }]]):format(path(), spelling:format(folder)))
+      assert_nothing_served(result)
+      has(("unix://%s: the same socket as unix://%s"):format(spelling:format(folder), path()), (complaints(result)))
+      assert.is_nil(stat.lstat(path()))
+    end)
+  end
+
   it("whose path is something else is left alone", function()
     command.write(path(), "precious")
     local result = start_failing(settings())

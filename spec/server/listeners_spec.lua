@@ -242,6 +242,14 @@ describe("a reload", function()
       assert.is_nil(stat.stat(folder .. "/ours"))
     end)
 
+    it("a Unix socket that is there under another spelling", function()
+      local path = folder .. "/ours"
+      local app = server.start { script = script("one", { tcp "a", tcp "b" }) }
+      expect_failure(app, { tcp "a", unix(path, "c"), unix(folder .. "//ours", "d") }, folder .. "//ours",
+        "the same socket as unix://" .. path)
+      assert.is_nil(stat.stat(path))
+    end)
+
     it("an address that this machine has not", function()
       local app = server.start { script = script("one", { tcp "a", tcp "b" }) }
       expect_failure(app, { tcp "a", [["tcp://192.0.2.1:0"]] }, "tcp://192.0.2.1:0", "annot assign")

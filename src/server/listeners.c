@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 static int free_slot(const struct listeners *listeners)
 {
@@ -41,13 +42,43 @@ static int fail(const char *what, const char *error, char *why, size_t size)
 	return -1;
 }
 
+/*
+ * Ours that is at the path already, or NULL: one socket has many paths, by links of folders and "//". A socket that was
+ * bound and does not listen yet looks like one that was left behind, and would be replaced.
+ */
+static const struct listener *at_path(const struct listeners *listeners, const struct listener_config *config)
+{
+	struct stat st;
+	if (config->kind != LISTENER_UNIX || lstat(config->path, &st))
+		return NULL;
+	for (int i = 0; i < LISTENER_SLOTS; i++) {
+		const struct listener *each = listeners->slots[i];
+		if (each && each->fd >= 0 && each->config->kind == LISTENER_UNIX &&
+		    each->unix_inode == st.st_ino && each->unix_device == st.st_dev)
+			return each;
+	}
+	return NULL;
+}
+
+/* Bound by us. 0 or an error, explained. */
+static int bind_anew(const struct listeners *listeners, struct listener *listener, char *why, size_t size)
+{
+	const struct listener_config *config = listener->config;
+	const struct listener *other = at_path(listeners, config);
+	if (!other)
+		return listener_bind(listener, config, why, size);
+	snprintf(why, size, "%s: the same socket as %s", config->address, other->config->address);
+	return -1;
+}
+
 /* Inherited, or made. 0 or an error, explained. */
-static int bind_one(struct listener *listener, struct inheritance *inheritance, char *why, size_t size)
+static int bind_one(const struct listeners *listeners, struct listener *listener,
+		    struct inheritance *inheritance, char *why, size_t size)
 {
 	const struct listener_config *config = listener->config;
 	struct inherited *inherited = inheritance ? inheritance_find(inheritance, config) : NULL;
 	int err = inherited ? listener_adopt(listener, config, inherited, why, size)
-			    : listener_bind(listener, config, why, size);
+			    : bind_anew(listeners, listener, why, size);
 	listener->slot = config->slot;
 	return err;
 }
@@ -71,7 +102,7 @@ static int bind_those(struct listeners *listeners, struct config *config, bool a
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		const struct listener_config *each = &config->listeners[i];
 		if (takes_any_port(each) != any_port || !is_to_bind(listeners, each) ||
-		    !bind_one(listeners->slots[each->slot], inheritance, error, sizeof error))
+		    !bind_one(listeners, listeners->slots[each->slot], inheritance, error, sizeof error))
 			continue;
 		if (!descriptors_left(1))
 			descriptors_explain(error, sizeof error);
