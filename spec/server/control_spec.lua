@@ -77,8 +77,61 @@ local function start_counted()
   return app, before
 end
 
+-- Handlers hold all descriptors that there are.
+local function start_starved()
+  local app = server.start { nofile = 100, control = "control.sock", script = HEAD .. [[
+    local held = {}
+    function Agent:proceed(line)
+      if line == "free" then
+        for _, file in ipairs(held) do file:close() end
+        held = {}
+      end
+      repeat
+        local file = line == "hold" and io.open "/dev/null"
+        held[#held + 1] = file or nil
+      until not file
+      return line
+    end
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }]] }
+  ok(run(app, "status"))
+  return app, app:connect():echo_line("hold", "hold")
+end
+
 describe("the control socket", function()
   after_each(server.finish)
+
+  describe("of a server whose handlers use up all descriptors", function()
+    local STARVED = "no descriptors are left: control clients get those that are kept for them"
+
+    it("answers, again and again, and says so once", function()
+      local app, client = start_starved()
+      for _ = 1, 6 do ok(run(app, "status")) end
+      assert.equal(1, #app:find_log(STARVED))
+      client:echo_line("free", "free")
+      ok(run(app, "status"))
+      client:echo_line("hold", "hold")
+      ok(run(app, "status"))
+      assert.equal(2, #app:find_log(STARVED))
+    end)
+
+    it("is not kept by clients that say nothing", function()
+      local app = start_starved()
+      for _ = 1, 6 do client_of(app) end
+      ok(run(app, "status"))
+    end)
+
+    it("stops it", function()
+      local app = start_starved()
+      ok(run(app, "stop"), "draining")
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("stops it at once", function()
+      local app = start_starved()
+      ok(run(app, "stop", "--now"))
+      assert.equal(1, app:wait_end().code)
+    end)
+  end)
 
   describe("status", function()
     it("tells what a server is doing", function()

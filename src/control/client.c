@@ -32,7 +32,7 @@ void client_close(struct control_client *client)
 	control->client_count--;
 	int fd = client->watched.fd;
 	reactor_remove(control->reactor, &client->watched);
-	close(fd);
+	control_release(control, fd);
 	uv_close((uv_handle_t *)&client->timer, on_timer_closed);
 	control->gone(control->owner, client->id);
 	if (client->streams)
@@ -211,11 +211,12 @@ struct control_client *client_open(struct control *control, int fd)
 	struct control_client *client = calloc(1, sizeof *client);
 	if (!client || reactor_add(control->reactor, &client->watched, fd, EPOLLIN)) {
 		free(client);
-		close(fd);
+		control_release(control, fd);
 		return NULL;
 	}
 	client->control = control;
 	client->id = ++control->newest_id;
+	client->since_ms = uv_now(control->reactor->loop);
 	uv_timer_init(control->reactor->loop, &client->timer);
 	client->watched.ready = on_ready;
 	client->watched.data = client->timer.data = client;

@@ -12,7 +12,7 @@
 struct control_client {
 	struct control *control;
 	struct control_client *next; /* younger ones come first */
-	uint64_t id;
+	uint64_t id, since_ms;
 	struct watched watched;
 	uv_timer_t timer; /* runs while the client has to send or to read */
 	char *reply;      /* on its way, or NULL; the same for pieces of a stream */
@@ -25,6 +25,9 @@ struct control_client {
 	size_t used;
 	char line[CONTROL_LINE_MAX + 1]; /* and its line feed */
 };
+
+/* control.c: closes the descriptor of a client, or keeps it back for another. */
+void control_release(struct control *control, int fd);
 
 /* Takes the descriptor. NULL: no memory, or the kernel does not watch it, and it is closed. */
 struct control_client *client_open(struct control *control, int fd);

@@ -1,10 +1,13 @@
 #include "control/control.h"
 
+#include "base/descriptors.h"
 #include "base/log.h"
 #include "control/client.h"
 #include "control/message.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,10 +15,49 @@
 
 enum { STARVED_MS = 1000, LOG_EVERY_MS = 1000, ACCEPTS_PER_EVENT = 32 };
 
+/* ---- descriptors that are kept back ---- */
+
+static void on_pause_over(uv_timer_t *timer)
+{
+	struct control *control = timer->data;
+	reactor_want(control->reactor, &control->watched, EPOLLIN);
+}
+
+/* Copies of what we have anyway: they keep places, and nothing else. As many as there are now. */
+static void keep_spares(struct control *control)
+{
+	int fd;
+	while (control->keeps && control->spare_count < CONTROL_RESERVE &&
+	       (fd = fcntl(control->reactor->epoll_fd, F_DUPFD_CLOEXEC, 0)) >= 0)
+		control->spares[control->spare_count++] = fd;
+}
+
+static void drop_spares(struct control *control)
+{
+	control->keeps = false;
+	while (control->spare_count)
+		close(control->spares[--control->spare_count]);
+}
+
+void control_release(struct control *control, int fd)
+{
+	bool is_wanted = control->keeps && control->spare_count < CONTROL_RESERVE;
+	/* In one step: between two, a handler that opens files would have it. */
+	if (!is_wanted || dup3(control->reactor->epoll_fd, fd, O_CLOEXEC) < 0) {
+		close(fd);
+		return;
+	}
+	control->spares[control->spare_count++] = fd;
+	if (uv_is_active((uv_handle_t *)&control->pause)) {
+		uv_timer_stop(&control->pause);
+		on_pause_over(&control->pause);
+	}
+}
+
 /* ---- who may come in ---- */
 
 /* A line if it can be written at once, and the end: nobody waits for who is not let in. */
-static void turn_away(int fd, const char *code, const char *why)
+static void turn_away(struct control *control, int fd, const char *code, const char *why)
 {
 	json_t *reply = message_error(code, why);
 	char *line = message_line(reply);
@@ -23,7 +65,7 @@ static void turn_away(int fd, const char *code, const char *why)
 	if (line)
 		send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
 	free(line);
-	close(fd);
+	control_release(control, fd);
 }
 
 /*
@@ -64,10 +106,10 @@ static struct control_client *oldest_reserve(const struct control *control)
 	return found;
 }
 
-static void take_in(struct control *control, int fd)
+static void take_in(struct control *control, int fd, bool is_spare)
 {
 	if (!is_trusted(control, fd)) {
-		turn_away(fd, "not_permitted", "only the server's own user and root may control it");
+		turn_away(control, fd, "not_permitted", "only the server's own user and root may control it");
 		return;
 	}
 	unsigned reserve = count_reserve(control);
@@ -76,23 +118,65 @@ static void take_in(struct control *control, int fd)
 		client_close(oldest_reserve(control));
 	struct control_client *client = client_open(control, fd);
 	if (client)
-		client->is_reserve = is_full;
+		client->is_reserve = is_full || is_spare;
 }
 
 /* ---- accepting ---- */
 
-static void on_pause_over(uv_timer_t *timer)
+/* Without a descriptor accept() says so whether or not somebody waits. */
+static bool does_somebody_wait(const struct control *control)
 {
-	struct control *control = timer->data;
-	reactor_want(control->reactor, &control->watched, EPOLLIN);
+	struct pollfd fd = { .fd = control->fd, .events = POLLIN };
+	return poll(&fd, 1, 0) == 1;
+}
+
+static void tell_starved(struct control *control)
+{
+	char why[128];
+	if (!control->is_starved)
+		log_write(LOG_WARN,
+			  "no descriptors are left: control clients get those that are kept for them",
+			  F_TEXT("error", descriptors_explain(why, sizeof why)));
+	control->is_starved = true;
+}
+
+/*
+ * Others have used up the descriptors: takes one that is kept back, or the place of who has had such a one long enough to
+ * be answered. A descriptor, or -1 and errno.
+ */
+static int accept_with_spare(struct control *control)
+{
+	if (!does_somebody_wait(control)) {
+		errno = EAGAIN;
+		return -1;
+	}
+	tell_starved(control);
+	struct control_client *oldest = control->spare_count ? NULL : oldest_reserve(control);
+	if (oldest && uv_now(control->reactor->loop) - oldest->since_ms >= STARVED_MS)
+		client_close(oldest);
+	if (!control->spare_count) {
+		errno = EMFILE;
+		return -1;
+	}
+	close(control->spares[--control->spare_count]);
+	int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), err = errno;
+	if (fd < 0)
+		keep_spares(control);
+	errno = err;
+	return fd;
 }
 
 /* False: nobody more now. */
 static bool accept_one(struct control *control)
 {
 	int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	bool is_spare = fd < 0 && errno == EMFILE;
+	if (is_spare)
+		fd = accept_with_spare(control);
+	else if (fd >= 0)
+		control->is_starved = false;
 	if (fd >= 0) {
-		take_in(control, fd);
+		take_in(control, fd, is_spare);
 		return true;
 	}
 	if (errno == EINTR || errno == ECONNABORTED)
@@ -186,7 +270,8 @@ int control_open(struct control *control, struct reactor *reactor, int fd, void 
 		return err;
 	uv_timer_init(reactor->loop, &control->pause);
 	control->watched.data = control->pause.data = control;
-	control->is_open = true;
+	control->is_open = control->keeps = true;
+	keep_spares(control);
 	return 0;
 }
 
@@ -196,6 +281,7 @@ void control_leave(struct control *control)
 		return;
 	reactor_remove(control->reactor, &control->watched);
 	uv_timer_stop(&control->pause);
+	drop_spares(control);
 }
 
 void control_close(struct control *control)
@@ -205,6 +291,7 @@ void control_close(struct control *control)
 	control->is_open = false;
 	reactor_remove(control->reactor, &control->watched);
 	uv_close((uv_handle_t *)&control->pause, NULL);
+	drop_spares(control);
 	while (control->clients)
 		client_close(control->clients);
 }

@@ -7,7 +7,8 @@
  *
  * CONTROL_CLIENTS_MAX of them may stay for as long as what they have asked for takes. When they all do, there are
  * CONTROL_RESERVE places more for who wants to know why, or to end it: a request from there is to be answered at once, and
- * the next one who comes takes the place of who has been there longest. So nobody can be kept out.
+ * the next one who comes takes the place of who has been there longest. So nobody can be kept out. The same holds when the
+ * process has no descriptors any more: CONTROL_RESERVE of them are kept back.
  *
  * A request may also be answered with a stream: after the reply more is sent, piece by piece as the client takes it,
  * and all that the client can do then is to end its side, or to go.
@@ -38,6 +39,9 @@ struct control {
 	uv_timer_t pause; /* running while there are no descriptors to accept with */
 	int fd;
 	bool is_open;
+	bool keeps;      /* descriptors back */
+	bool is_starved; /* and whoever came last has got one of these */
+	int spares[CONTROL_RESERVE], spare_count;
 	struct control_client *clients;
 	unsigned client_count;
 	uint64_t newest_id, complained_ms;
