@@ -343,6 +343,12 @@ static int take(struct options *options, const struct option *option, const char
 	return 0;
 }
 
+/* An empty value is a variable of the shell's that is not set, but where it is one that somebody may mean. */
+static bool may_be_empty(enum option_kind kind)
+{
+	return kind == OPTION_KEY || kind == OPTION_SET || kind == OPTION_REASON || kind == OPTION_CODE;
+}
+
 /* Reads the option argv[*at], and its value where that is the next argument. */
 static int parse_option(struct options *options, unsigned which, char **argv, int *at)
 {
@@ -359,7 +365,7 @@ static int parse_option(struct options *options, unsigned which, char **argv, in
 	/* No value begins with "--"; the user has forgotten it. */
 	if (option->argument && !value && argv[*at + 1] && strncmp(argv[*at + 1], "--", 2))
 		value = argv[++*at];
-	if (option->argument && !value) {
+	if (option->argument && (!value || (!*value && !may_be_empty(option->kind)))) {
 		text_printf(stderr, "perilune %s: --%s needs a value: --%s %s\n", command, option->name,
 			    option->name, option->argument);
 		return refuse(command);
@@ -379,15 +385,32 @@ static int take_script(struct options *options, const char *script)
 	return 0;
 }
 
+/* What the command's argument is, for a message. */
+static const char *operand_of(unsigned which)
+{
+	if (which & FOR_SCRIPTS || which == FOR_EXEC)
+		return "script";
+	return which == FOR_KICK ? "id" : which == FOR_NEW ? "name" : "server";
+}
+
+/* A script's "$NAME" where that is not set: what would be taken instead is not what was meant. */
+static int refuse_empty(const char *command, unsigned which)
+{
+	text_printf(stderr, "perilune %s: the %s is empty\n", command, operand_of(which));
+	return refuse(command);
+}
+
 static int take_operand(struct options *options, unsigned which, const char *operand)
 {
+	if (!*operand && which != FOR_KICK) /* which says what an id is */
+		return refuse_empty(options->command, which);
 	if (which & FOR_SCRIPTS)
 		return take_script(options, operand);
 	if (which != FOR_KICK && which != FOR_NEW)
 		return take_server(options, operand);
 	if (options->operand) {
 		text_printf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
-			    which == FOR_KICK ? "id" : "name", options->operand, operand);
+			    operand_of(which), options->operand, operand);
 		return refuse(options->command);
 	}
 	options->operand = operand;
@@ -416,6 +439,10 @@ int options_parse(struct options *options, const char *command, unsigned which, 
 	int code = 0;
 	for (int at = 1; at < argc && !code && !options->help; at++) {
 		bool is_option = !only_names && argv[at][0] == '-' && argv[at][1];
+		if (which == FOR_EXEC && !is_option && !options->code && !*argv[at]) {
+			code = refuse_empty(command, which);
+			break;
+		}
 		if (which == FOR_EXEC && !is_option) {
 			take_rest(options, argv, at);
 			break;
