@@ -17,6 +17,29 @@ describe("conn", function()
     app:connect { from = "10.0.0.7:5060" }:send("x"):expect("1 10.0.0.7:5060 tcp://127.0.0.1:0")
   end)
 
+  -- What it would not look at was meant all the same.
+  for call, message in pairs {
+    ['conn:send("a", "b")'] = "conn:send takes one argument, not 2",
+    ['conn:send(("a"):gsub("a", "b"))'] = "conn:send takes one argument, not 2",
+    ['conn:close("kick", "why")'] = "conn:close takes one argument, not 2",
+    ['conn:abort("why")'] = "conn:abort takes no argument, not 1", ["conn:flush(1)"] = "conn:flush takes no argument, not 1",
+    ["conn:shutdown(1)"] = "conn:shutdown takes no argument, not 1", ["conn:pause(1)"] = "conn:pause takes no argument, not 1",
+    ["conn:resume(1)"] = "conn:resume takes no argument, not 1",
+    ['conn:read("line", 1, 2)'] = "conn:read takes two arguments at most, not 3",
+    ['conn:set_frame("line", 10)'] = "conn:set_frame takes one argument, not 2",
+    ['conn:set_timeout("idle", 1, 2)'] = "conn:set_timeout takes two arguments at most, not 3",
+    ["conn:defer(print, 1)"] = "conn:defer takes one argument, not 2",
+    ["perilune.sleep(1, 2)"] = "perilune.sleep takes one argument, not 2",
+    ["perilune.now(1)"] = "perilune.now takes no argument, not 1",
+  } do
+    it("refuses an argument too many: " .. call, function()
+      local Agent = {}
+      local try = loadstring("local conn, perilune = ... return " .. call)
+      function Agent:proceed() return (select(2, pcall(try, self.conn, require "perilune"))) end
+      lines(Agent):connect():send("x"):expect(message):send("y"):expect(message)
+    end)
+  end
+
   it("tells what its handler has used", function()
     local Agent = {}
     function Agent:proceed(line)

@@ -21,6 +21,16 @@
 		abort();                 \
 	} while (0)
 
+/* MAY RAISE: where there are more than n arguments, `self` included, which `what` ("conn:send") would not look at. */
+#define BIND_AT_MOST(lua, n, what)                          \
+	do {                                                \
+		if (lua_gettop(lua) > (n))                  \
+			bind_refuse_more((lua), (n), what); \
+	} while (0)
+
+/* choice.c: the same, when there are more. Those that are nil say nothing, so that nothing is lost. MAY RAISE. */
+void bind_refuse_more(lua_State *lua, int n, const char *what);
+
 /* conn.c: pushes the metatable of conn objects. */
 void bind_conn(lua_State *lua);
 

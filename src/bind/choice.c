@@ -43,3 +43,16 @@ unsigned bind_choice_check(lua_State *lua, int idx, const char *const *names)
 	refuse(lua, idx, given, n, names, i);
 	return 0; /* not reached */
 }
+
+void bind_refuse_more(lua_State *lua, int n, const char *what)
+{
+	int self = strchr(what, ':') != NULL, most = n - self, given = lua_gettop(lua);
+	while (given > n && lua_isnil(lua, given))
+		given--;
+	if (given > n)
+		RAISE(lua, "%s takes %s, not %d", what,
+		      !most       ? "no argument"
+		      : most == 1 ? "one argument"
+				  : "two arguments at most",
+		      given - self);
+}

@@ -93,6 +93,7 @@ static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 2, "conn:send");
 	bool is_open = conn && conn_is_open(conn);
 	bool takes_any = !is_open || conn->codec->kind == CODEC_LUA;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
@@ -142,6 +143,7 @@ static int l_conn_flush(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 1, "conn:flush");
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
@@ -161,6 +163,7 @@ static int l_conn_read(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 3, "conn:read");
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	struct run *run = bind_check_may_wait(lua, "conn:read");
@@ -185,6 +188,7 @@ static int l_conn_close(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 2, "conn:close");
 	const char *kick = luaL_optstring(lua, 2, "agent");
 	bool kicked = !strcmp(kick, "kick");
 	if (!kicked && strcmp(kick, "agent") != 0)
@@ -202,6 +206,7 @@ static int l_conn_abort(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 1, "conn:abort");
 	if (!conn)
 		return closed(lua);
 	cut_batch(agents, conn);
@@ -215,6 +220,7 @@ static int l_conn_shutdown(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 1, "conn:shutdown");
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	struct run *run = own_run(agents, conn);
@@ -229,6 +235,7 @@ static int l_conn_pause(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 1, "conn:pause");
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	cut_batch(agents, conn);
@@ -242,6 +249,7 @@ static int l_conn_resume(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 1, "conn:resume");
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
 	conn_resume(conn);
@@ -254,6 +262,7 @@ static int l_conn_set_frame(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 2, "conn:set_frame");
 	bool own = lua_gettop(lua) > 1;
 	struct codec codec;
 	if (!conn || !conn_is_open(conn))
@@ -278,6 +287,7 @@ static int l_conn_set_timeout(lua_State *lua)
 	static const char *const KINDS[] = { "read", "write", "idle", "first_frame", NULL };
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 3, "conn:set_timeout");
 	unsigned kind = bind_choice_check(lua, 2, KINDS);
 	luaL_checkany(lua, 3);
 	uint32_t ms = bind_duration_check(lua, 3);
@@ -294,6 +304,7 @@ static int l_conn_defer(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct conn *conn = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 2, "conn:defer");
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
 	if (!conn || !conn->opened || conn->told_closed)
 		return closed(lua);

@@ -10,6 +10,7 @@
 static int l_sleep(lua_State *lua)
 {
 	luaL_checkany(lua, 1);
+	BIND_AT_MOST(lua, 1, "perilune.sleep");
 	uint32_t ms = bind_duration_check(lua, 1);
 	struct run *run = bind_check_may_wait(lua, "perilune.sleep");
 	return bind_wait(lua, run, WAIT_SLEEP, conn_host_after(agents_of(lua)->host, ms));
@@ -19,6 +20,7 @@ static int l_sleep(lua_State *lua)
 static int l_now(lua_State *lua)
 {
 	const struct agents *agents = agents_of(lua);
+	BIND_AT_MOST(lua, 0, "perilune.now");
 	/* While the script is loaded, by another thread perhaps, there is no loop to ask yet. */
 	uint64_t now_ms = agents->attached ? agents->host->now_ms : uv_hrtime() / 1000000;
 	lua_pushnumber(lua, (lua_Number)now_ms / 1000);
