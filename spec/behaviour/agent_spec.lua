@@ -353,15 +353,43 @@ describe("an agent", function()
     for what, message in pairs(wrong) do
       it("are refused with a clear error: " .. what, function()
         local app = start_replies()
-        app:connect():send(what):expect_closed("error")
+        app:connect():send(what):expect_nothing():expect_closed("error")
         has(message, memory.error_of(app))
       end)
       it("are refused in the middle of many frames, too: " .. what, function()
         local app = start_replies()
-        app:connect():send("one", "two", what, "three"):expect("one", "two"):expect_closed("error")
+        app:connect():send("one", "two", what, "three"):expect("one", "two"):expect_nothing():expect_closed("error")
         has(message, memory.error_of(app))
       end)
     end
+
+    -- A list in a framing of so few bytes that one of its items has no place in it.
+    for name, frame in pairs { u8 = "u8", u16be = "u16be", fixed = { "fixed", 2 } } do
+      it("are refused as a whole where one does not fit the framing: " .. name, function()
+        local Agent = {}
+        function Agent:proceed() return { "ab", "cd", ("x"):rep(70000) } end
+        local app = memory.start(Agent, { frame = frame, limits = { frame = "100k" } })
+        app:connect():send("xy"):expect_nothing():expect_closed("error")
+        has("a reply of 70000 bytes does not fit a " .. name .. " frame", memory.error_of(app))
+      end)
+    end
+
+    it("are refused as a whole with views in them, and one that is dead", function()
+      local Agent, kept = {}
+      function Agent:proceed(view)
+        local what = view:string()
+        kept = view
+        if what ~= "act" then self.conn:send { "a", view, what == "list" and {} or "b" } end
+        return view, what == "act" and "clsoe"
+      end
+      function Agent:timeout() self.conn:send { "a", kept } end
+      local app = memory.start(Agent, { frame = { "line", view = true }, timeout = { idle = "1s" } })
+      app:connect():send("x", "list"):expect("a", "x", "b", "x"):expect_nothing():expect_closed("error")
+      app:connect():send("x", "act", "y"):expect("a", "x", "b", "x"):expect_nothing():expect_closed("error")
+      local client = app:connect():send("x"):expect("a", "x", "b", "x")
+      app:advance("1s")
+      client:expect_nothing():expect_closed("error")
+    end)
   end)
 
   describe("that failed", function()

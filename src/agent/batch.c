@@ -308,6 +308,13 @@ static unsigned frames_used(const struct run *run)
 	return run->views ? (unsigned)lua_tointeger(co, 2) : (unsigned)lua_gettop(co) - 1;
 }
 
+/* How many of these are answered: a reply with an action that there is not belongs to the fault. */
+static unsigned frames_answered(const struct run *run)
+{
+	unsigned used = frames_used(run);
+	return used && !reply_is_action(run->co.lua, 1) ? used - 1 : used;
+}
+
 /* Each is encoded by a call of its own. */
 static bool is_encoded_in_turns(const struct run *run)
 {
@@ -319,8 +326,10 @@ static bool send_results(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
 	bool in_turns = is_encoded_in_turns(run);
+	unsigned last = frames_answered(run);
 	if (run->views || in_turns)
-		return send_left(agents, run, agents->vm.lua, frames_used(run), in_turns);
+		return send_left(agents, run, agents->vm.lua, last, in_turns);
+	lua_settop(co, 1 + (int)last);
 	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
 }
 
@@ -339,7 +348,8 @@ static bool finish_many(struct agents *agents, struct run *run)
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
 	bool acts = !lua_isnil(run->co.lua, 1), ok;
-	while ((ok = send_results(agents, run)) && is_encoded_in_turns(run) && run->sent < frames_used(run))
+	while ((ok = send_results(agents, run)) && is_encoded_in_turns(run) &&
+	       run->sent < frames_answered(run))
 		if (conn_is_open(run->conn) && run_park(agents, run))
 			return false;
 	ok = ok && (!acts || take_action(agents, run));

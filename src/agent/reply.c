@@ -126,17 +126,41 @@ static bool explain_key(lua_State *lua)
 	return false;
 }
 
-/* Whatever is in the table is an item 1 … n. Else it would not be sent, and nobody be told. */
-static bool check_list(lua_State *lua, int idx, size_t n)
+/* The item on top of the stack, number i. */
+static bool check_item(struct agents *agents, struct conn *conn, lua_State *lua, int i)
+{
+	bool views = is_view(agents, lua, lua_gettop(lua));
+	if (views && !agents->view->data) {
+		lua_pushstring(lua, REPLY_DEAD_VIEW);
+		return false;
+	}
+	if (!views && !lua_isstring(lua, -1)) {
+		lua_pushfstring(lua, "a list of replies holds strings; item %d is a %s", i,
+				luaL_typename(lua, -1));
+		return false;
+	}
+	size_t len = views ? agents->view->len : lua_objlen(lua, -1);
+	return codec_carries(conn->codec, len) || reply_explain(conn, lua, len, ERR_FRAME_REPLY);
+}
+
+/*
+ * Whatever is in the table is an item 1 … n that can be sent. Else it would not be sent, and nobody be told; or others
+ * would, and then the handler fail: a peer would have a part of an answer.
+ */
+static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, size_t n)
 {
 	size_t items = 0;
 	for (lua_pushnil(lua); lua_next(lua, idx); items++) {
-		lua_pop(lua, 1);
-		double key = lua_type(lua, -1) == LUA_TNUMBER ? lua_tonumber(lua, -1) : 0;
-		if (!(key >= 1 && key < INT_MAX && key == (int)key))
+		double key = lua_type(lua, -2) == LUA_TNUMBER ? lua_tonumber(lua, -2) : 0;
+		if (!(key >= 1 && key < INT_MAX && key == (int)key)) {
+			lua_pop(lua, 1);
 			return explain_key(lua);
+		}
 		if (key > (double)n)
 			return explain_hole(lua, idx, (int)key);
+		if (!check_item(agents, conn, lua, (int)key))
+			return false;
+		lua_pop(lua, 1);
 	}
 	return items == n || explain_hole(lua, idx, (int)n);
 }
@@ -144,15 +168,10 @@ static bool check_list(lua_State *lua, int idx, size_t n)
 static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
 {
 	size_t n = lua_objlen(lua, idx);
-	if (!check_list(lua, idx, n))
+	if (!check_list(agents, conn, lua, idx, n))
 		return false;
 	for (size_t i = 1; i <= n; i++) {
 		lua_rawgeti(lua, idx, (int)i);
-		if (!lua_isstring(lua, -1) && !is_view(agents, lua, lua_gettop(lua))) {
-			lua_pushfstring(lua, "a list of replies holds strings; item %d is a %s", (int)i,
-					luaL_typename(lua, -1));
-			return false;
-		}
 		if (!reply_send(agents, conn, lua, lua_gettop(lua), below))
 			return false;
 		lua_pop(lua, 1);
@@ -184,14 +203,35 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
 	return false;
 }
 
+/* NULL: it is no text. */
+static const char *action_at(lua_State *lua, int idx, size_t *len)
+{
+	*len = 0;
+	return lua_type(lua, idx) == LUA_TSTRING ? lua_tolstring(lua, idx, len) : NULL;
+}
+
+static bool is_close(const char *action, size_t len)
+{
+	return action && len == strlen("close") && !memcmp(action, "close", len);
+}
+
+bool reply_is_action(lua_State *lua, int idx)
+{
+	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
+		return true;
+	size_t len;
+	const char *action = action_at(lua, idx, &len);
+	return is_close(action, len);
+}
+
 bool reply_action(struct conn *conn, lua_State *lua, int idx)
 {
 	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
 		return true;
 	char shown[SHOWN_BYTES];
 	size_t len;
-	const char *action = lua_type(lua, idx) == LUA_TSTRING ? lua_tolstring(lua, idx, &len) : NULL;
-	if (action && len == strlen("close") && !memcmp(action, "close", len)) {
+	const char *action = action_at(lua, idx, &len);
+	if (is_close(action, len)) {
 		conn_close(conn, REASON_AGENT, CLOSE_FLUSH);
 		return true;
 	}
@@ -213,7 +253,8 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 	/* What is pushed here has no room on the other stack, if the handler returned as much as that holds. */
 	lua_settop(co, first + 1);
 	lua_xmove(co, lua, 2);
-	bool ok = (answers || reply_send(agents, run->conn, lua, at, &below)) &&
+	bool sends = !answers && reply_is_action(lua, at + 1); /* else it is a fault, and nothing goes out */
+	bool ok = (!sends || reply_send(agents, run->conn, lua, at, &below)) &&
 		  reply_action(run->conn, lua, at + 1);
 	if (!ok)
 		lua_replace(lua, AT_ERROR);

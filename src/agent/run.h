@@ -197,6 +197,9 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
  * must not be. They are taken from the coroutine's stack. False with the error at AT_ERROR. */
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);
 
+/* Is the second result of a callback, at idx, one that reply_action() takes? */
+bool reply_is_action(lua_State *lua, int idx);
+
 /* Does what the second result of a callback, at idx, asks for. False with an error message pushed. */
 bool reply_action(struct conn *conn, lua_State *lua, int idx);
 

@@ -169,6 +169,11 @@ bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, un
 	return true;
 }
 
+bool codec_carries(const struct codec *codec, size_t len)
+{
+	return !codec->ops->carries || codec->ops->carries(codec, len);
+}
+
 const char *codec_name(const struct codec *codec)
 {
 	for (size_t i = 0; i < sizeof short_names / sizeof *short_names; i++) {

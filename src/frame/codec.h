@@ -89,6 +89,9 @@ struct codec_ops {
 	unsigned (*encode_batch)(const struct codec *codec, const struct reply *replies, unsigned n,
 				 struct buf_pool *pool, struct buf **out, int *error);
 
+	/* Has a reply of so many bytes a place in it? Else encode() says ERR_FRAME_REPLY. NULL: any has. */
+	bool (*carries)(const struct codec *codec, size_t len);
+
 	/* Checks a filled-in codec. NULL, or what is wrong with it (static text). May be NULL. */
 	const char *(*check)(const struct codec *codec);
 };
@@ -155,6 +158,9 @@ const char *codec_name(const struct codec *codec);
  */
 const char *codec_error_text(const struct codec *codec, const struct frame_batch *batch, char *text,
 			     size_t size);
+
+/* Has a reply of so many bytes a place in this framing, as codec_ops.carries has it? True for CODEC_LUA. */
+bool codec_carries(const struct codec *codec, size_t len);
 
 /* Appends framed replies; as codec_ops.encode_batch, for every codec. */
 unsigned codec_encode_batch(const struct codec *codec, const struct reply *replies, unsigned n,

@@ -351,6 +351,13 @@ static int encode(const struct codec *codec, const uint8_t *data, size_t len, st
 				    : encode_width(codec, data, len, pool, out, false);
 }
 
+static bool carries(const struct codec *codec, size_t len)
+{
+	const unsigned width = codec->length_bytes;
+	uint64_t value;
+	return field_value(codec, len, &value) && (width == 0 || width >= 8 || !(value >> 8 * width));
+}
+
 static unsigned encode_each(const struct codec *codec, const struct reply *replies, unsigned n,
 			    struct buf_pool *pool, struct buf **out, int *error)
 {
@@ -426,5 +433,6 @@ const struct codec_ops codec_length_ops = {
 	.decode = decode,
 	.encode = encode,
 	.encode_batch = encode_batch,
+	.carries = carries,
 	.check = check,
 };

@@ -56,10 +56,15 @@ static void fixed_decode(const struct codec *codec, const uint8_t *in, size_t n,
 	cut(in, n, limit, codec->fixed_bytes, false, out);
 }
 
+static bool fixed_carries(const struct codec *codec, size_t len)
+{
+	return len == codec->fixed_bytes;
+}
+
 static int fixed_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
 			struct buf **out)
 {
-	return len == codec->fixed_bytes ? buf_append(pool, out, data, len) : ERR_FRAME_REPLY;
+	return fixed_carries(codec, len) ? buf_append(pool, out, data, len) : ERR_FRAME_REPLY;
 }
 
 static const char *fixed_check(const struct codec *codec)
@@ -81,5 +86,6 @@ const struct codec_ops codec_fixed_ops = {
 	.name = "fixed",
 	.decode = fixed_decode,
 	.encode = fixed_encode,
+	.carries = fixed_carries,
 	.check = fixed_check,
 };
