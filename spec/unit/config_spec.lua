@@ -623,6 +623,25 @@ describe("config.normalise", function()
         local conf = normalise({ listen = { { "tcp://:1", frame = "line" } } }, with(to_unix))
         assert.same({ "a", "line" }, { conf.listeners[1].path, conf.listeners[1].frame.kind })
       end)
+      it("may have several, with commas or blanks between them", function()
+        for _, text in ipairs { "tcp://:1,unix://a b,c,tcp://[::1]:2", "tcp://:1 unix://a b,c  tcp://[::1]:2",
+          "tcp://:1, unix://a b,c ,tcp://[::1]:2" } do
+          for _, listen in ipairs { NONE, "tcp://:7", { { "tcp://:7", frame = "line" } }, { "tcp://:7", "tcp://:8" } } do
+            local conf = normalise({ listen = listen, frame = "line" }, with(override("listen", text, "flag --listen")))
+            assert.equal(3, #conf.listeners)
+            for i, wanted in ipairs { "tcp://:1", "unix://a b,c", "tcp://[::1]:2" } do
+              assert.same({ wanted, "line" }, { conf.listeners[i].address, conf.listeners[i].frame.kind })
+              assert.equal("flag --listen", conf.origins[("listen[%d].address"):format(i)])
+            end
+          end
+        end
+      end)
+      it("names itself when one of several is wrong", function()
+        assert.equal('flag --listen: unknown scheme "tpc" (did you mean "tcp"?)',
+          errors_of({}, with(override("listen", "tcp://:1,tpc://:2", "flag --listen"))))
+        assert.matches("^flag %-%-listen: has the same address",
+          errors_of({}, with(override("listen", "tcp://:1,tcp://:1", "flag --listen"))))
+      end)
       it("is refused as ambiguous when several have their own", function()
         assert.equal("flag --listen: is ambiguous: the script has 2 listeners with their own settings",
           errors_of({ listen = { { "tcp://:1", frame = "line" }, "tcp://:2" } }, with(to_unix)))

@@ -40,7 +40,9 @@ local function check_addresses(state, entries, listeners)
   local taken = {}
   for i, listener in ipairs(listeners) do
     local id = listener.path or listener.port and listener.port > 0 and listener.host .. ":" .. listener.port
-    if id and taken[id] then report(state, entries[i].place, "has the same address as " .. taken[id]) end
+    if id and taken[id] then
+      report(state, entries[i].place, "has the same address as " .. taken[id], entries[i].origin)
+    end
     if id then taken[id] = taken[id] or entries[i].place end
   end
 end

@@ -210,6 +210,19 @@ function M.apply_override(state, override)
   state.forced[path] = { value = value, origin = origin }
 end
 
+-- The addresses of a text, which commas or blanks are between; a path may have such in it.
+local function split_addresses(text)
+  local found, from = {}, 1
+  for before, at in text:gmatch "()[,%s]+()%a+://" do
+    if before > 1 then
+      found[#found + 1] = text:sub(from, before - 1)
+      from = at
+    end
+  end
+  found[#found + 1] = text:sub(from)
+  return found
+end
+
 --- The entries with an overridden `listen` in their place.
 ---@param state perilune.config_state
 ---@param entries perilune.config_entry[]
@@ -217,20 +230,20 @@ end
 function M.override_listen(state, entries)
   local forced = state.forced.listen
   if not forced then return entries end
-  local layer = new_layer("listen.", "listener")
-  local entry = { text = forced.value, place = "listen", layer = layer, origin = forced.origin }
-  if #entries <= 1 then
-    if entries[1] then entry.layer = entries[1].layer end
-    return { entry }
-  end
-  for _, other in ipairs(entries) do
+  for _, other in ipairs(#entries > 1 and entries or {}) do
     if not other.plain then
       report(state, "listen", ("is ambiguous: the script has %d listeners with their own settings"):format(#entries),
         forced.origin)
       return entries
     end
   end
-  return { entry }
+  local texts, taken = split_addresses(forced.value), {}
+  for i = 1, math.min(#texts, LISTENERS_MAX) do
+    local place = #texts > 1 and ("listen[%d]"):format(i) or "listen"
+    local layer = #entries == 1 and entries[1].layer or new_layer("listen.", "listener")
+    taken[i] = { text = texts[i], place = place, layer = layer, origin = forced.origin }
+  end
+  return taken
 end
 
 --- Reads what the script returned into state.top.
