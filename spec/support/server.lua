@@ -27,6 +27,7 @@ posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_IGN)
 -- Who an upgrade has started is ours to wait for once its parent has gone (PR_SET_CHILD_SUBREAPER).
 ffi.cdef [[
   int prctl(int option, unsigned long, unsigned long, unsigned long, unsigned long);
+  int setsid(void);
   long readlink(const char *path, char *text, size_t size);
   int sigprocmask(int how, const unsigned long *set, unsigned long *before);
 ]]
@@ -111,6 +112,12 @@ end
 
 -- Runs in the child: what else it begins with.
 local function leave_behind(options)
+  if options.terminal then
+    if options.terminal.owns then ffi.C.setsid() end
+    local fd = fcntl.open(options.terminal.path, options.terminal.owns and fcntl.O_RDWR or fcntl.O_RDWR + fcntl.O_NOCTTY)
+    unistd.dup2(fd, 0)
+    unistd.close(fd)
+  end
   for _, fd in ipairs(options.closed or {}) do unistd.close(fd) end
   for fd, to in pairs { [1] = options.stdout, [2] = options.stderr } do
     local opened = fcntl.open(to[1], to[2])
@@ -240,13 +247,14 @@ M.launch = launch
 ---  format: "json"|"text"|nil,
 ---  folder: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
 ---  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed: integer[]?,
----  stdout: table?, stderr: table?, ignored: string[]?, blocked: boolean? } `control`: a control socket, none by default;
+---  stdout: table?, stderr: table?, ignored: string[]?, blocked: boolean?,
+---  terminal: { path: string, owns: boolean? }? } `control`: a control socket, none by default;
 ---  `scripts_own`: workers, log format and control socket are what the script says;
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
 ---  `fds`: descriptors, handed over as by a service manager, who may say that there are more (`count`);
 ---  `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE;
 ---  `closed`: descriptors that it begins without; `stdout`, `stderr`: a path, and the flags to open it with; `ignored`: signals;
----  `blocked`: all signals are
+---  `blocked`: all signals are; `terminal`: its standard input, in whose foreground it runs if it `owns` it
 ---@return perilune.server
 function M.start(options)
   local self = M.try_start(options)

@@ -96,6 +96,7 @@ const struct command command_run = {
 	    "  TERM, INT, QUIT      stop: no new connections, finish what is in flight, then exit\n"
 	    "                       (a second one forces)\n"
 	    "  HUP                  reload the script: new connections get it, if it can be loaded\n"
+	    "                       (stop, if the terminal that it runs in was closed)\n"
 	    "  USR1                 open the log file anew, after it was renamed\n"
 	    "  USR2                 start the binary anew; leave once it serves\n"
 	    "\n"

@@ -7,12 +7,29 @@
 #include "config/sources.h"
 #include "server/server.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 /* ---- signals before there is a server ---- */
+
+/* One of the standard streams: the terminal in whose foreground we were started. -1: there is none. */
+static int terminal = -1;
+
+/* Not for who was put into the background or another session: those have said that they are to outlive it. */
+static void note_terminal(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && terminal < 0; fd++)
+		if (isatty(fd) && tcgetpgrp(fd) == getpgrp())
+			terminal = fd;
+}
+
+static bool is_terminal_gone(void)
+{
+	return terminal >= 0 && !isatty(terminal) && errno == EIO;
+}
 
 static atomic_bool early[NSIG];
 
@@ -37,6 +54,7 @@ static void on_early_stop(int number)
 void server_expect_signals(void)
 {
 	static const int LATER[] = { SIGHUP, SIGUSR1, SIGUSR2 }, STOP[] = { SIGTERM, SIGINT, SIGQUIT };
+	note_terminal();
 	struct sigaction later = { .sa_handler = on_early, .sa_flags = SA_RESTART };
 	struct sigaction stop = { .sa_handler = on_early_stop };
 	for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++) {
@@ -100,7 +118,12 @@ static void on_reload_signal(uv_signal_t *handle, int number)
 {
 	const char *why;
 	struct server *server = handle->data;
-	(void)number;
+	if (is_terminal_gone()) {
+		/* Once: the kernel sends it, and the shell may as well. */
+		if (server->stage != DRAINING)
+			stop_begin(server, F_TEXT("signal", strsignal(number)));
+		return;
+	}
 	if (server->stage == STARTING) {
 		server->reload_due = true;
 		log_write(LOG_INFO, "a reload begins once the server serves");
