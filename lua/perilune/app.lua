@@ -430,6 +430,7 @@ function M.load(path, options)
   conf.globals = state.chunks and misspelt_globals(state, env)
   conf.warnings = state.chunks and with_newer(warnings_of(conf, folder), state, env)
   state.chunks = nil
+  if next(conf.unsafe or {}) or next(conf.modules or {}) then guard.watch_calls() end
   return { conf = conf, file = path, env = env }
 end
 

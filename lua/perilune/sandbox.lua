@@ -11,7 +11,7 @@ local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
   guard = {
     interrupted = function() return false end, loading = function() return true end, memory = function() end,
-    check_nesting = function() end,
+    check_nesting = function() end, watched = function(fn) return fn end,
   }
 end
 
@@ -63,17 +63,27 @@ end
 
 local dump = string.dump
 
+--- Of those that may wait for the system: where they were called is known, should that take long (src/vm/watched.c).
+local WATCHED = {
+  io = { "close", "popen", "tmpfile" }, os = { "execute", "remove", "rename", "tmpname" },
+}
+local watched = {}
+for library, keys in pairs(WATCHED) do
+  for _, key in ipairs(keys) do watched[library .. "." .. key] = guard.watched(_G[library][key]) end
+end
+
 local function behind(path)
   if path == "string.dump" then return dump end
   local library, key = path:match("^(%w+)%.(%w+)$")
-  if library then return _G[library][key] end
+  if library then return watched[path] or _G[library][key] end
   return _G[path]
 end
 
 local function copy_library(name, library, may_open)
   local copy = {}
   for key, value in pairs(library) do
-    if not is_unsafe[name .. "." .. key] then copy[key] = value end
+    local path = name .. "." .. key
+    if not is_unsafe[path] then copy[key] = watched[path] or value end
   end
   return setmetatable(copy, {
     __index = function(_, key)
@@ -132,6 +142,7 @@ local function lock_files()
   for key, value in pairs(metatable) do
     if not key:find("^__") then methods[key] = value end
   end
+  for _, key in ipairs { "close", "flush", "read" } do methods[key] = guard.watched(methods[key]) end
   local of_io = require("perilune.files").install(methods)
   metatable.__index, metatable.__metatable = methods, "files are read-only"
   return of_io

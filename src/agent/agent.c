@@ -147,6 +147,7 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 	agent_push(agents, lua, conn);
 	lua_pushstring(lua, callback_name(callback));
 	const struct vm_budget *budget = &agents->listeners[conn->listener].budget;
+	guard_name(&agents->vm.guard, callback_name(callback), conn->id);
 	bool has = !vm_pcall(&agents->vm, lua, 2, 1, budget) && lua_toboolean(lua, -1);
 	lua_settop(lua, AT_TOP);
 	return has;

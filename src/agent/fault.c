@@ -170,6 +170,7 @@ static void describe(struct agents *agents, const struct run *run, enum callback
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(agents, run);
+	guard_name(&agents->vm.guard, callback_name(blamed), run->conn->id);
 	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
 		log_undescribed(agents, run, blamed, peer);
 	} else {

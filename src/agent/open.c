@@ -152,6 +152,7 @@ static void run_setup(struct opening *opening)
 		return;
 	lua_pushvalue(lua, -1);
 	opening->phase.name = "setup";
+	guard_name(&agents->vm.guard, "setup", 0);
 	opening->phase.ref = luaL_ref(lua, LUA_REGISTRYINDEX);
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
 	lua_call(lua, 1, 0);
@@ -246,6 +247,7 @@ static void set_budgets(struct agents *agents, const struct config *config)
 			least_ms = budget.ms;
 	}
 	guard_set_least(&agents->vm.guard, least_ms);
+	guard_set_worker(&agents->vm.guard, agents->worker, agents->generation);
 	agents->vm.guard.progress = run_progress;
 	agents->vm.guard.cut = batch_cut_current;
 	agents->vm.guard.abandon = run_abandon;
@@ -285,6 +287,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	lua_pushcfunction(lua, open_and_keep);
 	lua_pushlightuserdata(lua, &opening);
 	agents->vm.stage = VM_LOADING;
+	guard_name(&agents->vm.guard, "loading", 0);
 	int failed = vm_pcall(&agents->vm, lua, 1, AT_TOP, &VM_LOAD_BUDGET);
 	agents->vm.stage = VM_SERVING;
 	if (failed) {
@@ -327,6 +330,7 @@ static void run_teardown(struct agents *agents, uint32_t ms)
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->teardown_ref);
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->app_ref);
 	agents->vm.stage = VM_ENDING;
+	guard_name(&agents->vm.guard, phase.name, 0);
 	if (vm_pcall(&agents->vm, lua, 1, 0, &budget))
 		phase_log(agents, &phase);
 }

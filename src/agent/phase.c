@@ -67,6 +67,7 @@ static bool try_to_describe(struct description *description, int at)
 	lua_pushcfunction(vm->lua, l_describe);
 	lua_pushlightuserdata(vm->lua, description);
 	lua_pushvalue(vm->lua, at);
+	guard_name(&vm->guard, description->phase->name ? description->phase->name : "loading", 0);
 	return !vm_pcall(vm, vm->lua, 2, 3, &DESCRIBE_BUDGET);
 }
 

@@ -156,6 +156,7 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
 	lua_pushlstring(lua, event->len ? (const char *)event->data : "", event->len);
 	lua_pushstring(lua, trace_kind_name(event->kind));
+	guard_name(&agents->vm.guard, "record.redact", entry->conn);
 	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);
 	taking->redacting_us += computed_us() - began_us;
 	if (failed) {

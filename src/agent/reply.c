@@ -40,6 +40,7 @@ static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
 		return 0;
 	}
 	bool opened = ledger_open(agents, conn);
+	guard_name(&agents->vm.guard, callback_name(CALL_ENCODE), conn->id);
 	int status = vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget);
 	if (opened)
 		ledger_close(agents);

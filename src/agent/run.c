@@ -225,6 +225,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 			budget.ms = (budget.ms ? budget.ms : GUARD_UNBOUNDED_MS) | GUARD_BATCH;
 	}
 	ledger_open(agents, run->conn);
+	guard_name(&agents->vm.guard, CALLBACKS[run->callback].name, run->conn->id);
 	vm_enter(&agents->vm, &budget);
 	int status = lua_resume(co, nargs);
 	enum guard_verdict verdict = vm_leave(&agents->vm);

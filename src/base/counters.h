@@ -37,6 +37,7 @@ struct counters {
 	counter accept_errors;           /* EMFILE and its kin */
 	counter accept_delays;           /* times that accept_rate made clients wait */
 	counter cut;                     /* connections ended by the drain deadline */
+	counter held_up;                 /* calls that blocked in the system for long: the main thread's */
 	counter migrated;                /* connections that went to a newer generation */
 	counter not_migrated;            /* ... that were to, and could not */
 	counter phases[PHASE_COUNT];     /* connections at this moment; PHASE_NONE's is of no use */

@@ -187,6 +187,7 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, d->codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
 		lua_pushnumber(lua, (lua_Number)(d->out->consumed - d->from) + 1);
+		guard_name(&d->agents->vm.guard, callback_name(CALL_DECODE), d->conn ? d->conn->id : 0);
 		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
 			d->agents->decode_verdict = d->agents->vm.verdict;
 			failed(d, lua);

@@ -68,6 +68,7 @@ static int l_line(lua_State *lua)
 		luaL_addsize(&line, last == '\n' && !keeps ? n - 1 : n);
 	} while (last != EOF && last != '\n');
 	int error = ferror(file) ? errno : 0;
+	guard_note_return(&vm_of(lua)->guard, lua);
 	luaL_pushresult(&line);
 	if (!error && bytes)
 		return 1;
@@ -93,6 +94,7 @@ static int l_all(lua_State *lua)
 		luaL_addsize(&all, n);
 	} while (n == LUAL_BUFFERSIZE);
 	int error = ferror(file) ? errno : 0;
+	guard_note_return(&vm_of(lua)->guard, lua);
 	luaL_pushresult(&all);
 	return error ? push_error(lua, error) : 1;
 }
@@ -141,6 +143,7 @@ static int open_anything(lua_State *lua)
 	lua_pushvalue(lua, lua_upvalueindex(1));
 	lua_insert(lua, 1);
 	lua_call(lua, 2, LUA_MULTRET);
+	guard_note_return(&vm_of(lua)->guard, lua);
 	return lua_gettop(lua);
 }
 
@@ -164,6 +167,7 @@ static int l_open(lua_State *lua)
 		*file = NULL;
 	}
 	int fd = file ? harmless_open(path, flags, 0666, &instead) : -EMFILE;
+	guard_note_return(&vm_of(lua)->guard, lua);
 	if (fd < 0 && instead && fd != -EISDIR && takes_special(lua)) {
 		lua_settop(lua, 2);
 		return open_anything(lua);

@@ -105,6 +105,23 @@ static void show_listeners(const json_t *reply)
 	}
 }
 
+/* ", held up 2 times" */
+static void show_held_up(const json_t *worker)
+{
+	const json_t *by = json_object_get(worker, "held_up_by");
+	long long times = number(worker, "held_up");
+	if (times)
+		printf(", held up %lld time%s", times, plural(times));
+	if (json_is_object(by)) {
+		fputs(", now for ", stdout);
+		show_age(number(by, "ms"));
+		fputs(" by ", stdout);
+		show(by, "callback");
+		printf(" of connection %lld", number(by, "conn"));
+	}
+	putchar('\n');
+}
+
 static void show_workers(const json_t *reply)
 {
 	size_t i;
@@ -114,10 +131,11 @@ static void show_workers(const json_t *reply)
 	{
 		long long conns = number(one, "connections"), generations = number(one, "generations");
 		printf("  %-4lld %lld connection%s, %lld generation%s, frames: %lld in, %lld out, %lld "
-		       "fault%s\n",
+		       "fault%s",
 		       number(one, "worker"), conns, plural(conns), generations, plural(generations),
 		       number(one, "frames_in"), number(one, "frames_out"), number(one, "faults"),
 		       plural(number(one, "faults")));
+		show_held_up(one);
 	}
 }
 

@@ -475,6 +475,8 @@ enum config_status config_load(struct config *config, const char *print, char **
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
 	vm.memory_bytes = loading_memory(config);
 	vm.stage = VM_LOADING;
+	guard_name(&vm.guard, "loading", 0);
+	guard_set_worker(&vm.guard, 0, 0); /* no worker's: it is for the main thread, or the loader's */
 	vm_enter(&vm, &VM_LOAD_BUDGET);
 	int status = lua_cpcall(vm.lua, load_protected, &load);
 	if (vm_leave(&vm) != GUARD_FINE && status) {

@@ -70,6 +70,9 @@ unsigned server_count_open(const struct server *server);
 /* The start has failed: says so in the log, and to whoever waits for us to serve. */
 void server_cannot(struct server *server, const char *message, const char *why);
 
+/* Tells of calls that block in the system, and of those that do so no more. */
+void server_look_at_stalls(struct server *server);
+
 /* Of the configuration, by its place there. */
 struct listener *server_listener(struct server *server, unsigned i);
 

@@ -104,6 +104,7 @@ void reports_on_wake(uv_async_t *wake)
 		next = mail->next;
 		heed(server, (struct report *)(void *)mail);
 	}
+	server_look_at_stalls(server);
 	recorder_look(&server->recorder);
 	reloads_look(&server->reloads);
 	if (server->stage == LEAVING && !server_count_open(server))

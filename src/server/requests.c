@@ -270,6 +270,7 @@ static struct server_view view_of(void *data)
 				     .workers = server->workers,
 				     .worker_count = server->started,
 				     .reloads = &server->reloads,
+				     .now_ms = uv_now(&server->loop),
 				     .uptime_ms = uv_now(&server->loop) - server->began_ms };
 }
 

@@ -6,6 +6,7 @@
 #include "loop/loop.h"
 #include "restart/variables.h"
 #include "server/internal.h"
+#include "vm/stall.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,17 @@ void server_cannot(struct server *server, const char *message, const char *why)
 {
 	log_write(LOG_ERROR, message, F_TEXT("error", why));
 	notify_failed(&server->notify, why);
+}
+
+void server_look_at_stalls(struct server *server)
+{
+	stalls_look(server->workers, server->started, &server->acceptor.counters, uv_now(&server->loop));
+}
+
+/* From the watchdog. */
+static void note_stall(void *wake)
+{
+	uv_async_send(wake);
 }
 
 struct listener *server_listener(struct server *server, unsigned i)
@@ -64,6 +76,7 @@ static bool open_server(struct server *server, struct config *config)
 		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
 	server->began_ms = uv_now(&server->loop);
+	stall_listen(note_stall, &server->wake);
 	return true;
 }
 

@@ -72,7 +72,7 @@ static json_t *phases_of(const struct counters *counters)
 	return all;
 }
 
-static json_t *worker_of(const struct worker *worker)
+static json_t *worker_of(const struct worker *worker, uint64_t now_ms)
 {
 	json_t *one = json_object();
 	const struct counters *counters = &worker->counters;
@@ -83,6 +83,8 @@ static json_t *worker_of(const struct worker *worker)
 	set_number(one, "frames_in", count_read(&counters->frames_in));
 	set_number(one, "frames_out", count_read(&counters->frames_out));
 	set_number(one, "faults", count_read(&counters->faults));
+	set_number(one, "held_up", worker->held_up.times);
+	json_object_set_new(one, "held_up_by", stalls_status(&worker->held_up, now_ms));
 	json_object_set_new(one, "states", phases_of(counters));
 	return one;
 }
@@ -91,7 +93,7 @@ static json_t *workers_of(const struct server_view *view)
 {
 	json_t *all = json_array();
 	for (unsigned i = 0; i < view->worker_count; i++)
-		json_array_append_new(all, worker_of(&view->workers[i]));
+		json_array_append_new(all, worker_of(&view->workers[i], view->now_ms));
 	return all;
 }
 
@@ -128,6 +130,7 @@ static json_t *counters_of(const struct server_view *view)
 		{ "accept_errors", &sum.accept_errors },
 		{ "accept_delays", &sum.accept_delays },
 		{ "cut", &sum.cut },
+		{ "held_up", &sum.held_up },
 		{ "migrated", &sum.migrated },
 		{ "not_migrated", &sum.not_migrated },
 	};

@@ -25,7 +25,7 @@ struct server_view {
 	const struct worker *workers;
 	unsigned worker_count; /* that were started */
 	const struct reloads *reloads;
-	uint64_t uptime_ms;
+	uint64_t uptime_ms, now_ms; /* uv_now() */
 };
 
 /* Adds to a reply; without memory parts are missing. */

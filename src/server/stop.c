@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "server/server.h"
+#include "vm/stall.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -65,6 +66,7 @@ void stop_finish(struct server *server)
  */
 void stop_close(struct server *server)
 {
+	stall_listen(NULL, NULL);
 	uv_close((uv_handle_t *)&server->wake, NULL);
 	uv_close((uv_handle_t *)&server->last_resort, NULL);
 	pulse_close(&server->pulse);
@@ -122,6 +124,7 @@ void stop_force(struct server *server, const char *by)
 
 void stop_log_summary(struct server *server)
 {
+	server_look_at_stalls(server); /* those that the end has ended */
 	struct counters sum = { 0 };
 	counters_sum(&sum, &server->acceptor.counters);
 	for (unsigned i = 0; i < server->started; i++)
@@ -143,7 +146,7 @@ void stop_log_summary(struct server *server)
 	    F_INT("discarded_bytes", count_read(&sum.discarded_bytes)),
 	    F_INT("accept_errors", count_read(&sum.accept_errors)),
 	    F_INT("accept_delays", count_read(&sum.accept_delays)),
-	    F_INT("migrated", count_read(&sum.migrated)),
+	    F_INT("held_up", count_read(&sum.held_up)), F_INT("migrated", count_read(&sum.migrated)),
 	    F_INT("not_migrated", count_read(&sum.not_migrated)), F_INT("log_dropped", log_dropped()),
 	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
 }

@@ -9,6 +9,7 @@
 #include "conn/socket.h"
 #include "server/generation.h"
 #include "server/mail.h"
+#include "server/stalls.h"
 
 #include <uv.h>
 
@@ -59,7 +60,8 @@ struct worker {
 	struct handover_part *handover; /* who is to be told when migrating is over; or NULL */
 	struct taping *taping;          /* NULL: nothing is recorded */
 	bool migrating, draining;
-	bool overdue; /* the deadline of the drain has come, or a second signal */
+	bool overdue;           /* the deadline of the drain has come, or a second signal */
+	struct held_up held_up; /* the main thread's */
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */

@@ -7,7 +7,9 @@
 #include <luajit.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
 	HOOK_MASK_ACTIVE = 0x10, /* LuaJIT's HOOK_ACTIVE: in a hook, so no other is called */
@@ -104,22 +106,6 @@ static bool has_got_room(struct guard *guard, lua_State *lua)
 	return true;
 }
 
-/* Where the script is: the innermost line that is not of Perilune's own modules, if there is one near. */
-static void note_place(struct guard *guard, lua_State *lua)
-{
-	enum { LEVELS = 8 };
-	lua_Debug ar;
-	for (int level = 0; level < LEVELS && lua_getstack(lua, level, &ar); level++) {
-		if (!lua_getinfo(lua, "Sl", &ar) || ar.currentline <= 0)
-			continue;
-		bool is_ours = strstr(ar.source, "/lua/perilune/");
-		if (!is_ours || !*guard->place)
-			snprintf(guard->place, sizeof guard->place, "%s:%d", ar.short_src, ar.currentline);
-		if (!is_ours)
-			return;
-	}
-}
-
 /* A yield leaves all pcalls at once; thousands of them would each have to be left by an error. */
 static bool may_abandon(struct guard *guard, lua_State *lua)
 {
@@ -148,7 +134,7 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 		return;
 	/* Once: each pcall on the way out meets it again. */
 	if (!*guard->place) {
-		note_place(guard, lua);
+		stall_find_place(lua, guard->place, sizeof guard->place);
 		explain(guard);
 	}
 	if (may_abandon(guard, lua))
@@ -313,11 +299,12 @@ static int64_t look_at_batch(struct guard *guard, uint64_t dispatch, int64_t now
 }
 
 /* Says when the running dispatch may have used up what it has, at the earliest; INT64_MAX: none runs that could. */
-static int64_t look_at(struct guard *guard)
+static int64_t look_at(struct guard *guard, int64_t clock_ns)
 {
 	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 	uint32_t budget_ms = (uint32_t)(dispatch & GUARD_UNBOUNDED_MS);
 	bool off = is_called_off(guard);
+	stall_look(&guard->stall, budget_ms ? dispatch : 0, clock_ns);
 	bool is_bounded = budget_ms != GUARD_UNBOUNDED_MS || off;
 	if (!budget_ms || (!is_bounded && !(dispatch & GUARD_BATCH))) {
 		guard->seen = 0;
@@ -350,9 +337,9 @@ static int64_t tick_ns(const struct guard *guard)
  */
 static int64_t look_around(void)
 {
-	int64_t next_ns = TICK_MAX_MS * NS_PER_MS;
+	int64_t next_ns = TICK_MAX_MS * NS_PER_MS, now_ns = read_ns(CLOCK_MONOTONIC);
 	for (struct guard *guard = watchdog.guards; guard; guard = guard->next) {
-		int64_t left_ns = look_at(guard), tick = tick_ns(guard);
+		int64_t left_ns = look_at(guard, now_ns), tick = tick_ns(guard);
 		if (left_ns <= 0)
 			left_ns = RESEND_MS * NS_PER_MS;
 		else if (left_ns < LOOK_MIN_NS)
@@ -394,7 +381,7 @@ static void unblock_signals(void)
 
 void guard_open(struct guard *guard, lua_State *lua, void *state, size_t state_bytes)
 {
-	*guard = (struct guard){ .lua = lua, .least_ms = 1000 };
+	*guard = (struct guard){ .lua = lua, .least_ms = 1000, .stall.worker = STALL_NOBODY };
 	if (!watchdog.way->open(guard, state, state_bytes))
 		luaJIT_setmode(lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 	guard_attach(guard);
@@ -407,6 +394,7 @@ void guard_attach(struct guard *guard)
 	guard->attached = true;
 	guard->off = heeded;
 	guard->thread = pthread_self();
+	guard->stall.thread = (pid_t)syscall(SYS_gettid);
 	guard->stack = (uintptr_t)__builtin_frame_address(0);
 	guard->outer = mine;
 	mine = guard;
@@ -427,6 +415,7 @@ void guard_detach(struct guard *guard)
 	while (*link != guard)
 		link = &(*link)->next;
 	*link = guard->next;
+	stall_look(&guard->stall, 0, read_ns(CLOCK_MONOTONIC)); /* what has stalled is over */
 	pthread_mutex_unlock(&watchdog.lock);
 	for (link = &mine; *link != guard;)
 		link = &(*link)->outer;
@@ -453,6 +442,14 @@ void guard_look(void)
 	pthread_mutex_lock(&watchdog.lock);
 	if (watchdog.running)
 		pthread_cond_signal(&watchdog.changed);
+	pthread_mutex_unlock(&watchdog.lock);
+}
+
+void guard_set_worker(struct guard *guard, unsigned worker, uint32_t generation)
+{
+	pthread_mutex_lock(&watchdog.lock);
+	guard->stall.worker = (int)worker;
+	guard->stall.generation = generation;
 	pthread_mutex_unlock(&watchdog.lock);
 }
 

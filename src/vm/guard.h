@@ -19,6 +19,8 @@
  */
 #pragma once
 
+#include "vm/stall.h"
+
 #include <lua.h>
 #include <pthread.h>
 #include <signal.h>
@@ -90,6 +92,7 @@ struct guard {
 	void (*explain)(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size);
 	char place[160]; /* "chat.lua:14", where the dispatch was when it was ended */
 	char why[160];   /* what the error says; set by whoever knows the limits */
+	struct stall stall;
 
 	/* The watchdog's own. */
 	struct guard *next;
@@ -132,12 +135,33 @@ void guard_heed(const atomic_int *off);
 /* Any thread, after it has set such a value: calls end now, and not when the watchdog next looks. */
 void guard_look(void);
 
+/* Calls that block in the system are told of as this worker's, see vm/stall.h; from a generation of the script. */
+void guard_set_worker(struct guard *guard, unsigned worker, uint32_t generation);
+
 /* The smallest budget that will be asked for: how closely the watchdog must look. */
 void guard_set_least(struct guard *guard, uint32_t ms);
 
 static inline bool guard_is_running(const struct guard *guard)
 {
 	return atomic_load_explicit(&guard->dispatch, memory_order_relaxed) & GUARD_UNBOUNDED_MS;
+}
+
+/*
+ * For messages: what the next dispatch calls, a constant, and on behalf of which connection; 0: none. In a
+ * dispatch: what it does from here on.
+ */
+static inline void guard_name(struct guard *guard, const char *callback, uint64_t conn)
+{
+	atomic_store_explicit(&guard->stall.callback, callback, memory_order_relaxed);
+	atomic_store_explicit(&guard->stall.conn, conn, memory_order_relaxed);
+}
+
+/* In a dispatch, after a call of C that may have blocked, and has returned. Pushes nothing. */
+static inline void guard_note_return(struct guard *guard, lua_State *lua)
+{
+	if (__builtin_expect(atomic_load_explicit(&guard->stall.stalled, memory_order_relaxed) != 0, 0))
+		stall_note_place(&guard->stall, atomic_load_explicit(&guard->dispatch, memory_order_relaxed),
+				 lua);
 }
 
 /* Begins a dispatch, budget_ms: 1 .. GUARD_UNBOUNDED_MS, or that | GUARD_BATCH. None may be running. */

@@ -142,7 +142,11 @@ static void open_guard(lua_State *lua)
 	lua_setfield(lua, -2, "jit.profile");
 	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "loaded");
-	lua_createtable(lua, 0, 4);
+	lua_createtable(lua, 0, 6);
+	lua_pushcfunction(lua, vm_l_watch_calls);
+	lua_setfield(lua, -2, "watch_calls");
+	lua_pushcfunction(lua, vm_l_watched);
+	lua_setfield(lua, -2, "watched");
 	lua_pushcfunction(lua, l_loading);
 	lua_setfield(lua, -2, "loading");
 	lua_pushcfunction(lua, l_check_nesting);

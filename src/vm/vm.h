@@ -164,6 +164,10 @@ bool vm_make_stack(struct vm *vm, lua_State *lua, int slots);
 /* Outside of calls: so much of the collector's work, protected. True: a cycle is over. */
 bool vm_collect_step(struct vm *vm, int kb);
 
+/* perilune.guard.watch_calls(), and watched(function) → function: watched.c */
+int vm_l_watch_calls(lua_State *lua);
+int vm_l_watched(lua_State *lua);
+
 /* After guard_open(): errors of calls that are ended name the limit and its value. explain.c */
 void vm_explain_limits(struct vm *vm);
 
