@@ -84,6 +84,7 @@ describe("a reload that lets connections migrate", function()
     assert.same({ 2, 1 }, { status.counters.migrated, status.counters.not_migrated })
     assert.same({ 2, 1 }, { status.last_reload.migrated, status.last_reload.not_migrated })
     has("2 migrated, 1 could not", run(app, "generations").out)
+    has("\n             2 migrated, 1 could not\nframes ", run(app, "status").out)
   end)
 
   it("fails with --strict where some stay, and not where all go", function()

@@ -162,6 +162,9 @@ static void show_counters(const json_t *counters)
 	printf("             %lld accepted, %lld closed", number(counters, "accepted"),
 	       number(counters, "closed"));
 	show_parts(json_object_get(counters, "reasons"));
+	if (number(counters, "migrated") || number(counters, "not_migrated"))
+		printf("             %lld migrated, %lld could not\n", number(counters, "migrated"),
+		       number(counters, "not_migrated"));
 	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", number(counters, "frames_in"),
 	       number(counters, "frames_out"), number(counters, "bytes_in"), number(counters, "bytes_out"));
 	printf("faults       %lld", number(counters, "faults"));
