@@ -1,7 +1,7 @@
 --- Under a service manager: sockets that it opened, and what it is told.
 local client = require "spec.support.client"
 local command = require "spec.support.command"
-local fcntl = require "posix.fcntl"
+local descriptors = require "spec.support.descriptors"
 local poll = require "posix.poll"
 local posix_socket = require "posix.sys.socket"
 local posix_time = require "posix.time"
@@ -19,43 +19,6 @@ local SCRIPT = [[
   return { listen = %s, frame = "line", agent = Agent, %s }]]
 
 local function script(listen, settings) return SCRIPT:format(listen or [["tcp://127.0.0.1:0"]], settings or "") end
-
-local open = {}
-
-local function keep(fd)
-  fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-  open[#open + 1] = fd
-  return fd
-end
-
-local function close_all()
-  for _, fd in ipairs(open) do unistd.close(fd) end
-  open = {}
-end
-
-local function bound(family, kind, address)
-  local fd = keep(assert(posix_socket.socket(family, kind, 0)))
-  assert(posix_socket.bind(fd, address))
-  return fd
-end
-
-local function listening(family, address)
-  local fd = bound(family, posix_socket.SOCK_STREAM, address)
-  assert(posix_socket.listen(fd, 8))
-  return fd
-end
-
-local function on_tcp() return listening(posix_socket.AF_INET, { family = posix_socket.AF_INET, addr = "127.0.0.1", port = 0 }) end
-
-local function on_unix(path) return listening(posix_socket.AF_UNIX, { family = posix_socket.AF_UNIX, path = path }) end
-
--- luaposix forgets now and then how long an address is.
-local function port_of(fd)
-  return wait.until_true("the port of a socket", function()
-    local name = posix_socket.getsockname(fd)
-    return name and name.port
-  end)
-end
 
 describe("the units in packaging/", function()
   it("are what systemd understands", function()
@@ -75,13 +38,13 @@ end)
 describe("socket activation", function()
   after_each(function()
     server.finish()
-    close_all()
+    descriptors.close_all()
   end)
 
   it("serves on the sockets that were handed over, and leaves the Unix socket's file to who made it", function()
     local folder = command.folder()
-    local tcp, unix = on_tcp(), on_unix(folder .. "/a")
-    local port = port_of(tcp)
+    local tcp, unix = descriptors.on_tcp(), descriptors.on_unix(folder .. "/a")
+    local port = descriptors.port_of(tcp)
     -- Whoever connects before there is a server waits for it.
     local early = client.connect { port = port }
     local listen = ([[{ "unix://%s/a", "tcp://127.0.0.1:0", "tcp://127.0.0.1:%d" }]]):format(folder, port)
@@ -98,16 +61,16 @@ describe("socket activation", function()
   end)
 
   it("closes what no listener wants, with a warning", function()
-    local fd = on_tcp()
+    local fd = descriptors.on_tcp()
     local app = server.start { script = script [["tcp://[::1]:0"]], fds = { fd, names = "stray" } }
     local entry = app:wait_log "an inherited socket is closed: no listener has its address"
-    assert.same({ "127.0.0.1:" .. port_of(fd), "stray" }, { entry.address, entry.name })
+    assert.same({ "127.0.0.1:" .. descriptors.port_of(fd), "stray" }, { entry.address, entry.name })
     app:connect():echo_line("x")
   end)
 
   it("is not for a process of another id", function()
-    local fd = on_tcp()
-    local port = port_of(fd)
+    local fd = descriptors.on_tcp()
+    local port = descriptors.port_of(fd)
     local result = server.start_failing {
       script = script(([["tcp://127.0.0.1:%d"]]):format(port)), fds = { fd, pid = 1 },
     }
@@ -127,7 +90,7 @@ describe("socket activation", function()
         perilune.log("info", "left: " .. table.concat(names, " "))
       end }]]
     local app = server.start {
-      script = text, fds = { on_tcp(), names = "web" },
+      script = text, fds = { descriptors.on_tcp(), names = "web" },
       env = { NOTIFY_SOCKET = "@perilune-spec-nobody", WATCHDOG_USEC = "1000000" },
     }
     app:wait_log "left: "
@@ -175,12 +138,12 @@ describe("a service manager", function()
   before_each(function()
     folder = command.folder()
     path = folder .. "/notify"
-    fd = bound(posix_socket.AF_UNIX, posix_socket.SOCK_DGRAM, { family = posix_socket.AF_UNIX, path = path })
+    fd = descriptors.bound(posix_socket.AF_UNIX, posix_socket.SOCK_DGRAM, { family = posix_socket.AF_UNIX, path = path })
   end)
 
   after_each(function()
     server.finish()
-    close_all()
+    descriptors.close_all()
     command.remove(folder)
   end)
 

@@ -1,5 +1,6 @@
 --- What a process begins with: descriptors, streams, signals. Whoever starts the server may have left them in any state.
 local command = require "spec.support.command"
+local descriptors = require "spec.support.descriptors"
 local fcntl = require "posix.fcntl"
 local posix_socket = require "posix.sys.socket"
 local server = require "spec.support.server"
@@ -12,46 +13,12 @@ local function script(listen)
   return ("%sreturn { listen = %s, frame = 'line', agent = Agent }"):format(AGENT, listen or [["tcp://127.0.0.1:0"]])
 end
 
-local open = {}
-
-local function keep(fd)
-  fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-  open[#open + 1] = fd
-  return fd
-end
-
-local function close_all()
-  for _, fd in ipairs(open) do unistd.close(fd) end
-  open = {}
-end
-
-local function bound(family, kind, address)
-  local fd = keep(assert(posix_socket.socket(family, kind, 0)))
-  assert(posix_socket.bind(fd, address))
-  return fd
-end
-
-local function on_tcp()
-  local fd = bound(posix_socket.AF_INET, posix_socket.SOCK_STREAM,
-    { family = posix_socket.AF_INET, addr = "127.0.0.1", port = 0 })
-  assert(posix_socket.listen(fd, 8))
-  return fd
-end
-
--- luaposix forgets now and then how long an address is.
-local function port_of(fd)
-  return wait.until_true("the port of a socket", function()
-    local name = posix_socket.getsockname(fd)
-    return name and name.port
-  end)
-end
-
 -- What a service manager, or a shell that has lost its way, may hand over: not one of it is a socket that anybody
 -- could accept from, and the server serves all the same.
 describe("what is handed over and is no listening socket", function()
   after_each(function()
     server.finish()
-    close_all()
+    descriptors.close_all()
   end)
 
   local CLOSED = "an inherited descriptor is closed: it is no listening stream socket"
@@ -69,26 +36,26 @@ describe("what is handed over and is no listening socket", function()
 
   local function pair()
     local one, other = posix_socket.socketpair(posix_socket.AF_UNIX, posix_socket.SOCK_STREAM, 0)
-    keep(other)
-    return keep(one)
+    descriptors.keep(other)
+    return descriptors.keep(one)
   end
 
   local function path_socket(kind, listens)
     local path = command.folder() .. "/socket"
-    local fd = bound(posix_socket.AF_UNIX, kind, { family = posix_socket.AF_UNIX, path = path })
+    local fd = descriptors.bound(posix_socket.AF_UNIX, kind, { family = posix_socket.AF_UNIX, path = path })
     if listens then assert(posix_socket.listen(fd, 8)) end
     command.remove(path:match "^(.*)/")
     return fd
   end
 
   local KINDS = {
-    ["a file"] = function() return keep(fcntl.open("/etc/passwd", fcntl.O_RDONLY)) end,
-    ["a folder"] = function() return keep(fcntl.open("/", fcntl.O_RDONLY)) end,
-    ["a device"] = function() return keep(fcntl.open("/dev/null", fcntl.O_RDWR)) end,
+    ["a file"] = function() return descriptors.keep(fcntl.open("/etc/passwd", fcntl.O_RDONLY)) end,
+    ["a folder"] = function() return descriptors.keep(fcntl.open("/", fcntl.O_RDONLY)) end,
+    ["a device"] = function() return descriptors.keep(fcntl.open("/dev/null", fcntl.O_RDWR)) end,
     ["a pipe"] = function()
       local reads, writes = unistd.pipe()
-      keep(writes)
-      return keep(reads)
+      descriptors.keep(writes)
+      return descriptors.keep(reads)
     end,
     ["a datagram socket"] = function() return path_socket(posix_socket.SOCK_DGRAM) end,
     ["a socket that does not listen"] = function() return path_socket(posix_socket.SOCK_STREAM) end,
@@ -121,11 +88,11 @@ describe("what is handed over and is no listening socket", function()
   end)
 
   it("is left out beside a socket that is wanted", function()
-    local fd = on_tcp()
-    local port = port_of(fd)
+    local fd = descriptors.on_tcp()
+    local port = descriptors.port_of(fd)
     local reads, writes = unistd.pipe()
-    keep(writes)
-    local _, app = start({ keep(reads), fd, count = 3, names = "a:b:c" }, ABSENT,
+    descriptors.keep(writes)
+    local _, app = start({ descriptors.keep(reads), fd, count = 3, names = "a:b:c" }, ABSENT,
       { script = script(([["tcp://127.0.0.1:%d"]]):format(port)) })
     assert.equal(port, app.port)
     assert.equal(1, #app:find_log(CLOSED))
@@ -133,8 +100,8 @@ describe("what is handed over and is no listening socket", function()
 
   it("leaves a pipe that others share as it was", function()
     local reads, writes = unistd.pipe()
-    keep(reads)
-    start({ keep(writes) }, CLOSED)
+    descriptors.keep(reads)
+    start({ descriptors.keep(writes) }, CLOSED)
     assert.equal(0, math.floor(fcntl.fcntl(writes, fcntl.F_GETFL) / fcntl.O_NONBLOCK) % 2)
   end)
 
@@ -145,7 +112,7 @@ describe("what is handed over and is no listening socket", function()
   end
 
   it("is nothing where LISTEN_PID is no number", function()
-    start({ on_tcp(), pid = "me" }, "inherited sockets are ignored: LISTEN_PID is no process id")
+    start({ descriptors.on_tcp(), pid = "me" }, "inherited sockets are ignored: LISTEN_PID is no process id")
   end)
 
   it("is not seen by what a script starts while it is loaded", function()
@@ -159,7 +126,9 @@ describe("what is handed over and is no listening socket", function()
           perilune.log("info", "seen: " .. (said:match "LISTEN_[^\n]*" or said:match "NOTIFY_[^\n]*"
             or said:match "3 %-> socket[^\n]*" or "nothing"))
         end }]]
-    local app = server.start { script = text, fds = { on_tcp() }, env = { NOTIFY_SOCKET = "@perilune-spec-nobody" } }
+    local app = server.start {
+      script = text, fds = { descriptors.on_tcp() }, env = { NOTIFY_SOCKET = "@perilune-spec-nobody" },
+    }
     app:wait_log "seen: nothing"
   end)
 end)
