@@ -29,6 +29,10 @@ local function leave(code)
   error(EXIT, 0)
 end
 
+local function complain(message)
+  io.stderr:write(printable.lines("perilune test: " .. message .. "\n"))
+end
+
 -- ---- tasks ------------------------------------------------------------------
 
 local WHAT = { it = "the test", file = "the file", finally = "finally" }
@@ -168,17 +172,27 @@ local function run_prepared(busted, safe, limit_ms, descriptor, run, element)
   return unpack(results, 1, results.n)
 end
 
-local told = {}
+local told = {}   -- what it failed with → how many tests were not run for that since it was told
+local in_order = {}
 
--- It fails in front of each test, and mostly in the same words.
-local function shorten_repeated(channel, message)
-  if channel[1] ~= "error" or not PREPARES[channel[2]] or type(message) ~= "string" then return message end
-  local first = message:match "^[^\n]*"
-  if not told[message] or first == message then
-    told[message] = true
-    return message
+-- What fails in front of each test fails mostly in the same words: that is one failure, and tests that are not run.
+local function is_repeated(channel, message)
+  if channel[1] ~= "error" or not PREPARES[channel[2]] or type(message) ~= "string" then return false end
+  if told[message] then
+    told[message] = told[message] + 1
+    return true
   end
-  return first:gsub(":$", "") .. ", as before"
+  told[message] = 0
+  in_order[#in_order + 1] = message
+  return false
+end
+
+-- In a line each.
+local function tell_repeated()
+  for _, message in ipairs(in_order) do
+    local n, first = told[message], message:match("^[^\n]*"):gsub(":$", "")
+    if n > 0 then complain(("%d more test%s not run: %s"):format(n, n == 1 and " was" or "s were", first)) end
+  end
 end
 
 -- ---- hooks into busted ---------------------------------------------------------
@@ -189,7 +203,7 @@ local function hook(busted, limit_ms)
   function busted.publish(channel, element, parent, message, ...)
     if channel[1] == "error" and explain_no_files(message) then return end
     if is_muted and (channel[1] == "error" or channel[1] == "failure") then return end
-    message = shorten_repeated(channel, message)
+    if is_repeated(channel, message) then return end
     -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
     if type(message) == "string" then message = printable.lines(message) end
     return tell(channel, element, parent, message, ...)
@@ -252,10 +266,6 @@ local function find_missing(parsed)
         ": name a specification, or a folder of some")
     end
   end
-end
-
-local function complain(message)
-  io.stderr:write(printable.lines("perilune test: " .. message .. "\n"))
 end
 
 local function refuse(message)
@@ -339,6 +349,7 @@ local function run_busted(opts)
     return rawequal(err, EXIT) and err or debug.traceback(tostring(err), 2)
   end)
   io.stdout:flush()
+  tell_repeated()
   if not ok and not rawequal(err, EXIT) then
     complain(err)
     return FAILED
