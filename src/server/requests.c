@@ -162,6 +162,9 @@ static const struct {
 
 void requests_watch_signals(struct server *server)
 {
+	/* With whoever was upgraded ends what the shell has in its foreground. */
+	if (notify_succeeds(&server->notify))
+		terminal = -1;
 	for (int i = 0; i < SERVER_SIGNALS; i++) {
 		uv_signal_init(&server->loop, &server->signals[i]);
 		server->signals[i].data = server;

@@ -27,9 +27,9 @@
 
 --- A connection: self.conn, or the argument of a factory. It may be kept: after the end, methods that send return nil,
 --- "closed". It cannot be written to: one that something was written into all the same, as by a module in C, raises.
---- Any agent of the worker may use it, but only its own agent can wait with it. Wrong arguments raise, and one too many.
---- So does waiting where that cannot be: in a method that may not, in a coroutine of one's own, for another's connection,
---- outside of a handler.
+--- Any agent of the worker may use it, but only its own agent can wait with it. Wrong arguments raise, and one too
+--- many. So does waiting where that cannot be: in a method that may not, in a coroutine of one's own, for another's
+--- connection, outside of a handler.
 ---@class perilune.conn
 ---@field id integer ascending, and never reused in a process. Stays readable
 ---@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after closed(), as are the next three
