@@ -1,5 +1,7 @@
 local perilune = require "perilune.test"
 
+local FOLDER = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+
 describe("examples/reload_migrate.lua", function()
   it("notes words, and lists them", function()
     local app = perilune.app("examples/reload_migrate.lua")
@@ -11,7 +13,7 @@ describe("examples/reload_migrate.lua", function()
   -- A script is a table without side effects, and its methods are functions: they can be called as they are.
   describe("when it is reloaded", function()
     local function agent(fields)
-      return setmetatable(fields, { __index = dofile("examples/reload_migrate.lua").agent })
+      return setmetatable(fields, { __index = dofile(FOLDER .. "reload_migrate.lua").agent })
     end
 
     local function noted(new) return new:proceed("list") end

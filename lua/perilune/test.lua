@@ -11,6 +11,7 @@
 local has_core = package.loaded["perilune.workbench.app"]
 if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end
 
+local beside = require "perilune.test.beside"
 local memory = require "perilune.test.memory"
 local methods = require "perilune.test.methods"
 local pattern = require "perilune.test.pattern"
@@ -27,7 +28,7 @@ local M = {}
 ---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
 ---@param options { takes: number|string|table<string, number|string>|nil }? `takes`: how long callbacks take
 ---@return perilune.test.app
-function M.app(what, overrides, options) return memory.open(what, overrides, options) end
+function M.app(what, overrides, options) return memory.open(beside.find(what), overrides, options) end
 
 --- In a handler of an app that is a table: it takes so long, on the app's clock.
 ---@param time number|string
@@ -37,7 +38,7 @@ function M.spend(time) spending.spend(time) end
 ---@param file string
 ---@param overrides table?
 ---@return perilune.test.server
-function M.start(file, overrides) return sockets.start(file, overrides) end
+function M.start(file, overrides) return sockets.start(beside.find(file), overrides) end
 
 --- Proves that the handler does not care how the network splits what it is sent.
 ---@param frames any[]
@@ -56,7 +57,7 @@ function M.fuzz(open, options) return property.fuzz(open, options) end
 ---@param what string|table as M.app takes it
 ---@param options perilune.test.replay_options?
 ---@return perilune.test.replay_result
-function M.replay(file, what, options) return replay.expect(file, what, options) end
+function M.replay(file, what, options) return replay.expect(beside.find(file), beside.find(what), options) end
 
 --- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
 ---@param text string

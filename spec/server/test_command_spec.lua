@@ -384,6 +384,52 @@ return { listen = "tcp://:0", frame = "line", agent = Agent }
     wait.until_true("a run of all", said "app%.lua changed\nok 1.-1%.%.2", 5)
   end)
 
+  -- Each of the ways that a specification may come to ask for a file.
+  local ANYWHERE = [[
+    local perilune = require "perilune.test"
+    local function open() return perilune.app "app.lua" end -- a tail call leaves no trace
+    describe("an app", function()
+      local app
+      local function tell(one) one:connect():send("x"):expect "mine: x" one:close() end
+      before_each(function() app = open() end)
+      it("is found by its specification", function() tell(app) tell(open()) tell(perilune.start "app.lua") end)
+      it("is found by what that calls", function() tell(require("spec.helper")()) app:close() end)
+      it("is found by its path", function() tell(perilune.app(HERE .. "/app.lua")) app:close() end)
+      before_each(open)
+      after_each(function() end)
+    end)]]
+
+  it("finds the files that specifications name, wherever it is started", function()
+    local base = command.folder()
+    finally(function() command.remove(base) end)
+    os.execute(("mkdir -p %s/mine/spec %s/other"):format(base, base))
+    local function app(whose)
+      local agent = ("{ proceed = function(_, l) return '%s: ' .. l end }"):format(whose)
+      command.write(("%s/%s/app.lua"):format(base, whose),
+        ("return { listen = 'tcp://127.0.0.1:9000', frame = 'line', agent = %s }"):format(agent))
+    end
+    app "mine"
+    app "other"
+    local here = ("local HERE = %q\n"):format(base .. "/mine")
+    local path = ("package.path = HERE .. '/?.lua;' .. package.path\n")
+    command.write(base .. "/mine/spec/app_spec.lua", here .. path .. ANYWHERE:gsub("before_each%(open%)", ""))
+    command.write(base .. "/mine/spec/helper.lua",
+      "return function() local app = require('perilune.test').app 'app.lua' return app end")
+    for _, dir in ipairs { base .. "/mine", base .. "/mine/spec", base .. "/other", "/" } do
+      assert_code(0, command.run { "test", base .. "/mine/spec/app_spec.lua", dir = dir })
+    end
+    -- Where there is none above it, the current folder has it, as ever.
+    command.write(base .. "/lone_spec.lua",
+      "it('is there', function() local app = require('perilune.test').app 'app.lua' app:close() end)")
+    assert_code(0, command.run { "test", base .. "/lone_spec.lua", dir = base .. "/other" })
+    assert_code(1, command.run { "test", base .. "/lone_spec.lua", dir = "/" })
+  end)
+
+  it("runs the examples from anywhere", function()
+    local examples = command.shell("realpath examples"):gsub("\n", "")
+    assert_code(0, command.run { "test", examples, dir = "/" })
+  end)
+
   it("explains itself, and refuses what it does not know", function()
     local help = run { "--help" }
     assert_code(0, help)

@@ -5,6 +5,7 @@
 local test = {}
 
 --- An app in memory, with the real codecs, connections, limits and agents, and a clock that goes on when it is told to.
+--- A file is sought from the specification's folder upwards, then in the current one.
 ---@param what string|perilune.app the script's file, or what a script returns: it is copied to the app's own VM
 ---@param overrides? table settings that win over the script's: { timeout = { idle = "1s" } }
 ---@param options? perilune.test.app_options

@@ -2,6 +2,7 @@
 --- one that never ends is a failure and no more. Internal.
 local task = require "perilune.workbench.task" -- in C: src/workbench/task.c
 
+local beside = require "perilune.test.beside"
 local coverage = require "perilune.test.coverage"
 local host = require "perilune.test.host"
 local json_output = require "perilune.test.json_output"
@@ -162,6 +163,7 @@ local is_muted = false
 
 local function run_prepared(busted, safe, limit_ms, descriptor, run, element)
   local where = busted.context.parent(element)
+  beside.enter(element.trace and element.trace.source)
   local cleans = CLEANS_UP[descriptor]
   -- Of each test there is one, and the next has its own.
   if descriptor == "it" then unprepared.before_each = nil end
