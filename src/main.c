@@ -1,6 +1,7 @@
 /*
  * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
  */
+#include "base/workdir.h"
 #include "bind/bind.h"
 #include "cli/cli.h"
 #include "restart/program.h"
@@ -53,6 +54,15 @@ static bool leads_to_modules(const char *pattern)
 	return !access(probe, R_OK);
 }
 
+/* The working directory may be another one when the next VM is opened. */
+static void set_absolute(const char *pattern)
+{
+	char absolute[4096];
+	int n = snprintf(absolute, sizeof absolute, "%s/%s", workdir_name(), pattern);
+	bool fits = n > 0 && (size_t)n < sizeof absolute;
+	vm_set_lua_path(*pattern != '/' && *workdir_name() && fits ? absolute : pattern);
+}
+
 /* NULL, or why our Lua modules cannot be found. `path` is what PERILUNE_LUA_PATH says. */
 static const char *use_given_path(const char *path)
 {
@@ -66,7 +76,7 @@ static const char *use_given_path(const char *path)
 			 "PERILUNE_LUA_PATH does not lead to Perilune's Lua modules: %s", pattern);
 		return problem;
 	}
-	vm_set_lua_path(pattern);
+	set_absolute(pattern);
 	return NULL;
 }
 
@@ -108,6 +118,7 @@ int main(int argc, char **argv)
 {
 	open_standard_streams();
 	reset_signals();
+	workdir_remember();
 	program_remember(argv);
 	vm_set_libraries(BIND_LIBRARIES);
 	int code = cli_main(argc, argv, find_modules());

@@ -144,7 +144,7 @@ local function become(self, options, words)
   posix_signal.signal(posix_signal.SIGPIPE, posix_signal.SIG_DFL)
   close_others(options.fds or {})
   set_environment(options)
-  unistd.chdir(self.folder)
+  unistd.chdir(options.dir or self.folder)
   redirect(self.folder .. "/out", 1)
   redirect(self.folder .. "/err", 2)
   unistd.close(0)
@@ -245,7 +245,7 @@ M.launch = launch
 ---@param options { script: string?, file: string?, modules: table<string, string>?, args: string[]?,
 ---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?,
 ---  format: "json"|"text"|nil,
----  folder: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
+---  folder: string?, dir: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
 ---  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed: integer[]?,
 ---  stdout: table?, stderr: table?, ignored: string[]?, blocked: boolean?,
 ---  terminal: { path: string, owns: boolean? }? } `control`: a control socket, none by default;
@@ -253,6 +253,7 @@ M.launch = launch
 ---  `log_file`: where the log goes instead of standard error; `fsize`: the limit of a file's size, in bytes;
 ---  `fds`: descriptors, handed over as by a service manager, who may say that there are more (`count`);
 ---  `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE;
+---  `dir`: where it is started, `folder` otherwise;
 ---  `closed`: descriptors that it begins without; `stdout`, `stderr`: a path, and the flags to open it with; `ignored`: signals;
 ---  `blocked`: all signals are; `terminal`: its standard input, in whose foreground it runs if it `owns` it
 ---@return perilune.server

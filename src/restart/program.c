@@ -1,5 +1,7 @@
 #include "restart/program.h"
 
+#include "base/workdir.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -50,12 +52,12 @@ static bool search(const char *name)
 
 static bool follow(const char *name)
 {
-	char folder[PATH_MAX];
+	const char *folder = workdir_name();
 	if (*name == '/')
 		return try_path("", 0, name + 1);
 	if (!strchr(name, '/'))
 		return search(name);
-	return getcwd(folder, sizeof folder) && try_path(folder, strlen(folder), name);
+	return *folder && try_path(folder, strlen(folder), name);
 }
 
 void program_remember(char **argv)

@@ -11,7 +11,7 @@
 /*
  * Remembers what was started. Where the file is, is found out now: once a package has been upgraded, /proc/self/exe
  * says "(deleted)". A link, as $PATH or the command line has it, stays one: it may lead elsewhere next time. The
- * arguments have to stay.
+ * arguments have to stay. After workdir_remember().
  */
 void program_remember(char **argv);
 

@@ -1,6 +1,7 @@
 #include "server/commands.h"
 
 #include "base/log.h"
+#include "base/workdir.h"
 #include "control/message.h"
 #include "control/path.h"
 #include "server/reload.h"
@@ -183,6 +184,7 @@ static void do_reopen(struct commands *commands, uint64_t client, const json_t *
 {
 	char why[CONTROL_LINE_MAX];
 	(void)request;
+	(void)workdir_follow();
 	int err = log_reopen();
 	if (err && !log_path()) {
 		answer_error(commands, client, "no_log_file",

@@ -3,6 +3,7 @@
 #include "server/internal.h"
 
 #include "base/log.h"
+#include "base/workdir.h"
 #include "config/config.h"
 #include "config/sources.h"
 #include "server/server.h"
@@ -105,10 +106,12 @@ static uint64_t reload(struct server *server, enum reload_policy policy, const c
 	*why = reload_objection(server);
 	if (server->stage == SERVING)
 		notify_reloading(&server->notify);
-	if (*why)
+	if (*why) {
 		log_write(LOG_WARN, *why);
-	else
+	} else {
+		(void)workdir_follow();
 		number = reloads_begin(&server->reloads, server->config, policy);
+	}
 	if (server->stage == SERVING && !server->reloads.running)
 		notify_tell(&server->notify, "READY=1");
 	return number;
@@ -150,6 +153,7 @@ static void on_reopen_signal(uv_signal_t *handle, int number)
 {
 	(void)handle;
 	(void)number;
+	(void)workdir_follow();
 	log_reopen();
 }
 

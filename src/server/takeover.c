@@ -3,6 +3,7 @@
 #include "server/internal.h"
 
 #include "base/log.h"
+#include "base/workdir.h"
 #include "config/config.h"
 #include "restart/program.h"
 
@@ -97,6 +98,7 @@ const char *takeover_begin(struct server *server)
 		names[i] = server_listener(server, i)->origin;
 	}
 	if (!objection) {
+		(void)workdir_follow();
 		fds[n] = commands_lend(&server->commands, &names[n]);
 		upgrade_begin(&server->upgrade, fds, names, fds[n] < 0 ? n : n + 1,
 			      server->config->upgrade_ms);

@@ -1,6 +1,7 @@
 #include "server/watch.h"
 
 #include "base/log.h"
+#include "base/workdir.h"
 #include "config/folder.h"
 
 #include <errno.h>
@@ -166,7 +167,9 @@ static void watch_all(struct watch *watch)
 	watch->count = 0;
 	watch->moved = false;
 	int err = UV_ENAMETOOLONG;
-	if (folder_of_script(watch->script, root, sizeof root))
+	if (!workdir_follow() && *watch->script != '/')
+		err = UV_ENOENT; /* where we are has another name by now, or none */
+	else if (folder_of_script(watch->script, root, sizeof root))
 		err = folder_walk(root, &VISITOR, watch);
 	forget(watch, old, watch->folders);
 	bool was_lost = watch->lost;
