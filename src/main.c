@@ -1,6 +1,8 @@
 /*
  * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
  */
+#include "base/limits.h"
+#include "base/thread.h"
 #include "base/workdir.h"
 #include "bind/bind.h"
 #include "cli/cli.h"
@@ -11,7 +13,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -48,7 +52,7 @@ static void reset_signals(void)
 /* Does the pattern lead to our modules? */
 static bool leads_to_modules(const char *pattern)
 {
-	const char *mark = strchr(pattern, '?');
+	const char *mark = strrchr(pattern, '?'); /* the folder may have more */
 	char probe[4200];
 	snprintf(probe, sizeof probe, "%.*sperilune/runtime%s", (int)(mark - pattern), pattern, mark + 1);
 	return !access(probe, R_OK);
@@ -68,7 +72,8 @@ static const char *use_given_path(const char *path)
 {
 	static char problem[4400];
 	char pattern[4096];
-	int n = snprintf(pattern, sizeof pattern, "%s%s", path, strchr(path, '?') ? "" : "/?.lua");
+	bool is_pattern = strchr(path, '?') && access(path, F_OK);
+	int n = snprintf(pattern, sizeof pattern, "%s%s", path, is_pattern ? "" : "/?.lua");
 	if (n < 0 || (size_t)n >= sizeof pattern)
 		return "PERILUNE_LUA_PATH is too long";
 	if (!leads_to_modules(pattern)) {
@@ -80,15 +85,26 @@ static const char *use_given_path(const char *path)
 	return NULL;
 }
 
+static const char NO_MODULES[] = "Perilune's Lua modules are not where the binary expects them (../lua or "
+				 "../share/perilune/lua); say where"
+				 " with PERILUNE_LUA_PATH";
+
+static const char NO_PROC[] =
+    "where this binary is cannot be told, as /proc is not mounted, and so not where Perilune's Lua modules "
+    "are:"
+    " mount it (mount -t proc proc /proc), start Perilune by its whole path, or say where they are with"
+    " PERILUNE_LUA_PATH";
+
 static const char *find_modules(void)
 {
 	const char *given = getenv("PERILUNE_LUA_PATH");
 	char pattern[4096];
 	if (given && *given)
 		return use_given_path(given);
-	if (vm_find_lua_path(pattern, sizeof pattern))
-		return "Perilune's Lua modules are not where the binary expects them (../lua or"
-		       " ../share/perilune/lua); say where with PERILUNE_LUA_PATH";
+	char exe[PATH_MAX];
+	bool is_known = program_real_path(exe);
+	if (!is_known || vm_find_lua_path_from(exe, pattern, sizeof pattern))
+		return access("/proc/self/exe", F_OK) ? NO_PROC : NO_MODULES;
 	vm_set_lua_path(pattern);
 	return NULL;
 }
@@ -114,19 +130,57 @@ static void end_output_of_stuck(void)
 		fflush_unlocked(stdout);
 }
 
+struct call {
+	int argc;
+	char **argv;
+	int code;
+};
+
+static void run(void *data)
+{
+	struct call *call = data;
+	workdir_remember();
+	program_remember(call->argv);
+	call->code = cli_main(call->argc, call->argv, find_modules());
+}
+
+/*
+ * In this thread scripts are loaded first, and `exec` runs them in it. Where `ulimit -s` leaves it too little for that,
+ * all is done in another one, which has what a worker has; signals are for that one.
+ */
+static void run_with_room(struct call *call)
+{
+	pthread_t thread;
+	char why[LIMITS_TEXT_BYTES];
+	sigset_t all;
+	int err = thread_start(&thread, THREAD_LUA_BYTES, run, call);
+	if (err) {
+		fprintf(stderr,
+			"perilune: ulimit -s leaves too little room for scripts, and no thread with more can"
+			" be started: %s\n",
+			limits_explain(err, why, sizeof why));
+		return;
+	}
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	pthread_join(thread, NULL);
+}
+
 int main(int argc, char **argv)
 {
+	struct call call = { argc, argv, EXIT_FAILED };
 	open_standard_streams();
 	reset_signals();
-	workdir_remember();
-	program_remember(argv);
 	vm_set_libraries(BIND_LIBRARIES);
-	int code = cli_main(argc, argv, find_modules());
+	if (thread_is_narrow())
+		run_with_room(&call);
+	else
+		run(&call);
 	if (server_is_stuck()) {
 		end_output_of_stuck();
-		_exit(code); /* exit() would pull the ground from under its thread */
+		_exit(call.code); /* exit() would pull the ground from under its thread */
 	}
-	code = end_output(code);
+	call.code = end_output(call.code);
 	guard_stop();
-	return code;
+	return call.code;
 }

@@ -14,9 +14,9 @@ local sources = require "perilune.sources" -- in C: src/config/library.c
 local M = {}
 
 -- The system's modules are those that are installed. LuaJIT would also take what lies where the server was started,
--- C among it, which could do as it likes before `modules` is known. The first entry leads to Perilune's own.
+-- C among it, which could do as it likes before `modules` is known. Perilune's own are found without this.
 for _, kind in ipairs { "path", "cpath" } do
-  package[kind] = ((kind == "cpath" and ";" or "") .. package[kind]):gsub(";%./%?[^;]*", ""):gsub("^;", "")
+  package[kind] = (";" .. package[kind]):gsub(";%./%?[^;]*", ""):gsub("^;+", "")
 end
 
 ---@class perilune.loaded_app

@@ -22,9 +22,24 @@ local function read(file)
   error(("perilune exec: cannot read %s: %s"):format(file, reason), 0)
 end
 
+-- For folders whose names package.path would take to pieces.
+local function add_searcher(folder)
+  table.insert(package.loaders, 2, function(name)
+    for _, form in ipairs { "%s/%s.lua", "%s/%s/init.lua" } do
+      local path = form:format(folder, (name:gsub("%.", "/")))
+      local file = io.open(path)
+      if file then
+        file:close()
+        return assert(loadfile(path))
+      end
+    end
+  end)
+end
+
 --- What belongs to a tool lies beside it.
 local function add_path(file)
   local folder = file:match "^(.*)/[^/]*$" or "."
+  if folder:find "[;?]" then return add_searcher(folder) end
   package.path = ("%s/?.lua;%s/?/init.lua;%s"):format(folder, folder, package.path)
 end
 

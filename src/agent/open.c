@@ -2,6 +2,7 @@
 #include "agent/phase.h"
 #include "agent/run.h"
 #include "base/descriptors.h"
+#include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
 
@@ -273,7 +274,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->teardown_ref = agents->app_ref = agents->redact_ref = LUA_NOREF;
 	repeats_init(&agents->repeats);
 	remember_directory(agents, config->script);
-	snprintf(why, size, "not enough memory");
+	limits_explain(UV_ENOMEM, why, size);
 	agents->listeners = calloc(config->listener_count, sizeof *agents->listeners);
 	if (!agents->listeners)
 		return UV_ENOMEM;

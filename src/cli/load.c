@@ -1,5 +1,6 @@
 #include "cli/load.h"
 
+#include "base/limits.h"
 #include "base/text.h"
 #include "cli/options.h"
 #include "server/server.h"
@@ -89,7 +90,8 @@ int app_explain(const struct app_load *load, const struct options *options)
 {
 	app_warn(load);
 	if (load->status == CONFIG_NO_MEMORY) {
-		fprintf(stderr, "perilune: not enough memory\n");
+		char why[LIMITS_TEXT_BYTES];
+		fprintf(stderr, "perilune: %s\n", limits_explain(UV_ENOMEM, why, sizeof why));
 		return EXIT_FAILED;
 	}
 	if (load->status == CONFIG_SHORT) {

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/scaffold.h"
+#include "restart/program.h"
 #include "server/server.h"
 #include "vm/vm.h"
 
@@ -86,9 +87,9 @@ static int check_folder(const char *folder)
 /* Where Perilune's own Lua files lie: 0, or UV_ENAMETOOLONG. `below` is a path in there. */
 static int find_own(const char *below, char *path, size_t size)
 {
-	const char *pattern = vm_lua_path();
+	const char *pattern = vm_lua_path(), *mark = strrchr(pattern, '?');
 	char folder[PATH_MAX];
-	int n = snprintf(path, size, "%.*sperilune/%s", (int)strcspn(pattern, "?"), pattern, below);
+	int n = snprintf(path, size, "%.*sperilune/%s", mark ? (int)(mark - pattern) : 0, pattern, below);
 	if (n < 0 || (size_t)n >= size)
 		return UV_ENAMETOOLONG;
 	/* What is written into files is not to lead through build/../lua; what is not there is complained of later. */
@@ -157,6 +158,26 @@ static bool is_on_path(const char *name)
 	return false;
 }
 
+/* A path as a shell takes it; one that is too long is cut. */
+static const char *for_shell(const char *path, char *word, size_t size)
+{
+	static const char PLAIN[] =
+	    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=:,./@%";
+	size_t n = 0;
+	if (!path[strspn(path, PLAIN)])
+		return path;
+	word[n++] = '\'';
+	for (; *path && n + 6 < size; path++) {
+		if (*path == '\'')
+			n += (size_t)snprintf(word + n, size - n, "'\\''");
+		else
+			word[n++] = *path;
+	}
+	word[n++] = '\'';
+	word[n] = '\0';
+	return word;
+}
+
 static void congratulate(const struct scaffold *scaffold, const char *template, const char *binary)
 {
 	size_t prefix = strlen(scaffold->target) + 1;
@@ -164,15 +185,17 @@ static void congratulate(const struct scaffold *scaffold, const char *template, 
 	text_printf(stdout, "%s, from the template %s:\n", scaffold->target, template);
 	for (size_t i = 1; i < scaffold->made_count; i++)
 		printf("  %s\n", scaffold->made[i] + prefix);
-	const char *ours = is_on_path("perilune") ? "perilune" : binary;
-	text_printf(stdout, "\nNow: cd %s && %s test && %s run --watch\n", scaffold->target, ours, ours);
+	char target[2 * PATH_MAX], program[2 * PATH_MAX];
+	const char *ours = for_shell(is_on_path("perilune") ? "perilune" : binary, program, sizeof program);
+	text_printf(stdout, "\nNow: cd %s && %s test && %s run --watch\n",
+		    for_shell(scaffold->target, target, sizeof target), ours, ours);
 }
 
 static int make(const char *folder, const char *template)
 {
 	char library[PATH_MAX], binary[PATH_MAX] = "perilune", types[2 * PATH_MAX], exec[2 * PATH_MAX];
-	size_t len = sizeof binary;
-	uv_exepath(binary, &len);
+	if (!program_real_path(binary))
+		snprintf(binary, sizeof binary, "perilune");
 	if (find_own("library", library, sizeof library) || !quote(library, false, types, sizeof types) ||
 	    !quote(binary, true, exec, sizeof exec))
 		return EXIT_FAILED;

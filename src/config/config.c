@@ -1,6 +1,7 @@
 #include "config/config.h"
 
 #include "base/descriptors.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "config/sources.h"
 #include "vm/vm.h"
@@ -470,8 +471,12 @@ enum config_status config_load(struct config *config, const char *print, char **
 		*text = strdup(config->sources->failed);
 		return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
 	}
-	if (vm_open(&vm))
-		return CONFIG_NO_MEMORY;
+	int err = vm_open(&vm);
+	if (err) {
+		char why[LIMITS_TEXT_BYTES];
+		*text = strdup(limits_explain(err, why, sizeof why));
+		return *text ? CONFIG_SHORT : CONFIG_NO_MEMORY;
+	}
 	struct load load = { .lua = vm.lua, .config = config, .form = print, .text = text };
 	vm.memory_bytes = loading_memory(config);
 	vm.stage = VM_LOADING;

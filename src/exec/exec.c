@@ -1,5 +1,6 @@
 #include "exec/exec.h"
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "bind/bind.h"
@@ -247,7 +248,8 @@ static int run_on_loop(struct exec *exec, const struct exec_options *options)
 	exec->timer.data = exec;
 	int err = signals_open(&exec->signals, &exec->loop, &exec->vm.guard), code = EXIT_FAILURE;
 	if (err) {
-		text_printf(stderr, "perilune exec: %s\n", uv_strerror(err));
+		char why[LIMITS_TEXT_BYTES];
+		text_printf(stderr, "perilune exec: %s\n", limits_explain(err, why, sizeof why));
 	} else {
 		code = start(exec, options);
 		signals_close(&exec->signals);
@@ -261,12 +263,11 @@ int exec_run(const struct exec_options *options)
 {
 	static struct exec exec; /* what a signal's helper looks at outlives every call */
 	int err = loop_open(&exec.loop), code = EXIT_FAILURE;
-	if (!err && vm_open(&exec.vm)) {
+	if (!err && (err = vm_open(&exec.vm)))
 		uv_loop_close(&exec.loop);
-		err = UV_ENOMEM;
-	}
 	if (err) {
-		text_printf(stderr, "perilune exec: %s\n", uv_strerror(err));
+		char why[LIMITS_TEXT_BYTES];
+		text_printf(stderr, "perilune exec: %s\n", limits_explain(err, why, sizeof why));
 		return EXIT_FAILURE;
 	}
 	log_open();

@@ -1,5 +1,7 @@
 #include "exec/signals.h"
 
+#include "base/thread.h"
+
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -79,7 +81,7 @@ int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard)
 	uv_unref((uv_handle_t *)&signals->wake);
 	sigset_t before;
 	block_signals(&before);
-	err = uv_thread_create(&signals->helper, help, signals);
+	err = thread_start(&signals->helper, THREAD_BYTES, help, signals);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err) {
 		uv_close((uv_handle_t *)&signals->wake, NULL);

@@ -23,11 +23,15 @@ static struct {
 
 /* ---- which file ---- */
 
+/* Without /proc the name has to do: what was started by it is hardly another file by now. */
 static bool is_running_one(const char *path)
 {
 	struct stat running, found;
-	return !stat("/proc/self/exe", &running) && !stat(path, &found) && running.st_ino == found.st_ino &&
-	       running.st_dev == found.st_dev;
+	if (stat(path, &found))
+		return false;
+	if (stat("/proc/self/exe", &running))
+		return S_ISREG(found.st_mode) && !access(path, X_OK);
+	return running.st_ino == found.st_ino && running.st_dev == found.st_dev;
 }
 
 /* False: too long, or another file. */
@@ -72,6 +76,13 @@ void program_remember(char **argv)
 const char *program_path(void)
 {
 	return program.path;
+}
+
+bool program_real_path(char path[PATH_MAX])
+{
+	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 1);
+	path[n > 0 ? n : 0] = '\0';
+	return n > 0 || (*program.path && realpath(program.path, path));
 }
 
 bool program_ends_init(void)

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -16,6 +17,9 @@
 void program_remember(char **argv);
 
 const char *program_path(void);
+
+/* After program_remember(): the file that runs, without links. False: it cannot be told. */
+bool program_real_path(char path[PATH_MAX]);
 
 /*
  * Was it started by an init for containers, such as tini? These wait for the one process that they started, and with

@@ -1,5 +1,6 @@
 #include "restart/upgrade.h"
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "restart/program.h"
 #include "restart/variables.h"
@@ -272,7 +273,8 @@ void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *n
 	if (err) {
 		upgrade->errors = -1;
 		forget(upgrade);
-		fail(upgrade, strerror(-err), 0);
+		char why[LIMITS_TEXT_BYTES];
+		fail(upgrade, limits_explain(err, why, sizeof why), 0);
 		return;
 	}
 	upgrade->stage = UPGRADE_STARTING;

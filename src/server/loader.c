@@ -1,12 +1,11 @@
 #include "server/loader.h"
 
+#include "base/thread.h"
 #include "config/sources.h"
 #include "server/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-enum { STACK_BYTES = 64 << 20 }; /* as a worker's: a script is loaded here */
 
 /* ---- loading ---- */
 
@@ -193,8 +192,7 @@ int loader_start(struct loader *loader, void *server, void (*report)(void *serve
 	int err = uv_sem_init(&loader->work, 0);
 	if (err)
 		return err;
-	uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = STACK_BYTES };
-	err = uv_thread_create_ex(&loader->thread, &options, run, loader);
+	err = thread_start(&loader->thread, THREAD_LUA_BYTES, run, loader); /* a script is loaded there */
 	if (err)
 		uv_sem_destroy(&loader->work);
 	return err;

@@ -2,6 +2,7 @@
 
 #include "server/internal.h"
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/workdir.h"
 #include "config/config.h"
@@ -207,7 +208,8 @@ bool requests_open_reloads(struct server *server)
 	canary_open(&server->reloads.canary, &server->loop, &server->acceptor, server->config->workers,
 		    &server->reloads, reloads_on_window_over);
 	if (err) {
-		server_cannot(server, "cannot start the loader", uv_strerror(err));
+		char why[LIMITS_TEXT_BYTES];
+		server_cannot(server, "cannot start the loader", limits_explain(err, why, sizeof why));
 		return false;
 	}
 	server->reloads.listener = server;

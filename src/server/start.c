@@ -2,6 +2,7 @@
 
 #include "server/internal.h"
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "vm/guard.h"
@@ -42,7 +43,8 @@ int start_workers(struct server *server)
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {
-			server_cannot(server, "cannot start a worker", uv_strerror(err));
+			char why[LIMITS_TEXT_BYTES];
+			server_cannot(server, "cannot start a worker", limits_explain(err, why, sizeof why));
 			return err;
 		}
 		server->started++;

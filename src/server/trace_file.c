@@ -1,5 +1,7 @@
 #include "server/trace_file.h"
 
+#include "base/limits.h"
+#include "base/thread.h"
 #include "record/create.h"
 
 #include <errno.h>
@@ -109,7 +111,7 @@ static int start_thread(struct trace_file *file, uv_loop_t *loop)
 		return err;
 	file->done.data = file;
 	err = uv_sem_init(&file->work, 0);
-	if (!err && (err = uv_thread_create(&file->thread, run, file)))
+	if (!err && (err = thread_start(&file->thread, THREAD_BYTES, run, file)))
 		uv_sem_destroy(&file->work);
 	if (err)
 		uv_close((uv_handle_t *)&file->done, NULL);
@@ -130,7 +132,9 @@ int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, 
 	atomic_init(&file->is_done, false);
 	int err = start_thread(file, loop);
 	if (err) {
-		snprintf(why, size, "cannot record to %s: %s", path, uv_strerror(err));
+		char problem[LIMITS_TEXT_BYTES];
+		snprintf(why, size, "cannot record to %s: %s", path,
+			 limits_explain(err, problem, sizeof problem));
 		close(file->fd);
 		return err;
 	}

@@ -1,6 +1,8 @@
 #include "server/worker.h"
 
+#include "base/limits.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "base/ticks.h"
 #include "config/config.h"
 #include "loop/loop.h"
@@ -17,7 +19,6 @@
 #include <unistd.h>
 
 enum {
-	STACK_BYTES = 64 << 20, /* deep Lua recursion through C ends in an error, not in a signal */
 	LOOK_EVERY_MS = 1000,
 	PACE_EVERY_MS = 100,
 	TIDY_STEP_KB = 64,
@@ -514,7 +515,7 @@ static void run(void *data)
 	uint64_t now_ms = uv_now(&worker->loop);
 	int err = conn_host_init(&worker->host, &AGENT_HANDLER, &worker->counters, share, now_ms);
 	if (err) {
-		snprintf(why, size, "%s", uv_strerror(err));
+		limits_explain(err, why, size);
 	} else {
 		worker->host.clock_ms = read_clock;
 		worker->host.after_ms = after;
@@ -556,9 +557,7 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 	worker->orders_tail = &worker->orders;
 	int err = open_loop(worker);
 	if (!err) {
-		uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE,
-						.stack_size = STACK_BYTES };
-		err = uv_thread_create_ex(&worker->thread, &options, run, worker);
+		err = thread_start(&worker->thread, THREAD_LUA_BYTES, run, worker);
 		if (err) {
 			close_loop(worker);
 			uv_loop_close(&worker->loop);

@@ -1,5 +1,6 @@
 #include "vm/guard.h"
 
+#include "base/thread.h"
 #include "vm/interrupt.h"
 #include "vm/self_test.h"
 
@@ -10,6 +11,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
 enum {
 	HOOK_MASK_ACTIVE = 0x10, /* LuaJIT's HOOK_ACTIVE: in a hook, so no other is called */
@@ -29,6 +31,7 @@ static struct {
 	struct guard *guards; /* all that are open; under the lock */
 	const struct interrupt *way;
 	bool running;
+	int err; /* why the thread was not started */
 } watchdog = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local struct guard *mine;
@@ -352,8 +355,9 @@ static int64_t look_around(void)
 	return next_ns;
 }
 
-static void *watch(void *nothing)
+static void watch(void *nothing)
 {
+	(void)nothing;
 	pthread_mutex_lock(&watchdog.lock);
 	while (watchdog.running) {
 		int64_t until_ns = read_ns(CLOCK_MONOTONIC) + look_around();
@@ -364,7 +368,6 @@ static void *watch(void *nothing)
 			pthread_cond_wait(&watchdog.changed, &watchdog.lock);
 	}
 	pthread_mutex_unlock(&watchdog.lock);
-	return nothing;
 }
 
 /* ---- guards ---- */
@@ -463,7 +466,7 @@ void guard_set_least(struct guard *guard, uint32_t ms)
 
 /* ---- start and end ---- */
 
-static bool start_thread(void)
+static int start_thread(void)
 {
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
@@ -477,11 +480,11 @@ static bool start_thread(void)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	watchdog.running = true;
-	bool started = !pthread_create(&watchdog.thread, NULL, watch, NULL);
-	if (!started)
+	int err = thread_start(&watchdog.thread, THREAD_BYTES, watch, NULL);
+	if (err)
 		watchdog.running = false;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return started;
+	return err;
 }
 
 /* The first way that works; NULL: that of this name does not. */
@@ -502,7 +505,8 @@ const char *guard_start_with(const char *name)
 {
 	if (watchdog.running)
 		return watchdog.way->name;
-	if (!start_thread())
+	watchdog.err = start_thread();
+	if (watchdog.err)
 		return NULL;
 	const struct interrupt *way = choose(name);
 	if (!way)
@@ -513,6 +517,11 @@ const char *guard_start_with(const char *name)
 const char *guard_start(void)
 {
 	return guard_start_with(NULL);
+}
+
+int guard_error(void)
+{
+	return watchdog.err ? watchdog.err : UV_EAGAIN;
 }
 
 void guard_stop(void)

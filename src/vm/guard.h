@@ -109,6 +109,9 @@ struct guard {
  */
 const char *guard_start(void);
 
+/* Why not: an error of thread_start(). */
+int guard_error(void);
+
 /* For tests: only in the way of that name. NULL: it does not work here. */
 const char *guard_start_with(const char *name);
 

@@ -1,9 +1,10 @@
-/* Perilune's own modules, compiled once for many VMs. */
+/* How Perilune's own modules are found, and how they are compiled once for many VMs. */
 #include "vm/vm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct module {
 	struct module *next;
@@ -68,10 +69,10 @@ static void keep(lua_State *lua, const char *name)
 	modules = module;
 }
 
-/* The file of "perilune.config.read": where the pattern has its '?'. False: the name is too long. */
+/* The file of "perilune.config.read": where the pattern has its last '?'. False: the name is too long. */
 static bool path_of(const char *pattern, const char *name, char *path, size_t size)
 {
-	const char *mark = strchr(pattern, '?');
+	const char *mark = strrchr(pattern, '?'); /* the folder may have more */
 	if (!mark)
 		return false;
 	int before = (int)(mark - pattern);
@@ -84,28 +85,30 @@ static bool path_of(const char *pattern, const char *name, char *path, size_t si
 	return true;
 }
 
-/* MAY RAISE. A searcher for package.loaders: (name) → its chunk, or nothing: then others have a look. */
+/*
+ * MAY RAISE. A searcher for package.loaders: (name) → its chunk, or nothing: then others have a look. It takes a path
+ * as it is, where package.path would split it at a ';', and put the name wherever there is a '?'.
+ */
 static int l_search(lua_State *lua)
 {
 	const char *name = luaL_checkstring(lua, 1);
 	char path[4200];
-	if (!is_shared || strncmp(name, "perilune", 8) != 0)
+	if (strncmp(name, "perilune", 8) != 0)
 		return 0;
-	const struct module *module = find(name);
+	const struct module *module = is_shared ? find(name) : NULL;
 	if (module)
 		return luaL_loadbuffer(lua, module->code, module->bytes, name) ? lua_error(lua) : 1;
 	if (!path_of(lua_tostring(lua, lua_upvalueindex(1)), name, path, sizeof path))
 		return 0;
 	if (luaL_loadfile(lua, path))
-		return 0; /* the one that comes next says why */
-	keep(lua, name);
+		return access(path, F_OK) ? 0 : lua_error(lua);
+	if (is_shared)
+		keep(lua, name);
 	return 1;
 }
 
 void vm_open_modules(lua_State *lua, const char *pattern)
 {
-	if (!is_shared)
-		return;
 	lua_getglobal(lua, "table");
 	lua_getfield(lua, -1, "insert");
 	lua_getglobal(lua, "package");

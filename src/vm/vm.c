@@ -187,7 +187,8 @@ static int setup(lua_State *lua)
 	seed_random(lua);
 	open_guard(lua);
 	lua_getglobal(lua, "package");
-	lua_pushfstring(lua, "%s;%s", lua_path, "");
+	bool is_template = !strchr(lua_path, ';') && strchr(lua_path, '?') == strrchr(lua_path, '?');
+	lua_pushfstring(lua, "%s;", is_template ? lua_path : ""); /* else only our own searcher can take it */
 	lua_getfield(lua, -2, "path");
 	lua_concat(lua, 2);
 	lua_setfield(lua, -2, "path");
@@ -212,7 +213,7 @@ int vm_open(struct vm *vm)
 	*vm = (struct vm){ .low_kb = INT_MAX, .call_end = INT64_MAX };
 	slab_init(&vm->slab);
 	if (!guard_start())
-		return UV_EAGAIN;
+		return guard_error();
 	vm->lua = lua_newstate(first_alloc, vm);
 	if (!vm->lua) {
 		slab_deinit(&vm->slab);
@@ -253,22 +254,26 @@ struct vm *vm_of(lua_State *lua)
 
 int vm_find_lua_path(char *pattern, size_t size)
 {
+	char exe[2048];
+	size_t len = sizeof exe;
+	return uv_exepath(exe, &len) ? UV_ENOENT : vm_find_lua_path_from(exe, pattern, size);
+}
+
+int vm_find_lua_path_from(const char *exe, char *pattern, size_t size)
+{
 	/* Beside the binary; build/perilune; build/<preset>/perilune; build/<preset>/x/test; installed. */
 	static const char *const PLACES[] = { "lua", "../lua", "../../lua", "../../../lua",
 					      "../share/perilune/lua" };
-	char exe[2048], probe[4096];
-	size_t len = sizeof exe;
-	if (uv_exepath(exe, &len))
+	char probe[4096];
+	const char *slash = strrchr(exe, '/');
+	int length = slash ? (int)(slash - exe) : 0;
+	if (!slash || length > 2048)
 		return UV_ENOENT;
-	char *slash = strrchr(exe, '/');
-	if (!slash)
-		return UV_ENOENT;
-	*slash = '\0';
 	for (size_t i = 0; i < sizeof PLACES / sizeof *PLACES; i++) {
-		snprintf(probe, sizeof probe, "%s/%s/perilune/runtime.lua", exe, PLACES[i]);
+		snprintf(probe, sizeof probe, "%.*s/%s/perilune/runtime.lua", length, exe, PLACES[i]);
 		if (access(probe, R_OK))
 			continue;
-		int n = snprintf(pattern, size, "%s/%s/?.lua", exe, PLACES[i]);
+		int n = snprintf(pattern, size, "%.*s/%s/?.lua", length, exe, PLACES[i]);
 		return n > 0 && (size_t)n < size ? 0 : UV_ENAMETOOLONG;
 	}
 	return UV_ENOENT;

@@ -133,7 +133,10 @@ struct vm_library {
 /* The list is kept. Set once, before any VM is opened. */
 void vm_set_libraries(const struct vm_library *libraries);
 
-/* Where perilune/?.lua lies: a pattern for package.path. Set once, before any VM is opened. */
+/*
+ * Where perilune/?.lua lies: a pattern whose last '?' stands for the name, as the folder may have such a character, and
+ * a ';' as well. Set once, before any VM is opened.
+ */
 void vm_set_lua_path(const char *pattern);
 
 /* That pattern; "" before it is set. */
@@ -145,14 +148,17 @@ const char *vm_lua_path(void);
  */
 void vm_share_modules(bool share);
 
-/* MAY RAISE. In a fresh VM: where they are shared, they are found. */
+/* MAY RAISE. In a fresh VM: they are found. */
 void vm_open_modules(lua_State *lua, const char *pattern);
 
 /*
  * Finds Perilune's Lua modules: beside the binary, in the source tree it was built in, or where
- * they were installed. Writes a package.path pattern. 0 or UV_ENOENT.
+ * they were installed. Writes a pattern for vm_set_lua_path(). 0 or UV_ENOENT.
  */
 int vm_find_lua_path(char *pattern, size_t size);
+
+/* The same of a binary that is there, by its whole path without links. */
+int vm_find_lua_path_from(const char *exe, char *pattern, size_t size);
 
 /* Of a VM that is being made. MAY RAISE. Both: collector.c */
 void vm_open_collector(struct vm *vm, lua_State *lua);

@@ -1,14 +1,14 @@
 #include "workbench/bench.h"
 
+#include "base/limits.h"
 #include "base/text.h"
+#include "base/thread.h"
 #include "loop/loop.h"
 #include "server/server.h"
 #include "workbench/script.h"
 
 #include <stdio.h>
 #include <string.h>
-
-enum { STACK_BYTES = 64 << 20 }; /* as a worker's: handlers run here */
 
 struct request {
 	const char *module;
@@ -89,10 +89,14 @@ static void run(void *data)
 	uv_timer_init(&bench.loop, &bench.timer);
 	bench.timer.data = &bench;
 	vm_share_modules(true);
-	if (!vm_open(&bench.vm)) {
+	int err = vm_open(&bench.vm);
+	if (!err) {
 		request->code = run_module(&bench, request);
 		bench_close_apps(&bench);
 		vm_close(&bench.vm);
+	} else {
+		char why[LIMITS_TEXT_BYTES];
+		fprintf(stderr, "perilune: %s\n", limits_explain(err, why, sizeof why));
 	}
 	close_loop(&bench);
 	script_forget();
@@ -102,12 +106,16 @@ static void run(void *data)
 int bench_run(const char *module, int argc, char **argv)
 {
 	struct request request = { module, argc, argv, EXIT_FAILED };
-	uv_thread_options_t options = { .flags = UV_THREAD_HAS_STACK_SIZE, .stack_size = STACK_BYTES };
-	uv_thread_t thread;
-	if (!guard_start() || uv_thread_create_ex(&thread, &options, run, &request)) {
-		fprintf(stderr, "perilune: cannot start a thread\n");
+	pthread_t thread;
+	int err = guard_start() ? 0 : guard_error();
+	if (!err)
+		err = thread_start(&thread, THREAD_LUA_BYTES, run, &request);
+	if (err) {
+		char why[LIMITS_TEXT_BYTES];
+		fprintf(stderr, "perilune: cannot start a thread: %s\n",
+			limits_explain(err, why, sizeof why));
 		return EXIT_FAILED;
 	}
-	uv_thread_join(&thread);
+	pthread_join(thread, NULL);
 	return request.code;
 }

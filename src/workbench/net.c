@@ -4,6 +4,7 @@
  */
 #include "base/address.h"
 #include "bind/bind.h"
+#include "restart/program.h"
 #include "workbench/bench.h"
 
 #include <stdio.h>
@@ -309,11 +310,10 @@ static char **read_words(lua_State *lua, int idx)
  */
 static int l_spawn(lua_State *lua)
 {
-	char program[4096];
-	size_t size = sizeof program;
+	char program[PATH_MAX];
 	bool inherits = lua_toboolean(lua, 2);
 	char **words = read_words(lua, 1);
-	if (uv_exepath(program, &size))
+	if (!program_real_path(program))
 		return luaL_error(lua, "this program is not found");
 	words[0] = program;
 	struct process **box = lua_newuserdata(lua, sizeof(struct process *));
