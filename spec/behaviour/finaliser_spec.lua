@@ -87,3 +87,62 @@ describe("a finaliser that raises", function()
     app:connect():send("still here?"):expect("still here?")
   end)
 end)
+
+describe("a finaliser that does not return", function()
+  after_each(memory.finish)
+
+  local function leave(n)
+    for _ = 1, n do
+      getmetatable(newproxy(true)).__gc = function() while true do end end
+    end
+  end
+
+  local function start(agent, jit)
+    return memory.start(agent, {
+      frame = "u32be", unsafe = { "newproxy" }, jit = jit, limits = { frame = "1m", proceed = "20ms" },
+    })
+  end
+
+  -- That there is an end at all is what is shown: each of these would take for ever.
+  for _, jit in ipairs { false, true } do
+    it("is ended between calls, and is told of" .. (jit and ", with the compiler" or ""), function()
+      local Agent = {}
+      function Agent:opened() leave(10) end
+      function Agent:proceed(frame) return frame end
+      local app = start(Agent, jit)
+      local client = app:connect()
+      for i = 1, 300 do
+        local frame = ("%d"):format(i):rep(30000):sub(1, 60000)
+        client:send(frame):expect(frame)
+      end
+      assert.equal(0, #app:faults())
+      local entries = app:log "a finaliser failed"
+      assert.equal(1, #entries)
+      assert.truthy(entries[1].error:find "a finaliser %(__gc%) did not return in %d+ ms of CPU time")
+      has("finaliser_spec.lua:", entries[1].error)
+    end)
+  end
+
+  it("is the end of the call that it is called in", function()
+    local Agent = {}
+    function Agent:proceed(frame)
+      leave(1)
+      local kept = {}
+      for i = 1, 1e6 do kept[i % 100] = { frame } end
+      return kept[1][1]
+    end
+    local app = start(Agent, false)
+    app:connect():send("go"):expect_closed("proceed_timeout")
+  end)
+
+  it("does not keep an app from its end", function()
+    local Agent = {}
+    function Agent:proceed(frame)
+      leave(20)
+      return frame
+    end
+    local app = start(Agent)
+    app:connect():send("a"):expect("a")
+    app:close()
+  end)
+end)

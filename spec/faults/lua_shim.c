@@ -4,6 +4,7 @@
  *   FAULT=finaliser:97/       every 97th call that may collect raises, as if a finaliser of a script's had
  *   FAULT=lua_stack:1+        no stack of Lua's ever becomes larger
  *   FAULT=lua_memory:2/       every other time, the system has no memory for what is asked for between calls
+ *   FAULT=lua_large:1+        nor ever has it any for 1 MiB or more at a time, with or without Perilune's spare
  *
  * Two rules hold in this build whatever is asked for; who breaks them ends the process:
  * - outside of a protected call, nothing may collect;
@@ -173,6 +174,8 @@ static bool is_stack(const void *block, size_t bytes)
 	return false;
 }
 
+enum { LARGE_BYTES = 1 << 20 };
+
 /* In the place of realloc() in src/vm/memory.c. */
 void *lua_realloc(void *block, size_t bytes);
 void *__real_realloc(void *block, size_t bytes);
@@ -182,6 +185,8 @@ void *lua_realloc(void *block, size_t bytes)
 	if (before && bytes > before && is_stack(block, before) && shim_is_due(LUA_STACK))
 		return NULL;
 	if (!depth && shim_is_due(LUA_MEMORY))
+		return NULL;
+	if (bytes >= LARGE_BYTES && shim_is_due(LUA_LARGE))
 		return NULL;
 	return __real_realloc(block, bytes);
 }

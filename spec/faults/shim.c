@@ -40,6 +40,7 @@ static struct point {
 	[MEMORY] = { .name = "memory", .error = ENOMEM },
 	[UV_MEMORY] = { .name = "uv_memory", .error = ENOMEM },
 	[LUA_MEMORY] = { .name = "lua_memory" },
+	[LUA_LARGE] = { .name = "lua_large" },
 	[LUA_STACK] = { .name = "lua_stack" },
 	[FINALISER] = { .name = "finaliser" },
 	[ACCEPT4] = { .name = "accept4", .error = EMFILE },

@@ -7,8 +7,9 @@ enum kind {
 	MEMORY,     /* malloc and its kin, called by us */
 	UV_MEMORY,  /* ... by libuv */
 	LUA_MEMORY, /* ... by Lua, outside of protected calls */
-	LUA_STACK,  /* a stack of Lua's that is to become larger */
-	FINALISER,  /* a call of Lua's API that may collect, in a protected call */
+	LUA_LARGE,
+	LUA_STACK, /* a stack of Lua's that is to become larger */
+	FINALISER, /* a call of Lua's API that may collect, in a protected call */
 	ACCEPT4,
 	BIND,
 	CONNECT,

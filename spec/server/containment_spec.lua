@@ -100,3 +100,31 @@ describe("a script", function()
     has("(teardown may take 1 s)", teardowns(app)[1].error)
   end)
 end)
+
+describe("a finaliser that does not return", function()
+  after_each(server.finish)
+
+  local AGENT = [[
+    function Agent:proceed(line)
+      for _ = 1, tonumber(line) do
+        getmetatable(newproxy(true)).__gc = function() while true do end end
+      end
+      return line
+    end]]
+
+  it("ends neither the worker that tidies up, nor its calls, nor its end", function()
+    local app = start_lines(AGENT, {}, [[unsafe = { "newproxy" }, limits = { proceed = "50ms" }]])
+    local client = app:connect()
+    client:echo_line "20"
+    -- Nobody calls: the worker is idle.
+    local entry = app:wait_log "a finaliser failed"
+    assert.truthy(entry.error:find "a finaliser %(__gc%) did not return in %d+ ms of CPU time", entry.error)
+    client:echo_line "0"
+    client:echo_line "20"
+    app:connect():echo_line "0"
+    assert.equal(0, app:stop().code)
+    assert.equal(0, #app:find_log "handler failed")
+    -- Those that were left were called when the VM was closed.
+    has("did not return", app:find_log("a finaliser failed")[2].error)
+  end)
+end)

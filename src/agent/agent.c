@@ -191,8 +191,7 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 	if (!conn->reading)
 		return batch_run(agents, conn, batch);
 	struct run *run = conn->suspended;
-	batch_push_frame(agents, run->co.lua, batch, 0);
-	run_wake(agents, run, 1);
+	run_wake(agents, run, batch_push_first(agents, run->co.lua, batch) ? 1 : -1);
 	return 1;
 }
 
@@ -471,17 +470,24 @@ static void warn_of_memory(struct agents *agents, uint64_t now_ms)
 }
 
 /* It was called between calls, so there is no connection to blame. */
-static void warn_of_finalisers(struct agents *agents, uint64_t now_ms)
+void agent_tell_of_finalisers(struct agents *agents)
 {
-	enum { EVERY_MS = 60000 };
 	struct vm *vm = &agents->vm;
-	if (!vm->finaliser_failures || now_ms < agents->finaliser_warning_ms)
+	if (!vm->finaliser_failures)
 		return;
-	agents->finaliser_warning_ms = now_ms + EVERY_MS;
 	log_write(LOG_WARN, "a finaliser failed", F_TEXT("error", vm->finaliser_error),
 		  F_INT("times", vm->finaliser_failures), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
 	vm->finaliser_failures = 0;
+}
+
+static void warn_of_finalisers(struct agents *agents, uint64_t now_ms)
+{
+	enum { EVERY_MS = 60000 };
+	if (!agents->vm.finaliser_failures || now_ms < agents->finaliser_warning_ms)
+		return;
+	agents->finaliser_warning_ms = now_ms + EVERY_MS;
+	agent_tell_of_finalisers(agents);
 }
 
 void agents_report(struct agents *agents)

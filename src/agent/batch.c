@@ -229,7 +229,8 @@ static void push_flattened(lua_State *lua, const struct codec *codec, const stru
 		lua_remove(lua, -2);
 }
 
-void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i)
+/* MAY RAISE where vm_may_push() forbids it. Pushes frame number i as the batch's codec delivers it: one value. */
+static void push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i)
 {
 	const struct frame *frame = &batch->frames[i];
 	const struct codec *codec = batch->codec;
@@ -249,13 +250,51 @@ void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_
 	}
 }
 
+/* Frames that the spare might not suffice for. */
+struct large {
+	struct agents *agents;
+	const struct frame_batch *batch;
+	int count;
+};
+
+static int l_push_large(lua_State *lua)
+{
+	enum { SPARE_SLOTS = 8 };
+	const struct large *large = lua_touserdata(lua, 1);
+	luaL_checkstack(lua, large->count + SPARE_SLOTS, "not enough memory");
+	for (int i = 0; i < large->count; i++)
+		push_frame(large->agents, lua, large->batch, (unsigned)i);
+	return large->count;
+}
+
+/* Values of a codec in Lua are there already. */
+static bool may_push(const struct agents *agents, const struct frame_batch *batch)
+{
+	return vm_may_push(&agents->vm, batch->consumed) || batch->codec->kind == CODEC_LUA;
+}
+
+static bool push_large(struct agents *agents, lua_State *to, const struct frame_batch *batch, int count)
+{
+	return vm_push(&agents->vm, to, l_push_large, &(struct large){ agents, batch, count });
+}
+
+bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_batch *batch)
+{
+	if (!may_push(agents, batch))
+		return push_large(agents, lua, batch, 1);
+	push_frame(agents, lua, batch, 0);
+	return true;
+}
+
+/* -1: there is no memory for it. */
 static int push_one(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
 	struct conn *conn = run->conn;
 	lua_State *co = run->co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, agents->listeners[conn->listener].single_ref);
 	agent_push_anchored(agents, co, conn);
-	batch_push_frame(agents, co, batch, 0);
+	if (!batch_push_first(agents, co, batch))
+		return -1;
 	if (batch->codec->kind != CODEC_LUA)
 		return 3;
 	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
@@ -271,7 +310,7 @@ static int loop_of(const struct agents *agents, const struct conn *conn, const s
 	return codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
 }
 
-/* -1: there is no memory for as many. */
+/* -1: there is no memory for them. */
 static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
 	enum { STACK_FRAMES = 24 }; /* for which every stack has room */
@@ -289,9 +328,11 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);
 	lua_pushinteger(co, (lua_Integer)batch->count);
+	if (count && !may_push(agents, batch))
+		return push_large(agents, co, batch, count) ? 3 + count : -1;
 	if (codec->kind == CODEC_LUA || codec->offset)
 		for (int i = 0; i < count; i++)
-			batch_push_frame(agents, co, batch, (unsigned)i);
+			push_frame(agents, co, batch, (unsigned)i);
 	else
 		for (int i = 0; i < count; i++)
 			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);

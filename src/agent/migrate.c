@@ -63,9 +63,9 @@ static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, siz
 	lua_State *co = run.co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, to->listeners[conn->listener].upgrader_ref);
 	agent_push_conn(to, co, conn);
-	lua_pushlstring(co, bytes, len);
+	bool is_pushed = vm_push_bytes(&to->vm, co, bytes, len);
 	lua_pushinteger(co, (lua_Integer)from_generation);
-	bool failed = run_enter(to, &run, 3) != RUN_DONE;
+	bool failed = (is_pushed ? run_enter(to, &run, 3) : run_starve(to, &run)) != RUN_DONE;
 	if (failed)
 		fault_note(to, &run);
 	run_end(to, &run, failed);

@@ -238,6 +238,7 @@ static void remember_directory(struct agents *agents, const char *script)
 
 static void set_budgets(struct agents *agents, const struct config *config)
 {
+	enum { STEP_LEAST_MS = 20 }; /* the collector's own work is part of it */
 	uint32_t least_ms = VM_TEARDOWN_MS;
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct vm_budget budget = config->listeners[i].budget;
@@ -249,6 +250,7 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	}
 	guard_set_least(&agents->vm.guard, least_ms);
 	guard_set_worker(&agents->vm.guard, agents->worker, agents->generation);
+	agents->vm.step_ms = least_ms < STEP_LEAST_MS ? STEP_LEAST_MS : least_ms;
 	agents->vm.guard.progress = run_progress;
 	agents->vm.guard.cut = batch_cut_current;
 	agents->vm.guard.abandon = run_abandon;
@@ -345,6 +347,7 @@ bool agents_close(struct agents *agents, uint32_t teardown_ms)
 		if (has_teardown && teardown_ms)
 			run_teardown(agents, teardown_ms);
 		vm_close(&agents->vm);
+		agent_tell_of_finalisers(agents);
 	}
 	free(agents->anchor_tables);
 	free(agents->anchor_next);

@@ -154,7 +154,10 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	}
 	uint64_t began_us = computed_us();
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
-	lua_pushlstring(lua, event->len ? (const char *)event->data : "", event->len);
+	if (!vm_push_bytes(&agents->vm, lua, event->len ? (const char *)event->data : "", event->len)) {
+		complain(tape, agents, "not enough memory to call it");
+		return;
+	}
 	lua_pushstring(lua, trace_kind_name(event->kind));
 	guard_name(&agents->vm.guard, "record.redact", entry->conn);
 	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);

@@ -185,7 +185,7 @@ enum outcome run_starve(struct agents *agents, struct run *run)
 uint64_t run_progress(void *data)
 {
 	struct agents *agents = data;
-	const struct run *run = agents->current;
+	const struct run *run = agents->vm.is_stepping ? NULL : agents->current;
 	return run && run->batched ? batch_index(agents, run) : agents->vm.guard.progressed;
 }
 
@@ -283,7 +283,7 @@ void run_wake(struct agents *agents, struct run *run, int nargs)
 	struct conn *conn = run->conn;
 	forget_wait(conn, run);
 	run->resumed = true;
-	enum outcome outcome = run_enter(agents, run, nargs);
+	enum outcome outcome = nargs < 0 ? run_starve(agents, run) : run_enter(agents, run, nargs);
 	if (outcome == RUN_SUSPENDED)
 		return;
 	conn->suspended = NULL;

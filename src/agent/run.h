@@ -115,7 +115,8 @@ void run_cancel(struct agents *agents, struct conn *conn);
  * there is no memory for that. */
 bool run_park(struct agents *agents, struct run *run);
 
-/* Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack. */
+/* Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack; -1: there was no memory
+ * for them, and the call fails. */
 void run_wake(struct agents *agents, struct run *run, int nargs);
 
 /* A suspended call is over, and `run` is freed: its connection goes on. */
@@ -145,6 +146,9 @@ void agent_release(struct agents *agents, struct conn *conn);
 
 /* Its deferred functions are not run. */
 void agent_drop_defers(struct agents *agents, const struct conn *conn);
+
+/* Logs what finalisers have done outside of calls, if anything. */
+void agent_tell_of_finalisers(struct agents *agents);
 
 /* Pushes a conn object. */
 void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn);
@@ -176,8 +180,8 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
 /* WAIT_TURN: its next turn has come. */
 void batch_go_on(struct agents *agents, struct run *run);
 
-/* Pushes frame number i as the batch's codec delivers it: one value. */
-void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i);
+/* Pushes the first frame as the batch's codec delivers it: one value. False: there is no memory for it. */
+bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_batch *batch);
 
 /* ---- reply.c ---- */
 

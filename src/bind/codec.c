@@ -180,7 +180,12 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 	lua_State *lua = d->agents->vm.lua;
 	const struct vm_budget *budget = &d->agents->listeners[d->codec->lua_listener].budget;
 	bool more = true;
-	lua_pushlstring(lua, (const char *)d->in + d->from, d->to - d->from);
+	if (!vm_push_bytes(&d->agents->vm, lua, d->in + d->from, d->to - d->from)) {
+		d->agents->vm.is_full = true;
+		d->agents->decode_verdict = GUARD_MEMORY;
+		failed_by(d, lua, "not enough memory to call the codec's decode");
+		return false;
+	}
 	int bytes = lua_gettop(lua);
 	d->need = 0;
 	while (more && d->out->count < limit && d->out->consumed < d->to) {

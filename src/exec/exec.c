@@ -270,6 +270,7 @@ int exec_run(const struct exec_options *options)
 		text_printf(stderr, "perilune exec: %s\n", limits_explain(err, why, sizeof why));
 		return EXIT_FAILURE;
 	}
+	exec.vm.step_ms = GUARD_UNBOUNDED_MS;
 	log_open();
 	log_init(LOG_AUTO, LOG_DEBUG);
 	code = run_on_loop(&exec, options);

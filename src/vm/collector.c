@@ -107,6 +107,45 @@ bool vm_make_stack(struct vm *vm, lua_State *lua, int slots)
 	return false;
 }
 
+bool vm_push(struct vm *vm, lua_State *to, lua_CFunction push, const void *from)
+{
+	lua_State *lua = vm->lua;
+	int top = lua_gettop(lua);
+	vm_take_spare(vm);
+	if (!vm->spare)
+		return false;
+	lua_pushcfunction(lua, push);
+	lua_pushlightuserdata(lua, (void *)from);
+	vm->lends_nothing = true;
+	bool is_pushed = !lua_pcall(lua, 1, LUA_MULTRET, 0);
+	vm->lends_nothing = false;
+	if (!is_pushed)
+		lua_settop(lua, top);
+	else if (to != lua)
+		lua_xmove(lua, to, lua_gettop(lua) - top);
+	return is_pushed;
+}
+
+struct bytes {
+	const void *bytes;
+	size_t n;
+};
+
+static int l_push_bytes(lua_State *lua)
+{
+	const struct bytes *from = lua_touserdata(lua, 1);
+	lua_pushlstring(lua, from->bytes, from->n);
+	return 1;
+}
+
+bool vm_push_bytes(struct vm *vm, lua_State *to, const void *bytes, size_t n)
+{
+	if (!vm_may_push(vm, n))
+		return vm_push(vm, to, l_push_bytes, &(struct bytes){ bytes, n });
+	lua_pushlstring(to, bytes, n);
+	return true;
+}
+
 void vm_open_collector(struct vm *vm, lua_State *lua)
 {
 	lua_pushcfunction(lua, l_room);
@@ -127,6 +166,29 @@ static void note_failure(struct vm *vm)
 	vm->finaliser_failures++;
 }
 
+/*
+ * The step itself is C, and is not ended, whatever it takes; a finaliser that it calls is. After one that did not return
+ * in its time there are more of its kind as a rule, and everybody waits for each: they have less.
+ */
+static void enter_step(struct vm *vm)
+{
+	enum { LESS_MS = 5 };
+	vm->is_stepping = true;
+	vm->call_begin = vm_allocated(vm);
+	guard_enter(&vm->guard, vm->overran && vm->step_ms > LESS_MS ? LESS_MS : vm->step_ms);
+}
+
+static void leave_step(struct vm *vm, bool has_failed)
+{
+	enum guard_verdict verdict = guard_leave(&vm->guard);
+	vm->is_stepping = false;
+	vm->overran |= has_failed && verdict == GUARD_CPU;
+	if (verdict == GUARD_MEMORY)
+		(void)vm_judge(vm);
+	if (has_failed)
+		note_failure(vm);
+}
+
 /* A finaliser may call into Lua itself: it is not to find that something is due. */
 bool vm_collect_step(struct vm *vm, int kb)
 {
@@ -134,9 +196,12 @@ bool vm_collect_step(struct vm *vm, int kb)
 	vm->kept_threshold = VM_NEVER_BYTES;
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, vm->step_ref);
 	lua_pushinteger(lua, kb);
-	if (lua_pcall(lua, 1, 1, 0))
-		note_failure(vm);
+	enter_step(vm);
+	bool has_failed = lua_pcall(lua, 1, 1, 0);
+	leave_step(vm, has_failed);
 	bool is_over = lua_type(lua, -1) == LUA_TBOOLEAN && lua_toboolean(lua, -1);
+	if (is_over)
+		vm->overran = false;
 	lua_pop(lua, 1);
 	vm_stop_collector(vm);
 	return is_over;
@@ -145,6 +210,9 @@ bool vm_collect_step(struct vm *vm, int kb)
 void vm_collect_due(struct vm *vm)
 {
 	vm_collect_step(vm, (int)((*vm->heap - vm->kept_threshold) >> 10));
+	/* Better here than in a call, which it would end: those that do not return come in numbers. */
+	for (int more = 20; vm->overran && more; more--)
+		vm_collect_step(vm, 0);
 }
 
 /* ---- where the words were not found ---- */

@@ -28,6 +28,10 @@ static void explain_time(const struct vm *vm, char *text, size_t size)
 	uint32_t ms = guard_budget_ms(&vm->guard);
 	if (!ms || ms == GUARD_UNBOUNDED_MS)
 		return; /* ended by other means: what is there already has to do */
+	if (vm->is_stepping || vm->guard.is_closing) {
+		snprintf(text, size, "a finaliser (__gc) did not return in %u ms of CPU time", ms);
+		return;
+	}
 	const char *unit = ms < 1000 ? "ms" : "s";
 	double n = ms < 1000 ? ms : ms / 1000.0;
 	static const char *const WHOSE[] = {

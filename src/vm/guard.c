@@ -37,6 +37,12 @@ static struct {
 static _Thread_local struct guard *mine;
 static _Thread_local const atomic_int *heeded; /* guard_heed() */
 
+/* While a VM is closed it has nothing compiled, and Lua's own interface suffices: INTERRUPTS[0]. */
+static const struct interrupt *way_of(const struct guard *guard)
+{
+	return guard->is_closing ? &INTERRUPTS[0] : watchdog.way;
+}
+
 /* ---- the hook ---- */
 
 /* Not in the signal handler: snprintf() may not run there. */
@@ -73,7 +79,7 @@ static void let_go_on(struct guard *guard, lua_State *lua)
 {
 	atomic_fetch_add_explicit(&guard->dispatch, UINT64_C(1) << GUARD_NUMBER_SHIFT, memory_order_relaxed);
 	atomic_signal_fence(memory_order_seq_cst);
-	watchdog.way->stand_down(guard, lua);
+	way_of(guard)->stand_down(guard, lua);
 	guard->verdict = GUARD_FINE;
 }
 
@@ -161,7 +167,7 @@ enum guard_verdict guard_disarm(struct guard *guard)
 {
 	enum guard_verdict verdict = (enum guard_verdict)guard->verdict;
 	forget_active(guard);
-	watchdog.way->stand_down(guard, guard->lua);
+	way_of(guard)->stand_down(guard, guard->lua);
 	guard->armed = guard->cuts = false;
 	if (verdict == GUARD_FINE)
 		return GUARD_FINE;
@@ -181,7 +187,7 @@ static void tell_to_end(struct guard *guard, enum guard_verdict verdict)
 		guard->verdict = (sig_atomic_t)verdict;
 	}
 	guard->armed = true;
-	watchdog.way->arm(guard, on_hook);
+	way_of(guard)->arm(guard, on_hook);
 }
 
 /* The handler must not come in between: arming is not for two at a time. */
@@ -193,9 +199,23 @@ void guard_interrupt(struct guard *guard, enum guard_verdict verdict)
 	sigemptyset(&kill_signal);
 	sigaddset(&kill_signal, GUARD_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, &kill_signal, &before);
-	watchdog.way->prepare(guard);
+	way_of(guard)->prepare(guard);
 	tell_to_end(guard, verdict);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void guard_begin_end(struct guard *guard, uint32_t budget_ms)
+{
+	guard->is_closing = true;
+	guard_enter(guard, budget_ms);
+}
+
+void guard_end(struct guard *guard)
+{
+	uint64_t now = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
+	atomic_store_explicit(&guard->dispatch, now & ~(uint64_t)(GUARD_BATCH | GUARD_UNBOUNDED_MS),
+			      memory_order_relaxed);
+	atomic_signal_fence(memory_order_seq_cst);
 }
 
 void guard_push_error(const struct guard *guard, lua_State *lua)
@@ -247,7 +267,7 @@ static void on_kill(int number)
 
 void guard_kill(struct guard *guard, uint64_t dispatch)
 {
-	watchdog.way->prepare(guard);
+	way_of(guard)->prepare(guard);
 	atomic_store_explicit(&guard->victim, dispatch, memory_order_release);
 	pthread_kill(guard->thread, GUARD_SIGNAL);
 }
@@ -268,10 +288,16 @@ static int64_t cpu_ns(const struct guard *guard)
 	return pthread_getcpuclockid(guard->thread, &clock) ? 0 : read_ns(clock);
 }
 
+/* While a VM is closed each signal ends but one finaliser, and there may be thousands that do not return. */
+static int64_t resend_ns(const struct guard *guard)
+{
+	return guard->is_closing ? LOOK_MIN_NS : RESEND_MS * NS_PER_MS;
+}
+
 static void kill_now_and_then(struct guard *guard, uint64_t dispatch)
 {
 	int64_t now_ns = read_ns(CLOCK_MONOTONIC);
-	if (now_ns - guard->signalled_ns < RESEND_MS * NS_PER_MS)
+	if (now_ns - guard->signalled_ns < resend_ns(guard))
 		return;
 	guard->signalled_ns = now_ns;
 	guard_kill(guard, dispatch);
@@ -344,7 +370,7 @@ static int64_t look_around(void)
 	for (struct guard *guard = watchdog.guards; guard; guard = guard->next) {
 		int64_t left_ns = look_at(guard, now_ns), tick = tick_ns(guard);
 		if (left_ns <= 0)
-			left_ns = RESEND_MS * NS_PER_MS;
+			left_ns = resend_ns(guard);
 		else if (left_ns < LOOK_MIN_NS)
 			left_ns = LOOK_MIN_NS;
 		if (left_ns < tick)

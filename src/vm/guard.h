@@ -63,8 +63,9 @@ struct guard {
 	volatile sig_atomic_t cuts;    /* the hook is to call cut() */
 	volatile sig_atomic_t armed;   /* since the dispatch began the hook has been, for one of the two */
 	lua_State *lua;
-	uint8_t *hook_mask; /* the VM's; NULL: it was not found, or not looked for */
-	bool attached;      /* to `thread`, which alone may run it, and is watched */
+	uint8_t *hook_mask;     /* the VM's; NULL: it was not found, or not looked for */
+	bool attached;          /* to `thread`, which alone may run it, and is watched */
+	atomic_bool is_closing; /* guard_begin_end() */
 	pthread_t thread;
 	uintptr_t stack;       /* an address of its stack, outside of all calls */
 	const atomic_int *off; /* of the thread, see guard_heed(); or NULL */
@@ -196,6 +197,13 @@ static inline enum guard_verdict guard_leave(struct guard *guard)
 	atomic_signal_fence(memory_order_seq_cst); /* from here on the handler does nothing */
 	return guard->armed ? guard_disarm(guard) : GUARD_FINE;
 }
+
+/*
+ * The last dispatch: lua_close(), in which finalisers run, and nothing that is compiled. guard_end() when the VM is about
+ * to be gone: nobody touches it from then on. Idempotent.
+ */
+void guard_begin_end(struct guard *guard, uint32_t budget_ms);
+void guard_end(struct guard *guard);
 
 /* The budget of CPU time of the dispatch that was ended last, in milliseconds; 0: it was not ended for that. */
 static inline uint32_t guard_budget_ms(const struct guard *guard)

@@ -14,21 +14,58 @@ enum {
 	HOOK_MASK_EVENTS = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT,
 };
 
+/* ---- the mask of the hook ---- */
+
+static void ignore_event(lua_State *lua, lua_Debug *ar)
+{
+	(void)lua;
+	(void)ar;
+}
+
+/*
+ * The one byte of the VM's state that always holds the mask of the hook; NULL if there is not exactly
+ * one. Where it lies is not part of LuaJIT's interface, so every VM is asked.
+ */
+static uint8_t *find_hook_mask(lua_State *lua, uint8_t *state, size_t state_bytes)
+{
+	static const int MASKS[] = {
+		0, LUA_MASKCALL, LUA_MASKRET, LUA_MASKLINE, LUA_MASKCOUNT, LUA_MASKLINE | LUA_MASKRET, 0
+	};
+	uint8_t misses[16384] = { 0 }, *found = NULL;
+	if (state_bytes > sizeof misses)
+		return NULL;
+	for (size_t m = 0; m < sizeof MASKS / sizeof *MASKS; m++) {
+		lua_sethook(lua, ignore_event, MASKS[m], MASKS[m] & LUA_MASKCOUNT ? 1000000 : 0);
+		for (size_t i = 0; i < state_bytes; i++)
+			misses[i] |= (state[i] & (HOOK_MASK_EVENTS | HOOK_MASK_PROFILE)) != MASKS[m];
+	}
+	for (size_t i = 0; i < state_bytes; i++) {
+		if (misses[i])
+			continue;
+		if (found)
+			return NULL;
+		found = state + i;
+	}
+	return found;
+}
+
 /* ---- hook, no-jit ---- */
+
+/* For finalisers: see forget_active(). */
+static void note_hook_mask(struct guard *guard, void *state, size_t state_bytes)
+{
+	guard->hook_mask = find_hook_mask(guard->lua, state, state_bytes);
+}
 
 static bool open_hook(struct guard *guard, void *state, size_t state_bytes)
 {
-	(void)guard;
-	(void)state;
-	(void)state_bytes;
+	note_hook_mask(guard, state, state_bytes);
 	return true;
 }
 
 static bool open_no_jit(struct guard *guard, void *state, size_t state_bytes)
 {
-	(void)guard;
-	(void)state;
-	(void)state_bytes;
+	note_hook_mask(guard, state, state_bytes);
 	return false;
 }
 
@@ -183,39 +220,6 @@ static void return_profiler(struct guard *guard, lua_State *lua)
 }
 
 /* ---- hook-mask ---- */
-
-static void ignore_event(lua_State *lua, lua_Debug *ar)
-{
-	(void)lua;
-	(void)ar;
-}
-
-/*
- * The one byte of the VM's state that always holds the mask of the hook; NULL if there is not exactly
- * one. Where it lies is not part of LuaJIT's interface, so every VM is asked.
- */
-static uint8_t *find_hook_mask(lua_State *lua, uint8_t *state, size_t state_bytes)
-{
-	static const int MASKS[] = {
-		0, LUA_MASKCALL, LUA_MASKRET, LUA_MASKLINE, LUA_MASKCOUNT, LUA_MASKLINE | LUA_MASKRET, 0
-	};
-	uint8_t misses[16384] = { 0 }, *found = NULL;
-	if (state_bytes > sizeof misses)
-		return NULL;
-	for (size_t m = 0; m < sizeof MASKS / sizeof *MASKS; m++) {
-		lua_sethook(lua, ignore_event, MASKS[m], MASKS[m] & LUA_MASKCOUNT ? 1000000 : 0);
-		for (size_t i = 0; i < state_bytes; i++)
-			misses[i] |= (state[i] & (HOOK_MASK_EVENTS | HOOK_MASK_PROFILE)) != MASKS[m];
-	}
-	for (size_t i = 0; i < state_bytes; i++) {
-		if (misses[i])
-			continue;
-		if (found)
-			return NULL;
-		found = state + i;
-	}
-	return found;
-}
 
 static bool open_hook_mask(struct guard *guard, void *state, size_t state_bytes)
 {

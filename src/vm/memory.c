@@ -172,8 +172,8 @@ static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_b
 
 /*
  * The system has no more. In a call that is the call's end; between calls nobody could catch the error, so there is a
- * spare: address space that was never touched, enough for a further chunk of the slab and a block beside it. What is
- * asked for between calls is about as large as the frames of a batch.
+ * spare: address space that was never touched, enough for a further chunk of the slab and a block beside it. Whatever
+ * may be larger than VM_PLAIN_BYTES is pushed protected, and leaves the spare alone: vm_push().
  */
 enum { SPARE_BYTES = SLAB_CHUNK_BYTES + SLAB_PAGE_BYTES + (1 << 20) };
 
@@ -196,7 +196,8 @@ void vm_drop_spare(struct vm *vm)
 static __attribute__((noinline)) void *allocate_from_spare(struct vm *vm, void *block, size_t old_bytes,
 							   size_t new_bytes)
 {
-	if (guard_is_running(&vm->guard) || !vm->spare)
+	bool is_call = guard_is_running(&vm->guard) && !vm->is_stepping;
+	if (is_call || vm->lends_nothing || !vm->spare)
 		return NULL;
 	vm_drop_spare(vm);
 	vm->is_full = true; /* so that garbage is collected, and the spare taken anew at the latest then */
@@ -268,7 +269,7 @@ void vm_collect_some(struct vm *vm, bool may_take_long)
 			continue;
 		vm->relief_cycles--;
 		at_once--;
-	} while (at_once > 0 && vm->relief_cycles && heap_bytes(vm) > limit + limit / 8);
+	} while (at_once > 0 && vm->relief_cycles && !vm->overran && heap_bytes(vm) > limit + limit / 8);
 	vm_make_room(vm);
 	vm_take_spare(vm);
 	if (vm->relief_cycles)

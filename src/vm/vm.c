@@ -72,13 +72,15 @@ void vm_set_libraries(const struct vm_library *list)
 
 /*
  * Nothing raises outside of a protected call: the collector does not run there (collector.c), every stack has room for
- * what is pushed, and a spare lends the memory (memory.c). If something does all the same, say so before the end.
+ * what is pushed, what is large is pushed protected, and for the rest a spare lends the memory (memory.c). If something
+ * does all the same, say so before the end.
  */
 static int on_panic(lua_State *lua)
 {
+	static const char NO_MEMORY[] = "not enough memory"; /* LuaJIT's own words */
 	const char *message = lua_type(lua, -1) == LUA_TSTRING ? lua_tostring(lua, -1) : "(not a string)";
 	text_printf(stderr, "perilune: fatal: an error in Lua that nothing catches: %s (%s)\n", message,
-		    vm_of(lua)->spare ? "a fault of Perilune" : "the system has no memory left");
+		    strcmp(message, NO_MEMORY) ? "a fault of Perilune" : "the system has no memory left");
 	abort();
 }
 
@@ -210,7 +212,7 @@ static int setup(lua_State *lua)
 
 int vm_open(struct vm *vm)
 {
-	*vm = (struct vm){ .low_kb = INT_MAX, .call_end = INT64_MAX };
+	*vm = (struct vm){ .low_kb = INT_MAX, .call_end = INT64_MAX, .step_ms = VM_TEARDOWN_MS };
 	slab_init(&vm->slab);
 	if (!guard_start())
 		return guard_error();
@@ -235,11 +237,43 @@ int vm_open(struct vm *vm)
 	return 0;
 }
 
+/* The state goes last, and with it what a signal's handler would write to. */
+static void *last_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
+{
+	struct vm *vm = data;
+	if (block == vm->state && !new_bytes)
+		guard_end(&vm->guard);
+	return vm_alloc(vm, block, old_bytes, new_bytes);
+}
+
+/*
+ * All finalisers that are left run now, and share a budget; each that does not return when it is used up is ended.
+ * Nothing compiled is left to them, so that a hook will do: what else ends compiled code would have to be taken back
+ * while the VM is still there.
+ */
+static void close_lua(struct vm *vm)
+{
+	enum { CLOSE_MS = 500, HALF = (sizeof vm->finaliser_error - 3) / 2 };
+	luaJIT_setmode(vm->lua, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
+	vm_stop_jit(vm);
+	lua_setallocf(vm->lua, last_alloc, vm);
+	guard_name(&vm->guard, "a finaliser", 0);
+	guard_begin_end(&vm->guard, vm->step_ms > CLOSE_MS ? vm->step_ms : CLOSE_MS);
+	lua_close(vm->lua);
+	guard_end(&vm->guard);
+	if (vm->guard.verdict != GUARD_FINE) {
+		const struct guard *guard = &vm->guard;
+		snprintf(vm->finaliser_error, sizeof vm->finaliser_error, "%.*s%s%.*s", HALF, guard->place,
+			 *guard->place ? ": " : "", HALF, guard->why);
+		vm->finaliser_failures++;
+	}
+}
+
 void vm_close(struct vm *vm)
 {
-	guard_close(&vm->guard);
 	if (vm->lua)
-		lua_close(vm->lua);
+		close_lua(vm);
+	guard_close(&vm->guard);
 	vm->lua = NULL;
 	vm_drop_spare(vm);
 	slab_deinit(&vm->slab);

@@ -33,6 +33,9 @@ struct vm {
 	size_t memory_bytes; /* limits.memory; 0: no limit */
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
+	bool lends_nothing;  /* vm_push() runs: the spare is for what is small */
+	bool is_stepping;    /* vm_collect_step() runs */
+	bool overran;        /* a finaliser did not return in step_ms: those after it get less */
 	int relief_cycles;   /* of the collector, until it is over */
 	unsigned stays_full; /* reliefs in a row after which more than memory_bytes were still live */
 	size_t hurry_at;     /* the heap at which the collector is next told to hurry, in bytes */
@@ -51,8 +54,9 @@ struct vm {
 	size_t kept_threshold; /* while the collector is stopped */
 	uint64_t stepped_at;   /* without a threshold: bytes ever allocated when its last step was due */
 	int step_ref, room_ref;
+	uint32_t step_ms;            /* CPU time of the finalisers that a step of the collector calls */
 	unsigned finaliser_failures; /* outside of calls */
-	char finaliser_error[128];   /* of the last one */
+	char finaliser_error[192];   /* of the last one */
 	lua_State *lua;
 	int speed;  /* of the collector, as vm_pace() set it */
 	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
@@ -69,6 +73,8 @@ struct vm_budget {
  * 0 or UV_ENOMEM.
  */
 int vm_open(struct vm *vm);
+
+/* In the thread that the guard is attached to. What finalisers did meanwhile is in finaliser_failures. */
 void vm_close(struct vm *vm);
 
 struct vm *vm_of(lua_State *lua);
@@ -167,7 +173,28 @@ void vm_open_collector(struct vm *vm, lua_State *lua);
  * is pushed without has to fit into what every stack has: about 20. */
 bool vm_make_stack(struct vm *vm, lua_State *lua, int slots);
 
-/* Outside of calls: so much of the collector's work, protected. True: a cycle is over. */
+/*
+ * Outside of calls the spare lends memory for what is small, and no more than this at a time: what is as large as a peer
+ * or a script likes is pushed by vm_push().
+ */
+enum { VM_PLAIN_BYTES = 65536 };
+
+/* Outside of calls: may so many bytes be pushed plainly? */
+static inline bool vm_may_push(const struct vm *vm, size_t bytes)
+{
+	return bytes <= VM_PLAIN_BYTES && vm->spare;
+}
+
+/*
+ * Outside of calls: what push(from), a light userdata, returns goes to the stack `to` of the VM's, which has room for it.
+ * False: there is no memory for it, and nothing was pushed; the call that it was for has to fail.
+ */
+bool vm_push(struct vm *vm, lua_State *to, lua_CFunction push, const void *from);
+
+/* The same with a string. */
+bool vm_push_bytes(struct vm *vm, lua_State *to, const void *bytes, size_t n);
+
+/* Outside of calls: so much of the collector's work, protected and under a budget. True: a cycle is over. */
 bool vm_collect_step(struct vm *vm, int kb);
 
 /* perilune.guard.watch_calls(), and watched(function) → function: watched.c */

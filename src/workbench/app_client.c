@@ -247,7 +247,10 @@ static int encode_in_lua(lua_State *lua, struct world *world, const struct codec
 	int top = lua_gettop(inside);
 	app_push_inside(world, "encode");
 	lua_rawgeti(inside, LUA_REGISTRYINDEX, codec->lua_encode_ref);
-	lua_pushlstring(inside, packed, n);
+	if (!vm_push_bytes(&world->agents.vm, inside, packed, n)) {
+		lua_settop(inside, top);
+		return luaL_error(lua, "not enough memory");
+	}
 	bool ok = app_call_inside(world, 2);
 	app_take_string(world, lua, top);
 	return ok ? 1 : luaL_error(lua, "%s", lua_tostring(lua, -1));
