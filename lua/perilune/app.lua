@@ -1,6 +1,7 @@
 --- Loads a user's script: takes it from the script set, runs its top level in fresh globals, and
 --- turns what it returns into a configuration. Binds nothing, starts nothing.
 local agent = require "perilune.config.agent"
+local compile_text = require "perilune.compile"
 local config = require "perilune.config"
 local ended = require "perilune.ended"
 local fault = require "perilune.fault"
@@ -89,7 +90,7 @@ local function compile(file, path, env, generation)
   if not source then return nil, path .. ": " .. err end
   if sources.is_image then return require("perilune.test.image").thaw(source, env) end
   if source:byte(1) == 27 then return nil, path .. ": is bytecode; only text is loaded" end
-  local chunk, wrong = load(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), "t", env)
+  local chunk, wrong = compile_text(source:gsub("^#[^\n]*", "", 1), chunk_name(file, generation), env)
   if not chunk then return nil, wrong end
   return setfenv(chunk, sandbox.env_for(env, chunk))
 end

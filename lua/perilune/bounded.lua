@@ -43,6 +43,23 @@ local function size_of_rep(s, n, separator)
   return #tostring(s) * n + (separator and #tostring(separator) * (n - 1) or 0)
 end
 
+-- rep() copies byte by byte, so that 100 MB take up to a quarter of a second; joining larger pieces takes a third.
+local LARGE = 16 * 2 ^ 20
+local SHORT_PIECE, PIECE = 4096, 65536
+local join = table.concat
+
+local function rep_in_pieces(rep, s, n, separator)
+  local last = s
+  n = n - n % 1
+  if separator then s, n = s .. separator, n - 1 end
+  local times = (PIECE - PIECE % #s) / #s
+  local pieces, count, piece = {}, (n - n % times) / times, rep(s, times)
+  for i = 1, count do pieces[i] = piece end
+  pieces[count + 1] = rep(s, n % times)
+  pieces[count + 2] = separator and last
+  return join(pieces)
+end
+
 ---@param limit fun(): integer
 function M.rep(rep, limit)
   return function(...)
@@ -50,6 +67,10 @@ function M.rep(rep, limit)
     if type(s) == "string" and type(n) == "number" and separator == nil and #s * n <= SMALL then return rep(s, n) end
     local bytes = size_of_rep(s, n, separator)
     if bytes > limit() then refuse("string.rep", bytes, limit()) end
+    if bytes > LARGE and type(s) == "string" and type(n) == "number"
+      and (separator == nil or type(separator) == "string") and #s + #(separator or "") <= SHORT_PIECE then
+      return rep_in_pieces(rep, s, n, separator)
+    end
     return rep(...)
   end
 end
@@ -151,6 +172,27 @@ local function add_up_quickly(list, n, between)
   return bytes
 end
 
+-- Of a long list pieces are joined, and then these, so that it can be ended in between: numbers take 60 ns each. Only
+-- where there is room for both.
+local LONG_LIST, ITEMS = 65536, 16384
+local NUMBER_TEXT = 24 -- bytes, the longest
+
+local function concat_in_steps(concat, list, separator, first, last)
+  local pieces = {}
+  for i = first, last, ITEMS do
+    pieces[#pieces + 1] = concat(list, separator, i, i + ITEMS > last and last or i + ITEMS - 1)
+  end
+  return concat(pieces, separator)
+end
+
+--- nil: it is not done so, or fails; then LuaJIT's own says what is wrong, and where.
+local function join_long(concat, limit, bytes, list, separator, first, last)
+  local n = last - first
+  if n < LONG_LIST or 2 * (bytes + NUMBER_TEXT * n) >= limit then return end
+  local ok, joined = pcall(concat_in_steps, concat, list, separator, first, last)
+  return ok and joined or nil
+end
+
 ---@param limit fun(): integer
 function M.concat(concat, limit)
   return function(...)
@@ -159,14 +201,53 @@ function M.concat(concat, limit)
       return concat(...)
     end
     local between = separator == nil and 0 or type(separator) == "string" and #separator or #tostring(separator)
-    if first == nil and last == nil and getmetatable(list) == nil
-      and add_up_quickly(list, #list, between) <= limit() then
-      return concat(list, separator)
+    if first == nil and last == nil and getmetatable(list) == nil then
+      local n = #list
+      local bytes = add_up_quickly(list, n, between)
+      if bytes <= limit() then
+        local joined = n > LONG_LIST and join_long(concat, limit(), bytes, list, separator, 1, n)
+        if joined then return joined end
+        return concat(list, separator)
+      end
     end
     local i, j = first == nil and 1 or whole(first), last == nil and #list or whole(last)
     local bytes = i and j and add_up(list, i, j, between) or 0
     if bytes > limit() then refuse("table.concat", bytes, limit()) end
+    local joined = i and j and join_long(concat, limit(), bytes, list, separator, i, j)
+    if joined then return joined end
     return concat(...)
+  end
+end
+
+-- ---- table.insert ----
+
+--- LuaJIT takes each position, and moves all that is between that and the end: two thousand million places, and what is
+--- no whole number of 32 bits counts as the first of them.
+function M.insert(insert)
+  return function(...)
+    if select("#", ...) == 3 then
+      local _, position = ...
+      position = tonumber(position)
+      if position and not (position > -1 and position < INDEX_MAX) then
+        error("bad argument #2 to 'insert' (position out of bounds)", 2)
+      end
+    end
+    return insert(...)
+  end
+end
+
+-- ---- os.date ----
+
+local FORMAT_MAX = 65536
+
+--- LuaJIT tries the system's strftime() with ever larger buffers: a format of 100 MB takes 12 seconds.
+function M.date(date)
+  return function(...)
+    local format = ...
+    if type(format) == "string" and #format > FORMAT_MAX then
+      error(("os.date: a format of %s bytes is over the limit of %s"):format(commas(#format), size(FORMAT_MAX)), 2)
+    end
+    return date(...)
   end
 end
 

@@ -1,6 +1,6 @@
 --- Files for scripts (src/bind/files.c). io.open and io.lines open nothing but files: a FIFO would be waited for by the
---- whole worker. Lines and whole files are read by readers that can be ended: io.read, io.lines and the methods of
---- files; numbers, and so many bytes, stay LuaJIT's.
+--- whole worker. Lines, numbers and whole files are read by readers that can be ended, for io.read, io.lines and the
+--- methods of files; so many bytes stay LuaJIT's.
 local core = require "perilune.files_core"
 
 local M = {}
@@ -12,11 +12,12 @@ local READERS = {
   l = function(file) return core.line(file, false) end,
   L = function(file) return core.line(file, true) end,
   a = core.all,
+  n = core.number,
 }
 
 --- What reads such a format; nil: LuaJIT does.
 local function reader_of(format)
-  local letter = type(format) == "string" and format:match "^%*?([lLa])"
+  local letter = type(format) == "string" and format:match "^%*?([lLan])"
   return letter and READERS[letter]
 end
 
@@ -29,8 +30,7 @@ end
 
 local function check_formats(formats, n)
   for i = 1, n do
-    local format = formats[i]
-    local known = type(format) == "number" or type(format) == "string" and format:find "^%*?[lLna]"
+    local known = type(formats[i]) == "number" or reader_of(formats[i])
     if not known then error(("bad argument #%d to 'read' (invalid format)"):format(i), 4) end
   end
 end

@@ -6,12 +6,13 @@
 local M = {}
 
 local bounded = require "perilune.bounded"
+local compile = require "perilune.compile"
 
 local has_guard, guard = pcall(require, "perilune.guard")
 if not has_guard then -- in a plain LuaJIT, as in unit specs
   guard = {
     interrupted = function() return false end, loading = function() return true end, memory = function() end,
-    check_nesting = function() end, watched = function(fn) return fn end,
+    check_nesting = function() end, watched = function(fn) return fn end, is_in_c = function() return false end,
   }
 end
 
@@ -281,11 +282,16 @@ end
 local SORTED_IN_C = 2000
 local function less(a, b) return a < b end
 
---- Without a function of its own a sort is one long call of C, that cannot be interrupted.
+--- Without a function in Lua that compares, a sort is one long call of C and cannot be interrupted. One that compares
+--- in C (rawequal) is no better than none.
 local function safe_sort(sort)
   return function(list, compare)
     if compare ~= nil then
       guard.check_nesting("table.sort")
+      if guard.is_in_c(compare) then
+        local original = compare
+        compare = function(a, b) return original(a, b) end
+      end
     elseif type(list) == "table" and #list > SORTED_IN_C then
       compare = less
     end
@@ -327,6 +333,9 @@ local function text_loader(env)
       return nil, "only text chunks can be loaded"
     end
     if type(chunk) == "function" then chunk, name = all_of(chunk), name or "=(load)" end
+    if type(chunk) == "string" and (name == nil or type(name) == "string") then
+      return compile(chunk, name or chunk, own_env or env._G)
+    end
     return load(chunk, name, "t", own_env or env._G)
   end
 end
@@ -367,9 +376,10 @@ function M.new(may_open)
   safe_defaults(libraries.io)
   libraries.math.randomseed = safe_randomseed(libraries.math.randomseed)
   libraries.table.sort = safe_sort(libraries.table.sort)
-  libraries.table.insert = safe_writer("table.insert", libraries.table.insert)
+  libraries.table.insert = bounded.insert(safe_writer("table.insert", libraries.table.insert))
   libraries.table.move = safe_move(libraries.table.move)
   libraries.table.concat = bounded.concat(libraries.table.concat, get_limit)
+  libraries.os.date = bounded.date(libraries.os.date)
   for name, library in pairs(libraries) do env[name] = read_only(name, library) end
   env.pcall, env.xpcall, env.pairs = safe_pcall(env.pcall), safe_xpcall(env.xpcall), safe_pairs(env.pairs)
   env.rawset, env.rawget = safe_writer("rawset", env.rawset), safe_rawget(env.rawget)

@@ -13,8 +13,10 @@ M.LIMIT = 512 * 1024 * 1024
 -- LuaJIT's choice of what makes a pattern out of text.
 local SPECIALS = "[%^%$%*%+%?%.%(%[%%%-]"
 local REMEMBERED = 500
--- Longer texts are for C to search for: LuaJIT compares all of a text at each place where it may begin.
+-- Longer texts are for C to search for: LuaJIT compares all of a text at each place where it may begin. Longer subjects
+-- too, since a search of ours can be ended.
 local SHORT_BYTES = 64
+local SUBJECT_BYTES = 65536
 
 --- string.find. It ends in tail calls, so that errors name the script's line.
 local function new_find(find, find_in_c)
@@ -37,7 +39,7 @@ local function new_find(find, find_in_c)
       for_luajit = is_plain[pattern]
       if for_luajit == nil then for_luajit = decide(pattern) end
     end
-    if for_luajit then return find(s, pattern, init, plain) end
+    if for_luajit and (type(s) ~= "string" or #s <= SUBJECT_BYTES) then return find(s, pattern, init, plain) end
     return find_in_c(s, pattern, init, plain)
   end
 end

@@ -46,6 +46,32 @@ describe("a pattern that backtracks", function()
   end)
 end)
 
+describe("a plain search", function()
+  after_each(memory.finish)
+
+  it("finds what lies across the pieces that it looks at, and nothing else", function()
+    local Agent = {}
+    function Agent:proceed()
+      local piece, found = 2 ^ 20, {}
+      for _, text in ipairs { "b", "bcd", ("b"):rep(70), ("bc"):rep(40000) } do
+        for _, at in ipairs { 1, 2, piece - #text, piece - 1, piece, piece + 1, 2 * piece - 1, 2 * piece, 3 * piece } do
+          if at >= 1 then
+            local subject = ("a"):rep(at - 1) .. text .. ("a"):rep(1000)
+            local from, to = subject:find(text, 1, true)
+            if from ~= at or to ~= at + #text - 1 or subject:find(text .. "!", 1, true)
+              or subject:find(text, at + 1, true) and #text < 70 then
+              found[#found + 1] = ("%d bytes at %d: %s"):format(#text, at, tostring(from))
+            end
+          end
+        end
+      end
+      return "wrong: " .. table.concat(found, ", ")
+    end
+    local app = memory.lines(Agent, { limits = { proceed = "20s", send_buffer = "1m" } })
+    app:connect():send("go"):expect("wrong: ")
+  end)
+end)
+
 describe("strings of a script", function()
   after_each(memory.finish)
 

@@ -68,6 +68,47 @@ describe("a bounded function refuses", function()
   end)
 end)
 
+describe("what is made piece by piece is what LuaJIT makes", function()
+  local roomy = { limit = function() return 2 ^ 30 end }
+  roomy.rep, roomy.concat = bounded.rep(string.rep, roomy.limit), bounded.concat(table.concat, roomy.limit)
+
+  it("of string.rep", function()
+    for _, text in ipairs { "a", "ab", "abc", ("0123456789"):rep(30), ("x"):rep(4095) .. "y" } do
+      for _, more in ipairs { 0, 1, 0.5, 7 } do
+        local n = math.ceil(17 * MIB / #text) + more
+        assert.is_true(text:rep(n) == roomy.rep(text, n), #text .. " bytes, " .. n .. " times")
+        if more == 7 then
+          assert.is_true(text:rep(n, ", ") == roomy.rep(text, n, ", "), #text .. " bytes, " .. n .. " times, separated")
+        end
+      end
+    end
+  end)
+
+  it("of table.concat", function()
+    for _, n in ipairs { 65536, 65537, 65536 + 16384, 99999, 131072 } do
+      local list = {}
+      for i = 1, n do list[i] = i % 3 == 0 and i or i % 3 == 1 and i + 0.25 or "text " .. i end
+      assert.is_true(table.concat(list) == roomy.concat(list), n)
+      assert.is_true(table.concat(list, ", ") == roomy.concat(list, ", "), n)
+      for _, range in ipairs { { 2 }, { 1, n - 1 }, { 0.5, n + 0.5 }, { "7", tostring(n) }, { n, 1 } } do
+        local ok, wanted = pcall(table.concat, list, "", range[1], range[2])
+        local same, got = pcall(roomy.concat, list, "", range[1], range[2])
+        assert.is_true(ok == same and wanted == got, n .. " " .. tostring(range[1]) .. " " .. tostring(range[2]))
+      end
+    end
+  end)
+
+  it("with the same message in the same place", function()
+    local list = {}
+    for i = 1, 200000 do list[i] = i end
+    list[123456] = {}
+    local ok, message = pcall(function() local text = roomy.concat(list) return text end)
+    local _, wanted = pcall(function() local text = table.concat(list) return text end)
+    assert.is_false(ok)
+    assert.equal((wanted:gsub("^.-:%d+: ", "")), (message:gsub("^.-:%d+: ", "")))
+  end)
+end)
+
 describe("a bounded function is LuaJIT's own", function()
   local function shown(ok, ...)
     local parts = { tostring(ok) }
@@ -146,5 +187,43 @@ describe("a bounded function is LuaJIT's own", function()
     local _, err = pcall(function() own.concat({ {} }) end)
     assert.equal("bounded_spec.lua",
       err:match("([%w_]+%.lua):%d+: invalid value %(table%) at index 1 in table for 'concat'$"))
+  end)
+end)
+
+describe("table.insert", function()
+  local insert = bounded.insert(table.insert)
+
+  it("moves what is there, as LuaJIT's does, and raises what that raises", function()
+    local function inserted(fn, ...)
+      local list = { 1, 2, 3 }
+      local ok, err = pcall(fn, list, ...)
+      return { ok, tostring(err):gsub("^.-:%d+: ", ""):gsub("'.-'", ""), list, list[0] }
+    end
+    for _, case in ipairs { { 4 }, { 1, 0 }, { 2, 9 }, { "2", 9 }, { 4, 9 }, { 9, 9 }, { 0, 9 }, { 1.9, 9 }, { -0.5, 9 },
+      { 2, nil, n = 2 }, { nil, n = 1 }, { n = 0 }, { {}, 1 }, { "x", 1 }, { 1, 2, 3 } } do
+      local n = case.n or #case
+      assert.same(inserted(table.insert, unpack(case, 1, n)), inserted(insert, unpack(case, 1, n)))
+    end
+  end)
+
+  it("refuses what would be two thousand million places away", function()
+    for _, position in ipairs { -1, -2 ^ 31, 2 ^ 31, 2 ^ 53, -1 / 0, 1 / 0, 0 / 0, "-1e9" } do
+      local ok, err = pcall(function() insert({}, position, "x") return true end)
+      assert.is_false(ok)
+      assert.matches("^spec/unit/bounded_spec.lua:%d+: bad argument #2 to 'insert' %(position out of bounds%)$", err)
+    end
+  end)
+end)
+
+describe("os.date", function()
+  local date = bounded.date(os.date)
+
+  it("is LuaJIT's, but for a format that would take for ever", function()
+    assert.equal(os.date("!%c", 0), date("!%c", 0))
+    assert.same(os.date("!*t", 0), date("!*t", 0))
+    assert.equal(("x"):rep(65536), date(("x"):rep(65536)))
+    local ok, err = pcall(function() return (date(("%c"):rep(40000))) end)
+    assert.is_false(ok)
+    assert.matches("os.date: a format of 80,000 bytes is over the limit of 65,536 bytes", err)
   end)
 end)

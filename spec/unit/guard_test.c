@@ -467,6 +467,40 @@ static void the_first_verdict_holds(void **state)
 	assert_works(&vm);
 }
 
+static bool is_roomy;
+
+static bool has_room_at_last(struct guard *guard, lua_State *lua)
+{
+	(void)guard;
+	(void)lua;
+	return is_roomy;
+}
+
+/* Works for long, and looks. */
+static int l_must_end(lua_State *lua)
+{
+	guard_interrupt(&vm.guard, lua_toboolean(lua, 1) ? GUARD_MEMORY : GUARD_CPU);
+	lua_pushboolean(lua, guard_must_end(&vm.guard, lua));
+	return 1;
+}
+
+/* As between instructions: else load() of a call that nobody is to end would fail for what others left. */
+static void a_function_in_c_goes_on_where_there_is_room(void **state)
+{
+	(void)state;
+	set_function(&vm, "must_end", l_must_end);
+	vm.guard.has_room = has_room_at_last;
+	is_roomy = true;
+	struct ending ending =
+	    call("for i = 1, 200 do if must_end(true) then return 0 end end return 7", &AMPLE);
+	assert_int_equal(ending.status, 0);
+	assert_int_equal(lua_tointeger(vm.lua, -1), 7);
+	lua_settop(vm.lua, 0);
+	assert_disarmed();
+	assert_killed(call("while must_end(false) do end", &AMPLE), GUARD_CPU);
+	assert_works(&vm);
+}
+
 /* A signal that is sent again meets a hook that is just raising. */
 static void an_interruption_within_the_hook_changes_nothing(void **state)
 {
@@ -807,6 +841,7 @@ static int run(const char *name)
 		IN_A_VM(a_signal_for_the_call_before_does_nothing),
 		IN_A_VM(a_signal_for_the_running_call_ends_it),
 		IN_A_VM(the_first_verdict_holds),
+		IN_A_VM(a_function_in_c_goes_on_where_there_is_room),
 		IN_A_VM(an_interruption_within_the_hook_changes_nothing),
 		IN_A_VM(a_coroutine_that_waits_while_it_is_being_ended_goes_on),
 		IN_A_VM(every_vm_of_a_thread_is_guarded),

@@ -79,10 +79,10 @@ struct agents {
 
 	/*
 	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply that
-	 * a call has returned? And what has ended them from outside.
+	 * a call has returned? And what has ended them from outside, or a long list of replies. See reply_forget().
 	 */
 	bool decode_failed, encode_failed;
-	enum guard_verdict decode_verdict, encode_verdict;
+	enum guard_verdict decode_verdict, reply_verdict;
 	struct agent_listener *listeners;
 	unsigned listener_count;
 

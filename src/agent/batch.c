@@ -213,7 +213,7 @@ static void take_replies_quietly(struct agents *agents, struct run *run)
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
 	batch_take_replies(agents, run, lua);
-	agents->encode_failed = false;
+	reply_forget(agents);
 	lua_settop(lua, top);
 }
 

@@ -195,9 +195,9 @@ static void ask_failed(struct agents *agents, struct conn *conn, enum callback b
 static enum callback note(struct agents *agents, struct run *run)
 {
 	enum callback blamed = agents->encode_failed ? CALL_ENCODE : run->callback;
-	if (agents->encode_failed && run->verdict == GUARD_FINE)
-		run->verdict = (uint8_t)agents->encode_verdict;
-	agents->encode_failed = false;
+	if (run->verdict == GUARD_FINE)
+		run->verdict = (uint8_t)agents->reply_verdict;
+	reply_forget(agents);
 	count(&agents->counters->faults);
 	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
 	describe(agents, run, blamed);

@@ -54,7 +54,7 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 	lua_pushvalue(lua, idx);
 	if (call_encode(agents, conn, lua)) {
 		agents->encode_failed = true;
-		agents->encode_verdict = agents->vm.verdict;
+		agents->reply_verdict = agents->vm.verdict;
 		return false;
 	}
 	size_t len;
@@ -63,7 +63,6 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 		lua_pushfstring(lua, "the codec's encode returned a %s, not a string",
 				luaL_typename(lua, -1));
 		agents->encode_failed = true;
-		agents->encode_verdict = GUARD_FINE;
 		return false;
 	}
 	bool ok = send_bytes(conn, lua, data, len, below);
@@ -127,6 +126,15 @@ static bool explain_key(lua_State *lua)
 	return false;
 }
 
+enum { SHORT_LIST = 256 }; /* items: takes no longer than a batch does */
+
+/* MAY RAISE, of longer lists. Looks now and then whether the call has to end: a list may have millions of items. */
+static void list_look(struct agents *agents, lua_State *lua, size_t item)
+{
+	if (item % SHORT_LIST == SHORT_LIST - 1 && guard_must_end(&agents->vm.guard, lua))
+		luaL_error(lua, "sending a list was ended");
+}
+
 /* The item on top of the stack, number i. */
 static bool check_item(struct agents *agents, struct conn *conn, lua_State *lua, int i)
 {
@@ -145,13 +153,14 @@ static bool check_item(struct agents *agents, struct conn *conn, lua_State *lua,
 }
 
 /*
- * Whatever is in the table is an item 1 … n that can be sent. Else it would not be sent, and nobody be told; or others
- * would, and then the handler fail: a peer would have a part of an answer.
+ * MAY RAISE. Whatever is in the table is an item 1 … n that can be sent. Else it would not be sent, and nobody be told;
+ * or others would, and then the handler fail: a peer would have a part of an answer.
  */
 static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, size_t n)
 {
 	size_t items = 0;
 	for (lua_pushnil(lua); lua_next(lua, idx); items++) {
+		list_look(agents, lua, items);
 		double key = lua_type(lua, -2) == LUA_TNUMBER ? lua_tonumber(lua, -2) : 0;
 		if (!(key >= 1 && key < INT_MAX && key == (int)key)) {
 			lua_pop(lua, 1);
@@ -166,18 +175,49 @@ static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua,
 	return items == n || explain_hole(lua, idx, (int)n);
 }
 
+/* MAY RAISE. */
 static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
 {
 	size_t n = lua_objlen(lua, idx);
 	if (!check_list(agents, conn, lua, idx, n))
 		return false;
 	for (size_t i = 1; i <= n; i++) {
+		list_look(agents, lua, i);
 		lua_rawgeti(lua, idx, (int)i);
 		if (!reply_send(agents, conn, lua, lua_gettop(lua), below))
 			return false;
 		lua_pop(lua, 1);
 	}
 	return true;
+}
+
+struct listing {
+	struct agents *agents;
+	struct conn *conn;
+	bool *below;
+};
+
+/* listing, list */
+static int l_send_list(lua_State *lua)
+{
+	const struct listing *listing = lua_touserdata(lua, 1);
+	return send_list(listing->agents, listing->conn, lua, 2, listing->below) ? 0 : lua_error(lua);
+}
+
+/* A long list that was returned is a call of its own: it has the budget of one. */
+static bool send_returned_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+{
+	struct listing listing = { agents, conn, below };
+	lua_pushcfunction(lua, l_send_list);
+	lua_pushlightuserdata(lua, &listing);
+	lua_pushvalue(lua, idx);
+	bool opened = ledger_open(agents, conn);
+	int status = vm_pcall(&agents->vm, lua, 2, 0, &agents->listeners[conn->listener].budget);
+	if (opened)
+		ledger_close(agents);
+	if (status)
+		agents->reply_verdict = agents->vm.verdict;
+	return !status;
 }
 
 bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
@@ -197,8 +237,10 @@ bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int id
 		return send_view(agents, conn, lua, below);
 	if (type == LUA_TBOOLEAN && !lua_toboolean(lua, idx)) /* what `cond and "text"` leaves */
 		return true;
-	if (type == LUA_TTABLE)
+	if (type == LUA_TTABLE && (lua_objlen(lua, idx) <= SHORT_LIST || guard_is_running(&agents->vm.guard)))
 		return send_list(agents, conn, lua, idx, below);
+	if (type == LUA_TTABLE)
+		return send_returned_list(agents, conn, lua, idx, below);
 	lua_pushfstring(lua, "a reply is a string, a list of strings or nil, not a %s",
 			luaL_typename(lua, idx));
 	return false;

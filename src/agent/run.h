@@ -197,6 +197,13 @@ bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err);
  */
 bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below);
 
+/* What made reply_send() fail is somebody else's error now, or nobody's. */
+static inline void reply_forget(struct agents *agents)
+{
+	agents->encode_failed = false;
+	agents->reply_verdict = GUARD_FINE;
+}
+
 /* Interprets what a callback returned from stack index `first` on: reply, action. *keep: the first is `true`; NULL: it
  * must not be. They are taken from the coroutine's stack. False with the error at AT_ERROR. */
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);

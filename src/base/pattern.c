@@ -6,7 +6,11 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Budgets are handed out in slices, so that the flag is looked at this often: some microseconds. */
-enum { SLICE_STEPS = 4096, SET_SHORT_BYTES = 48 };
+enum {
+	SLICE_STEPS = 4096,
+	SET_SHORT_BYTES = 48,
+	PIECE_BYTES = 1 << 20, /* that an item runs over between two looks at the budget */
+};
 
 /* ---- classes of characters: ASCII's, whatever the locale ---- */
 
@@ -372,11 +376,38 @@ static int first_byte(const struct matcher *m, const char *p)
 	return p[1] == '*' || p[1] == '?' || p[1] == '-' ? -1 : byte_of(*p);
 }
 
+static const char *end_of_piece(const struct matcher *m, const char *s)
+{
+	return m->end - s > PIECE_BYTES ? s + PIECE_BYTES : m->end;
+}
+
+/* How many bytes from s on an item holds for. False: no more. */
+static inline bool count_run(struct matcher *m, const struct item *item, const char *s, size_t *n)
+{
+	const char *from, *end;
+	*n = 0;
+	do {
+		from = s;
+		end = end_of_piece(m, s);
+		s = item_run(item, s, end);
+		*n += (size_t)(s - from);
+		if (!spend(m, run_cost(item, s - from)))
+			return false;
+	} while (s == end && s != m->end);
+	return true;
+}
+
+/* The last place of s … s + n that is such a byte; NULL: there is none. */
+static const char *last_place(const struct matcher *m, const char *s, size_t n, int byte)
+{
+	return memrchr(s, byte, s + n == m->end ? n : n + 1); /* at the end of the subject is no byte */
+}
+
 /* An item with * (or + after its first byte): the longest run first, and then ever shorter ones. */
 static const char *match_longest(struct matcher *m, const struct item *item, const char *s, const char *rest)
 {
-	size_t n = (size_t)(item_run(item, s, m->end) - s);
-	if (!spend(m, run_cost(item, (int64_t)n)))
+	size_t n;
+	if (!count_run(m, item, s, &n))
 		return NULL;
 	if (m->depth < PATTERN_DEPTH_MAX) {
 		if (!*rest)
@@ -386,8 +417,12 @@ static const char *match_longest(struct matcher *m, const struct item *item, con
 	}
 	int next = first_byte(m, rest);
 	for (size_t i = n + 1; i-- > 0;) {
-		if (next >= 0 && (s + i == m->end || byte_of(s[i]) != next))
-			continue;
+		if (next >= 0) {
+			const char *place = last_place(m, s, i, next);
+			if (!place)
+				return NULL;
+			i = (size_t)(place - s);
+		}
 		const char *end = match(m, s + i, rest);
 		if (end || m->status)
 			return end;
@@ -650,6 +685,20 @@ int pattern_match(const char *subject, size_t len, size_t at, const char *patter
 	return finish(&m, attempt(&m, subject + at, pattern));
 }
 
+/* The first place from s on that an item holds for; the subject's end; NULL: no more. */
+static const char *seek(struct matcher *m, const struct item *item, const char *s)
+{
+	const char *from, *end;
+	do {
+		from = s;
+		end = end_of_piece(m, s);
+		s = item_seek(item, s, end);
+		if (!spend(m, run_cost(item, s - from)))
+			return NULL;
+	} while (s == end && s != m->end);
+	return s;
+}
+
 int pattern_search(const char *subject, size_t len, size_t at, const char *pattern,
 		   struct pattern_budget *budget, struct pattern_match *match)
 {
@@ -659,9 +708,8 @@ int pattern_search(const char *subject, size_t len, size_t at, const char *patte
 	bool has_first = read_first(&m, pattern, &first);
 	for (const char *s = subject + at;; s++) {
 		if (has_first) {
-			const char *from = s;
-			s = item_seek(&first, s, m.end);
-			if (!spend(&m, run_cost(&first, s - from)) || s == m.end)
+			s = seek(&m, &first, s);
+			if (!s || s == m.end)
 				return finish(&m, false);
 		}
 		if (attempt(&m, s, pattern))

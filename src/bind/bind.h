@@ -55,6 +55,9 @@ void bind_paths(lua_State *lua);
 /* logging.c: pushes the table that lua/perilune/test/host.lua logs with. */
 void bind_logging(lua_State *lua);
 
+/* compile.c: pushes the table that load() of scripts compiles with. */
+void bind_compile(lua_State *lua);
+
 /* files.c: pushes the table that lua/perilune/files.lua reads lines with. */
 void bind_files(lua_State *lua);
 

@@ -76,7 +76,7 @@ static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
 {
 	if (!run || batch_take_replies(agents, run, lua))
 		return;
-	agents->encode_failed = false; /* it is the caller's error now */
+	reply_forget(agents); /* it is the caller's error now */
 	lua_error(lua);
 }
 
@@ -107,7 +107,7 @@ static int l_conn_send(lua_State *lua)
 	lua_settop(lua, 2);
 	if (!reply_send(agents, conn, lua, 2, &below)) {
 		bool is_encodes = agents->encode_failed; /* any value */
-		agents->encode_failed = false;
+		reply_forget(agents);
 		return is_encodes ? lua_error(lua) : luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
 	}
 	if (run && !conn_is_open(conn))

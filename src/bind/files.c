@@ -1,13 +1,15 @@
 /*
- * Lines of files, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets() and strlen(), so that
- * one of zero bytes never comes to its end: a device that gives nothing else would hold the worker for ever. A whole
- * file it reads into a buffer that doubles, which goes far past the limit of memory before anybody looks. And what it
+ * Lines of files, numbers in them, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets() and
+ * strlen(), so that one of zero bytes never comes to its end: a device that gives nothing else would hold the worker for
+ * ever. White space and digits it reads to their end, however far that is. A whole file it reads into a buffer that
+ * doubles, which goes far past the limit of memory before anybody looks. And what it
  * opens may be a FIFO, which is waited for inside of fopen(), or the process's own memory: here only files are opened.
  */
 #include "base/regular.h"
 #include "bind/bind.h"
 #include "vm/vm.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <lualib.h>
@@ -54,14 +56,14 @@ static int l_line(lua_State *lua)
 {
 	FILE *file = check_file(lua);
 	bool keeps = lua_toboolean(lua, 2);
-	const volatile sig_atomic_t *stop = &vm_of(lua)->guard.verdict;
+	struct guard *guard = &vm_of(lua)->guard;
 	size_t bytes = 0;
 	int last;
 	luaL_Buffer line;
 	clearerr(file);
 	luaL_buffinit(lua, &line);
 	do {
-		if (*stop)
+		if (guard_must_end(guard, lua))
 			RAISE(lua, "reading a line was ended");
 		size_t n = read_piece(file, luaL_prepbuffer(&line), LUAL_BUFFERSIZE, &last);
 		bytes += n;
@@ -82,13 +84,13 @@ static int l_line(lua_State *lua)
 static int l_all(lua_State *lua)
 {
 	FILE *file = check_file(lua);
-	const volatile sig_atomic_t *stop = &vm_of(lua)->guard.verdict;
+	struct guard *guard = &vm_of(lua)->guard;
 	size_t n;
 	luaL_Buffer all;
 	clearerr(file);
 	luaL_buffinit(lua, &all);
 	do {
-		if (*stop)
+		if (guard_must_end(guard, lua))
 			RAISE(lua, "reading a file was ended");
 		n = fread(luaL_prepbuffer(&all), 1, LUAL_BUFFERSIZE, file);
 		luaL_addsize(&all, n);
@@ -97,6 +99,45 @@ static int l_all(lua_State *lua)
 	guard_note_return(&vm_of(lua)->guard, lua);
 	luaL_pushresult(&all);
 	return error ? push_error(lua, error) : 1;
+}
+
+/* Up to `most` bytes of white space; true: there may be more. */
+static bool skip_blanks(FILE *file, size_t most)
+{
+	int c;
+	flockfile(file);
+	do
+		c = getc_unlocked(file);
+	while (c != EOF && isspace(c) && --most);
+	bool is_blank = c != EOF && isspace(c);
+	if (!is_blank)
+		ungetc(c, file);
+	funlockfile(file);
+	return is_blank;
+}
+
+/*
+ * MAY RAISE. number(file) → the next number; nil: there is none; or nil, message, errno. As LuaJIT reads it, by scanf(),
+ * but for one of more than NUMERAL_BYTES: what is behind them is another one.
+ */
+static int l_number(lua_State *lua)
+{
+	enum { PIECE_BYTES = 65536 };
+#define NUMERAL_BYTES "4096"
+	FILE *file = check_file(lua);
+	double number;
+	clearerr(file);
+	while (skip_blanks(file, PIECE_BYTES))
+		if (guard_must_end(&vm_of(lua)->guard, lua))
+			RAISE(lua, "reading a number was ended");
+	bool is_number = fscanf(file, "%" NUMERAL_BYTES "lf", &number) == 1;
+	if (ferror(file))
+		return push_error(lua, errno);
+	if (is_number)
+		lua_pushnumber(lua, number);
+	else
+		lua_pushnil(lua);
+	return 1;
 }
 
 /* ---- opening ---- */
@@ -193,10 +234,7 @@ static int l_opener(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "line", l_line },
-	{ "all", l_all },
-	{ "opener", l_opener },
-	{ NULL, NULL },
+	{ "line", l_line }, { "all", l_all }, { "number", l_number }, { "opener", l_opener }, { NULL, NULL },
 };
 
 void bind_files(lua_State *lua)

@@ -1,7 +1,11 @@
 #include "bind/bind.h"
 
 const struct vm_library BIND_LIBRARIES[] = {
-	{ "perilune.files_core", bind_files }, { "perilune.logging", bind_logging },
-	{ "perilune.packing", bind_pack },     { "perilune.patterns", bind_strings },
-	{ "perilune.paths", bind_paths },      { NULL, NULL },
+	{ "perilune.compile_core", bind_compile },
+	{ "perilune.files_core", bind_files },
+	{ "perilune.logging", bind_logging },
+	{ "perilune.packing", bind_pack },
+	{ "perilune.patterns", bind_strings },
+	{ "perilune.paths", bind_paths },
+	{ NULL, NULL },
 };

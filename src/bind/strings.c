@@ -144,10 +144,28 @@ static size_t check_init(lua_State *lua, size_t len)
 	return (size_t)at > len ? len : (size_t)at;
 }
 
+/* MAY RAISE. memmem() that can be ended: it looks at a piece after the other, which overlap by what is sought. */
+static const char *find_text(lua_State *lua, const char *subject, size_t len, const char *text,
+			     size_t text_len)
+{
+	enum { PIECE_BYTES = 1 << 20 };
+	size_t step = text_len > PIECE_BYTES ? text_len : PIECE_BYTES;
+	while (len > step + text_len) {
+		const char *found = memmem(subject, step + text_len, text, text_len);
+		if (found)
+			return found;
+		if (guard_must_end(&vm_of(lua)->guard, lua))
+			RAISE(lua, "%s", pattern_message(PATTERN_STOPPED));
+		subject += step;
+		len -= step;
+	}
+	return memmem(subject, len, text, text_len);
+}
+
 static int find_plain(lua_State *lua, const char *subject, size_t len, const char *text, size_t text_len)
 {
 	size_t at = check_init(lua, len);
-	const char *found = memmem(subject + at, len - at, text, text_len);
+	const char *found = find_text(lua, subject + at, len - at, text, text_len);
 	if (!found) {
 		lua_pushnil(lua);
 		return 1;
@@ -266,7 +284,7 @@ void bind_raise_too_large(lua_State *lua, const char *what, size_t max)
 static void result_grow(struct result *result, size_t bytes)
 {
 	size_t max = result->strings->result_max;
-	if (*result->strings->stop)
+	if (guard_must_end(&vm_of(result->lua)->guard, result->lua))
 		RAISE(result->lua, "%s", pattern_message(PATTERN_STOPPED));
 	if (result->len > max || bytes > max - result->len)
 		bind_raise_too_large(result->lua, "string.gsub", max);

@@ -115,6 +115,11 @@ static bool has_got_room(struct guard *guard, lua_State *lua)
 	return true;
 }
 
+bool guard_must_end(struct guard *guard, lua_State *lua)
+{
+	return guard->verdict != GUARD_FINE && !has_got_room(guard, lua);
+}
+
 /* A yield leaves all pcalls at once; thousands of them would each have to be left by an error. */
 static bool may_abandon(struct guard *guard, lua_State *lua)
 {

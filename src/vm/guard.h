@@ -182,6 +182,12 @@ static inline void guard_enter(struct guard *guard, uint32_t budget_ms)
  */
 void guard_interrupt(struct guard *guard, enum guard_verdict verdict);
 
+/*
+ * For functions in C that take long. True: the call that they are called in has to end, and so have they. As between
+ * instructions of Lua, what may be lack of memory is looked into first: so it MAY RAISE what a finaliser does.
+ */
+bool guard_must_end(struct guard *guard, lua_State *lua);
+
 /* Any thread, while the guard is open; not in a signal's handler: ends `dispatch`, if it still runs. */
 void guard_kill(struct guard *guard, uint64_t dispatch);
 

@@ -125,6 +125,13 @@ static int l_check_nesting(lua_State *lua)
 	return 0;
 }
 
+/* perilune.guard.is_in_c(value) → is it a function in C, in which no hook can end a call? */
+static int l_is_in_c(lua_State *lua)
+{
+	lua_pushboolean(lua, lua_iscfunction(lua, 1));
+	return 1;
+}
+
 /*
  * LuaJIT has one profiler for the process, and the guard has it: started by a script it would never call back, but
  * what is compiled from then on might not be interruptible.
@@ -153,6 +160,8 @@ static void open_guard(lua_State *lua)
 	lua_setfield(lua, -2, "loading");
 	lua_pushcfunction(lua, l_check_nesting);
 	lua_setfield(lua, -2, "check_nesting");
+	lua_pushcfunction(lua, l_is_in_c);
+	lua_setfield(lua, -2, "is_in_c");
 	lua_pushcfunction(lua, l_interrupted);
 	lua_setfield(lua, -2, "interrupted");
 	lua_pushcfunction(lua, l_memory);

@@ -1,0 +1,11 @@
+-- expect: proceed_timeout
+local list = {}
+for i = 1, 100000 do list[i] = i + 0.1 end
+
+local Agent = {}
+
+function Agent:proceed()
+  while true do local _ = table.concat(list) end
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }
