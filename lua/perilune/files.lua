@@ -77,12 +77,23 @@ local function iterator(read, file, closes, ...)
   return function() return checked(file, closes, read(file, unpack(formats, 1, n))) end
 end
 
+local function results(file, ok, value, ...)
+  if not ok then error(value, 2) end
+  if value == nil then close(file) end
+  return value, ...
+end
+
+--- LuaJIT's own, which does not close the file at its end.
+local function closing(file, each)
+  return function() return results(file, pcall(each)) end
+end
+
 --- Replaces read and lines in the methods of files.
 ---@param methods table
 ---@return { read: function, library: fun(may_open: fun(name: string): boolean): table } those for `io`: the one `read`,
 ---  and by `library` what opens files, for each load of a script
 function M.install(methods)
-  local lines, luajits_lines = methods.lines, io.lines
+  local lines = methods.lines
   local read = reader(methods.read)
   methods.read = read
   function methods.lines(file, ...)
@@ -98,11 +109,8 @@ function M.install(methods)
       end
       local file, message = open_file(name)
       if not file then error(("bad argument #1 to 'lines' (%s)"):format(message), 2) end
-      if not has_own(select("#", ...), ...) then
-        file:close()
-        return luajits_lines(name, ...) -- whose errors count arguments in their own way
-      end
-      return iterator(read, file, true, ...)
+      if has_own(select("#", ...), ...) then return iterator(read, file, true, ...) end
+      return closing(file, lines(file, ...))
     end
     return { open = open_file, lines = lines_of }
   end
