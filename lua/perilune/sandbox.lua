@@ -332,6 +332,9 @@ local function text_loader(env)
     if mode ~= nil and not tostring(mode):find("t", 1, true) then
       return nil, "only text chunks can be loaded"
     end
+    if own_env and type(own_env) ~= "table" then
+      error("bad argument #4 to 'load' (table expected, got " .. type(own_env) .. ")", 2)
+    end
     if type(chunk) == "function" then chunk, name = all_of(chunk), name or "=(load)" end
     if type(chunk) == "string" and (name == nil or type(name) == "string") then
       return compile(chunk, name or chunk, own_env or env._G)

@@ -86,6 +86,11 @@ describe("a library", function()
       assert(not pcall(rawset, _G, "leak", 1) and not pcall(setmetatable, _G, {}))
       assert(not load("\27LJ") and not load("return 1", "x", "b"))
       assert(load(coroutine.wrap(function() coroutine.yield "return " coroutine.yield "7" end))() == 7)
+      for _, globals in ipairs { 5, true, "x", print } do
+        local ok, message = pcall(load, "return debug", "=x", "t", globals)
+        assert(not ok and message:find("table expected", 1, true), message)
+      end
+      assert(load("return x", "=x", "t", { x = 7 })() == 7 and not pcall(load("return debug", "=x", "t", nil)))
       for _, name in ipairs { "../secret", "/etc/passwd", "a..b", ".hidden", "x.so/y" } do
         assert(not pcall(require, name), name)
       end]])
