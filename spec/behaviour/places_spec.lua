@@ -125,7 +125,8 @@ describe("while the script is loaded", function()
     local found = {}
     local function try(place)
       for _, name in ipairs { "sleep", "now", "log" } do
-        local ok, value = pcall(perilune[name], name == "sleep" and 0.01 or "info", place)
+        local arguments = name == "sleep" and { 0.01 } or name == "log" and { "info", place } or {}
+        local ok, value = pcall(perilune[name], unpack(arguments))
         found[#found + 1] = ("%s %s: %s"):format(place, name, ok and type(value) or value)
       end
     end
