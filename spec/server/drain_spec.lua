@@ -235,6 +235,45 @@ describe("a drain", function()
     app:wait_log "torn down"
   end)
 
+  -- A process that is stopped for nine tenths of the time is one on a busy machine.
+  local function let_run_a_little(app)
+    wait.until_true("the end", function()
+      posix_signal.kill(app.pid, posix_signal.SIGSTOP)
+      wait.pause(0.09)
+      posix_signal.kill(app.pid, posix_signal.SIGCONT)
+      wait.pause(0.01)
+      return app:has_ended()
+    end)
+  end
+
+  it("waits for a teardown() that a busy machine does not let run, for seconds after a second signal", function()
+    local app = start_teardown("local from = os.clock() while os.clock() - from < 0.4 do end", {})
+    app:signal "TERM"
+    app:wait_log "draining"
+    app:signal "TERM"
+    let_run_a_little(app)
+    assert.equal(0, app:wait_end().code)
+    app:wait_log "torn down"
+  end)
+
+  it("waits for a handler that a busy machine does not let run, for seconds after the deadline", function()
+    local app = start_lines([[
+      function Agent:proceed(line)
+        note "computes"
+        local from = os.clock()
+        while os.clock() - from < 0.4 do end
+        note "has computed"
+      end]], nil, [[timeout = { drain = "10ms" }, limits = { proceed = "1h" }]])
+    app:connect():send "x\n"
+    app:wait_log "computes"
+    app:signal "TERM"
+    app:wait_log "draining"
+    let_run_a_little(app)
+    app:wait_end()
+    app:wait_log "has computed"
+    assert.same({}, app:find_log { level = "error" })
+  end)
+
   it("does not wait for a teardown() that never returns, after a second signal", function()
     -- Its budget is one of CPU time: that ends no call of the system.
     local app = start_teardown("io.popen('exec sleep 100'):read()", { asan = "detect_leaks=0" })
@@ -242,6 +281,20 @@ describe("a drain", function()
     app:wait_log "draining"
     assert.equal(1, app:stop("TERM").code)
     app:wait_log "teardown() of an old generation does not return: it is left behind"
+  end)
+
+  it("ends when a handler waits in the system and never returns, with 1, and says so", function()
+    local app = start_lines([[
+      function Agent:proceed() note("waiting") io.popen('exec sleep 100'):read() end]], { asan = "detect_leaks=0" },
+      [[timeout = { drain = "100ms" }, unsafe = { "io.popen" }]])
+    app:connect():send("x\n")
+    app:wait_log "waiting"
+    app:signal("TERM")
+    wait.until_true("the server's end", function() return app:has_ended() end)
+    app.stopped = true
+    app:wait_log "a worker does not stop: its handler never returns"
+    app:wait_log "worker 0 is held up by proceed of conn 1"
+    assert.same({ "exited", 1 }, { app.ended.how, app.ended.code })
   end)
 
   it("ends when a handler never returns, with 1, and says so", function()

@@ -58,6 +58,7 @@ struct server {
 	bool can_reload;                  /* the loader's thread is there */
 	bool finishing;                   /* the workers have stopped */
 	bool forced, stuck;
+	struct overtime loaders_overtime;
 	const char *cut_by; /* who asked for it */
 	uint64_t drain_began_ms;
 };

@@ -1,6 +1,7 @@
 #include "server/loader.h"
 
 #include "base/thread.h"
+#include "base/thread_state.h"
 #include "config/sources.h"
 #include "server/worker.h"
 
@@ -165,6 +166,7 @@ static void bury(struct loader *loader)
 static void run(void *data)
 {
 	struct loader *loader = data;
+	atomic_store_explicit(&loader->tid, thread_self(), memory_order_relaxed);
 	while (!loader->stopping || loader->first_burial) {
 		if (!loader->first_burial)
 			uv_sem_wait(&loader->work);

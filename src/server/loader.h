@@ -10,6 +10,8 @@
 #include "server/generation.h"
 #include "server/mail.h"
 
+#include <stdatomic.h>
+#include <sys/types.h>
 #include <uv.h>
 
 struct worker;
@@ -38,6 +40,7 @@ struct loading {
 
 struct loader {
 	uv_thread_t thread;
+	_Atomic pid_t tid; /* of the thread; 0: it has not begun */
 	uv_sem_t work;
 	struct mailbox mailbox;
 	struct job stop;

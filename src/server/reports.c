@@ -43,6 +43,7 @@ static void take_loading(struct server *server, struct report *report)
 static void take_failure(struct server *server, const struct report *report)
 {
 	server->stopped++;
+	server->workers[report->worker].has_stopped = true;
 	if (report->err == UV_ECANCELED)
 		return;
 	if (!server->failed) {
@@ -68,6 +69,7 @@ static void heed(struct server *server, struct report *report)
 		take_failure(server, report);
 		break;
 	case REPORT_STOPPED:
+		server->workers[report->worker].has_stopped = true;
 		if (++server->stopped == server->started)
 			recorder_hurry(&server->recorder);
 		break;

@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { STUCK_MS = 2000 }; /* how long after its deadline a worker may take to stop */
-
 /* ---- draining ---- */
 
 static uint64_t connections_cut(const struct server *server)
@@ -34,14 +32,47 @@ static const char *stuck_text(const struct server *server)
 	return "a worker does not stop: its handler never returns";
 }
 
-static void on_stuck(uv_timer_t *timer)
+static void give_up(struct server *server)
 {
-	struct server *server = timer->data;
 	server->stuck = true;
 	log_write(LOG_ERROR, stuck_text(server), F_INT("stopped", server->stopped),
 		  F_INT("workers", server->started));
 	commands_close(&server->commands, connections_cut(server));
+	uv_timer_stop(&server->last_resort);
 	reactor_stop(&server->reactor);
+}
+
+/* Who is waited for: the workers, and then the loader, which is all that is left. */
+static bool is_stuck(struct server *server, uint64_t now_ms)
+{
+	if (server->stopped == server->started)
+		return overtime_look(&server->loaders_overtime,
+				     atomic_load_explicit(&server->reloads.loader.tid, memory_order_relaxed),
+				     now_ms);
+	bool is_stuck = false;
+	for (unsigned i = 0; i < server->started; i++) {
+		struct worker *worker = &server->workers[i];
+		pid_t tid = atomic_load_explicit(&worker->tid, memory_order_relaxed);
+		if (!worker->has_stopped && overtime_look(&worker->overtime, tid, now_ms))
+			is_stuck = true;
+	}
+	return is_stuck;
+}
+
+static void on_overtime(uv_timer_t *timer)
+{
+	struct server *server = timer->data;
+	if (is_stuck(server, uv_now(timer->loop)))
+		give_up(server);
+}
+
+/* In so many milliseconds all should have stopped. */
+static void expect_end(struct server *server, uint64_t ms)
+{
+	for (unsigned i = 0; i < server->started; i++)
+		server->workers[i].overtime.has_begun = false;
+	server->loaders_overtime.has_begun = false;
+	uv_timer_start(&server->last_resort, on_overtime, ms, OVERTIME_LOOK_MS);
 }
 
 void stop_finish(struct server *server)
@@ -53,7 +84,7 @@ void stop_finish(struct server *server)
 	upgrade_close(&server->upgrade);
 	/* A system call that a script waits in ends for nobody; nothing else is left that takes its time. */
 	if (server->reloads.called_off)
-		uv_timer_start(&server->last_resort, on_stuck, STUCK_MS, 0);
+		expect_end(server, 0);
 	if (server->can_reload)
 		reloads_finish(&server->reloads);
 	else
@@ -76,13 +107,6 @@ void stop_close(struct server *server)
 		uv_unref((uv_handle_t *)&server->signals[i]);
 }
 
-/* Where workers share processors, their teardowns take the longer. */
-static uint64_t stuck_ms(const struct server *server)
-{
-	unsigned rounds = server->started ? (server->started - 1) / config_processors() : 0;
-	return STUCK_MS + (uint64_t)rounds * VM_TEARDOWN_MS;
-}
-
 void stop_drain(struct server *server)
 {
 	uint32_t ms = server->config->drain_ms;
@@ -99,7 +123,7 @@ void stop_drain(struct server *server)
 	for (unsigned i = 0; i < server->started; i++)
 		worker_drain(&server->workers[i]);
 	if (ms)
-		uv_timer_start(&server->last_resort, on_stuck, ms + stuck_ms(server), 0);
+		expect_end(server, ms);
 }
 
 void stop_begin(struct server *server, struct log_field cause)
@@ -117,7 +141,7 @@ void stop_force(struct server *server, const char *by)
 	server->cut_by = by;
 	for (unsigned i = 0; i < server->started && !server->finishing; i++)
 		worker_stop(&server->workers[i]);
-	uv_timer_start(&server->last_resort, on_stuck, stuck_ms(server), 0);
+	expect_end(server, 0);
 }
 
 /* ---- the summary ---- */

@@ -3,6 +3,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "base/thread_state.h"
 #include "base/ticks.h"
 #include "config/config.h"
 #include "loop/loop.h"
@@ -509,6 +510,7 @@ static struct generation *load_first(struct worker *worker, int *err, char *why,
 static void run(void *data)
 {
 	struct worker *worker = data;
+	atomic_store_explicit(&worker->tid, thread_self(), memory_order_relaxed);
 	size_t share = worker->config->buffer_bytes / worker->config->workers;
 	char *why = worker->last_words.text;
 	size_t size = sizeof worker->last_words.text;

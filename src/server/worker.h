@@ -9,6 +9,7 @@
 #include "conn/socket.h"
 #include "server/generation.h"
 #include "server/mail.h"
+#include "server/overtime.h"
 #include "server/stalls.h"
 
 #include <uv.h>
@@ -61,7 +62,10 @@ struct worker {
 	struct taping *taping;          /* NULL: nothing is recorded */
 	bool migrating, draining;
 	bool overdue;           /* the deadline of the drain has come, or a second signal */
-	struct held_up held_up; /* the main thread's */
+	struct held_up held_up; /* the main thread's, as are these: */
+	struct overtime overtime;
+	bool has_stopped;
+	_Atomic pid_t tid; /* of its thread; 0: it has not begun */
 };
 
 /* Starts the thread; its first report is READY or FAILED. 0 or an error. */

@@ -1,6 +1,7 @@
 #include "vm/guard.h"
 
 #include "base/thread.h"
+#include "base/thread_state.h"
 #include "vm/interrupt.h"
 #include "vm/self_test.h"
 
@@ -8,7 +9,6 @@
 #include <luajit.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <uv.h>
@@ -428,7 +428,7 @@ void guard_attach(struct guard *guard)
 	guard->attached = true;
 	guard->off = heeded;
 	guard->thread = pthread_self();
-	guard->stall.thread = (pid_t)syscall(SYS_gettid);
+	guard->stall.thread = thread_self();
 	guard->stack = (uintptr_t)__builtin_frame_address(0);
 	guard->outer = mine;
 	mine = guard;

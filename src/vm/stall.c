@@ -1,10 +1,10 @@
 #include "vm/stall.h"
 
-#include <fcntl.h>
+#include "base/thread_state.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NS_PER_MS INT64_C(1000000)
 
@@ -64,23 +64,6 @@ static void put(const struct stall_event *event)
 
 /* ---- the watchdog ---- */
 
-/* Does the thread wait for something, and not for a processor? By /proc/self/task/TID/stat: "17 (a name) S 1 …". */
-static bool is_asleep(pid_t thread)
-{
-	char path[48], text[128];
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)thread);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	ssize_t n = read(fd, text, sizeof text - 1);
-	close(fd);
-	if (n <= 0)
-		return false;
-	text[n] = '\0';
-	const char *name_end = strrchr(text, ')');
-	return name_end && (!strncmp(name_end, ") S", 3) || !strncmp(name_end, ") D", 3));
-}
-
 static void begin(struct stall *stall, int64_t now_ns)
 {
 	stall->event = (struct stall_event){
@@ -114,7 +97,8 @@ static void look_closer(struct stall *stall, int64_t now_ns)
 {
 	int64_t gap_ns = now_ns - stall->looked_ns;
 	stall->looked_ns = now_ns;
-	if (is_asleep(stall->thread))
+	struct thread_state state;
+	if (thread_read(stall->thread, &state) && state.is_asleep)
 		stall->asleep_ns += gap_ns < GAP_MS * NS_PER_MS ? gap_ns : GAP_MS * NS_PER_MS;
 	if (stall->asleep_ns >= STALL_MS * NS_PER_MS)
 		begin(stall, now_ns);
