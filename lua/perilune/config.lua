@@ -138,7 +138,8 @@ local function build_process(state)
     state.origins[key.path] = origin
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
-  conf.buffers, conf.memory, conf.limits = conf.limits.buffers, conf.limits.memory, nil
+  conf.buffers, conf.memory, conf.garbage = conf.limits.buffers, conf.limits.memory, conf.limits.garbage
+  conf.limits = nil
   conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil
   -- For connections whose listener is no more.
   conf.reload.policy = resolve(state, nil, schema.BY_PATH["reload.policy"])

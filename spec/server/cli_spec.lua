@@ -252,6 +252,7 @@ describe("the command line", function()
       local VALUES = {
         listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
         ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false", ["limits.memory"] = "8m",
+        ["limits.garbage"] = "0.75",
         ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
         reuse_port = "true",
         frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",

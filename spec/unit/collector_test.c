@@ -10,6 +10,7 @@
 static void forget_words(void)
 {
 	vm.heap = vm.threshold = NULL;
+	vm.layout = (struct layout){ 0 };
 	lua_gc(vm.lua, LUA_GCSTOP, 0);
 }
 

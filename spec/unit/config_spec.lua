@@ -273,7 +273,8 @@ describe("config.normalise", function()
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
       record = {},
       reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
-      jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, drain_ms = 10000,
+      jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, garbage = 0.4,
+      drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -307,7 +308,7 @@ describe("config.normalise", function()
       log = { format = "json", level = "warn", frame_bytes = 64 },
       limits = {
         connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
-        slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", proceed = "5ms", allocation = "1m",
+        slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", garbage = 1, proceed = "5ms", allocation = "1m",
       },
       timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, drain = false },
     }
@@ -333,6 +334,18 @@ describe("config.normalise", function()
     for _, bad in ipairs { "", ("x"):rep(108), "a\0b", true, 1 } do
       assert.truthy(errors_of({ control = bad }):find("control", 1, true))
     end
+  end)
+
+  it("takes a share of what lives as garbage", function()
+    assert.equal(0.04, normalise({ limits = { garbage = 0.04 } }).garbage)
+    assert.equal(1, normalise({}, { overrides = { override("limits.garbage", "1") } }).garbage)
+    for _, bad in ipairs { 0, 0.03, 1.5, -1, 0 / 0, "40%", true, false } do
+      assert.truthy(errors_of({ limits = { garbage = bad } }):find("limits.garbage: expects a share from 0.04 to 1 such as 0.4", 1,
+        true))
+    end
+    assert.truthy(errors_of({ gc_pause = 200 }):find('did you mean "limits.garbage"', 1, true))
+    local entry = { "tcp://:2", limits = { garbage = 0.1 } }
+    assert.truthy(errors_of({ listen = { entry } }):find("limits.garbage: applies to the whole process", 1, true))
   end)
 
   it("gives the workers' VMs half of the memory", function()
@@ -658,6 +671,7 @@ describe("config.normalise", function()
       { "connections", "1", '(did you mean "limits.connections"?)' }, { "colour", "1", 'unknown key "colour"' },
       { "limits", "1", 'unknown key "limits"' },
       { "limits.memory", "1", "expects a size from 4m to 1024g" },
+      { "limits.garbage", "2", "expects a share from 0.04 to 1 " },
       { "reload.canary", "1", "expects a share from 0 to less than 1" },
       { "reload.canary", "5%", 'got "5%"' }, { "reload.max_errors", "1.5", "expects a share from 0 to 1 " },
       { "timeout.proceed", "1", "not available in this version" },
@@ -708,6 +722,7 @@ describe("config.print", function()
     }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
     for _, pattern in ipairs {
       "^workers           = 4        %(default%)\n", "\nlimits%.buffers    = 256m     %(default%)\n",
+      "\nlimits%.garbage    = 0.4      %(default%)\n",
       "\nreload%.canary     = off      %(default%)\n", "\nreload%.window     = 30s      %(default%)\n",
       "\nreload%.max_errors = 0.01     %(default%)\n",
       "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",

@@ -310,6 +310,25 @@ static int loop_of(const struct agents *agents, const struct conn *conn, const s
 	return codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
 }
 
+/*
+ * Where the table of strings is large, LuaJIT would wait for its memory with each frame. Here the places of all of them
+ * are fetched at once, and what lies there.
+ */
+static __attribute__((noinline)) void expect_strings(const struct vm *vm, const struct frame_batch *batch)
+{
+	const struct layout_strings *strings = vm->layout.strings;
+	const struct layout_string *first[FRAME_BATCH_MAX];
+	uint32_t slots[FRAME_BATCH_MAX];
+	for (unsigned i = 0; i < batch->count; i++) {
+		const struct frame *frame = &batch->frames[i];
+		slots[i] = frame->len ? layout_slot(strings, frame->data, frame->len) : 0;
+		__builtin_prefetch(&strings->slots[slots[i]], 1);
+	}
+	for (unsigned i = 0; i < batch->count; i++)
+		first[i] = layout_first(strings, slots[i]);
+	layout_fetch(first, batch->count);
+}
+
 /* -1: there is no memory for them. */
 static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
@@ -333,9 +352,12 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	if (codec->kind == CODEC_LUA || codec->offset)
 		for (int i = 0; i < count; i++)
 			push_frame(agents, co, batch, (unsigned)i);
-	else
+	else {
+		if (__builtin_expect(vm_expects_misses(&agents->vm), 0))
+			expect_strings(&agents->vm, batch);
 		for (int i = 0; i < count; i++)
 			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);
+	}
 	return 3 + count;
 }
 

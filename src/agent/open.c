@@ -256,6 +256,7 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	agents->vm.guard.abandon = run_abandon;
 	agents->vm.guard.owner = agents;
 	agents->vm.memory_bytes = config->memory_bytes;
+	agents->vm.pace.garbage = config->garbage_share;
 	if (!config->jit)
 		vm_stop_jit(&agents->vm);
 }
@@ -305,7 +306,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 		descriptors_explain(why, size); /* Lua says of a module only that it is not found */
 		return UV_EMFILE;
 	}
-	vm_pace(&agents->vm, 0);
+	vm_settle(&agents->vm);
 	return 0;
 }
 

@@ -279,6 +279,7 @@ static void read_config(struct load *load)
 	config->workers = u32_field(load, "workers");
 	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
 	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
+	config->garbage_share = number_field(load, "garbage", 1);
 	config->control = text_field(load, "control", NULL);
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");

@@ -73,9 +73,10 @@ struct config {
 	struct override *overrides;
 	size_t override_count;
 	unsigned workers;
-	size_t buffer_bytes; /* for all buffers of the process; 0: no limit */
-	size_t memory_bytes; /* of each worker's VM; until it is loaded: of the one that it comes after */
-	char *control;       /* where the control socket is: "auto", "off" or a path */
+	size_t buffer_bytes;  /* for all buffers of the process; 0: no limit */
+	size_t memory_bytes;  /* of each worker's VM; until it is loaded: of the one that it comes after */
+	double garbage_share; /* of what is live in a VM: so much garbage may wait for the collector */
+	char *control;        /* where the control socket is: "auto", "off" or a path */
 	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
 	char *strays;
 	/* A line for each table of a file that handlers fill, where that is not what it seems; NULL: there are none. */

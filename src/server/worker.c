@@ -367,8 +367,10 @@ static bool tidy(struct worker *worker)
 		return true;
 	worker->look_ms = WHEEL_NEVER;
 	buf_pool_trim(&worker->host.pool);
-	for (struct generation *each = worker->generation; each; each = each->older)
+	for (struct generation *each = worker->generation; each; each = each->older) {
+		vm_make_room_for_strings(&each->agents.vm);
 		slab_trim(&each->agents.vm.slab);
+	}
 	trim_heap();
 	return false;
 }

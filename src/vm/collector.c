@@ -86,7 +86,7 @@ static void find_words(struct vm *vm, lua_State *lua)
 /* step(kilobytes) → is a cycle over? */
 static int l_step(lua_State *lua)
 {
-	lua_pushboolean(lua, lua_gc(lua, LUA_GCSTEP, (int)lua_tointeger(lua, 1)));
+	lua_pushboolean(lua, vm_step(vm_of(lua), lua, (int)lua_tointeger(lua, 1)));
 	return 1;
 }
 

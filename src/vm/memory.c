@@ -1,7 +1,6 @@
 /* What a VM may allocate, and how its garbage is collected. */
 #include "vm/vm.h"
 
-#include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -175,7 +174,7 @@ static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_b
  * spare: address space that was never touched, enough for a further chunk of the slab and a block beside it. Whatever
  * may be larger than VM_PLAIN_BYTES is pushed protected, and leaves the spare alone: vm_push().
  */
-enum { SPARE_BYTES = SLAB_CHUNK_BYTES + SLAB_PAGE_BYTES + (1 << 20) };
+enum { SPARE_BYTES = SLAB_SPAN_BYTES + (1 << 20) };
 
 void vm_take_spare(struct vm *vm)
 {
@@ -276,48 +275,5 @@ void vm_collect_some(struct vm *vm, bool may_take_long)
 		return;
 	vm->is_full = false;
 	vm->stays_full = limit && vm->live_bytes > limit ? vm->stays_full + 1 : 0;
-	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
-}
-
-/* ---- the collector's pace ---- */
-
-void vm_sample(struct vm *vm)
-{
-	int heap_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
-	if (heap_kb < vm->low_kb)
-		vm->low_kb = heap_kb;
-}
-
-/*
- * LuaJIT starts a cycle when the heap has grown by `pause` percent. In a small heap that is soon: it
- * would mark the standard libraries again for every few hundred frames. In a large one it is late:
- * hundreds of thousands of dead strings would make the string table grow, which LuaJIT does in one
- * long step, and shrink again after the cycle. So we aim at so much garbage a cycle that a table of
- * 8192 is well filled (sweeping costs by the slot) and all fits the caches; a large heap may have
- * GARBAGE_PERCENT of itself. Keeping live strings of our own to stop a small table from shrinking
- * gains nothing with small frames, and costs a fifth with large ones: they have few strings a cycle.
- */
-void vm_pace(struct vm *vm, size_t frame_bytes)
-{
-	enum {
-		STRING_BYTES = 32, /* a string's head */
-		GARBAGE_STRINGS = 6000,
-		GARBAGE_MAX_KB = 1536,
-		GARBAGE_PERCENT = 4,
-		CYCLE_KB = 700,
-		SPEED_MIN = 400,
-		SPEED_MAX = 10000
-	};
-	vm_sample(vm);
-	size_t garbage_kb = (frame_bytes + STRING_BYTES) * GARBAGE_STRINGS / 1024;
-	if (garbage_kb > GARBAGE_MAX_KB)
-		garbage_kb = GARBAGE_MAX_KB;
-	int percent = 100 * (int)garbage_kb / (vm->low_kb + 1);
-	lua_gc(vm->lua, LUA_GCSETPAUSE, 100 + (percent > GARBAGE_PERCENT ? percent : GARBAGE_PERCENT));
-	/* A cycle must also be over before CYCLE_KB more have been allocated: the larger the heap, the
-	 * more is marked for each kilobyte. At SPEED_MAX that is 100 KB of objects in one step. */
-	int speed = 100 * (vm->low_kb / CYCLE_KB);
-	vm->speed = speed < SPEED_MIN ? SPEED_MIN : speed > SPEED_MAX ? SPEED_MAX : speed;
-	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->speed);
-	vm->low_kb = INT_MAX;
+	lua_gc(vm->lua, LUA_GCSETSTEPMUL, vm->pace.speed);
 }

@@ -69,19 +69,32 @@ static size_t class_bytes(unsigned class)
 
 /* ---- chunks: aligned address space, cut into pages ---- */
 
-static uint8_t *map_aligned(void)
+/*
+ * Much state is scattered over many pages of the system's, and the processor does not keep the places of all: a large
+ * heap has huge ones. A small one has not, for they would be resident as a whole.
+ */
+static bool is_worth_huge_pages(const struct slab *slab)
 {
-	size_t span = SLAB_CHUNK_BYTES + SLAB_PAGE_BYTES;
+	enum { LARGE_BYTES = 64 << 20 };
+	return slab->page_bytes >= LARGE_BYTES;
+}
+
+static uint8_t *map_aligned(const struct slab *slab)
+{
+	bool is_large = is_worth_huge_pages(slab);
+	size_t align = is_large ? SLAB_HUGE_PAGE_BYTES : SLAB_PAGE_BYTES, span = SLAB_CHUNK_BYTES + align;
 	uint8_t *raw = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (raw == MAP_FAILED)
 		return NULL;
-	uintptr_t mask = SLAB_PAGE_BYTES - 1;
+	uintptr_t mask = align - 1;
 	uint8_t *base = (uint8_t *)(((uintptr_t)raw + mask) & ~mask);
-	size_t before = (size_t)(base - raw), after = SLAB_PAGE_BYTES - before;
+	size_t before = (size_t)(base - raw), after = align - before;
 	if (before)
 		munmap(raw, before);
 	if (after)
 		munmap(base + SLAB_CHUNK_BYTES, after);
+	if (is_large)
+		madvise(base, SLAB_CHUNK_BYTES, MADV_HUGEPAGE);
 	return base;
 }
 
@@ -90,7 +103,7 @@ static struct slab_chunk *chunk_new(struct slab *slab)
 	struct slab_chunk *chunk = calloc(1, sizeof *chunk);
 	if (!chunk)
 		return NULL;
-	chunk->base = map_aligned();
+	chunk->base = map_aligned(slab);
 	if (!chunk->base) {
 		free(chunk);
 		return NULL;
@@ -184,7 +197,7 @@ static struct slab_page *page_new(struct slab *slab, unsigned class)
 	page->free = NULL;
 	page->used = 0;
 	page->block_bytes = (uint32_t)class_bytes(class);
-	page->fresh = (sizeof *page + 15) & ~15u;
+	page->fresh = (sizeof *page + 63) & ~63u; /* a string's head lies in as few lines as may be */
 	page->class = (uint16_t) class;
 	slab->page_bytes += SLAB_PAGE_BYTES;
 	list_page(slab, page);

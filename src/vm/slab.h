@@ -19,6 +19,8 @@ enum {
 	SLAB_SMALL_BYTES = 16384,
 	SLAB_PAGE_BYTES = 65536,
 	SLAB_CHUNK_BYTES = 4 << 20, /* address space taken from the system at a time */
+	SLAB_HUGE_PAGE_BYTES = 2 << 20,
+	SLAB_SPAN_BYTES = SLAB_CHUNK_BYTES + SLAB_HUGE_PAGE_BYTES, /* what taking it may need for a moment */
 	SLAB_CLASSES = 60,
 	SLAB_KEEP_PAGES = 64, /* empty pages kept resident for the next need */
 };

@@ -2,7 +2,6 @@
 
 #include "base/text.h"
 
-#include <limits.h>
 #include <luajit.h>
 #include <lualib.h>
 #include <stdio.h>
@@ -215,13 +214,15 @@ static int setup(lua_State *lua)
 	lua_getmetatable(lua, -1);
 	lua_pushliteral(lua, "locked");
 	lua_setfield(lua, -2, "__metatable");
-	vm_open_collector(vm_of(lua), lua);
+	struct vm *vm = vm_of(lua);
+	vm_open_collector(vm, lua);
+	layout_open(&vm->layout, lua, vm->state, vm->state_bytes, vm->heap);
 	return 0;
 }
 
 int vm_open(struct vm *vm)
 {
-	*vm = (struct vm){ .low_kb = INT_MAX, .call_end = INT64_MAX, .step_ms = VM_TEARDOWN_MS };
+	*vm = (struct vm){ .call_end = INT64_MAX, .step_ms = VM_TEARDOWN_MS, .pace = VM_PACE_DEFAULT };
 	slab_init(&vm->slab);
 	if (!guard_start())
 		return guard_error();

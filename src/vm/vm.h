@@ -6,6 +6,7 @@
 #pragma once
 
 #include "vm/guard.h"
+#include "vm/layout.h"
 #include "vm/slab.h"
 
 #include <lauxlib.h>
@@ -14,6 +15,18 @@
 
 /* SERVING: limits.proceed. LOADING: VM_LOAD_BUDGET, and a memory limit of the loader's. ENDING: VM_TEARDOWN_MS. */
 enum vm_stage { VM_SERVING, VM_LOADING, VM_ENDING };
+
+/* How the collector is paced: pace.c. */
+struct vm_pace {
+	double garbage;         /* limits.garbage: a share of what is live */
+	int speed;              /* of the collector */
+	int low_kb;             /* the smallest heap sampled since the last vm_pace(): about what is live */
+	uint32_t live_strings;  /* about; 0: not known yet */
+	uint32_t begin_strings; /* where there are so many strings, a cycle begins */
+	bool is_large;          /* the table of strings and what it holds are not in the caches */
+};
+
+extern const struct vm_pace VM_PACE_DEFAULT;
 
 /*
  * Embedded at the head of whatever owns a VM: vm_of() finds it again from any of
@@ -58,8 +71,8 @@ struct vm {
 	unsigned finaliser_failures; /* outside of calls */
 	char finaliser_error[192];   /* of the last one */
 	lua_State *lua;
-	int speed;  /* of the collector, as vm_pace() set it */
-	int low_kb; /* the smallest heap sampled since the last vm_pace(): about what is live */
+	struct layout layout;
+	struct vm_pace pace;
 };
 
 /* What one call into Lua may use. */
@@ -123,12 +136,25 @@ static inline void vm_relieve(struct vm *vm, bool may_take_long);
 /* Where limits.memory was reached, lets a call have some memory all the same: to say so, for one. */
 void vm_make_room(struct vm *vm);
 
-/* Notes the size of the heap; call it often (it costs nothing) between calls of vm_pace(). */
+/* Notes the size of the heap, and begins a cycle before the table of strings is full. Call it between polls: it costs
+ * next to nothing. */
 void vm_sample(struct vm *vm);
 
 /* Tunes the collector to what is live in the heap and to the size of the frames that pass through it.
  * Cheap: call it now and then. */
 void vm_pace(struct vm *vm, size_t frame_bytes);
+
+/* Is a new string likely to wait for memory? Then vm->layout.strings tells for which. */
+static inline bool vm_expects_misses(const struct vm *vm)
+{
+	return vm->pace.is_large && vm->layout.knows_hash;
+}
+
+/* After loading: collects what that has left behind, if it is much, and makes room for the strings to come. */
+void vm_settle(struct vm *vm);
+
+/* When nobody waits: makes room for strings, so that the table need not grow in the midst of traffic. */
+void vm_make_room_for_strings(struct vm *vm);
 
 /* A table in C that every VM finds as require(name); `push` pushes it, and may raise. */
 struct vm_library {
@@ -193,6 +219,9 @@ bool vm_push(struct vm *vm, lua_State *to, lua_CFunction push, const void *from)
 
 /* The same with a string. */
 bool vm_push_bytes(struct vm *vm, lua_State *to, const void *bytes, size_t n);
+
+/* MAY RAISE, as finalisers may. So much of the collector's work. True: a cycle is over. pace.c */
+bool vm_step(struct vm *vm, lua_State *lua, int kb);
 
 /* Outside of calls: so much of the collector's work, protected and under a budget. True: a cycle is over. */
 bool vm_collect_step(struct vm *vm, int kb);

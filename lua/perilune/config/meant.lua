@@ -64,6 +64,7 @@ limits.frame: max_frame max_frame_size frame_size max_message_size max_packet_si
 limits.inbox: queue queue_size max_queue pending max_pending
 limits.send_buffer: high_water_mark highwater hwm write_buffer send_buffer_size output_buffer max_send_buffer
 limits.memory: max_memory memory_limit heap heap_size
+limits.garbage: gc gc_pause setpause gc_percent gogc garbage_percent collectgarbage
 limits.proceed: cpu cpu_limit max_time handler_timeout execution_time time_limit proceed_timeout cpu_timeout
 limits.reject: busy reject_message busy_message full_message
 limits.slow_consumer: slow_client slow_reader backpressure

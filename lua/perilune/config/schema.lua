@@ -85,9 +85,10 @@ end
 -- A part of a whole; one that may be turned off cannot be all of it.
 local function parse_share(value, key)
   if value == false and key.off then return 0 end
-  if type(value) == "number" and value >= 0 and (value < 1 or value == 1 and not key.off) then return value end
+  local least = key.min or 0
+  if type(value) == "number" and value >= least and (value < 1 or value == 1 and not key.off) then return value end
   return got(key.off and "expects a share from 0 to less than 1 such as 0.05, or false"
-    or "expects a share from 0 to 1 such as 0.01", value)
+    or ("expects a share from %.9g to 1 such as %.9g"):format(least, key.default), value)
 end
 
 local function parse_size(value, key)
@@ -254,6 +255,7 @@ M.KEYS = {
   { path = "reload.window", scope = "process", type = "duration", default = 30e3 },
   { path = "reload.max_errors", scope = "process", type = "share", default = 0.01 },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
+  { path = "limits.garbage", scope = "process", type = "share", min = 0.04, default = 0.4 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
