@@ -103,7 +103,8 @@ void vm_settle(struct vm *vm)
 	enum { STEP_KB = 256, CYCLES = 2 }; /* the first may have begun before the garbage was made */
 	int heap_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
 	for (int i = 0; heap_kb >= LARGE_KB && i < CYCLES; i++) {
-		for (int done_kb = 0; done_kb < 2 * heap_kb && !vm_collect_step(vm, STEP_KB); done_kb += STEP_KB)
+		for (int done_kb = 0; done_kb < 2 * heap_kb && !vm_collect_step(vm, STEP_KB);
+		     done_kb += STEP_KB)
 			; /* in steps: each has a budget */
 		make_room(vm, UINT32_MAX);
 		vm_pace(vm, 0); /* the end of a cycle sets the beginning of the next one */
