@@ -20,11 +20,11 @@ _perilune() {
 	replay) options="--timing --ignore --json --help" scripts=1 ;;
 	status) options="--watch --json --control --help" ;;
 	generations) options="--json --control --help" ;;
-	reload) options="--policy --wait --strict --json --control --help" ;;
-	upgrade) options="--wait --json --control --help" ;;
+	reload) options="--policy --wait --strict --timeout --json --control --help" ;;
+	upgrade) options="--wait --timeout --json --control --help" ;;
 	reopen) options="--json --control --help" ;;
-	stop) options="--wait --now --json --control --help" ;;
-	drain) options="--wait --json --control --help" ;;
+	stop) options="--wait --timeout --now --json --control --help" ;;
+	drain) options="--wait --timeout --json --control --help" ;;
 	kick) options="--reason --json --control --help" ;;
 	esac
 	case $prev in

@@ -207,6 +207,18 @@ describe("the control socket", function()
       assert.equal(1, app:wait_end().code)
     end)
 
+    it("waits no longer than --timeout says, and what was asked for goes on", function()
+      local app = start({}, [[timeout = { drain = "1h" }]])
+      ok(run(app, "reload", "--timeout", "1h"), "nothing has changed")
+      app:connect():send "sleep\n"
+      app:wait_log "asleep"
+      failed(1, "stop: not done within --timeout; it goes on", run(app, "stop", "--timeout", "50ms"))
+      assert.equal("draining", run_json(app, "status").stage)
+      failed(2, "--timeout expects a time such as 10, 500ms or 5m", run(app, "stop", "--timeout", "soon"))
+      ok(run(app, "stop", "--now"))
+      assert.equal(1, app:wait_end().code)
+    end)
+
     it("answers while a handler does not return", function()
       local app = server.start_lines([[
         function Agent:proceed() note("spinning") local t = os.time() + 1 while os.time() <= t do end return "x" end]],

@@ -198,11 +198,11 @@ static int report(const struct command *command, const struct options *options, 
 	"  2   wrong usage\n"                                                    \
 	"\n"
 
-#define STOP_EXIT_CODES                                                               \
-	"Exit codes:\n"                                                               \
-	"  0   asked for; with --wait: stopped, every connection served to its end\n" \
-	"  1   with --wait: connections had to be cut; or no server was found\n"      \
-	"  2   wrong usage\n"                                                         \
+#define STOP_EXIT_CODES                                                                                    \
+	"Exit codes:\n"                                                                                    \
+	"  0   asked for; with --wait: stopped, every connection served to its end\n"                      \
+	"  1   with --wait: connections had to be cut, or --timeout has run out; or no server was found\n" \
+	"  2   wrong usage\n"                                                                              \
 	"\n"
 
 const struct command operate_commands[OPERATE_COMMANDS] = {
@@ -243,14 +243,15 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 		"says, or --policy: they keep theirs, migrate, or are drained. With --policy that goes even "
 		"where the\n"
 		"script has not changed. If it cannot be loaded, nothing changes.",
-	    .notes =
-		"Exit codes:\n"
-		"  0   begun; with --wait: reloaded\n"
-		"  1   with --wait: failed, and the message tells why; or refused; or no server was found;\n"
-		"      with --strict: reloaded, but connections stay that were to migrate\n"
-		"  2   wrong usage\n"
-		"\n"
-		"Example:\n  perilune check chat.lua && perilune reload --wait\n",
+	    .notes = "Exit codes:\n"
+		     "  0   begun; with --wait: reloaded\n"
+		     "  1   with --wait: failed, and the message tells why, or --timeout has run out; or "
+		     "refused;\n"
+		     "      or no server was found;\n"
+		     "      with --strict: reloaded, but connections stay that were to migrate\n"
+		     "  2   wrong usage\n"
+		     "\n"
+		     "Example:\n  perilune check chat.lua && perilune reload --wait\n",
 	    .options = FOR_RELOAD,
 	    .run = operate,
 	    .request = "reload",
@@ -266,9 +267,9 @@ const struct command operate_commands[OPERATE_COMMANDS] = {
 		     "serves, the old process leaves. If it does not come up, nothing changes.",
 	    .notes = "Exit codes:\n"
 		     "  0   begun; with --wait: the new process serves\n"
-		     "  1   with --wait: it did not come up, and the message tells why; or refused; or no "
-		     "server was\n"
-		     "      found\n"
+		     "  1   with --wait: it did not come up, and the message tells why, or --timeout has run "
+		     "out; or\n"
+		     "      refused; or no server was found\n"
 		     "  2   wrong usage\n"
 		     "\n"
 		     "Example:\n  perilune upgrade --wait\n",

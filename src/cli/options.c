@@ -26,6 +26,7 @@ enum option_kind {
 	OPTION_CODE,
 	OPTION_WAIT,
 	OPTION_STRICT,
+	OPTION_TIMEOUT,
 	OPTION_NOW,
 	OPTION_RECORD,
 	OPTION_LISTENER,
@@ -83,6 +84,8 @@ static const struct option OPTIONS[] = {
 	{ "strict", NULL, OPTION_STRICT, FOR_RELOAD, NULL,
 	  "--wait, and fail if connections that were to migrate stay" },
 	{ "wait", NULL, OPTION_WAIT, FOR_STOP | FOR_DRAIN, NULL, "until the server has ended" },
+	{ "timeout", "TIME", OPTION_TIMEOUT, FOR_RELOAD | FOR_UPGRADE | FOR_STOP | FOR_DRAIN, NULL,
+	  "--wait, but no longer than this: 10, 500ms, 5m; what was asked for goes on" },
 	{ "now", NULL, OPTION_NOW, FOR_STOP, NULL,
 	  "cut the connections instead of finishing what is in flight" },
 	{ "reason", "TEXT", OPTION_REASON, FOR_KICK, NULL, "why, for the server's log" },
@@ -241,14 +244,14 @@ static int refuse_amount(const struct options *options, const char *name, const 
 	return refuse(options->command);
 }
 
-static int take_seconds(struct options *options, const char *value)
+static int take_time(const struct options *options, const char *name, const char *value, uint64_t *ms)
 {
 	static const struct amount_unit UNITS[] = { { "", 1000 },   { "ms", 1 },      { "s", 1000 },
 						    { "m", 60000 }, { "h", 3600000 }, { NULL, 0 } };
 	enum { MOST_MS = 7 * 86400 * 1000 };
-	if (take_amount(value, UNITS, MOST_MS, &options->record_ms) && options->record_ms)
+	if (take_amount(value, UNITS, MOST_MS, ms) && *ms)
 		return 0;
-	return refuse_amount(options, "seconds", "a time such as 10, 500ms or 5m, a week at most", value);
+	return refuse_amount(options, name, "a time such as 10, 500ms or 5m, a week at most", value);
 }
 
 static int take_max_size(struct options *options, const char *value)
@@ -333,7 +336,10 @@ static int take(struct options *options, const struct option *option, const char
 		options->out = value;
 		break;
 	case OPTION_SECONDS:
-		return take_seconds(options, value);
+		return take_time(options, "seconds", value, &options->record_ms);
+	case OPTION_TIMEOUT:
+		options->wait = true;
+		return take_time(options, "timeout", value, &options->timeout_ms);
 	case OPTION_MAX_SIZE:
 		return take_max_size(options, value);
 	case OPTION_FORCE:

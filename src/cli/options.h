@@ -32,6 +32,7 @@ struct options {
 	const char *record;            /* run: the file of the trace, or NULL */
 	const char *listener, *out;    /* record; or NULL */
 	uint64_t record_ms, max_bytes; /* 0: no limit */
+	uint64_t timeout_ms;           /* of `wait`; 0: no limit */
 	bool force;
 	bool help, json, print, wait, strict, now, watch;
 	struct setting *settings; /* in the order given */

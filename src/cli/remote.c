@@ -185,12 +185,16 @@ static char *receive_line(int fd, int *err)
 	return NULL;
 }
 
-static int complain(const char *command, int err)
+static int complain(const struct options *options, int err)
 {
-	const char *why = err == -EAGAIN ? "the server does not answer"
-			  : err          ? strerror(-err)
-					 : "the server ended without an answer";
-	text_printf(stderr, "perilune %s: %s\n", command, why);
+	const char *why = err == -EAGAIN
+			      ? options->timeout_ms
+				    ? "not done within --timeout; it goes on, and the server's log "
+				      "tells of the end"
+				    : "the server does not answer"
+			  : err ? strerror(-err)
+				: "the server ended without an answer";
+	text_printf(stderr, "perilune %s: %s\n", options->command, why);
 	return EXIT_FAILED;
 }
 
@@ -200,7 +204,7 @@ static int exchange(const struct options *options, int fd, const char *request, 
 	/* Who is turned away finds the answer before the question is read. */
 	char *line = !err || err == -EPIPE ? receive_line(fd, &err) : NULL;
 	if (!line)
-		return complain(options->command, err);
+		return complain(options, err);
 	*reply = json_loads(line, 0, NULL);
 	free(line);
 	if (json_is_object(*reply))
@@ -221,7 +225,9 @@ int remote_ask(const struct options *options, json_t *request, bool patient, jso
 	}
 	int fd = remote_reach(options), code = EXIT_FAILED;
 	if (fd >= 0) {
-		struct timeval limit = { .tv_sec = patient ? 0 : ANSWER_SECONDS };
+		uint64_t ms = patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS;
+		struct timeval limit = { .tv_sec = (time_t)(ms / 1000),
+					 .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
 		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 		code = exchange(options, fd, line, reply);
 		close(fd);

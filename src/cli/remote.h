@@ -9,7 +9,8 @@
 struct options;
 
 /*
- * Asks, and waits for the answer; `patient`: however long that takes. The request is taken. *reply is to be given to
+ * Asks, and waits for the answer; `patient`: however long that takes, or as long as
+ * --timeout says. The request is taken. *reply is to be given to
  * json_decref(). 0, or an exit code after having said what is wrong.
  */
 int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply);
