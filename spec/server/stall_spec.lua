@@ -72,6 +72,20 @@ describe("a handler that waits in the system", function()
     assert.equal(2, #find(app, "held up"))
   end)
 
+  it("has no line where it waits in a tail call, though frames came with it", function()
+    local app = start [[
+      function Agent:proceed(line)
+        if line ~= "hold" then return line end
+        local program = io.popen("until [ -e gate ]; do sleep 0.01; done; echo held")
+        return program:read "*l"
+      end]]
+    local client = app:connect():send "a\nhold\n"
+    app:wait_log "worker 0 is held up by proceed of conn 1"
+    app:open_gate()
+    assert.same({ "a", "held" }, { client:recv_line(), client:recv_line() })
+    await(app, "^worker 0 was held up for %d+%.%d s by proceed of conn 1$")
+  end)
+
   -- What each does with a client, until hold() is called; then the gate is opened.
   local CALLBACKS = {
     opened = { "function Agent:opened() hold() end" },

@@ -131,6 +131,8 @@ void stall_find_place(lua_State *lua, char *place, size_t size)
 	for (int level = 0; level < LEVELS && lua_getstack(lua, level, &ar); level++) {
 		if (!lua_getinfo(lua, "Sl", &ar) || ar.currentline <= 0)
 			continue;
+		if (*ar.source != '@') /* the loop over a batch, or what load() was given */
+			continue;
 		bool is_ours = strstr(ar.source, "/lua/perilune/");
 		if (!is_ours || !*place)
 			snprintf(place, size, "%s:%d", ar.short_src, ar.currentline);
