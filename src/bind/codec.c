@@ -69,6 +69,21 @@ static void failed_by(struct decoding *d, lua_State *lua, const char *why)
 	failed(d, lua);
 }
 
+/* What it returned is no place behind the byte `at`. */
+static void misplaced(struct decoding *d, lua_State *lua, int idx, size_t at)
+{
+	char got[40], why[192];
+	if (lua_type(lua, idx) == LUA_TNUMBER)
+		snprintf(got, sizeof got, "%.14g", lua_tonumber(lua, idx));
+	else
+		snprintf(got, sizeof got, "%s", luaL_typename(lua, idx));
+	snprintf(why, sizeof why,
+		 "the codec's decode must return a frame and the position after it, a whole number"
+		 " from %zu to %zu: it returned %s",
+		 at + 2, d->to - d->from + 1, got);
+	failed_by(d, lua, why);
+}
+
 /* It refuses the frame: of the value on the stack. */
 static void malformed_by(struct decoding *d, lua_State *lua, int idx)
 {
@@ -137,11 +152,11 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 		take_need(d, lua, results + 2);
 		return false;
 	}
-	double next = lua_isnumber(lua, results + 1) ? lua_tonumber(lua, results + 1) : 0;
+	double next = lua_type(lua, results + 1) == LUA_TNUMBER ? lua_tonumber(lua, results + 1) : 0;
 	size_t at = d->out->consumed - d->from;
 	/* A fraction of a byte would be no progress, for ever. */
 	if (!(next > (double)at + 1 && next <= (double)(d->to - d->from) + 1 && next == floor(next))) {
-		failed_by(d, lua, "the codec's decode must return a frame and the position after it");
+		misplaced(d, lua, results + 1, at);
 		return false;
 	}
 	size_t bytes = (size_t)next - 1 - at;
