@@ -108,9 +108,11 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 		      const char *kind)
 {
 	keep_first(agents, place, message);
-	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", callback_name(run->callback),
-		 *place ? ", " : "", place, message);
-	if (!repeats_show_fault(agents, run->conn->listener, kind, message))
+	const char *name = callback_name(run->callback);
+	bool is_named = !strncmp(place, name, strlen(name)); /* "snapshot, defined at app.lua:4" */
+	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", is_named ? "" : name,
+		 *place && !is_named ? ", " : "", place, message);
+	if (!repeats_show_fault(agents, run->conn->listener, kind, place, message))
 		return;
 	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);

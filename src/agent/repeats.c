@@ -87,14 +87,15 @@ void repeats_init(struct repeats *repeats)
  * What the peer may choose, it may choose anew each time; so a kind is remembered only when its entry is written, or a
  * flood would drive the others out of the folds, each with a report.
  */
-bool repeats_show_fault(struct agents *agents, unsigned listener, const char *place, const char *message)
+bool repeats_show_fault(struct agents *agents, unsigned listener, const char *kind, const char *place,
+			const char *message)
 {
 	struct repeats *repeats = &agents->repeats;
 	uint64_t now_ms = agents->host->now_ms;
 	char key[FOLD_TEXT_BYTES];
 	snprintf(key, sizeof key, "%s%s%s", place, *place ? ": " : "", message);
 	const struct fold_event same = { key, listener, 0 };
-	const struct fold_event here = { place, listener, PER_PLACE - 1 };
+	const struct fold_event here = { kind, listener, PER_PLACE - 1 };
 	const struct fold_event any = { "", listener, PER_LISTENER - 1 };
 	bool show = !fold_repeat(&repeats->same, &same, now_ms) &&
 		    !fold_repeat(&repeats->places, &here, now_ms) &&

@@ -20,8 +20,9 @@ struct repeats {
 
 void repeats_init(struct repeats *repeats);
 
-/* Has this error of a handler its own entry? */
-bool repeats_show_fault(struct agents *agents, unsigned listener, const char *place, const char *message);
+/* Has this error of a handler its own entry? `kind`: what errors of one cause have in common. */
+bool repeats_show_fault(struct agents *agents, unsigned listener, const char *kind, const char *place,
+			const char *message);
 
 /* Has this bad frame? err is of the frame codec's. */
 bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err);
