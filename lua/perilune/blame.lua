@@ -82,8 +82,11 @@ local function line_at(source, number)
   return source:match("^[^\n]*", at)
 end
 
--- What the core says of a value that a handler has returned.
-local OF_RETURNED = { "^a reply", "^a list of replies", "^unknown action", "^the action after" }
+-- What the core says of a value that was returned to it, or while it takes that: any return may be meant.
+local OF_RETURNED = {
+  "^a reply", "^a list of replies", "^unknown action", "^the action after", "^the codec's ", "^snapshot%(%)",
+  "^cannot serialize", "^too deep to serialize", "^it ran for over", "^it allocated", "^the worker's memory",
+}
 
 local function is_of_returned(text)
   for _, pattern in ipairs(OF_RETURNED) do
@@ -121,6 +124,14 @@ local function return_lines(fn, text, source)
       if line:find("%f[%w_]" .. name .. "%s*[({\"'%[]") then return true end
     end
   end)
+end
+
+--- To LuaJIT a function that is called as the last thing has the name of its caller, and as a method an argument less:
+--- `return string.pack("i1", 200)` in proceed() is "bad argument #1 to 'proceed'".
+local function without_callers_name(text, options)
+  local name, why = text:match "^bad argument #%d+ to '([^']*)' (%(.*%))$"
+  if not name or (name ~= options.called_name and name ~= "?") then return text end
+  return "bad argument to what is called at a return " .. why
 end
 
 --- Where it happened: what the message says, else the innermost frame, else the function that was called.
@@ -201,6 +212,7 @@ function M.describe(err, co, options, about)
   if file and is_internal(file) then file, line = nil, nil end
   local frames = user_frames(co)
   local message = text or fault.describe(err)
+  if not file and not frames[1] and definition(options) then message = without_callers_name(message, options) end
   local place = place_of(frames, options, about.callback, file, line, message)
   -- What fails to load never becomes a generation.
   if about.is_loading and place.file then place.file = place.file:gsub("#g%d+$", "") end

@@ -193,6 +193,31 @@ describe("a fault that has left no line", function()
     has("4 |         return self:one(other)", other:faults()[1].excerpt)
   end)
 
+  it("of a result is not blamed on the only tail call", function()
+    local app = assert(memory.script [[
+      local function decode(bytes, at)
+        if bytes:byte(at) == 120 then return "half", at + 0.5 end
+        return tostring(bytes), #bytes + 1
+      end
+      return { listen = "tcp://127.0.0.1:0", frame = { decode = decode, encode = tostring },
+        agent = { proceed = function(_, text) return text end } }]])
+    memory.raw(app):send("x"):expect_closed "error"
+    local entry = app:faults()[1]
+    has("the position after it, a whole number from 2 to 2: it returned 1.5", entry.error)
+    assert.equal("decode, defined at app.lua:1", entry.place)
+    has('2 |         if bytes:byte(at) == 120 then return "half", at + 0.5 end\n3 |', entry.excerpt)
+  end)
+
+  it("of an argument does not name the caller of what is called at its return", function()
+    local app = memory.script_lines [[
+
+      function Agent:proceed() return string.pack("i1", 200) end]]
+    app:connect():send("a"):expect_closed "error"
+    local entry = app:faults()[1]
+    has("bad argument to what is called at a return (", entry.error)
+    assert.equal("app.lua:2", entry.place)
+  end)
+
   it("is not folded with others of the same method", function()
     local app = memory.open(WITHOUT_A_LINE)
     for _ = 1, 20 do app:connect():send("action"):expect_closed("error") end
