@@ -327,6 +327,9 @@ local function strays_of(conf, script_file, folder)
   return found[1] and table.concat(found, ", ") or nil
 end
 
+local NO_WAY_OVER = 'reload = "migrate", but the agent has no method %s: at a reload '
+  .. "its connections stay with the old code"
+
 --- What is allowed and hardly meant, in one text, a line each; nil: nothing is.
 local function warnings_of(conf, folder)
   local selfless = require "perilune.selfless" -- workers do without
@@ -336,6 +339,11 @@ local function warnings_of(conf, folder)
     seen[text] = true
   end
   for _, listener in ipairs(conf.listeners) do
+    local migrates = type(listener.agent) == "table" and listener.reload.policy == "migrate"
+    for _, name in ipairs(migrates and { "snapshot", "upgrade" } or {}) do
+      local ok, fn = pcall(index, listener.agent, name)
+      if ok and fn == nil then add(NO_WAY_OVER:format(name)) end
+    end
     for _, name in ipairs(type(listener.agent) == "table" and selfless.GIVEN or {}) do
       local _, fn = pcall(index, listener.agent, name)
       local file = type(fn) == "function" and file_of(fn, folder)

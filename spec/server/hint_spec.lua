@@ -151,3 +151,19 @@ describe("a method that was written without self", function()
     assert.equal("app.lua:2: proceed has no self: write function A:proceed(line)", told[1].error)
   end)
 end)
+
+describe("an agent that is to migrate and cannot", function()
+  after_each(server.finish)
+
+  it("is told of by perilune check, unless it inherits what it needs", function()
+    local app = server.start { script = [[
+      local Base = { upgrade = function() end }
+      local A = setmetatable({}, { __index = Base })
+      function A:proceed(line) return line end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A, reload = "migrate" }]] }
+    local result = command.run { "check", app.folder .. "/app.lua" }
+    assert.equal('perilune: warning: reload = "migrate", but the agent has no method snapshot: at a reload '
+      .. "its connections stay with the old code\n", result.err)
+    assert.equal(1, #app:find_log "the script has what is hardly meant")
+  end)
+end)

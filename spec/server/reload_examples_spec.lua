@@ -158,6 +158,8 @@ describe("perilune check", function()
       function Room:opened() members[self] = true end
       function Room:proceed(line) for m in pairs(members) do m.conn:send(line) end end
       function Room:closed() members[self] = nil end
+      function Room:snapshot() end
+      function Room:upgrade() self:opened() end
       return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Room, %s }]]):format(settings))
     local result = command.run { "check", "app.lua", dir = folder }
     command.remove(folder)
