@@ -215,6 +215,7 @@ describe("a reload", function()
       assert.same(before, (sockets(app)))
       connect(app, "a"):echo_line("x", "one a x"):close()
       connect(app, "b"):echo_line("x", "one b x"):close()
+      wait_fds(app, n) -- until the server has heard of it, or the next count would have them
     end
 
     it("a port that is in use", function()
