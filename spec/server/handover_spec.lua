@@ -100,6 +100,15 @@ describe("a reload that lets connections migrate", function()
     client:echo_line("b", "three b 2")
   end)
 
+  it("says the callback where a file has its name", function()
+    local folder = command.folder()
+    local path = command.write(folder .. "/upgrade.lua", script "one")
+    local app = server.start { file = path, folder = folder, control = "control.sock" }
+    connect(app, 1)
+    support.rewrite(app, script("two", TYPO), "upgrade.lua")
+    has("1 failed, the first in upgrade, upgrade.lua#g2:", run(app, "reload", "--wait").out)
+  end)
+
   it("fails with --strict for as long as some stay, though nothing has changed", function()
     local app = start(2)
     local clients = connect(app, 20)

@@ -109,7 +109,8 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 {
 	keep_first(agents, place, message);
 	const char *name = callback_name(run->callback);
-	bool is_named = !strncmp(place, name, strlen(name)); /* "snapshot, defined at app.lua:4" */
+	size_t n = strlen(name);
+	bool is_named = !strncmp(place, name, n) && place[n] == ','; /* "snapshot, defined at app.lua:4" */
 	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", is_named ? "" : name,
 		 *place && !is_named ? ", " : "", place, message);
 	if (!repeats_show_fault(agents, run->conn->listener, kind, place, message))
