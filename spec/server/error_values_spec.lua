@@ -40,7 +40,10 @@ function Agent:proceed(line)
   if self.callback == "timeout" then self.conn:set_timeout("idle", "1ms") end
   if self.callback == "failed" then error("first") end
   if self.callback == "closed" or self.callback == "deferred" then return nil, "close" end
-  if self.callback == "writable" then self.conn:send(("x"):rep(16e6)) end
+  if self.callback == "writable" then
+    repeat until not self.conn:send(("x"):rep(1e6))
+    perilune.log("info", "full")
+  end
   if LASTS[self.callback] then return "echo" end
   if self.callback == "resumed" then perilune.sleep(0) raise(self, "resumed") end
   raise(self, "proceed")
@@ -99,12 +102,15 @@ local REASONS = {
   malformed = "error", writable = "error", closed = "agent", deferred = "agent",
 }
 
-local function provoke(app, callback, value)
+-- The `i`th time.
+local function provoke(app, callback, value, i)
   local one = app:connect({ receive_buffer = callback == "writable" and 8192 or nil })
   one:send(("%s %s\n"):format(callback, value))
   if callback == "eof" then one:shutdown("send") end
   if callback == "oversize" then one:send(("x"):rep(100)) end
   if callback == "malformed" then one:send "\n" end
+  -- Who reads meanwhile may take all of it before the server has found it to be too much.
+  if callback == "writable" then app:wait_log("full", nil, i) end
   return one
 end
 
@@ -146,7 +152,7 @@ describe("an error value", function()
       local app = server.start { script = script() }
       local neighbour = app:connect():echo_line("echo")
       for i, value in ipairs(VALUES) do
-        local one = provoke(app, callback, value)
+        local one = provoke(app, callback, value, i)
         one:recv_all()
         neighbour:echo_line("echo")
         local conn = i + 1
