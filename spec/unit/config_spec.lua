@@ -273,7 +273,7 @@ describe("config.normalise", function()
       workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
       record = {},
       reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
-      jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, garbage = 0.4,
+      jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, garbage = 0.28,
       drain_ms = 10000,
       upgrade_ms = 30000, control = "auto",
       listeners = { {
@@ -340,7 +340,7 @@ describe("config.normalise", function()
     assert.equal(0.04, normalise({ limits = { garbage = 0.04 } }).garbage)
     assert.equal(1, normalise({}, { overrides = { override("limits.garbage", "1") } }).garbage)
     for _, bad in ipairs { 0, 0.03, 1.5, -1, 0 / 0, "40%", true, false } do
-      assert.truthy(errors_of({ limits = { garbage = bad } }):find("limits.garbage: expects a share from 0.04 to 1 such as 0.4", 1,
+      assert.truthy(errors_of({ limits = { garbage = bad } }):find("limits.garbage: expects a share from 0.04 to 1 such as 0.28", 1,
         true))
     end
     assert.truthy(errors_of({ gc_pause = 200 }):find('did you mean "limits.garbage"', 1, true))
@@ -722,7 +722,7 @@ describe("config.print", function()
     }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
     for _, pattern in ipairs {
       "^workers           = 4        %(default%)\n", "\nlimits%.buffers    = 256m     %(default%)\n",
-      "\nlimits%.garbage    = 0.4      %(default%)\n",
+      "\nlimits%.garbage    = 0.28     %(default%)\n",
       "\nreload%.canary     = off      %(default%)\n", "\nreload%.window     = 30s      %(default%)\n",
       "\nreload%.max_errors = 0.01     %(default%)\n",
       "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",

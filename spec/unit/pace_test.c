@@ -128,6 +128,25 @@ static void dead_frames_do_not_make_the_table_of_strings_grow(void **state)
 	assert_state_is_whole();
 }
 
+/* Within a call LuaJIT does the steps, and waits for the memory of each string. */
+static void a_call_of_a_large_heap_begins_with_nothing_to_collect(void **state)
+{
+	(void)state;
+	enum { CALLS = 100000 };
+	need_layout();
+	make_state();
+	unsigned steps = 0;
+	for (unsigned i = 0; i < CALLS; i++) {
+		lua_pushlstring(vm.lua, (const char *)&i, sizeof i);
+		lua_pop(vm.lua, 1);
+		steps += *vm.heap >= vm.kept_threshold;
+		vm_enter(&vm, &AMPLE);
+		assert_true(*vm.heap < *vm.threshold);
+		assert_int_equal(vm_leave(&vm), GUARD_FINE);
+	}
+	assert_true(steps > 0);
+}
+
 /* State that comes while frames are served finds a table that is nearly full. */
 static void room_for_strings_is_made_when_nobody_waits(void **state)
 {
@@ -198,6 +217,7 @@ static int run(const char *way)
 		IN_A_VM(beside_live_state_garbage_may_be_a_share_of_it),
 		IN_A_VM(less_garbage_is_a_matter_of_a_setting),
 		IN_A_VM(dead_frames_do_not_make_the_table_of_strings_grow),
+		IN_A_VM(a_call_of_a_large_heap_begins_with_nothing_to_collect),
 		IN_A_VM(room_for_strings_is_made_when_nobody_waits),
 		IN_A_VM(garbage_does_not_come_near_the_limit_of_memory),
 		IN_A_VM(a_blind_pace_is_a_slower_one),

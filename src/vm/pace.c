@@ -38,7 +38,11 @@ enum {
 };
 
 const struct vm_pace VM_PACE_DEFAULT = {
-	.garbage = 0.4, .speed = SPEED_MIN, .low_kb = INT_MAX, .begin_strings = UINT32_MAX
+	.garbage = 0.28,
+	.speed = SPEED_MIN,
+	.low_kb = INT_MAX,
+	.begin_strings = UINT32_MAX,
+	.due_bytes = VM_DUE_BYTES,
 };
 
 /* ---- the table of strings ---- */
@@ -240,6 +244,8 @@ void vm_pace(struct vm *vm, size_t frame_bytes)
 	pace->low_kb = INT_MAX;
 	pace->begin_strings = UINT32_MAX;
 	pace->is_large = collector && slots_of(vm) >= LARGE_SLOTS;
+	/* Every step is to be vm_step()'s: those that LuaJIT does within a call fetch nothing. */
+	pace->due_bytes = pace->is_large ? 0 : VM_DUE_BYTES;
 	if (collector && collector->live_bytes)
 		live_kb = collector->live_bytes / KB;
 	size_t garbage_kb = garbage_by_memory(vm, live_kb, frame_bytes);

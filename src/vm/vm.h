@@ -24,6 +24,7 @@ struct vm_pace {
 	uint32_t live_strings;  /* about; 0: not known yet */
 	uint32_t begin_strings; /* where there are so many strings, a cycle begins */
 	bool is_large;          /* the table of strings and what it holds are not in the caches */
+	size_t due_bytes;       /* what may be over the threshold before a step is worth a call of its own */
 };
 
 extern const struct vm_pace VM_PACE_DEFAULT;
@@ -253,7 +254,7 @@ static inline void vm_relieve(struct vm *vm, bool may_take_long)
 		vm_collect_some(vm, may_take_long);
 }
 
-enum { VM_DUE_BYTES = 4096 }; /* what may be over the threshold before a step is worth its call */
+enum { VM_DUE_BYTES = 4096 }; /* due_bytes of a small heap, in which a step is short */
 #define VM_NEVER_BYTES ((size_t)1 << 47)
 
 void vm_collect_due(struct vm *vm);
@@ -266,7 +267,7 @@ static inline void vm_start_collector(struct vm *vm)
 		vm_start_collector_slowly(vm);
 		return;
 	}
-	if (*vm->heap >= vm->kept_threshold + VM_DUE_BYTES)
+	if (*vm->heap >= vm->kept_threshold + vm->pace.due_bytes)
 		vm_collect_due(vm);
 	*vm->threshold = vm->kept_threshold;
 }

@@ -255,7 +255,7 @@ M.KEYS = {
   { path = "reload.window", scope = "process", type = "duration", default = 30e3 },
   { path = "reload.max_errors", scope = "process", type = "share", default = 0.01 },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
-  { path = "limits.garbage", scope = "process", type = "share", min = 0.04, default = 0.4 },
+  { path = "limits.garbage", scope = "process", type = "share", min = 0.04, default = 0.28 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
   { path = "name", scope = "listener", type = "name" },

@@ -55,7 +55,7 @@
 
 ---@class perilune.limits
 ---@field memory? perilune.size for the Lua of one worker; of the process. Default: half of the machine's, shared out
----@field garbage? number share of what is live that may wait as garbage; of the process. Default: 0.4
+---@field garbage? number share of what is live that may wait as garbage; of the process. Default: 0.28
 ---@field buffers? perilune.size for all bytes that have to be kept; of the process. Default: 256m
 ---@field connections? integer at once; default: 10000
 ---@field per_ip? integer|false at once from one address; default: off
