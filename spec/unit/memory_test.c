@@ -101,9 +101,8 @@ static void drop_what_is_left(void)
 static void what_others_left_ends_no_call(void **state)
 {
 	(void)state;
-	enum { ROUNDS = 30 };
 	vm.memory_bytes = 16 << 20;
-	for (int i = 0; i < ROUNDS; i++) {
+	for (int i = 0; i < some_of(30); i++) {
 		lua_gc(vm.lua, LUA_GCSETPAUSE, 100 + 50 * (int)random_below(20));
 		lua_gc(vm.lua, LUA_GCSETSTEPMUL, 200 << random_below(6));
 		bool stays_long = random_below(2);
@@ -150,7 +149,7 @@ static void a_call_that_goes_on_after_a_collection_is_still_ended(void **state)
 {
 	(void)state;
 	vm.memory_bytes = 24 << 20;
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < some_of(10); i++) {
 		explode(BOMBS[i % 2]);
 		drop_what_is_left();
 		assert_killed(
@@ -224,9 +223,9 @@ static void what_doubles_is_ended_and_not_refused(void **state)
 		"local t = {} local function f() while true do t[#t + 1] = t end end while true do pcall(f) "
 		"end",
 	};
-	enum { TIMES = 4, COUNT = sizeof KINDS / sizeof *KINDS };
+	enum { COUNT = sizeof KINDS / sizeof *KINDS };
 	vm.memory_bytes = ASKED_LIMIT_BYTES;
-	for (int i = 0; i < TIMES * COUNT; i++) {
+	for (int i = 0; i < some_of(4) * COUNT; i++) {
 		assert_killed(call(KINDS[i % COUNT], &AMPLE), GUARD_MEMORY);
 		assert_true(heap_bytes() < 4 * (size_t)ASKED_LIMIT_BYTES);
 		relieve();

@@ -34,6 +34,12 @@ int vm_end(void **state);
 /* Calls run(way) for each way of interrupting that works here, with the watchdog running. Returns the sum of what it did. */
 int in_each_way(int (*run)(const char *way));
 
+/* The same for the first of them, which is the one that people have. */
+int in_the_usual_way(int (*run)(const char *way));
+
+/* Of what a test repeats with other numbers: fewer in other ways than the usual one, and where all is slow. */
+int some_of(int rounds);
+
 /* Pushes a chunk, "chat.lua". */
 void load(struct vm *in, const char *source);
 
