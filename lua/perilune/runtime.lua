@@ -22,19 +22,22 @@ end
 --- results; between the two, each reply takes the place of its frame in `b`, where the core finds
 --- the first ones should it need them early. `c` is the core's control table, laid out in
 --- src/agent/run.h: c[1] is the index of the frame at hand, c[2] how many there are (the core
---- lowers it to end a batch early), c[3] is `b`.
+--- lowers it to end a batch early), c[3] is `b`. `surplus` is the action of who returns more than a
+--- reply and an action: src/agent/reply.c makes an error of it.
 ---
 --- Every listener gets a copy of its own, so that one handler's types never spoil the machine code
 --- compiled for another's.
 local BATCH_LOOP = [[
+local surplus = ...
 local unpack = unpack
 return function(agent, c, n, ...)
   local b, i = { ... }, 1
   c[2], c[3] = n, b
   repeat
     c[1] = i
-    local reply, action = agent:proceed(b[i])
+    local reply, action, more = agent:proceed(b[i])
     b[i] = reply
+    if more ~= nil then action = surplus end
     if action ~= nil then return action, unpack(b, 1, i) end
     i = i + 1
   until i > c[2]
@@ -43,7 +46,7 @@ end]]
 
 --- The same for a codec in Lua, whose decode() may add a second value to each frame.
 local META_LOOP = [[
-local metas = ...
+local surplus, metas = ...
 local unpack = unpack
 return function(agent, c, n, ...)
   local b, m, i = { ... }, {}, 1
@@ -51,8 +54,9 @@ return function(agent, c, n, ...)
   c[2], c[3] = n, b
   repeat
     c[1] = i
-    local reply, action = agent:proceed(b[i], m[i])
+    local reply, action, more = agent:proceed(b[i], m[i])
     b[i] = reply
+    if more ~= nil then action = surplus end
     if action ~= nil then return action, unpack(b, 1, i) end
     i = i + 1
   until i > c[2]
@@ -63,7 +67,7 @@ end]]
 --- comes back as the reply is marked, for the core to copy its bytes. Other replies stay in c[3]; the
 --- second result is how many frames were used.
 local VIEW_LOOP = [[
-local view, lent, frames, echoed, rawequal = ...
+local surplus, view, lent, frames, echoed, rawequal = ...
 return function(agent, c, n)
   local b, i = c[3], 1
   c[2] = n
@@ -71,7 +75,8 @@ return function(agent, c, n)
     c[1] = i
     local frame = frames[i - 1]
     lent.data, lent.len = frame.data, frame.len
-    local reply, action = agent:proceed(view)
+    local reply, action, more = agent:proceed(view)
+    if more ~= nil then action = surplus end
     if rawequal(reply, view) then
       echoed[i - 1] = 1
     else
@@ -94,24 +99,28 @@ local function build(source, name, ...)
   return assert(loadstring(source, "=(" .. name .. ")"))(...)
 end
 
+---@param surplus lightuserdata
 ---@return function loop for strings
-function M.batch_loop() return build(BATCH_LOOP, "batch") end
+function M.batch_loop(surplus) return build(BATCH_LOOP, "batch", surplus) end
 
+---@param surplus lightuserdata
+---@param metas any[] second values of the batch at hand
 ---@return function loop for a codec in Lua
-function M.meta_loop(metas) return build(META_LOOP, "batch", metas) end
+function M.meta_loop(surplus, metas) return build(META_LOOP, "batch", surplus, metas) end
 
 ---@return function one the call for a single frame
 function M.single() return build(ONE, "frame") end
 
+---@param surplus lightuserdata
 ---@param batch lightuserdata the core's frames
 ---@param echoed lightuserdata one byte a frame
 ---@return function loop for views
 ---@return ffi.cdata* view what handlers get; there is one in a VM
 ---@return ffi.cdata* lent what it stands for: the core ends its life
-function M.view_loop(batch, echoed)
+function M.view_loop(surplus, batch, echoed)
   local view = require "perilune.view"
   local frames, marks = view.core_arrays(batch, echoed)
-  return build(VIEW_LOOP, "batch", view.object, view.lent, frames, marks, rawequal), view.object, view.lent
+  return build(VIEW_LOOP, "batch", surplus, view.object, view.lent, frames, marks, rawequal), view.object, view.lent
 end
 
 --- Calls agent:name(...) if there is such a method.

@@ -278,6 +278,8 @@ describe("an agent", function()
         if what == "zero_action" then return "x", "clo\0se\194\155" end
         if what == "behind" then return "x", "close\0" end
         if what == "action" then return "x", 1 end
+        if what == "third" then return "x", nil, "y" end
+        if what == "third_after_close" then return "x", "close", false end
         local reply = WHAT[what]
         if reply == nil then return what end
         return reply
@@ -339,6 +341,8 @@ describe("an agent", function()
       object = "this table has the key that is a boolean",
       zero_key = [[this table has the key 'st\x00atus\u{9b}']],
       zero_action = [[unknown action 'clo\x00se\u{9b}'; the only one]], behind = [[unknown action 'close\x00'; the only]],
+      third = "a reply and an action are all that is returned; a third value would be lost",
+      third_after_close = "a third value would be lost",
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }
     it("are refused by conn:send() as well, before any of them is sent", function()
@@ -348,6 +352,22 @@ describe("an agent", function()
         return tostring(ok) .. " " .. err
       end
       lines(Agent):connect():send("x"):expect(perilune.pattern "^false conn:send: a list of replies has no holes")
+    end)
+
+    it("are one, and not three, of every callback and every framing", function()
+      local function three() return "x", nil, "y" end
+      local codec = { decode = function(bytes, at) return bytes:sub(at), #bytes + 1 end, encode = tostring }
+      local function waits() require("perilune").sleep(0.001) return three() end
+      for _, case in ipairs {
+        { { proceed = three }, frame = { "line", view = true } }, { { proceed = three }, frame = codec },
+        { { proceed = waits } }, { { proceed = memory.echo().proceed, opened = three } },
+      } do
+        local app = memory.start(case[1], { frame = case.frame or "line" })
+        local one = memory.raw(app):send("x\n")
+        app:advance "1ms"
+        one:expect_closed("error")
+        has("a reply and an action are all that is returned", memory.error_of(app))
+      end
     end)
 
     for what, message in pairs(wrong) do

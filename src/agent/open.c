@@ -74,9 +74,10 @@ static int view_loop_ref(struct agents *agents)
 {
 	lua_State *lua = agents->vm.lua;
 	push_runtime(lua, "view_loop");
+	reply_push_surplus(lua);
 	lua_pushlightuserdata(lua, agents->host->batch.frames);
 	lua_pushlightuserdata(lua, agents->echoed);
-	lua_call(lua, 2, 3);
+	lua_call(lua, 3, 3);
 	agents->view = (struct view *)lua_topointer(lua, -1);
 	agents->view_object = lua_topointer(lua, -2);
 	lua_pop(lua, 2); /* the loop keeps both alive */
@@ -101,10 +102,12 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	lua_getfield(lua, -1, "agent");
 	lua_pushcfunction(lua, l_anchor);
 	listener->upgrader_ref = runtime_ref(lua, "upgrader", 2);
-	listener->loop_ref = runtime_ref(lua, "batch_loop", 0);
+	reply_push_surplus(lua);
+	listener->loop_ref = runtime_ref(lua, "batch_loop", 1);
 	listener->single_ref = runtime_ref(lua, "single", 0);
+	reply_push_surplus(lua);
 	lua_pushvalue(lua, AT_METAS);
-	listener->meta_loop_ref = runtime_ref(lua, "meta_loop", 1);
+	listener->meta_loop_ref = runtime_ref(lua, "meta_loop", 2);
 	listener->view_loop_ref = listener->codec.view ? view_loop_ref(agents) : LUA_NOREF;
 	lua_pop(lua, 1);
 }

@@ -258,6 +258,13 @@ static bool is_close(const char *action, size_t len)
 	return action && len == strlen("close") && !memcmp(action, "close", len);
 }
 
+static char surplus; /* its address is known to nobody else */
+
+void reply_push_surplus(lua_State *lua)
+{
+	lua_pushlightuserdata(lua, &surplus);
+}
+
 bool reply_is_action(lua_State *lua, int idx)
 {
 	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
@@ -278,7 +285,10 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 		conn_close(conn, REASON_AGENT, CLOSE_FLUSH);
 		return true;
 	}
-	if (action)
+	if (lua_touserdata(lua, idx) == &surplus)
+		lua_pushliteral(
+		    lua, "a reply and an action are all that is returned; a third value would be lost");
+	else if (action)
 		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", show(lua, idx, shown));
 	else
 		lua_pushfstring(lua, "the action after a reply is \"close\" or nothing, not a %s",
@@ -294,7 +304,10 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 	if (keep)
 		*keep = answers && lua_toboolean(co, first);
 	/* What is pushed here has no room on the other stack, if the handler returned as much as that holds. */
-	lua_settop(co, first + 1);
+	bool has_surplus = !lua_isnoneornil(co, first + 2);
+	lua_settop(co, first + !has_surplus);
+	if (has_surplus)
+		reply_push_surplus(co);
 	lua_xmove(co, lua, 2);
 	bool sends = !answers && reply_is_action(lua, at + 1); /* else it is a fault, and nothing goes out */
 	bool ok = (!sends || reply_send(agents, run->conn, lua, at, &below)) &&

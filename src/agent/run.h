@@ -204,6 +204,9 @@ static inline void reply_forget(struct agents *agents)
 	agents->reply_verdict = GUARD_FINE;
 }
 
+/* The action of a callback that returns more than a reply and an action. */
+void reply_push_surplus(lua_State *lua);
+
 /* Interprets what a callback returned from stack index `first` on: reply, action. *keep: the first is `true`; NULL: it
  * must not be. They are taken from the coroutine's stack. False with the error at AT_ERROR. */
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);
