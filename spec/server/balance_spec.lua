@@ -53,6 +53,38 @@ describe("a worker that is held up", function()
     assert.equal(0, app:stop().code)
   end)
 
+  it("gives away what it has been told of, and had no time for", function()
+    local app = server.start_lines([[
+      local number, holds
+      local function wait_for(gate) io.popen("until [ -e " .. gate .. " ]; do sleep 0.01; done"):read() end
+      function Agent:opened()
+        if not holds or number == 1 then return end
+        note("stuck")
+        wait_for "second"
+      end
+      function Agent:proceed(line)
+        if line == "hold" then
+          note("holds")
+          holds = true
+          wait_for "first"
+        end
+        return number .. " " .. line
+      end]], { workers = 2 }, SETTINGS)
+    local holders = { app:connect():send "hold\n", app:connect():send "hold\n" }
+    app:wait_log("holds", nil, 2)
+    local clients, before = {}, app:fds()
+    for i = 1, 20 do clients[i] = app:connect():send "x\n" end
+    wait.until_true("all of them to be accepted", function() return app:fds() >= before + #clients end)
+    command.write(app.folder .. "/first", "")
+    local stuck = app:wait_log("stuck").conn
+    for i, one in ipairs(clients) do
+      if i + #holders ~= stuck then assert.equal("1 x", one:recv_line()) end
+    end
+    command.write(app.folder .. "/second", "")
+    assert.equal("0 x", clients[stuck - #holders]:recv_line())
+    assert.equal(0, app:stop().code)
+  end)
+
   it("gets its share where all are", function()
     local app = start(2)
     local blockers = { app:connect():send "block\n", app:connect():send "block\n" }

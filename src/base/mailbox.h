@@ -24,14 +24,5 @@ void mailbox_init(struct mailbox *box);
 /* Any thread. True when the box was empty before, so that its owner must be woken. */
 bool mailbox_push(struct mailbox *box, struct mail *mail);
 
-/*
- * Everything pushed so far, oldest first, linked by `next`; NULL when empty. The owner, or another thread that pushes back
- * what it has no use for, in the same order: if it is the only sender, the owner sees it in the order of sending.
- */
+/* The owner: everything pushed so far, oldest first, linked by `next`; NULL when empty. */
 struct mail *mailbox_take(struct mailbox *box);
-
-/* Any thread. */
-static inline bool mailbox_is_empty(const struct mailbox *box)
-{
-	return !atomic_load_explicit(&((struct mailbox *)box)->head, memory_order_relaxed);
-}

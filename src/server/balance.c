@@ -48,7 +48,7 @@ static void on_look(uv_timer_t *timer)
 	bool any = false;
 	for (unsigned i = 0; i < balance->worker_count; i++) {
 		struct worker *worker = &balance->workers[i];
-		bool waits = !mailbox_is_empty(&worker->mailbox);
+		bool waits = orders_wait(&worker->orders);
 		any = any || waits;
 		if (waits && is_held_up(worker, uv_now(timer->loop)))
 			worker_give_away(worker, find_taker, balance);

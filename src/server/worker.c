@@ -258,42 +258,34 @@ static bool is_workers_own(const struct order *order)
 	return order->kind == ORDER_ACCEPT || order->kind == ORDER_POLICY;
 }
 
-static void take_mail(struct worker *worker)
-{
-	*worker->orders_tail = mailbox_take(&worker->mailbox);
-	while (*worker->orders_tail)
-		worker->orders_tail = &(*worker->orders_tail)->next;
-}
-
 /*
  * Hundreds may have been accepted at once, and opened() take long: the rest of the orders waits for the next turn.
  * True: there is one.
  */
 static bool obey_some(struct worker *worker)
 {
+	if (!orders_wait(&worker->orders))
+		return worker->owes_orders = false;
 	uint64_t began = ticks_now();
-	while (worker->orders && ticks_now() - began <= CONN_TICKS_PER_STAGE) {
-		struct order *order = (struct order *)(void *)worker->orders;
-		worker->orders = worker->orders->next;
-		if (!worker->orders)
-			worker->orders_tail = &worker->orders;
+	struct mail *mail;
+	while (ticks_now() - began <= CONN_TICKS_PER_STAGE && (mail = orders_pop(&worker->orders))) {
+		struct order *order = (struct order *)(void *)mail;
 		/* The others' sender may have freed them by the time that they are obeyed. */
 		bool is_ours = is_workers_own(order);
 		obey(worker, order);
 		if (is_ours)
 			free(order);
 	}
-	return worker->orders;
+	worker->owes_orders = orders_wait(&worker->orders);
+	return worker->owes_orders;
 }
 
 static void on_wake(uv_async_t *wake)
 {
 	struct worker *worker = wake->data;
-	bool waits = worker->orders;
 	worker->host.now_ms = uv_now(&worker->loop);
 	atomic_store_explicit(&worker->poked, false, memory_order_relaxed);
-	take_mail(worker);
-	if (!waits)
+	if (!worker->owes_orders)
 		obey_some(worker);
 }
 
@@ -437,7 +429,7 @@ static void serve(struct worker *worker)
 	for (;;) {
 		bool more = turn(worker);
 		poller_forget(&worker->poller);
-		if (worker->draining && !worker->host.open && !worker->orders)
+		if (worker->draining && !worker->host.open && !orders_wait(&worker->orders))
 			return;
 		poller_poll(&worker->poller, more ? 0 : wait_ms(worker));
 	}
@@ -557,16 +549,19 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 	worker->index = index;
 	worker->links = links;
 	worker->look_ms = WHEEL_NEVER;
-	mailbox_init(&worker->mailbox);
-	worker->orders_tail = &worker->orders;
-	int err = open_loop(worker);
-	if (!err) {
-		err = thread_start(&worker->thread, THREAD_LUA_BYTES, run, worker);
-		if (err) {
-			close_loop(worker);
-			uv_loop_close(&worker->loop);
-		}
-	}
+	int err = orders_open(&worker->orders);
+	if (err)
+		return err;
+	err = open_loop(worker);
+	if (err)
+		goto close_orders;
+	err = thread_start(&worker->thread, THREAD_LUA_BYTES, run, worker);
+	if (!err)
+		return 0;
+	close_loop(worker);
+	uv_loop_close(&worker->loop);
+close_orders:
+	orders_close(&worker->orders);
 	return err;
 }
 
@@ -585,7 +580,7 @@ int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const
 					.to_candidate = to_candidate,
 					.peer = *peer };
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
-	mailbox_push(&worker->mailbox, &order->order.mail);
+	orders_push(&worker->orders, &order->order.mail);
 	return 0;
 }
 
@@ -595,20 +590,30 @@ static void move_load(struct worker *from, struct worker *to)
 	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
 }
 
+/* Whom an order to accept a connection goes to instead. */
+struct choice {
+	struct worker *(*taker)(void *owner, uint16_t slot);
+	void *owner;
+	struct worker *to;
+};
+
+static bool has_taker(void *data, struct mail *mail)
+{
+	struct choice *choice = data;
+	const struct accept_order *order = (struct accept_order *)(void *)mail;
+	choice->to = order->order.kind == ORDER_ACCEPT ? choice->taker(choice->owner, order->slot) : NULL;
+	return choice->to;
+}
+
 void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot), void *owner)
 {
-	struct mail *next, *mail = mailbox_take(&worker->mailbox);
-	for (; mail; mail = next) {
-		next = mail->next;
-		const struct accept_order *order = (struct accept_order *)(void *)mail;
-		struct worker *to = order->order.kind == ORDER_ACCEPT ? taker(owner, order->slot) : NULL;
-		if (to)
-			move_load(worker, to);
-		mailbox_push(to ? &to->mailbox : &worker->mailbox, mail);
-		if (to)
-			worker_kick(to);
+	struct choice choice = { taker, owner, NULL };
+	struct mail *mail;
+	while ((mail = orders_take_back(&worker->orders, has_taker, &choice))) {
+		move_load(worker, choice.to);
+		orders_push(&choice.to->orders, mail);
+		worker_kick(choice.to);
 	}
-	worker_kick(worker);
 }
 
 void worker_kick(struct worker *worker)
@@ -630,7 +635,7 @@ static void send_order(struct worker *worker, struct order *order, enum order_ki
 		return;
 	order->given = true;
 	order->kind = kind;
-	mailbox_push(&worker->mailbox, &order->mail);
+	orders_push(&worker->orders, &order->mail);
 	worker_kick(worker);
 }
 
@@ -655,7 +660,7 @@ int worker_set_policy(struct worker *worker, enum reload_policy policy)
 	if (!order)
 		return UV_ENOMEM;
 	*order = (struct policy_order){ .order.kind = ORDER_POLICY, .policy = policy };
-	mailbox_push(&worker->mailbox, &order->order.mail);
+	orders_push(&worker->orders, &order->order.mail);
 	worker_kick(worker);
 	return 0;
 }
@@ -668,7 +673,7 @@ void worker_hand_over(struct worker *worker, struct handover_part *part)
 void worker_evict(struct worker *worker, struct eviction *eviction)
 {
 	eviction->order.kind = ORDER_EVICT;
-	mailbox_push(&worker->mailbox, &eviction->order.mail);
+	orders_push(&worker->orders, &eviction->order.mail);
 	worker_kick(worker);
 }
 
@@ -702,9 +707,8 @@ void worker_join(struct worker *worker)
 {
 	uv_thread_join(&worker->thread);
 	uv_loop_close(&worker->loop);
-	struct mail *next, *mail = mailbox_take(&worker->mailbox);
-	for (; mail; mail = next) {
-		next = mail->next;
+	struct mail *mail;
+	while ((mail = orders_pop(&worker->orders))) {
 		struct order *order = (struct order *)(void *)mail;
 		if (order->kind == ORDER_ADOPT)
 			generation_close(generation_in(order));
@@ -713,4 +717,5 @@ void worker_join(struct worker *worker)
 		if (is_workers_own(order))
 			free(order);
 	}
+	orders_close(&worker->orders);
 }

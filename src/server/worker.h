@@ -9,6 +9,7 @@
 #include "conn/socket.h"
 #include "server/generation.h"
 #include "server/mail.h"
+#include "server/orders.h"
 #include "server/overtime.h"
 #include "server/stalls.h"
 
@@ -36,8 +37,8 @@ struct worker {
 	uv_loop_t loop;
 	uv_async_t wake;
 	struct poller poller;
-	struct mailbox mailbox;
-	struct mail *orders, **orders_tail; /* taken from it, and not yet obeyed */
+	struct orders orders;
+	bool owes_orders; /* there was no time for all of them in the last turn */
 	struct conn_host host;
 	struct generation
 	    *generation; /* the newest; behind it the candidate and those that have connections still */
@@ -102,7 +103,7 @@ static inline uint64_t worker_busy_since_ms(const struct worker *worker)
 }
 
 /*
- * Gives descriptors that it was given, and has not taken yet, to whoever taker() says; NULL: that one stays. All other
+ * Gives descriptors that it was given, and has not opened yet, to whoever taker() says; NULL: that one stays. All other
  * orders stay, too, in their order. The main thread, which has given all of them; not after worker_drain().
  */
 void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot),
