@@ -62,7 +62,8 @@ local function zombies_of(pid)
   for name in dirent.files("/proc") do
     local file = name:match("^%d+$") and io.open("/proc/" .. name .. "/stat")
     if file then
-      local state, parent = file:read("*a"):match("%) (%S) (%d+)")
+      local text = file:read("*a") or "" -- it may have gone by now
+      local state, parent = text:match("%) (%S) (%d+)")
       file:close()
       if state == "Z" and tonumber(parent) == pid then found = found + 1 end
     end
@@ -435,11 +436,12 @@ describe("under load", function()
     return app
   end
 
-  for name, listen in pairs { TCP = "tcp://127.0.0.1:0", Unix = "unix:///tmp/perilune-spec-upgrade.sock" } do
+  for name, listen in pairs { TCP = "tcp://127.0.0.1:0", Unix = "unix://%s/app.sock" } do
     it(server.scaled("fifteen", "five") .. " upgrades refuse nobody and leave nobody unanswered: " .. name, function()
+      local folder = command.folder()
       local text = ([[local Agent = {}
         function Agent:proceed(line) return "v " .. line end
-        return { listen = %q, frame = "line", agent = Agent, timeout = { drain = "5s" } }]]):format(listen)
+        return { listen = %q, frame = "line", agent = Agent, timeout = { drain = "5s" } }]]):format(listen:format(folder))
       local first = start_own(text, { workers = 2 })
       local clients = start_clients(first, 4)
       local last = upgrade_many(first, server.scaled(15, 5), text)
@@ -447,6 +449,7 @@ describe("under load", function()
       assert.is_true(asked > 50, asked .. " requests")
       last:connect():echo_line("x", "v x"):close()
       assert.equal(0, last:stop().code)
+      command.remove(folder)
     end)
   end
 end)
