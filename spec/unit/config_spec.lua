@@ -680,6 +680,9 @@ describe("config.normalise", function()
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },
       { "nodelay", "perhaps", 'expects true or false, got "perhaps"' }, { "timeout.idle", "soon", 'got "soon"' },
       { "frame", "delimiter", "expects a text of 1 to 32 bytes" }, { "frame", "u23be", "did you mean" },
+      { "limits.garbage", "off", 'got "off"' }, { "limits.garbage", "false", "got false" },
+      { "workers", "off", 'got "off"' }, { "reload.keep", "false", "got false" }, { "workers", "0", "got 0" },
+      { "workers", "000", 'got "000"' }, { "limits.garbage", ".010", 'got ".010"' },
     } do
       it(("refuse %s=%s (%d) and name the origin"):format(case[1], case[2], i), function()
         local text = errors_of({}, with(override(case[1], case[2], "env X")))
@@ -688,6 +691,18 @@ describe("config.normalise", function()
         assert.is_nil(text:find("\n"), text)
       end)
     end
+
+    it("that are refused are shown as they were typed, whatever the key", function()
+      for _, path in ipairs(config.paths()) do
+        for _, typed in ipairs { "off", "false", "no", "0", "-1", "1e99" } do
+          local _, errors = config.normalise(script_with {}, with(override(path, typed, "env X")))
+          for _, err in ipairs(errors or {}) do
+            local shown = err.message:match "got (.*)$" or typed
+            assert.truthy(shown == typed or shown:find('"' .. typed .. '"', 1, true), path .. ": " .. err.message)
+          end
+        end
+      end
+    end)
   end)
 
   it("knows where each value comes from", function()

@@ -204,8 +204,7 @@ function M.apply_override(state, override)
   local path, origin = override.path, override.origin
   local refusal = refuse_override(path)
   if refusal then return report(state, path, refusal, origin) end
-  local key = schema.BY_PATH[path]
-  local value, message = schema.parse(key, schema.TYPES[key.type].from_text(tostring(override.value)))
+  local value, message = schema.parse_text(schema.BY_PATH[path], tostring(override.value))
   if message then return report(state, path, message, origin) end
   state.forced[path] = { value = value, origin = origin }
 end

@@ -337,6 +337,19 @@ function M.parse(key, value)
   return M.TYPES[key.type].parse(value, key)
 end
 
+--- The same for a text from outside. The message shows it as it was typed, not what it stands for.
+---@param key perilune.key
+---@param text string
+---@return any
+---@return string? message
+function M.parse_text(key, text)
+  local value = M.TYPES[key.type].from_text(text)
+  local canonical, message = M.parse(key, value)
+  if not message or value == text or printable.value(value) == text then return canonical, message end
+  local _, typed = M.parse(key, text)
+  return nil, typed or message
+end
+
 --- A canonical value as text.
 ---@param key perilune.key
 ---@param value any
