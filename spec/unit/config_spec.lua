@@ -649,6 +649,29 @@ describe("config.normalise", function()
           end
         end
       end)
+      it("may have a comma or a blank too many, as other lists", function()
+        for text, wanted in pairs {
+          ["tcp://:1,"] = { "tcp://:1" }, [" ,tcp://:1 "] = { "tcp://:1" }, ["unix:///a b,c, "] = { "unix:///a b,c" },
+          [",tcp://:1,, ,tcp://:2,,"] = { "tcp://:1", "tcp://:2" },
+        } do
+          local found = {}
+          for i, listener in ipairs(normalise({}, with(override("listen", text))).listeners) do
+            found[i] = listener.address
+          end
+          assert.same(wanted, found, text)
+        end
+        assert.same({ "a", "b" }, normalise({}, with(override("modules", ",a,, b,"))).modules)
+      end)
+      it("shows the one of several that is wrong, and by itself", function()
+        local expects = 'flag --listen: expects an address such as "tcp://127.0.0.1:9000" or "unix:///run/app.sock", got '
+        for text, shown in pairs {
+          ["a,"] = '"a"', [""] = '""', [","] = '","', [" "] = '" "', [" , ,"] = '" , ,"',
+          ["tcp://:1,9000"] = '"9000" (did you mean "tcp://127.0.0.1:9000"?)',
+          ["tcp://:1,localhost:2,tcp://:3"] = '"localhost:2" (did you mean "tcp://localhost:2"?)',
+        } do
+          assert.equal(expects .. shown, errors_of({}, with(override("listen", text, "flag --listen"))))
+        end
+      end)
       it("names itself when one of several is wrong", function()
         assert.equal('flag --listen: unknown scheme "tpc" (did you mean "tcp"?)',
           errors_of({}, with(override("listen", "tcp://:1,tpc://:2", "flag --listen"))))

@@ -209,17 +209,23 @@ function M.apply_override(state, override)
   state.forced[path] = { value = value, origin = origin }
 end
 
--- The addresses of a text, which commas or blanks are between; a path may have such in it.
+-- Adds the addresses of a text in which at most the first has a scheme. A path may have commas and blanks in it,
+-- and what has no scheme may be meant to be one.
+local function add_addresses(found, text)
+  local bare = text:match "^[,%s]*(.-)[,%s]*$"
+  local is_path = not bare:find "^%a+://" or bare:find "^unix://"
+  for item in bare:gmatch(is_path and ".+" or "[^,%s]+") do found[#found + 1] = item end
+end
+
+-- The addresses of a text, which commas or blanks are between; one too many does no harm, as in other lists.
 local function split_addresses(text)
   local found, from = {}, 1
   for before, at in text:gmatch "()[,%s]+()%a+://" do
-    if before > 1 then
-      found[#found + 1] = text:sub(from, before - 1)
-      from = at
-    end
+    add_addresses(found, text:sub(from, before - 1))
+    from = at
   end
-  found[#found + 1] = text:sub(from)
-  return found
+  add_addresses(found, text:sub(from))
+  return #found > 0 and found or { text }
 end
 
 --- The entries with an overridden `listen` in their place.
