@@ -213,6 +213,11 @@ describe("the control socket", function()
       app:connect():send "sleep\n"
       app:wait_log "asleep"
       failed(1, "stop: not done within --timeout; it goes on", run(app, "stop", "--timeout", "50ms"))
+      for _, name in ipairs { "stop", "drain" } do
+        local answer, result = run_json(app, name, "--timeout", "50ms")
+        assert.same({ false, "timeout", 1, "" }, { answer.ok, answer.code, result.code, result.err })
+        has("not done within --timeout; it goes on", answer.error)
+      end
       assert.equal("draining", run_json(app, "status").stage)
       failed(2, "--timeout expects a time such as 10, 500ms or 5m", run(app, "stop", "--timeout", "soon"))
       ok(run(app, "stop", "--now"))
@@ -712,6 +717,9 @@ describe("the control socket", function()
       failed(1, "2 servers are running; name the one that is meant with --control NAME, NAME-PID or PATH:", result)
       has(("/perilune/a-%d.sock"):format(one.pid), result.err)
       has(("/perilune/a-%d.sock"):format(two.pid), result.err)
+      local answer = json_decode(command.run({ "stop", "--json", env = { XDG_RUNTIME_DIR = folder } }).out)
+      assert.same({ false, "several_servers" }, { answer.ok, answer.code })
+      has(("/perilune/a-%d.sock"):format(two.pid), answer.error)
       ok(command.run { "stop", "--wait", "--control", ("%s/perilune/a-%d.sock"):format(folder, one.pid) })
       one:wait_end()
       ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder } }, "pid " .. two.pid)
@@ -768,7 +776,7 @@ describe("the control socket", function()
       app:stop()
       for i = 1, 2 do
         wait.until_true("the end of a watch", function() return command.read(folder .. "/code" .. i) == "1\n" end, 20)
-        has("perilune status: ", command.read(folder .. "/out" .. i))
+        has(i == 1 and "perilune status: " or '{"ok":false,"code":"no_', command.read(folder .. "/out" .. i))
         assert.is_nil(command.read(folder .. "/out" .. i):find("\27", 1, true))
       end
     end)
@@ -821,8 +829,21 @@ describe("the control socket", function()
 
     it("say what nobody answers", function()
       for _, name in ipairs(NAMES) do
-        local call = { name, name == "kick" and "1" or "--json", "--control", "/nowhere.sock" }
+        local call = { name, "--control", "/nowhere.sock", name == "kick" and "1" or nil }
         failed(1, "no server answers at /nowhere.sock", command.run(call))
+      end
+    end)
+
+    it("with --json say it as an answer, on standard output", function()
+      local folder = command.folder()
+      finally(function() command.remove(folder) end)
+      for _, name in ipairs(NAMES) do
+        for given, code in pairs { ["/nowhere.sock"] = "no_server", off = "no_server", nobody = "no_server" } do
+          local result = command.run { name, "--json", "--control", given, name == "kick" and "1" or nil,
+            env = { XDG_RUNTIME_DIR = folder } }
+          local answer = json_decode(result.out)
+          assert.same({ 1, "", false, code }, { result.code, result.err, answer.ok, answer.code })
+        end
       end
     end)
 

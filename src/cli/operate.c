@@ -121,13 +121,6 @@ static void show_error(const struct options *options, const json_t *reply)
 		fputc('\n', stderr);
 }
 
-static void print_json(const json_t *reply)
-{
-	char *line = message_line(reply);
-	fputs(line ? line : "", stdout);
-	free(line);
-}
-
 /* ---- asking ---- */
 
 static int operate(const struct options *options);
@@ -177,7 +170,7 @@ static int report(const struct command *command, const struct options *options, 
 {
 	bool ok = message_flag(reply, "ok");
 	if (options->json)
-		print_json(reply);
+		remote_print_json(options, reply);
 	else if (ok)
 		command->show(reply);
 	else

@@ -28,10 +28,11 @@ struct recording {
 	size_t tail_bytes;
 };
 
-static int complain(const char *what, const char *why)
+static int complain(const struct recording *recording, const char *code, const char *what, const char *why)
 {
-	text_printf(stderr, "perilune record: %s%s%s\n", what, why ? ": " : "", why ? why : "");
-	return EXIT_FAILED;
+	char text[4096];
+	snprintf(text, sizeof text, "%s%s%s", what, why ? ": " : "", why ? why : "");
+	return remote_refuse(recording->options, code, text);
 }
 
 /* ---- signals ---- */
@@ -71,7 +72,7 @@ static int open_file(struct recording *recording)
 	if (recording->out >= 0)
 		return 0;
 	snprintf(what, sizeof what, "cannot record to %s", recording->path);
-	return complain(what, trace_create_error(recording->out));
+	return complain(recording, "bad_file", what, trace_create_error(recording->out));
 }
 
 static int write_all(int fd, const char *bytes, size_t n)
@@ -104,7 +105,7 @@ static int keep(struct recording *recording, const char *bytes, size_t n)
 	if (err) {
 		char what[512];
 		snprintf(what, sizeof what, "cannot write to %s", recording->path);
-		return complain(what, strerror(-err));
+		return complain(recording, "bad_file", what, strerror(-err));
 	}
 	const char *last = memrchr(bytes, '\n', n);
 	if (last)
@@ -131,9 +132,11 @@ static int heed_reply(struct recording *recording, const char *line)
 	json_t *reply = json_loads(line, 0, NULL);
 	const char *why = json_string_value(json_object_get(reply, "error"));
 	bool ok = json_is_true(json_object_get(reply, "ok"));
-	if (!ok)
-		text_printf(stderr, "perilune record: %s\n",
-			    why ? why : "the answer is not what a server of this version gives");
+	if (!ok && why && recording->options->json)
+		remote_print_json(recording->options, reply);
+	else if (!ok)
+		complain(recording, "bad_answer",
+			 why ? why : "the answer is not what a server of this version gives", NULL);
 	json_decref(reply);
 	if (!ok)
 		return EXIT_FAILED;
@@ -149,7 +152,9 @@ static int take(struct recording *recording, char *bytes, size_t *used)
 	if (recording->out < 0) {
 		char *end = memchr(bytes, '\n', *used);
 		if (!end)
-			return *used == READ_BYTES ? complain("the answer is too long", NULL) : 0;
+			return *used == READ_BYTES
+				   ? complain(recording, "bad_answer", "the answer is too long", NULL)
+				   : 0;
 		*end = '\0';
 		int code = heed_reply(recording, bytes);
 		if (code)
@@ -171,7 +176,8 @@ static int receive(struct recording *recording)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && recording->out < 0)
-			return complain("the server does not answer", strerror(errno));
+			return complain(recording, "no_answer", "the server does not answer",
+					strerror(errno));
 		if (n <= 0)
 			return 0;
 		used += (size_t)n;
@@ -206,13 +212,6 @@ static void show_summary(const struct recording *recording, const json_t *last)
 			number(last, "redaction_failures"));
 }
 
-static void print_json(const struct recording *recording, const json_t *last)
-{
-	char *line = message_line(last);
-	fputs(line ? line : "", is_standard_output(recording) ? stderr : stdout);
-	free(line);
-}
-
 /* The trace's last line tells how it came out. */
 static int conclude(struct recording *recording)
 {
@@ -223,11 +222,12 @@ static int conclude(struct recording *recording)
 	const char *event = json_string_value(json_object_get(last, "event"));
 	bool is_end = event && !strcmp(event, "end");
 	if (is_end && recording->options->json)
-		print_json(recording, last);
+		remote_print_json(recording->options, last);
 	else if (is_end)
 		show_summary(recording, last);
 	else
-		complain("the server ended the recording in its midst: the trace is cut short", NULL);
+		complain(recording, "no_answer",
+			 "the server ended the recording in its midst: the trace is cut short", NULL);
 	json_decref(last);
 	return is_end ? EXIT_OK : EXIT_FAILED;
 }
@@ -264,7 +264,7 @@ static int run(const struct options *options)
 		cut_to_whole_lines(&recording);
 		code = code ? code : conclude(&recording);
 	} else if (!code) {
-		code = complain("the server ended without an answer", NULL);
+		code = complain(&recording, "no_answer", "the server ended without an answer", NULL);
 	}
 	return code;
 }

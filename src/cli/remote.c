@@ -7,6 +7,7 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,42 @@
 #include <unistd.h>
 
 enum { ANSWER_SECONDS = 15, ANSWER_MAX = 64 << 20, SHOWN_MAX = 16 };
+
+/* ---- what it comes to ---- */
+
+/* Standard output is the trace's where `record` writes that there. */
+void remote_print_json(const struct options *options, const json_t *reply)
+{
+	char *line = message_line(reply);
+	fputs(line ? line : "", options->out && !strcmp(options->out, "-") ? stderr : stdout);
+	free(line);
+}
+
+int remote_refuse(const struct options *options, const char *code, const char *why)
+{
+	json_t *reply = options->json ? message_error(code, why) : NULL;
+	if (reply)
+		remote_print_json(options, reply);
+	else
+		text_printf(stderr, "perilune %s: %s\n", options->command, why);
+	json_decref(reply);
+	return EXIT_FAILED;
+}
+
+/* The same, as printf() has it. */
+__attribute__((format(printf, 3, 4))) static int refuse(const struct options *options, const char *code,
+							const char *format, ...)
+{
+	char *why = NULL;
+	va_list args;
+	va_start(args, format);
+	if (vasprintf(&why, format, args) < 0)
+		why = NULL;
+	va_end(args);
+	remote_refuse(options, why ? code : "no_memory", why ? why : "not enough memory");
+	free(why);
+	return EXIT_FAILED;
+}
 
 /* ---- which server ---- */
 
@@ -56,37 +93,37 @@ static void try_path(void *data, const char *path)
 	keep(search->paths, &search->count, path);
 }
 
-static void list(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned count)
+/* A line each, all but the last ended; cut where there are more than fit. */
+static const char *list(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned count)
 {
+	static char text[SHOWN_MAX * (CONTROL_PATH_BYTES + 3) + 1];
+	size_t at = 0;
 	for (unsigned i = 0; i < count && i < SHOWN_MAX; i++)
-		text_printf(stderr, "  %s\n", paths[i]);
+		at += (size_t)snprintf(text + at, sizeof text - at, "%s  %s", i ? "\n" : "", paths[i]);
+	return text;
 }
 
-static int refuse_search(const char *command, struct search *search)
+static int refuse_search(const struct options *options, struct search *search)
 {
-	if (search->count) {
-		text_printf(stderr,
-			    "perilune %s: %u servers are %s%s%s; name the one that is meant with --control "
-			    "NAME, NAME-PID or PATH:\n",
-			    command, search->count, search->name ? "called '" : "running",
-			    search->name ? search->name : "", search->name ? "'" : "");
-		list(search->paths, search->count);
-	} else if (search->others) {
-		text_printf(stderr, "perilune %s: no running server is called '%s'; there %s:\n", command,
-			    search->name, search->others == 1 ? "is" : "are");
-		list(search->other_paths, search->others);
-	} else {
-		text_printf(
-		    stderr,
-		    "perilune %s: found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
-		    "if one runs, name its control socket with --control PATH\n",
-		    command, search->forbidden ? " of this user" : "");
-	}
+	if (search->count)
+		refuse(options, "several_servers",
+		       "%u servers are %s%s%s; name the one that is meant with --control NAME, NAME-PID or "
+		       "PATH:\n%s",
+		       search->count, search->name ? "called '" : "running", search->name ? search->name : "",
+		       search->name ? "'" : "", list(search->paths, search->count));
+	else if (search->others)
+		refuse(options, "no_server", "no running server is called '%s'; there %s:\n%s", search->name,
+		       search->others == 1 ? "is" : "are", list(search->other_paths, search->others));
+	else
+		refuse(options, "no_server",
+		       "found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
+		       "if one runs, name its control socket with --control PATH",
+		       search->forbidden ? " of this user" : "");
 	return -1;
 }
 
 /* The only one (of that name) in the first folder that has any. A descriptor, or -1: explained. */
-static int find_server(const char *command, const char *name)
+static int find_server(const struct options *options, const char *name)
 {
 	struct search search = { .name = name, .fd = -1 };
 	for (unsigned i = 0; !search.count && control_path_each(i, try_path, &search) >= 0; i++)
@@ -95,15 +132,14 @@ static int find_server(const char *command, const char *name)
 		return search.fd;
 	if (search.count)
 		close(search.fd);
-	return refuse_search(command, &search);
+	return refuse_search(options, &search);
 }
 
-static int connect_to(const char *command, const char *path)
+static int connect_to(const struct options *options, const char *path)
 {
 	int fd = control_path_connect(path);
 	if (fd < 0)
-		text_printf(stderr, "perilune %s: no server answers at %s: %s\n", command, path,
-			    strerror(-fd));
+		refuse(options, "no_server", "no server answers at %s: %s", path, strerror(-fd));
 	return fd;
 }
 
@@ -130,14 +166,13 @@ int remote_reach(const struct options *options)
 	char called[CONTROL_PATH_BYTES];
 	const char *path = options->control ? options->control : getenv("PERILUNE_CONTROL");
 	if (!path || !*path || !strcmp(path, "auto"))
-		return find_server(options->command, NULL);
+		return find_server(options, NULL);
 	const char *name = name_of_server(path, called);
 	if (name == called || (strcmp(path, "off") != 0 && !is_path(path)))
-		return find_server(options->command, name);
+		return find_server(options, name);
 	if (strcmp(path, "off") != 0)
-		return connect_to(options->command, path);
-	text_printf(stderr, "perilune %s: the control socket is off; name one with --control PATH\n",
-		    options->command);
+		return connect_to(options, path);
+	remote_refuse(options, "no_server", "the control socket is off; name one with --control PATH");
 	return -1;
 }
 
@@ -187,15 +222,13 @@ static char *receive_line(int fd, int *err)
 
 static int complain(const struct options *options, int err)
 {
-	const char *why = err == -EAGAIN
-			      ? options->timeout_ms
-				    ? "not done within --timeout; it goes on, and the server's log "
-				      "tells of the end"
-				    : "the server does not answer"
-			  : err ? strerror(-err)
-				: "the server ended without an answer";
-	text_printf(stderr, "perilune %s: %s\n", options->command, why);
-	return EXIT_FAILED;
+	if (err != -EAGAIN)
+		return remote_refuse(options, "no_answer",
+				     err ? strerror(-err) : "the server ended without an answer");
+	if (!options->timeout_ms)
+		return remote_refuse(options, "no_answer", "the server does not answer");
+	return remote_refuse(options, "timeout",
+			     "not done within --timeout; it goes on, and the server's log tells of the end");
 }
 
 static int exchange(const struct options *options, int fd, const char *request, json_t **reply)
@@ -210,19 +243,15 @@ static int exchange(const struct options *options, int fd, const char *request, 
 	if (json_is_object(*reply))
 		return 0;
 	json_decref(*reply);
-	text_printf(stderr, "perilune %s: the answer is not what a server of this version gives\n",
-		    options->command);
-	return EXIT_FAILED;
+	return remote_refuse(options, "bad_answer", "the answer is not what a server of this version gives");
 }
 
 int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply)
 {
 	char *line = message_line(request);
 	json_decref(request);
-	if (!line) {
-		fprintf(stderr, "perilune: not enough memory\n");
-		return EXIT_FAILED;
-	}
+	if (!line)
+		return remote_refuse(options, "no_memory", "not enough memory");
 	int fd = remote_reach(options), code = EXIT_FAILED;
 	if (fd >= 0) {
 		uint64_t ms = patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS;

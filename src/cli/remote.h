@@ -15,6 +15,12 @@ struct options;
  */
 int remote_ask(const struct options *options, json_t *request, bool patient, json_t **reply);
 
+/* Tells why it could not be done, with --json as an answer of the same form as a server's. Returns EXIT_FAILED. */
+int remote_refuse(const struct options *options, const char *code, const char *why);
+
+/* Prints an answer as one line of JSON. */
+void remote_print_json(const struct options *options, const json_t *reply);
+
 /* A descriptor that is connected to the server that is meant (it blocks), or negative: explained. */
 int remote_reach(const struct options *options);
 
