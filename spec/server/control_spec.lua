@@ -315,6 +315,26 @@ describe("the control socket", function()
       assert.equal("the control socket", app:wait_log("draining").by)
     end)
 
+    it("with --wait answers when the log has its last entry", function()
+      local app = start({}, [[teardown = function() local t = os.clock() + 0.5 while os.clock() < t do end end]])
+      rewrite(app, script "two")
+      ok(run(app, "reload", "--wait"))
+      ok(run(app, "stop", "--wait"), "stopped")
+      assert.equal(1, #app:find_log("stopped"))
+      assert.equal(0, app:wait_end().code)
+    end)
+
+    it("with --wait does so where a handler never returns", function()
+      local app = server.start_lines([[function Agent:proceed() note "spinning" while true do end end]],
+        { asan = "detect_leaks=0", control = "control.sock" }, [[limits = { proceed = false }]])
+      app:connect():send "x\n"
+      app:wait_log "spinning"
+      run(app, "stop", "--now", "--wait")
+      assert.equal(1, #app:find_log("stopped"))
+      wait.until_true("the server's end", function() return app:has_ended() end)
+      app.stopped = true
+    end)
+
     it("is also called drain", function()
       local app = start()
       ok(run(app, "drain", "--wait"), "stopped")

@@ -20,23 +20,31 @@ static bool is_closed(const struct control_client *client)
 	return client->watched.fd < 0;
 }
 
-void client_close(struct control_client *client)
+int client_leave(struct control_client *client)
 {
 	struct control *control = client->control;
 	struct control_client **link = &control->clients;
 	while (*link && *link != client)
 		link = &(*link)->next;
 	if (!*link)
-		return;
+		return -1;
 	*link = client->next;
 	control->client_count--;
 	int fd = client->watched.fd;
 	reactor_remove(control->reactor, &client->watched);
-	control_release(control, fd);
 	uv_close((uv_handle_t *)&client->timer, on_timer_closed);
 	control->gone(control->owner, client->id);
 	if (client->streams)
 		control->stream(control->owner, client->id, STREAM_GONE);
+	return fd;
+}
+
+void client_close(struct control_client *client)
+{
+	struct control *control = client->control;
+	int fd = client_leave(client);
+	if (fd >= 0)
+		control_release(control, fd);
 }
 
 static void on_timeout(uv_timer_t *timer)

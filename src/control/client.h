@@ -41,5 +41,8 @@ void client_stream(struct control_client *client, json_t *reply);
 /* Takes the bytes. */
 void client_send(struct control_client *client, char *bytes, size_t n);
 
-/* Leaves the control's list; its memory goes later. Idempotent. */
+/* Leaves the control's list, without its descriptor, which is the caller's; its memory goes later. -1: it has left. */
+int client_leave(struct control_client *client);
+
+/* The same, and closes the descriptor. Idempotent. */
 void client_close(struct control_client *client);

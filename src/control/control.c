@@ -225,6 +225,12 @@ void control_reply(struct control *control, uint64_t id, json_t *reply)
 		json_decref(reply);
 }
 
+int control_take(struct control *control, uint64_t id)
+{
+	struct control_client *client = find(control, id);
+	return client ? client_leave(client) : -1;
+}
+
 /* ---- streams ---- */
 
 void control_stream(struct control *control, uint64_t id, json_t *reply)

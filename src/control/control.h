@@ -67,7 +67,13 @@ bool control_is_reserve(const struct control *control, uint64_t client);
 /* Answers the client's request. The reply is taken; NULL (no memory) ends the client. */
 void control_reply(struct control *control, uint64_t client, json_t *reply);
 
-/* The same, with a stream to follow, of which control->stream tells. */
+/*
+ * Lets go of a client whose request is yet to be answered: its descriptor, which does not block, is the caller's. -1: it is
+ * no more.
+ */
+int control_take(struct control *control, uint64_t client);
+
+/* Answers, with a stream to follow, of which control->stream tells. */
 void control_stream(struct control *control, uint64_t client, json_t *reply);
 
 /* Sends the next piece of a stream, after STREAM_SENT; takes what malloc() made. False: the client is no more. */

@@ -9,7 +9,10 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 enum { BACKLOG = 64, WAITS = CONTROL_CLIENTS_MAX + CONTROL_RESERVE };
 
@@ -446,24 +449,47 @@ void commands_leave(struct commands *commands)
 	listener_close(&commands->listener);
 }
 
+/* Those who wait for the end leave the loop, which ends before the log does. */
+static void keep_ends(struct commands *commands)
+{
+	for (unsigned i = 0; i < WAITS; i++) {
+		struct wait *wait = &commands->waits[i];
+		int fd = wait->client && wait->kind == WAIT_END
+			     ? control_take(&commands->control, wait->client)
+			     : -1;
+		if (fd >= 0)
+			commands->ends[commands->end_count++] = fd;
+	}
+}
+
 void commands_close(struct commands *commands, uint64_t cut)
 {
 	if (!commands->reactor)
 		return; /* it was never opened */
-	for (unsigned i = 0; i < WAITS; i++) {
-		if (!commands->waits[i].client || commands->waits[i].kind != WAIT_END)
-			continue;
-		json_t *reply = message_ok();
-		message_set_text(reply, "stage", "stopped");
-		json_object_set_new(reply, "cut", json_integer((json_int_t)cut));
-		answer(commands, commands->waits[i].client, reply);
-		commands->waits[i].client = 0;
-	}
+	commands->cut = cut;
+	keep_ends(commands);
 	commands_upgraded(commands, 0, "the server stops");
 	kicks_close(&commands->kicks);
 	control_close(&commands->control);
 	listener_close(&commands->listener);
 	commands->reactor = NULL;
+}
+
+/* A line has room in a socket to which nothing else is sent. */
+void commands_tell_end(struct commands *commands)
+{
+	json_t *reply = message_ok();
+	message_set_text(reply, "stage", "stopped");
+	json_object_set_new(reply, "cut", json_integer((json_int_t)commands->cut));
+	char *line = message_line(reply);
+	json_decref(reply);
+	while (commands->end_count) {
+		int fd = commands->ends[--commands->end_count];
+		if (line)
+			send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
+		close(fd);
+	}
+	free(line);
 }
 
 void commands_deinit(struct commands *commands)

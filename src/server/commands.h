@@ -34,6 +34,10 @@ struct commands {
 	bool is_default; /* the path: nobody has asked for it, and it has the id of this process in it */
 	struct wait waits[CONTROL_CLIENTS_MAX + CONTROL_RESERVE];
 	struct kicks kicks;
+	/* Once it is closed: those who wait for the end, which is told when the log has its last entry. */
+	int ends[CONTROL_CLIENTS_MAX + CONTROL_RESERVE];
+	unsigned end_count;
+	uint64_t cut; /* connections */
 
 	void *server;
 	struct server_view (*view)(void *server);
@@ -80,8 +84,11 @@ void commands_upgraded(struct commands *commands, int pid, const char *why);
 /* REPORT_EVICTED. */
 void commands_evicted(struct commands *commands, struct report *report);
 
-/* The server has ended: answers who waits for that, and closes the socket. Idempotent. */
+/* The server ends: closes the socket, but for who waits for that. Idempotent. */
 void commands_close(struct commands *commands, uint64_t cut);
 
-/* The workers have, too: frees what they still had. */
+/* It has, and has logged it: answers who waits for that. The loop may be no more. */
+void commands_tell_end(struct commands *commands);
+
+/* The workers have ended: frees what they still had. */
 void commands_deinit(struct commands *commands);

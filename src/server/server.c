@@ -106,7 +106,8 @@ bool server_is_stuck(void)
 	return server.stuck;
 }
 
-int server_run(struct config *config, const struct server_options *options)
+/* From the first socket to the last entry of the log. Returns the exit code. */
+static int serve(struct config *config, const struct server_options *options)
 {
 	acceptor_raise_descriptor_limit();
 	if (!open_server(&server, config)) {
@@ -147,5 +148,12 @@ int server_run(struct config *config, const struct server_options *options)
 	if (bound)
 		stop_log_summary(&server);
 	close_server(&server);
+	return code;
+}
+
+int server_run(struct config *config, const struct server_options *options)
+{
+	int code = serve(config, options);
+	commands_tell_end(&server.commands);
 	return code;
 }
