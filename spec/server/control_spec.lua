@@ -767,6 +767,33 @@ describe("the control socket", function()
       assert.is_false(one:has_ended())
     end)
 
+    it("is found by the script that it runs, whatever it is called and wherever one is", function()
+      local env, elsewhere = { XDG_RUNTIME_DIR = folder }, command.folder()
+      finally(function() command.remove(elsewhere) end)
+      os.execute(("mkdir -p '%s/z' '%s/z'"):format(folder, elsewhere))
+      local z, a = start_default(folder, "z/app.lua"), start_default(folder, "a.lua")
+      command.write(elsewhere .. "/z/app.lua", script "other")
+      os.execute(("ln -s '%s/a.lua' '%s/b.lua'"):format(folder, elsewhere))
+      for given, dir in pairs { ["app.lua"] = folder .. "/z", ["./app.lua"] = folder .. "/z", ["z/app.lua"] = folder } do
+        ok(command.run { "status", given, env = env, dir = dir }, "pid " .. z.pid)
+      end
+      ok(command.run { "status", "b.lua", env = env, dir = elsewhere }, "pid " .. a.pid)
+      assert.equal(folder .. "/a.lua", json_decode(command.run({ "status", "a", "--json", env = env }).out).script_path)
+      -- Another one of that name is not meant.
+      local result = command.run { "stop", "app.lua", env = env, dir = elsewhere .. "/z" }
+      failed(1, ("no running server runs '%s/z/app.lua'; there are:"):format(elsewhere), result)
+      has(("/perilune/z-%d.sock: %s/z/app.lua\n"):format(z.pid, folder), result.err)
+      has(("/perilune/a-%d.sock: %s/a.lua\n"):format(a.pid, folder), result.err)
+      -- Without such a file it is a name, and that is said.
+      ok(command.run { "status", "z/app.lua", env = env, dir = "/" }, "pid " .. z.pid)
+      failed(1, "talk/app.lua is no file here, and no running server is called 'talk'; there are:",
+        command.run { "status", "talk/app.lua", env = env, dir = folder })
+      local again = start_default(folder, "z/app.lua")
+      result = command.run { "status", "app.lua", env = env, dir = folder .. "/z" }
+      failed(1, ("2 servers run '%s/z/app.lua'; name the one that is meant"):format(folder), result)
+      has(("/perilune/z-%d.sock"):format(again.pid), result.err)
+    end)
+
     it("is found by its name beside a folder, or a file, of that name", function()
       local env, apps = { XDG_RUNTIME_DIR = folder }, command.folder()
       local chat = start_default(folder, "chat.lua")

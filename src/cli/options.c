@@ -92,7 +92,7 @@ static const struct option OPTIONS[] = {
 	{ "json", NULL, OPTION_JSON, FOR_SERVERS, NULL,
 	  "print the outcome as one JSON object: the server's answer, or why there is none" },
 	{ "control", "SERVER", OPTION_CONTROL, FOR_SERVERS, NULL,
-	  "the server that is meant: its name, its process id, or the path of its control socket" },
+	  "the server that is meant: its name, process id or script, or its control socket's path" },
 	{ "template", "TEMPLATE", OPTION_TEMPLATE, FOR_NEW, NULL,
 	  "echo (the default), chat, rpc, binary or game" },
 	{ "eval", "CODE", OPTION_CODE, FOR_EXEC, NULL,

@@ -7,6 +7,7 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { ANSWER_SECONDS = 15, ANSWER_MAX = 64 << 20, SHOWN_MAX = 16 };
+enum { ANSWER_SECONDS = 15, SCRIPT_MS = 2000, ANSWER_MAX = 64 << 20, SHOWN_MAX = 16 };
 
 /* ---- what it comes to ---- */
 
@@ -54,129 +55,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(const struct options *op
 	return EXIT_FAILED;
 }
 
-/* ---- which server ---- */
-
-/* Those that answer. */
-struct search {
-	const char *name; /* of the one that is meant, or NULL */
-	int fd;           /* of the first that is; -1: none */
-	unsigned count;
-	char paths[SHOWN_MAX][CONTROL_PATH_BYTES];
-	unsigned others; /* that have another name */
-	char other_paths[SHOWN_MAX][CONTROL_PATH_BYTES];
-	bool forbidden; /* there is one that is another user's */
-};
-
-static void keep(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned *count, const char *path)
-{
-	if (*count < SHOWN_MAX)
-		snprintf(paths[*count], CONTROL_PATH_BYTES, "%s", path);
-	++*count;
-}
-
-static void try_path(void *data, const char *path)
-{
-	struct search *search = data;
-	int fd = control_path_connect(path);
-	search->forbidden = search->forbidden || fd == -EACCES;
-	if (fd < 0)
-		return;
-	if (search->name && !control_path_is_called(path, search->name)) {
-		keep(search->other_paths, &search->others, path);
-		close(fd);
-		return;
-	}
-	if (search->count)
-		close(fd);
-	else
-		search->fd = fd;
-	keep(search->paths, &search->count, path);
-}
-
-/* A line each, all but the last ended; cut where there are more than fit. */
-static const char *list(char paths[SHOWN_MAX][CONTROL_PATH_BYTES], unsigned count)
-{
-	static char text[SHOWN_MAX * (CONTROL_PATH_BYTES + 3) + 1];
-	size_t at = 0;
-	for (unsigned i = 0; i < count && i < SHOWN_MAX; i++)
-		at += (size_t)snprintf(text + at, sizeof text - at, "%s  %s", i ? "\n" : "", paths[i]);
-	return text;
-}
-
-static int refuse_search(const struct options *options, struct search *search)
-{
-	if (search->count)
-		refuse(options, "several_servers",
-		       "%u servers are %s%s%s; name the one that is meant with --control NAME, NAME-PID or "
-		       "PATH:\n%s",
-		       search->count, search->name ? "called '" : "running", search->name ? search->name : "",
-		       search->name ? "'" : "", list(search->paths, search->count));
-	else if (search->others)
-		refuse(options, "no_server", "no running server is called '%s'; there %s:\n%s", search->name,
-		       search->others == 1 ? "is" : "are", list(search->other_paths, search->others));
-	else
-		refuse(options, "no_server",
-		       "found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
-		       "if one runs, name its control socket with --control PATH",
-		       search->forbidden ? " of this user" : "");
-	return -1;
-}
-
-/* The only one (of that name) in the first folder that has any. A descriptor, or -1: explained. */
-static int find_server(const struct options *options, const char *name)
-{
-	struct search search = { .name = name, .fd = -1 };
-	for (unsigned i = 0; !search.count && control_path_each(i, try_path, &search) >= 0; i++)
-		;
-	if (search.count == 1)
-		return search.fd;
-	if (search.count)
-		close(search.fd);
-	return refuse_search(options, &search);
-}
-
-static int connect_to(const struct options *options, const char *path)
-{
-	int fd = control_path_connect(path);
-	if (fd < 0)
-		refuse(options, "no_server", "no server answers at %s: %s", path, strerror(-fd));
-	return fd;
-}
-
-/* The name of the server of a script, "chat" for chat.lua; else the name itself. */
-static const char *name_of_server(const char *given, char name[CONTROL_PATH_BYTES])
-{
-	size_t len = strlen(given);
-	if (len <= 4 || strcmp(given + len - 4, ".lua") != 0)
-		return given;
-	control_path_name(given, 0, name, CONTROL_PATH_BYTES);
-	*strrchr(name, '-') = '\0';
-	return name;
-}
-
-/* One that is no path is a name, which a folder or a file that lies here may have as well. */
-static bool is_path(const char *given)
-{
-	struct stat what;
-	return strchr(given, '/') || (!stat(given, &what) && S_ISSOCK(what.st_mode));
-}
-
-int remote_reach(const struct options *options)
-{
-	char called[CONTROL_PATH_BYTES];
-	const char *path = options->control ? options->control : getenv("PERILUNE_CONTROL");
-	if (!path || !*path || !strcmp(path, "auto"))
-		return find_server(options, NULL);
-	const char *name = name_of_server(path, called);
-	if (name == called || (strcmp(path, "off") != 0 && !is_path(path)))
-		return find_server(options, name);
-	if (strcmp(path, "off") != 0)
-		return connect_to(options, path);
-	remote_refuse(options, "no_server", "the control socket is off; name one with --control PATH");
-	return -1;
-}
-
-/* ---- asking ---- */
+/* ---- lines ---- */
 
 int remote_send(int fd, const char *line)
 {
@@ -220,6 +99,183 @@ static char *receive_line(int fd, int *err)
 	return NULL;
 }
 
+/* Of the next recv(); 0: none. */
+static void set_patience(int fd, uint64_t ms)
+{
+	struct timeval limit = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+}
+
+/* ---- which server ---- */
+
+/* Servers for a message. */
+struct list {
+	unsigned count;
+	char text[SHOWN_MAX * 512]; /* a line for each, with its line feed before it */
+};
+
+/* Those that answer. */
+struct search {
+	const char *name;   /* of the one that is meant, or NULL */
+	const char *script; /* that it is to run, whatever it is called; or NULL */
+	struct stat file;   /* the script */
+	int fd;             /* of the first that is; -1: none */
+	struct list found, others;
+	bool forbidden; /* there is one that is another user's */
+};
+
+static void note(struct list *list, const char *path, const char *script)
+{
+	size_t at = strlen(list->text);
+	if (list->count++ < SHOWN_MAX)
+		snprintf(list->text + at, sizeof list->text - at, "\n  %s%s%.380s", path, script ? ": " : "",
+			 script ? script : "");
+}
+
+/* The script that a server runs, by its whole path; to be freed. NULL: it does not say. */
+static char *script_of(const char *socket)
+{
+	int err = 0, fd = control_path_connect(socket);
+	if (fd < 0)
+		return NULL;
+	set_patience(fd, SCRIPT_MS);
+	char *line = remote_send(fd, "{\"command\":\"status\"}\n") ? NULL : receive_line(fd, &err);
+	close(fd);
+	json_t *reply = line ? json_loads(line, 0, NULL) : NULL;
+	const char *path = json_string_value(json_object_get(reply, "script_path"));
+	char *copy = path ? strdup(path) : NULL;
+	json_decref(reply);
+	free(line);
+	return copy;
+}
+
+/* One that does not say what it runs goes by its name. */
+static bool is_meant(const struct search *search, const char *path, const char *script)
+{
+	struct stat theirs;
+	if (search->script && script)
+		return !stat(script, &theirs) && theirs.st_ino == search->file.st_ino &&
+		       theirs.st_dev == search->file.st_dev;
+	return !search->name || control_path_is_called(path, search->name);
+}
+
+static void try_path(void *data, const char *path)
+{
+	struct search *search = data;
+	int fd = control_path_connect(path);
+	search->forbidden = search->forbidden || fd == -EACCES;
+	if (fd < 0)
+		return;
+	char *script = search->script ? script_of(path) : NULL;
+	bool meant = is_meant(search, path, script);
+	if (meant && !search->found.count)
+		search->fd = fd;
+	else
+		close(fd);
+	note(meant ? &search->found : &search->others, path, script);
+	free(script);
+}
+
+static void refuse_several(const struct options *options, const struct search *search)
+{
+	const char *what = search->script ? "run" : search->name ? "are called" : "are running";
+	const char *which = search->script ? search->script : search->name;
+	refuse(options, "several_servers",
+	       "%u servers %s%s%s%s; name the one that is meant with --control NAME, NAME-PID or PATH:%s",
+	       search->found.count, what, which ? " '" : "", which ? which : "", which ? "'" : "",
+	       search->found.text);
+}
+
+/* `given`: what was named, where that is not the name. */
+static void refuse_others(const struct options *options, const struct search *search, const char *given)
+{
+	char is_none[256] = "";
+	if (given != search->name)
+		snprintf(is_none, sizeof is_none, "%.200s is no file here, and ", given);
+	refuse(options, "no_server", "%sno running server %s '%s'; there %s:%s", is_none,
+	       search->script ? "runs" : "is called", search->script ? search->script : search->name,
+	       search->others.count == 1 ? "is" : "are", search->others.text);
+}
+
+/* The only one that is meant in the first folder that has any. A descriptor, or -1: explained. */
+static int find_server(const struct options *options, struct search *search, const char *given)
+{
+	search->fd = -1;
+	for (unsigned i = 0; !search->found.count && control_path_each(i, try_path, search) >= 0; i++)
+		;
+	if (search->found.count == 1)
+		return search->fd;
+	if (search->found.count)
+		close(search->fd);
+	if (search->found.count)
+		refuse_several(options, search);
+	else if (search->others.count)
+		refuse_others(options, search, given);
+	else
+		refuse(options, "no_server",
+		       "found no running server%s in $XDG_RUNTIME_DIR/perilune or /run/perilune;\n"
+		       "if one runs, name its control socket with --control PATH",
+		       search->forbidden ? " of this user" : "");
+	return -1;
+}
+
+/* The only one there is (`name` is NULL), or of that name. */
+static int find_named(const struct options *options, const char *name)
+{
+	struct search search = { .name = name };
+	return find_server(options, &search, name);
+}
+
+/* The one that runs this file; where there is no such file, the one that is called as its server would be. */
+static int find_script(const struct options *options, const char *script)
+{
+	char name[CONTROL_PATH_BYTES], path[PATH_MAX];
+	struct search search = { .name = name };
+	control_path_name(script, 0, name, sizeof name);
+	*strrchr(name, '-') = '\0';
+	if (!stat(script, &search.file))
+		search.script = realpath(script, path) ? path : script;
+	return find_server(options, &search, search.script ? name : script);
+}
+
+static int connect_to(const struct options *options, const char *path)
+{
+	int fd = control_path_connect(path);
+	if (fd < 0)
+		refuse(options, "no_server", "no server answers at %s: %s", path, strerror(-fd));
+	return fd;
+}
+
+static bool is_script(const char *given)
+{
+	size_t len = strlen(given);
+	return len > 4 && !strcmp(given + len - 4, ".lua");
+}
+
+static bool is_socket(const char *given)
+{
+	struct stat what;
+	return !stat(given, &what) && S_ISSOCK(what.st_mode);
+}
+
+/* What is neither a path nor a script is a name, which a folder or a file that lies here may have as well. */
+int remote_reach(const struct options *options)
+{
+	const char *given = options->control ? options->control : getenv("PERILUNE_CONTROL");
+	if (!given || !*given || !strcmp(given, "auto"))
+		return find_named(options, NULL);
+	if (is_script(given) && !is_socket(given))
+		return find_script(options, given);
+	if (strchr(given, '/') || is_socket(given))
+		return connect_to(options, given);
+	if (strcmp(given, "off") != 0)
+		return find_named(options, given);
+	remote_refuse(options, "no_server", "the control socket is off; name one with --control PATH");
+	return -1;
+}
+
+/* ---- asking ---- */
+
 static int complain(const struct options *options, int err)
 {
 	if (err != -EAGAIN)
@@ -254,10 +310,7 @@ int remote_ask(const struct options *options, json_t *request, bool patient, jso
 		return remote_refuse(options, "no_memory", "not enough memory");
 	int fd = remote_reach(options), code = EXIT_FAILED;
 	if (fd >= 0) {
-		uint64_t ms = patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS;
-		struct timeval limit = { .tv_sec = (time_t)(ms / 1000),
-					 .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
-		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+		set_patience(fd, patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS);
 		code = exchange(options, fd, line, reply);
 		close(fd);
 	}

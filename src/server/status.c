@@ -2,11 +2,13 @@
 
 #include "base/log.h"
 #include "base/version.h"
+#include "base/workdir.h"
 #include "config/config.h"
 #include "control/message.h"
 #include "server/acceptor.h"
 #include "server/reload.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -262,11 +264,21 @@ json_t *status_outcome(const struct reload_outcome *outcome)
 
 /* ---- all of it ---- */
 
+/* The script, whatever folder the reader is in. Null where it cannot be told. */
+static void add_script_path(json_t *reply, const char *script)
+{
+	char path[2 * PATH_MAX];
+	const char *folder = *script == '/' ? "" : workdir_name();
+	snprintf(path, sizeof path, "%s%s%s", folder, *folder ? "/" : "", script);
+	message_set_text(reply, "script_path", *path == '/' ? path : NULL);
+}
+
 void status_add_all(json_t *reply, const struct server_view *view)
 {
 	message_set_text(reply, "version", PERILUNE_VERSION);
 	set_number(reply, "pid", (uint64_t)getpid());
 	message_set_text(reply, "script", view->config->script);
+	add_script_path(reply, view->config->script);
 	message_set_text(reply, "stage", view->stage);
 	message_set_text(reply, "log_file", log_path());
 	set_number(reply, "uptime_ms", view->uptime_ms);
