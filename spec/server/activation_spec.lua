@@ -5,6 +5,7 @@ local descriptors = require "spec.support.descriptors"
 local poll = require "posix.poll"
 local posix_socket = require "posix.sys.socket"
 local posix_time = require "posix.time"
+local has = require "spec.support.has"
 local server = require "spec.support.server"
 local unistd = require "posix.unistd"
 local wait = require "spec.support.wait"
@@ -55,6 +56,11 @@ describe("socket activation", function()
     for i = 1, 3 do app:connect({ listener = i }):echo_line("x"):close() end
     local successor = app:upgrade()
     for i = 1, 3 do successor:connect({ listener = i }):echo_line("y"):close() end
+    os.remove(folder .. "/a")
+    successor:signal "HUP"
+    has("whoever started this server has made the socket",
+      successor:wait_log("the file of a Unix socket is gone or replaced: no client finds it").error)
+    command.write(folder .. "/a", "")
     successor:stop()
     assert.is_truthy(unistd.access(folder .. "/a"))
     command.remove(folder)

@@ -694,6 +694,19 @@ describe("the control socket", function()
       command.remove(folder)
     end)
 
+    it("a reload makes it anew where its file was removed, for who waits as well", function()
+      local app = start()
+      local before = client_of(app)
+      os.remove(path_of(app))
+      app:signal "HUP"
+      app:wait_log { message = "the file of a Unix socket was gone or replaced: it was made anew", listener = "control socket" }
+      ok(run(app, "status"), "serving")
+      assert.is_true(ask(before, [[{"command":"status"}]]).ok)
+      assert.equal("600", mode_of(path_of(app)))
+      app:stop()
+      assert.is_nil(unistd.access(path_of(app)))
+    end)
+
     it("a reload does not move it", function()
       local app = start()
       rewrite(app, script("two", [[control = "elsewhere.sock"]]))

@@ -8,6 +8,7 @@ local posix_wait = require "posix.sys.wait"
 local server = require "spec.support.server"
 local stat = require "posix.sys.stat"
 local unistd = require "posix.unistd"
+local wait = require "spec.support.wait"
 
 local ECHO = [[
   local Agent = { proceed = function(_, frame) return frame end }
@@ -240,6 +241,59 @@ describe("a Unix socket", function()
     first:stop()
     assert.truthy(stat.lstat(path()))
     second:connect():echo_line("hello")
+  end)
+
+  local ANEW = "the file of a Unix socket was gone or replaced: it was made anew"
+  local LOST = "the file of a Unix socket is gone or replaced: no client finds it"
+
+  describe("whose file is removed", function()
+    it("is made anew by a reload, which loses no client and tells of it", function()
+      local app = start(settings [[mode = "0600", limits = { accept_rate = 1 }]])
+      local before = app:connect():echo_line "hello"
+      local waits = app:connect()
+      os.remove(path())
+      app:signal "HUP"
+      local entry = app:wait_log { message = ANEW, level = "warn" }
+      assert.equal("unix://" .. path(), entry.address)
+      assert.equal(tonumber("600", 8), stat.lstat(path()).st_mode % 512)
+      local after = app:connect()
+      for _, each in ipairs { before, waits, after } do each:echo_line "hello" end
+      app:signal "HUP"
+      app:wait_log("reload: nothing has changed", nil, 2)
+      assert.equal(1, #app:find_log(ANEW))
+      app:stop()
+      assert.is_nil(stat.lstat(path()))
+    end)
+
+    it("is made anew by an upgrade", function()
+      local app = start(settings())
+      os.remove(path())
+      local successor = app:upgrade()
+      successor:connect():echo_line "hello"
+      successor:stop()
+      assert.is_nil(stat.lstat(path()))
+    end)
+
+    it("is not made anew where something else is there by now, and a reload says so", function()
+      local app = start(settings())
+      local before = app:connect()
+      os.remove(path())
+      command.write(path(), "precious")
+      app:signal "HUP"
+      local entry = app:wait_log { message = LOST, level = "warn" }
+      assert.equal("unix://" .. path() .. ": exists and is not a socket; it is left alone", entry.error)
+      before:echo_line "hello"
+      assert.equal("precious", command.read(path()))
+      os.remove(path())
+      local second = start(settings())
+      app:signal "HUP"
+      wait.until_true("the second entry", function() return #app:find_log(LOST) == 2 end)
+      has("in use: a running server answers there", app:find_log(LOST)[2].error)
+      second:stop()
+      app:signal "HUP"
+      app:wait_log(ANEW)
+      app:connect():echo_line "hello"
+    end)
   end)
 
   it("knows half-close and reset-less ends as TCP does", function()

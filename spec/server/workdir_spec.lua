@@ -64,6 +64,15 @@ describe("a server whose working directory is replaced", function()
     answers(app, "two")
   end)
 
+  it("makes a Unix socket with a relative path anew where its name leads now", function()
+    release("app", "one")
+    release("next", "two")
+    local app = start("app", { args = { "--listen", "unix://app.sock" } })
+    sh "mv app old && mv next app"
+    assert.equal("reloaded", reload(app).message)
+    app:connect({ path = base .. "/app/app.sock" }):echo_line("x", "two x")
+  end)
+
   it("believes no $PWD that is another folder's", function()
     release("app", "one")
     release("next", "two")

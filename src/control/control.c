@@ -281,6 +281,16 @@ int control_open(struct control *control, struct reactor *reactor, int fd, void 
 	return 0;
 }
 
+int control_move(struct control *control, int fd)
+{
+	on_readable(&control->watched, EPOLLIN);
+	bool is_paused = uv_is_active((uv_handle_t *)&control->pause);
+	int err = reactor_replace(control->reactor, &control->watched, fd, is_paused ? 0 : EPOLLIN);
+	if (!err)
+		control->fd = fd;
+	return err;
+}
+
 void control_leave(struct control *control)
 {
 	if (!control->is_open)

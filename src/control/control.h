@@ -82,6 +82,9 @@ bool control_send(struct control *control, uint64_t client, char *bytes, size_t 
 /* Ends a stream, all of which was sent, or is wanted no more; and with it the client. */
 void control_end(struct control *control, uint64_t client);
 
+/* Accepts from another socket from now on, once who waits at the one so far is in. 0, or an error: nothing has changed. */
+int control_move(struct control *control, int fd);
+
 /* Takes no more clients, and leaves the socket alone; those there go on. */
 void control_leave(struct control *control);
 

@@ -40,6 +40,17 @@ void reactor_remove(struct reactor *reactor, struct watched *watched)
 			reactor->events[i].data.ptr = NULL;
 }
 
+int reactor_replace(struct reactor *reactor, struct watched *watched, int fd, unsigned events)
+{
+	struct watched old = { .fd = watched->fd };
+	int err = reactor_add(reactor, watched, fd, events);
+	if (err)
+		watched->fd = old.fd;
+	else
+		reactor_remove(reactor, &old);
+	return err;
+}
+
 /* ---- turning ---- */
 
 static void serve_event(struct reactor *reactor, int i, bool *loop_is_due)

@@ -44,6 +44,9 @@ int reactor_add(struct reactor *reactor, struct watched *watched, int fd, unsign
 /* Other events from now on. Cannot fail. */
 void reactor_want(struct reactor *reactor, struct watched *watched, unsigned events);
 
+/* Watches another descriptor in place of the one so far. 0, or an error: nothing has changed. */
+int reactor_replace(struct reactor *reactor, struct watched *watched, int fd, unsigned events);
+
 /* `ready` is not called any more, so the memory may go at once. Idempotent, and fine where fd is -1. */
 void reactor_remove(struct reactor *reactor, struct watched *watched);
 

@@ -447,6 +447,37 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config)
 	}
 }
 
+/* ---- files that are gone ---- */
+
+/* Who has reached the old socket comes in. */
+static void renew(struct acceptor *acceptor, struct listener *listener)
+{
+	struct listener fresh;
+	const struct listener_config *config = listener->config;
+	bool is_paused = uv_is_active((uv_handle_t *)&listener->pause);
+	char why[512];
+	int err = listener_renew(listener, &fresh, why, sizeof why);
+	if (!err)
+		empty_backlog(listener);
+	if (!err && (err = reactor_replace(acceptor->reactor, &listener->watched, fresh.fd,
+					   is_paused ? 0 : EPOLLIN))) {
+		snprintf(why, sizeof why, "%s: %s", config->address, uv_strerror(err));
+		listener_close(&fresh);
+	}
+	if (!err)
+		listener_take(listener, &fresh);
+	listeners_tell_lost(listener->address, config->name, err ? why : NULL);
+}
+
+void acceptor_renew(struct acceptor *acceptor, const struct config *config)
+{
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		struct listener *listener = listener_at(acceptor, config, i);
+		if (listener->stage == LISTENER_ACCEPTING && listener_is_lost(listener))
+			renew(acceptor, listener);
+	}
+}
+
 /* ---- the end ---- */
 
 void acceptor_stop(struct acceptor *acceptor)

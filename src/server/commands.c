@@ -4,6 +4,7 @@
 #include "base/workdir.h"
 #include "control/message.h"
 #include "control/path.h"
+#include "server/listeners.h"
 #include "server/reload.h"
 #include "server/worker.h"
 
@@ -432,6 +433,22 @@ void commands_begin(struct commands *commands)
 	listener_own(&commands->listener);
 	if (!commands->control.is_open && listen_to_clients(commands, why, sizeof why))
 		explain_absence(commands, why);
+}
+
+void commands_renew(struct commands *commands)
+{
+	struct listener *listener = &commands->listener, fresh;
+	char why[512];
+	if (!commands->control.is_open || !listener_is_lost(listener))
+		return;
+	int err = listener_renew(listener, &fresh, why, sizeof why);
+	if (!err && (err = control_move(&commands->control, fresh.fd))) {
+		snprintf(why, sizeof why, "%s: %s", commands->path, uv_strerror(err));
+		listener_close(&fresh);
+	}
+	if (!err)
+		listener_take(listener, &fresh);
+	listeners_tell_lost(listener->address, "control socket", err ? why : NULL);
 }
 
 int commands_lend(const struct commands *commands, const char **origin)

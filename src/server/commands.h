@@ -63,6 +63,9 @@ bool commands_open(struct commands *commands, struct reactor *reactor, const str
 /* The server serves. */
 void commands_begin(struct commands *commands);
 
+/* Makes the socket anew where somebody has removed or replaced its file, and logs it. */
+void commands_renew(struct commands *commands);
+
 /*
  * The descriptor that a successor is to be given, and its name as INHERITED_OWN has it; -1: none, as there is no
  * socket, or one that is named after this process.

@@ -87,6 +87,9 @@ void start_serving(struct server *server);
 
 /* requests.c */
 
+/* The start of a reload or an upgrade: follows a working directory, and sockets, that were moved away. */
+void requests_look_around(struct server *server);
+
 /* Heeds signals, with those that came since server_expect_signals(). */
 void requests_watch_signals(struct server *server);
 

@@ -255,17 +255,51 @@ void listener_configure(struct listener *listener, const struct listener_config 
 	listen(listener->fd, config->backlog); /* again: only the backlog's size changes */
 }
 
-void listener_close(struct listener *listener)
+/* Its file is there, and nobody else's. */
+static bool has_file(const struct listener *listener)
 {
 	struct stat st;
+	return listener->config->kind == LISTENER_UNIX && !lstat(listener->config->path, &st) &&
+	       st.st_ino == listener->unix_inode && st.st_dev == listener->unix_device;
+}
+
+void listener_close(struct listener *listener)
+{
 	if (listener->fd < 0)
 		return;
 	close(listener->fd);
 	listener->fd = -1;
-	const char *path = listener->config->kind == LISTENER_UNIX ? listener->config->path : NULL;
-	if (path && !listener->shared && !lstat(path, &st) && st.st_ino == listener->unix_inode &&
-	    st.st_dev == listener->unix_device)
-		unlink(path);
+	if (!listener->shared && has_file(listener))
+		unlink(listener->config->path);
+}
+
+/* ---- a file that is gone ---- */
+
+bool listener_is_lost(const struct listener *listener)
+{
+	return listener->fd >= 0 && listener->config->kind == LISTENER_UNIX && !has_file(listener);
+}
+
+int listener_renew(const struct listener *listener, struct listener *fresh, char *why, size_t size)
+{
+	if (strcmp(listener->origin, INHERITED_OWN) != 0)
+		return explain(why, size, listener->config->address,
+			       "whoever started this server has made the socket, and is to make it anew");
+	if (listener_bind(fresh, listener->config, why, size))
+		return -1;
+	int failed = listener_listen(fresh, why, size);
+	if (failed)
+		listener_close(fresh);
+	return failed;
+}
+
+void listener_take(struct listener *listener, const struct listener *fresh)
+{
+	close(listener->fd);
+	listener->fd = fresh->fd;
+	listener->unix_inode = fresh->unix_inode;
+	listener->unix_device = fresh->unix_device;
+	listener->shared = false;
 }
 
 /* ---- clients ---- */

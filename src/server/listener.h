@@ -65,6 +65,18 @@ void listener_share(struct listener *listener);
 /* Starts to listen. 0 or an error, explained. */
 int listener_listen(struct listener *listener, char *why, size_t size);
 
+/* Of a Unix socket: is its file gone, or another's in its place, so that no client finds it? */
+bool listener_is_lost(const struct listener *listener);
+
+/*
+ * Makes the socket anew at its path: `fresh` is bound and listens. 0, or an error, explained: then nothing has changed. To
+ * be given to listener_take(), or to listener_close().
+ */
+int listener_renew(const struct listener *listener, struct listener *fresh, char *why, size_t size);
+
+/* Goes on with that socket, and closes the one so far. */
+void listener_take(struct listener *listener, const struct listener *fresh);
+
 /* Goes on with other settings for the same address: backlog and socket options. What waits in the backlog stays. */
 void listener_configure(struct listener *listener, const struct listener_config *config);
 

@@ -141,6 +141,17 @@ int listeners_add(struct listeners *listeners, struct config *config, struct inh
 	return err;
 }
 
+void listeners_tell_lost(const char *address, const char *name, const char *why)
+{
+	if (why)
+		log_write(LOG_WARN, "the file of a Unix socket is gone or replaced: no client finds it",
+			  F_TEXT("error", why), F_TEXT("listener", name),
+			  F_TEXT("hint", "remove what is in its place and reload, or restart the server"));
+	else
+		log_write(LOG_WARN, "the file of a Unix socket was gone or replaced: it was made anew",
+			  F_TEXT("address", address), F_TEXT("listener", name));
+}
+
 void listeners_discard(struct listeners *listeners, struct config *config)
 {
 	for (unsigned i = 0; i < config->listener_count; i++) {

@@ -97,6 +97,13 @@ static const char *reload_objection(const struct server *server)
 	return NULL;
 }
 
+void requests_look_around(struct server *server)
+{
+	(void)workdir_follow();
+	acceptor_renew(&server->acceptor, server->config);
+	commands_renew(&server->commands);
+}
+
 /*
  * The reload's number; 0: refused, and *why says so, as does the log. The service manager hears of a refused one,
  * too: it waits for the answer to its signal.
@@ -110,7 +117,7 @@ static uint64_t reload(struct server *server, enum reload_policy policy, const c
 	if (*why) {
 		log_write(LOG_WARN, *why);
 	} else {
-		(void)workdir_follow();
+		requests_look_around(server);
 		number = reloads_begin(&server->reloads, server->config, policy);
 	}
 	if (server->stage == SERVING && !server->reloads.running)

@@ -3,7 +3,6 @@
 #include "server/internal.h"
 
 #include "base/log.h"
-#include "base/workdir.h"
 #include "config/config.h"
 #include "restart/program.h"
 
@@ -93,12 +92,13 @@ const char *takeover_begin(struct server *server)
 		objection = call_reload_off(server);
 	if (objection)
 		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
+	if (!objection)
+		requests_look_around(server);
 	for (unsigned i = 0; !objection && i < n; i++) {
 		fds[i] = server_listener(server, i)->fd;
 		names[i] = server_listener(server, i)->origin;
 	}
 	if (!objection) {
-		(void)workdir_follow();
 		fds[n] = commands_lend(&server->commands, &names[n]);
 		upgrade_begin(&server->upgrade, fds, names, fds[n] < 0 ? n : n + 1,
 			      server->config->upgrade_ms);
