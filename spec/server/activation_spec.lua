@@ -119,7 +119,8 @@ end
 local function expect(fd, ...)
   for _, wanted in ipairs { ... } do
     local got
-    repeat got = hear(fd) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1"
+    local deadline = wait.deadline()
+    repeat got = hear(fd) until got ~= "WATCHDOG=1" or wanted == "WATCHDOG=1" or wait.now() > deadline
     assert.equal(wanted, got)
   end
 end
@@ -199,6 +200,18 @@ describe("a service manager", function()
     third:signal "TERM"
     expect(fd, "STOPPING=1")
     third:wait_end()
+  end)
+
+  it("that is held up hears what matters, and the watchdog's word once", function()
+    local app = start(nil, { WATCHDOG_USEC = "10000" })
+    expect(fd, "READY=1")
+    local began = wait.now()
+    wait.until_true("time for a hundred words", function() return wait.now() - began > 0.5 end)
+    app:signal "TERM"
+    app:wait_end()
+    local heard = {}
+    for state in function() return hear_now(fd) end do heard[#heard + 1] = state end
+    assert.same({ "WATCHDOG=1", "STOPPING=1" }, heard)
   end)
 
   it("is told why a start fails", function()

@@ -14,13 +14,13 @@ describe("the guide", function()
   end)
 end)
 
-local PATIENCE_SECONDS = walkthrough.patience_seconds
+local PATIENCE_SECONDS = walkthrough.nc_patience_seconds
 
 describe("following a page", function()
   local folder
   before_each(function() folder = command.folder() end)
   after_each(function()
-    walkthrough.patience_seconds = PATIENCE_SECONDS
+    walkthrough.nc_patience_seconds = PATIENCE_SECONDS
     command.remove(folder)
   end)
 
@@ -49,7 +49,7 @@ return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = A }
 
   it("notices what a server does not answer, and what it does not log", function()
     assert.is_nil(fault_of(APP, RUN, "```console\n$ nc 127.0.0.1 9000\n> one\none\n^C\n^C\n…stopped…\n```"))
-    walkthrough.patience_seconds = 0.3
+    walkthrough.nc_patience_seconds = 0.3
     has("nc does not say", fault_of(APP, RUN, "```console\n$ nc 127.0.0.1 9000\n> one\ntwo\n```"))
   end)
 

@@ -194,20 +194,18 @@ describe("migrating", function()
   end)
 
   it("goes on under the new framing, limits and time-outs", function()
+    local function netstrings(settings) return (counter("two", nil, settings):gsub([[frame = "line"]], [[frame = "netstring"]])) end
     local app = server.start { script = counter "one" }
-    local client = app:connect():echo_line("a", "one a 1"):send("x")
-    rewrite(app, (counter("two", nil, [[timeout = { idle = "200ms" }]]):gsub([[frame = "line"]], [[frame = "netstring"]])))
+    local partial, whole = app:connect():echo_line("a", "one a 1"):send("x"), app:connect():echo_line("a", "one a 1")
+    rewrite(app, netstrings())
     assert.equal("reloaded", reload(app).message)
-    app:wait_log "upgrade from 1 to two"
-    assert.equal("", (client:recv_all())) -- the x is no netstring
+    app:wait_log("upgrade from 1 to two", nil, 2)
+    assert.equal("", (partial:recv_all())) -- the x is no netstring
     app:wait_log "closed frame_error"
-    app = server.start { script = counter "one" }
-    client = app:connect():echo_line("a", "one a 1")
-    rewrite(app, (counter("two", nil, [[timeout = { idle = "200ms" }]]):gsub([[frame = "line"]], [[frame = "netstring"]])))
+    assert.equal("7:two b 2,", whole:send("1:b,"):recv_exact(10))
+    rewrite(app, netstrings [[timeout = { idle = "200ms" }]])
     reload(app)
-    app:wait_log "upgrade from 1 to two"
-    assert.equal("7:two b 2,", client:send("1:b,"):recv_exact(10))
-    assert.equal("", (client:recv_all()))
+    assert.equal("", (whole:recv_all()))
     app:wait_log "closed idle_timeout"
   end)
 

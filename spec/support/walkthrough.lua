@@ -20,8 +20,8 @@ local M = {}
 
 local COMMAND_SECONDS_MAX = 240
 
---- How long nc and the server may take to say what the page shows.
-M.patience_seconds = 60
+--- How long the server may take to say what the page shows, and nc.
+M.patience_seconds, M.nc_patience_seconds = 60, 60
 
 -- ---- reading a page ------------------------------------------------------------
 
@@ -210,7 +210,7 @@ local function fail(self, step, message)
 end
 
 -- What it says from where the last match ended.
-local function expect(self, step, process, what)
+local function expect(self, step, process, what, seconds)
   if #step.shown == 0 then return end
   local pattern = M.pattern(step.shown)
   local function matches()
@@ -219,7 +219,7 @@ local function expect(self, step, process, what)
     if to then process.at = to + 1 end
     return to
   end
-  if not pcall(wait.until_true, what, matches, M.patience_seconds) then
+  if not pcall(wait.until_true, what, matches, seconds) then
     fail(self, step, ("%s does not say\n%s\nbut\n%s"):format(what, table.concat(step.shown, "\n"),
       without_differing(said(process)):sub(process.at)))
   end
@@ -245,7 +245,7 @@ end
 function walk:command(step)
   if step.text:find "^perilune run" then
     self.server = start(self, "exec " .. step.text)
-    return expect(self, step, self.server, "the server")
+    return expect(self, step, self.server, "the server", M.patience_seconds)
   end
   if step.text:find "^nc " then
     finish(self.nc, posix_signal.SIGINT)
@@ -263,18 +263,18 @@ end
 
 function walk:typed(step)
   unistd.write(self.nc.to, step.text .. "\n")
-  expect(self, step, self.nc, "nc")
+  expect(self, step, self.nc, "nc", M.nc_patience_seconds)
 end
 
 -- Ctrl-C goes to nc while that is there.
 function walk:interrupt(step)
   if self.nc and not has_ended(self.nc) then return finish(self.nc, posix_signal.SIGINT) end
   finish(self.server, posix_signal.SIGINT)
-  expect(self, step, self.server, "the server")
+  expect(self, step, self.server, "the server", M.patience_seconds)
   if self.server.code ~= 0 then fail(self, step, "the server ended with " .. self.server.code) end
 end
 
-function walk:says(step) expect(self, step, self.server, "the server") end
+function walk:says(step) expect(self, step, self.server, "the server", M.patience_seconds) end
 
 local function free_port()
   local fd = assert(socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0))

@@ -154,6 +154,8 @@ static void write_more(struct control_client *client)
 			return;
 		}
 		client->reply_at += (size_t)n;
+		if (client->streams) /* a piece is large, and may be taken slowly */
+			uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
 	}
 }
 

@@ -4,11 +4,16 @@
 #include "restart/variables.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { WAIT_S = 1 };
 
 /* ---- sending ---- */
 
@@ -26,14 +31,28 @@ static socklen_t parse(const char *text, struct sockaddr_un *address)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (*text == '/'));
 }
 
-/* Who cannot be reached is complained of once, and again after it could be: the pulse comes many times a second. */
+/*
+ * Has what was sent last not been read yet? A queue of few datagrams (net.unix.max_dgram_qlen, 10 as a rule) is filled by
+ * the pulse in no time where the manager is held up, and then what matters would be lost.
+ */
+static bool is_unread(const struct notify *notify)
+{
+	int bytes = 0;
+	return !ioctl(notify->fd, SIOCOUTQ, &bytes) && bytes > 0;
+}
+
+/*
+ * Waits for WAIT_S where the queue is full, but not again and again. Who cannot be reached is complained of once, and
+ * again after it could be: the pulse comes many times a second.
+ */
 static void send_to(struct notify *notify, const char *to, const char *state)
 {
 	struct sockaddr_un address;
 	socklen_t length = parse(to, &address);
 	if (notify->fd < 0 || !*to)
 		return;
-	bool sent = length && sendto(notify->fd, state, strlen(state), MSG_NOSIGNAL | MSG_DONTWAIT,
+	bool sent = length && sendto(notify->fd, state, strlen(state),
+				     MSG_NOSIGNAL | (notify->is_deaf ? MSG_DONTWAIT : 0),
 				     (const struct sockaddr *)&address, length) >= 0;
 	if (!sent && !notify->is_deaf)
 		log_write(LOG_WARN, "cannot notify who started this process",
@@ -52,6 +71,9 @@ void notify_open(struct notify *notify)
 	snprintf(notify->starter, sizeof notify->starter, "%s", given->notify);
 	snprintf(notify->manager, sizeof notify->manager, "%s", given->notify_manager);
 	notify->fd = *notify->starter ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
+	if (notify->fd >= 0)
+		setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ .tv_sec = WAIT_S },
+			   sizeof(struct timeval));
 }
 
 void notify_close(struct notify *notify)
@@ -103,6 +125,12 @@ void notify_tell(struct notify *notify, const char *state)
 {
 	if (notify_wanted(notify))
 		send_to(notify, notify->manager, state);
+}
+
+void notify_alive(struct notify *notify)
+{
+	if (notify_wanted(notify) && !is_unread(notify))
+		send_to(notify, notify->manager, "WATCHDOG=1");
 }
 
 /* By the clock that `Type=notify-reload` compares with its own. */

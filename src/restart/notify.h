@@ -4,7 +4,7 @@
  * That is a service manager such as systemd, or our predecessor in an upgrade. The predecessor waits for READY=1 and
  * no more; what comes later is for the service manager, whose address it passed on.
  *
- * Threads: the main thread. Nothing here waits.
+ * Threads: the main thread, which waits for a second at most where the other one's queue is full.
  */
 #pragma once
 
@@ -39,6 +39,9 @@ void notify_reloading(struct notify *notify);
 
 /* To the service manager, if there is one: "STOPPING=1". What cannot be sent is logged. */
 void notify_tell(struct notify *notify, const char *state);
+
+/* The manager's watchdog is told that we live: "WATCHDOG=1", if it has heard what it was told before. */
+void notify_alive(struct notify *notify);
 
 /* Is there a manager that listens? */
 bool notify_wanted(const struct notify *notify);

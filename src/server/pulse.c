@@ -24,7 +24,7 @@ static void on_beat(uv_timer_t *timer)
 			  F_INT("workers", mute));
 	pulse->silent = mute;
 	if (!mute)
-		notify_tell(pulse->notify, "WATCHDOG=1");
+		notify_alive(pulse->notify);
 }
 
 void pulse_open(struct pulse *pulse, uv_loop_t *loop)
