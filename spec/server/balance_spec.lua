@@ -1,5 +1,6 @@
 --- Which worker a client goes to.
 local command = require "spec.support.command"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -69,12 +70,12 @@ describe("a worker that is held up", function()
           wait_for "first"
         end
         return number .. " " .. line
-      end]], { workers = 2 }, SETTINGS)
+      end]], { workers = 2, control = "control.sock" }, SETTINGS)
     local holders = { app:connect():send "hold\n", app:connect():send "hold\n" }
     app:wait_log("holds", nil, 2)
-    local clients, before = {}, app:fds()
+    local clients = {}
     for i = 1, 20 do clients[i] = app:connect():send "x\n" end
-    wait.until_true("all of them to be accepted", function() return app:fds() >= before + #clients end)
+    wait.until_true("all of them to be accepted", function() return operator.status(app).counters.accepted == 22 end)
     command.write(app.folder .. "/first", "")
     local stuck = app:wait_log("stuck").conn
     for i, one in ipairs(clients) do
