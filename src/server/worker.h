@@ -38,7 +38,6 @@ struct worker {
 	uv_async_t wake;
 	struct poller poller;
 	struct orders orders;
-	bool owes_orders; /* there was no time for all of them in the last turn */
 	struct conn_host host;
 	struct generation
 	    *generation; /* the newest; behind it the candidate and those that have connections still */
@@ -62,6 +61,7 @@ struct worker {
 	struct handover_part *handover; /* who is to be told when migrating is over; or NULL */
 	struct taping *taping;          /* NULL: nothing is recorded */
 	bool migrating, draining;
+	bool owes_orders;       /* there was no time for all of its orders in the last turn */
 	bool overdue;           /* the deadline of the drain has come, or a second signal */
 	struct held_up held_up; /* the main thread's, as are these: */
 	struct overtime overtime;
