@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "base/address.h"
+#include "net/address.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>

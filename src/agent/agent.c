@@ -1,11 +1,11 @@
 #include "agent/agent.h"
 
 #include "agent/handle.h"
-#include "agent/peer.h"
 #include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "conn/peer.h"
 
 #include <math.h>
 #include <stdio.h>

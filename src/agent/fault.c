@@ -1,8 +1,8 @@
 /* What happens when a handler raises: one log entry, a last word, the end of its connection. */
-#include "agent/peer.h"
 #include "agent/run.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "conn/peer.h"
 
 #include <stdio.h>
 #include <string.h>

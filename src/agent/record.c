@@ -1,9 +1,9 @@
 #include "agent/record.h"
 
 #include "agent/agent.h"
-#include "agent/peer.h"
 #include "agent/run.h"
 #include "base/log.h"
+#include "conn/peer.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -6,12 +6,12 @@
  * outlived its connection finds nothing instead of something else.
  */
 #include "agent/handle.h"
-#include "agent/peer.h"
 #include "agent/run.h"
 #include "base/err.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "bind/bind.h"
+#include "conn/peer.h"
 
 #include <string.h>
 #include <uv.h>

@@ -1,8 +1,8 @@
 /* The C side of `require "perilune"`; its Lua side is lua/perilune.lua. */
-#include "agent/peer.h"
 #include "agent/run.h"
 #include "base/log.h"
 #include "bind/bind.h"
+#include "conn/peer.h"
 
 #include <uv.h>
 

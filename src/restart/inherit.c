@@ -1,8 +1,8 @@
 #include "restart/inherit.h"
 
-#include "base/address.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "net/address.h"
 #include "restart/variables.h"
 
 #include <netdb.h>

@@ -1,8 +1,8 @@
 #include "server/acceptor.h"
 
-#include "base/address.h"
 #include "base/descriptors.h"
 #include "base/log.h"
+#include "net/address.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "server/listener.h"
 
-#include "base/address.h"
+#include "net/address.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

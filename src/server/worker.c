@@ -74,7 +74,9 @@ static void on_closes(struct conn *conn)
 static uint64_t read_clock(struct conn_host *host)
 {
 	struct worker *worker = (struct worker *)(void *)((char *)host - offsetof(struct worker, host));
-	return poller_read_clock(&worker->poller);
+	uv_update_time(&worker->loop);
+	host->clock_ticks = ticks_now();
+	return host->now_ms = uv_now(&worker->loop);
 }
 
 static uint64_t after(struct conn_host *host, uint32_t ms)
@@ -424,6 +426,20 @@ static int wait_ms(struct worker *worker)
 	return at - now_ms < INT_MAX ? (int)(at - now_ms) : INT_MAX;
 }
 
+/* Waits, and serves what has happened: of sockets first, of libuv then. */
+static void poll_events(struct worker *worker, int timeout_ms)
+{
+	struct conn_host *host = &worker->host;
+	int meant_ms = poller_wait(&worker->poller, timeout_ms);
+	uint64_t wanted_ms = meant_ms > 0 ? host->now_ms + (unsigned)meant_ms : UINT64_MAX;
+	host->clock_ticks = ticks_now();
+	host->polled_ms = host->now_ms = uv_now(&worker->loop);
+	conn_host_waited(host, wanted_ms);
+	poller_serve(&worker->poller);
+	conn_host_settle(host);
+	poller_run_loop(&worker->poller);
+}
+
 static void serve(struct worker *worker)
 {
 	for (;;) {
@@ -431,7 +447,7 @@ static void serve(struct worker *worker)
 		poller_forget(&worker->poller);
 		if (worker->draining && !worker->host.open && !orders_wait(&worker->orders))
 			return;
-		poller_poll(&worker->poller, more ? 0 : wait_ms(worker));
+		poll_events(worker, more ? 0 : wait_ms(worker));
 	}
 }
 
@@ -460,7 +476,7 @@ static int open_loop(struct worker *worker)
 	if (err)
 		goto close_loop;
 	worker->wake.data = worker;
-	err = poller_init(&worker->poller, &worker->host, &worker->loop);
+	err = poller_init(&worker->poller, &worker->loop);
 	if (!err)
 		return 0;
 	close_wake(worker);

@@ -2,8 +2,8 @@
  * perilune.workbench.net: sockets and processes on the workbench's loop. Nothing here waits: what happens is counted
  * (bench_tell()), and Lua looks again.
  */
-#include "base/address.h"
 #include "bind/bind.h"
+#include "net/address.h"
 #include "restart/program.h"
 #include "workbench/bench.h"
 

@@ -1,6 +1,6 @@
 #include "workbench/world.h"
 
-#include "agent/peer.h"
+#include "conn/peer.h"
 #include "server/admission.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-#include "base/address.h"
+#include "net/address.h"
 
 #include <arpa/inet.h>
 #include <net/if.h>

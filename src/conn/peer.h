@@ -1,7 +1,7 @@
 /* The ends of a connection, as people write them. */
 #pragma once
 
-#include "base/address.h"
+#include "net/address.h"
 
 struct conn;
 

@@ -1,4 +1,4 @@
-#include "agent/peer.h"
+#include "conn/peer.h"
 
 #include "conn/conn.h"
 #include "conn/transport.h"
