@@ -209,8 +209,8 @@ describe("the table", function()
     ["src/agent/batch.c"] = { 1, "proceed batch" },
     ["src/agent/fault.c"] = { 2, "tostring failed" },
     ["src/agent/migrate.c"] = { 2, "snapshot upgrade" },
-    ["src/agent/open.c"] = { 2, "teardown" }, -- and what is loaded: above
-    ["src/agent/phase.c"] = { 1, "tostring" },
+    ["src/script/open.c"] = { 2, "teardown" }, -- and what is loaded: above
+    ["src/script/phase.c"] = { 1, "tostring" },
     ["src/agent/record.c"] = { 1, "redact" },
     -- The other one sends a list, whose items are read as they are: nothing of the user's is called.
     ["src/agent/reply.c"] = { 2, "encode encode_batch encode_send" },

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "script/open.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-#include "agent/phase.h"
+#include "script/phase.h"
 
 #include "agent/run.h"
 #include "base/log.h"

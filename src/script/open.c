@@ -1,10 +1,12 @@
 /* How a worker's VM comes to be: runtime, script, listeners; and how it ends. */
-#include "agent/phase.h"
+#include "script/open.h"
+
 #include "agent/run.h"
 #include "base/descriptors.h"
 #include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
+#include "script/phase.h"
 
 #include <stdio.h>
 #include <stdlib.h>

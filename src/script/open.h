@@ -1,0 +1,28 @@
+/*
+ * A script in a VM of its own, from its top level to its teardown().
+ *
+ * Above agents and what Lua sees of them: it puts the two together.
+ */
+#pragma once
+
+#include "agent/agent.h"
+
+/*
+ * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative code and
+ * writes an explanation of up to size - 1 bytes.
+ */
+int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
+		uint32_t generation, struct counters *counters, char *why, size_t size);
+
+/*
+ * A script may be loaded by one thread and serve in another: agents_detach() in the one, agents_attach() in the
+ * thread of `host`, before its first connection. Between the two, and to close them, any thread may have them.
+ */
+void agents_detach(struct agents *agents);
+void agents_attach(struct agents *agents);
+
+/*
+ * Runs teardown(app), closes the VM. All connections must be gone. In the thread that has the agents. teardown_ms: its
+ * CPU time; 0: it is left out. False: there was one, and that was so.
+ */
+bool agents_close(struct agents *agents, uint32_t teardown_ms);
