@@ -1,5 +1,5 @@
 -- Makes the manual page and the completions of shells from what the binary says of itself, and the API in
--- docs/reference.md from the types in lua/perilune/library:
+-- docs/reference.md from the types in lua/perilune/library and the counters in src/base/counters.h:
 --
 --   build/perilune exec packaging/generate.lua            writes them, after a change of either
 --   build/perilune exec packaging/generate.lua --check    says which are not as they would be written, and fails
@@ -449,7 +449,8 @@ local function read(path)
 end
 
 local function reference()
-  return require("reference").make(read(FOLDER .. "../docs/reference.md"), FOLDER .. "../lua/perilune/library")
+  return require("reference").make(read(FOLDER .. "../docs/reference.md"), FOLDER .. "../lua/perilune/library",
+    read(FOLDER .. "../src/base/counters.h"))
 end
 
 local MADE = {

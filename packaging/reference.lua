@@ -149,11 +149,31 @@ function PARTS.types(lines)
   lines[#lines + 1] = ""
 end
 
+-- The rows of the table of counters: what COUNTERS in src/base/counters.h says.
+local function rows_of(header)
+  local rows, text = {}, header:gsub("%s*\\\n%s*", " "):gsub('" "', "") -- lines and literals that go on
+  for name, help in text:gmatch 'X%(([%w_]+), "(.-)"%)' do
+    rows[#rows + 1] = ("| `%s` | %s |\n"):format(name, (help:gsub('\\"', '"')))
+  end
+  return table.concat(rows)
+end
+
+local COUNTERS = "(<!%-%- made of src/base/counters.h %-%->\n).-(<!%-%- made %-%->)"
+
+local function with_counters(text, header)
+  local made, count = text:gsub(COUNTERS, function(head, tail)
+    return head .. "| counter | counts |\n|---|---|\n" .. rows_of(header) .. tail
+  end)
+  if count ~= 1 then error("docs/reference.md: there is no '<!-- made of src/base/counters.h -->'", 0) end
+  return made
+end
+
 --- The reference with its parts made anew. Raises where it has no part that there has to be, or a mark that means none.
 ---@param text string
 ---@param library string the folder of the types
+---@param header string src/base/counters.h
 ---@return string
-function M.make(text, library)
+function M.make(text, library, header)
   stubs = stubs_of.read(library)
   local made = {}
   text = text:gsub("(<!%-%- made of the types: (%w+) %-%->\n).-(<!%-%- made %-%->)", function(head, name, tail)
@@ -169,7 +189,7 @@ function M.make(text, library)
       error("docs/reference.md: there is no " .. marks, 0)
     end
   end
-  return text
+  return with_counters(text, header)
 end
 
 return M

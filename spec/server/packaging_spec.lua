@@ -52,8 +52,9 @@ describe("packaging/", function()
     local folder
     before_each(function()
       folder = command.folder()
-      os.execute(("cp -r packaging docs '%s' && mkdir -p '%s/lua/perilune' && cp -r lua/perilune/library '%s/lua/perilune'")
-        :format(folder, folder, folder))
+      os.execute(([[cp -r packaging docs '%s' && cd '%s' && mkdir -p lua/perilune src/base && cd - >/dev/null
+        cp -r lua/perilune/library '%s/lua/perilune' && cp src/base/counters.h '%s/src/base']])
+        :format(folder, folder, folder, folder))
     end)
     after_each(function() command.remove(folder) end)
 
@@ -75,6 +76,14 @@ describe("packaging/", function()
       has("docs/reference.md", result.out)
       assert.equal(0, generate().code)
       has("- `fn` (`fun()`): which does not wait\n", command.read(folder .. "/docs/reference.md"))
+      assert.equal(0, generate("--check").code)
+    end)
+
+    it("is stale when a counter is new, and has it then", function()
+      change("src/base/counters.h", 'X(faults, "errors', 'X(surprises, "what nobody expects") X(faults, "errors')
+      assert.equal(1, generate("--check").code)
+      assert.equal(0, generate().code)
+      has("| `surprises` | what nobody expects |\n| `faults` | errors", command.read(folder .. "/docs/reference.md"))
       assert.equal(0, generate("--check").code)
     end)
 

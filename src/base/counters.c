@@ -1,9 +1,11 @@
 #include "base/counters.h"
 
-#include <stddef.h>
-
 /* The struct holds nothing but counters, so it can be walked as an array. */
 _Static_assert(sizeof(struct counters) % sizeof(counter) == 0, "only counters in here");
+
+#define NAME(name, help) { #name, offsetof(struct counters, name) },
+
+const struct counter_name COUNTER_NAMES[COUNTER_COUNT] = { COUNTERS(NAME) };
 
 void counters_sum(struct counters *to, const struct counters *from)
 {

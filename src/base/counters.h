@@ -8,6 +8,7 @@
 #include "base/reason.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef _Atomic(uint64_t) counter;
@@ -24,22 +25,39 @@ enum conn_phase {
 	PHASE_COUNT
 };
 
+/*
+ * X(name, what it counts). Of this table are made the sum over threads, `perilune status`, the entry `stopped` and the
+ * table in docs/reference.md (packaging/generate.lua).
+ */
+#define COUNTERS(X)                                                                                        \
+	X(cut, "connections ended by the drain's deadline or a second signal")                             \
+	X(frames_in, "frames handed to agents")                                                            \
+	X(frames_out, "frames sent by agents")                                                             \
+	X(bytes_in, "bytes received")                                                                      \
+	X(bytes_out, "bytes taken by the system")                                                          \
+	X(faults, "errors raised by handlers")                                                             \
+	X(suspensions, "calls that waited")                                                                \
+	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                        \
+	X(discarded_bytes,                                                                                 \
+	  "of `bytes_in`, those of no frame that an agent was given: its connection ended before")         \
+	X(accept_errors,                                                                                   \
+	  "times that accepting failed for a while (open files, memory, a network that is down)")          \
+	X(accept_delays, "times that `accept_rate` made clients wait")                                     \
+	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for " \
+		   "over a second")                                                                        \
+	X(migrated, "connections that went to a newer generation")                                         \
+	X(not_migrated, "connections that were to migrate, and could not")
+
+#define COUNTERS_FIELD(name, help) counter name;
+#define COUNTERS_INDEX(name, help) COUNTER_##name,
+
+enum { COUNTERS(COUNTERS_INDEX) COUNTER_COUNT };
+
 struct counters {
-	counter accepted;             /* connections taken from a listener */
-	counter closed[REASON_COUNT]; /* connections that ended, by reason */
-	counter frames_in, frames_out;
-	counter bytes_in, bytes_out;
-	counter faults;                  /* errors raised by handlers */
-	counter faults_by[REASON_COUNT]; /* ... by the reason that they are to a connection */
-	counter suspensions;             /* calls that yielded */
-	counter dropped_frames;          /* replies dropped for a slow consumer */
-	counter discarded_bytes;         /* input thrown away after a close was decided */
-	counter accept_errors;           /* EMFILE and its kin */
-	counter accept_delays;           /* times that accept_rate made clients wait */
-	counter cut;                     /* connections ended by the drain deadline */
-	counter held_up;                 /* calls that blocked in the system for long: the main thread's */
-	counter migrated;                /* connections that went to a newer generation */
-	counter not_migrated;            /* ... that were to, and could not */
+	COUNTERS(COUNTERS_FIELD)
+	counter accepted;                /* connections taken from a listener */
+	counter closed[REASON_COUNT];    /* connections that ended, by reason */
+	counter faults_by[REASON_COUNT]; /* faults, by the reason that they are to a connection */
 	counter phases[PHASE_COUNT];     /* connections at this moment; PHASE_NONE's is of no use */
 };
 
@@ -62,6 +80,18 @@ static inline uint64_t count_read(const counter *c)
 
 /* Adds every counter of `from` to `to`. Any thread may own `from`; the caller owns `to`. */
 void counters_sum(struct counters *to, const struct counters *from);
+
+/* Those of COUNTERS, in its order. */
+struct counter_name {
+	const char *name;
+	size_t at; /* in struct counters */
+};
+extern const struct counter_name COUNTER_NAMES[COUNTER_COUNT];
+
+static inline uint64_t counters_read(const struct counters *c, const struct counter_name *name)
+{
+	return count_read((const counter *)(const void *)((const char *)c + name->at));
+}
 
 /* Connections that ended, whatever the reason. */
 uint64_t counters_closed(const struct counters *c);

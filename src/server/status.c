@@ -117,25 +117,6 @@ static json_t *counters_of(const struct server_view *view)
 	counters_sum(&sum, &view->acceptor->counters);
 	for (unsigned i = 0; i < view->worker_count; i++)
 		counters_sum(&sum, &view->workers[i].counters);
-	const struct {
-		const char *name;
-		const counter *counter;
-	} all[] = {
-		{ "frames_in", &sum.frames_in },
-		{ "frames_out", &sum.frames_out },
-		{ "bytes_in", &sum.bytes_in },
-		{ "bytes_out", &sum.bytes_out },
-		{ "faults", &sum.faults },
-		{ "suspensions", &sum.suspensions },
-		{ "dropped_frames", &sum.dropped_frames },
-		{ "discarded_bytes", &sum.discarded_bytes },
-		{ "accept_errors", &sum.accept_errors },
-		{ "accept_delays", &sum.accept_delays },
-		{ "cut", &sum.cut },
-		{ "held_up", &sum.held_up },
-		{ "migrated", &sum.migrated },
-		{ "not_migrated", &sum.not_migrated },
-	};
 	json_t *counters = json_object();
 	set_number(counters, "accepted", count_read(&sum.accepted));
 	set_number(counters, "closed", counters_closed(&sum));
@@ -143,8 +124,8 @@ static json_t *counters_of(const struct server_view *view)
 	json_object_set_new(counters, "reasons", reasons_of(sum.closed));
 	json_object_set_new(counters, "states", phases_of(&sum));
 	json_object_set_new(counters, "fault_reasons", reasons_of(sum.faults_by));
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		set_number(counters, all[i].name, count_read(all[i].counter));
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		set_number(counters, COUNTER_NAMES[i].name, counters_read(&sum, &COUNTER_NAMES[i]));
 	set_number(counters, "log_dropped", log_dropped());
 	return counters;
 }

@@ -146,6 +146,18 @@ void stop_force(struct server *server, const char *by)
 
 /* ---- the summary ---- */
 
+/* "peer=3 drain=1" */
+static void list_reasons(const struct counters *counters, char *text, size_t size)
+{
+	size_t at = 0;
+	*text = '\0';
+	for (int i = 0; i < REASON_COUNT; i++)
+		if (count_read(&counters->closed[i]))
+			at += (size_t)snprintf(text + at, size - at, "%s%s=%llu", at ? " " : "",
+					       reason_name((enum close_reason)i),
+					       (unsigned long long)count_read(&counters->closed[i]));
+}
+
 void stop_log_summary(struct server *server)
 {
 	server_look_at_stalls(server); /* those that the end has ended */
@@ -153,26 +165,22 @@ void stop_log_summary(struct server *server)
 	counters_sum(&sum, &server->acceptor.counters);
 	for (unsigned i = 0; i < server->started; i++)
 		counters_sum(&sum, &server->workers[i].counters);
-	char reasons[512] = "";
-	for (int i = 0, at = 0; i < REASON_COUNT; i++)
-		if (count_read(&sum.closed[i]))
-			at += snprintf(reasons + at, sizeof reasons - (size_t)at, "%s%s=%llu", at ? " " : "",
-				       reason_name((enum close_reason)i),
-				       (unsigned long long)count_read(&sum.closed[i]));
-	log_write(
-	    LOG_INFO, "stopped", F_INT("pid", getpid()), F_INT("accepted", count_read(&sum.accepted)),
-	    F_INT("closed", counters_closed(&sum)), F_INT("open", server_count_open(server)),
-	    F_INT("cut", count_read(&sum.cut)), F_TEXT("reasons", reasons),
-	    F_INT("frames_in", count_read(&sum.frames_in)), F_INT("frames_out", count_read(&sum.frames_out)),
-	    F_INT("bytes_in", count_read(&sum.bytes_in)), F_INT("bytes_out", count_read(&sum.bytes_out)),
-	    F_INT("faults", count_read(&sum.faults)), F_INT("suspensions", count_read(&sum.suspensions)),
-	    F_INT("dropped_frames", count_read(&sum.dropped_frames)),
-	    F_INT("discarded_bytes", count_read(&sum.discarded_bytes)),
-	    F_INT("accept_errors", count_read(&sum.accept_errors)),
-	    F_INT("accept_delays", count_read(&sum.accept_delays)),
-	    F_INT("held_up", count_read(&sum.held_up)), F_INT("migrated", count_read(&sum.migrated)),
-	    F_INT("not_migrated", count_read(&sum.not_migrated)), F_INT("log_dropped", log_dropped()),
-	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0));
+	enum { OTHERS = 7 };
+	struct log_field fields[COUNTER_COUNT + OTHERS];
+	size_t n = 0;
+	char reasons[512];
+	list_reasons(&sum, reasons, sizeof reasons);
+	fields[n++] = F_INT("pid", getpid());
+	fields[n++] = F_INT("accepted", count_read(&sum.accepted));
+	fields[n++] = F_INT("closed", counters_closed(&sum));
+	fields[n++] = F_INT("open", server_count_open(server));
+	fields[n++] = F_TEXT("reasons", reasons);
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		fields[n++] = F_INT(COUNTER_NAMES[i].name, counters_read(&sum, &COUNTER_NAMES[i]));
+	fields[n++] = F_INT("log_dropped", log_dropped());
+	fields[n++] =
+	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0);
+	log_fields(LOG_INFO, "stopped", fields, n);
 }
 
 int stop_exit_code(const struct server *server)
