@@ -1,4 +1,5 @@
---- The pages that teach: docs/guide.md, followed word for word, and the listings of docs/handlers.md.
+--- The pages that teach: docs/guide.md, followed word for word, and the listings of docs/handlers.md and
+--- docs/coming-from.md.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"
@@ -65,20 +66,38 @@ return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = A }
   end)
 end)
 
-describe("the listings of docs/handlers.md", function()
+describe("the listings of", function()
   local folder
   before_each(function() folder = command.folder() end)
-  after_each(function() command.remove(folder) end)
+  after_each(function()
+    server.finish()
+    command.remove(folder)
+  end)
 
-  it("are accepted by 'perilune check'", function()
-    local n = 0
-    for _, step in ipairs(walkthrough.read(command.read "docs/handlers.md")) do
-      if step.kind == "file" then
-        local result = command.run { "check", command.write(folder .. "/" .. step.path, step.text) }
-        assert.equal(0, result.code, "docs/handlers.md:" .. step.line .. ": " .. result.err)
-        n = n + 1
-      end
+  local function listings_of(page)
+    local listings = {}
+    for _, step in ipairs(walkthrough.read(command.read(page))) do
+      if step.kind == "file" then listings[#listings + 1] = step end
     end
-    assert.is_true(n >= 8, n .. " listings")
+    return listings
+  end
+
+  for _, page in ipairs { "docs/handlers.md", "docs/coming-from.md" } do
+    it(page .. " are accepted by 'perilune check'", function()
+      local listings = listings_of(page)
+      for _, step in ipairs(listings) do
+        local result = command.run { "check", command.write(folder .. "/" .. step.path, step.text) }
+        assert.equal(0, result.code, page .. ":" .. step.line .. ": " .. result.err)
+      end
+      assert.is_true(#listings >= (page == "docs/handlers.md" and 8 or 2), #listings .. " listings")
+    end)
+  end
+
+  it("docs/coming-from.md are the same program", function()
+    for _, step in ipairs(listings_of "docs/coming-from.md") do
+      local client = server.start { script = step.text, args = { "--listen=tcp://127.0.0.1:0" } }:connect()
+      client:echo_line("20", "20"):echo_line("22.5", "42.5"):echo_line("x", "error: a number, please")
+      client:echo_line("-2", "40.5"):echo_line("quit", "bye"):expect_closed()
+    end
   end)
 end)
