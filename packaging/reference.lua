@@ -149,6 +149,36 @@ function PARTS.types(lines)
   lines[#lines + 1] = ""
 end
 
+local WIDTH = 120
+
+-- Words, of which code with blanks in it is one.
+local function words_of(text)
+  local words, open = {}, false
+  for word in text:gmatch "%S+" do
+    if open then words[#words] = words[#words] .. " " .. word else words[#words + 1] = word end
+    local _, ticks = word:gsub("`", "")
+    if ticks % 2 == 1 then open = not open end
+  end
+  return words
+end
+
+-- A paragraph or an item of a list, in lines of WIDTH. What would begin another list stays where it is.
+local function wrapped(line)
+  if #line <= WIDTH or line:find "^|" then return line end
+  local indent, lines = line:match "^%s*[-*]%s+" or "", {}
+  local now = indent
+  for i, word in ipairs(words_of(line:sub(#indent + 1))) do
+    if i > 1 and #now + 1 + #word > WIDTH and not word:find "^[-*+#>|%d]" then
+      lines[#lines + 1] = now
+      now = (" "):rep(#indent) .. word
+    else
+      now = now .. (i > 1 and " " or "") .. word
+    end
+  end
+  lines[#lines + 1] = now
+  return table.concat(lines, "\n")
+end
+
 -- The rows of the table of counters: what COUNTERS in src/base/counters.h says.
 local function rows_of(header)
   local rows, text = {}, header:gsub("%s*\\\n%s*", " "):gsub('" "', "") -- lines and literals that go on
@@ -180,6 +210,7 @@ function M.make(text, library, header)
     if not PARTS[name] then error(("docs/reference.md: '%s' is no part that is made of the types"):format(name), 0) end
     local lines = {}
     PARTS[name](lines)
+    for i, line in ipairs(lines) do lines[i] = wrapped(line) end
     made[name] = true
     return head .. table.concat(lines, "\n") .. tail
   end)
