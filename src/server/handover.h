@@ -14,7 +14,7 @@ struct worker;
 
 /* One worker's part. */
 struct handover_part {
-	struct order order;   /* first: ORDER_HAND_OVER */
+	struct order order;   /* first: worker_hand_over() */
 	struct report report; /* REPORT_HANDED_OVER */
 	struct handover *whole;
 	struct takeovers takeovers; /* of this reload, in the report */

@@ -28,24 +28,17 @@ struct report {
 	char text[4096]; /* FAILED, LOADED: why */
 };
 
-/* To a worker. */
-enum order_kind {
-	ORDER_ACCEPT,
-	ORDER_ADOPT,
-	ORDER_PROMOTE,
-	ORDER_WITHDRAW,
-	ORDER_POLICY,
-	ORDER_HAND_OVER, /* part of a struct handover_part */
-	ORDER_DRAIN,
-	ORDER_STOP,
-	ORDER_EVICT,
-	ORDER_RECORD, /* part of a struct taping */
-	ORDER_RECORD_NO_MORE,
-};
+/*
+ * To a worker. An order knows what is to be done, so that the list of them (orders.h) need not. Most are parts of
+ * something that outlives them; those with a drop() are the worker's own, which deliver() and drop() free.
+ */
+struct worker;
 
 struct order {
 	struct mail mail; /* first */
-	enum order_kind kind;
+	void (*deliver)(struct worker *worker, struct order *order);
+	void (*drop)(
+	    struct order *order); /* the worker has ended before; NULL: there is nothing to be done */
 	bool given;
 };
 

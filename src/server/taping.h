@@ -2,7 +2,7 @@
  * A worker's part in a recording: the tape that its connections are on (record/tape.h), and how what is on it gets to
  * the recorder (recorder.h), in chunks of whole lines.
  *
- * Threads: the worker's. A taping belongs to it from ORDER_RECORD until REPORT_TAPED.
+ * Threads: the worker's. A taping belongs to it from worker_record() until REPORT_TAPED.
  */
 #pragma once
 
@@ -28,7 +28,7 @@ struct taping {
 	void (*give)(void *owner, struct chunk *chunk); /* from the worker's thread */
 };
 
-/* ORDER_RECORD: `order` is the taping's. */
+/* Of worker_record(): `order` is the taping's. */
 void taping_begin(struct worker *worker, struct order *order);
 
 /* Gives all that there is, and reports that nothing more follows. Without a taping: nothing. */

@@ -25,7 +25,6 @@ enum {
 	TIDY_STEP_KB = 64,
 };
 
-/* ORDER_ACCEPT. This one and the next are the worker's to free; the others are parts of something. */
 struct accept_order {
 	struct order order; /* first */
 	int fd;
@@ -35,7 +34,6 @@ struct accept_order {
 	struct sockaddr_in6 peer;
 };
 
-/* ORDER_POLICY */
 struct policy_order {
 	struct order order; /* first */
 	enum reload_policy policy;
@@ -215,49 +213,76 @@ static void evict(struct worker *worker, struct eviction *eviction)
 
 /* ---- mail ---- */
 
-static void obey(struct worker *worker, struct order *order)
+static void deliver_accept(struct worker *worker, struct order *order)
 {
-	switch (order->kind) {
-	case ORDER_ACCEPT:
-		accept_one(worker, (const struct accept_order *)(const void *)order);
-		break;
-	case ORDER_ADOPT:
-		raise_share(worker, generation_in(order));
-		lineage_adopt(worker, generation_in(order));
-		break;
-	case ORDER_PROMOTE:
-		lineage_promote(worker, candidate_in(order));
-		break;
-	case ORDER_WITHDRAW:
-		lineage_withdraw(worker, candidate_in(order));
-		break;
-	case ORDER_POLICY:
-		lineage_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
-		break;
-	case ORDER_HAND_OVER:
-		succession_tell(worker, (struct handover_part *)(void *)order);
-		break;
-	case ORDER_DRAIN:
-		begin_drain(worker);
-		break;
-	case ORDER_STOP:
-		cut_all(worker);
-		break;
-	case ORDER_EVICT:
-		evict(worker, (struct eviction *)(void *)order);
-		break;
-	case ORDER_RECORD:
-		taping_begin(worker, order);
-		break;
-	case ORDER_RECORD_NO_MORE:
-		taping_end(worker);
-		break;
-	}
+	accept_one(worker, (const struct accept_order *)(const void *)order);
+	free(order);
 }
 
-static bool is_workers_own(const struct order *order)
+static void drop_accept(struct order *order)
 {
-	return order->kind == ORDER_ACCEPT || order->kind == ORDER_POLICY;
+	close(((struct accept_order *)(void *)order)->fd);
+	free(order);
+}
+
+static void deliver_policy(struct worker *worker, struct order *order)
+{
+	lineage_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
+	free(order);
+}
+
+static void drop_policy(struct order *order)
+{
+	free(order);
+}
+
+static void deliver_adopt(struct worker *worker, struct order *order)
+{
+	raise_share(worker, generation_in(order));
+	lineage_adopt(worker, generation_in(order));
+}
+
+static void drop_adopt(struct order *order)
+{
+	generation_close(generation_in(order));
+}
+
+static void deliver_promote(struct worker *worker, struct order *order)
+{
+	lineage_promote(worker, candidate_in(order));
+}
+
+static void deliver_withdraw(struct worker *worker, struct order *order)
+{
+	lineage_withdraw(worker, candidate_in(order));
+}
+
+static void deliver_hand_over(struct worker *worker, struct order *order)
+{
+	succession_tell(worker, (struct handover_part *)(void *)order);
+}
+
+static void deliver_drain(struct worker *worker, struct order *order)
+{
+	(void)order;
+	begin_drain(worker);
+}
+
+static void deliver_stop(struct worker *worker, struct order *order)
+{
+	(void)order;
+	cut_all(worker);
+}
+
+static void deliver_evict(struct worker *worker, struct order *order)
+{
+	evict(worker, (struct eviction *)(void *)order);
+}
+
+static void deliver_record_no_more(struct worker *worker, struct order *order)
+{
+	(void)order;
+	taping_end(worker);
 }
 
 /*
@@ -272,11 +297,7 @@ static bool obey_some(struct worker *worker)
 	struct mail *mail;
 	while (ticks_now() - began <= CONN_TICKS_PER_STAGE && (mail = orders_pop(&worker->orders))) {
 		struct order *order = (struct order *)(void *)mail;
-		/* The others' sender may have freed them by the time that they are obeyed. */
-		bool is_ours = is_workers_own(order);
-		obey(worker, order);
-		if (is_ours)
-			free(order);
+		order->deliver(worker, order); /* from here on it is the sender's again, or gone */
 	}
 	worker->owes_orders = orders_wait(&worker->orders);
 	return worker->owes_orders;
@@ -589,7 +610,7 @@ int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order = (struct accept_order){ .order.kind = ORDER_ACCEPT,
+	*order = (struct accept_order){ .order = { .deliver = deliver_accept, .drop = drop_accept },
 					.fd = fd,
 					.slot = slot,
 					.id = id,
@@ -617,7 +638,8 @@ static bool has_taker(void *data, struct mail *mail)
 {
 	struct choice *choice = data;
 	const struct accept_order *order = (struct accept_order *)(void *)mail;
-	choice->to = order->order.kind == ORDER_ACCEPT ? choice->taker(choice->owner, order->slot) : NULL;
+	choice->to =
+	    order->order.deliver == deliver_accept ? choice->taker(choice->owner, order->slot) : NULL;
 	return choice->to;
 }
 
@@ -645,29 +667,31 @@ bool worker_poke(struct worker *worker)
 }
 
 /* The orders are the worker's own, so that giving them cannot fail; each is given once. */
-static void send_order(struct worker *worker, struct order *order, enum order_kind kind)
+static void send_order(struct worker *worker, struct order *order,
+		       void (*deliver)(struct worker *worker, struct order *order))
 {
 	if (order->given)
 		return;
 	order->given = true;
-	order->kind = kind;
+	order->deliver = deliver;
 	orders_push(&worker->orders, &order->mail);
 	worker_kick(worker);
 }
 
 void worker_adopt(struct worker *worker, struct generation *generation)
 {
-	send_order(worker, &generation->adopt, ORDER_ADOPT);
+	generation->adopt.drop = drop_adopt;
+	send_order(worker, &generation->adopt, deliver_adopt);
 }
 
 void worker_promote(struct worker *worker, struct generation *candidate)
 {
-	send_order(worker, &candidate->verdict, ORDER_PROMOTE);
+	send_order(worker, &candidate->verdict, deliver_promote);
 }
 
 void worker_withdraw(struct worker *worker, struct generation *candidate)
 {
-	send_order(worker, &candidate->verdict, ORDER_WITHDRAW);
+	send_order(worker, &candidate->verdict, deliver_withdraw);
 }
 
 int worker_set_policy(struct worker *worker, enum reload_policy policy)
@@ -675,7 +699,8 @@ int worker_set_policy(struct worker *worker, enum reload_policy policy)
 	struct policy_order *order = malloc(sizeof *order);
 	if (!order)
 		return UV_ENOMEM;
-	*order = (struct policy_order){ .order.kind = ORDER_POLICY, .policy = policy };
+	*order = (struct policy_order){ .order = { .deliver = deliver_policy, .drop = drop_policy },
+					.policy = policy };
 	orders_push(&worker->orders, &order->order.mail);
 	worker_kick(worker);
 	return 0;
@@ -683,24 +708,24 @@ int worker_set_policy(struct worker *worker, enum reload_policy policy)
 
 void worker_hand_over(struct worker *worker, struct handover_part *part)
 {
-	send_order(worker, &part->order, ORDER_HAND_OVER);
+	send_order(worker, &part->order, deliver_hand_over);
 }
 
 void worker_evict(struct worker *worker, struct eviction *eviction)
 {
-	eviction->order.kind = ORDER_EVICT;
+	eviction->order.deliver = deliver_evict;
 	orders_push(&worker->orders, &eviction->order.mail);
 	worker_kick(worker);
 }
 
 void worker_record(struct worker *worker, struct taping *taping)
 {
-	send_order(worker, &taping->begin, ORDER_RECORD);
+	send_order(worker, &taping->begin, taping_begin);
 }
 
 void worker_record_no_more(struct worker *worker, struct taping *taping)
 {
-	send_order(worker, &taping->end, ORDER_RECORD_NO_MORE);
+	send_order(worker, &taping->end, deliver_record_no_more);
 }
 
 void worker_call_off(struct worker *worker)
@@ -711,12 +736,12 @@ void worker_call_off(struct worker *worker)
 
 void worker_drain(struct worker *worker)
 {
-	send_order(worker, &worker->drain, ORDER_DRAIN);
+	send_order(worker, &worker->drain, deliver_drain);
 }
 
 void worker_stop(struct worker *worker)
 {
-	send_order(worker, &worker->stop, ORDER_STOP);
+	send_order(worker, &worker->stop, deliver_stop);
 }
 
 void worker_join(struct worker *worker)
@@ -726,12 +751,8 @@ void worker_join(struct worker *worker)
 	struct mail *mail;
 	while ((mail = orders_pop(&worker->orders))) {
 		struct order *order = (struct order *)(void *)mail;
-		if (order->kind == ORDER_ADOPT)
-			generation_close(generation_in(order));
-		if (order->kind == ORDER_ACCEPT)
-			close(((struct accept_order *)(void *)order)->fd);
-		if (is_workers_own(order))
-			free(order);
+		if (order->drop)
+			order->drop(order);
 	}
 	orders_close(&worker->orders);
 }
