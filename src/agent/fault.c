@@ -143,7 +143,11 @@ enum close_reason reason_of_verdict(enum guard_verdict verdict)
 /* An error's __tostring is code of the user's; but what we do ourselves takes a while as well. */
 static struct vm_budget describe_budget(const struct agents *agents, const struct run *run)
 {
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+	enum { LEAST_MS = 100, MOST_MS = 100 };
+#else
 	enum { LEAST_MS = 10, MOST_MS = 100 };
+#endif
 	uint32_t ms = agents->listeners[run->conn->listener].budget.ms;
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
