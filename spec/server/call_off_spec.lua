@@ -88,7 +88,7 @@ describe("a script that is being loaded", function()
   it("that waits in the system is left behind by a stop", function()
     local app = server.start { script = support.script "one", control = "control.sock", asan = "detect_leaks=0" }
     -- The child says so once a thread of the server waits in read(2), whose number is 0, or 63 on ARM.
-    local says = "until cat /proc/$PPID/task/*/syscall | grep -q '^\\(0\\|63\\) '; do :; done; >loads; exec sleep 60"
+    local says = "until grep -qs '^\\(0\\|63\\) ' /proc/$PPID/task/*/syscall; do :; done; >loads; exec sleep 60"
     support.rewrite(app, ([[local perilune = require "perilune"
       io.popen(%q):read()
       ]]):format(says) .. support.script("two", [[timeout = { drain = "60s" }, unsafe = { "io.popen" }]]))
