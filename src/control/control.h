@@ -68,8 +68,8 @@ bool control_is_reserve(const struct control *control, uint64_t client);
 void control_reply(struct control *control, uint64_t client, json_t *reply);
 
 /*
- * Lets go of a client whose request is yet to be answered: its descriptor, which does not block, is the caller's. -1: it is
- * no more.
+ * Lets go of a client whose request is yet to be answered: its descriptor, which does not block, is the caller's.
+ * -1: it is no more.
  */
 int control_take(struct control *control, uint64_t client);
 
@@ -82,7 +82,10 @@ bool control_send(struct control *control, uint64_t client, char *bytes, size_t 
 /* Ends a stream, all of which was sent, or is wanted no more; and with it the client. */
 void control_end(struct control *control, uint64_t client);
 
-/* Accepts from another socket from now on, once who waits at the one so far is in. 0, or an error: nothing has changed. */
+/*
+ * Accepts from another socket from now on, once who waits at the one so far is in. 0, or an error: then nothing has
+ * changed.
+ */
 int control_move(struct control *control, int fd);
 
 /* Takes no more clients, and leaves the socket alone; those there go on. */

@@ -32,8 +32,8 @@ static socklen_t parse(const char *text, struct sockaddr_un *address)
 }
 
 /*
- * Has what was sent last not been read yet? A queue of few datagrams (net.unix.max_dgram_qlen, 10 as a rule) is filled by
- * the pulse in no time where the manager is held up, and then what matters would be lost.
+ * Has what was sent last not been read yet? A queue of few datagrams (net.unix.max_dgram_qlen, 10 as a rule) is filled
+ * by the pulse in no time where the manager is held up, and then what matters would be lost.
  */
 static bool is_unread(const struct notify *notify)
 {

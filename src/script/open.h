@@ -8,8 +8,8 @@
 #include "agent/agent.h"
 
 /*
- * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative code and
- * writes an explanation of up to size - 1 bytes.
+ * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative
+ * code and writes an explanation of up to size - 1 bytes.
  */
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		uint32_t generation, struct counters *counters, char *why, size_t size);

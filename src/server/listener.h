@@ -69,8 +69,8 @@ int listener_listen(struct listener *listener, char *why, size_t size);
 bool listener_is_lost(const struct listener *listener);
 
 /*
- * Makes the socket anew at its path: `fresh` is bound and listens. 0, or an error, explained: then nothing has changed. To
- * be given to listener_take(), or to listener_close().
+ * Makes the socket anew at its path: `fresh` is bound and listens, and is to be given to listener_take(), or to
+ * listener_close(). 0, or an error, explained: then nothing has changed.
  */
 int listener_renew(const struct listener *listener, struct listener *fresh, char *why, size_t size);
 

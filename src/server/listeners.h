@@ -23,7 +23,7 @@ struct listeners {
 int listeners_add(struct listeners *listeners, struct config *config, struct inheritance *inheritance,
 		  char *why, size_t size);
 
-/* Logs that the file of a Unix socket was found to be gone, and that there is a new one, or (`why`) that there is none. */
+/* Logs that the file of a Unix socket was gone, and that there is a new one, or (`why`) that there is none. */
 void listeners_tell_lost(const char *address, const char *name, const char *why);
 
 /* Takes back listeners_add(). */
