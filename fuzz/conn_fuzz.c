@@ -1,5 +1,5 @@
 /*
- * Connections over the memory transport, to which whatever the input says happens; spec/support/conn_model.c
+ * Connections over streams in memory, to which whatever the input says happens; spec/support/conn_model.c
  * has the list. It aborts when a connection is not told of its end exactly once, or of anything after it, when a
  * numbered frame or reply is missing, when something is left undone, or held at the end.
  *

@@ -22,7 +22,7 @@ enum { PAYLOAD = 32, FRAME = PAYLOAD + 4, RUNS = 25, TIMED_RUNS = 3, PACE_FRAMES
 
 struct bench {
 	struct world world;
-	struct memory_conn *memory;
+	struct peer *peer;
 	uint8_t *input;
 	unsigned batch;
 	uint64_t serial;
@@ -43,15 +43,15 @@ static void fill(struct bench *bench)
 /* Under valgrind a batch takes so long that it is cut: the connection has another turn. */
 static void exchange(struct bench *bench)
 {
-	struct memory_conn *memory = bench->memory;
+	struct memory_stream *memory = &bench->peer->memory;
 	size_t bytes = (size_t)bench->batch * FRAME;
 	memcpy(memory->inward, bench->input, bytes);
 	memory->inward_bytes = bytes;
-	memory_conn_run(memory);
+	harness_serve(bench->peer);
 	while (memory->outward_bytes != bytes) {
 		size_t before = memory->outward_bytes;
 		conn_host_turn(&bench->world.host, bench->world.host.now_ms);
-		memory_conn_run(memory);
+		harness_serve(bench->peer);
 		if (memory->outward_bytes == before) {
 			fprintf(stderr, "expected %u replies\n", bench->batch);
 			exit(1);
@@ -116,12 +116,12 @@ static void open_bench(struct bench *bench, const char *script, unsigned batch)
 {
 	bench->batch = batch;
 	harness_open(&bench->world, script);
-	bench->memory = harness_connect(&bench->world);
+	bench->peer = harness_connect(&bench->world);
 	bench->input = calloc(batch, FRAME);
 	for (unsigned i = 0; i < batch; i++)
 		memcpy(bench->input + i * FRAME, (uint8_t[]){ 0, 0, 0, PAYLOAD }, 4);
-	memory_conn_put(bench->memory, bench->input, (size_t)batch * FRAME);
-	bench->memory->inward_bytes = 0;
+	memory_stream_put(&bench->peer->memory, bench->input, (size_t)batch * FRAME);
+	bench->peer->memory.inward_bytes = 0;
 }
 
 int main(int argc, char **argv)

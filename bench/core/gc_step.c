@@ -16,7 +16,7 @@
 
 enum { PAYLOAD = 32, FRAME = PAYLOAD + 4, BATCH = 16 };
 
-static double serve(struct world *world, struct memory_conn **conns, unsigned n, unsigned long events)
+static double serve(struct world *world, struct peer **peers, unsigned n, unsigned long events)
 {
 	static uint64_t serial;
 	uint8_t input[BATCH * FRAME];
@@ -24,17 +24,17 @@ static double serve(struct world *world, struct memory_conn **conns, unsigned n,
 	for (int i = 0; i < BATCH; i++)
 		memcpy(input + i * FRAME, (uint8_t[]){ 0, 0, 0, PAYLOAD }, 4);
 	for (unsigned long i = 0; i < events; i++) {
-		struct memory_conn *memory = conns[i % n];
+		struct peer *peer = peers[i % n];
 		for (int k = 0; k < BATCH; k++) {
 			serial++;
 			memcpy(input + k * FRAME + 4, &serial, sizeof serial);
 		}
-		memory_conn_put(memory, input, sizeof input);
+		memory_stream_put(&peer->memory, input, sizeof input);
 		uint64_t from = harness_cpu_ns();
-		memory_conn_run(memory);
+		harness_serve(peer);
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
-		memory->outward_bytes = 0;
+		peer->memory.outward_bytes = 0;
 		vm_sample(&world->agents.vm);
 		if (i % 4096 == 0)
 			vm_pace(&world->agents.vm, PAYLOAD);
@@ -59,17 +59,17 @@ int main(int argc, char **argv)
 	unsigned n = argc > 1 ? (unsigned)atoi(argv[1]) : 100000;
 	static struct world world;
 	harness_open(&world, argc > 2 ? argv[2] : "bench/apps/echo.lua");
-	struct memory_conn **conns = calloc(n, sizeof *conns);
+	struct peer **peers = calloc(n, sizeof *peers);
 	for (unsigned i = 0; i < n; i++)
-		conns[i] = harness_connect(&world);
+		peers[i] = harness_connect(&world);
 	vm_pace(&world.agents.vm, PAYLOAD);
-	serve(&world, conns, n, 200000); /* warm: compiled, sized */
-	double served = serve(&world, conns, n, 400000), stepped = step_through(&world);
+	serve(&world, peers, n, 200000); /* warm: compiled, sized */
+	double served = serve(&world, peers, n, 400000), stepped = step_through(&world);
 	printf("{\"agents\":%u,\"heap_kb\":%d,\"longest_event_ms\":%.3f,\"longest_explicit_step_ms\":%.3f,"
 	       "\"longest_step_ms\":%.3f}\n",
 	       n, lua_gc(world.agents.vm.lua, LUA_GCCOUNT, 0), served, stepped,
 	       served > stepped ? served : stepped);
-	free(conns);
+	free(peers);
 	harness_close(&world);
 	return 0;
 }

@@ -30,12 +30,19 @@ void harness_open(struct world *world, const char *path)
 	config_drop(config);
 }
 
-struct memory_conn *harness_connect(struct world *world)
+struct peer *harness_connect(struct world *world)
 {
 	struct peer *peer = world_connect(world, 0, NULL, 0, 0);
 	if (!peer)
 		die("not enough memory");
-	return &peer->memory;
+	return peer;
+}
+
+void harness_serve(struct peer *peer)
+{
+	struct conn_host *host = peer->conn.host;
+	while (memory_stream_report(&peer->memory))
+		conn_host_settle(host);
 }
 
 void harness_close(struct world *world)

@@ -27,7 +27,7 @@ static bool chance(uint32_t in)
 
 static struct conn *conn_of(struct client *c)
 {
-	return &c->memory.conn;
+	return &c->conn;
 }
 
 /* ---- what agents do ---- */
@@ -134,7 +134,7 @@ static void put_frames(struct client *c)
 				 chance(10) ? (int)below(100) : 0, PADDING);
 		size_t len = strlen(c->rest), now = n == 1 ? below((uint32_t)len + 1) : len;
 		if (now)
-			memory_conn_put(&c->memory, c->rest, now);
+			memory_stream_put(&c->memory, c->rest, now);
 		memmove(c->rest, c->rest + now, len + 1 - now);
 		c->frames_put += now == len;
 	}
@@ -149,11 +149,11 @@ static void put_wild(struct client *c)
 	size_t n = 1 + below(WILD_BYTES);
 	for (size_t i = 0; i < n; i++)
 		bytes[i] = BYTES[below(sizeof BYTES - 1)];
-	memory_conn_put(&c->memory, bytes, n);
+	memory_stream_put(&c->memory, bytes, n);
 	if (!chance(16))
 		return;
 	memset(many, 'm', sizeof many);
-	memory_conn_put(&c->memory, many, below(sizeof many));
+	memory_stream_put(&c->memory, many, below(sizeof many));
 }
 
 static void put(struct client *c)
@@ -169,7 +169,7 @@ static void put(struct client *c)
 static void take(struct client *c, size_t most)
 {
 	char bytes[5000];
-	size_t n = memory_conn_take(&c->memory, bytes, most < sizeof bytes ? most : sizeof bytes);
+	size_t n = memory_stream_take(&c->memory, bytes, most < sizeof bytes ? most : sizeof bytes);
 	bool may_skip = conn_of(c)->rules->slow == SLOW_DROP;
 	for (size_t i = 0; i < n && !c->wild; i++) {
 		if (bytes[i] >= '0' && bytes[i] <= '9')
@@ -227,9 +227,9 @@ static void step(struct client *c)
 	else if (what < 93)
 		close_one(c);
 	else if (what < 94)
-		memory_conn_half_close(&c->memory);
+		memory_stream_half_close(&c->memory);
 	else if (what < 95 && chance(3))
-		memory_conn_reset(&c->memory);
+		memory_stream_reset(&c->memory);
 	else if (what < 96)
 		conn_set_timeout(conn, (enum timeout_kind)below(TIMEOUT_KINDS), below(2000));
 	else if (what < 97 && chance(3))
@@ -247,14 +247,14 @@ static void poll_some(void)
 {
 	for (unsigned i = 0; i < SLOTS; i++)
 		if (clients[i] && chance(2))
-			memory_conn_report(&clients[i]->memory);
+			memory_stream_report(&clients[i]->memory);
 	conn_host_settle(&host);
 }
 
 /* Once nothing more happens, nothing that could have been done is left undone. */
 static void check_rest(const struct client *c)
 {
-	const struct conn *conn = &c->memory.conn;
+	const struct conn *conn = &c->conn;
 	if (!conn_is_open(conn))
 		return;
 	assert(conn->watching == c->memory.watched);
@@ -302,7 +302,7 @@ void model_round(void)
 	case 0:
 	case 1:
 		if (clients[slot])
-			memory_conn_run(&clients[slot]->memory);
+			world_serve(clients[slot]);
 		break;
 	case 2:
 		poll_some();

@@ -1,7 +1,5 @@
 #include "support/conn_world.h"
 
-#include "conn/transport.h"
-
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -196,7 +194,7 @@ static void on_gone(struct conn *conn)
 	if (!world_frees)
 		return;
 	clients[client->slot] = NULL;
-	memory_conn_deinit(&client->memory);
+	memory_stream_deinit(&client->memory);
 	free(client); /* whoever touches it now is caught by the sanitizer */
 }
 
@@ -222,21 +220,18 @@ struct client *world_join(unsigned slot)
 	struct client *client = calloc(1, sizeof *client);
 	assert(client);
 	client->slot = slot;
-	memory_conn_init(&client->memory);
+	memory_stream_init(&client->memory, &client->conn.io);
+	client->conn.peer.sin6_family = AF_UNIX;
 	clients[slot] = client;
 	opened_total++;
-	conn_open(&client->memory.conn, &host, &rules, &line, ++last_id);
+	conn_open(&client->conn, &host, &rules, &line, ++last_id);
 	return client;
 }
 
-/* Would memory_conn_run() report anything? */
-static bool has_event(const struct memory_conn *m)
+void world_serve(struct client *client)
 {
-	if (m->closed)
-		return false;
-	return m->closing || (m->broken && !m->broken_told) ||
-	       ((m->watched & WATCH_WRITE) && m->outward_bytes < m->window_bytes) ||
-	       ((m->watched & WATCH_READ) && (m->inward_bytes || m->peer_shut));
+	while (memory_stream_report(&client->memory))
+		conn_host_settle(&host);
 }
 
 /* One poll: every connection that has an event gets it, then all are settled. */
@@ -245,7 +240,7 @@ static bool poll_all(void)
 	bool any = false;
 	for (unsigned i = 0; i < CLIENTS; i++)
 		if (clients[i])
-			any |= memory_conn_report(&clients[i]->memory);
+			any |= memory_stream_report(&clients[i]->memory);
 	conn_host_settle(&host);
 	return any;
 }
@@ -256,7 +251,7 @@ static void check_phases(void)
 	uint64_t expected[PHASE_COUNT] = { 0 }, all = 0;
 	for (unsigned i = 0; i < CLIENTS; i++)
 		if (clients[i] && !clients[i]->gone)
-			expected[clients[i]->memory.conn.phase]++;
+			expected[clients[i]->conn.phase]++;
 	for (int phase = PHASE_NONE + 1; phase < PHASE_COUNT; phase++) {
 		assert(count_read(&counters.phases[phase]) == expected[phase]);
 		all += expected[phase];
@@ -273,7 +268,7 @@ void world_run(void)
 		more = conn_host_turn(&host, now_ms);
 		more |= conn_host_next_ms(&host) <= now_ms;
 		for (unsigned i = 0; i < CLIENTS; i++)
-			more |= clients[i] && has_event(&clients[i]->memory);
+			more |= clients[i] && memory_stream_has_event(&clients[i]->memory);
 	}
 	check_phases();
 }
@@ -291,7 +286,7 @@ void world_end(void)
 {
 	for (unsigned i = 0; i < CLIENTS; i++)
 		if (clients[i] && !clients[i]->gone)
-			memory_conn_reset(&clients[i]->memory);
+			memory_stream_reset(&clients[i]->memory);
 	world_run();
 	assert(host.open == 0);
 	assert(host.ids.count == 0);
@@ -307,7 +302,7 @@ void world_end(void)
 	conn_host_deinit(&host);
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		if (clients[i])
-			memory_conn_deinit(&clients[i]->memory);
+			memory_stream_deinit(&clients[i]->memory);
 		free(clients[i]);
 		clients[i] = NULL;
 	}

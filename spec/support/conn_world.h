@@ -1,19 +1,20 @@
 /*
- * Connections over the memory transport, with everything around them: a worker's share, a clock, and agents that
+ * Connections over streams in memory, with everything around them: a worker's share, a clock, and agents that
  * check at each call that they are called as promised. It asserts, and so serves programs without cmocka too.
  */
 #pragma once
 
 #include "base/counters.h"
 #include "conn/conn.h"
-#include "conn/memory.h"
+#include "stream/memory.h"
 
 enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
 
 /* A connection, its peer, and what its agent has seen and shall do. */
 struct client {
-	struct memory_conn memory; /* first */
-	char seen[4096];           /* "frame|frame|", and EOF, TIMEOUT … */
+	struct conn conn; /* first */
+	struct memory_stream memory;
+	char seen[4096]; /* "frame|frame|", and EOF, TIMEOUT … */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;
@@ -39,6 +40,9 @@ extern bool world_frees; /* memory of connections that are gone, and their place
 int world_start(size_t buffer_limit_bytes);
 
 struct client *world_join(unsigned slot);
+
+/* Its events, until nothing more happens to it. */
+void world_serve(struct client *client);
 
 /* Polls and turns until nothing more happens. */
 void world_run(void);

@@ -1,8 +1,6 @@
 /* How connections end, and what holds them up. */
 #include "conn_steps.h"
 
-#include "conn/transport.h"
-
 #include <string.h>
 #include <uv.h>
 
@@ -116,8 +114,8 @@ static void overrun(struct client *client, const char *text)
 /* An event as the poll reports it, and the end of the poll. */
 static void poll_with(struct client *client, const char *text)
 {
-	memory_conn_put(&client->memory, text, strlen(text));
-	memory_conn_report(&client->memory);
+	memory_stream_put(&client->memory, text, strlen(text));
+	memory_stream_report(&client->memory);
 	conn_host_settle(&host);
 }
 
@@ -170,7 +168,7 @@ static void the_end_of_stream_comes_after_the_frames(void **state)
 	c->echo = true;
 	c->memory.window_bytes = 1;
 	c->memory.read_max = 3;
-	memory_conn_put(&c->memory, "a\nb\nrest", 8);
+	memory_stream_put(&c->memory, "a\nb\nrest", 8);
 	hang_up(c);
 	assert_string_equal(c->seen, "a|b|EOF|");
 	assert_int_equal(c->closed, 0);
@@ -188,7 +186,7 @@ static void a_half_closed_connection_can_be_kept(void **state)
 	struct client *c = join();
 	bool below;
 	c->eof_answer = EOF_KEEP;
-	memory_conn_put(&c->memory, "a\nrest", 6);
+	memory_stream_put(&c->memory, "a\nrest", 6);
 	hang_up(c);
 	wait_ms(TIMEOUT_MS - 1); /* the rest need not complete any more */
 	assert_string_equal(c->seen, "a|EOF|");
@@ -316,7 +314,7 @@ static void a_suspended_agent_is_asked_again_about_the_end(void **state)
 	(void)state;
 	struct client *c = join();
 	c->on_frame = suspend;
-	memory_conn_put(&c->memory, "!a\nb\n!c\nd\n", 10);
+	memory_stream_put(&c->memory, "!a\nb\n!c\nd\n", 10);
 	hang_up(c);
 	assert_int_equal(c->eofs, 1);
 	assert_string_equal(c->seen, "!a|");
@@ -336,17 +334,18 @@ static void a_reset_ends_it_after_the_frames_before_it(void **state)
 	(void)state;
 	struct client *c = join();
 	c->memory.read_max = 3;
-	memory_conn_put(&c->memory, "one\ntwo\nrest", 12);
-	conn_on_broken(conn_of(c)); /* as a socket does: what was received can still be read */
+	memory_stream_put(&c->memory, "one\ntwo\nrest", 12);
+	conn_of(c)->io.events->ready(
+	    &conn_of(c)->io, STREAM_BROKEN); /* as a socket does: what was received can still be read */
 	world_run();
 	assert_string_equal(c->seen, "one|two|");
 	expect_end(c, REASON_RESET);
 	c = pending_client();
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	world_run();
 	expect_end(c, REASON_RESET);
 	c = lingering_client();
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	world_run();
 	expect_end(c, REASON_AGENT);
 }
@@ -368,7 +367,7 @@ static void paused_nothing_is_read(void **state)
 	put(c, "a\n!b\nc\nd");
 	put(c, "e\n");
 	assert_string_equal(c->seen, "a|!b|");
-	assert_int_equal(c->memory.watched, WATCH_NONE);
+	assert_int_equal(c->memory.watched, 0);
 	hang_up(c);
 	wait_ms(10 * TIMEOUT_MS);
 	expect_open(c);
@@ -394,16 +393,16 @@ static void a_suspended_agents_frames_wait(void **state)
 		char expected[400] = "!|";
 		c->on_frame = suspend;
 		c->memory.read_max = read_max;
-		memory_conn_put(&c->memory, "!\n", 2);
+		memory_stream_put(&c->memory, "!\n", 2);
 		for (int i = 10; i < 60; i++) {
 			char text[16];
 			snprintf(text, sizeof text, "%d\n", i);
-			memory_conn_put(&c->memory, text, 3);
+			memory_stream_put(&c->memory, text, 3);
 			snprintf(expected + strlen(expected), 16, "%d|", i);
 		}
 		world_run();
 		assert_string_equal(c->seen, "!|");
-		assert_false(c->memory.watched & WATCH_READ);
+		assert_false(c->memory.watched & STREAM_READ);
 		assert_in_range(conn_of(c)->waiting_frames, 16, 16 + FRAME_BATCH_MAX);
 		if (read_max)
 			assert_int_equal(conn_of(c)->waiting_frames, 16);
@@ -412,8 +411,8 @@ static void a_suspended_agents_frames_wait(void **state)
 		world_run();
 		assert_string_equal(c->seen, expected);
 		assert_int_equal(conn_of(c)->waiting_frames, 0);
-		assert_true(c->memory.watched & WATCH_READ);
-		memory_conn_reset(&c->memory);
+		assert_true(c->memory.watched & STREAM_READ);
+		memory_stream_reset(&c->memory);
 		world_run();
 	}
 }
@@ -427,7 +426,7 @@ static void what_waits_is_bounded_in_bytes_too(void **state)
 	memset(large, 'x', sizeof large);
 	conn_set_busy(conn_of(c), true);
 	put_bytes(c, large, sizeof large);
-	assert_false(c->memory.watched & WATCH_READ);
+	assert_false(c->memory.watched & STREAM_READ);
 	assert_true(buf_len(conn_of(c)->in) <= FRAME_MAX_BYTES + 4 * CONN_SCRATCH_BYTES);
 }
 
@@ -439,7 +438,7 @@ static void drain_ends_the_idle_at_once(void **state)
 	put(partial, "par");
 	conn_set_busy(conn_of(busy), true);
 	world_run();
-	memory_conn_put(&unread->memory, "a\n", 2);
+	memory_stream_put(&unread->memory, "a\n", 2);
 	host.drain_deadline_ms = now_ms + 700;
 	for (unsigned i = 0; i < 5; i++)
 		conn_drain(conn_of(clients[i]));
@@ -476,8 +475,8 @@ static struct client *ending_client(void)
 	struct client *c = join();
 	host.drain_deadline_ms = now_ms + 700;
 	c->memory.window_bytes = 0;
-	memory_conn_put(&c->memory, "part", 4);
-	memory_conn_half_close(&c->memory);
+	memory_stream_put(&c->memory, "part", 4);
+	memory_stream_half_close(&c->memory);
 	conn_drain(conn_of(c));
 	conn_host_turn(&host, now_ms);
 	assert_true(conn_of(c)->eof && !conn_of(c)->eof_done);

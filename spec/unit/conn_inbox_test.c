@@ -1,8 +1,6 @@
 /* Frames that wait while their agent is suspended: counted, each once, and found again whatever is read in between. */
 #include "conn_steps.h"
 
-#include "conn/transport.h"
-
 #include <string.h>
 
 /* What decoding has cost: frames found, and bytes that were looked at for them. */
@@ -132,13 +130,13 @@ static void the_bound_holds_after_what_was_counted(void **state)
 		world_run();
 		assert_in_range(conn_of(c)->waiting_frames, 0, 16 + FRAME_BATCH_MAX);
 	}
-	assert_false(c->memory.watched & WATCH_READ);
+	assert_false(c->memory.watched & STREAM_READ);
 	while (c->frames_seen < 600) {
 		conn_set_busy(conn_of(c), false);
 		world_run();
 	}
 	assert_int_equal(conn_of(c)->waiting_frames, 0);
-	assert_true(c->memory.watched & WATCH_READ);
+	assert_true(c->memory.watched & STREAM_READ);
 }
 
 /* Where the search for one framing's end had come to says nothing of another's. */

@@ -1,8 +1,6 @@
 /* What had arrived in time counts, however late the worker comes to look: before time-outs, drains and cuts. */
 #include "conn_steps.h"
 
-#include "conn/transport.h"
-
 #include <string.h>
 #include <uv.h>
 
@@ -13,10 +11,10 @@ enum {
 	CONN_TAKEN_BYTES = 4096,      /* so much may be on its way to any peer */
 };
 
-/* The peer's bytes wait in the transport while the worker is busy, or stopped. */
+/* The peer's bytes wait in the stream while the worker is busy, or stopped. */
 static void leave_unread(struct client *c, const char *text)
 {
-	memory_conn_put(&c->memory, text, strlen(text));
+	memory_stream_put(&c->memory, text, strlen(text));
 }
 
 /* The worker turns again, and the first that it knows is the time: the poll has not told it of any event yet. */
@@ -62,7 +60,7 @@ static void it_is_read_to_the_end_however_small_the_pieces(void **state)
 		struct client *c = join_with(TIMEOUT_IDLE);
 		c->memory.read_max = read_max;
 		for (int i = 0; i < 30; i++)
-			memory_conn_put(&c->memory, hundred, i < 29 ? 99 : 100);
+			memory_stream_put(&c->memory, hundred, i < 29 ? 99 : 100);
 		turn_late(TIMEOUT_MS);
 		assert_int_equal(c->frames_seen, 1);
 		assert_int_equal(c->timeouts, 0);
@@ -94,7 +92,7 @@ static void an_end_of_stream_that_had_arrived_is_no_time_out(void **state)
 	(void)state;
 	struct client *c = join_with(TIMEOUT_IDLE);
 	leave_unread(c, "last\n");
-	memory_conn_half_close(&c->memory);
+	memory_stream_half_close(&c->memory);
 	turn_late(10 * TIMEOUT_MS);
 	world_run();
 	assert_int_equal(c->timeouts, 0);
@@ -107,7 +105,7 @@ static void nor_is_a_reset(void **state)
 	(void)state;
 	struct client *c = join_with(TIMEOUT_IDLE);
 	leave_unread(c, "last\n");
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	turn_late(10 * TIMEOUT_MS);
 	world_run();
 	assert_int_equal(c->timeouts, 0);
@@ -179,18 +177,18 @@ static void but_not_again_and_again(void **state)
 /* A peer that has more to send whenever it is looked at, and never ends its frame. */
 static unsigned flood_reads;
 
-static ssize_t flood_read(struct conn *conn, void *to, size_t n)
+static ssize_t flood_read(struct stream *stream, void *to, size_t n)
 {
 	(void)n;
 	flood_reads++;
-	((struct client *)(void *)conn)->memory.put_bytes += 5;
+	((struct memory_stream *)(void *)stream)->put_bytes += 5;
 	memcpy(to, "flood", 5);
 	return 5;
 }
 
-static size_t flood_unread(struct conn *conn)
+static size_t flood_unread(struct stream *stream)
 {
-	(void)conn;
+	(void)stream;
 	return 5;
 }
 
@@ -198,16 +196,15 @@ static void nobody_puts_a_time_out_off_by_sending_on(void **state)
 {
 	(void)state;
 	struct client *c = join_with(TIMEOUT_IDLE);
-	const struct transport_ops *ops = conn_of(c)->transport;
-	struct transport_ops flood = *ops;
+	struct stream_ops flood = MEMORY_STREAM;
 	flood.read = flood_read;
 	flood.unread = flood_unread;
 	flood_reads = 0;
-	conn_of(c)->transport = &flood;
+	c->memory.stream.ops = &flood;
 	turn_late(TIMEOUT_MS);
 	assert_int_equal(c->timeouts, 1);
 	assert_in_range(flood_reads, 1, 100);
-	conn_of(c)->transport = ops;
+	c->memory.stream.ops = &MEMORY_STREAM;
 	hang_up(c);
 	expect_end(c, REASON_IDLE_TIMEOUT);
 }
@@ -259,8 +256,8 @@ static void a_peers_time_begins_when_its_reply_leaves(void **state)
 	host.polled_ms = now_ms;
 	leave_unread(first, "quick\n");
 	leave_unread(second, "slow\n");
-	memory_conn_report(&first->memory);
-	memory_conn_report(&second->memory);
+	memory_stream_report(&first->memory);
+	memory_stream_report(&second->memory);
 	assert_int_equal(first->memory.outward_bytes, 0); /* its reply leaves with the other one */
 	conn_host_settle(&host);
 	turn_late(0);
@@ -299,7 +296,7 @@ static void what_others_send_it_late_makes_it_no_less_idle(void **state)
 	host.polled_ms = now_ms;
 	conn_send(conn_of(c), "news", 4, &below);
 	leave_unread(c, "par");
-	memory_conn_report(&c->memory);
+	memory_stream_report(&c->memory);
 	now_ms++;
 	conn_host_settle(&host);
 	world_run();
@@ -313,12 +310,12 @@ static void the_last_words_survive_a_late_end(void **state)
 	struct client *c = join();
 	c->memory.read_max = 2;
 	leave_unread(c, "a\nb\n");
-	memory_conn_report(&c->memory);
+	memory_stream_report(&c->memory);
 	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
 	conn_host_turn(&host, now_ms);
 	assert_int_equal(conn_of(c)->state, CONN_LINGER);
 	leave_unread(c, "c\n");
-	memory_conn_half_close(&c->memory);
+	memory_stream_half_close(&c->memory);
 	turn_late(10 * TIMEOUT_MS);
 	assert_false(c->memory.was_reset);
 	world_run();
@@ -385,7 +382,7 @@ static void a_drain_looks_once_more_before_it_closes(void **state)
 	expect_open(c);
 	leave_unread(c, "e\n");
 	leave_unread(c, "two\n");
-	memory_conn_run(&c->memory);
+	world_serve(c);
 	assert_string_equal(c->seen, "one|two|");
 	world_run();
 	expect_output(c, "one\ntwo\n");
@@ -500,7 +497,7 @@ static struct client *join_taking(size_t window)
 static void take_some(struct client *c)
 {
 	char bytes[CONN_TAKEN_BYTES / 4];
-	assert_int_equal(memory_conn_take(&c->memory, bytes, sizeof bytes), sizeof bytes);
+	assert_int_equal(memory_stream_take(&c->memory, bytes, sizeof bytes), sizeof bytes);
 }
 
 static void who_takes_its_output_slowly_is_not_idle(void **state)
@@ -513,7 +510,7 @@ static void who_takes_its_output_slowly_is_not_idle(void **state)
 			wait_ms(TIMEOUT_MS / 4);
 			take_some(c);
 			if (n % 3 == 0)
-				world_run(); /* it may be a while until the transport tells */
+				world_run(); /* it may be a while until the stream tells */
 		}
 		expect_open(c);
 		assert_int_equal(c->timeouts, 0);
@@ -534,7 +531,7 @@ static void a_few_bytes_on_their_way_keep_nobody(void **state)
 		assert_int_equal(conn_send(conn_of(c), "news", 4, &below), 0);
 		world_run();
 		wait_ms(TIMEOUT_MS / 10);
-		assert_int_equal(memory_conn_take(&c->memory, bytes, 5), 5);
+		assert_int_equal(memory_stream_take(&c->memory, bytes, 5), 5);
 		expect_open(c);
 	}
 	wait_ms(TIMEOUT_MS / 10);
@@ -549,7 +546,7 @@ static void below_the_mark_again_its_time_begins_anew(void **state)
 	c->memory.window_bytes = 0;
 	c->echo = true;
 	for (int i = 0; i < 12; i++)
-		memory_conn_put(&c->memory, hundred, i < 11 ? 100 : 50);
+		memory_stream_put(&c->memory, hundred, i < 11 ? 100 : 50);
 	world_run();
 	assert_true(conn_of(c)->choked);
 	wait_ms(10 * TIMEOUT_MS);

@@ -1,8 +1,6 @@
 /* Resets: what had arrived before is handed up in turns, and what cannot be is counted as discarded. */
 #include "conn_steps.h"
 
-#include "conn/transport.h"
-
 #include <string.h>
 #include <uv.h>
 
@@ -11,7 +9,7 @@ enum { MANY = 3000 };
 static void put_many(struct client *c)
 {
 	for (int i = 0; i < MANY; i++)
-		memory_conn_put(&c->memory, "line\n", 5);
+		memory_stream_put(&c->memory, "line\n", 5);
 }
 
 static uint64_t discarded(void)
@@ -26,7 +24,7 @@ static void all_frames_before_a_reset_are_handed_up(void **state)
 		struct client *c = join();
 		c->memory.read_max = read_max;
 		put_many(c);
-		memory_conn_reset(&c->memory);
+		memory_stream_reset(&c->memory);
 		world_run();
 		assert_int_equal(c->frames_seen, MANY);
 		assert_int_equal(c->eofs, 0);
@@ -42,11 +40,11 @@ static void replies_that_go_nowhere_hold_no_frame_up(void **state)
 	c->echo = true;
 	c->memory.window_bytes = 10;
 	for (int i = 0; i < 30; i++)
-		memory_conn_put(&c->memory, hundred, 100);
+		memory_stream_put(&c->memory, hundred, 100);
 	world_run();
 	assert_true(conn_of(c)->choked);
 	assert_int_equal(c->frames_seen, 11);
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	world_run();
 	assert_int_equal(c->frames_seen, 30);
 	expect_end(c, REASON_RESET);
@@ -60,7 +58,7 @@ static void a_write_that_fails_leaves_what_had_arrived(void **state)
 	c->echo = true;
 	c->memory.read_max = 50;
 	put_many(c);
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	c->memory.broken_told = true; /* the poll has yet to tell */
 	world_run();
 	assert_int_equal(c->frames_seen, MANY);
@@ -73,10 +71,10 @@ static void a_reset_does_not_hold_up_the_others(void **state)
 	(void)state;
 	struct client *c = join(), *other = join();
 	put_many(c);
-	memory_conn_reset(&c->memory);
-	memory_conn_put(&other->memory, "x\n", 2);
-	memory_conn_run(&c->memory);
-	memory_conn_run(&other->memory);
+	memory_stream_reset(&c->memory);
+	memory_stream_put(&other->memory, "x\n", 2);
+	world_serve(c);
+	world_serve(other);
 	assert_in_range(c->frames_seen, 1, 1000);
 	assert_int_equal(other->frames_seen, 1);
 	world_run();
@@ -116,7 +114,7 @@ static void frames_that_the_agent_does_not_take_are_counted(void **state)
 		uint64_t before = discarded();
 		c->on_frame = ACTS[i];
 		put_many(c);
-		memory_conn_reset(&c->memory);
+		memory_stream_reset(&c->memory);
 		world_run();
 		assert_int_equal(c->frames_seen, 3);
 		expect_end(c, REASONS[i]);
@@ -137,7 +135,7 @@ static void an_agent_that_reads_goes_on_reading(void **state)
 	struct client *c = join();
 	c->on_frame = take_one;
 	put_many(c);
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	world_run();
 	assert_int_equal(c->frames_seen, MANY);
 	expect_end(c, REASON_RESET);
@@ -153,8 +151,8 @@ static void what_is_lost_was_not_flushed(void **state)
 	world_run();
 	conn_of(c)->flushing = true;
 	conn_set_busy(conn_of(c), true);
-	memory_conn_reset(&c->memory);
-	memory_conn_report(&c->memory);
+	memory_stream_reset(&c->memory);
+	memory_stream_report(&c->memory);
 	assert_false(conn_flush_now(conn_of(c)));
 	world_run();
 	assert_int_equal(c->flushes, 0);
@@ -169,7 +167,7 @@ static void end_with(enum close_reason reason, enum close_how how)
 	uint64_t before = discarded();
 	conn_set_busy(conn_of(c), true);
 	put(c, "one\ntwo\nth");
-	memory_conn_put(&c->memory, "ree\n", 4);
+	memory_stream_put(&c->memory, "ree\n", 4);
 	conn_close(conn_of(c), reason, how);
 	world_run();
 	hang_up(c);
@@ -198,7 +196,7 @@ static void a_frame_that_is_not_complete_at_the_end_is_counted(void **state)
 	assert_int_equal(discarded(), 7);
 	c = join();
 	put(c, "whole\nnot who");
-	memory_conn_reset(&c->memory);
+	memory_stream_reset(&c->memory);
 	world_run();
 	expect_end(c, REASON_RESET);
 	assert_int_equal(discarded(), 14);
@@ -222,7 +220,7 @@ static void an_oversized_frame_is_counted_whole(void **state)
 	static char large[FRAME_MAX_BYTES + 100];
 	struct client *c = join();
 	memset(large, 'x', sizeof large);
-	memory_conn_put(&c->memory, "good\n", 5);
+	memory_stream_put(&c->memory, "good\n", 5);
 	put_bytes(c, large, sizeof large);
 	hang_up(c);
 	expect_end(c, REASON_OVERSIZE);
@@ -239,9 +237,9 @@ static void what_there_is_no_buffer_for_is_counted(void **state)
 {
 	(void)state;
 	struct client *c = join();
-	memory_conn_put(&c->memory, "good\n", 5);
+	memory_stream_put(&c->memory, "good\n", 5);
 	for (int i = 0; i < 8; i++)
-		memory_conn_put(&c->memory, hundred, 99);
+		memory_stream_put(&c->memory, hundred, 99);
 	world_run();
 	assert_string_equal(c->seen, "good|");
 	expect_end(c, REASON_MEMORY);

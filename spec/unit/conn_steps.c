@@ -20,7 +20,7 @@ int conns_end(void **state)
 
 struct conn *conn_of(struct client *client)
 {
-	return &client->memory.conn;
+	return &client->conn;
 }
 
 struct client *join(void)
@@ -41,7 +41,7 @@ void wait_ms(uint64_t ms)
 void put_bytes(struct client *client, const void *bytes, size_t n)
 {
 	if (n)
-		memory_conn_put(&client->memory, bytes, n);
+		memory_stream_put(&client->memory, bytes, n);
 	world_run();
 }
 
@@ -52,14 +52,14 @@ void put(struct client *client, const char *text)
 
 void hang_up(struct client *client)
 {
-	memory_conn_half_close(&client->memory);
+	memory_stream_half_close(&client->memory);
 	world_run();
 }
 
 void expect_output(struct client *client, const char *text)
 {
 	char got[4096];
-	size_t n = memory_conn_take(&client->memory, got, sizeof got - 1);
+	size_t n = memory_stream_take(&client->memory, got, sizeof got - 1);
 	got[n] = '\0';
 	assert_string_equal(got, text);
 	world_run();

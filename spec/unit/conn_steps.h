@@ -1,5 +1,5 @@
 /*
- * What the tests of src/conn/ have in common: the steps of a client over the memory transport, and what is to be true
+ * What the tests of src/conn/ have in common: the steps of a client over streams in memory, and what is to be true
  * after them. They fail as tests of cmocka do; the world around them is support/conn_world.h's.
  */
 #pragma once

@@ -1,7 +1,6 @@
 #include "conn_steps.h"
 
 #include "base/err.h"
-#include "conn/transport.h"
 #include "support/conn_model.h"
 
 #include <string.h>
@@ -46,10 +45,10 @@ static void small_output_of_a_poll_leaves_together(void **state)
 	(void)state;
 	struct client *c = join(), *other = join();
 	c->echo = other->echo = true;
-	memory_conn_put(&c->memory, "one\n", 4);
-	memory_conn_put(&other->memory, "two\n", 4);
-	assert_true(memory_conn_report(&c->memory));
-	assert_true(memory_conn_report(&other->memory));
+	memory_stream_put(&c->memory, "one\n", 4);
+	memory_stream_put(&other->memory, "two\n", 4);
+	assert_true(memory_stream_report(&c->memory));
+	assert_true(memory_stream_report(&other->memory));
 	assert_int_equal(c->memory.outward_bytes, 0);
 	conn_host_settle(&host);
 	expect_output(c, "one\n");
@@ -76,10 +75,10 @@ static void a_full_list_is_settled_within_the_poll(void **state)
 	for (unsigned i = 0; i <= CONN_UNSETTLED_MAX; i++) {
 		all[i] = join();
 		all[i]->echo = true;
-		memory_conn_put(&all[i]->memory, "x\n", 2);
+		memory_stream_put(&all[i]->memory, "x\n", 2);
 	}
 	for (unsigned i = 0; i <= CONN_UNSETTLED_MAX; i++)
-		assert_true(memory_conn_report(&all[i]->memory));
+		assert_true(memory_stream_report(&all[i]->memory));
 	assert_int_equal(all[CONN_UNSETTLED_MAX]->memory.outward_bytes, 0);
 	assert_int_equal(all[CONN_UNSETTLED_MAX - 1]->memory.outward_bytes, 2);
 	expect_output(all[0], "x\n");
@@ -96,8 +95,8 @@ static void large_output_leaves_at_once(void **state)
 	for (size_t end = FRAME_MAX_BYTES; end <= sizeof frames; end += FRAME_MAX_BYTES)
 		frames[end - 1] = '\n';
 	c->echo = true;
-	memory_conn_put(&c->memory, frames, sizeof frames);
-	assert_true(memory_conn_report(&c->memory));
+	memory_stream_put(&c->memory, frames, sizeof frames);
+	assert_true(memory_stream_report(&c->memory));
 	assert_int_equal(c->memory.outward_bytes, sizeof frames);
 }
 
@@ -108,11 +107,11 @@ static void many_frames_take_turns(void **state)
 	static char many[2 * 2000];
 	for (size_t i = 0; i < sizeof many; i += 2)
 		memcpy(many + i, "x\n", 2);
-	memory_conn_put(&c->memory, many, sizeof many);
-	memory_conn_put(&other->memory, "y\n", 2);
-	memory_conn_run(&c->memory);
+	memory_stream_put(&c->memory, many, sizeof many);
+	memory_stream_put(&other->memory, "y\n", 2);
+	world_serve(c);
 	assert_in_range(c->frames_seen, 1, 512);
-	memory_conn_run(&other->memory);
+	world_serve(other);
 	assert_int_equal(other->frames_seen, 1);
 	assert_true(conn_host_turn(&host, now_ms));
 	world_run();
@@ -126,8 +125,8 @@ static void a_bad_frame_ends_it_after_the_good_ones(void **state)
 	struct client *c = join();
 	c->echo = true;
 	memset(large, 'x', sizeof large);
-	memory_conn_put(&c->memory, "good\n", 5);
-	memory_conn_put(&c->memory, large, sizeof large);
+	memory_stream_put(&c->memory, "good\n", 5);
+	memory_stream_put(&c->memory, large, sizeof large);
 	hang_up(c);
 	assert_string_equal(c->seen, "good|");
 	assert_int_equal(c->bad_frames, 1);
@@ -301,12 +300,12 @@ static void a_slow_reader_that_reads_is_not_cut(void **state)
 	put(c, "0123456789abcdefghijklmnopqrst\n");
 	for (int i = 0; i < 10; i++) {
 		wait_ms(TIMEOUT_MS - 1);
-		assert_int_equal(memory_conn_take(&c->memory, &byte, 1), 1);
+		assert_int_equal(memory_stream_take(&c->memory, &byte, 1), 1);
 		world_run();
 	}
-	/* Nor where the transport does not say at once that there is room again. */
+	/* Nor where the stream does not say at once that there is room again. */
 	for (int i = 0; i < 5; i++) {
-		assert_int_equal(memory_conn_take(&c->memory, &byte, 1), 1);
+		assert_int_equal(memory_stream_take(&c->memory, &byte, 1), 1);
 		now_ms += TIMEOUT_MS;
 		conn_host_turn(&host, now_ms);
 		expect_open(c);
@@ -335,7 +334,7 @@ static void the_agent_can_keep_it(void **state)
 		wait_ms(1);
 		assert_int_equal(c->timeouts, kind == TIMEOUT_FIRST_FRAME ? 1 : 2); /* that one asks once */
 		expect_open(c);
-		memory_conn_reset(&c->memory);
+		memory_stream_reset(&c->memory);
 		world_run();
 	}
 }
@@ -362,7 +361,7 @@ static struct client *choked_client(void)
 	c->memory.window_bytes = 0;
 	c->echo = true;
 	for (int i = 0; i < 30; i++)
-		memory_conn_put(&c->memory, hundred, 100);
+		memory_stream_put(&c->memory, hundred, 100);
 	world_run();
 	return c;
 }
@@ -376,11 +375,11 @@ static void past_the_mark_it_is_not_read(void **state)
 		c->memory.window_bytes = 0;
 		c->echo = true;
 		for (int i = 0; i < 30; i++)
-			memory_conn_put(&c->memory, hundred, 100);
+			memory_stream_put(&c->memory, hundred, 100);
 		world_run();
 		assert_int_equal(c->frames_seen, 11);
 		assert_true(conn_of(c)->choked);
-		assert_false(c->memory.watched & WATCH_READ);
+		assert_false(c->memory.watched & STREAM_READ);
 		c->memory.window_bytes = 599; /* 501 are left: not yet half */
 		world_run();
 		assert_true(conn_of(c)->choked);
@@ -415,7 +414,7 @@ static void slow_close_ends_it(void **state)
 	struct client *c = choked_client();
 	expect_end(c, REASON_SLOW_CONSUMER);
 	assert_int_equal(c->frames_seen, 11);
-	/* What the transport takes at once is no sign of a slow consumer, however large. */
+	/* What the stream takes at once is no sign of a slow consumer, however large. */
 	static char large[5000];
 	bool below;
 	c = join();

@@ -41,7 +41,7 @@ static void close_world(struct world *world)
 
 static void put(struct peer *peer, const char *text)
 {
-	memory_conn_put(&peer->memory, text, strlen(text));
+	memory_stream_put(&peer->memory, text, strlen(text));
 }
 
 static void a_client_gets_frames_with_their_times(void **state)

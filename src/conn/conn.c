@@ -1,6 +1,5 @@
 /* The state machine; see conn.h for the picture. */
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -120,11 +119,11 @@ static void watch(struct conn *conn)
 {
 	/* One that is lost is read turn by turn, and has nothing more to tell. */
 	bool reads = input_wanted(conn) && !conn->lost;
-	unsigned events = (reads ? WATCH_READ : 0u) | (conn->blocked ? WATCH_WRITE : 0u);
+	unsigned events = (reads ? STREAM_READ : 0u) | (conn->blocked ? STREAM_WRITE : 0u);
 	if (events == conn->watching)
 		return;
 	conn->watching = (uint8_t)events;
-	if (conn->transport->watch(conn, events))
+	if (stream_watch(&conn->io, events))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 }
 
@@ -180,7 +179,7 @@ static void settle_later(struct conn *conn)
 		conn_host_settle(host);
 }
 
-void conn_on_readable(struct conn *conn)
+static void on_readable(struct conn *conn)
 {
 	conn->host->current = conn;
 	if (conn->state == CONN_LINGER) {
@@ -199,7 +198,7 @@ void conn_on_readable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-void conn_on_writable(struct conn *conn)
+static void on_writable(struct conn *conn)
 {
 	conn->host->current = conn;
 	if (conn->blocked)
@@ -209,7 +208,7 @@ void conn_on_writable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-void conn_on_broken(struct conn *conn)
+static void on_broken(struct conn *conn)
 {
 	conn->host->current = conn;
 	conn_lose(conn);
@@ -230,19 +229,44 @@ void conn_read_late(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-void conn_on_closed(struct conn *conn)
+static struct conn *conn_of(struct stream_user *io)
 {
+	return (struct conn *)(void *)((char *)io - offsetof(struct conn, io));
+}
+
+/* Writing may have been what it ended by. */
+static bool on_ready(struct stream_user *io, unsigned events)
+{
+	struct conn *conn = conn_of(io);
+	if (events & STREAM_BROKEN) {
+		on_broken(conn);
+		return false;
+	}
+	if (events & conn->watching & STREAM_WRITE)
+		on_writable(conn);
+	if (!(events & conn->watching & STREAM_READ) || conn->state == CONN_CLOSED)
+		return false;
+	on_readable(conn);
+	return true;
+}
+
+static void on_closed(struct stream_user *io)
+{
+	struct conn *conn = conn_of(io);
 	assert(conn->state == CONN_CLOSED);
 	conn->gone = true;
 	if (!conn->queued)
 		host_forget(conn);
 }
 
+static const struct stream_events EVENTS = { on_ready, on_closed };
+
 /* ---- the beginning ---- */
 
 void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
 	       const struct codec *codec, uint64_t id)
 {
+	conn->io.events = &EVENTS;
 	conn->host = host;
 	conn->rules = rules;
 	conn->timeouts = &rules->timeouts;

@@ -1,7 +1,7 @@
 /*
  * One connection: bytes in, frames up, replies down, deadlines kept, one end.
  *
- * A state machine over a transport and an injected clock. It never sees Lua:
+ * A state machine over a stack of streams and an injected clock. It never sees Lua:
  * what happens is reported upwards through struct conn_handler, which the
  * agent layer implements. Calls from above (conn_send, conn_close, …) only
  * change state and queue the connection for attention; sockets are touched,
@@ -23,6 +23,7 @@
 #include "base/reason.h"
 #include "base/wheel.h"
 #include "frame/codec.h"
+#include "stream/stream.h"
 
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -32,7 +33,6 @@
 struct conn;
 struct own_codec;
 struct tape;
-struct transport_ops;
 
 /* Milliseconds; 0: off. */
 struct timeouts {
@@ -155,7 +155,7 @@ struct conn_host {
 	uint64_t (*after_ms)(struct conn_host *host, uint32_t ms);
 	void (*left)(
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
-	void (*closes)(struct conn *conn); /* so is what the transport holds, in an instant; may be NULL */
+	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
 	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
 	struct idmap ids;                  /* every connection whose memory is not yet gone, by id */
 };
@@ -163,7 +163,7 @@ struct conn_host {
 enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED };
 
 struct conn {
-	const struct transport_ops *transport;
+	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
 	const struct conn_rules *rules;
 	const struct timeouts *timeouts; /* the rules', or this connection's own */
@@ -179,7 +179,7 @@ struct conn {
 	uint64_t first_since_ms; /* the same, but for frames that are ignored */
 	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
-	size_t unsent;           /* what the transport held when it was last asked */
+	size_t unsent;           /* what the stream held when it was last asked */
 	uint32_t scanned;        /* decode state of the frame at the beginning of `in` */
 	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
 	uint32_t counted_bytes;  /* of `in`, how far they were counted */
@@ -187,7 +187,7 @@ struct conn {
 	uint8_t state;           /* enum conn_state */
 	uint8_t reason;          /* enum close_reason, once an end was decided */
 	uint8_t how;             /* enum close_how */
-	uint8_t watching;        /* what the transport was told */
+	uint8_t watching;        /* what is watched at the lowest stream */
 	uint8_t phase;           /* enum conn_phase, as it is counted */
 	bool queued : 1;         /* in the attention list */
 	bool gone : 1;           /* the carrier is done; free when it leaves the list */
@@ -195,7 +195,7 @@ struct conn {
 	bool flushing : 1;       /* the agent waits until the output is gone */
 	bool paused : 1;         /* by the agent */
 	bool choked : 1;         /* output past the high-water mark */
-	bool blocked : 1;        /* the transport took not all; waiting for writable */
+	bool blocked : 1;        /* the stream took not all; waiting for writable */
 	bool more : 1;           /* input at hand that was left for fairness */
 	bool eof : 1;            /* the peer has shut its side */
 	bool eof_done : 1;       /* ... and the agent knows */
@@ -274,17 +274,11 @@ static inline uint64_t conn_host_after(struct conn_host *host, uint32_t ms)
 uint64_t conn_host_next_ms(const struct conn_host *host);
 
 /*
- * Begins a connection in caller's memory, zeroed but for `transport`, `peer` and what the layer
+ * Begins a connection in caller's memory, zeroed but for `io`, `peer` and what the layer
  * above keeps. Reports opened() and starts watching.
  */
 void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
 	       const struct codec *codec, uint64_t id);
-
-/* Events, from the carrier. */
-void conn_on_readable(struct conn *conn);
-void conn_on_writable(struct conn *conn);
-void conn_on_broken(struct conn *conn);
-void conn_on_closed(struct conn *conn);
 
 /* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
 void conn_drain(struct conn *conn);
@@ -321,7 +315,7 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 /* Appends bytes that are framed already: `frames` of them. */
 int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames);
 
-/* Hands pending output to the transport now. True: nothing is left pending. */
+/* Hands pending output to the stream now. True: nothing is left pending. */
 bool conn_flush_now(struct conn *conn);
 
 /* Asks for the end. The first reason given is the one that counts. */

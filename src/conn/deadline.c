@@ -6,7 +6,6 @@
  * too early is filed again. So the hot path does not touch the wheel.
  */
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 static const enum close_reason REASONS[TIMEOUT_KINDS] = {
 	[TIMEOUT_READ] = REASON_READ_TIMEOUT,
@@ -38,7 +37,7 @@ static bool may_be_idle(const struct conn *conn)
 }
 
 /*
- * Nor is one idle that takes, slowly, what it was sent. So once output was written, the transport is asked a while later
+ * Nor is one idle that takes, slowly, what it was sent. So once output was written, the stream is asked a while later
  * how much of it is still there; and when the time has come, whether it has become less.
  */
 static uint64_t idle_deadline(const struct conn *conn)
@@ -135,13 +134,13 @@ static void keep(struct conn *conn, enum timeout_kind kind)
 }
 
 /*
- * A transport says "writable" late: a socket only when a third of its buffer is free. So a peer that
- * takes its bytes slowly, but takes them, is recognised by what the transport still holds.
+ * A stream says "writable" late: a socket only when a third of its buffer is free. So a peer that
+ * takes its bytes slowly, but takes them, is recognised by what the stream still holds.
  */
 static bool made_progress(struct conn *conn, size_t least)
 {
 	size_t before = conn->unsent;
-	conn->unsent = conn->transport->unsent(conn);
+	conn->unsent = stream_unsent(&conn->io);
 	return before > least && conn->unsent < before;
 }
 

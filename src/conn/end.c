@@ -4,7 +4,6 @@
  * Whatever arrived is handed up, or counted as discarded. Each of these steps is taken in conn_settle().
  */
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 #include <stdlib.h>
 #include <uv.h>
@@ -69,7 +68,7 @@ static void advance_lost(struct conn *conn)
 
 /* ---- the end ---- */
 
-/* The agent hears of the end before the transport is gone. False: that goes on in the next turn. */
+/* The agent hears of the end before the stream is gone. False: that goes on in the next turn. */
 static bool tell_closed(struct conn *conn)
 {
 	if (conn->opened && !conn->host->handler->closed(conn, (enum close_reason)conn->reason)) {
@@ -114,7 +113,7 @@ void end_finish(struct conn *conn)
 	release(conn);
 	if (conn->host->closes)
 		conn->host->closes(conn);
-	conn->transport->close(conn, conn->how == CLOSE_RESET);
+	stream_close(&conn->io, conn->how == CLOSE_RESET);
 }
 
 static void finish(struct conn *conn)
@@ -131,7 +130,7 @@ static void finish(struct conn *conn)
 static bool must_linger(struct conn *conn)
 {
 	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
-	       (conn->in || conn->transport->unread(conn));
+	       (conn->in || stream_unread(&conn->io));
 }
 
 static void linger(struct conn *conn)
@@ -144,7 +143,7 @@ static void linger(struct conn *conn)
 	conn->state = CONN_LINGER;
 	conn->host->lingering++;
 	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;
-	if (!conn->shut && conn->transport->shutdown(conn))
+	if (!conn->shut && stream_shutdown(&conn->io))
 		conn->how = CLOSE_NOW;
 	conn->shut = true;
 }
@@ -189,7 +188,7 @@ void end_advance_shutdown(struct conn *conn)
 	if (conn->shut || conn->out || conn->lost)
 		return;
 	conn->shut = true;
-	if (conn->transport->shutdown(conn))
+	if (stream_shutdown(&conn->io))
 		conn_close(conn, REASON_RESET, CLOSE_NOW);
 	else if (conn->eof)
 		conn_close(conn, REASON_PEER, CLOSE_FLUSH);

@@ -1,6 +1,5 @@
 /* What the connections of one worker share: deadlines, buffers, turns. */
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 #include <stdlib.h>
 #include <uv.h>

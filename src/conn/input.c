@@ -1,7 +1,6 @@
 /* From readable bytes to frames handed up. */
 #include "base/err.h"
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 #include <string.h>
 #include <uv.h>
@@ -196,7 +195,7 @@ void input_drop(struct conn *conn, size_t n)
 /* Those who were never read have been received all the same. */
 void input_drop_unread(struct conn *conn)
 {
-	size_t n = conn->transport->unread(conn);
+	size_t n = stream_unread(&conn->io);
 	count_add(&conn->host->counters->bytes_in, n);
 	input_drop(conn, n);
 }
@@ -263,7 +262,7 @@ ssize_t input_read(struct conn *conn)
 	struct conn_host *host = conn->host;
 	ssize_t n;
 	if (!conn->in) {
-		n = conn->transport->read(conn, host->scratch, CONN_SCRATCH_BYTES);
+		n = stream_read(&conn->io, host->scratch, CONN_SCRATCH_BYTES);
 		if (n > 0)
 			feed_scratch(conn, (size_t)n);
 	} else {
@@ -272,7 +271,7 @@ ssize_t input_read(struct conn *conn)
 			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 			return UV_ENOMEM;
 		}
-		n = conn->transport->read(conn, tail, buf_room(conn->in));
+		n = stream_read(&conn->io, tail, buf_room(conn->in));
 		if (n > 0) {
 			buf_commit(conn->in, (size_t)n);
 			input_feed(conn);
@@ -295,7 +294,7 @@ bool input_read_late(struct conn *conn, struct input_late *late)
 	if (n <= 0)
 		return false;
 	if (!late->reads++)
-		late->bytes = conn->transport->unread(conn);
+		late->bytes = stream_unread(&conn->io);
 	else
 		late->bytes -= (size_t)n < late->bytes ? (size_t)n : late->bytes;
 	return true;
@@ -303,7 +302,7 @@ bool input_read_late(struct conn *conn, struct input_late *late)
 
 ssize_t input_discard(struct conn *conn)
 {
-	ssize_t n = conn->transport->read(conn, conn->host->scratch, CONN_SCRATCH_BYTES);
+	ssize_t n = stream_read(&conn->io, conn->host->scratch, CONN_SCRATCH_BYTES);
 	if (n > 0) {
 		count_add(&conn->host->counters->bytes_in, (uint64_t)n);
 		input_drop(conn, (size_t)n);

@@ -37,7 +37,7 @@ static inline uint64_t host_now(struct conn_host *host)
 /* May frames be handed up now? */
 bool input_may_deliver(const struct conn *conn);
 
-/* Should the transport report readable? */
+/* Should the stream report readable? */
 bool input_wanted(const struct conn *conn);
 
 /* Is a frame begun, and are we waiting for the peer to complete it? */
@@ -72,7 +72,7 @@ void input_drop_unread(struct conn *conn);
 
 /* output.c */
 
-/* Writes what the transport takes. 0, or an error that ends the connection. */
+/* Writes what the stream takes. 0, or an error that ends the connection. */
 int output_write(struct conn *conn);
 
 /* Writes, and tells the layer above what that changed. */
@@ -91,7 +91,7 @@ void deadline_fire(struct conn *conn);
 /* What the peer is given time for begins now: it is its turn, or will be. */
 void conn_begin_wait(struct conn *conn);
 
-/* Brings transport, timers and state in line with what happened. Ends every event. */
+/* Brings streams, timers and state in line with what happened. Ends every event. */
 void conn_settle(struct conn *conn);
 
 void conn_count_phase(struct conn *conn);
@@ -114,7 +114,7 @@ void end_advance_shutdown(struct conn *conn);
 /* One that is to end goes as far towards it as it can. */
 void end_advance(struct conn *conn);
 
-/* One that is CLOSED, and has more to do than fits into a turn: its agent is told, then the transport is closed. */
+/* One that is CLOSED, and has more to do than fits into a turn: its agent is told, then the stream is closed. */
 void end_finish(struct conn *conn);
 
 /* host.c */

@@ -1,15 +1,14 @@
 /* From replies to written bytes. */
 #include "base/err.h"
 #include "conn/internal.h"
-#include "conn/transport.h"
 
 #include <uv.h>
 
 int output_write(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
-	size_t len = buf_len(conn->out);
-	ssize_t n = conn->transport->write(conn, conn->out->data + conn->out->start, len);
+	struct iovec all = { conn->out->data + conn->out->start, buf_len(conn->out) };
+	ssize_t n = stream_write(&conn->io, &all, 1);
 	if (n < 0 && n != UV_EAGAIN)
 		return (int)n;
 	if (n > 0) {
@@ -25,7 +24,7 @@ int output_write(struct conn *conn)
 	conn->blocked = conn->out;
 	if (conn->blocked && (n > 0 || began)) {
 		conn->write_since_ms = host->clock_ms ? host->clock_ms(host) : host->now_ms;
-		conn->unsent = conn->transport->unsent(conn);
+		conn->unsent = stream_unsent(&conn->io);
 	}
 	return 0;
 }
@@ -56,7 +55,7 @@ void output_flush(struct conn *conn)
 }
 
 /*
- * Past the mark we try the transport before we judge: a reply that it takes at
+ * Past the mark we try the stream before we judge: a reply that it takes at
  * once is no sign of a slow consumer, however large.
  */
 static void judge(struct conn *conn)

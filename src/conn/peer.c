@@ -1,7 +1,6 @@
 #include "conn/peer.h"
 
 #include "conn/conn.h"
-#include "conn/transport.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +14,7 @@ const char *local_text(struct conn *conn, char *text, size_t size)
 {
 	struct sockaddr_storage local = { 0 };
 	char path[ADDRESS_PATH_BYTES];
-	if (conn->transport->local_address(conn, &local))
+	if (stream_local_address(&conn->io, &local))
 		snprintf(text, size, "%s", "");
 	else if (local.ss_family == AF_UNIX)
 		snprintf(text, size, "unix:%s", address_path(&local, path));

@@ -47,11 +47,18 @@ int poller_watch(struct polled *polled, uint32_t events)
 void poller_again(struct polled *polled)
 {
 	struct poller *poller = polled->poller;
-	if (polled->is_ready)
+	if (polled->is_ready || polled->fd < 0)
 		return;
 	polled->is_ready = true;
-	polled->next_ready = poller->ready;
+	polled->next = poller->ready;
 	poller->ready = polled;
+}
+
+static void put_closed(struct polled *polled)
+{
+	struct poller *poller = polled->poller;
+	polled->next = poller->closed;
+	poller->closed = polled;
 }
 
 /*
@@ -63,12 +70,11 @@ void poller_again(struct polled *polled)
  */
 void poller_close(struct polled *polled)
 {
-	struct poller *poller = polled->poller;
 	control(polled, EPOLL_CTL_DEL, 0);
 	close(polled->fd);
 	polled->fd = -1;
-	polled->next_closed = poller->closed;
-	poller->closed = polled;
+	if (!polled->is_ready) /* else serve_ready() has to see it first */
+		put_closed(polled);
 }
 
 /* ---- a turn ---- */
@@ -97,10 +103,12 @@ static void serve_ready(struct poller *poller)
 	struct polled *next, *polled = poller->ready;
 	poller->ready = NULL;
 	for (; polled; polled = next) {
-		next = polled->next_ready;
+		next = polled->next;
 		polled->is_ready = false;
 		if (polled->fd >= 0)
 			polled->ops->ready(polled, 0);
+		else
+			put_closed(polled);
 	}
 }
 
@@ -127,12 +135,7 @@ void poller_forget(struct poller *poller)
 	struct polled *next, *polled = poller->closed;
 	poller->closed = NULL;
 	for (; polled; polled = next) {
-		next = polled->next_closed;
-		if (polled->is_ready) {
-			polled->next_closed = poller->closed; /* serve_ready() has to see it first */
-			poller->closed = polled;
-		} else {
-			polled->ops->closed(polled);
-		}
+		next = polled->next;
+		polled->ops->closed(polled);
 	}
 }

@@ -30,10 +30,11 @@ struct polled_ops {
 struct polled {
 	const struct polled_ops *ops;
 	struct poller *poller;
-	struct polled *next_ready, *next_closed;
-	int fd;             /* -1: closed */
-	bool is_registered; /* in the epoll set */
-	bool is_ready;      /* in the poller's list */
+	struct polled *next; /* of those that are ready, or else of those that are closed */
+	int fd;              /* -1: closed */
+	bool is_registered;  /* in the epoll set */
+	bool is_ready;       /* in the poller's list */
+	uint8_t flags;       /* its owner's */
 };
 
 enum { POLLER_EVENTS_MAX = 256 };

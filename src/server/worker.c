@@ -11,6 +11,7 @@
 #include "server/lineage.h"
 #include "server/succession.h"
 #include "server/taping.h"
+#include "stream/socket.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -103,15 +104,16 @@ static void refuse_accepted(struct worker *worker, const struct accept_order *or
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
 
+static stream_stack PLAIN = { &SOCKET_STREAM };
+
 static void accept_one(struct worker *worker, const struct accept_order *order)
 {
-	struct socket_conn *socket = calloc(1, sizeof *socket);
-	if (!socket) {
+	struct conn *conn = calloc(1, sizeof *conn + stack_bytes(PLAIN));
+	if (!conn) {
 		refuse_accepted(worker, order);
 		close(order->fd);
 		return;
 	}
-	struct conn *conn = &socket->conn;
 	bool to_candidate = order->to_candidate && worker->candidate;
 	struct generation *generation = to_candidate ? worker->candidate : worker->generation;
 	/* Orders come in the order in which they were given: whoever came by a new listener, after its generation. */
@@ -120,7 +122,8 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	conn->listener = (uint16_t)listener;
 	conn->slot = order->slot;
 	conn->peer = order->peer;
-	socket_conn_init(socket, &worker->poller, order->fd);
+	struct stream *socket = stack_init(PLAIN, conn + 1, &conn->io);
+	socket_stream_start(socket, &worker->poller, order->fd, order->peer.sin6_family == AF_UNIX);
 	conn->agents = &generation->agents;
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, &generation->config->listeners[listener].rules,

@@ -6,7 +6,8 @@
  */
 #pragma once
 
-#include "conn/socket.h"
+#include "conn/conn.h"
+#include "net/poller.h"
 #include "server/generation.h"
 #include "server/mail.h"
 #include "server/orders.h"

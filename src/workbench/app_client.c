@@ -84,7 +84,7 @@ static int l_connect(lua_State *lua)
 	lua_pushnumber(lua, (lua_Number)world->peer_count);
 	if (peer->refused)
 		return 1;
-	lua_pushnumber(lua, (lua_Number)peer->memory.conn.id);
+	lua_pushnumber(lua, (lua_Number)peer->conn.id);
 	return 2;
 }
 
@@ -119,14 +119,14 @@ static int l_put(lua_State *lua)
 	size_t n;
 	const char *bytes = luaL_checklstring(lua, 3, &n);
 	if (!peer->gone)
-		memory_conn_put(&peer->memory, bytes, n);
+		memory_stream_put(&peer->memory, bytes, n);
 	return 0;
 }
 
 /* half_close(app, client) */
 static int l_half_close(lua_State *lua)
 {
-	memory_conn_half_close(&app_check_peer(lua)->memory);
+	memory_stream_half_close(&app_check_peer(lua)->memory);
 	return 0;
 }
 
@@ -135,7 +135,7 @@ static int l_reset(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	peer->left = true;
-	memory_conn_reset(&peer->memory);
+	memory_stream_reset(&peer->memory);
 	return 0;
 }
 

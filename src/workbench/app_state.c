@@ -23,7 +23,7 @@ static const char *phase_text(const struct conn *conn)
 
 static void push_live(lua_State *lua, const struct peer *peer, size_t number)
 {
-	const struct conn *conn = &peer->memory.conn;
+	const struct conn *conn = &peer->conn;
 	const struct run *run = conn->suspended;
 	lua_createtable(lua, 0, 6);
 	lua_pushnumber(lua, (lua_Number)number);

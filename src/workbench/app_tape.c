@@ -82,7 +82,7 @@ static int l_put_frame(lua_State *lua)
 {
 	struct bench_app *app = app_check(lua);
 	struct peer *peer = app_check_peer(lua);
-	const struct conn *conn = &peer->memory.conn;
+	const struct conn *conn = &peer->conn;
 	size_t n;
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
@@ -93,7 +93,7 @@ static int l_put_frame(lua_State *lua)
 		return refuse(lua,
 			      "it was recorded in a framing that is not a codec in Lua, as the script's is");
 	if (is_framed) {
-		memory_conn_put(&peer->memory, frame, n);
+		memory_stream_put(&peer->memory, frame, n);
 	} else {
 		buf_release(&app->pool, &app->encoded);
 		if (codec->ops->encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded)) {
@@ -103,7 +103,7 @@ static int l_put_frame(lua_State *lua)
 		}
 		const struct buf *out = app->encoded;
 		if (out)
-			memory_conn_put(&peer->memory, out->data + out->start, buf_len(out));
+			memory_stream_put(&peer->memory, out->data + out->start, buf_len(out));
 	}
 	lua_pushboolean(lua, 1);
 	return 1;

@@ -1,6 +1,5 @@
 #include "workbench/peer.h"
 
-#include "conn/transport.h"
 #include "workbench/world.h"
 
 #include <stdlib.h>
@@ -11,7 +10,8 @@ struct peer *peer_new(struct world *world, unsigned listener)
 	struct peer *peer = calloc(1, sizeof *peer);
 	if (!peer)
 		return NULL;
-	memory_conn_init(&peer->memory);
+	memory_stream_init(&peer->memory, &peer->conn.io);
+	peer->conn.peer.sin6_family = AF_UNIX;
 	peer->world = world;
 	peer->listener = (uint16_t)listener;
 	peer->may_read = SIZE_MAX;
@@ -24,7 +24,7 @@ struct peer *peer_new(struct world *world, unsigned listener)
 
 void peer_free(struct peer *peer)
 {
-	memory_conn_deinit(&peer->memory);
+	memory_stream_deinit(&peer->memory);
 	free(peer->received);
 	free(peer->marks);
 	free(peer);
@@ -77,18 +77,18 @@ bool peer_receive(struct peer *peer, const void *bytes, size_t n)
 /* Whoever has hung up gets nothing any more; whoever sends to it learns that by a reset. */
 static bool refuse_output(struct peer *peer)
 {
-	struct memory_conn *memory = &peer->memory;
+	struct memory_stream *memory = &peer->memory;
 	if (!memory->outward_bytes || memory->broken)
 		return false;
 	memory->outward_bytes = 0;
 	if (!memory->closing)
-		memory_conn_reset(memory);
+		memory_stream_reset(memory);
 	return true;
 }
 
 static bool take_output(struct peer *peer)
 {
-	struct memory_conn *memory = &peer->memory;
+	struct memory_stream *memory = &peer->memory;
 	if (peer->left)
 		return refuse_output(peer);
 	size_t n = memory->outward_bytes < peer->may_read ? memory->outward_bytes : peer->may_read;
@@ -96,7 +96,7 @@ static bool take_output(struct peer *peer)
 	uint8_t *place = n ? place_for(peer, n) : NULL;
 	if (!place)
 		return false;
-	peer->received_bytes += memory_conn_take(memory, place, n);
+	peer->received_bytes += memory_stream_take(memory, place, n);
 	if (peer->may_read != SIZE_MAX)
 		peer_stall(peer, peer->may_read - n);
 	return true;
@@ -104,7 +104,7 @@ static bool take_output(struct peer *peer)
 
 static void note_end(struct peer *peer)
 {
-	const struct conn *conn = &peer->memory.conn;
+	const struct conn *conn = &peer->conn;
 	uint64_t now_ms = peer->world->host.now_ms;
 	if (!peer->ended && !conn->opened) {
 		peer->ended = true;
@@ -118,12 +118,12 @@ static void note_end(struct peer *peer)
 
 bool peer_look(struct peer *peer)
 {
-	struct memory_conn *memory = &peer->memory;
+	struct memory_stream *memory = &peer->memory;
 	bool any = take_output(peer);
 	note_end(peer);
 	/* A server that waits for the client to close after its last words does not wait long. */
-	if (memory->conn.state == CONN_LINGER && memory->our_shut && !memory->peer_shut) {
-		memory_conn_half_close(memory);
+	if (peer->conn.state == CONN_LINGER && memory->our_shut && !memory->peer_shut) {
+		memory_stream_half_close(memory);
 		any = true;
 	}
 	return any;
@@ -138,14 +138,14 @@ void peer_hang_up(struct peer *peer)
 {
 	peer->left = true;
 	peer_stall(peer, SIZE_MAX);
-	memory_conn_half_close(&peer->memory);
+	memory_stream_half_close(&peer->memory);
 }
 
 enum close_reason peer_reason(const struct peer *peer)
 {
 	if (peer->refused)
 		return REASON_LIMIT;
-	return peer->ended ? (enum close_reason)peer->memory.conn.reason : REASON_NONE;
+	return peer->ended ? (enum close_reason)peer->conn.reason : REASON_NONE;
 }
 
 int peer_next_frame(struct peer *peer, struct frame_batch *batch)
@@ -158,7 +158,7 @@ int peer_next_frame(struct peer *peer, struct frame_batch *batch)
 		return 0;
 	/* A codec in Lua runs for the specification, not on behalf of the connection. */
 	struct conn *accounted = agents->accounted, *decoding = host->decoding;
-	agents->accounted = &peer->memory.conn;
+	agents->accounted = &peer->conn;
 	host->decoding = NULL;
 	peer->codec.ops->decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->scanned,
 				batch);

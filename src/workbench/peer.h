@@ -5,8 +5,9 @@
  */
 #pragma once
 
-#include "conn/memory.h"
+#include "conn/conn.h"
 #include "frame/codec.h"
+#include "stream/memory.h"
 
 struct world;
 
@@ -17,7 +18,8 @@ struct peer_mark {
 };
 
 struct peer {
-	struct memory_conn memory; /* first */
+	struct conn conn; /* first */
+	struct memory_stream memory;
 	struct world *world;
 	struct peer *next_live, **live_link; /* of those whose connection is not yet gone */
 	uint16_t listener;

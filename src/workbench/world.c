@@ -18,7 +18,7 @@ static struct world *world_of(const struct conn *conn)
 
 static struct peer_key key_of(const struct peer *peer)
 {
-	return peer_key_of((const struct sockaddr *)(const void *)&peer->memory.conn.peer);
+	return peer_key_of((const struct sockaddr *)(const void *)&peer->conn.peer);
 }
 
 static void on_left(struct conn *conn)
@@ -76,7 +76,7 @@ static void refuse(struct world *world, struct peer *peer, const char *limit)
 	char text[PEER_TEXT_BYTES];
 	count(&world->counters.closed[REASON_LIMIT]);
 	log_write(LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", limit),
-		  F_TEXT("peer", peer_text(&peer->memory.conn, text, sizeof text)),
+		  F_TEXT("peer", peer_text(&peer->conn, text, sizeof text)),
 		  F_TEXT("listener", config->name));
 	if (config->reject)
 		peer_receive(peer, config->reject, config->reject_bytes);
@@ -86,7 +86,7 @@ static void refuse(struct world *world, struct peer *peer, const char *limit)
 
 static void let_in(struct world *world, struct peer *peer)
 {
-	struct conn *conn = &peer->memory.conn;
+	struct conn *conn = &peer->conn;
 	conn->agents = &world->agents;
 	conn->listener = conn->slot = peer->listener;
 	peer->live_link = world->live_end;
@@ -120,7 +120,7 @@ struct peer *world_connect(struct world *world, unsigned listener, const struct 
 		return NULL;
 	}
 	if (from)
-		peer->memory.conn.peer = *from;
+		peer->conn.peer = *from;
 	peer->memory.read_max = read_max;
 	peer->memory.write_max = write_max;
 	struct log_sink *before = log_divert(&world->log.sink);
@@ -144,7 +144,7 @@ static bool poll_all(struct world *world)
 	for (struct peer *peer = world->live; peer; peer = next) {
 		next = peer->next_live; /* it may be gone by then, and no other */
 		bool closes = peer->memory.closing;
-		any = memory_conn_report(&peer->memory) || closes || any;
+		any = memory_stream_report(&peer->memory) || closes || any;
 	}
 	conn_host_settle(&world->host);
 	for (struct peer *peer = world->live; peer; peer = peer->next_live)
@@ -198,7 +198,7 @@ static void each_live(struct world *world, void (*visit)(struct conn *conn))
 {
 	/* Nobody who is visited is gone before the next turn. */
 	for (struct peer *peer = world->live; peer; peer = peer->next_live)
-		visit(&peer->memory.conn);
+		visit(&peer->conn);
 }
 
 static void end_drain(struct conn *conn)

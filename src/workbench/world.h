@@ -58,7 +58,7 @@ void world_free_log(struct world *world);
 
 /*
  * A client connects. It may be refused (peer->refused), as by a server. `from` is its address, or NULL. The bounds of
- * reads and writes are as in struct memory_conn. NULL: no memory.
+ * reads and writes are as in struct memory_stream. NULL: no memory.
  */
 struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
 			   size_t read_max, size_t write_max);

@@ -1,0 +1,187 @@
+#include "stream/socket.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* In polled.flags. */
+enum {
+	DRAINED = 1,     /* the last read took all there was */
+	HUNG_UP = 2,     /* the peer's end of stream has arrived, behind whatever is unread */
+	FALLS_SHORT = 4, /* a read may take less than there is: only EAGAIN says that it is drained */
+	NOT_FULL = 8,    /* a write fell short: only EAGAIN says that it is full */
+	ENDED = 16,      /* the peer's end of stream was read */
+};
+
+static struct polled *polled_of(struct stream *stream)
+{
+	return &((struct socket_stream *)(void *)stream)->polled;
+}
+
+static void set(struct polled *polled, uint8_t flag, bool value)
+{
+	polled->flags = (uint8_t)(value ? polled->flags | flag : polled->flags & ~flag);
+}
+
+/*
+ * recv() and send() are cancellation points: with threads, the C library brackets each with two locked
+ * instructions. Nobody is ever cancelled here.
+ */
+static ssize_t socket_read(struct stream *stream, void *to, size_t n)
+{
+	struct polled *polled = polled_of(stream);
+	ssize_t got;
+	do
+		got = syscall(SYS_recvfrom, polled->fd, to, n, 0, NULL, NULL);
+	while (got < 0 && errno == EINTR);
+	set(polled, DRAINED, got < 0 || (got < (ssize_t)n && !(polled->flags & FALLS_SHORT)));
+	if (!got)
+		polled->flags |= ENDED;
+	return got < 0 ? -errno : got;
+}
+
+static ssize_t send_all(int fd, const struct iovec *iov, int n)
+{
+	struct msghdr message = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
+	ssize_t put;
+	do
+		put = n == 1 ? syscall(SYS_sendto, fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL, NULL, 0)
+			     : syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
+	while (put < 0 && errno == EINTR);
+	return put;
+}
+
+static size_t length_of(const struct iovec *iov, int n)
+{
+	size_t len = 0;
+	for (int i = 0; i < n; i++)
+		len += iov[i].iov_len;
+	return len;
+}
+
+static ssize_t socket_write(struct stream *stream, const struct iovec *iov, int n)
+{
+	struct polled *polled = polled_of(stream);
+	ssize_t put = send_all(polled->fd, iov, n);
+	if (put >= 0 && (size_t)put < length_of(iov, n)) {
+		polled->flags |= NOT_FULL;
+		poller_again(polled);
+	}
+	return put < 0 ? -errno : put;
+}
+
+/* With nothing to watch a reset is still reported: a paused or back-pressured peer that dies is noticed. */
+static int socket_watch(struct stream *stream, unsigned events)
+{
+	return poller_watch(polled_of(stream), (events & STREAM_READ ? EPOLLIN | EPOLLPRI | EPOLLRDHUP : 0u) |
+						   (events & STREAM_WRITE ? EPOLLOUT : 0u));
+}
+
+static void socket_again(struct stream *stream)
+{
+	poller_again(polled_of(stream));
+}
+
+static int socket_shutdown(struct stream *stream)
+{
+	return shutdown(polled_of(stream)->fd, SHUT_WR) ? -errno : 0;
+}
+
+static size_t socket_unsent(struct stream *stream)
+{
+	int n = 0;
+	return ioctl(polled_of(stream)->fd, SIOCOUTQ, &n) || n < 0 ? 0 : (size_t)n;
+}
+
+static size_t socket_unread(struct stream *stream)
+{
+	int n = 0;
+	return ioctl(polled_of(stream)->fd, FIONREAD, &n) || n < 0 ? 0 : (size_t)n;
+}
+
+static void socket_close(struct stream *stream, bool reset)
+{
+	struct polled *polled = polled_of(stream);
+	struct linger now = { .l_onoff = 1, .l_linger = 0 };
+	if (reset)
+		setsockopt(polled->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	poller_close(polled);
+}
+
+static int socket_local_address(struct stream *stream, struct sockaddr_storage *address)
+{
+	socklen_t len = sizeof *address;
+	return getsockname(polled_of(stream)->fd, (struct sockaddr *)address, &len) ? -errno : 0;
+}
+
+const struct stream_ops SOCKET_STREAM = {
+	.name = "socket",
+	.bytes = sizeof(struct socket_stream),
+	.read = socket_read,
+	.write = socket_write,
+	.unsent = socket_unsent,
+	.unread = socket_unread,
+	.shutdown = socket_shutdown,
+	.close = socket_close,
+	.local_address = socket_local_address,
+	.watch = socket_watch,
+	.again = socket_again,
+};
+
+/* ---- from the poller ---- */
+
+static struct stream_user *user_of(struct polled *polled)
+{
+	return ((struct socket_stream *)(void *)((char *)polled - offsetof(struct socket_stream, polled)))
+	    ->stream.user;
+}
+
+/* Of epoll(7)'s events. None: it was not read empty, or not written full, and no edge would tell. */
+static unsigned events_of(struct polled *polled, uint32_t events)
+{
+	if (!events) {
+		unsigned write = polled->flags & NOT_FULL ? STREAM_WRITE : 0u;
+		polled->flags &= (uint8_t)~NOT_FULL;
+		return write | STREAM_READ;
+	}
+	if (events & EPOLLERR)
+		return STREAM_BROKEN;
+	if (events & (EPOLLRDHUP | EPOLLHUP))
+		polled->flags |= HUNG_UP;
+	if (events & EPOLLPRI)
+		polled->flags |= FALLS_SHORT;
+	return (events & (EPOLLOUT | EPOLLHUP) ? STREAM_WRITE : 0u) |
+	       (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP) ? STREAM_READ : 0u);
+}
+
+/* Who is not watched any more will have a new edge when it is again. */
+static void on_ready(struct polled *polled, uint32_t epoll_events)
+{
+	struct stream_user *user = user_of(polled);
+	unsigned events = events_of(polled, epoll_events);
+	if (events & STREAM_READ)
+		polled->flags &= (uint8_t)~DRAINED;
+	bool reads_on = user->events->ready(user, events);
+	bool has_more = !(polled->flags & DRAINED) || (polled->flags & HUNG_UP);
+	if (reads_on && has_more && (events & STREAM_READ) && !(polled->flags & ENDED) && polled->fd >= 0)
+		poller_again(polled);
+}
+
+static void on_closed(struct polled *polled)
+{
+	struct stream_user *user = user_of(polled);
+	user->events->closed(user);
+}
+
+static const struct polled_ops POLLED_OPS = { on_ready, on_closed };
+
+void socket_stream_start(struct stream *stream, struct poller *poller, int fd, bool is_local)
+{
+	struct polled *polled = polled_of(stream);
+	polled_init(polled, poller, fd, &POLLED_OPS);
+	polled->flags = is_local ? FALLS_SHORT : 0;
+}

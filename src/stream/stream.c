@@ -1,0 +1,120 @@
+#include "stream/stream.h"
+
+#include <assert.h>
+
+size_t stack_bytes(stream_stack stack)
+{
+	size_t bytes = 0;
+	for (int i = 0; stack[i]; i++)
+		bytes += stack[i]->bytes;
+	return bytes;
+}
+
+struct stream *stack_init(stream_stack stack, void *memory, struct stream_user *user)
+{
+	char *place = memory;
+	assert(stack[0] && !stack[0]->is_layer);
+	struct stream *lowest = memory;
+	*lowest = (struct stream){ stack[0], user };
+	user->stream = lowest;
+	for (int i = 1; stack[i]; i++) {
+		place += stack[i - 1]->bytes;
+		stack_push((struct stream_layer *)(void *)place, stack[i], user);
+	}
+	return lowest;
+}
+
+void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user)
+{
+	assert(ops->is_layer);
+	layer->stream = (struct stream){ ops, user };
+	layer->below = user->stream;
+	user->stream = &layer->stream;
+}
+
+struct stream *stream_below(const struct stream *stream)
+{
+	return stream->ops->is_layer ? ((const struct stream_layer *)(const void *)stream)->below : NULL;
+}
+
+static struct stream *lowest_of(const struct stream_user *user)
+{
+	struct stream *stream = user->stream, *below;
+	while ((below = stream_below(stream)))
+		stream = below;
+	return stream;
+}
+
+static int open_from(struct stream *stream)
+{
+	struct stream *below = stream_below(stream);
+	int err = below ? open_from(below) : 0;
+	return err || !stream->ops->open ? err : stream->ops->open(stream);
+}
+
+int stream_open(struct stream_user *user)
+{
+	return open_from(user->stream);
+}
+
+unsigned stream_layers_need(const struct stream_user *user, unsigned wanted)
+{
+	for (const struct stream *stream = user->stream; stream; stream = stream_below(stream))
+		if (stream->ops->needs)
+			wanted = stream->ops->needs(stream, wanted);
+	return wanted;
+}
+
+int stream_watch(struct stream_user *user, unsigned events)
+{
+	struct stream *lowest = lowest_of(user);
+	return lowest->ops->watch(lowest, events);
+}
+
+bool stream_has_input(const struct stream_user *user)
+{
+	for (const struct stream *stream = user->stream; stream; stream = stream_below(stream))
+		if (stream->ops->has_input && stream->ops->has_input(stream))
+			return true;
+	return false;
+}
+
+void stream_again(struct stream_user *user)
+{
+	struct stream *lowest = lowest_of(user);
+	lowest->ops->again(lowest);
+}
+
+size_t stream_unsent(struct stream_user *user)
+{
+	struct stream *stream = user->stream;
+	while (!stream->ops->unsent)
+		stream = stream_below(stream);
+	return stream->ops->unsent(stream);
+}
+
+size_t stream_unread(struct stream_user *user)
+{
+	struct stream *stream = user->stream;
+	while (!stream->ops->unread)
+		stream = stream_below(stream);
+	return stream->ops->unread(stream);
+}
+
+int stream_local_address(struct stream_user *user, struct sockaddr_storage *address)
+{
+	struct stream *stream = user->stream;
+	while (!stream->ops->local_address)
+		stream = stream_below(stream);
+	return stream->ops->local_address(stream, address);
+}
+
+enum close_reason stream_reason_of(const struct stream_user *user, int err)
+{
+	for (const struct stream *stream = user->stream; stream; stream = stream_below(stream)) {
+		enum close_reason reason = stream->ops->reason_of ? stream->ops->reason_of(err) : REASON_NONE;
+		if (reason != REASON_NONE)
+			return reason;
+	}
+	return REASON_NONE;
+}

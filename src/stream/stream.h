@@ -1,0 +1,185 @@
+/*
+ * Streams: what carries a connection's bytes.
+ *
+ * A connection reads and writes through a stack of at most three streams. The lowest one has the descriptor, or in
+ * tests two queues in memory; each of the others (layers: TLS, the PROXY protocol) reads and writes through the one
+ * below it. A stack is a constant array of stream_ops, and its state is allocated with the connection.
+ *
+ *   struct conn ── io.stream ──▶ [ layer ] ── below ──▶ [ socket or memory ] ──▶ poller
+ *        ▲                                                     │
+ *        └──────────── events->ready(), events->closed() ◀─────┘
+ *
+ * Events come from the lowest stream and go to the user directly; no layer sees them pass. Which of them concern a
+ * user that wants to read or write is for the layers to say: stream_needs().
+ *
+ * Threads: all of it runs on the thread that owns the connection.
+ */
+#pragma once
+
+#include "base/reason.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct sockaddr_storage;
+struct stream;
+struct stream_user;
+
+/* What a user wants to do, what a descriptor is ready for. STREAM_BROKEN is reported whatever is wanted. */
+enum { STREAM_READ = 1, STREAM_WRITE = 2, STREAM_BROKEN = 4 };
+
+/* What the lowest stream reports to the user of the stack. */
+struct stream_events {
+	/* It is ready for these. True: the user wants to read on, if there is anything left. */
+	bool (*ready)(struct stream_user *user, unsigned events);
+
+	/* After close(), from the loop: nothing of the stack is used any more, and its memory is the user's. */
+	void (*closed)(struct stream_user *user);
+};
+
+/* Embedded in whatever reads and writes through a stack. */
+struct stream_user {
+	const struct stream_events *events;
+	struct stream *stream; /* the uppermost */
+};
+
+struct stream_ops {
+	const char *name;
+	size_t
+	    bytes; /* of its state, which begins with a struct stream or, of a layer, with a struct stream_layer */
+	bool is_layer;
+
+	/*
+	 * The layer's beginning (a handshake): 0 when bytes can pass, UV_EAGAIN while it waits for what stream_needs()
+	 * says, or the error that ends the connection. NULL: bytes can pass from the start.
+	 */
+	int (*open)(struct stream *stream);
+
+	/* Reads up to n bytes. > 0: how many; 0: the peer has ended its stream; UV_EAGAIN; or an error. */
+	ssize_t (*read)(struct stream *stream, void *to, size_t n);
+
+	/*
+	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with come
+	 * again, perhaps with others behind them and at another address: a layer may have begun to work on them.
+	 */
+	ssize_t (*write)(struct stream *stream, const struct iovec *iov, int n);
+
+	/*
+	 * For what the lowest stream has to be ready, so that what is wanted (STREAM_READ, STREAM_WRITE) can go on; while
+	 * the layer opens, so that open() can. NULL: for what the one below needs.
+	 */
+	unsigned (*needs)(const struct stream *stream, unsigned wanted);
+
+	/* May a read succeed without another event? NULL: what the one below says. */
+	bool (*has_input)(const struct stream *stream);
+
+	/* Bytes that were written and that the peer has not yet taken. NULL: of the one below. */
+	size_t (*unsent)(struct stream *stream);
+
+	/* Bytes from the peer that nobody has read. Closing a socket would then reset. NULL: of the one below. */
+	size_t (*unread)(struct stream *stream);
+
+	/* Sends our end of stream; reading goes on. 0; UV_EAGAIN: again once it can be written; or an error. */
+	int (*shutdown)(struct stream *stream);
+
+	/* Ends it, with a reset if asked for. A layer frees what it has and closes the one below. */
+	void (*close)(struct stream *stream, bool reset);
+
+	/* Our side's address. 0 or an error. NULL: of the one below. */
+	int (*local_address)(struct stream *stream, struct sockaddr_storage *address);
+
+	/* The reason that an error of its own has as a close reason. REASON_NONE, or NULL: it is the peer's reset. */
+	enum close_reason (*reason_of)(int err);
+
+	/* ---- of the lowest stream only ---- */
+
+	/* Sets what is reported. 0 or an error. */
+	int (*watch)(struct stream *stream, unsigned events);
+
+	/* No event will tell that there is more: ready(STREAM_READ) follows in the next poll. */
+	void (*again)(struct stream *stream);
+};
+
+struct stream {
+	const struct stream_ops *ops;
+	struct stream_user *user;
+};
+
+struct stream_layer {
+	struct stream stream;
+	struct stream *below;
+};
+
+enum { STREAM_STACK_MAX = 3 };
+
+/* Lowest first, ended by NULL. */
+typedef const struct stream_ops *const stream_stack[STREAM_STACK_MAX + 1];
+
+/* ---- a stack ---- */
+
+/* Of the state of all its streams. */
+size_t stack_bytes(stream_stack stack);
+
+/* Lays the streams out in zeroed memory, which is aligned for pointers, for `user`. Returns the lowest. */
+struct stream *stack_init(stream_stack stack, void *memory, struct stream_user *user);
+
+/* Puts one more, whose state is zeroed, on top of a stack. */
+void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user);
+
+struct stream *stream_below(const struct stream *stream);
+
+/* ---- what a user calls ---- */
+
+static inline ssize_t stream_read(struct stream_user *user, void *to, size_t n)
+{
+	return user->stream->ops->read(user->stream, to, n);
+}
+
+static inline ssize_t stream_write(struct stream_user *user, const struct iovec *iov, int n)
+{
+	return user->stream->ops->write(user->stream, iov, n);
+}
+
+static inline int stream_shutdown(struct stream_user *user)
+{
+	return user->stream->ops->shutdown(user->stream);
+}
+
+static inline void stream_close(struct stream_user *user, bool reset)
+{
+	user->stream->ops->close(user->stream, reset);
+}
+
+/* Has the stack a beginning, and an end, of its own? */
+static inline bool stream_is_layered(const struct stream_user *user)
+{
+	return user->stream->ops->is_layer;
+}
+
+/* As stream_ops.open() of the layers, from below. */
+int stream_open(struct stream_user *user);
+
+/* For what the lowest stream is to be ready. */
+unsigned stream_layers_need(const struct stream_user *user, unsigned wanted);
+
+static inline unsigned stream_needs(const struct stream_user *user, unsigned wanted)
+{
+	return stream_is_layered(user) ? stream_layers_need(user, wanted) : wanted;
+}
+
+/* Makes the lowest stream report these. 0 or an error. */
+int stream_watch(struct stream_user *user, unsigned events);
+
+/* Have layers bytes of the peer's at hand? Then no event may come for them. */
+bool stream_has_input(const struct stream_user *user);
+
+/* ready(STREAM_READ) follows in the next poll. */
+void stream_again(struct stream_user *user);
+
+/* These go down to whoever knows. */
+size_t stream_unsent(struct stream_user *user);
+size_t stream_unread(struct stream_user *user);
+int stream_local_address(struct stream_user *user, struct sockaddr_storage *address);
+enum close_reason stream_reason_of(const struct stream_user *user, int err);
