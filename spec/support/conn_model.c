@@ -14,10 +14,10 @@ static struct codec codecs[CODECS];
 static bool draining;
 
 static const struct conn_rules RULES[] = {
-	{ { 250, 900, 300, 200 }, 3000, 4, SLOW_PAUSE },
-	{ { 0, 0, 0, 0 }, 5000, 16, SLOW_DROP },
-	{ { 500, 0, 0, 0 }, 8000, 1, SLOW_CLOSE },
-	{ { 0, 800, 0, 0 }, 1 << 20, 100, SLOW_PAUSE },
+	{ { 250, 900, 300, 200, 100 }, 3000, 4, SLOW_PAUSE },
+	{ { 0, 0, 0, 0, 0 }, 5000, 16, SLOW_DROP },
+	{ { 500, 0, 0, 0, 0 }, 8000, 1, SLOW_CLOSE },
+	{ { 0, 800, 0, 0, 300 }, 1 << 20, 100, SLOW_PAUSE },
 };
 
 static bool chance(uint32_t in)
@@ -134,7 +134,7 @@ static void put_frames(struct client *c)
 				 chance(10) ? (int)below(100) : 0, PADDING);
 		size_t len = strlen(c->rest), now = n == 1 ? below((uint32_t)len + 1) : len;
 		if (now)
-			memory_stream_put(&c->memory, c->rest, now);
+			world_put(c, c->rest, now);
 		memmove(c->rest, c->rest + now, len + 1 - now);
 		c->frames_put += now == len;
 	}
@@ -149,11 +149,11 @@ static void put_wild(struct client *c)
 	size_t n = 1 + below(WILD_BYTES);
 	for (size_t i = 0; i < n; i++)
 		bytes[i] = BYTES[below(sizeof BYTES - 1)];
-	memory_stream_put(&c->memory, bytes, n);
+	world_put(c, bytes, n);
 	if (!chance(16))
 		return;
 	memset(many, 'm', sizeof many);
-	memory_stream_put(&c->memory, many, below(sizeof many));
+	world_put(c, many, below(sizeof many));
 }
 
 static void put(struct client *c)
@@ -169,7 +169,7 @@ static void put(struct client *c)
 static void take(struct client *c, size_t most)
 {
 	char bytes[5000];
-	size_t n = memory_stream_take(&c->memory, bytes, most < sizeof bytes ? most : sizeof bytes);
+	size_t n = world_take(c, bytes, most < sizeof bytes ? most : sizeof bytes);
 	bool may_skip = conn_of(c)->rules->slow == SLOW_DROP;
 	for (size_t i = 0; i < n && !c->wild; i++) {
 		if (bytes[i] >= '0' && bytes[i] <= '9')
@@ -187,7 +187,8 @@ static void take(struct client *c, size_t most)
 static void join(unsigned slot)
 {
 	rules.slow = SLOW_PAUSE;
-	struct client *c = world_join(slot);
+	unsigned fails_in = chance(4) ? 1 + below(40) : 0;
+	struct client *c = chance(3) ? world_join_nasty(slot, below, fails_in) : world_join(slot);
 	conn_of(c)->rules = &RULES[below(4)];
 	conn_of(c)->timeouts = &conn_of(c)->rules->timeouts;
 	c->on_frame = on_frame;
@@ -255,10 +256,15 @@ static void poll_some(void)
 static void check_rest(const struct client *c)
 {
 	const struct conn *conn = &c->conn;
+	if (conn->state == CONN_OPENING) /* it waits until it can write */
+		assert(c->memory.outward_bytes >= c->memory.window_bytes && conn->watching == STREAM_WRITE);
 	if (!conn_is_open(conn))
 		return;
 	assert(conn->watching == c->memory.watched);
+	if (c->is_nasty && nasty_is_stuck(&c->nasty))
+		return;
 	if (world_may_go_on(conn)) {
+		assert(c->nasty.held_bytes == 0);
 		assert(c->memory.inward_bytes == 0);
 		assert(c->wild || c->frames_seen == c->frames_put);
 		assert(!conn->eof || conn->eof_done);

@@ -14,7 +14,7 @@ struct client *clients[CLIENTS];
 bool world_frees;
 
 static uint64_t last_id;
-static unsigned opened_total, closed_total, gone_total;
+static unsigned begun_total, closed_total, gone_total;
 static uint64_t frames_total;
 static uint64_t put_total, handed_total; /* bytes that peers sent, and that agents were handed */
 static bool in_handler;
@@ -59,7 +59,7 @@ static void echo(struct conn *conn, const struct frame *frame)
 {
 	bool below;
 	int err = conn_send(conn, frame->data, frame->len, &below);
-	assert(!err);
+	assert(!err || conn->shut_asked);
 }
 
 static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
@@ -109,7 +109,8 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 {
 	struct client *client = enter(conn);
 	assert(conn_is_open(conn) && !conn->busy);
-	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0); /* nothing had come in time */
+	/* Nothing had come in time, but what only a write makes readable. */
+	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0 || nasty_is_stuck(&client->nasty));
 	client->timeouts++;
 	client->timeout_kind = kind;
 	leave();
@@ -201,7 +202,7 @@ static void on_gone(struct conn *conn)
 int world_start(size_t buffer_limit_bytes)
 {
 	now_ms = START_MS;
-	last_id = opened_total = closed_total = gone_total = 0;
+	last_id = begun_total = closed_total = gone_total = 0;
 	frames_total = put_total = handed_total = 0;
 	world_frees = in_handler = false;
 	memset(&counters, 0, sizeof counters);
@@ -215,17 +216,84 @@ int world_start(size_t buffer_limit_bytes)
 	return err;
 }
 
-struct client *world_join(unsigned slot)
+static struct client *make(unsigned slot)
 {
 	struct client *client = calloc(1, sizeof *client);
 	assert(client);
 	client->slot = slot;
-	memory_stream_init(&client->memory, &client->conn.io);
 	client->conn.peer.sin6_family = AF_UNIX;
-	clients[slot] = client;
-	opened_total++;
+	return client;
+}
+
+static struct client *make_in_memory(unsigned slot)
+{
+	struct client *client = make(slot);
+	memory_stream_init(&client->memory, &client->conn.io);
+	return client;
+}
+
+static void put_nasty(struct client *client, uint32_t (*choose)(uint32_t bound), unsigned fails_in)
+{
+	client->is_nasty = true;
+	client->nasty.choose = choose;
+	client->nasty.fails_in = fails_in;
+	stack_push(&client->nasty.layer, &NASTY_STREAM, &client->conn.io);
+}
+
+static struct client *begin(struct client *client)
+{
+	clients[client->slot] = client;
+	begun_total++;
 	conn_open(&client->conn, &host, &rules, &line, ++last_id);
 	return client;
+}
+
+struct client *world_join(unsigned slot)
+{
+	return begin(make_in_memory(slot));
+}
+
+struct client *world_join_nasty(unsigned slot, uint32_t (*choose)(uint32_t bound), unsigned fails_in)
+{
+	static const uint8_t HELLO[NASTY_HELLO_BYTES] = { NASTY_FILLER };
+	struct client *client = make_in_memory(slot);
+	put_nasty(client, choose, fails_in);
+	memory_stream_put(&client->memory, HELLO, sizeof HELLO);
+	client->memory.put_bytes = 0; /* nobody above will hear of them */
+	return begin(client);
+}
+
+struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, bool is_nasty,
+				 uint32_t (*choose)(uint32_t bound))
+{
+	static stream_stack SOCKET = { &SOCKET_STREAM };
+	struct client *client = make(slot);
+	client->memory.closed = true; /* it reports nothing */
+	socket_stream_start(stack_init(SOCKET, &client->socket, &client->conn.io), poller, fd, true);
+	if (is_nasty)
+		put_nasty(client, choose, 0);
+	return begin(client);
+}
+
+void world_put(struct client *client, const void *bytes, size_t n)
+{
+	memory_stream_put(&client->memory, bytes, n);
+	if (client->is_nasty)
+		nasty_translate(client->memory.inward + client->memory.inward_bytes - n, n);
+}
+
+size_t world_take(struct client *client, void *to, size_t n)
+{
+	uint8_t *bytes = to;
+	size_t kept = 0;
+	n = memory_stream_take(&client->memory, to, n);
+	if (!client->is_nasty)
+		return n;
+	for (size_t i = 0; i < n; i++)
+		if (bytes[i] != NASTY_FILLER && bytes[i] != NASTY_END)
+			bytes[kept++] = bytes[i];
+	nasty_translate(bytes, kept);
+	return kept;
 }
 
 void world_serve(struct client *client)
@@ -294,9 +362,9 @@ void world_end(void)
 	assert(!host.attention);
 	assert(host.unsettled_count == 0 && host.lingering == 0);
 	assert(conn_host_next_ms(&host) == WHEEL_NEVER);
-	assert(opened_total == gone_total);
-	assert(opened_total == closed_total);
-	assert(opened_total == counters_closed(&counters));
+	assert(begun_total == gone_total);
+	assert(begun_total == closed_total);
+	assert(begun_total == counters_closed(&counters));
 	assert(frames_total == count_read(&counters.frames_in));
 	check_bytes();
 	conn_host_deinit(&host);

@@ -7,6 +7,8 @@
 #include "base/counters.h"
 #include "conn/conn.h"
 #include "stream/memory.h"
+#include "stream/socket.h"
+#include "support/nasty.h"
 
 enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
 
@@ -14,7 +16,9 @@ enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
 struct client {
 	struct conn conn; /* first */
 	struct memory_stream memory;
-	char seen[4096]; /* "frame|frame|", and EOF, TIMEOUT … */
+	struct socket_stream socket; /* instead of `memory`, where there is a poller */
+	struct nasty_stream nasty;   /* above, where is_nasty */
+	char seen[4096];             /* "frame|frame|", and EOF, TIMEOUT … */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;
@@ -25,6 +29,7 @@ struct client {
 	/* conn_model.c's */
 	char rest[4096]; /* of a frame begun */
 	unsigned slot, frames_begun, frames_put, frames_seen, sent, received, number;
+	bool is_nasty;
 	bool wild; /* sends anything, in any framing */
 };
 
@@ -40,6 +45,17 @@ extern bool world_frees; /* memory of connections that are gone, and their place
 int world_start(size_t buffer_limit_bytes);
 
 struct client *world_join(unsigned slot);
+
+/* The same behind a nasty stream, which chooses like this, and fails at that call; 0: never. */
+struct client *world_join_nasty(unsigned slot, uint32_t (*choose)(uint32_t bound), unsigned fails_in);
+
+/* The same over a socket, nasty or not. */
+struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, bool is_nasty,
+				 uint32_t (*choose)(uint32_t bound));
+
+/* What its peer sends: as it is on the wire. And what its peer has received, as it was sent; returns how many bytes. */
+void world_put(struct client *client, const void *bytes, size_t n);
+size_t world_take(struct client *client, void *to, size_t n);
 
 /* Its events, until nothing more happens to it. */
 void world_serve(struct client *client);

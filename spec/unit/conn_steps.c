@@ -40,8 +40,7 @@ void wait_ms(uint64_t ms)
 
 void put_bytes(struct client *client, const void *bytes, size_t n)
 {
-	if (n)
-		memory_stream_put(&client->memory, bytes, n);
+	world_put(client, bytes, n);
 	world_run();
 }
 
@@ -59,7 +58,7 @@ void hang_up(struct client *client)
 void expect_output(struct client *client, const char *text)
 {
 	char got[4096];
-	size_t n = memory_stream_take(&client->memory, got, sizeof got - 1);
+	size_t n = world_take(client, got, sizeof got - 1);
 	got[n] = '\0';
 	assert_string_equal(got, text);
 	world_run();

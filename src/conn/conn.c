@@ -91,8 +91,10 @@ void conn_drop_codecs(struct conn *conn)
 
 static enum conn_phase phase_of(const struct conn *conn)
 {
+	if (conn->state == CONN_CLOSED || conn->state == CONN_OPENING)
+		return PHASE_NONE;
 	if (conn->state != CONN_OPEN)
-		return conn->state == CONN_CLOSED ? PHASE_NONE : PHASE_CLOSING;
+		return PHASE_CLOSING;
 	if (conn->busy)
 		return PHASE_SUSPENDED;
 	if (conn->choked)
@@ -115,11 +117,24 @@ void conn_count_phase(struct conn *conn)
 
 /* ---- every event ends here ---- */
 
+/* For what the lowest stream has to be ready. What layers wait for while they open is theirs to say. */
+static __attribute__((noinline)) unsigned layers_need(struct conn *conn, unsigned wanted)
+{
+	if (conn->state == CONN_OPENING)
+		wanted = STREAM_READ | STREAM_WRITE;
+	else if ((wanted & STREAM_READ) && stream_has_input(&conn->io))
+		stream_again(&conn->io); /* no event will tell */
+	return stream_needs(&conn->io, wanted);
+}
+
 static void watch(struct conn *conn)
 {
 	/* One that is lost is read turn by turn, and has nothing more to tell. */
 	bool reads = input_wanted(conn) && !conn->lost;
 	unsigned events = (reads ? STREAM_READ : 0u) | (conn->blocked ? STREAM_WRITE : 0u);
+	conn->wanted = (uint8_t)events;
+	if (conn->layered)
+		events = layers_need(conn, events);
 	if (events == conn->watching)
 		return;
 	conn->watching = (uint8_t)events;
@@ -130,7 +145,7 @@ static void watch(struct conn *conn)
 static void settle(struct conn *conn)
 {
 	retire_codecs(conn);
-	if (conn->state == CONN_OPEN && (conn->eof || conn->draining || conn->lost))
+	if (conn->eof || conn->draining || conn->lost)
 		end_prepare(conn);
 	output_flush(conn);
 	if (conn->state == CONN_OPEN && conn->shut_asked)
@@ -216,6 +231,30 @@ static void on_broken(struct conn *conn)
 	conn->host->current = NULL;
 }
 
+static void begin(struct conn *conn)
+{
+	conn->state = CONN_OPEN;
+	conn->host->handler->opened(conn);
+	conn_begin_wait(conn);
+}
+
+void conn_advance_opening(struct conn *conn)
+{
+	int err = stream_open(&conn->io);
+	if (!err)
+		begin(conn);
+	else if (err != UV_EAGAIN)
+		conn_fail(conn, err);
+}
+
+static void on_opening(struct conn *conn)
+{
+	conn->host->current = conn;
+	conn_advance_opening(conn);
+	conn_settle(conn);
+	conn->host->current = NULL;
+}
+
 void conn_read_late(struct conn *conn)
 {
 	struct input_late late = { 0 };
@@ -234,20 +273,42 @@ static struct conn *conn_of(struct stream_user *io)
 	return (struct conn *)(void *)((char *)io - offsetof(struct conn, io));
 }
 
-/* Writing may have been what it ended by. */
-static bool on_ready(struct stream_user *io, unsigned events)
+/* What was waited for is needed no more: something else is. */
+static void on_nothing(struct conn *conn)
+{
+	conn->host->current = conn;
+	conn_settle(conn);
+	conn->host->current = NULL;
+}
+
+/* Which of what is wanted can go on? A layer has its own idea of which event lets it. */
+static __attribute__((noinline)) unsigned layers_serve(struct conn *conn, unsigned events)
+{
+	const struct stream_user *io = &conn->io;
+	if (conn->state == CONN_OPENING) {
+		on_opening(conn);
+		return 0;
+	}
+	bool writes = events & stream_needs(io, STREAM_WRITE);
+	bool reads = (events & stream_needs(io, STREAM_READ)) || stream_has_input(io);
+	unsigned served = conn->wanted & ((writes ? STREAM_WRITE : 0u) | (reads ? STREAM_READ : 0u));
+	if (!served)
+		on_nothing(conn);
+	return served;
+}
+
+static void on_ready(struct stream_user *io, unsigned events)
 {
 	struct conn *conn = conn_of(io);
 	if (events & STREAM_BROKEN) {
 		on_broken(conn);
-		return false;
+		return;
 	}
-	if (events & conn->watching & STREAM_WRITE)
+	events = conn->layered ? layers_serve(conn, events) : events & conn->wanted;
+	if (events & STREAM_WRITE)
 		on_writable(conn);
-	if (!(events & conn->watching & STREAM_READ) || conn->state == CONN_CLOSED)
-		return false;
-	on_readable(conn);
-	return true;
+	if ((events & STREAM_READ) && conn->state != CONN_CLOSED) /* writing may have ended it */
+		on_readable(conn);
 }
 
 static void on_closed(struct stream_user *io)
@@ -276,13 +337,14 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rule
 	conn->batch_limit = CONN_FIRST_BATCH;
 	conn->watching = UINT8_MAX;
 	conn->opened = true;
+	conn->layered = stream_is_layered(&conn->io);
+	conn->state = conn->layered ? CONN_OPENING : CONN_OPEN;
 	host->open++;
 	host->current = conn;
 	if (idmap_put(&host->ids, id, conn))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
-	else
-		host->handler->opened(conn);
-	conn_begin_wait(conn);
+	else if (conn->state == CONN_OPEN)
+		begin(conn);
 	conn_settle(conn);
 	host->current = NULL;
 }

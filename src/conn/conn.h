@@ -8,7 +8,9 @@
  * and handlers called, from the loop alone. So no handler is ever entered from
  * within another.
  *
- *               close asked            output gone            unread input
+ *   OPENING (where a layer of the stream has a handshake)
+ *     │
+ *     ▼         close asked            output gone            unread input
  *   OPEN ─────────────────────▶ CLOSING ──────────▶ (LINGER) ◀────────────
  *     │ reset, abort, deadline      │                   │ end of stream, deadline
  *     └─────────────────────────────┴───────────────────┴──▶ CLOSED
@@ -40,6 +42,7 @@ struct timeouts {
 	uint32_t write;       /* pending output must make progress */
 	uint32_t idle;        /* a frame must complete now and then */
 	uint32_t first_frame; /* the first frame must complete after the accept */
+	uint32_t opening;     /* the layers of its stream must have opened after the accept */
 };
 
 enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
@@ -160,7 +163,8 @@ struct conn_host {
 	struct idmap ids;                  /* every connection whose memory is not yet gone, by id */
 };
 
-enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED };
+/* CONN_OPENING: a layer of its stream has a beginning, which goes on; the handler knows nothing of it yet. */
+enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED, CONN_OPENING };
 
 struct conn {
 	struct stream_user io; /* what carries its bytes */
@@ -188,7 +192,9 @@ struct conn {
 	uint8_t reason;          /* enum close_reason, once an end was decided */
 	uint8_t how;             /* enum close_how */
 	uint8_t watching;        /* what is watched at the lowest stream */
+	uint8_t wanted;          /* STREAM_*: what reading and writing wait for */
 	uint8_t phase;           /* enum conn_phase, as it is counted */
+	bool layered : 1;        /* its stack is more than a socket */
 	bool queued : 1;         /* in the attention list */
 	bool gone : 1;           /* the carrier is done; free when it leaves the list */
 	bool busy : 1;           /* the agent is suspended: no frames, but for `reading` */
@@ -275,7 +281,7 @@ uint64_t conn_host_next_ms(const struct conn_host *host);
 
 /*
  * Begins a connection in caller's memory, zeroed but for `io`, `peer` and what the layer
- * above keeps. Reports opened() and starts watching.
+ * above keeps. Reports opened(), now or when the stream has opened, and starts watching.
  */
 void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
 	       const struct codec *codec, uint64_t id);

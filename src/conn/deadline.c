@@ -7,6 +7,8 @@
  */
 #include "conn/internal.h"
 
+#include <uv.h>
+
 static const enum close_reason REASONS[TIMEOUT_KINDS] = {
 	[TIMEOUT_READ] = REASON_READ_TIMEOUT,
 	[TIMEOUT_WRITE] = REASON_WRITE_TIMEOUT,
@@ -87,6 +89,8 @@ static uint64_t earliest(const struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		return conn->write_since_ms;
+	if (conn->state == CONN_OPENING)
+		return after(conn->first_since_ms, conn->timeouts->opening);
 	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
 	if (!may_be_idle(conn))
 		return first;
@@ -202,15 +206,31 @@ static void end_linger(struct conn *conn)
 	conn->how = CLOSE_NOW;
 }
 
+/* What had come in time is looked at first, as it is of those that are open. */
+static void end_opening(struct conn *conn)
+{
+	conn_advance_opening(conn);
+	if (conn->state != CONN_OPENING)
+		return;
+	enum close_reason reason = stream_reason_of(&conn->io, UV_ETIMEDOUT);
+	conn_close(conn, reason == REASON_NONE ? REASON_IDLE_TIMEOUT : reason, CLOSE_NOW);
+}
+
 void deadline_fire(struct conn *conn)
 {
+	uint64_t now_ms = conn->host->now_ms;
 	if (conn->state == CONN_LINGER) {
-		if (conn->host->now_ms >= conn->write_since_ms)
+		if (now_ms >= conn->write_since_ms)
 			end_linger(conn);
 		return;
 	}
-	if (conn->host->now_ms < conn->host->grace_until_ms)
+	if (now_ms < conn->host->grace_until_ms)
 		return;
+	if (conn->state == CONN_OPENING) {
+		if (now_ms >= after(conn->first_since_ms, conn->timeouts->opening))
+			end_opening(conn);
+		return;
+	}
 	/* Once one has ended the connection, the others have nothing to say. */
 	for (int kind = 0; kind < TIMEOUT_KINDS && conn->how == CLOSE_FLUSH; kind++)
 		if (is_due(conn, (enum timeout_kind)kind))

@@ -14,9 +14,12 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		return;
 	if (conn->reason == REASON_NONE)
 		conn->reason = (uint8_t)reason;
+	/* One that has not opened yet has nothing to deliver. */
+	if (conn->state == CONN_OPENING && how == CLOSE_FLUSH)
+		how = CLOSE_NOW;
 	if (how > conn->how)
 		conn->how = (uint8_t)how;
-	if (conn->state == CONN_OPEN)
+	if (conn->state == CONN_OPEN || conn->state == CONN_OPENING)
 		conn->state = CONN_CLOSING;
 	if (conn->host->current != conn)
 		conn_attend(conn);
@@ -47,11 +50,14 @@ void conn_lose(struct conn *conn)
 	conn_attend(conn);
 }
 
-/* A socket can fail for want of memory, too, and then the peer has done nothing. */
+/* A socket can fail for want of memory, too, and then the peer has done nothing; and a layer for reasons of its own. */
 void conn_fail(struct conn *conn, int err)
 {
+	enum close_reason reason = stream_reason_of(&conn->io, err);
 	if (err == UV_ENOMEM || err == UV_ENOBUFS)
-		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+		reason = REASON_MEMORY;
+	if (reason != REASON_NONE)
+		conn_close(conn, reason, CLOSE_NOW);
 	else
 		conn_lose(conn);
 }
@@ -143,9 +149,15 @@ static void linger(struct conn *conn)
 	conn->state = CONN_LINGER;
 	conn->host->lingering++;
 	conn->write_since_ms = conn->host->now_ms + CONN_LINGER_MS;
-	if (!conn->shut && stream_shutdown(&conn->io))
+}
+
+/* Is our end of stream sent? One that cannot be sent is given up. */
+static bool is_shut(struct conn *conn)
+{
+	int err = conn->shut ? 0 : conn->blocked ? UV_EAGAIN : output_shut(conn);
+	if (err && err != UV_EAGAIN)
 		conn->how = CLOSE_NOW;
-	conn->shut = true;
+	return conn->shut;
 }
 
 /* Is it still the turn of the others? */
@@ -165,11 +177,16 @@ void end_advance(struct conn *conn)
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
 		if (conn->out || gives_way(conn))
 			return;
-		if (must_linger(conn))
+		/* A layer has last words of its own. To a socket, closing is as good. */
+		if (conn->layered && !conn->lost && !is_shut(conn) && conn->how == CLOSE_FLUSH)
+			return;
+		if (conn->how == CLOSE_FLUSH && must_linger(conn))
 			linger(conn);
 		else
 			finish(conn);
 	}
+	if (conn->state == CONN_LINGER && conn->how == CLOSE_FLUSH)
+		is_shut(conn);
 	if ((conn->state == CONN_CLOSING || conn->state == CONN_LINGER) && conn->how != CLOSE_FLUSH)
 		finish(conn);
 }
@@ -185,12 +202,12 @@ void conn_shutdown(struct conn *conn)
 
 void end_advance_shutdown(struct conn *conn)
 {
-	if (conn->shut || conn->out || conn->lost)
+	if (conn->shut || conn->out || conn->lost || conn->blocked)
 		return;
-	conn->shut = true;
-	if (stream_shutdown(&conn->io))
+	int err = output_shut(conn);
+	if (err && err != UV_EAGAIN)
 		conn_close(conn, REASON_RESET, CLOSE_NOW);
-	else if (conn->eof)
+	else if (!err && conn->eof)
 		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
 }
 
@@ -323,7 +340,9 @@ static void advance_drain(struct conn *conn)
 
 void end_prepare(struct conn *conn)
 {
-	if (conn->lost)
+	if (conn->state == CONN_OPENING)
+		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+	if (conn->lost && conn->state == CONN_OPEN)
 		advance_lost(conn);
 	if (conn->eof && conn->state == CONN_OPEN)
 		advance_eof(conn);

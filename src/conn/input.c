@@ -10,20 +10,10 @@ bool input_may_deliver(const struct conn *conn)
 	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && (!conn->busy || conn->reading);
 }
 
-/* A suspended agent's frames wait in `in` as bytes; both their number and their size are bounded. */
-static bool inbox_full(const struct conn *conn)
+bool input_is_full(const struct conn *conn)
 {
-	return conn->busy && !conn->reading &&
-	       (conn->waiting_frames >= conn->rules->inbox_frames ||
-		buf_len(conn->in) >= (size_t)conn->codec->max_bytes + CONN_SCRATCH_BYTES);
-}
-
-bool input_wanted(const struct conn *conn)
-{
-	if (conn->state == CONN_LINGER)
-		return true;
-	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && !conn->eof && !conn->more &&
-	       !inbox_full(conn);
+	return conn->waiting_frames >= conn->rules->inbox_frames ||
+	       buf_len(conn->in) >= (size_t)conn->codec->max_bytes + CONN_SCRATCH_BYTES;
 }
 
 bool input_partial(const struct conn *conn)

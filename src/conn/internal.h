@@ -37,8 +37,18 @@ static inline uint64_t host_now(struct conn_host *host)
 /* May frames be handed up now? */
 bool input_may_deliver(const struct conn *conn);
 
+/* A suspended agent's frames wait in `in` as bytes; both their number and their size are bounded. */
+bool input_is_full(const struct conn *conn);
+
 /* Should the stream report readable? */
-bool input_wanted(const struct conn *conn);
+static inline bool input_wanted(const struct conn *conn)
+{
+	if (conn->state != CONN_OPEN)
+		return conn->state == CONN_LINGER;
+	if (conn->paused || conn->choked || conn->eof || conn->more)
+		return false;
+	return !conn->busy || conn->reading || !input_is_full(conn);
+}
 
 /* Is a frame begun, and are we waiting for the peer to complete it? */
 bool input_partial(const struct conn *conn);
@@ -75,6 +85,12 @@ void input_drop_unread(struct conn *conn);
 /* Writes what the stream takes. 0, or an error that ends the connection. */
 int output_write(struct conn *conn);
 
+/*
+ * Sends our end of stream, once: 0, or an error that ends the connection; UV_EAGAIN: it is blocked, and this is to be
+ * called again once it can be written.
+ */
+int output_shut(struct conn *conn);
+
 /* Writes, and tells the layer above what that changed. */
 void output_flush(struct conn *conn);
 
@@ -97,6 +113,9 @@ void conn_settle(struct conn *conn);
 void conn_count_phase(struct conn *conn);
 void conn_drop_codecs(struct conn *conn);
 
+/* The layers of its stream go on with their beginning; where they have come to the end of it, it is open. */
+void conn_advance_opening(struct conn *conn);
+
 /* end.c */
 
 /* Reading or writing has failed: ends it, or makes conn_lose() of it. */
@@ -105,7 +124,7 @@ void conn_fail(struct conn *conn, int err);
 /* The peer has gone. What had arrived is handed up in the turns that follow, as far as the agent takes it; then it ends. */
 void conn_lose(struct conn *conn);
 
-/* What may lead to an end, of an open connection: a reset, the end of the stream, a drain. */
+/* What may lead to an end, of one that is not ending yet: a reset, the end of the stream, a drain. */
 void end_prepare(struct conn *conn);
 
 /* Our end of the stream, once the output has gone. */

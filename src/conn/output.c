@@ -4,11 +4,30 @@
 
 #include <uv.h>
 
+/* The deadline runs from when output first had to wait, and anew with each progress. */
+static void begin_blocked(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	conn->write_since_ms = host->clock_ms ? host->clock_ms(host) : host->now_ms;
+	conn->unsent = stream_unsent(&conn->io);
+}
+
+int output_shut(struct conn *conn)
+{
+	int err = stream_shutdown(&conn->io);
+	if (err == UV_EAGAIN) {
+		if (!conn->blocked && conn->state != CONN_LINGER)
+			begin_blocked(conn);
+		conn->blocked = true;
+	}
+	conn->shut = err != UV_EAGAIN;
+	return err;
+}
+
 int output_write(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
-	struct iovec all = { conn->out->data + conn->out->start, buf_len(conn->out) };
-	ssize_t n = stream_write(&conn->io, &all, 1);
+	ssize_t n = stream_write(&conn->io, conn->out->data + conn->out->start, buf_len(conn->out));
 	if (n < 0 && n != UV_EAGAIN)
 		return (int)n;
 	if (n > 0) {
@@ -19,13 +38,10 @@ int output_write(struct conn *conn)
 			conn->idle_since_ms =
 			    host->now_ms; /* no frame can complete any more, but it listens */
 	}
-	/* The deadline runs from when output first had to wait, and anew with each progress. */
 	bool began = !conn->blocked;
 	conn->blocked = conn->out;
-	if (conn->blocked && (n > 0 || began)) {
-		conn->write_since_ms = host->clock_ms ? host->clock_ms(host) : host->now_ms;
-		conn->unsent = stream_unsent(&conn->io);
-	}
+	if (conn->blocked && (n > 0 || began))
+		begin_blocked(conn);
 	return 0;
 }
 

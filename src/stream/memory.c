@@ -45,23 +45,21 @@ static ssize_t memory_read(struct stream *stream, void *to, size_t n)
 	return (ssize_t)queue_take(m->inward, &m->inward_bytes, to, n);
 }
 
-static ssize_t memory_write(struct stream *stream, const struct iovec *iov, int n)
+static ssize_t memory_write(struct stream *stream, const void *from, size_t n)
 {
 	struct memory_stream *m = self(stream);
 	m->writes++;
 	if (m->broken || m->our_shut)
 		return m->broken ? UV_ECONNRESET : UV_EPIPE;
-	size_t room = m->window_bytes > m->outward_bytes ? m->window_bytes - m->outward_bytes : 0, put = 0;
+	size_t room = m->window_bytes > m->outward_bytes ? m->window_bytes - m->outward_bytes : 0;
 	if (!room)
 		return UV_EAGAIN;
-	if (m->write_max && room > m->write_max)
-		room = m->write_max;
-	for (int i = 0; i < n && put < room; i++) {
-		size_t len = iov[i].iov_len < room - put ? iov[i].iov_len : room - put;
-		queue_put(&m->outward, &m->outward_bytes, &m->outward_room, iov[i].iov_base, len);
-		put += len;
-	}
-	return (ssize_t)put;
+	if (n > room)
+		n = room;
+	if (m->write_max && n > m->write_max)
+		n = m->write_max;
+	queue_put(&m->outward, &m->outward_bytes, &m->outward_room, from, n);
+	return (ssize_t)n;
 }
 
 static int memory_watch(struct stream *stream, unsigned events)

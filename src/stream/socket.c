@@ -14,6 +14,7 @@ enum {
 	HUNG_UP = 2,     /* the peer's end of stream has arrived, behind whatever is unread */
 	FALLS_SHORT = 4, /* a read may take less than there is: only EAGAIN says that it is drained */
 	NOT_FULL = 8,    /* a write fell short: only EAGAIN says that it is full */
+	WATCHED = 32,    /* for reading */
 	ENDED = 16,      /* the peer's end of stream was read */
 };
 
@@ -44,30 +45,14 @@ static ssize_t socket_read(struct stream *stream, void *to, size_t n)
 	return got < 0 ? -errno : got;
 }
 
-static ssize_t send_all(int fd, const struct iovec *iov, int n)
-{
-	struct msghdr message = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
-	ssize_t put;
-	do
-		put = n == 1 ? syscall(SYS_sendto, fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL, NULL, 0)
-			     : syscall(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
-	while (put < 0 && errno == EINTR);
-	return put;
-}
-
-static size_t length_of(const struct iovec *iov, int n)
-{
-	size_t len = 0;
-	for (int i = 0; i < n; i++)
-		len += iov[i].iov_len;
-	return len;
-}
-
-static ssize_t socket_write(struct stream *stream, const struct iovec *iov, int n)
+static ssize_t socket_write(struct stream *stream, const void *from, size_t n)
 {
 	struct polled *polled = polled_of(stream);
-	ssize_t put = send_all(polled->fd, iov, n);
-	if (put >= 0 && (size_t)put < length_of(iov, n)) {
+	ssize_t put;
+	do
+		put = syscall(SYS_sendto, polled->fd, from, n, MSG_NOSIGNAL, NULL, 0);
+	while (put < 0 && errno == EINTR);
+	if (put >= 0 && (size_t)put < n) {
 		polled->flags |= NOT_FULL;
 		poller_again(polled);
 	}
@@ -77,6 +62,7 @@ static ssize_t socket_write(struct stream *stream, const struct iovec *iov, int 
 /* With nothing to watch a reset is still reported: a paused or back-pressured peer that dies is noticed. */
 static int socket_watch(struct stream *stream, unsigned events)
 {
+	set(polled_of(stream), WATCHED, events & STREAM_READ);
 	return poller_watch(polled_of(stream), (events & STREAM_READ ? EPOLLIN | EPOLLPRI | EPOLLRDHUP : 0u) |
 						   (events & STREAM_WRITE ? EPOLLOUT : 0u));
 }
@@ -158,6 +144,12 @@ static unsigned events_of(struct polled *polled, uint32_t events)
 	       (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP) ? STREAM_READ : 0u);
 }
 
+static bool has_more(const struct polled *polled)
+{
+	uint8_t flags = polled->flags;
+	return (flags & WATCHED) && !(flags & ENDED) && (!(flags & DRAINED) || (flags & HUNG_UP));
+}
+
 /* Who is not watched any more will have a new edge when it is again. */
 static void on_ready(struct polled *polled, uint32_t epoll_events)
 {
@@ -165,9 +157,8 @@ static void on_ready(struct polled *polled, uint32_t epoll_events)
 	unsigned events = events_of(polled, epoll_events);
 	if (events & STREAM_READ)
 		polled->flags &= (uint8_t)~DRAINED;
-	bool reads_on = user->events->ready(user, events);
-	bool has_more = !(polled->flags & DRAINED) || (polled->flags & HUNG_UP);
-	if (reads_on && has_more && (events & STREAM_READ) && !(polled->flags & ENDED) && polled->fd >= 0)
+	user->events->ready(user, events);
+	if ((events & STREAM_READ) && has_more(polled) && polled->fd >= 0)
 		poller_again(polled);
 }
 

@@ -21,7 +21,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 
 struct sockaddr_storage;
 struct stream;
@@ -32,8 +31,8 @@ enum { STREAM_READ = 1, STREAM_WRITE = 2, STREAM_BROKEN = 4 };
 
 /* What the lowest stream reports to the user of the stack. */
 struct stream_events {
-	/* It is ready for these. True: the user wants to read on, if there is anything left. */
-	bool (*ready)(struct stream_user *user, unsigned events);
+	/* It is ready for these. */
+	void (*ready)(struct stream_user *user, unsigned events);
 
 	/* After close(), from the loop: nothing of the stack is used any more, and its memory is the user's. */
 	void (*closed)(struct stream_user *user);
@@ -64,7 +63,7 @@ struct stream_ops {
 	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with come
 	 * again, perhaps with others behind them and at another address: a layer may have begun to work on them.
 	 */
-	ssize_t (*write)(struct stream *stream, const struct iovec *iov, int n);
+	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
 
 	/*
 	 * For what the lowest stream has to be ready, so that what is wanted (STREAM_READ, STREAM_WRITE) can go on; while
@@ -137,9 +136,9 @@ static inline ssize_t stream_read(struct stream_user *user, void *to, size_t n)
 	return user->stream->ops->read(user->stream, to, n);
 }
 
-static inline ssize_t stream_write(struct stream_user *user, const struct iovec *iov, int n)
+static inline ssize_t stream_write(struct stream_user *user, const void *from, size_t n)
 {
-	return user->stream->ops->write(user->stream, iov, n);
+	return user->stream->ops->write(user->stream, from, n);
 }
 
 static inline int stream_shutdown(struct stream_user *user)

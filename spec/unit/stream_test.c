@@ -1,0 +1,311 @@
+/* Stacks of streams: connections whose stream has a beginning, an end and needs of its own. */
+#include "conn_steps.h"
+
+#include "net/poller.h"
+#include "support/nasty.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <uv.h>
+
+enum { OPENING_MS = 100, CALLS = 60, ECHOES = 3000 };
+
+static uint64_t seed = 20261129;
+
+static uint32_t at_random(uint32_t bound)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (uint32_t)(seed >> 16) % bound;
+}
+
+static unsigned free_slot(void)
+{
+	unsigned slot = 0;
+	while (clients[slot])
+		slot++;
+	return slot;
+}
+
+static struct client *join_nasty(uint32_t (*choose)(uint32_t bound))
+{
+	struct client *c = world_join_nasty(free_slot(), choose, 0);
+	c->echo = true;
+	return c;
+}
+
+static void an_agent_begins_when_its_stream_has_opened(void **state)
+{
+	(void)state;
+	struct client *c = join_nasty(NULL);
+	assert_int_equal(c->opened, 0);
+	assert_int_equal(conn_of(c)->state, CONN_OPENING);
+	put(c, "one\ntwo\n");
+	assert_int_equal(c->opened, 1);
+	expect_output(c, "one\ntwo\n");
+	hang_up(c);
+	expect_end(c, REASON_PEER);
+}
+
+/* The peer's fillers are taken from it again. */
+static struct client *join_silent(void)
+{
+	struct client *c = join_nasty(NULL);
+	c->memory.inward_bytes = 0;
+	world_run();
+	return c;
+}
+
+static void who_does_not_open_in_time_is_ended(void **state)
+{
+	(void)state;
+	rules.timeouts.opening = OPENING_MS;
+	rules.timeouts.idle = 1;
+	struct client *c = join_silent();
+	wait_ms(OPENING_MS - 1);
+	assert_int_equal(c->closed, 0);
+	wait_ms(1);
+	expect_end(c, REASON_TLS);
+	assert_int_equal(c->opened, 0);
+	assert_int_equal(c->timeouts, 0);
+}
+
+static void what_had_come_in_time_opens_it_however_late_it_is_read(void **state)
+{
+	(void)state;
+	rules.timeouts.opening = OPENING_MS;
+	struct client *c = join_nasty(NULL);
+	now_ms += 10 * OPENING_MS;
+	conn_host_turn(&host, now_ms);
+	assert_int_equal(c->opened, 1);
+	put(c, "one\n");
+	expect_output(c, "one\n");
+	hang_up(c);
+}
+
+static void a_drain_does_not_wait_for_who_has_not_opened(void **state)
+{
+	(void)state;
+	struct client *c = join_silent();
+	conn_drain(conn_of(c));
+	world_run();
+	expect_end(c, REASON_DRAIN);
+	assert_int_equal(c->opened, 0);
+}
+
+static void a_reset_ends_who_has_not_opened(void **state)
+{
+	(void)state;
+	struct client *c = join_silent();
+	memory_stream_reset(&c->memory);
+	world_run();
+	expect_end(c, REASON_RESET);
+}
+
+static void its_end_of_stream_waits_until_it_can_be_written(void **state)
+{
+	(void)state;
+	struct client *c = join_nasty(NULL);
+	put(c, "one\n");
+	expect_output(c, "one\n");
+	c->memory.window_bytes = 0;
+	conn_shutdown(conn_of(c));
+	world_run();
+	assert_false(c->memory.our_shut);
+	assert_false(conn_of(c)->shut);
+	c->memory.window_bytes = 10;
+	world_run();
+	assert_true(c->memory.our_shut);
+	assert_int_equal(c->memory.outward_bytes, 1);
+	assert_int_equal(c->memory.outward[0], NASTY_END);
+	put(c, "it still listens\n");
+	assert_int_equal(c->frames_seen, 2);
+	hang_up(c);
+	expect_end(c, REASON_PEER);
+}
+
+static void its_last_word_is_written_before_it_is_closed(void **state)
+{
+	(void)state;
+	struct client *c = join_nasty(NULL);
+	put(c, "one\n");
+	expect_output(c, "one\n");
+	c->memory.window_bytes = 0;
+	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
+	world_run();
+	assert_false(c->memory.closing);
+	c->memory.window_bytes = 10;
+	world_run();
+	expect_end(c, REASON_AGENT);
+	assert_int_equal(c->memory.outward[c->memory.outward_bytes - 1], NASTY_END);
+}
+
+/* As of output that nobody takes: ten seconds where timeout.write is off. */
+static void who_takes_no_last_word_is_closed_all_the_same(void **state)
+{
+	(void)state;
+	struct client *c = join_nasty(NULL);
+	put(c, "one\n");
+	c->memory.window_bytes = 0;
+	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
+	world_run();
+	wait_ms(9999);
+	assert_int_equal(c->closed, 0);
+	wait_ms(1);
+	expect_end(c, REASON_AGENT);
+}
+
+static void wherever_it_fails_it_ends(void **state)
+{
+	(void)state;
+	unsigned failed = 0;
+	for (unsigned n = 1; n <= CALLS; n++) {
+		struct client *c = world_join_nasty(free_slot(), at_random, n);
+		c->echo = true;
+		for (int i = 0; i < 5 && !c->closed; i++)
+			put(c, "one\ntwo\nthree\n");
+		if (!c->closed)
+			conn_shutdown(conn_of(c));
+		hang_up(c);
+		if (!c->closed) /* it wants to write, and has sent its end */
+			conn_close(conn_of(c), REASON_AGENT, CLOSE_NOW);
+		world_run();
+		assert_int_equal(c->closed, 1);
+		failed += c->reason == REASON_TLS;
+		clients[c->slot] = NULL;
+		memory_stream_deinit(&c->memory);
+		free(c);
+	}
+	assert_in_range(failed, CALLS / 4, CALLS);
+}
+
+/* ---- over sockets ---- */
+
+struct peer_end {
+	struct client *client; /* whose other end it is */
+	int fd;
+	bool is_nasty;
+	unsigned put, got; /* numbers, in lines */
+	char line[16];
+	size_t line_bytes;
+	char wire[32]; /* that is being written */
+	size_t wire_at, wire_bytes;
+};
+
+static void next_line(struct peer_end *end)
+{
+	end->wire_bytes = (size_t)snprintf(end->wire, sizeof end->wire, "%u\n", ++end->put);
+	end->wire_at = 0;
+	if (end->is_nasty)
+		nasty_translate(end->wire, end->wire_bytes);
+}
+
+static void write_some(struct peer_end *end)
+{
+	while (end->put < ECHOES || end->wire_at < end->wire_bytes) {
+		if (end->wire_at == end->wire_bytes)
+			next_line(end);
+		ssize_t n = write(end->fd, end->wire + end->wire_at, end->wire_bytes - end->wire_at);
+		if (n < 0)
+			return;
+		end->client->memory.put_bytes += (size_t)n;
+		end->wire_at += (size_t)n;
+	}
+}
+
+static void take_byte(struct peer_end *end, char byte)
+{
+	if (end->is_nasty && byte == NASTY_FILLER)
+		return;
+	if (end->is_nasty)
+		nasty_translate(&byte, 1);
+	if (byte != '\n') {
+		assert_true(end->line_bytes < sizeof end->line - 1);
+		end->line[end->line_bytes++] = byte;
+		return;
+	}
+	end->line[end->line_bytes] = '\0';
+	end->line_bytes = 0;
+	assert_int_equal(strtoul(end->line, NULL, 10), ++end->got);
+}
+
+/* It may want to read before it writes the last of them. */
+static void write_filler(struct peer_end *end)
+{
+	static const char FILLER = NASTY_FILLER;
+	if (end->is_nasty && end->put == ECHOES && end->wire_at == end->wire_bytes)
+		(void)!write(end->fd, &FILLER, 1);
+}
+
+static void read_some(struct peer_end *end)
+{
+	char bytes[4096];
+	ssize_t n = read(end->fd, bytes, 1 + at_random(sizeof bytes));
+	for (ssize_t i = 0; i < n; i++)
+		take_byte(end, bytes[i]);
+}
+
+static void serve(struct poller *poller, int timeout_ms)
+{
+	poller_wait(poller, timeout_ms);
+	poller_serve(poller);
+	conn_host_settle(&host);
+	conn_host_turn(&host, now_ms);
+	poller_forget(poller);
+}
+
+static void echo_over_sockets(bool is_nasty)
+{
+	static const char HELLO[NASTY_HELLO_BYTES] = { NASTY_FILLER };
+	uv_loop_t loop;
+	struct poller poller;
+	int fds[2];
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(poller_init(&poller, &loop), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	struct client *c = world_join_socket(free_slot(), &poller, fds[0], is_nasty, at_random);
+	struct peer_end end = { .client = c, .fd = fds[1], .is_nasty = is_nasty };
+	c->echo = true;
+	if (is_nasty)
+		assert_int_equal(write(end.fd, HELLO, sizeof HELLO), sizeof HELLO);
+	while (end.got < ECHOES) {
+		write_some(&end);
+		write_filler(&end);
+		read_some(&end);
+		serve(&poller, 0);
+	}
+	shutdown(end.fd, SHUT_WR);
+	while (!c->gone)
+		serve(&poller, -1);
+	assert_int_equal(c->reason, REASON_PEER);
+	close(end.fd);
+	poller_deinit(&poller);
+	uv_loop_close(&loop);
+}
+
+static void over_sockets_all_arrives_in_order(void **state)
+{
+	(void)state;
+	echo_over_sockets(false);
+	echo_over_sockets(true);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_CONNS(an_agent_begins_when_its_stream_has_opened),
+		WITH_CONNS(who_does_not_open_in_time_is_ended),
+		WITH_CONNS(what_had_come_in_time_opens_it_however_late_it_is_read),
+		WITH_CONNS(a_drain_does_not_wait_for_who_has_not_opened),
+		WITH_CONNS(a_reset_ends_who_has_not_opened),
+		WITH_CONNS(its_end_of_stream_waits_until_it_can_be_written),
+		WITH_CONNS(its_last_word_is_written_before_it_is_closed),
+		WITH_CONNS(who_takes_no_last_word_is_closed_all_the_same),
+		WITH_CONNS(wherever_it_fails_it_ends),
+		WITH_CONNS(over_sockets_all_arrives_in_order),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
