@@ -53,6 +53,21 @@ static void send_raw(struct client *c)
 		c->sent++;
 }
 
+/* The same of what is held elsewhere as well, or was until now. */
+static void share_one(struct client *c)
+{
+	static char text[3000];
+	int n = snprintf(text, sizeof text, "%u ", c->sent + 1);
+	uint32_t len = (uint32_t)n + 1 + below(sizeof text - 20);
+	memset(text + n, '=', len - (size_t)n);
+	text[len - 1] = '\n';
+	struct shared *shared = shared_new(text, len);
+	assert(shared);
+	if (!conn_share(conn_of(c), shared, 0, len, 1))
+		c->sent++;
+	shared_drop(shared);
+}
+
 static void close_one(struct client *c)
 {
 	static const enum close_reason REASONS[] = { REASON_AGENT, REASON_ERROR, REASON_KICK };
@@ -109,6 +124,8 @@ static void act(struct client *c)
 		reframe(c);
 	else if (what >= 140 && what < 150)
 		send_raw(c);
+	else if (what >= 150 && what < 170)
+		share_one(c);
 }
 
 static void on_frame(struct client *c, const char *text)

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
@@ -182,6 +183,52 @@ static void wherever_it_fails_it_ends(void **state)
 	assert_in_range(failed, CALLS / 4, CALLS);
 }
 
+static void a_piece_is_shared_whatever_the_stream(void **state)
+{
+	(void)state;
+	char text[4 * OUTQ_SHARE_BYTES], got[2 * sizeof text];
+	memset(text, 's', sizeof text - 1);
+	text[sizeof text - 1] = '\n';
+	rules.send_buffer_bytes = 1 << 20; /* it leaves at the end of the event */
+	struct client *plain = join(), *nasty = join_nasty(NULL);
+	struct shared *shared = shared_new(text, sizeof text);
+	put(nasty, "x\n");
+	assert_int_equal(conn_share(conn_of(plain), shared, 0, shared->len, 1), 0);
+	assert_int_equal(conn_share(conn_of(nasty), shared, 0, shared->len, 1), 0);
+	assert_int_equal(atomic_load(&shared->refs), 3);
+	world_run();
+	assert_int_equal(atomic_load(&shared->refs), 1);
+	assert_int_equal(world_take(plain, got, sizeof got), sizeof text);
+	assert_memory_equal(got, text, sizeof text);
+	assert_int_equal(world_take(nasty, got, sizeof got), 2 + sizeof text);
+	assert_memory_equal(got, "x\n", 2);
+	assert_memory_equal(got + 2, text, sizeof text);
+	shared_drop(shared);
+}
+
+/* Of which one goes away, and takes nothing along. */
+static void who_ends_lets_go_of_what_it_shares(void **state)
+{
+	(void)state;
+	static char text[2 * OUTQ_SHARE_BYTES];
+	struct client *one = join(), *other = join();
+	struct shared *shared = shared_new(text, sizeof text);
+	rules.slow = SLOW_PAUSE;
+	one->memory.window_bytes = other->memory.window_bytes = 100;
+	conn_share(conn_of(one), shared, 0, shared->len, 1);
+	conn_share(conn_of(other), shared, 0, shared->len, 1);
+	shared_drop(shared);
+	world_run();
+	assert_int_equal(conn_pending_bytes(conn_of(one)), sizeof text - 100);
+	conn_close(conn_of(one), REASON_KICK, CLOSE_NOW);
+	world_run();
+	expect_end(one, REASON_KICK);
+	assert_int_equal(atomic_load(&shared->refs), 1);
+	other->memory.window_bytes = SIZE_MAX;
+	world_run();
+	assert_int_equal(other->memory.outward_bytes, sizeof text);
+}
+
 /* ---- over sockets ---- */
 
 struct peer_end {
@@ -305,6 +352,8 @@ int main(void)
 		WITH_CONNS(its_last_word_is_written_before_it_is_closed),
 		WITH_CONNS(who_takes_no_last_word_is_closed_all_the_same),
 		WITH_CONNS(wherever_it_fails_it_ends),
+		WITH_CONNS(a_piece_is_shared_whatever_the_stream),
+		WITH_CONNS(who_ends_lets_go_of_what_it_shares),
 		WITH_CONNS(over_sockets_all_arrives_in_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,6 +56,7 @@ static struct buf *borrow(struct buf_pool *pool, size_t payload)
 			return NULL;
 		b->cap = (uint32_t)cap;
 	}
+	b->pieces = NULL;
 	b->start = b->end = 0;
 	pool->lent_bytes += b->cap;
 	return b;
@@ -83,6 +84,7 @@ static struct buf *grow(struct buf_pool *pool, struct buf *old, size_t payload)
 	struct buf *b = borrow(pool, payload);
 	if (!b)
 		return NULL;
+	b->pieces = old->pieces;
 	b->end = old->end - old->start;
 	memcpy(b->data, old->data + old->start, b->end);
 	buf_release(pool, &old);

@@ -20,9 +20,14 @@ enum {
 	BUF_POOLED_BYTES = 262144, /* larger blocks go back to the system at once */
 };
 
+struct pieces;
+
 /* The live bytes are data[start .. end). */
 struct buf {
-	struct buf *next_free; /* in the pool's list only */
+	union {
+		struct buf *next_free; /* in the pool's list */
+		struct pieces *pieces; /* lent: what base/outq.h has between the bytes, or NULL */
+	};
 	uint32_t cap, start, end;
 	uint8_t data[];
 };

@@ -181,15 +181,15 @@ void conn_settle(struct conn *conn)
  */
 static bool may_settle_later(const struct conn *conn)
 {
-	return conn->out && !conn->blocked && conn->state == CONN_OPEN &&
-	       buf_len(conn->out) <= CONN_WRITE_LATER_BYTES;
+	return conn->out.bytes && !conn->blocked && conn->state == CONN_OPEN &&
+	       outq_len(&conn->out) <= CONN_WRITE_LATER_BYTES;
 }
 
 static void settle_later(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	host->unsettled[host->unsettled_count++] = conn;
-	host->unsettled_bytes += buf_len(conn->out);
+	host->unsettled_bytes += outq_len(&conn->out);
 	if (host->unsettled_count == CONN_UNSETTLED_MAX || host->unsettled_bytes >= CONN_UNSETTLED_BYTES)
 		conn_host_settle(host);
 }

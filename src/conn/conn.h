@@ -22,6 +22,7 @@
 #include "base/buf.h"
 #include "base/counters.h"
 #include "base/idmap.h"
+#include "base/outq.h"
 #include "base/reason.h"
 #include "base/wheel.h"
 #include "frame/codec.h"
@@ -174,7 +175,7 @@ struct conn {
 	const struct codec *codec;       /* the listener's, or this connection's own */
 	const struct codec *reading;     /* one frame is wanted with this codec, by an agent that waits */
 	struct buf *in;                  /* bytes received and not yet used, or NULL */
-	struct buf *out;                 /* bytes to send, or NULL */
+	struct outq out;                 /* what is to be sent */
 	struct own_codec *own_codecs;    /* what conn_set_codec() made, the newest first; or NULL */
 	struct conn *next_attention;
 	struct wheel_node timer; /* the earliest deadline, or earlier */
@@ -321,6 +322,12 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 /* Appends bytes that are framed already: `frames` of them. */
 int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames);
 
+/*
+ * The same with a part of what is shared, which is held until it is sent: `frames` of them end with it.
+ * 0 or UV_EPIPE.
+ */
+int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t len, unsigned frames);
+
 /* Hands pending output to the stream now. True: nothing is left pending. */
 bool conn_flush_now(struct conn *conn);
 
@@ -384,5 +391,5 @@ static inline bool conn_is_open(const struct conn *conn)
 
 static inline size_t conn_pending_bytes(const struct conn *conn)
 {
-	return buf_len(conn->out);
+	return outq_len(&conn->out);
 }

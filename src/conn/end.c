@@ -46,7 +46,7 @@ void conn_lose(struct conn *conn)
 	}
 	conn->lost = true;
 	conn->choked = conn->blocked = false;
-	buf_release(&conn->host->pool, &conn->out);
+	outq_release(&conn->out, &conn->host->pool);
 	conn_attend(conn);
 }
 
@@ -89,7 +89,7 @@ static bool tell_closed(struct conn *conn)
 static void release(struct conn *conn)
 {
 	buf_release(&conn->host->pool, &conn->in);
-	buf_release(&conn->host->pool, &conn->out);
+	outq_release(&conn->out, &conn->host->pool);
 	wheel_disarm(&conn->timer);
 	if (conn->own_timeouts)
 		free((void *)conn->timeouts);
@@ -172,10 +172,10 @@ static bool gives_way(struct conn *conn)
 
 void end_advance(struct conn *conn)
 {
-	if (conn->out && conn->drain_cuts && conn->how == CLOSE_FLUSH)
+	if (conn->out.bytes && conn->drain_cuts && conn->how == CLOSE_FLUSH)
 		conn_cut(conn, CLOSE_NOW);
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
-		if (conn->out || gives_way(conn))
+		if (conn->out.bytes || gives_way(conn))
 			return;
 		/* A layer has last words of its own. To a socket, closing is as good. */
 		if (conn->layered && !conn->lost && !is_shut(conn) && conn->how == CLOSE_FLUSH)
@@ -202,7 +202,7 @@ void conn_shutdown(struct conn *conn)
 
 void end_advance_shutdown(struct conn *conn)
 {
-	if (conn->shut || conn->out || conn->lost || conn->blocked)
+	if (conn->shut || conn->out.bytes || conn->lost || conn->blocked)
 		return;
 	int err = output_shut(conn);
 	if (err && err != UV_EAGAIN)

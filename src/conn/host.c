@@ -168,7 +168,7 @@ uint64_t conn_host_next_ms(const struct conn_host *host)
 
 static size_t held_by(const struct conn *conn)
 {
-	return (conn->in ? conn->in->cap : 0) + (conn->out ? conn->out->cap : 0);
+	return (conn->in ? conn->in->cap : 0) + (conn->out.bytes ? conn->out.bytes->cap : 0);
 }
 
 /* Whoever holds most buffer. O(connections), and only when the memory for buffers is used up. */
@@ -199,7 +199,7 @@ bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *w
 	conn_close(victim, REASON_MEMORY, CLOSE_NOW);
 	input_drop(victim, buf_len(victim->in));
 	buf_release(&host->pool, &victim->in);
-	buf_release(&host->pool, &victim->out);
+	outq_release(&victim->out, &host->pool);
 	victim->blocked = false;
 	return true;
 }

@@ -24,22 +24,31 @@ int output_shut(struct conn *conn)
 	return err;
 }
 
+/* As stream_write(), of what own bytes and pieces follow each other. */
+static __attribute__((noinline)) ssize_t write_parts(struct conn *conn)
+{
+	struct iovec parts[OUTQ_IOV_MAX];
+	return stream_writev(&conn->io, parts, outq_parts(&conn->out, parts));
+}
+
 int output_write(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
-	ssize_t n = stream_write(&conn->io, conn->out->data + conn->out->start, buf_len(conn->out));
+	const struct buf *own = conn->out.bytes;
+	ssize_t n =
+	    own->pieces ? write_parts(conn) : stream_write(&conn->io, own->data + own->start, buf_len(own));
 	if (n < 0 && n != UV_EAGAIN)
 		return (int)n;
 	if (n > 0) {
 		count_add(&host->counters->bytes_out, (uint64_t)n);
-		buf_consume(&host->pool, &conn->out, (size_t)n);
+		outq_consume(&conn->out, &host->pool, (size_t)n);
 		conn->untaken = true;
 		if (conn->eof_done)
 			conn->idle_since_ms =
 			    host->now_ms; /* no frame can complete any more, but it listens */
 	}
 	bool began = !conn->blocked;
-	conn->blocked = conn->out;
+	conn->blocked = conn->out.bytes;
 	if (conn->blocked && (n > 0 || began))
 		begin_blocked(conn);
 	return 0;
@@ -47,24 +56,24 @@ int output_write(struct conn *conn)
 
 static bool above_mark(const struct conn *conn)
 {
-	return buf_len(conn->out) > conn->rules->send_buffer_bytes;
+	return outq_len(&conn->out) > conn->rules->send_buffer_bytes;
 }
 
 void output_flush(struct conn *conn)
 {
-	int err = conn->out && !conn->blocked ? output_write(conn) : 0;
+	int err = conn->out.bytes && !conn->blocked ? output_write(conn) : 0;
 	if (err) {
 		conn_fail(conn, err);
 		return;
 	}
-	if (conn->choked && buf_len(conn->out) <= conn->rules->send_buffer_bytes / 2) {
+	if (conn->choked && outq_len(&conn->out) <= conn->rules->send_buffer_bytes / 2) {
 		conn->choked = false;
 		conn_begin_wait(conn);
 		conn_attend(conn);
 		if (conn->state == CONN_OPEN)
 			conn->host->handler->writable(conn);
 	}
-	if (!conn->out && conn->flushing && conn->state == CONN_OPEN) {
+	if (!conn->out.bytes && conn->flushing && conn->state == CONN_OPEN) {
 		conn->host->handler->flushed(conn);
 		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
 	}
@@ -90,10 +99,10 @@ static void judge(struct conn *conn)
 
 bool conn_flush_now(struct conn *conn)
 {
-	int err = conn->out && !conn->blocked ? output_write(conn) : 0;
+	int err = conn->out.bytes && !conn->blocked ? output_write(conn) : 0;
 	if (err)
 		conn_fail(conn, err);
-	return !conn->out && !conn->lost;
+	return !conn->out.bytes && !conn->lost;
 }
 
 static bool is_sendable(const struct conn *conn)
@@ -110,7 +119,7 @@ static bool is_dropping(const struct conn *conn)
 /* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */
 static bool make_room(struct conn *conn, size_t n)
 {
-	if (host_relieve(conn->host, conn, conn->out, n))
+	if (host_relieve(conn->host, conn, conn->out.bytes, n))
 		return true;
 	conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	return false;
@@ -138,7 +147,7 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 	int err = 0;
 	while (*sent < n) {
 		*sent += codec_encode_batch(conn->codec, replies + *sent, n - *sent, &conn->host->pool,
-					    &conn->out, &err);
+					    &conn->out.bytes, &err);
 		if (err == ERR_BUFFER_LIMIT && make_room(conn, replies[*sent].len + CODEC_OVERHEAD_MAX))
 			continue;
 		if (err)
@@ -158,6 +167,21 @@ int conn_send(struct conn *conn, const void *data, size_t len, bool *below)
 	return err;
 }
 
+int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t len, unsigned frames)
+{
+	if (!is_sendable(conn))
+		return UV_EPIPE;
+	if (is_dropping(conn)) {
+		count_add(&conn->host->counters->dropped_frames, frames);
+		return 0;
+	}
+	while (outq_share(&conn->out, &conn->host->pool, shared, at, len))
+		if (!make_room(conn, len < OUTQ_SHARE_BYTES ? len : 0))
+			return UV_EPIPE;
+	appended(conn, frames);
+	return 0;
+}
+
 int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames)
 {
 	if (!is_sendable(conn))
@@ -166,7 +190,7 @@ int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frame
 		count_add(&conn->host->counters->dropped_frames, frames);
 		return 0;
 	}
-	while (buf_append(&conn->host->pool, &conn->out, bytes, n))
+	while (buf_append(&conn->host->pool, &conn->out.bytes, bytes, n))
 		if (!make_room(conn, n))
 			return UV_EPIPE;
 	appended(conn, frames);

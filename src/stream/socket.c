@@ -45,6 +45,13 @@ static ssize_t socket_read(struct stream *stream, void *to, size_t n)
 	return got < 0 ? -errno : got;
 }
 
+/* It fell short: there may be room again, and no edge would tell. */
+static void fall_short(struct polled *polled)
+{
+	polled->flags |= NOT_FULL;
+	poller_again(polled);
+}
+
 static ssize_t socket_write(struct stream *stream, const void *from, size_t n)
 {
 	struct polled *polled = polled_of(stream);
@@ -52,10 +59,24 @@ static ssize_t socket_write(struct stream *stream, const void *from, size_t n)
 	do
 		put = syscall(SYS_sendto, polled->fd, from, n, MSG_NOSIGNAL, NULL, 0);
 	while (put < 0 && errno == EINTR);
-	if (put >= 0 && (size_t)put < n) {
-		polled->flags |= NOT_FULL;
-		poller_again(polled);
-	}
+	if (put >= 0 && (size_t)put < n)
+		fall_short(polled);
+	return put < 0 ? -errno : put;
+}
+
+static ssize_t socket_writev(struct stream *stream, const struct iovec *parts, int n)
+{
+	struct polled *polled = polled_of(stream);
+	struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)n };
+	size_t all = 0;
+	ssize_t put;
+	for (int i = 0; i < n; i++)
+		all += parts[i].iov_len;
+	do
+		put = syscall(SYS_sendmsg, polled->fd, &message, MSG_NOSIGNAL);
+	while (put < 0 && errno == EINTR);
+	if (put >= 0 && (size_t)put < all)
+		fall_short(polled);
 	return put < 0 ? -errno : put;
 }
 
@@ -109,6 +130,7 @@ const struct stream_ops SOCKET_STREAM = {
 	.bytes = sizeof(struct socket_stream),
 	.read = socket_read,
 	.write = socket_write,
+	.writev = socket_writev,
 	.unsent = socket_unsent,
 	.unread = socket_unread,
 	.shutdown = socket_shutdown,

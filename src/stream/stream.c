@@ -45,6 +45,27 @@ static struct stream *lowest_of(const struct stream_user *user)
 	return stream;
 }
 
+/* Up to the first that does not fit. An error behind what was written comes again with the next write. */
+static ssize_t write_each(struct stream *stream, const struct iovec *parts, int n)
+{
+	ssize_t all = 0;
+	for (int i = 0; i < n; i++) {
+		ssize_t put = stream->ops->write(stream, parts[i].iov_base, parts[i].iov_len);
+		if (put < 0)
+			return all ? all : put;
+		all += put;
+		if ((size_t)put < parts[i].iov_len)
+			break;
+	}
+	return all;
+}
+
+ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n)
+{
+	struct stream *stream = user->stream;
+	return stream->ops->writev ? stream->ops->writev(stream, parts, n) : write_each(stream, parts, n);
+}
+
 static int open_from(struct stream *stream)
 {
 	struct stream *below = stream_below(stream);

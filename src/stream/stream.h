@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct sockaddr_storage;
 struct stream;
@@ -64,6 +65,9 @@ struct stream_ops {
 	 * again, perhaps with others behind them and at another address: a layer may have begun to work on them.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
+
+	/* The same of several parts. NULL: they are written one by one. */
+	ssize_t (*writev)(struct stream *stream, const struct iovec *parts, int n);
 
 	/*
 	 * For what the lowest stream has to be ready, so that what is wanted (STREAM_READ, STREAM_WRITE) can go on; while
@@ -140,6 +144,9 @@ static inline ssize_t stream_write(struct stream_user *user, const void *from, s
 {
 	return user->stream->ops->write(user->stream, from, n);
 }
+
+/* As stream_write(), of n > 0 parts. */
+ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n);
 
 static inline int stream_shutdown(struct stream_user *user)
 {
