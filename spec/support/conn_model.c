@@ -187,7 +187,7 @@ static void take(struct client *c, size_t most)
 {
 	char bytes[5000];
 	size_t n = world_take(c, bytes, most < sizeof bytes ? most : sizeof bytes);
-	bool may_skip = conn_of(c)->rules->slow == SLOW_DROP;
+	bool may_skip = c->endpoint.rules.slow == SLOW_DROP;
 	for (size_t i = 0; i < n && !c->wild; i++) {
 		if (bytes[i] >= '0' && bytes[i] <= '9')
 			c->number = c->number * 10 + (unsigned)(bytes[i] - '0');
@@ -206,8 +206,7 @@ static void join(unsigned slot)
 	rules.slow = SLOW_PAUSE;
 	unsigned fails_in = chance(4) ? 1 + below(40) : 0;
 	struct client *c = chance(3) ? world_join_nasty(slot, below, fails_in) : world_join(slot);
-	conn_of(c)->rules = &RULES[below(4)];
-	conn_of(c)->timeouts = &conn_of(c)->rules->timeouts;
+	c->endpoint.rules = RULES[below(4)];
 	c->on_frame = on_frame;
 	c->wild = chance(4);
 	c->eof_answer = chance(2) ? EOF_CLOSE : EOF_KEEP;
@@ -290,7 +289,7 @@ static void check_rest(const struct client *c)
 		assert(conn_pending_bytes(conn) == 0);
 	assert(conn->busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
 	assert(conn->counted_bytes <= buf_len(conn->in));
-	assert(conn->waiting_frames <= conn->rules->inbox_frames + FRAME_BATCH_MAX);
+	assert(conn->waiting_frames <= conn->endpoint->rules.inbox_frames + FRAME_BATCH_MAX);
 }
 
 static void rest(void)

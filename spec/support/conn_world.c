@@ -244,7 +244,8 @@ static struct client *begin(struct client *client)
 {
 	clients[client->slot] = client;
 	begun_total++;
-	conn_open(&client->conn, &host, &rules, &line, ++last_id);
+	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .codec = &line };
+	conn_open(&client->conn, &host, &client->endpoint, ++last_id);
 	return client;
 }
 

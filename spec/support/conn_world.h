@@ -14,7 +14,8 @@ enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
 
 /* A connection, its peer, and what its agent has seen and shall do. */
 struct client {
-	struct conn conn; /* first */
+	struct conn conn;         /* first */
+	struct endpoint endpoint; /* its own */
 	struct memory_stream memory;
 	struct socket_stream socket; /* instead of `memory`, where there is a poller */
 	struct nasty_stream nasty;   /* above, where is_nasty */

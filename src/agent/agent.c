@@ -146,7 +146,7 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 	lua_pushvalue(lua, AT_HAS);
 	agent_push(agents, lua, conn);
 	lua_pushstring(lua, callback_name(callback));
-	const struct vm_budget *budget = &agents->listeners[conn->listener].budget;
+	const struct vm_budget *budget = &agent_endpoint_of(conn)->budget;
 	guard_name(&agents->vm.guard, callback_name(callback), conn->id);
 	bool has = !vm_pcall(&agents->vm, lua, 2, 1, budget) && lua_toboolean(lua, -1);
 	lua_settop(lua, AT_TOP);
@@ -172,7 +172,7 @@ static void on_opened(struct conn *conn)
 	if (__builtin_expect(conn->host->tape != NULL, 0))
 		record_open(conn);
 	run_begin(agents, &run, conn, CALL_OPENED);
-	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
+	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->opener_ref);
 	agent_push_conn(agents, run.co.lua, conn);
 	enum outcome outcome = run_enter(agents, &run, 1);
 	if (outcome != RUN_SUSPENDED)
@@ -243,11 +243,11 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 static void log_bad_frame(struct agents *agents, const struct conn *conn, int err, const char *error)
 {
 	char peer[PEER_TEXT_BYTES];
-	if (!repeats_show_bad_frame(agents, conn->listener, err))
+	if (!repeats_show_bad_frame(agents, conn->endpoint->index, err))
 		return;
 	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", conn->id),
 		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
-		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
+		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
 }
 
@@ -358,7 +358,7 @@ static void log_end(struct agents *agents, const struct conn *conn, enum close_r
 		return;
 	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", conn->id),
 		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
-		  F_TEXT("listener", agents->listeners[conn->listener].name), F_INT("worker", agents->worker),
+		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
 }
 
@@ -514,19 +514,19 @@ static enum reload_policy policy_for(const struct agents *agents, unsigned slot,
 {
 	const struct agents *by = agents->policies;
 	int theirs = config_find_slot(by->config, slot, listener);
-	return theirs < 0 ? by->removed_policy : by->listeners[theirs].policy;
+	return theirs < 0 ? by->removed_policy : by->endpoints[theirs].policy;
 }
 
 enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn)
 {
-	return policy_for(agents, conn->slot, conn->listener);
+	return policy_for(agents, conn->endpoint->slot, conn->endpoint->index);
 }
 
 enum drains agents_note_drains(struct agents *agents)
 {
 	enum drains noted = DRAINS_NONE;
-	for (unsigned i = 0; i < agents->listener_count; i++) {
-		struct agent_listener *listener = &agents->listeners[i];
+	for (unsigned i = 0; i < agents->endpoint_count; i++) {
+		struct agent_endpoint *listener = &agents->endpoints[i];
 		bool drained = listener->drains;
 		listener->drains = policy_for(agents, agents->config->listeners[i].slot, i) == RELOAD_DRAIN;
 		if (listener->drains && !drained)
@@ -545,12 +545,19 @@ const char *agents_first_fault(const struct agents *agents)
 
 void agents_set_policy(struct agents *agents, enum reload_policy policy)
 {
-	for (unsigned i = 0; i < agents->listener_count; i++)
-		agents->listeners[i].policy = policy;
+	for (unsigned i = 0; i < agents->endpoint_count; i++)
+		agents->endpoints[i].policy = policy;
 	agents->removed_policy = policy;
+}
+
+const struct endpoint *agents_endpoint(struct agents *agents, unsigned index, uint16_t slot)
+{
+	struct endpoint *endpoint = &agents->endpoints[index].endpoint;
+	endpoint->slot = slot;
+	return endpoint;
 }
 
 const struct codec *agents_codec(const struct agents *agents, unsigned listener)
 {
-	return &agents->listeners[listener].codec;
+	return &agents->endpoints[listener].codec;
 }

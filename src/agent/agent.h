@@ -22,7 +22,7 @@
 #include <lua.h>
 #include <stdatomic.h>
 
-struct agent_listener;
+struct agent_endpoint;
 
 enum { TAKEOVER_WHY_BYTES = 320 };
 
@@ -83,8 +83,8 @@ struct agents {
 	 */
 	bool decode_failed, encode_failed;
 	enum guard_verdict decode_verdict, reply_verdict;
-	struct agent_listener *listeners;
-	unsigned listener_count;
+	struct agent_endpoint *endpoints; /* of the listeners, in the order of the configuration */
+	unsigned endpoint_count;
 
 	uint8_t echoed[FRAME_BATCH_MAX]; /* views that came back as replies */
 	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
@@ -111,18 +111,22 @@ struct view {
 };
 
 /* What a listener's agents have in common. */
-struct agent_listener {
-	const char *name; /* its address, for logs; the config's */
+struct agent_endpoint {
+	struct endpoint endpoint; /* first */
 	struct codec codec;
-	const struct conn_rules *rules; /* the config's */
-	enum reload_policy policy;      /* for connections that older generations have */
-	bool drains;                    /* its connections are to be drained: agents_note_drains() */
-	struct vm_budget budget;        /* of each call */
-	int opener_ref;                 /* runtime.opener: conn → agent, opened */
-	int upgrader_ref;         /* runtime.upgrader: the same for what comes from another generation */
-	int loop_ref, single_ref; /* the compiled loops of this listener alone */
+	enum reload_policy policy; /* for connections that older generations have */
+	bool drains;               /* its connections are to be drained: agents_note_drains() */
+	struct vm_budget budget;   /* of each call */
+	int opener_ref;            /* runtime.opener: conn → agent, opened */
+	int upgrader_ref;          /* runtime.upgrader: the same for what comes from another generation */
+	int loop_ref, single_ref;  /* the compiled loops of this listener alone */
 	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */
 };
+
+static inline struct agent_endpoint *agent_endpoint_of(const struct conn *conn)
+{
+	return (struct agent_endpoint *)(void *)conn->endpoint;
+}
 
 /*
  * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection
@@ -159,7 +163,10 @@ static inline void agents_count(struct agents *agents, size_t more)
 	atomic_store_explicit(&agents->conns, conns + more, memory_order_relaxed);
 }
 
-/* The frame codec of a listener: connections are opened with it. */
+/* What the connections of a listener are opened with: its place in the configuration, its number in all generations. */
+const struct endpoint *agents_endpoint(struct agents *agents, unsigned index, uint16_t slot);
+
+/* The frame codec of a listener. */
 const struct codec *agents_codec(const struct agents *agents, unsigned listener);
 
 /* Wakes those whose time has come; call once a turn. */

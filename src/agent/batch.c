@@ -291,7 +291,7 @@ static int push_one(struct agents *agents, struct run *run, const struct frame_b
 {
 	struct conn *conn = run->conn;
 	lua_State *co = run->co.lua;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, agents->listeners[conn->listener].single_ref);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->single_ref);
 	agent_push_anchored(agents, co, conn);
 	if (!batch_push_first(agents, co, batch))
 		return -1;
@@ -302,12 +302,12 @@ static int push_one(struct agents *agents, struct run *run, const struct frame_b
 	return 4;
 }
 
-static int loop_of(const struct agents *agents, const struct conn *conn, const struct codec *codec)
+static int loop_of(const struct conn *conn, const struct codec *codec)
 {
-	const struct agent_listener *listener = &agents->listeners[conn->listener];
+	const struct agent_endpoint *endpoint = agent_endpoint_of(conn);
 	if (codec->view)
-		return listener->view_loop_ref;
-	return codec->kind == CODEC_LUA ? listener->meta_loop_ref : listener->loop_ref;
+		return endpoint->view_loop_ref;
+	return codec->kind == CODEC_LUA ? endpoint->meta_loop_ref : endpoint->loop_ref;
 }
 
 /*
@@ -342,7 +342,7 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
 	if (count > STACK_FRAMES && !vm_make_stack(&agents->vm, co, count + 8))
 		return -1;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(agents, conn, codec));
+	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(conn, codec));
 	agent_push(agents, co, conn);
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);

@@ -41,7 +41,7 @@ static void push_about(lua_State *lua, const struct description *description)
 	set_text(lua, "directory", agents->directory);
 	set_text(lua, "callback", callback_name(description->blamed));
 	set_text(lua, "peer", description->peer);
-	set_text(lua, "listener", agents->listeners[conn->listener].name);
+	set_text(lua, "listener", conn->endpoint->name);
 	lua_pushnumber(lua, (lua_Number)conn->id);
 	lua_setfield(lua, -2, "conn");
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
@@ -51,9 +51,9 @@ static void push_about(lua_State *lua, const struct description *description)
 	else
 		lua_pushnil(lua);
 	lua_setfield(lua, -2, "agent");
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->listeners[conn->listener].opener_ref);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->opener_ref);
 	lua_setfield(lua, -2, "opener");
-	push_codec(lua, &agents->listeners[conn->listener].codec, description->blamed);
+	push_codec(lua, &agent_endpoint_of(conn)->codec, description->blamed);
 	lua_setfield(lua, -2, "called");
 }
 
@@ -113,13 +113,13 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 	bool is_named = !strncmp(place, name, n) && place[n] == ','; /* "snapshot, defined at app.lua:4" */
 	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", is_named ? "" : name,
 		 *place && !is_named ? ", " : "", place, message);
-	if (!repeats_show_fault(agents, run->conn->listener, kind, place, message))
+	if (!repeats_show_fault(agents, run->conn->endpoint->index, kind, place, message))
 		return;
 	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
 		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->conn->id),
-		  F_TEXT("peer", peer), F_TEXT("listener", agents->listeners[run->conn->listener].name),
+		  F_TEXT("peer", peer), F_TEXT("listener", run->conn->endpoint->name),
 		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
 		  F_INT("used_ms", used_ms(agents, run->conn)), F_TEXT("frame", frame),
 		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
@@ -141,14 +141,14 @@ enum close_reason reason_of_verdict(enum guard_verdict verdict)
 }
 
 /* An error's __tostring is code of the user's; but what we do ourselves takes a while as well. */
-static struct vm_budget describe_budget(const struct agents *agents, const struct run *run)
+static struct vm_budget describe_budget(const struct run *run)
 {
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 	enum { LEAST_MS = 100, MOST_MS = 100 };
 #else
 	enum { LEAST_MS = 10, MOST_MS = 100 };
 #endif
-	uint32_t ms = agents->listeners[run->conn->listener].budget.ms;
+	uint32_t ms = agent_endpoint_of(run->conn)->budget.ms;
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
@@ -176,7 +176,7 @@ static void describe(struct agents *agents, const struct run *run, enum callback
 	lua_pushcfunction(lua, l_describe);
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
-	struct vm_budget budget = describe_budget(agents, run);
+	struct vm_budget budget = describe_budget(run);
 	guard_name(&agents->vm.guard, callback_name(blamed), run->conn->id);
 	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
 		log_undescribed(agents, run, blamed, peer);

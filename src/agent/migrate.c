@@ -12,7 +12,7 @@
 /* Its listener's place in another generation, or -1. */
 static int listener_in(const struct agents *agents, const struct conn *conn)
 {
-	return config_find_slot(agents->config, conn->slot, conn->listener);
+	return config_find_slot(agents->config, conn->endpoint->slot, conn->endpoint->index);
 }
 
 static bool may_migrate(struct conn *conn, const struct agents *from)
@@ -61,7 +61,7 @@ static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, siz
 	struct run run;
 	run_begin(to, &run, conn, CALL_UPGRADE);
 	lua_State *co = run.co.lua;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, to->listeners[conn->listener].upgrader_ref);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->upgrader_ref);
 	agent_push_conn(to, co, conn);
 	bool is_pushed = vm_push_bytes(&to->vm, co, bytes, len);
 	lua_pushinteger(co, (lua_Integer)from_generation);
@@ -75,41 +75,36 @@ static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, siz
 /* What a connection has of its generation. */
 struct belongings {
 	struct agents *agents;
-	uint16_t listener;
+	const struct endpoint *endpoint;
 	uint32_t agent;
-	const struct conn_rules *rules;
 	const struct codec *codec;
 	bool has_defers;
 };
 
 static struct belongings belongings_of(const struct conn *conn)
 {
-	return (struct belongings){ conn->agents, conn->listener, conn->agent,
-				    conn->rules,  conn->codec,    conn->has_defers };
+	return (struct belongings){ conn->agents, conn->endpoint, conn->agent, conn->codec,
+				    conn->has_defers };
 }
 
 static void give(struct conn *conn, const struct belongings *theirs)
 {
 	conn->agents = theirs->agents;
-	conn->listener = theirs->listener;
+	conn->endpoint = theirs->endpoint;
 	conn->agent = theirs->agent;
-	conn->rules = theirs->rules;
 	conn->codec = theirs->codec;
 	conn->has_defers = theirs->has_defers;
 	if (!conn->own_timeouts)
-		conn->timeouts = &conn->rules->timeouts;
+		conn->timeouts = &conn->endpoint->rules.timeouts;
 	conn_forget_scanned(conn);
 }
 
 static struct belongings belongings_in(struct agents *to, const struct conn *conn)
 {
-	const struct agents *from = agents_of_conn(conn);
-	bool listeners_own = conn->codec == &from->listeners[conn->listener].codec;
-	uint16_t at = (uint16_t)listener_in(to, conn);
-	const struct agent_listener *listener = &to->listeners[at];
-	return (struct belongings){
-		to, at, 0, listener->rules, listeners_own ? &listener->codec : conn->codec, false
-	};
+	bool listeners_own = conn->codec == conn->endpoint->codec;
+	unsigned at = (unsigned)listener_in(to, conn);
+	const struct endpoint *endpoint = agents_endpoint(to, at, conn->endpoint->slot);
+	return (struct belongings){ to, endpoint, 0, listeners_own ? endpoint->codec : conn->codec, false };
 }
 
 /* What upgrade() has done before it failed. */

@@ -18,7 +18,7 @@ static struct tape_entry entry_of(const struct conn *conn, enum trace_kind kind,
 				    .agents = conn->agents,
 				    .generation = agents->generation,
 				    .len = (uint32_t)len,
-				    .listener = conn->listener,
+				    .listener = conn->endpoint->index,
 				    .kind = (uint8_t)kind };
 }
 
@@ -45,7 +45,7 @@ void record_open(struct conn *conn)
 {
 	struct tape *tape = conn->host->tape;
 	char peer[PEER_TEXT_BYTES];
-	if (!tape || !tape_wants(tape, conn->slot))
+	if (!tape || !tape_wants(tape, conn->endpoint->slot))
 		return;
 	peer_text(conn, peer, sizeof peer);
 	struct tape_entry entry = entry_of(conn, TRACE_OPEN, strlen(peer));
@@ -160,7 +160,7 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	}
 	lua_pushstring(lua, trace_kind_name(event->kind));
 	guard_name(&agents->vm.guard, "record.redact", entry->conn);
-	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->listeners[entry->listener].budget);
+	int failed = vm_pcall(&agents->vm, lua, 2, 1, &agents->endpoints[entry->listener].budget);
 	taking->redacting_us += computed_us() - began_us;
 	if (failed) {
 		size_t n = lua_objlen(lua, -1);
@@ -198,7 +198,7 @@ static void take_entry(void *data, const struct tape_entry *entry, const uint8_t
 				     .len = entry->len };
 	bool is_frame = event.kind == TRACE_IN || event.kind == TRACE_OUT;
 	if (event.kind == TRACE_OPEN)
-		event.listener = agents->listeners[entry->listener].name;
+		event.listener = agents->endpoints[entry->listener].endpoint.name;
 	if (is_frame && agents->redact_ref != LUA_NOREF)
 		redact(taking, entry, &event);
 	taking->take(taking->data, &event);

@@ -32,8 +32,8 @@ static void report(struct agents *agents, const struct fold_entry *entry, uint64
 	char times[48];
 	times_text(times, sizeof times, entry, lasted_ms);
 	log_write(level, message, F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
-		  F_TEXT("listener", agents->listeners[entry->about].name), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation));
+		  F_TEXT("listener", agents->endpoints[entry->about].endpoint.name),
+		  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
 }
 
 static void report_fault(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,

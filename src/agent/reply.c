@@ -41,7 +41,7 @@ static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
 	}
 	bool opened = ledger_open(agents, conn);
 	guard_name(&agents->vm.guard, callback_name(CALL_ENCODE), conn->id);
-	int status = vm_pcall(&agents->vm, lua, 1, 1, &agents->listeners[conn->listener].budget);
+	int status = vm_pcall(&agents->vm, lua, 1, 1, &agent_endpoint_of(conn)->budget);
 	if (opened)
 		ledger_close(agents);
 	return status;
@@ -212,7 +212,7 @@ static bool send_returned_list(struct agents *agents, struct conn *conn, lua_Sta
 	lua_pushlightuserdata(lua, &listing);
 	lua_pushvalue(lua, idx);
 	bool opened = ledger_open(agents, conn);
-	int status = vm_pcall(&agents->vm, lua, 2, 0, &agents->listeners[conn->listener].budget);
+	int status = vm_pcall(&agents->vm, lua, 2, 0, &agent_endpoint_of(conn)->budget);
 	if (opened)
 		ledger_close(agents);
 	if (status)

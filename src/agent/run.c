@@ -190,10 +190,10 @@ uint64_t run_progress(void *data)
 }
 
 /* One that has overrun has had its time: what is left to say and to tidy up gets a tenth. */
-static struct vm_budget budget_of(const struct agents *agents, const struct conn *conn)
+static struct vm_budget budget_of(const struct conn *conn)
 {
 	enum { SHARE = 10, LEAST_MS = 5 };
-	struct vm_budget budget = agents->listeners[conn->listener].budget;
+	struct vm_budget budget = agent_endpoint_of(conn)->budget;
 	if (conn->overran && budget.ms > LEAST_MS)
 		budget.ms = budget.ms > SHARE * LEAST_MS ? budget.ms / SHARE : LEAST_MS;
 	return budget;
@@ -216,7 +216,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	agents->current = run;
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
-	struct vm_budget budget = budget_of(agents, run->conn);
+	struct vm_budget budget = budget_of(run->conn);
 	vm_relieve(&agents->vm,
 		   callback_may_wait(run->callback)); /* else the agent that fails is still there */
 	if (run->batched) {

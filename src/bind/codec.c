@@ -193,7 +193,7 @@ static bool has_time(struct decoding *d)
 static bool decode_stretch(struct decoding *d, unsigned limit)
 {
 	lua_State *lua = d->agents->vm.lua;
-	const struct vm_budget *budget = &d->agents->listeners[d->codec->lua_listener].budget;
+	const struct vm_budget *budget = &d->agents->endpoints[d->codec->lua_listener].budget;
 	bool more = true;
 	if (!vm_push_bytes(&d->agents->vm, lua, d->in + d->from, d->to - d->from)) {
 		d->agents->vm.is_full = true;

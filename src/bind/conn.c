@@ -177,7 +177,7 @@ static int l_conn_read(lua_State *lua)
 	if (lua_isnoneornil(lua, 2)) {
 		run->read_codec = *conn->codec;
 	} else {
-		bind_codec_check(lua, 2, agents->listeners[conn->listener].codec.max_bytes, &run->read_codec);
+		bind_codec_check(lua, 2, agent_endpoint_of(conn)->codec.max_bytes, &run->read_codec);
 	}
 	run->read_codec.view = false;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
@@ -267,7 +267,7 @@ static int l_conn_set_frame(lua_State *lua)
 	struct codec codec;
 	if (!conn || !conn_is_open(conn))
 		return closed(lua);
-	const struct codec *listeners = &agents->listeners[conn->listener].codec;
+	const struct codec *listeners = conn->endpoint->codec;
 	if (own)
 		bind_codec_check(lua, 2, listeners->max_bytes, &codec);
 	struct run *run = own_run(agents, conn);
@@ -342,7 +342,7 @@ static int get_local_addr(lua_State *lua, struct conn *conn)
 
 static int get_listener(lua_State *lua, struct conn *conn)
 {
-	lua_pushstring(lua, agents_of(lua)->listeners[conn->listener].name);
+	lua_pushstring(lua, conn->endpoint->name);
 	return 1;
 }
 

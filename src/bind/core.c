@@ -41,7 +41,7 @@ static int l_log(lua_State *lua)
 	if (run) {
 		fields[entry.count++] = F_INT("conn", run->conn->id);
 		fields[entry.count++] = F_TEXT("peer", peer_text(run->conn, peer, sizeof peer));
-		fields[entry.count++] = F_TEXT("listener", agents->listeners[run->conn->listener].name);
+		fields[entry.count++] = F_TEXT("listener", run->conn->endpoint->name);
 	}
 	fields[entry.count++] = F_INT("worker", agents->worker);
 	fields[entry.count++] = F_INT("generation", agents->generation);

@@ -324,14 +324,13 @@ static const struct stream_events EVENTS = { on_ready, on_closed };
 
 /* ---- the beginning ---- */
 
-void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
-	       const struct codec *codec, uint64_t id)
+void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id)
 {
 	conn->io.events = &EVENTS;
 	conn->host = host;
-	conn->rules = rules;
-	conn->timeouts = &rules->timeouts;
-	conn->codec = codec;
+	conn->endpoint = endpoint;
+	conn->timeouts = &endpoint->rules.timeouts;
+	conn->codec = endpoint->codec;
 	conn->id = id;
 	conn->idle_since_ms = conn->first_since_ms = host->now_ms;
 	conn->batch_limit = CONN_FIRST_BATCH;
@@ -449,7 +448,7 @@ static void restore_timeouts(struct conn *conn, const struct conn_mark *mark)
 	}
 	free(own);
 	conn->own_timeouts = false;
-	conn->timeouts = &conn->rules->timeouts;
+	conn->timeouts = &conn->endpoint->rules.timeouts;
 }
 
 void conn_restore(struct conn *conn, const struct conn_mark *mark)

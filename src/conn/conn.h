@@ -25,6 +25,7 @@
 #include "base/outq.h"
 #include "base/reason.h"
 #include "base/wheel.h"
+#include "conn/endpoint.h"
 #include "frame/codec.h"
 #include "stream/stream.h"
 
@@ -37,31 +38,7 @@ struct conn;
 struct own_codec;
 struct tape;
 
-/* Milliseconds; 0: off. */
-struct timeouts {
-	uint32_t read;        /* a started frame must complete */
-	uint32_t write;       /* pending output must make progress */
-	uint32_t idle;        /* a frame must complete now and then */
-	uint32_t first_frame; /* the first frame must complete after the accept */
-	uint32_t opening;     /* the layers of its stream must have opened after the accept */
-};
-
 enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
-
-/* What to do with a peer that does not read, past the high-water mark. */
-enum slow_policy {
-	SLOW_PAUSE, /* stop reading from it; timeout.write ends it */
-	SLOW_CLOSE, /* end it with slow_consumer */
-	SLOW_DROP,  /* drop what is sent until it has drained, and count */
-};
-
-/* The limits and time-outs of a listener's connections. Immutable while they live. */
-struct conn_rules {
-	struct timeouts timeouts;
-	uint32_t send_buffer_bytes; /* high-water mark of pending output */
-	uint32_t inbox_frames;      /* frames that may wait for a suspended agent */
-	enum slow_policy slow;
-};
 
 /* How an ending treats output that is still pending. */
 enum close_how {
@@ -170,9 +147,9 @@ enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED, CONN_OPENIN
 struct conn {
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
-	const struct conn_rules *rules;
-	const struct timeouts *timeouts; /* the rules', or this connection's own */
-	const struct codec *codec;       /* the listener's, or this connection's own */
+	const struct endpoint *endpoint;
+	const struct timeouts *timeouts; /* the endpoint's, or this connection's own */
+	const struct codec *codec;       /* the endpoint's, or this connection's own */
 	const struct codec *reading;     /* one frame is wanted with this codec, by an agent that waits */
 	struct buf *in;                  /* bytes received and not yet used, or NULL */
 	struct outq out;                 /* what is to be sent */
@@ -241,8 +218,6 @@ struct conn {
 
 	/* The layer above: its memory in here, with the bits before. `agents` is set before conn_open(). */
 	void *agents;
-	uint16_t listener;        /* its place in the configuration of its generation, */
-	uint16_t slot;            /* ... and its number in all of them */
 	uint32_t agent;           /* where its agent is anchored; 0: there is none */
 	void *suspended;          /* the call that is suspended, or NULL */
 	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
@@ -284,8 +259,7 @@ uint64_t conn_host_next_ms(const struct conn_host *host);
  * Begins a connection in caller's memory, zeroed but for `io`, `peer` and what the layer
  * above keeps. Reports opened(), now or when the stream has opened, and starts watching.
  */
-void conn_open(struct conn *conn, struct conn_host *host, const struct conn_rules *rules,
-	       const struct codec *codec, uint64_t id);
+void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id);
 
 /* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
 void conn_drain(struct conn *conn);

@@ -94,7 +94,7 @@ static void release(struct conn *conn)
 	if (conn->own_timeouts)
 		free((void *)conn->timeouts);
 	conn->own_timeouts = false;
-	conn->timeouts = &conn->rules->timeouts;
+	conn->timeouts = &conn->endpoint->rules.timeouts;
 }
 
 /* A peer that sees the end and comes back at once finds its place free. */

@@ -12,7 +12,7 @@ bool input_may_deliver(const struct conn *conn)
 
 bool input_is_full(const struct conn *conn)
 {
-	return conn->waiting_frames >= conn->rules->inbox_frames ||
+	return conn->waiting_frames >= conn->endpoint->rules.inbox_frames ||
 	       buf_len(conn->in) >= (size_t)conn->codec->max_bytes + CONN_SCRATCH_BYTES;
 }
 
@@ -30,7 +30,7 @@ static void count_waiting(struct conn *conn)
 	struct frame_batch *batch = &conn->host->batch;
 	if (!conn->in || conn->codec->kind == CODEC_LUA)
 		return; /* only bytes bound a codec in Lua: counting would mean running it */
-	while (conn->waiting_frames < conn->rules->inbox_frames) {
+	while (conn->waiting_frames < conn->endpoint->rules.inbox_frames) {
 		const uint8_t *from = conn->in->data + conn->in->start + conn->counted_bytes;
 		size_t n = buf_len(conn->in) - conn->counted_bytes;
 		uint32_t *scanned = conn->counted_bytes ? &conn->counted_scanned : &conn->scanned;

@@ -56,7 +56,7 @@ int output_write(struct conn *conn)
 
 static bool above_mark(const struct conn *conn)
 {
-	return outq_len(&conn->out) > conn->rules->send_buffer_bytes;
+	return outq_len(&conn->out) > conn->endpoint->rules.send_buffer_bytes;
 }
 
 void output_flush(struct conn *conn)
@@ -66,7 +66,7 @@ void output_flush(struct conn *conn)
 		conn_fail(conn, err);
 		return;
 	}
-	if (conn->choked && outq_len(&conn->out) <= conn->rules->send_buffer_bytes / 2) {
+	if (conn->choked && outq_len(&conn->out) <= conn->endpoint->rules.send_buffer_bytes / 2) {
 		conn->choked = false;
 		conn_begin_wait(conn);
 		conn_attend(conn);
@@ -93,7 +93,7 @@ static void judge(struct conn *conn)
 	if (!above_mark(conn))
 		return;
 	conn->choked = true;
-	if (conn->rules->slow == SLOW_CLOSE)
+	if (conn->endpoint->rules.slow == SLOW_CLOSE)
 		conn_close(conn, REASON_SLOW_CONSUMER, CLOSE_NOW);
 }
 
@@ -113,7 +113,7 @@ static bool is_sendable(const struct conn *conn)
 
 static bool is_dropping(const struct conn *conn)
 {
-	return conn->choked && conn->rules->slow == SLOW_DROP;
+	return conn->choked && conn->endpoint->rules.slow == SLOW_DROP;
 }
 
 /* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */

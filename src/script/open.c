@@ -90,8 +90,10 @@ static int view_loop_ref(struct agents *agents)
 static void open_listener(struct agents *agents, unsigned i, const char *name)
 {
 	lua_State *lua = agents->vm.lua;
-	struct agent_listener *listener = &agents->listeners[i];
-	listener->name = name;
+	struct agent_endpoint *listener = &agents->endpoints[i];
+	listener->endpoint.name = name;
+	listener->endpoint.index = (uint16_t)i;
+	listener->endpoint.codec = &listener->codec;
 	lua_getfield(lua, -1, "frame");
 	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
 	listener->codec.lua_listener = i;
@@ -247,9 +249,9 @@ static void set_budgets(struct agents *agents, const struct config *config)
 	uint32_t least_ms = VM_TEARDOWN_MS;
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct vm_budget budget = config->listeners[i].budget;
-		agents->listeners[i].budget = budget;
-		agents->listeners[i].rules = &config->listeners[i].rules;
-		agents->listeners[i].policy = config->listeners[i].policy;
+		agents->endpoints[i].budget = budget;
+		agents->endpoints[i].endpoint.rules = config->listeners[i].rules;
+		agents->endpoints[i].policy = config->listeners[i].policy;
 		if (budget.ms && budget.ms < least_ms)
 			least_ms = budget.ms;
 	}
@@ -278,16 +280,16 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->ticks = ticks_start();
 	agents->counters = counters;
 	agents->log_frame_bytes = config->log_frame_bytes;
-	agents->listener_count = config->listener_count;
+	agents->endpoint_count = config->listener_count;
 	agents->teardown_ref = agents->app_ref = agents->redact_ref = LUA_NOREF;
 	repeats_init(&agents->repeats);
 	remember_directory(agents, config->script);
 	limits_explain(UV_ENOMEM, why, size);
-	agents->listeners = calloc(config->listener_count, sizeof *agents->listeners);
-	if (!agents->listeners)
+	agents->endpoints = calloc(config->listener_count, sizeof *agents->endpoints);
+	if (!agents->endpoints)
 		return UV_ENOMEM;
 	if (vm_open(&agents->vm)) {
-		free(agents->listeners);
+		free(agents->endpoints);
 		return UV_ENOMEM;
 	}
 	set_budgets(agents, config);
@@ -357,10 +359,10 @@ bool agents_close(struct agents *agents, uint32_t teardown_ms)
 	}
 	free(agents->anchor_tables);
 	free(agents->anchor_next);
-	free(agents->listeners);
+	free(agents->endpoints);
 	/* All else stays: `conns` may be read by others still. */
 	agents->anchor_tables = NULL;
 	agents->anchor_next = NULL;
-	agents->listeners = NULL;
+	agents->endpoints = NULL;
 	return teardown_ms || !has_teardown;
 }

@@ -129,12 +129,11 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 	return NULL;
 }
 
-void acceptor_left(struct acceptor *acceptor, const struct conn *conn)
+void acceptor_left(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer)
 {
-	struct listener *listener = acceptor->listeners->slots[conn->slot];
+	struct listener *listener = acceptor->listeners->slots[slot];
 	if (listener->peers)
-		peer_table_leave(listener->peers,
-				 peer_key_of((const struct sockaddr *)(const void *)&conn->peer));
+		peer_table_leave(listener->peers, peer_key_of((const struct sockaddr *)(const void *)peer));
 	/* The last look at it: it may be freed now (listeners_sweep()). */
 	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_release);
 }
@@ -175,9 +174,8 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 	struct worker *worker = balance_choose(&acceptor->balance);
 	bool to_candidate = is_candidates(listener);
 	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, to_candidate)) {
-		struct conn nobody = { .slot = listener->slot, .peer = *peer };
 		count(&acceptor->counters.closed[REASON_MEMORY]);
-		acceptor_left(acceptor, &nobody);
+		acceptor_left(acceptor, listener->slot, peer);
 		acceptor_closes(acceptor);
 		acceptor_gone(acceptor);
 		close(fd);

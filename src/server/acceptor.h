@@ -69,7 +69,7 @@ void acceptor_raise_descriptor_limit(void);
 bool acceptor_gone(struct acceptor *acceptor);
 
 /* A connection has ended; its place is free, though its descriptor may linger. Any thread. */
-void acceptor_left(struct acceptor *acceptor, const struct conn *conn);
+void acceptor_left(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer);
 
 /* A connection's descriptor is about to be closed: before its client can know and come again. Any thread. */
 void acceptor_closes(struct acceptor *acceptor);

@@ -12,9 +12,9 @@
 /* ---- workers ---- */
 
 /* From any worker's thread. */
-static void note_left(void *data, const struct conn *conn)
+static void note_left(void *data, uint16_t slot, const struct sockaddr_in6 *peer)
 {
-	acceptor_left(&((struct server *)data)->acceptor, conn);
+	acceptor_left(&((struct server *)data)->acceptor, slot, peer);
 }
 
 /* From any worker's thread. */

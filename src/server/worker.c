@@ -61,7 +61,7 @@ static void on_left(struct conn *conn)
 	struct worker *worker = worker_of(conn);
 	if (reason_is_fault((enum close_reason)conn->reason))
 		note_failure(worker, conn->agents);
-	worker->links.left(worker->links.server, conn);
+	worker->links.left(worker->links.server, conn->endpoint->slot, &conn->peer);
 }
 
 static void on_closes(struct conn *conn)
@@ -96,9 +96,8 @@ static void on_gone(struct conn *conn)
 
 static void refuse_accepted(struct worker *worker, const struct accept_order *order)
 {
-	struct conn nobody = { .slot = order->slot, .peer = order->peer };
 	count(&worker->counters.closed[REASON_MEMORY]);
-	worker->links.left(worker->links.server, &nobody);
+	worker->links.left(worker->links.server, order->slot, &order->peer);
 	worker->links.closes(worker->links.server);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
@@ -119,15 +118,13 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	/* Orders come in the order in which they were given: whoever came by a new listener, after its generation. */
 	int listener = config_find_slot(generation->config, order->slot, order->slot);
 	assert(listener >= 0);
-	conn->listener = (uint16_t)listener;
-	conn->slot = order->slot;
 	conn->peer = order->peer;
 	struct stream *socket = stack_init(PLAIN, conn + 1, &conn->io);
 	socket_stream_start(socket, &worker->poller, order->fd, order->peer.sin6_family == AF_UNIX);
 	conn->agents = &generation->agents;
 	agents_count(&generation->agents, 1);
-	conn_open(conn, &worker->host, &generation->config->listeners[listener].rules,
-		  agents_codec(&generation->agents, conn->listener), order->id);
+	conn_open(conn, &worker->host, agents_endpoint(&generation->agents, (unsigned)listener, order->slot),
+		  order->id);
 	if (worker->overdue)
 		conn_end_drain(conn, CLOSE_NOW);
 	else if (worker->draining)

@@ -24,10 +24,11 @@ struct taping;
 struct worker_links {
 	void *server;
 	void (*report)(void *server, struct report *report); /* it stays the worker's */
-	void (*left)(void *server, const struct conn *conn); /* its place is free again */
-	void (*closes)(void *server);                        /* its descriptor is about to be closed */
-	void (*gone)(void *server);                          /* it is forgotten */
-	void (*failed)(void *server);                        /* a fault has ended one of the candidate's */
+	/* The place of a client is free again: one that came by the listener of this slot, from this address. */
+	void (*left)(void *server, uint16_t slot, const struct sockaddr_in6 *peer);
+	void (*closes)(void *server); /* its descriptor is about to be closed */
+	void (*gone)(void *server);   /* it is forgotten */
+	void (*failed)(void *server); /* a fault has ended one of the candidate's */
 };
 
 struct worker {

@@ -88,14 +88,13 @@ static void let_in(struct world *world, struct peer *peer)
 {
 	struct conn *conn = &peer->conn;
 	conn->agents = &world->agents;
-	conn->listener = conn->slot = peer->listener;
 	peer->live_link = world->live_end;
 	*world->live_end = peer;
 	world->live_end = &peer->next_live;
 	world->open[peer->listener]++;
 	agents_count(&world->agents, 1);
-	conn_open(conn, &world->host, &world->config->listeners[peer->listener].rules,
-		  agents_codec(&world->agents, peer->listener), world->next_id++);
+	conn_open(conn, &world->host, agents_endpoint(&world->agents, peer->listener, peer->listener),
+		  world->next_id++);
 }
 
 struct peer *world_add_codec(struct world *world, unsigned listener)
@@ -309,8 +308,8 @@ static void bound_calls(struct world *world)
 {
 	enum { MOST_MS = 60000 };
 	for (unsigned i = 0; i < world->config->listener_count; i++)
-		if (!world->agents.listeners[i].budget.ms)
-			world->agents.listeners[i].budget.ms = MOST_MS;
+		if (!world->agents.endpoints[i].budget.ms)
+			world->agents.endpoints[i].budget.ms = MOST_MS;
 }
 
 bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)

@@ -1,0 +1,44 @@
+/*
+ * What connections of one origin have in common: those that come by a listener, in one generation of the script.
+ *
+ * The layer above embeds it in what it knows of that origin, and finds that by it: agent_endpoint_of().
+ *
+ * Threads: written before its first connection is opened, then read by the thread that owns the connections.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct codec;
+
+/* Milliseconds; 0: off. */
+struct timeouts {
+	uint32_t read;        /* a started frame must complete */
+	uint32_t write;       /* pending output must make progress */
+	uint32_t idle;        /* a frame must complete now and then */
+	uint32_t first_frame; /* the first frame must complete after the accept */
+	uint32_t opening;     /* the layers of its stream must have opened after the accept */
+};
+
+/* What to do with a peer that does not read, past the high-water mark. */
+enum slow_policy {
+	SLOW_PAUSE, /* stop reading from it; timeout.write ends it */
+	SLOW_CLOSE, /* end it with slow_consumer */
+	SLOW_DROP,  /* drop what is sent until it has drained, and count */
+};
+
+/* Limits and time-outs. */
+struct conn_rules {
+	struct timeouts timeouts;
+	uint32_t send_buffer_bytes; /* high-water mark of pending output */
+	uint32_t inbox_frames;      /* frames that may wait for a suspended agent */
+	enum slow_policy slow;
+};
+
+struct endpoint {
+	const char *name; /* for logs: the listener's address, or the name that the script gives it */
+	struct conn_rules rules;
+	const struct codec *codec; /* of its connections, until they have one of their own */
+	uint16_t index;            /* its place in the configuration of its generation, */
+	uint16_t slot;             /* ... and its number in all of them */
+};
