@@ -9,7 +9,7 @@
 #include "base/counters.h"
 #include "server/balance.h"
 #include "server/listeners.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 struct acceptor {
 	struct reactor *reactor;

@@ -1,6 +1,6 @@
 #include "server/balance.h"
 
-#include "server/worker.h"
+#include "worker/worker.h"
 
 enum {
 	HELD_UP_MS = 500, /* a worker that has not turned for so long is held up */

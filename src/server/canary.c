@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "config/sources.h"
 #include "server/acceptor.h"
-#include "server/generation.h"
+#include "worker/generation.h"
 
 #include <stdio.h>
 

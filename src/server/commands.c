@@ -6,7 +6,7 @@
 #include "control/path.h"
 #include "server/listeners.h"
 #include "server/reload.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <assert.h>
 #include <stdio.h>

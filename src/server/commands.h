@@ -84,7 +84,7 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 /* An upgrade has ended: the process of that id has taken over, or `why` not. */
 void commands_upgraded(struct commands *commands, int pid, const char *why);
 
-/* REPORT_EVICTED. */
+/* An eviction is back. */
 void commands_evicted(struct commands *commands, struct report *report);
 
 /* The server ends: closes the socket, but for who waits for that. Idempotent. */

@@ -19,7 +19,7 @@
 #include "server/server.h"
 #include "server/trace_file.h"
 #include "server/watch.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 enum { SERVER_SIGNALS = 6 };
 
@@ -120,8 +120,12 @@ void recordings_on_stream(void *server, uint64_t client, enum stream_event event
 
 /* reports.c */
 
-/* REPORT_*, from any thread. */
+/* Has it delivered in the main thread. Any thread. */
 void reports_post(void *server, struct report *report);
+
+/* What becomes of the workers' reports, and of the loader's. */
+extern const struct report_receivers REPORT_RECEIVERS;
+struct loader_links reports_loader_links(struct server *server);
 
 /* Reports have come, or a connection has gone that was the last one. */
 void reports_on_wake(uv_async_t *wake);

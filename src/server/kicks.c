@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "control/message.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -24,7 +24,7 @@ void kicks_open(struct kicks *kicks, struct control *control, uv_loop_t *loop);
 void kicks_begin(struct kicks *kicks, uint64_t client, uint64_t conn, const char *reason,
 		 struct worker *workers, unsigned worker_count);
 
-/* REPORT_EVICTED. */
+/* An eviction is back. */
 void kicks_evicted(struct kicks *kicks, struct report *report);
 
 /* The client does not wait any more. */

@@ -3,7 +3,7 @@
 #include "base/thread.h"
 #include "base/thread_state.h"
 #include "config/sources.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -121,30 +121,33 @@ bool loading_call_off(struct loading *loading)
 
 /* ---- the thread ---- */
 
-static void do_job(struct loader *loader, struct job *job)
+static void report(struct loader *loader, struct report *report,
+		   void (*deliver)(void *server, struct report *report))
+{
+	report->deliver = deliver;
+	loader->links.post(loader->links.server, report);
+}
+
+static void do_load(struct loader *loader, struct job *job)
 {
 	struct loading *loading = (struct loading *)(void *)((char *)job - offsetof(struct loading, job));
-	switch (job->kind) {
-	case JOB_LOAD:
-		load(loader, loading);
-		loading->report.kind = REPORT_LOADED;
-		loader->report(loader->server, &loading->report);
-		break;
-	case JOB_BURY:
-		put_burial(loader, job);
-		break;
-	case JOB_STOP:
-		loader->stopping = true;
-		break;
-	}
+	load(loader, loading);
+	report(loader, &loading->report, loader->links.loaded);
+}
+
+static void do_stop(struct loader *loader, struct job *job)
+{
+	(void)job;
+	loader->stopping = true;
 }
 
 static void do_mail(struct loader *loader)
 {
 	struct mail *next, *mail = mailbox_take(&loader->mailbox);
 	for (; mail; mail = next) {
+		struct job *job = (struct job *)(void *)mail;
 		next = mail->next;
-		do_job(loader, (struct job *)(void *)mail);
+		job->deliver(loader, job);
 	}
 }
 
@@ -175,20 +178,19 @@ static void run(void *data)
 			bury(loader);
 	}
 	burials_end(&loader->burials);
-	loader->last_words.kind = REPORT_BURIED;
-	loader->report(loader->server, &loader->last_words);
+	report(loader, &loader->last_words, loader->links.buried);
 }
 
-static void post(struct loader *loader, struct job *job, enum job_kind kind)
+static void post(struct loader *loader, struct job *job, void (*deliver)(struct loader *, struct job *))
 {
-	job->kind = kind;
+	job->deliver = deliver;
 	mailbox_push(&loader->mailbox, &job->mail);
 	uv_sem_post(&loader->work);
 }
 
-int loader_start(struct loader *loader, void *server, void (*report)(void *server, struct report *report))
+int loader_start(struct loader *loader, struct loader_links links)
 {
-	*loader = (struct loader){ .server = server, .report = report };
+	*loader = (struct loader){ .links = links };
 	loader->last_burial = &loader->first_burial;
 	mailbox_init(&loader->mailbox);
 	int err = uv_sem_init(&loader->work, 0);
@@ -202,18 +204,18 @@ int loader_start(struct loader *loader, void *server, void (*report)(void *serve
 
 void loader_load(struct loader *loader, struct loading *loading)
 {
-	post(loader, &loading->job, JOB_LOAD);
+	post(loader, &loading->job, do_load);
 }
 
 void loader_bury(struct loader *loader, struct generation *generation)
 {
-	post(loader, &generation->burial, JOB_BURY);
+	post(loader, &generation->burial, put_burial);
 }
 
 void loader_stop(struct loader *loader)
 {
 	burials_begin(&loader->burials); /* what is under way counts as well; not read before the mail */
-	post(loader, &loader->stop, JOB_STOP);
+	post(loader, &loader->stop, do_stop);
 }
 
 void loader_join(struct loader *loader)

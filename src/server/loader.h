@@ -7,8 +7,8 @@
 #pragma once
 
 #include "config/config.h"
-#include "server/generation.h"
-#include "server/mail.h"
+#include "worker/generation.h"
+#include "worker/mail.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -21,7 +21,7 @@ enum loading_stage { LOADING_RUNS, LOADING_IS_OFF, LOADING_IS_DONE };
 
 /* One attempt to load a generation for all workers. */
 struct loading {
-	struct report report; /* first: REPORT_LOADED; report.err and report.text say why it failed */
+	struct report report; /* first; report.err and report.text say why it failed */
 	struct job job;
 	atomic_int stage; /* enum loading_stage */
 	uint32_t number;
@@ -38,6 +38,15 @@ struct loading {
 	    *generations[]; /* one a worker, newly loaded and left by the loader's thread; or NULL */
 };
 
+/* How it reaches the server, and what becomes of its reports, in the main thread. */
+struct loader_links {
+	void *server;
+	void (*post)(void *server, struct report *report);
+	void (*loaded)(void *server,
+		       struct report *report); /* part of a loading, which is the server's again */
+	void (*buried)(void *server, struct report *report); /* all that it was given, and no more comes */
+};
+
 struct loader {
 	uv_thread_t thread;
 	_Atomic pid_t tid; /* of the thread; 0: it has not begun */
@@ -45,8 +54,7 @@ struct loader {
 	struct mailbox mailbox;
 	struct job stop;
 	struct report last_words;
-	void *server;
-	void (*report)(void *server, struct report *report);
+	struct loader_links links;
 	/* The thread's own: generations to close, the oldest first, for when there is nothing to load. */
 	struct mail *first_burial, **last_burial;
 	bool stopping;
@@ -54,7 +62,7 @@ struct loader {
 };
 
 /* 0 or an error. */
-int loader_start(struct loader *loader, void *server, void (*report)(void *server, struct report *report));
+int loader_start(struct loader *loader, struct loader_links links);
 
 /* Loads; `loading` comes back with the report, and is to be freed with loading_free(). */
 void loader_load(struct loader *loader, struct loading *loading);
@@ -70,7 +78,7 @@ void loader_bury(struct loader *loader, struct generation *generation);
 
 /*
  * Ends the thread once what is under way is done and what there is is buried, which may take VM_TEARDOWN_MS in all; then
- * it reports REPORT_BURIED. Once, and the last that it is given.
+ * it reports that. Once, and the last that it is given.
  */
 void loader_stop(struct loader *loader);
 

@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "restart/notify.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 enum { BEAT_MIN_MS = 5 };
 

@@ -4,7 +4,7 @@
 #include "base/version.h"
 #include "control/message.h"
 #include "server/status.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -11,7 +11,7 @@
 
 #include "config/config.h"
 #include "server/listeners.h"
-#include "server/taping.h"
+#include "worker/taping.h"
 
 #include <jansson.h>
 #include <uv.h>
@@ -89,7 +89,7 @@ void recorder_forsake(struct recorder *recorder, const char *reason);
 /* What the sink was given last has been kept. */
 void recorder_kept(struct recorder *recorder);
 
-/* REPORT_TAPED. */
+/* A taping is back. */
 void recorder_taped(struct recorder *recorder);
 
 /* Chunks may have come. */

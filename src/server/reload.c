@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "config/sources.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -15,15 +15,15 @@
 	"reload with --policy drain, or restart"
 #define STOPPING "the server is stopping"
 
-int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
-		 void (*report)(void *server, struct report *report))
+int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count,
+		 struct loader_links links)
 {
 	*reloads = (struct reloads){ .workers = workers,
 				     .worker_count = worker_count,
 				     .newest = 1,
 				     .numbered = 1,
 				     .policy = RELOAD_AS_CONFIGURED };
-	return loader_start(&reloads->loader, server, report);
+	return loader_start(&reloads->loader, links);
 }
 
 /* A canary is not: what is loaded takes its place. One without connections is about to be retired, if it is not yet. */

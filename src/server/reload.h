@@ -9,8 +9,8 @@
 #pragma once
 
 #include "server/canary.h"
-#include "server/handover.h"
 #include "server/loader.h"
+#include "worker/handover.h"
 
 /* WITHDRAWN: it was a canary, and it stayed one. */
 enum reload_end { RELOAD_DONE, RELOAD_FAILED, RELOAD_REFUSED, RELOAD_WITHDRAWN };
@@ -60,13 +60,13 @@ struct reloads {
 };
 
 /* 0 or an error. */
-int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count, void *server,
-		 void (*report)(void *server, struct report *report));
+int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worker_count,
+		 struct loader_links links);
 
-/* None may be running, and none may begin after this. REPORT_BURIED says when all old generations have been buried. */
+/* None may be running, and none may begin after this. the loader reports when all old generations have been buried. */
 void reloads_finish(struct reloads *reloads);
 
-/* After REPORT_BURIED. */
+/* After that report. */
 void reloads_close(struct reloads *reloads);
 
 /*
@@ -101,12 +101,12 @@ bool reloads_admit(struct reloads *reloads, struct report *report);
 void reloads_flip(struct reloads *reloads, struct report *report, bool serving);
 
 /*
- * REPORT_ADOPTED. With the last of them the reload has ended, or its canary begins; `now` is the configuration that
+ * A generation is adopted. With the last of them the reload has ended, or its canary begins; `now` is the configuration that
  * is being served.
  */
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving);
 
-/* REPORT_HANDED_OVER. With the last of a reload its outcome is known. */
+/* A part is handed over. With the last of a reload its outcome is known. */
 void reloads_handed_over(struct reloads *reloads, struct report *report);
 
 /* The canary, if one runs, is withdrawn if too many of its connections have failed. Often. */

@@ -18,6 +18,8 @@ static void tell_reloaded(struct server *server)
 		notify_tell(&server->notify, "READY=1");
 }
 
+/* ---- of the loader ---- */
+
 /* Who comes by a listener that is no more belongs to the old generation, so that ends before the workers are told. */
 static void change_listeners(struct server *server, struct report *report)
 {
@@ -32,16 +34,39 @@ static void change_listeners(struct server *server, struct report *report)
 		acceptor_release(&server->acceptor, server->config, loading->next);
 }
 
-static void take_loading(struct server *server, struct report *report)
+static void on_loaded(void *data, struct report *report)
 {
+	struct server *server = data;
 	change_listeners(server, report);
 	reloads_flip(&server->reloads, report, server->stage == SERVING);
 	tell_reloaded(server);
 }
 
-/* A worker has come to nothing at its start. One that was called off has not failed: the server stops. */
-static void take_failure(struct server *server, const struct report *report)
+static void on_buried(void *data, struct report *report)
 {
+	(void)report;
+	stop_close(data);
+}
+
+struct loader_links reports_loader_links(struct server *server)
+{
+	return (struct loader_links){ server, reports_post, on_loaded, on_buried };
+}
+
+/* ---- of a worker ---- */
+
+static void on_ready(void *data, struct report *report)
+{
+	struct server *server = data;
+	reloads_know(&server->reloads, server->workers[report->worker].generation);
+	if (++server->ready == server->config->workers && server->stage == STARTING)
+		start_serving(server);
+}
+
+/* It has come to nothing at its start. One that was called off has not failed: the server stops. */
+static void on_failed(void *data, struct report *report)
+{
+	struct server *server = data;
 	server->stopped++;
 	server->workers[report->worker].has_stopped = true;
 	if (report->err == UV_ECANCELED)
@@ -57,54 +82,64 @@ static void take_failure(struct server *server, const struct report *report)
 		stop_drain(server);
 }
 
-static void heed(struct server *server, struct report *report)
+static void on_stopped(void *data, struct report *report)
 {
-	switch (report->kind) {
-	case REPORT_READY:
-		reloads_know(&server->reloads, server->workers[report->worker].generation);
-		if (++server->ready == server->config->workers && server->stage == STARTING)
-			start_serving(server);
-		break;
-	case REPORT_FAILED:
-		take_failure(server, report);
-		break;
-	case REPORT_STOPPED:
-		server->workers[report->worker].has_stopped = true;
-		if (++server->stopped == server->started)
-			recorder_hurry(&server->recorder);
-		break;
-	case REPORT_LOADED:
-		take_loading(server, report);
-		break;
-	case REPORT_ADOPTED:
-		reloads_adopted(&server->reloads, server->config, server->stage == SERVING);
-		tell_reloaded(server);
-		break;
-	case REPORT_HANDED_OVER:
-		reloads_handed_over(&server->reloads, report);
-		break;
-	case REPORT_RETIRED:
-		reloads_bury(&server->reloads, report);
-		break;
-	case REPORT_BURIED:
-		stop_close(server);
-		break;
-	case REPORT_EVICTED:
-		commands_evicted(&server->commands, report);
-		break;
-	case REPORT_TAPED:
-		recorder_taped(&server->recorder);
-		break;
-	}
+	struct server *server = data;
+	server->workers[report->worker].has_stopped = true;
+	if (++server->stopped == server->started)
+		recorder_hurry(&server->recorder);
 }
+
+static void on_adopted(void *data, struct report *report)
+{
+	struct server *server = data;
+	(void)report;
+	reloads_adopted(&server->reloads, server->config, server->stage == SERVING);
+	tell_reloaded(server);
+}
+
+static void on_retired(void *data, struct report *report)
+{
+	reloads_bury(&((struct server *)data)->reloads, report);
+}
+
+static void on_handed_over(void *data, struct report *report)
+{
+	reloads_handed_over(&((struct server *)data)->reloads, report);
+}
+
+static void on_evicted(void *data, struct report *report)
+{
+	commands_evicted(&((struct server *)data)->commands, report);
+}
+
+static void on_taped(void *data, struct report *report)
+{
+	(void)report;
+	recorder_taped(&((struct server *)data)->recorder);
+}
+
+const struct report_receivers REPORT_RECEIVERS = {
+	.ready = on_ready,
+	.failed = on_failed,
+	.stopped = on_stopped,
+	.adopted = on_adopted,
+	.retired = on_retired,
+	.handed_over = on_handed_over,
+	.evicted = on_evicted,
+	.taped = on_taped,
+};
+
+/* ---- the mail ---- */
 
 void reports_on_wake(uv_async_t *wake)
 {
 	struct server *server = wake->data;
 	struct mail *next, *mail = mailbox_take(&server->mailbox);
 	for (; mail; mail = next) {
+		struct report *report = (struct report *)(void *)mail;
 		next = mail->next;
-		heed(server, (struct report *)(void *)mail);
+		report->deliver(server, report);
 	}
 	server_look_at_stalls(server);
 	recorder_look(&server->recorder);

@@ -210,8 +210,8 @@ static void on_newest(void *data, struct config *config)
 
 bool requests_open_reloads(struct server *server)
 {
-	int err =
-	    reloads_open(&server->reloads, server->workers, server->config->workers, server, reports_post);
+	int err = reloads_open(&server->reloads, server->workers, server->config->workers,
+			       reports_loader_links(server));
 	canary_open(&server->reloads.canary, &server->loop, &server->acceptor, server->config->workers,
 		    &server->reloads, reloads_on_window_over);
 	if (err) {

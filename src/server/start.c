@@ -39,7 +39,8 @@ static void note_failed(void *data)
 
 int start_workers(struct server *server)
 {
-	struct worker_links links = { server, reports_post, note_left, note_closes, note_gone, note_failed };
+	struct worker_links links = { server,      reports_post, &REPORT_RECEIVERS, note_left,
+				      note_closes, note_gone,    note_failed };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {

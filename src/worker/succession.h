@@ -16,7 +16,7 @@ struct worker;
 /* The newest generation has just become that, or there are other policies or other generations that go by them. */
 void succession_begin(struct worker *worker);
 
-/* Reports it with REPORT_HANDED_OVER once all connections have been asked. */
+/* Reports it (handed_over) once all connections have been asked. */
 void succession_tell(struct worker *worker, struct handover_part *part);
 
 /* Something later begins, or the worker stops: whoever is to be told is told now. */

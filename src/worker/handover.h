@@ -8,14 +8,14 @@
 
 #include "agent/agent.h"
 #include "config/config.h"
-#include "server/mail.h"
+#include "worker/mail.h"
 
 struct worker;
 
 /* One worker's part. */
 struct handover_part {
 	struct order order;   /* first: worker_hand_over() */
-	struct report report; /* REPORT_HANDED_OVER */
+	struct report report; /* that it is handed over */
 	struct handover *whole;
 	struct takeovers takeovers; /* of this reload, in the report */
 	unsigned waiting;           /* agents that wait: they follow when they are done */
@@ -41,7 +41,7 @@ struct handover *handover_new(unsigned worker_count);
 /* Asks all workers, after they were told of the generation and its policies. */
 void handover_begin(struct handover *handover, struct worker *workers);
 
-/* REPORT_HANDED_OVER. The whole, once all its parts are back: the caller's to free. Else NULL. */
+/* A part is back. The whole, once all its parts are back: the caller's to free. Else NULL. */
 struct handover *handover_take(struct report *report);
 
 /* Did any connection have anything to do with it? */

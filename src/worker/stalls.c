@@ -1,9 +1,9 @@
-#include "server/stalls.h"
+#include "worker/stalls.h"
 
 #include "base/counters.h"
 #include "base/log.h"
-#include "server/worker.h"
 #include "vm/stall.h"
+#include "worker/worker.h"
 
 #include <stdio.h>
 

@@ -2,12 +2,12 @@
  * A worker's part in a recording: the tape that its connections are on (record/tape.h), and how what is on it gets to
  * the recorder (recorder.h), in chunks of whole lines.
  *
- * Threads: the worker's. A taping belongs to it from worker_record() until REPORT_TAPED.
+ * Threads: the worker's. A taping belongs to it from worker_record() until it is reported (taped).
  */
 #pragma once
 
 #include "record/tape.h"
-#include "server/mail.h"
+#include "worker/mail.h"
 
 struct worker;
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "agent/agent.h"
-#include "server/mail.h"
+#include "worker/mail.h"
 
 #include <stdatomic.h>
 

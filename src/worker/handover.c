@@ -1,6 +1,6 @@
-#include "server/handover.h"
+#include "worker/handover.h"
 
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stddef.h>
 #include <stdlib.h>

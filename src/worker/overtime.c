@@ -1,4 +1,4 @@
-#include "server/overtime.h"
+#include "worker/overtime.h"
 
 #include "base/thread_state.h"
 

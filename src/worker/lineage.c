@@ -1,8 +1,8 @@
-#include "server/lineage.h"
+#include "worker/lineage.h"
 
-#include "server/generation.h"
-#include "server/succession.h"
-#include "server/worker.h"
+#include "worker/generation.h"
+#include "worker/succession.h"
+#include "worker/worker.h"
 
 #include <assert.h>
 
@@ -37,8 +37,7 @@ static void stand_by(struct worker *worker, struct generation *generation)
 
 static void report_adopted(struct worker *worker, struct generation *generation)
 {
-	generation->adopted.kind = REPORT_ADOPTED;
-	worker->links.report(worker->links.server, &generation->adopted);
+	worker_report(worker, &generation->adopted, worker->links.receivers->adopted);
 }
 
 void lineage_adopt(struct worker *worker, struct generation *generation)
@@ -93,7 +92,6 @@ void lineage_retire(struct worker *worker)
 		*link = generation->older;
 		generation_leave(generation);
 		atomic_fetch_sub_explicit(&worker->generations, 1, memory_order_relaxed);
-		generation->retired.kind = REPORT_RETIRED;
-		worker->links.report(worker->links.server, &generation->retired);
+		worker_report(worker, &generation->retired, worker->links.receivers->retired);
 	}
 }

@@ -1,8 +1,8 @@
-#include "server/succession.h"
+#include "worker/succession.h"
 
 #include "config/config.h"
-#include "server/handover.h"
-#include "server/worker.h"
+#include "worker/handover.h"
+#include "worker/worker.h"
 
 enum {
 	MIGRATIONS_PER_TURN = 16, /* of some 20 us each */
@@ -23,10 +23,8 @@ void succession_end(struct worker *worker)
 	part->takeovers = *takeovers;
 	part->waiting = worker->waiting_to_migrate;
 	*takeovers = (struct takeovers){ 0 };
-	part->report.kind = REPORT_HANDED_OVER;
-	part->report.worker = worker->index;
 	worker->handover = NULL;
-	worker->links.report(worker->links.server, &part->report);
+	worker_report(worker, &part->report, worker->links.receivers->handed_over);
 }
 
 static void begin_walk(struct worker *worker)

@@ -1,4 +1,4 @@
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include "base/limits.h"
 #include "base/log.h"
@@ -7,11 +7,11 @@
 #include "base/ticks.h"
 #include "config/config.h"
 #include "loop/loop.h"
-#include "server/handover.h"
-#include "server/lineage.h"
-#include "server/succession.h"
-#include "server/taping.h"
 #include "stream/socket.h"
+#include "worker/handover.h"
+#include "worker/lineage.h"
+#include "worker/succession.h"
+#include "worker/taping.h"
 
 #include <assert.h>
 #include <limits.h>
@@ -206,9 +206,7 @@ static void evict(struct worker *worker, struct eviction *eviction)
 	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
 	if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
-	eviction->report.kind = REPORT_EVICTED;
-	eviction->report.worker = worker->index;
-	worker->links.report(worker->links.server, &eviction->report);
+	worker_report(worker, &eviction->report, worker->links.receivers->evicted);
 }
 
 /* ---- mail ---- */
@@ -474,12 +472,12 @@ static void serve(struct worker *worker)
 
 /* ---- the thread ---- */
 
-static void report(struct worker *worker, enum report_kind kind)
+void worker_report(struct worker *worker, struct report *report,
+		   void (*deliver)(void *server, struct report *report))
 {
-	struct report *words = kind == REPORT_READY ? &worker->first_words : &worker->last_words;
-	words->kind = kind;
-	words->worker = worker->index;
-	worker->links.report(worker->links.server, words);
+	report->deliver = deliver;
+	report->worker = worker->index;
+	worker->links.post(worker->links.server, report);
 }
 
 static void close_wake(struct worker *worker)
@@ -562,21 +560,21 @@ static void run(void *data)
 	if (!worker->generation) {
 		close_loop(worker);
 		worker->last_words.err = err;
-		report(worker, REPORT_FAILED);
+		worker_report(worker, &worker->last_words, worker->links.receivers->failed);
 		return;
 	}
 	generation_join(worker->generation);
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker, worker->generation);
 	generation_hold(worker->generation); /* the server's, which hears of it now */
-	report(worker, REPORT_READY);
+	worker_report(worker, &worker->first_words, worker->links.receivers->ready);
 	serve(worker);
 	succession_end(worker);
 	taping_end(worker);
 	close_loop(worker);
 	close_generations(worker);
 	conn_host_deinit(&worker->host);
-	report(worker, REPORT_STOPPED);
+	worker_report(worker, &worker->last_words, worker->links.receivers->stopped);
 }
 
 int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links)

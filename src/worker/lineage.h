@@ -11,7 +11,7 @@
 struct generation;
 struct worker;
 
-/* One more, which is reported with REPORT_ADOPTED: the newest, or with `is_candidate` set a candidate. */
+/* One more, which is reported (adopted): the newest, or with `is_candidate` set a candidate. */
 void lineage_adopt(struct worker *worker, struct generation *generation);
 
 /* The candidate becomes the newest; reported in the same way. */

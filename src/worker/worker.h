@@ -8,11 +8,11 @@
 
 #include "conn/conn.h"
 #include "net/poller.h"
-#include "server/generation.h"
-#include "server/mail.h"
-#include "server/orders.h"
-#include "server/overtime.h"
-#include "server/stalls.h"
+#include "worker/generation.h"
+#include "worker/mail.h"
+#include "worker/orders.h"
+#include "worker/overtime.h"
+#include "worker/stalls.h"
 
 #include <uv.h>
 
@@ -23,7 +23,8 @@ struct taping;
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
-	void (*report)(void *server, struct report *report); /* it stays the worker's */
+	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
+	const struct report_receivers *receivers;
 	/* The place of a client is free again: one that came by the listener of this slot, from this address. */
 	void (*left)(void *server, uint16_t slot, const struct sockaddr_in6 *peer);
 	void (*closes)(void *server); /* its descriptor is about to be closed */
@@ -71,17 +72,21 @@ struct worker {
 	_Atomic pid_t tid; /* of its thread; 0: it has not begun */
 };
 
-/* Starts the thread; its first report is READY or FAILED. 0 or an error. */
+/* Reports to the server; the report is delivered by `deliver`, one of the receivers. The worker's thread. */
+void worker_report(struct worker *worker, struct report *report,
+		   void (*deliver)(void *server, struct report *report));
+
+/* Starts the thread; its first report says that it is ready, or has failed. 0 or an error. */
 int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links);
 
 /*
  * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and
- * once REPORT_ADOPTED has come, those there know of it, too. With `is_candidate` set it has only those connections that
+ * once that is reported (adopted), those there know of it, too. With `is_candidate` set it has only those connections that
  * are given to it, until it is promoted or withdrawn. Cannot fail. The main thread.
  */
 void worker_adopt(struct worker *worker, struct generation *generation);
 
-/* The candidate becomes what serves; reported with REPORT_ADOPTED. Cannot fail. The main thread. */
+/* The candidate becomes what serves; reported (adopted). Cannot fail. The main thread. */
 void worker_promote(struct worker *worker, struct generation *candidate);
 
 /*
@@ -121,18 +126,18 @@ bool worker_poke(struct worker *worker);
 int worker_set_policy(struct worker *worker, enum reload_policy policy);
 
 /*
- * After an order that lets connections migrate: REPORT_HANDED_OVER says how that came out, once all of them have been
+ * After an order that lets connections migrate: the report says how that came out, once all of them have been
  * asked, or sooner if the worker is told of something later. Any thread.
  */
 void worker_hand_over(struct worker *worker, struct handover_part *part);
 
 /*
  * Ends eviction->conn with the reason `kick`, delivering what is pending; one that is ending already is cut. The
- * eviction is its until REPORT_EVICTED. Any thread.
+ * eviction is its until it is reported. Any thread.
  */
 void worker_evict(struct worker *worker, struct eviction *eviction);
 
-/* Records new connections, until it is told otherwise or stops; then REPORT_TAPED comes (taping.h). Any thread. */
+/* Records new connections, until it is told otherwise or stops; then that is reported (taping.h). Any thread. */
 void worker_record(struct worker *worker, struct taping *taping);
 void worker_record_no_more(struct worker *worker, struct taping *taping);
 
@@ -140,7 +145,7 @@ void worker_record_no_more(struct worker *worker, struct taping *taping);
 void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn));
 
 /*
- * Before REPORT_READY: ends the loading of the script; then REPORT_FAILED has UV_ECANCELED. Once it is ready this does
+ * Before it is ready: ends the loading of the script; then it has failed with UV_ECANCELED. Once it is ready this does
  * nothing. Any thread.
  */
 void worker_call_off(struct worker *worker);
@@ -151,5 +156,5 @@ void worker_drain(struct worker *worker);
 /* Asks it to cut what is left and stop. Any thread. */
 void worker_stop(struct worker *worker);
 
-/* After REPORT_STOPPED or REPORT_FAILED: waits for the thread and frees what it had. */
+/* After it has reported that it has stopped, or failed: waits for the thread and frees what it had. */
 void worker_join(struct worker *worker);

@@ -1,4 +1,4 @@
-#include "server/generation.h"
+#include "worker/generation.h"
 
 #include "base/log.h"
 #include "config/config.h"

@@ -1,7 +1,7 @@
-#include "server/taping.h"
+#include "worker/taping.h"
 
 #include "agent/record.h"
-#include "server/worker.h"
+#include "worker/worker.h"
 
 #include <stdlib.h>
 
@@ -89,9 +89,7 @@ void taping_end(struct worker *worker)
 	give_all(taping);
 	worker->taping = NULL;
 	tape_deinit(&taping->tape);
-	taping->report.kind = REPORT_TAPED;
-	taping->report.worker = worker->index;
-	worker->links.report(worker->links.server, &taping->report);
+	worker_report(worker, &taping->report, worker->links.receivers->taped);
 }
 
 /* How much longer it may stay on the tape; 0: no longer. There is something on it. */

@@ -1,4 +1,4 @@
-#include "server/orders.h"
+#include "worker/orders.h"
 
 #include <stddef.h>
 
