@@ -346,6 +346,10 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 		begin(conn);
 	conn_settle(conn);
 	host->current = NULL;
+	if (host->overdue)
+		conn_end_drain(conn, CLOSE_NOW);
+	else if (host->draining)
+		conn_drain(conn);
 }
 
 /* ---- state changes from above ---- */

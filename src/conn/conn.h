@@ -130,6 +130,8 @@ struct conn_host {
 	size_t unsettled_bytes;     /* of output they have */
 	unsigned lingering;         /* of those, ended and waiting for the peer */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
+	bool draining;              /* all of them, and those that come */
+	bool overdue;               /* that deadline has come, or somebody does not want to wait for it */
 	/* Reads the clock anew, sets now_ms and clock_ticks: a handler may have taken long. NULL: now_ms is right. */
 	uint64_t (*clock_ms)(struct conn_host *host);
 	/* By the clock, and rounded up; now_ms stays as it is. NULL: of now_ms. See conn_host_after(). */
@@ -260,6 +262,18 @@ uint64_t conn_host_next_ms(const struct conn_host *host);
  * above keeps. Reports opened(), now or when the stream has opened, and starts watching.
  */
 void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id);
+
+/* All that are not yet gone. `visit` begins no connection, and forgets none. */
+void conn_host_each(struct conn_host *host, void (*visit)(struct conn *conn));
+
+/* Drains all connections, and those that come; after so long conn_host_turn() ends what is left. 0: never. Once. */
+void conn_host_drain(struct conn_host *host, uint32_t ms);
+
+/* The drain, which has begun, does not wait any longer: as when its deadline comes. */
+void conn_host_end_drain(struct conn_host *host);
+
+/* The same without a look at what has arrived. The drain need not have begun. */
+void conn_host_cut(struct conn_host *host);
 
 /* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
 void conn_drain(struct conn *conn);

@@ -264,6 +264,38 @@ void conn_cut(struct conn *conn, enum close_how how)
 	conn_close(conn, REASON_DRAIN, how);
 }
 
+void conn_host_drain(struct conn_host *host, uint32_t ms)
+{
+	if (host->draining)
+		return;
+	host->draining = true;
+	host->drain_deadline_ms = ms ? host->now_ms + ms : WHEEL_NEVER;
+	conn_host_each(host, conn_drain);
+}
+
+static void end_one(struct conn *conn)
+{
+	conn_end_drain(conn, CLOSE_NOW);
+}
+
+void conn_host_end_drain(struct conn_host *host)
+{
+	host->overdue = true;
+	conn_host_each(host, end_one);
+}
+
+static void cut_one(struct conn *conn)
+{
+	conn_cut(conn, CLOSE_NOW);
+}
+
+void conn_host_cut(struct conn_host *host)
+{
+	conn_host_drain(host, 0);
+	host->overdue = true;
+	conn_host_each(host, cut_one);
+}
+
 /*
  * What had arrived before the drain, or is there when it comes to close, is in flight: it is read and served. False:
  * there may be more of it, for the next turn.

@@ -151,6 +151,19 @@ static void serve_queued(struct conn_host *host)
 		put_back(host, conn, end);
 }
 
+void conn_host_each(struct conn_host *host, void (*visit)(struct conn *conn))
+{
+	for (size_t i = 0; i < host->ids.capacity; i++)
+		if (host->ids.slots[i].value)
+			visit(host->ids.slots[i].value);
+}
+
+/* When the drain of all ends what is left. */
+static uint64_t drain_ms(const struct conn_host *host)
+{
+	return host->draining && !host->overdue ? host->drain_deadline_ms : WHEEL_NEVER;
+}
+
 bool conn_host_turn(struct conn_host *host, uint64_t now_ms)
 {
 	/* Whoever was served before may have read the clock anew. */
@@ -158,12 +171,17 @@ bool conn_host_turn(struct conn_host *host, uint64_t now_ms)
 		host->now_ms = now_ms;
 	serve_deadlines(host);
 	serve_queued(host);
+	if (host->now_ms >= drain_ms(host))
+		conn_host_end_drain(host);
 	return host->attention;
 }
 
 uint64_t conn_host_next_ms(const struct conn_host *host)
 {
-	return host->attention ? host->now_ms : wheel_next_ms(&host->wheel);
+	if (host->attention)
+		return host->now_ms;
+	uint64_t wheel_ms = wheel_next_ms(&host->wheel), end_ms = drain_ms(host);
+	return wheel_ms < end_ms ? wheel_ms : end_ms;
 }
 
 static size_t held_by(const struct conn *conn)

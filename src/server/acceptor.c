@@ -115,14 +115,11 @@ static const char *admit(struct listener *listener, const struct sockaddr_in6 *p
 	const struct listener_config *config = listener->config;
 	if (atomic_load_explicit(&acceptor->descriptors, memory_order_relaxed) >= acceptor->descriptor_budget)
 		return "open files";
-	if (atomic_load_explicit(&listener->open, memory_order_relaxed) >= config->connections)
-		return "connections";
-	if (listener->peers) {
-		struct peer_key key = peer_key_of((const struct sockaddr *)(const void *)peer);
-		/* Counted even when a reload has turned the limit off: those who entered leave. */
-		if (!peer_table_enter(listener->peers, key, config->per_ip ? config->per_ip : UINT32_MAX))
-			return "per_ip";
-	}
+	uint32_t open = atomic_load_explicit(&listener->open, memory_order_relaxed);
+	struct peer_key key = peer_key_of((const struct sockaddr *)(const void *)peer);
+	const char *limit = admission_limit(open, config->connections, listener->peers, key, config->per_ip);
+	if (limit)
+		return limit;
 	atomic_fetch_add_explicit(&listener->open, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&acceptor->open, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&acceptor->descriptors, 1, memory_order_relaxed);

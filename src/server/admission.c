@@ -234,6 +234,16 @@ size_t peer_table_size(struct peer_table *table)
 	return used;
 }
 
+const char *admission_limit(uint32_t open, uint32_t connections, struct peer_table *peers,
+			    struct peer_key key, uint32_t per_ip)
+{
+	if (open >= connections)
+		return "connections";
+	if (peers && !peer_table_enter(peers, key, per_ip ? per_ip : UINT32_MAX))
+		return "per_ip";
+	return NULL;
+}
+
 /* ---- accepts a second ---- */
 
 /* 2^53: up to here a double counts every millisecond. */

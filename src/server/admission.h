@@ -50,6 +50,13 @@ uint32_t peer_table_count(struct peer_table *table, struct peer_key key);
 /* How many different keys are present. */
 size_t peer_table_size(struct peer_table *table);
 
+/*
+ * The limit that keeps a client out ("connections", "per_ip"), or NULL: it has entered `peers`. There `per_ip` 0 is no
+ * limit: they are counted all the same, since those who enter leave. NULL: nobody counts.
+ */
+const char *admission_limit(uint32_t open, uint32_t connections, struct peer_table *peers,
+			    struct peer_key key, uint32_t per_ip);
+
 /* ---- accepts a second ---- */
 
 /* A token bucket: per_second tokens a second, bursts of as many (one at least, so that 0.5 a second

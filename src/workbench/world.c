@@ -58,16 +58,15 @@ static bool keep_peer(struct world *world, struct peer *peer)
 	return true;
 }
 
-/* What acceptor.c looks at, but for what it knows of descriptors. NULL: the client may come in. */
+/* Why it may not come in, or NULL. */
 static const char *admit(struct world *world, struct peer *peer)
 {
 	const struct listener_config *config = &world->config->listeners[peer->listener];
-	if (world->open[peer->listener] >= config->connections)
-		return "connections";
-	if (!config->per_ip)
-		return NULL;
-	peer->has_space = peer_table_enter(world->addresses, key_of(peer), config->per_ip);
-	return peer->has_space ? NULL : "per_ip";
+	struct peer_table *addresses = config->per_ip ? world->addresses : NULL;
+	const char *why = admission_limit(world->open[peer->listener], config->connections, addresses,
+					  key_of(peer), config->per_ip);
+	peer->has_space = !why && addresses;
+	return why;
 }
 
 static void refuse(struct world *world, struct peer *peer, const char *limit)
@@ -193,47 +192,13 @@ uint64_t world_next_ms(const struct world *world)
 	return conns_ms < agents_ms ? conns_ms : agents_ms;
 }
 
-static void each_live(struct world *world, void (*visit)(struct conn *conn))
-{
-	/* Nobody who is visited is gone before the next turn. */
-	for (struct peer *peer = world->live; peer; peer = peer->next_live)
-		visit(&peer->conn);
-}
-
-static void end_drain(struct conn *conn)
-{
-	conn_end_drain(conn, CLOSE_NOW);
-}
-
-static void cut(struct conn *conn)
-{
-	conn_cut(conn, CLOSE_NOW);
-}
-
-static uint64_t drain_end_ms(const struct world *world)
-{
-	return world->host.drain_deadline_ms ? world->host.drain_deadline_ms : WHEEL_NEVER;
-}
-
-/* Settles, and ends what a drain has left over once its time has come. */
-static enum world_quiet settle_drain(struct world *world)
-{
-	enum world_quiet quiet = settle(world);
-	if (quiet != WORLD_QUIET || !world->live || world->host.now_ms < drain_end_ms(world))
-		return quiet;
-	each_live(world, end_drain);
-	return settle(world);
-}
-
 static enum world_quiet advance(struct world *world, uint64_t to_ms)
 {
 	for (;;) {
-		enum world_quiet quiet = settle_drain(world);
+		enum world_quiet quiet = settle(world);
 		uint64_t next_ms = world_next_ms(world);
 		if (quiet != WORLD_QUIET || world->host.now_ms >= to_ms)
 			return quiet;
-		if (world->live && drain_end_ms(world) < next_ms)
-			next_ms = drain_end_ms(world);
 		world->host.now_ms = next_ms < to_ms ? next_ms : to_ms;
 	}
 }
@@ -248,41 +213,34 @@ enum world_quiet world_advance(struct world *world, uint64_t to_ms)
 
 /* ---- the end ---- */
 
-static void begin_drain(struct world *world)
-{
-	uint32_t ms = world->config->drain_ms;
-	if (world->host.drain_deadline_ms)
-		return;
-	world->host.drain_deadline_ms = ms ? world->host.now_ms + ms : WHEEL_NEVER;
-	each_live(world, conn_drain);
-}
-
 enum world_quiet world_begin_drain(struct world *world)
 {
 	struct log_sink *before = log_divert(&world->log.sink);
-	begin_drain(world);
-	enum world_quiet quiet = settle_drain(world);
+	conn_host_drain(&world->host, world->config->drain_ms);
+	enum world_quiet quiet = settle(world);
 	log_divert(before);
+	return quiet;
+}
+
+/* Where the drain has no deadline, what does nothing more is ended. */
+static enum world_quiet drain(struct world *world)
+{
+	conn_host_drain(&world->host, world->config->drain_ms);
+	enum world_quiet quiet = settle(world);
+	uint64_t next_ms;
+	while (quiet == WORLD_QUIET && world->live && (next_ms = world_next_ms(world)) != WHEEL_NEVER)
+		quiet = advance(world, next_ms);
+	if (quiet == WORLD_QUIET && world->live) {
+		conn_host_end_drain(&world->host);
+		quiet = settle(world);
+	}
 	return quiet;
 }
 
 enum world_quiet world_drain(struct world *world)
 {
 	struct log_sink *before = log_divert(&world->log.sink);
-	begin_drain(world);
-	enum world_quiet quiet = settle_drain(world);
-	while (quiet == WORLD_QUIET && world->live) {
-		uint64_t next_ms = world_next_ms(world);
-		if (next_ms > drain_end_ms(world))
-			next_ms = drain_end_ms(world);
-		if (next_ms == WHEEL_NEVER)
-			break;
-		quiet = advance(world, next_ms);
-	}
-	if (quiet == WORLD_QUIET && world->live) {
-		each_live(world, end_drain);
-		quiet = settle(world);
-	}
+	enum world_quiet quiet = drain(world);
 	log_divert(before);
 	return quiet;
 }
@@ -359,10 +317,10 @@ void world_close(struct world *world)
 	world->is_open = false;
 	world->stop = NULL; /* else connections might outlive their agents */
 	struct log_sink *before = log_divert(&world->log.sink);
-	each_live(world, cut);
+	conn_host_cut(&world->host);
 	while (world->live) {
 		settle(world);
-		each_live(world, cut); /* closed() may do anything but this twice */
+		conn_host_cut(&world->host); /* closed() may do anything but this twice */
 	}
 	agents_close(&world->agents, VM_TEARDOWN_MS);
 	log_divert(before);

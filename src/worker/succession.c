@@ -115,7 +115,7 @@ static void drain_shares(struct worker *worker, const struct generation *generat
 {
 	const struct idmap *ids = &worker->host.ids;
 	/* What drain() is told: each has as long as a stop of the server would give it. */
-	if (!worker->draining)
+	if (!worker->host.draining)
 		worker->host.drain_deadline_ms =
 		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
 	for (size_t i = 0; i < ids->capacity; i++) {

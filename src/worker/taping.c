@@ -84,7 +84,7 @@ void taping_end(struct worker *worker)
 	if (!taping)
 		return;
 	/* What redactions do to connections is not recorded any more. */
-	worker_each_conn(worker, forget_conn);
+	conn_host_each(&worker->host, forget_conn);
 	worker->host.tape = NULL;
 	give_all(taping);
 	worker->taping = NULL;

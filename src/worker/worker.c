@@ -125,47 +125,6 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, agents_endpoint(&generation->agents, (unsigned)listener, order->slot),
 		  order->id);
-	if (worker->overdue)
-		conn_end_drain(conn, CLOSE_NOW);
-	else if (worker->draining)
-		conn_drain(conn);
-}
-
-/* ---- the end ---- */
-
-void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn))
-{
-	/* No handler runs in here, so the map stands still. */
-	for (size_t i = 0; i < worker->host.ids.capacity; i++)
-		if (worker->host.ids.slots[i].value)
-			visit(worker->host.ids.slots[i].value);
-}
-
-static void end_drain(struct conn *conn)
-{
-	conn_end_drain(conn, CLOSE_NOW);
-}
-
-static void cut(struct conn *conn)
-{
-	conn_cut(conn, CLOSE_NOW);
-}
-
-static void begin_drain(struct worker *worker)
-{
-	if (worker->draining)
-		return;
-	uint32_t ms = worker->config->drain_ms;
-	worker->draining = true;
-	worker->host.drain_deadline_ms = ms ? worker->host.now_ms + ms : WHEEL_NEVER;
-	worker_each_conn(worker, conn_drain);
-}
-
-static void cut_all(struct worker *worker)
-{
-	begin_drain(worker);
-	worker->overdue = true;
-	worker_each_conn(worker, cut);
 }
 
 /* ---- generations ---- */
@@ -263,13 +222,13 @@ static void deliver_hand_over(struct worker *worker, struct order *order)
 static void deliver_drain(struct worker *worker, struct order *order)
 {
 	(void)order;
-	begin_drain(worker);
+	conn_host_drain(&worker->host, worker->config->drain_ms);
 }
 
 static void deliver_stop(struct worker *worker, struct order *order)
 {
 	(void)order;
-	cut_all(worker);
+	conn_host_cut(&worker->host);
 }
 
 static void deliver_evict(struct worker *worker, struct order *order)
@@ -400,14 +359,7 @@ static uint64_t earliest(const struct worker *worker)
 		at = other;
 	if (worker->tidy_cycles && worker->look_ms < at)
 		at = worker->look_ms;
-	if (worker->draining && !worker->overdue && worker->host.drain_deadline_ms < at)
-		at = worker->host.drain_deadline_ms;
 	return at;
-}
-
-static bool is_overdue(const struct worker *worker)
-{
-	return worker->draining && !worker->overdue && worker->host.now_ms >= worker->host.drain_deadline_ms;
 }
 
 /* What is due by the clock, and what was put off. True: there is more to do at once. */
@@ -423,11 +375,6 @@ static bool turn(struct worker *worker)
 	taping_turn(worker);
 	if (!taping_needs_agents(worker))
 		lineage_retire(worker);
-	if (is_overdue(worker)) {
-		worker->overdue = true;
-		worker_each_conn(worker, end_drain);
-		more = true;
-	}
 	return tidy(worker) || more;
 }
 
@@ -464,7 +411,7 @@ static void serve(struct worker *worker)
 	for (;;) {
 		bool more = turn(worker);
 		poller_forget(&worker->poller);
-		if (worker->draining && !worker->host.open && !orders_wait(&worker->orders))
+		if (worker->host.draining && !worker->host.open && !orders_wait(&worker->orders))
 			return;
 		poll_events(worker, more ? 0 : wait_ms(worker));
 	}

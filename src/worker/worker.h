@@ -63,9 +63,8 @@ struct worker {
 	unsigned waiting_to_migrate;    /* agents that wait, and follow when they are done */
 	struct handover_part *handover; /* who is to be told when migrating is over; or NULL */
 	struct taping *taping;          /* NULL: nothing is recorded */
-	bool migrating, draining;
+	bool migrating;
 	bool owes_orders;       /* there was no time for all of its orders in the last turn */
-	bool overdue;           /* the deadline of the drain has come, or a second signal */
 	struct held_up held_up; /* the main thread's, as are these: */
 	struct overtime overtime;
 	bool has_stopped;
@@ -140,9 +139,6 @@ void worker_evict(struct worker *worker, struct eviction *eviction);
 /* Records new connections, until it is told otherwise or stops; then that is reported (taping.h). Any thread. */
 void worker_record(struct worker *worker, struct taping *taping);
 void worker_record_no_more(struct worker *worker, struct taping *taping);
-
-/* Of the worker's own thread: visits all connections, none of which may end meanwhile. */
-void worker_each_conn(struct worker *worker, void (*visit)(struct conn *conn));
 
 /*
  * Before it is ready: ends the loading of the script; then it has failed with UV_ECANCELED. Once it is ready this does
