@@ -57,7 +57,7 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
 	/* First, for it may be the stack's last slot. */
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
 	agents->anchor_free = agents->anchor_next[anchor];
-	conn->agent = anchor;
+	conn->anchor = anchor;
 	lua_insert(lua, -2);
 	lua_rawseti(lua, -2, anchor_slot_of(anchor));
 	lua_pop(lua, 1);
@@ -65,7 +65,7 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
 
 void agent_release(struct agents *agents, struct conn *conn)
 {
-	uint32_t anchor = conn->agent;
+	uint32_t anchor = conn->anchor;
 	if (!anchor)
 		return;
 	lua_State *lua = agents->vm.lua;
@@ -75,13 +75,13 @@ void agent_release(struct agents *agents, struct conn *conn)
 	lua_pop(lua, 1);
 	agents->anchor_next[anchor] = agents->anchor_free;
 	agents->anchor_free = anchor;
-	conn->agent = 0;
+	conn->anchor = 0;
 }
 
 void agent_push_anchored(struct agents *agents, lua_State *lua, const struct conn *conn)
 {
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, conn->agent));
-	lua_rawgeti(lua, -1, anchor_slot_of(conn->agent));
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, conn->anchor));
+	lua_rawgeti(lua, -1, anchor_slot_of(conn->anchor));
 }
 
 void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn)
@@ -219,7 +219,7 @@ static enum eof_answer on_eof(struct conn *conn)
 		fail_read(agents, run, "end of stream", "EOF");
 		return EOF_LATER;
 	}
-	if (!conn->agent)
+	if (!conn->anchor)
 		return EOF_CLOSE;
 	if (run && run->wait == WAIT_TURN)
 		return EOF_LATER;
@@ -234,7 +234,7 @@ static const char *const TIMEOUT_NAMES[TIMEOUT_KINDS] = { "read", "write", "idle
 static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 {
 	struct agents *agents = agents_of_conn(conn);
-	if (!conn->agent)
+	if (!conn->anchor)
 		return false;
 	lua_pushstring(agents->vm.lua, TIMEOUT_NAMES[kind]);
 	return call(agents, conn, CALL_TIMEOUT, 1);
@@ -269,7 +269,7 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 		return;
 	}
-	if (!conn->agent || !conn_is_open(conn))
+	if (!conn->anchor || !conn_is_open(conn))
 		return;
 	if (batch->error == ERR_FRAME_TOO_LARGE) {
 		lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
@@ -285,7 +285,7 @@ static void on_writable(struct conn *conn)
 	struct agents *agents = agents_of_conn(conn);
 	if (conn->suspended)
 		conn->owes_writable = true;
-	else if (conn->agent)
+	else if (conn->anchor)
 		call(agents, conn, CALL_WRITABLE, 0);
 }
 
@@ -305,7 +305,7 @@ static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 	struct agents *agents = agents_of_conn(conn);
 	if (conn->recorded)
 		record_note(conn, TRACE_DRAIN);
-	if (!conn->agent)
+	if (!conn->anchor)
 		return false;
 	lua_pushnumber(agents->vm.lua,
 		       remaining_ms > DRAIN_FOREVER_MS ? HUGE_VAL : (lua_Number)remaining_ms / 1000);
@@ -368,7 +368,7 @@ static void tell_closed(struct agents *agents, struct conn *conn, enum close_rea
 	log_end(agents, conn, reason);
 	if (conn->recorded)
 		record_close(conn, reason);
-	if (conn->agent) {
+	if (conn->anchor) {
 		lua_pushstring(agents->vm.lua, reason_name(reason));
 		call(agents, conn, CALL_CLOSED, 1);
 	}

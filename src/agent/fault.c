@@ -46,7 +46,7 @@ static void push_about(lua_State *lua, const struct description *description)
 	lua_setfield(lua, -2, "conn");
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
 	lua_setfield(lua, -2, "generation");
-	if (conn->agent && agents_of_conn(conn) == agents)
+	if (conn->anchor && agents_of_conn(conn) == agents)
 		agent_push(agents, lua, conn);
 	else
 		lua_pushnil(lua);
@@ -220,7 +220,7 @@ static bool has_last_word(const struct run *run)
 {
 	const struct conn *conn = run->conn;
 	return run->callback != CALL_FAILED && run->callback != CALL_CLOSED && run->callback != CALL_DEFER &&
-	       conn_is_open(conn) && conn->agent && !conn->suspended;
+	       conn_is_open(conn) && conn->anchor && !conn->suspended;
 }
 
 void fault_raise(struct agents *agents, struct run *run)

@@ -24,7 +24,7 @@ static bool may_migrate(struct conn *conn, const struct agents *from)
 		conn->declined_by = to->generation;
 		return false;
 	}
-	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->agent &&
+	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->anchor &&
 	       !conn->suspended && !conn->draining;
 }
 
@@ -76,14 +76,14 @@ static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, siz
 struct belongings {
 	struct agents *agents;
 	const struct endpoint *endpoint;
-	uint32_t agent;
+	uint32_t anchor;
 	const struct codec *codec;
 	bool has_defers;
 };
 
 static struct belongings belongings_of(const struct conn *conn)
 {
-	return (struct belongings){ conn->agents, conn->endpoint, conn->agent, conn->codec,
+	return (struct belongings){ conn->agents, conn->endpoint, conn->anchor, conn->codec,
 				    conn->has_defers };
 }
 
@@ -91,7 +91,7 @@ static void give(struct conn *conn, const struct belongings *theirs)
 {
 	conn->agents = theirs->agents;
 	conn->endpoint = theirs->endpoint;
-	conn->agent = theirs->agent;
+	conn->anchor = theirs->anchor;
 	conn->codec = theirs->codec;
 	conn->has_defers = theirs->has_defers;
 	if (!conn->own_timeouts)

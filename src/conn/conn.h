@@ -220,7 +220,7 @@ struct conn {
 
 	/* The layer above: its memory in here, with the bits before. `agents` is set before conn_open(). */
 	void *agents;
-	uint32_t agent;           /* where its agent is anchored; 0: there is none */
+	uint32_t anchor;          /* where its agent is anchored; 0: there is none */
 	void *suspended;          /* the call that is suspended, or NULL */
 	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
 };

@@ -8,8 +8,8 @@
 #include "config/config.h"
 #include "loop/loop.h"
 #include "stream/socket.h"
+#include "worker/generations.h"
 #include "worker/handover.h"
-#include "worker/lineage.h"
 #include "worker/succession.h"
 #include "worker/taping.h"
 
@@ -184,7 +184,7 @@ static void drop_accept(struct order *order)
 
 static void deliver_policy(struct worker *worker, struct order *order)
 {
-	lineage_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
+	generations_set_policy(worker, ((const struct policy_order *)(const void *)order)->policy);
 	free(order);
 }
 
@@ -196,7 +196,7 @@ static void drop_policy(struct order *order)
 static void deliver_adopt(struct worker *worker, struct order *order)
 {
 	raise_share(worker, generation_in(order));
-	lineage_adopt(worker, generation_in(order));
+	generations_adopt(worker, generation_in(order));
 }
 
 static void drop_adopt(struct order *order)
@@ -206,12 +206,12 @@ static void drop_adopt(struct order *order)
 
 static void deliver_promote(struct worker *worker, struct order *order)
 {
-	lineage_promote(worker, candidate_in(order));
+	generations_promote(worker, candidate_in(order));
 }
 
 static void deliver_withdraw(struct worker *worker, struct order *order)
 {
-	lineage_withdraw(worker, candidate_in(order));
+	generations_withdraw(worker, candidate_in(order));
 }
 
 static void deliver_hand_over(struct worker *worker, struct order *order)
@@ -374,7 +374,7 @@ static bool turn(struct worker *worker)
 		agents_report(&each->agents);
 	taping_turn(worker);
 	if (!taping_needs_agents(worker))
-		lineage_retire(worker);
+		generations_retire(worker);
 	return tidy(worker) || more;
 }
 

@@ -1,4 +1,4 @@
-#include "worker/lineage.h"
+#include "worker/generations.h"
 
 #include "worker/generation.h"
 #include "worker/succession.h"
@@ -40,7 +40,7 @@ static void report_adopted(struct worker *worker, struct generation *generation)
 	worker_report(worker, &generation->adopted, worker->links.receivers->adopted);
 }
 
-void lineage_adopt(struct worker *worker, struct generation *generation)
+void generations_adopt(struct worker *worker, struct generation *generation)
 {
 	generation_join(generation);
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
@@ -51,7 +51,7 @@ void lineage_adopt(struct worker *worker, struct generation *generation)
 	report_adopted(worker, generation);
 }
 
-void lineage_promote(struct worker *worker, struct generation *candidate)
+void generations_promote(struct worker *worker, struct generation *candidate)
 {
 	/* Nothing has come between it and what serves: there is one candidate at a time. */
 	assert(worker->candidate == candidate && worker->generation->older == candidate);
@@ -61,14 +61,14 @@ void lineage_promote(struct worker *worker, struct generation *candidate)
 	report_adopted(worker, candidate);
 }
 
-void lineage_withdraw(struct worker *worker, struct generation *candidate)
+void generations_withdraw(struct worker *worker, struct generation *candidate)
 {
 	worker->candidate = NULL;
 	agents_succeed(&candidate->agents, &worker->generation->agents, &candidate->agents);
 	succession_begin(worker);
 }
 
-void lineage_set_policy(struct worker *worker, enum reload_policy policy)
+void generations_set_policy(struct worker *worker, enum reload_policy policy)
 {
 	struct generation *whose = worker->candidate ? worker->candidate : worker->generation;
 	if (!worker->candidate)
@@ -78,7 +78,7 @@ void lineage_set_policy(struct worker *worker, enum reload_policy policy)
 		heed_newest(worker);
 }
 
-void lineage_retire(struct worker *worker)
+void generations_retire(struct worker *worker)
 {
 	assert(worker->generation);
 	struct generation **link = &worker->generation->older;

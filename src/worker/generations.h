@@ -12,16 +12,16 @@ struct generation;
 struct worker;
 
 /* One more, which is reported (adopted): the newest, or with `is_candidate` set a candidate. */
-void lineage_adopt(struct worker *worker, struct generation *generation);
+void generations_adopt(struct worker *worker, struct generation *generation);
 
 /* The candidate becomes the newest; reported in the same way. */
-void lineage_promote(struct worker *worker, struct generation *candidate);
+void generations_promote(struct worker *worker, struct generation *candidate);
 
 /* The candidate is one no more: its connections go by its policies, and the newest is their successor. */
-void lineage_withdraw(struct worker *worker, struct generation *candidate);
+void generations_withdraw(struct worker *worker, struct generation *candidate);
 
 /* Another policy for the connections of the older ones; or for the candidate's, once there is one. */
-void lineage_set_policy(struct worker *worker, enum reload_policy policy);
+void generations_set_policy(struct worker *worker, enum reload_policy policy);
 
 /* Lets those go whose last connection has gone. Outside of Lua, when nothing of theirs is left to run. */
-void lineage_retire(struct worker *worker);
+void generations_retire(struct worker *worker);
