@@ -296,6 +296,19 @@ describe("a Unix socket", function()
     end)
   end)
 
+  it("that clients reach by a link is not lost, and the link stays at the end", function()
+    local app = start(settings())
+    assert(os.rename(path(), folder .. "/real"))
+    unistd.link("real", path(), true)
+    app = app:upgrade()
+    app:signal "HUP"
+    app:wait_log "reload: nothing has changed"
+    assert.equal(0, #app:find_log { level = "warn" })
+    app:connect():echo_line("hello"):close()
+    app:stop()
+    assert.equal("real", unistd.readlink(path()))
+  end)
+
   -- Where something else has taken the place of a file, the new process has no claim to it either.
   describe("whose file something else has replaced before an upgrade", function()
     local function replace(place)

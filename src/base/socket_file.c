@@ -11,7 +11,7 @@ static bool is_same(const struct socket_file *file, const struct stat *st)
 struct socket_file socket_file_at(const char *path)
 {
 	struct stat st;
-	if (lstat(path, &st) || !S_ISSOCK(st.st_mode))
+	if (stat(path, &st) || !S_ISSOCK(st.st_mode))
 		return (struct socket_file){ 0 };
 	return (struct socket_file){ .device = st.st_dev, .inode = st.st_ino };
 }
@@ -19,7 +19,7 @@ struct socket_file socket_file_at(const char *path)
 bool socket_file_is_at(const struct socket_file *file, const char *path)
 {
 	struct stat st;
-	return !lstat(path, &st) && is_same(file, &st);
+	return !stat(path, &st) && is_same(file, &st);
 }
 
 void socket_file_remove(const struct socket_file *file, const char *path)

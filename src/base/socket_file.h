@@ -14,11 +14,11 @@ struct socket_file {
 	uint64_t device, inode;
 };
 
-/* The socket's file that has this path. */
+/* The socket's file that the path leads to. */
 struct socket_file socket_file_at(const char *path);
 
-/* Is it there, and nothing else? */
+/* Does the path lead to it? By a link as well: clients follow that. */
 bool socket_file_is_at(const struct socket_file *file, const char *path);
 
-/* Removes it. What else is there by now stays. */
+/* Removes it. What else is there by now stays, such as a link to it. */
 void socket_file_remove(const struct socket_file *file, const char *path);
