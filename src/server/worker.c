@@ -170,13 +170,13 @@ static void cut_all(struct worker *worker)
 
 /* ---- generations ---- */
 
-/* Whose coming an ORDER_ADOPT tells. */
+/* The generation that is to be adopted. */
 static struct generation *generation_in(struct order *order)
 {
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, adopt));
 }
 
-/* Whose end as a candidate an order tells. */
+/* The candidate that is to be promoted or withdrawn. */
 static struct generation *candidate_in(struct order *order)
 {
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
