@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -28,7 +29,8 @@ static struct notify notify;
 static int manager;            /* its socket */
 static int others[OTHERS_MAX]; /* who sends to it as well */
 static unsigned other_count;
-static char heard[4096]; /* what came of `notify`, a line for each */
+static char heard[4096];    /* what came of `notify`, a line for each */
+static atomic_uint signals; /* that a handler was called for */
 
 /* ---- the manager, and those who fill its queue ---- */
 
@@ -86,6 +88,7 @@ static int begin_test(void **state)
 	notify_open(&notify);
 	notify.wait_ms = LONG_MS;
 	heard[0] = '\0';
+	atomic_store(&signals, 0);
 	if (bind(manager, (const struct sockaddr *)&address, length))
 		return -1;
 	notify_ready(&notify);
@@ -138,6 +141,23 @@ static void await_waiting(void)
 	}
 }
 
+static void on_signal(int number)
+{
+	(void)number;
+	atomic_fetch_add(&signals, 1);
+}
+
+/* As libuv has its handlers: calls go on where the system lets them. */
+static void interrupt_teller(void)
+{
+	unsigned before = atomic_load(&signals);
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	sigaction(SIGUSR1, &action, NULL);
+	pthread_kill(teller.thread, SIGUSR1);
+	while (atomic_load(&signals) == before && !atomic_load(&teller.is_done))
+		sched_yield();
+}
+
 /* ---- the tests ---- */
 
 static void a_word_waits_for_room(void **state)
@@ -177,6 +197,37 @@ static void the_pulse_comes_where_there_is_room(void **state)
 	assert_string_equal(heard, "READY=1\nWATCHDOG=1\n");
 }
 
+static void a_signal_costs_no_word(void **state)
+{
+	(void)state;
+	fill();
+	begin_to_tell("RELOADING=1");
+	for (int i = 0; i < 3; i++) {
+		await_waiting();
+		interrupt_teller();
+	}
+	await_waiting();
+	hear();
+	pthread_join(teller.thread, NULL);
+	hear();
+	assert_string_equal(heard, "READY=1\nRELOADING=1\n");
+}
+
+static void signals_do_not_prolong_the_wait(void **state)
+{
+	(void)state;
+	fill();
+	notify.wait_ms = 50;
+	begin_to_tell("RELOADING=1");
+	while (!atomic_load(&teller.is_done)) {
+		pthread_kill(teller.thread, SIGUSR1);
+		sched_yield();
+	}
+	pthread_join(teller.thread, NULL);
+	hear();
+	assert_string_equal(heard, "READY=1\n");
+}
+
 static void after_one_in_vain_words_do_not_wait_until_one_has_come(void **state)
 {
 	(void)state;
@@ -204,6 +255,8 @@ int main(void)
 		WITH_MANAGER(a_word_waits_for_room),
 		WITH_MANAGER(the_pulse_does_not_and_leaves_the_wait_to_what_matters),
 		WITH_MANAGER(the_pulse_comes_where_there_is_room),
+		WITH_MANAGER(a_signal_costs_no_word),
+		WITH_MANAGER(signals_do_not_prolong_the_wait),
 		WITH_MANAGER(after_one_in_vain_words_do_not_wait_until_one_has_come),
 	};
 	return cmocka_run_group_tests_name("notify", tests, NULL, NULL);

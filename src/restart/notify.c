@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-enum { WAIT_MS = 1000 };
+enum { WAIT_MS = 1000, US_PER_S = 1000 * 1000 };
 
 /* ---- sending ---- */
 
@@ -43,23 +43,35 @@ static bool is_unread(const struct notify *notify)
 	return !ioctl(notify->fd, SIOCOUTQ, &bytes) && bytes > 0;
 }
 
-/* False: it may wait for ever. */
-static bool set_patience(int fd, uint32_t ms)
+/* False: it may wait for ever. Not 0, which means that, too. */
+static bool set_patience(int fd, uint64_t us)
 {
-	struct timeval limit = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	struct timeval limit = { .tv_sec = (time_t)(us / US_PER_S), .tv_usec = (suseconds_t)(us % US_PER_S) };
 	return !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
 
-/* Where the queue is full, waits so long for room. 0 or a negative error. */
+static uint64_t now_us(void)
+{
+	return uv_hrtime() / 1000;
+}
+
+/*
+ * Where the queue is full, waits so long for room. With a time-out, a signal ends the call in spite of SA_RESTART, and
+ * what is left of the time is for another one. 0 or a negative error.
+ */
 static int send_within(int fd, uint32_t ms, const char *to, const char *state)
 {
 	struct sockaddr_un address;
 	socklen_t length = parse(to, &address);
-	int flags = MSG_NOSIGNAL | (ms && set_patience(fd, ms) ? 0 : MSG_DONTWAIT);
 	if (!length)
 		return UV_EINVAL;
-	ssize_t n = sendto(fd, state, strlen(state), flags, (const struct sockaddr *)&address, length);
-	return n < 0 ? -errno : 0;
+	for (uint64_t now = now_us(), until = now + ms * UINT64_C(1000);; now = now_us()) {
+		int flags = MSG_NOSIGNAL | (now < until && set_patience(fd, until - now) ? 0 : MSG_DONTWAIT);
+		if (sendto(fd, state, strlen(state), flags, (const struct sockaddr *)&address, length) >= 0)
+			return 0;
+		if (errno != EINTR)
+			return -errno;
+	}
 }
 
 /* Who cannot be reached is complained of once, and again after it could be: the pulse comes many times a second. */
