@@ -205,7 +205,7 @@ local REPLIES = {
   { "^a list of replies holds strings; item %d+ is a",
     "each item is sent as a frame: table.concat(…) makes one text of a list" },
   { "^a list of replies has no holes", "build it with list[#list + 1] = text, which leaves out what is nil" },
-  { "^a reply and an action are all that is returned", "several replies are a list: return { a, b }" },
+  { "^a handler returns a reply and an action; a third value", "several replies are a list: return { a, b }" },
   { "^a list of replies has items",
     "a frame is text: make one of the table, or give the framing an encode of its own" },
   { "^the agent factory returned nil", "its last line must be: return agent" },

@@ -22,8 +22,9 @@ end
 --- results; between the two, each reply takes the place of its frame in `b`, where the core finds
 --- the first ones should it need them early. `c` is the core's control table, laid out in
 --- src/agent/run.h: c[1] is the index of the frame at hand, c[2] how many there are (the core
---- lowers it to end a batch early), c[3] is `b`. `surplus` is the action of who returns more than a
---- reply and an action: src/agent/reply.c makes an error of it.
+--- lowers it to end a batch early), c[3] is `b`. `surplus` is the action of who returns a third
+--- value: src/agent/reply.c makes an error of it. One that follows after nils goes unnoticed, as
+--- counting what came back would make every frame dearer.
 ---
 --- Every listener gets a copy of its own, so that one handler's types never spoil the machine code
 --- compiled for another's.

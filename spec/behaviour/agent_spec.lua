@@ -341,7 +341,7 @@ describe("an agent", function()
       object = "this table has the key that is a boolean",
       zero_key = [[this table has the key 'st\x00atus\u{9b}']],
       zero_action = [[unknown action 'clo\x00se\u{9b}'; the only one]], behind = [[unknown action 'close\x00'; the only]],
-      third = "a reply and an action are all that is returned; a third value would be lost",
+      third = "a handler returns a reply and an action; a third value would be lost",
       third_after_close = "a third value would be lost",
       misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
     }
@@ -366,7 +366,7 @@ describe("an agent", function()
         local one = memory.raw(app):send("x\n")
         app:advance "1ms"
         one:expect_closed("error")
-        has("a reply and an action are all that is returned", memory.error_of(app))
+        has("a handler returns a reply and an action; a third value would be lost", memory.error_of(app))
       end
     end)
 

@@ -68,7 +68,7 @@ local CASES = {
     "a list of replies has no holes: item 2 is nil, and there is an item 3",
     nil, "build it with list[#list + 1] = text, which leaves out what is nil" },
   { "several replies that are no list", "do return line, nil, line end",
-    "a reply and an action are all that is returned; a third value would be lost",
+    "a handler returns a reply and an action; a third value would be lost",
     nil, "several replies are a list: return { a, b }" },
   { "a table with keys as a reply", "do return { status = line } end",
     "a list of replies has items 1, 2 … and nothing else; this table has the key 'status'",

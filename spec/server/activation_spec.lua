@@ -66,6 +66,21 @@ describe("socket activation", function()
     command.remove(folder)
   end)
 
+  for _, files in ipairs { "", ":", "x", "1", "1.", ".1", "1.x", "-:1.1" } do
+    it(("finds the file by its path where LISTEN_FDFILES is %q"):format(files), function()
+      local folder = command.folder()
+      local app = server.start {
+        script = script(([["unix://%s/a"]]):format(folder)), fds = { descriptors.on_unix(folder .. "/a") },
+        env = { LISTEN_FDFILES = files },
+      }
+      app:signal "HUP"
+      app:wait_log "reload: nothing has changed"
+      assert.equal(0, #app:find_log { level = "warn" })
+      app:stop()
+      command.remove(folder)
+    end)
+  end
+
   it("closes what no listener wants, with a warning", function()
     local fd = descriptors.on_tcp()
     local app = server.start { script = script [["tcp://[::1]:0"]], fds = { fd, names = "stray" } }

@@ -635,8 +635,8 @@ describe("the control socket", function()
     it("a stop with clients that wait", function()
       local app = start()
       local one, two, three = client_of(app), client_of(app), client_of(app)
-      one:send([[{"command":"stop","wait":true}]] .. "\n")
       two:send "{"
+      one:send([[{"command":"stop","wait":true}]] .. "\n")
       assert.equal("stopped", json_decode(one:recv_line()).stage)
       assert.equal(0, app:wait_end().code)
       two:recv_all()
@@ -805,6 +805,24 @@ describe("the control socket", function()
       result = command.run { "status", "app.lua", env = env, dir = folder .. "/z" }
       failed(1, ("2 servers run '%s/z/app.lua'; name the one that is meant"):format(folder), result)
       has(("/perilune/z-%d.sock"):format(again.pid), result.err)
+    end)
+
+    it("is found by the name of its script where the path cannot be told", function()
+      local env, latin = { XDG_RUNTIME_DIR = folder }, folder .. "/caf\xe9"
+      os.execute(("mkdir '%s'"):format(latin))
+      local chat = start_default(folder, "caf\xe9/chat.lua")
+      ok(command.run { "status", "chat.lua", env = env, dir = latin }, "pid " .. chat.pid)
+      failed(1, "no running server runs", command.run { "status", command.write(latin .. "/talk.lua", ""), env = env })
+    end)
+
+    it("is not found by the name of its script where that is gone", function()
+      local env, elsewhere = { XDG_RUNTIME_DIR = folder }, command.folder()
+      finally(function() command.remove(elsewhere) end)
+      start_default(folder, "chat.lua")
+      os.remove(folder .. "/chat.lua")
+      command.write(elsewhere .. "/chat.lua", script "other")
+      local result = command.run { "stop", "chat.lua", env = env, dir = elsewhere }
+      failed(1, ("no running server runs '%s/chat.lua'; there "):format(elsewhere), result)
     end)
 
     it("is found by its name beside a folder, or a file, of that name", function()

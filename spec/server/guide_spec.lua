@@ -1,8 +1,11 @@
 --- The pages that teach: docs/guide.md, followed word for word, and the listings of docs/handlers.md and
 --- docs/coming-from.md.
+local client = require "spec.support.client"
 local command = require "spec.support.command"
 local has = require "spec.support.has"
+local posix_signal = require "posix.signal"
 local server = require "spec.support.server"
+local wait = require "spec.support.wait"
 local walkthrough = require "spec.support.walkthrough"
 
 describe("the guide", function()
@@ -93,11 +96,28 @@ describe("the listings of", function()
     end)
   end
 
+  local function expect_sums(one)
+    one:echo_line("20", "20"):echo_line("22.5", "42.5")
+    for _, line in ipairs { "x", "5x", "" } do one:echo_line(line, "error: a number, please") end
+    one:echo_line("-2", "40.5"):echo_line("quit", "bye"):expect_closed()
+  end
+
   it("docs/coming-from.md are the same program", function()
     for _, step in ipairs(listings_of "docs/coming-from.md") do
-      local client = server.start { script = step.text, args = { "--listen=tcp://127.0.0.1:0" } }:connect()
-      client:echo_line("20", "20"):echo_line("22.5", "42.5"):echo_line("x", "error: a number, please")
-      client:echo_line("-2", "40.5"):echo_line("quit", "bye"):expect_closed()
+      expect_sums(server.start({ script = step.text, args = { "--listen=tcp://127.0.0.1:0" } }):connect())
     end
+  end)
+
+  it("docs/coming-from.md are the same program in Node", function()
+    if not command.has "node" then return pending "node is not installed" end
+    local text = command.read("docs/coming-from.md"):match "```js\n(.-)```"
+    local program, n = text:gsub('%.listen%(9000, "127%.0%.0%.1"%)',
+      '.listen(0, "127.0.0.1", function () { console.log(this.address().port); })')
+    assert.equal(1, n)
+    local file, port_file = command.write(folder .. "/counter.js", program), command.write(folder .. "/port", "")
+    local pid = tonumber(command.shell(("node '%s' >'%s' 2>&1 & echo $!"):format(file, port_file)))
+    finally(function() posix_signal.kill(pid, posix_signal.SIGKILL) end)
+    local port = wait.until_true("node to listen", function() return tonumber(command.read(port_file)) end)
+    expect_sums(client.connect { port = port })
   end)
 end)

@@ -296,6 +296,92 @@ describe("a Unix socket", function()
     end)
   end)
 
+  it("that clients reach by a link is not lost, and the link stays at the end", function()
+    local app = start(settings())
+    assert(os.rename(path(), folder .. "/real"))
+    unistd.link("real", path(), true)
+    app = app:upgrade()
+    app:signal "HUP"
+    app:wait_log "reload: nothing has changed"
+    assert.equal(0, #app:find_log { level = "warn" })
+    app:connect():echo_line("hello"):close()
+    app:stop()
+    assert.equal("real", unistd.readlink(path()))
+  end)
+
+  -- Where something else has taken the place of a file, the new process has no claim to it either.
+  describe("whose file something else has replaced before an upgrade", function()
+    local function replace(place)
+      os.remove(place)
+      command.write(place, "precious")
+      assert(stat.chmod(place, tonumber("640", 8)))
+    end
+
+    local function assert_left_alone(place)
+      assert.equal("precious", command.read(place))
+      assert.equal(tonumber("640", 8), stat.lstat(place).st_mode % 512)
+    end
+
+    -- Its predecessors have written to the same log.
+    local function expect_at_reload(app, message, listener)
+      local entry = { message = message, listener = listener }
+      local n = #app:find_log(entry)
+      app:signal "HUP"
+      app:wait_log(entry, nil, n + 1)
+    end
+
+    it("leaves that alone, and warns at each reload", function()
+      local app = start(settings [[mode = "0600", name = "door"]])
+      replace(path())
+      for _ = 1, 2 do app = app:upgrade() end
+      assert_left_alone(path())
+      expect_at_reload(app, LOST, "door")
+      app:stop()
+      assert_left_alone(path())
+    end)
+
+    it("leaves that alone where the new script has no such listener", function()
+      local app = start(settings())
+      replace(path())
+      command.write(app.folder .. "/app.lua", ECHO:format [[listen = "tcp://127.0.0.1:0", frame = "line"]])
+      local successor = app:upgrade()
+      successor:wait_log "an inherited socket is closed: no listener has its address"
+      successor:stop()
+      assert_left_alone(path())
+    end)
+
+    it("leaves another server's alone, and makes its own anew when that has gone", function()
+      local first = start(settings())
+      os.remove(path())
+      local second = start(settings())
+      local successor = first:upgrade()
+      second:connect():echo_line("hello"):close()
+      second:stop()
+      expect_at_reload(successor, ANEW)
+      successor:connect():echo_line("hello"):close()
+      successor:stop()
+      assert.is_nil(stat.lstat(path()))
+    end)
+
+    it("leaves another server's alone when it stops", function()
+      local first = start(settings())
+      os.remove(path())
+      local second = start(settings())
+      first:upgrade():stop()
+      second:connect():echo_line "hello"
+    end)
+
+    it("leaves that alone where it is the control socket", function()
+      local app = start([[listen = "tcp://127.0.0.1:0", frame = "line"]], { control = "control.sock" })
+      local control = app.folder .. "/control.sock"
+      replace(control)
+      local successor = app:upgrade()
+      expect_at_reload(successor, LOST, "control socket")
+      successor:stop()
+      assert_left_alone(control)
+    end)
+  end)
+
   it("knows half-close and reset-less ends as TCP does", function()
     local app = start(settings())
     assert.equal("a\nb\n", (app:connect():send("a\nb\n"):shutdown("send"):recv_all()))

@@ -43,6 +43,18 @@ describe("scripts/layers", function()
     has("conn/end.c:1: conn includes server", out)
   end)
 
+  it("fails on a path that leads out of the folder, whatever it leads to", function()
+    command.write(folder .. "/base/up.c", '#include "../server/server.h"\n')
+    command.write(folder .. "/conn/end.c", '#include "conn/conn.h"\n#include "./../base/buf.h"\n')
+    command.write(folder .. "/server/stop.c", '#include "base/../cli/cli.h"\n# include <../src/cli/cli.h>\n')
+    local out, code = layers(folder)
+    assert.equal("1", code)
+    for _, place in ipairs { "base/up.c:1", "conn/end.c:2", "server/stop.c:1", "server/stop.c:2" } do
+      has(place .. ": a path with ../ in it: name the file from src/ on", out)
+    end
+    assert.equal(4, select(2, out:gsub("\n", "")))
+  end)
+
   it("fails on a folder that it does not know", function()
     assert(os.execute(("mkdir %s/attic"):format(folder)) == 0)
     local out, code = layers(folder)

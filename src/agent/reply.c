@@ -286,8 +286,7 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 		return true;
 	}
 	if (lua_touserdata(lua, idx) == &surplus)
-		lua_pushliteral(
-		    lua, "a reply and an action are all that is returned; a third value would be lost");
+		lua_pushliteral(lua, "a handler returns a reply and an action; a third value would be lost");
 	else if (action)
 		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", show(lua, idx, shown));
 	else

@@ -30,7 +30,7 @@ enum conn_phase {
  * table in docs/reference.md (packaging/generate.lua).
  */
 #define COUNTERS(X)                                                                                        \
-	X(cut, "connections ended by the drain's deadline or a second signal")                             \
+	X(cut, "connections ended by the drain's deadline, a second signal or `perilune stop --now`")      \
 	X(frames_in, "frames handed to agents")                                                            \
 	X(frames_out, "frames sent by agents")                                                             \
 	X(bytes_in, "bytes received")                                                                      \
@@ -39,7 +39,7 @@ enum conn_phase {
 	X(suspensions, "calls that waited")                                                                \
 	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                        \
 	X(discarded_bytes,                                                                                 \
-	  "of `bytes_in`, those of no frame that an agent was given: its connection ended before")         \
+	  "bytes received that never became a frame for an agent, because the connection ended first")     \
 	X(accept_errors,                                                                                   \
 	  "times that accepting failed for a while (open files, memory, a network that is down)")          \
 	X(accept_delays, "times that `accept_rate` made clients wait")                                     \

@@ -149,13 +149,27 @@ static char *script_of(const char *socket)
 	return copy;
 }
 
+/*
+ * Does the server run the script? What cannot be looked at may be: in another's folder, or in one whose name is no
+ * UTF-8 and comes with escapes. What is not there is not.
+ */
+enum answer { NO, YES, UNKNOWN };
+
+static enum answer runs_it(const struct search *search, const char *script)
+{
+	struct stat theirs;
+	if (!stat(script, &theirs))
+		return theirs.st_ino == search->file.st_ino && theirs.st_dev == search->file.st_dev ? YES
+												    : NO;
+	return (errno == ENOENT || errno == ENOTDIR) && !strchr(script, '\\') ? NO : UNKNOWN;
+}
+
 /* One that does not say what it runs goes by its name. */
 static bool is_meant(const struct search *search, const char *path, const char *script)
 {
-	struct stat theirs;
-	if (search->script && script)
-		return !stat(script, &theirs) && theirs.st_ino == search->file.st_ino &&
-		       theirs.st_dev == search->file.st_dev;
+	enum answer answer = search->script && script ? runs_it(search, script) : UNKNOWN;
+	if (answer != UNKNOWN)
+		return answer == YES;
 	return !search->name || control_path_is_called(path, search->name);
 }
 

@@ -80,6 +80,32 @@ static void read_names(struct inheritance *inheritance, const char *names)
 	}
 }
 
+/* "1.2": device and inode. */
+static bool parse_file(const char *text, struct socket_file *file)
+{
+	char *end;
+	file->device = strtoull(text, &end, 10);
+	if (end == text || *end != '.')
+		return false;
+	text = end + 1;
+	file->inode = strtoull(text, &end, 10);
+	return end != text;
+}
+
+/* One a descriptor, as names are. A successor cannot ask the path: something else may be there by now. */
+static void read_files(struct inheritance *inheritance, const char *files)
+{
+	char path[ADDRESS_PATH_BYTES];
+	for (unsigned i = 0; i < inheritance->count; i++) {
+		struct inherited *socket = &inheritance->sockets[i];
+		bool is_told = files && parse_file(files, &socket->file);
+		if (!is_told && socket->fd >= 0)
+			socket->file = socket_file_at(address_path(&socket->address, path));
+		files = files ? strchr(files, ':') : NULL;
+		files = files ? files + 1 : NULL;
+	}
+}
+
 /* Its descriptor stays -1 where there is nobody to accept from. What others share of it is left as it is. */
 static void look_at(struct inherited *socket, int fd)
 {
@@ -131,6 +157,7 @@ int inheritance_open(struct inheritance *inheritance)
 	}
 	read_names(inheritance, given->fd_names);
 	look_at_all(inheritance, given);
+	read_files(inheritance, given->fd_files);
 	return 0;
 }
 
@@ -203,7 +230,7 @@ static void discard(struct inherited *socket, bool for_good)
 		  F_TEXT("address", socket->address.ss_family == AF_UNSPEC ? "no address" : shown),
 		  F_TEXT("name", socket->name));
 	if (for_good && *path && *path != '@' && !strcmp(socket->name, INHERITED_OWN))
-		unlink(path);
+		socket_file_remove(&socket->file, path);
 	close(socket->fd);
 }
 

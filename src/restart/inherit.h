@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include "base/socket_file.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -24,6 +26,15 @@ struct inherited {
 	int fd; /* -1: taken, or there was none that listens */
 	char name[INHERITED_NAME_BYTES];
 	struct sockaddr_storage address;
+	/* Of a Unix socket: the one that a predecessor has told of, or what is at its path where nobody has. */
+	struct socket_file file;
+};
+
+/* What a successor is given: a listening socket, its name, and the file that it was bound to. */
+struct bequest {
+	int fd;
+	const char *name;
+	struct socket_file file;
 };
 
 struct inheritance {

@@ -12,8 +12,9 @@
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
-enum { WAIT_S = 1 };
+enum { WAIT_MS = 1000, US_PER_S = 1000 * 1000 };
 
 /* ---- sending ---- */
 
@@ -33,7 +34,8 @@ static socklen_t parse(const char *text, struct sockaddr_un *address)
 
 /*
  * Has what was sent last not been read yet? A queue of few datagrams (net.unix.max_dgram_qlen, 10 as a rule) is filled
- * by the pulse in no time where the manager is held up, and then what matters would be lost.
+ * by the pulse in no time where the manager is held up, and then what matters would be lost. This knows our own
+ * datagrams only; others may fill the queue as well.
  */
 static bool is_unread(const struct notify *notify)
 {
@@ -41,24 +43,77 @@ static bool is_unread(const struct notify *notify)
 	return !ioctl(notify->fd, SIOCOUTQ, &bytes) && bytes > 0;
 }
 
+/* False: it may wait for ever. Not 0, which means that, too. */
+static bool set_patience(int fd, uint64_t us)
+{
+	struct timeval limit = { .tv_sec = (time_t)(us / US_PER_S), .tv_usec = (suseconds_t)(us % US_PER_S) };
+	return !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+static uint64_t now_us(void)
+{
+	return uv_hrtime() / 1000;
+}
+
 /*
- * Waits for WAIT_S where the queue is full, but not again and again. Who cannot be reached is complained of once, and
- * again after it could be: the pulse comes many times a second.
+ * Where the queue is full, waits so long for room. With a time-out, a signal ends the call in spite of SA_RESTART, and
+ * what is left of the time is for another one. 0 or a negative error.
  */
-static void send_to(struct notify *notify, const char *to, const char *state)
+static int send_within(int fd, uint32_t ms, const char *to, const char *state)
 {
 	struct sockaddr_un address;
 	socklen_t length = parse(to, &address);
+	if (!length)
+		return UV_EINVAL;
+	for (uint64_t now = now_us(), until = now + ms * UINT64_C(1000);; now = now_us()) {
+		int flags = MSG_NOSIGNAL | (now < until && set_patience(fd, until - now) ? 0 : MSG_DONTWAIT);
+		if (sendto(fd, state, strlen(state), flags, (const struct sockaddr *)&address, length) >= 0)
+			return 0;
+		if (errno != EINTR)
+			return -errno;
+	}
+}
+
+/* Who cannot be reached is complained of once, and again after it could be: the pulse comes many times a second. */
+static void complain(struct notify *notify, const char *to, const char *state, int err)
+{
+	struct sockaddr_un address;
+	if (!notify->is_missed)
+		log_write(LOG_WARN, "cannot notify who started this process",
+			  F_TEXT("error", parse(to, &address) ? strerror(-err)
+							      : "this is no address of a Unix socket"),
+			  F_TEXT("socket", to), F_TEXT("state", state));
+	notify->is_missed = true;
+}
+
+static void note_heard(struct notify *notify)
+{
+	notify->is_deaf = notify->is_missed = false;
+}
+
+/* What matters waits where the queue is full, but not again and again. */
+static void send_to(struct notify *notify, const char *to, const char *state)
+{
 	if (notify->fd < 0 || !*to)
 		return;
-	bool sent = length && sendto(notify->fd, state, strlen(state),
-				     MSG_NOSIGNAL | (notify->is_deaf ? MSG_DONTWAIT : 0),
-				     (const struct sockaddr *)&address, length) >= 0;
-	if (!sent && !notify->is_deaf)
-		log_write(LOG_WARN, "cannot notify who started this process",
-			  F_TEXT("error", length ? strerror(errno) : "this is no address of a Unix socket"),
-			  F_TEXT("socket", to), F_TEXT("state", state));
-	notify->is_deaf = !sent;
+	int err = send_within(notify->fd, notify->is_deaf ? 0 : notify->wait_ms, to, state);
+	if (err) {
+		complain(notify, to, state, err);
+		notify->is_deaf = true;
+	} else {
+		note_heard(notify);
+	}
+}
+
+/* The next one says the same: that there is no room now is no failure, and leaves the wait to what matters. */
+static void send_pulse(struct notify *notify)
+{
+	static const char STATE[] = "WATCHDOG=1";
+	int err = send_within(notify->fd, 0, notify->manager, STATE);
+	if (!err)
+		note_heard(notify);
+	else if (err != UV_EAGAIN)
+		complain(notify, notify->manager, STATE, err);
 }
 
 /* ---- what is said ---- */
@@ -66,14 +121,11 @@ static void send_to(struct notify *notify, const char *to, const char *state)
 void notify_open(struct notify *notify)
 {
 	const struct variables *given = variables_taken();
-	*notify = (struct notify){ .watchdog_us = given->watchdog_us };
+	*notify = (struct notify){ .watchdog_us = given->watchdog_us, .wait_ms = WAIT_MS };
 	/* One that is cut is no address, and that is told when it is used. */
 	snprintf(notify->starter, sizeof notify->starter, "%s", given->notify);
 	snprintf(notify->manager, sizeof notify->manager, "%s", given->notify_manager);
 	notify->fd = *notify->starter ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) : -1;
-	if (notify->fd >= 0)
-		setsockopt(notify->fd, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){ .tv_sec = WAIT_S },
-			   sizeof(struct timeval));
 }
 
 void notify_close(struct notify *notify)
@@ -130,7 +182,7 @@ void notify_tell(struct notify *notify, const char *state)
 void notify_alive(struct notify *notify)
 {
 	if (notify_wanted(notify) && !is_unread(notify))
-		send_to(notify, notify->manager, "WATCHDOG=1");
+		send_pulse(notify);
 }
 
 /* By the clock that `Type=notify-reload` compares with its own. */

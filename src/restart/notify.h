@@ -4,7 +4,7 @@
  * That is a service manager such as systemd, or our predecessor in an upgrade. The predecessor waits for READY=1 and
  * no more; what comes later is for the service manager, whose address it passed on.
  *
- * Threads: the main thread, which waits for a second at most where the other one's queue is full.
+ * Threads: the main thread. Where the other one's queue is full it waits for a second at most, but not for the pulse.
  */
 #pragma once
 
@@ -18,7 +18,9 @@ struct notify {
 	char starter[128],
 	    manager[128];     /* as $NOTIFY_SOCKET has it: a path, or "@" and an abstract name; or "" */
 	uint64_t watchdog_us; /* how often the manager wants to hear from us; 0: it does not */
-	bool is_deaf;         /* the last word has not come to them */
+	uint32_t wait_ms;     /* for room in the other one's queue */
+	bool is_deaf;         /* one has waited in vain, and none has come to them since */
+	bool is_missed;       /* that they cannot be reached has been logged */
 };
 
 /* By what variables_take() has found. */
@@ -40,7 +42,10 @@ void notify_reloading(struct notify *notify);
 /* To the service manager, if there is one: "STOPPING=1". What cannot be sent is logged. */
 void notify_tell(struct notify *notify, const char *state);
 
-/* The manager's watchdog is told that we live: "WATCHDOG=1", if it has heard what it was told before. */
+/*
+ * The manager's watchdog is told that we live: "WATCHDOG=1", if it has heard what it was told before, and has room for
+ * more. Waits for nothing.
+ */
 void notify_alive(struct notify *notify);
 
 /* Is there a manager that listens? */

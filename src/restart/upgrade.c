@@ -228,47 +228,89 @@ static int open_socket(struct upgrade *upgrade)
 
 /* ---- starting it ---- */
 
-/* To be freed; NULL: no memory. */
-static char *join_names(const char *const *names, unsigned count)
+/* What the new process is told of the sockets. All of it is to be freed, and NULL where there was no memory. */
+struct testament {
+	int *fds;
+	char *names, *files;
+};
+
+static char *join_names(const struct bequest *sockets, unsigned count)
 {
 	size_t size = sizeof "LISTEN_FDNAMES=", at = 0;
 	for (unsigned i = 0; i < count; i++)
-		size += strlen(names[i]) + 1;
+		size += strlen(sockets[i].name) + 1;
 	char *text = malloc(size);
 	for (unsigned i = 0; text && i < count; i++)
-		at += (size_t)snprintf(text + at, size - at, "%s%s", i ? ":" : "LISTEN_FDNAMES=", names[i]);
+		at += (size_t)snprintf(text + at, size - at, "%s%s",
+				       i ? ":" : "LISTEN_FDNAMES=", sockets[i].name);
 	return text;
 }
 
-static pid_t start(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count)
+static char *join_files(const struct bequest *sockets, unsigned count)
+{
+	static const char NAME[] = LISTEN_FILES_VARIABLE "=";
+	enum { FILE_BYTES = sizeof ":18446744073709551615.18446744073709551615" };
+	size_t size = sizeof NAME + (size_t)count * FILE_BYTES, at = 0;
+	char *text = malloc(size);
+	for (unsigned i = 0; text && i < count; i++)
+		at += (size_t)snprintf(text + at, size - at, "%s%llu.%llu", i ? ":" : NAME,
+				       (unsigned long long)sockets[i].file.device,
+				       (unsigned long long)sockets[i].file.inode);
+	return text;
+}
+
+static bool testament_open(struct testament *testament, const struct bequest *sockets, unsigned count)
+{
+	*testament = (struct testament){ .fds = calloc(count + 1, sizeof *testament->fds),
+					 .names = join_names(sockets, count),
+					 .files = join_files(sockets, count) };
+	for (unsigned i = 0; testament->fds && i < count; i++)
+		testament->fds[i] = sockets[i].fd;
+	return testament->fds && testament->names && testament->files;
+}
+
+static void testament_close(struct testament *testament)
+{
+	free(testament->fds);
+	free(testament->names);
+	free(testament->files);
+}
+
+static pid_t start_with(struct upgrade *upgrade, const struct testament *testament, unsigned count)
 {
 	char socket[160], manager[160], listen_fds[32], watchdog[48];
-	char *listen_names = join_names(names, count);
-	if (!listen_names)
-		return UV_ENOMEM;
 	snprintf(socket, sizeof socket, "NOTIFY_SOCKET=%s", upgrade->address);
 	snprintf(manager, sizeof manager, NOTIFY_MANAGER_VARIABLE "=%s",
 		 notify_wanted(upgrade->notify) ? upgrade->notify->manager : "-");
 	snprintf(listen_fds, sizeof listen_fds, "LISTEN_FDS=%u", count);
 	snprintf(watchdog, sizeof watchdog, "WATCHDOG_USEC=%llu",
 		 (unsigned long long)upgrade->notify->watchdog_us);
-	const char *variables[] = { socket, manager, listen_fds, listen_names, watchdog, NULL };
+	const char *variables[] = { socket,           manager,  listen_fds, testament->names,
+				    testament->files, watchdog, NULL };
 	if (!upgrade->notify->watchdog_us)
-		variables[4] = NULL;
-	struct program_gifts gifts = { fds, count, variables };
-	pid_t pid = program_start(&gifts, &upgrade->errors);
-	free(listen_names);
+		variables[5] = NULL;
+	struct program_gifts gifts = { testament->fds, count, variables };
+	return program_start(&gifts, &upgrade->errors);
+}
+
+static pid_t start(struct upgrade *upgrade, const struct bequest *sockets, unsigned count)
+{
+	struct testament testament;
+	pid_t pid = UV_ENOMEM;
+	if (testament_open(&testament, sockets, count))
+		pid = start_with(upgrade, &testament, count);
+	testament_close(&testament);
 	return pid;
 }
 
-void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count,
+void upgrade_begin(struct upgrade *upgrade, const struct bequest *sockets, unsigned count,
 		   uint32_t timeout_ms)
 {
 	int err = open_socket(upgrade);
 	/* Beforehand, so that no end goes unnoticed. */
 	if (!err)
 		err = uv_signal_start(&upgrade->ended, on_ended, SIGCHLD);
-	if (!err && (upgrade->pid = start(upgrade, fds, names, count)) < 0)
+	if (!err && (upgrade->pid = start(upgrade, sockets, count)) < 0)
 		err = upgrade->pid;
 	if (err) {
 		upgrade->errors = -1;

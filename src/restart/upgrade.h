@@ -11,6 +11,7 @@
 #pragma once
 
 #include "loop/reactor.h"
+#include "restart/inherit.h"
 #include "restart/notify.h"
 
 #include <stdbool.h>
@@ -49,10 +50,10 @@ void upgrade_open(struct upgrade *upgrade, struct reactor *reactor, struct notif
 void upgrade_close(struct upgrade *upgrade);
 
 /*
- * Starts the new process with these sockets, in this order, named as for LISTEN_FDNAMES. timeout_ms: how long it may
- * take; 0: as long as it takes. Not while another is under way.
+ * Starts the new process with these sockets, in this order. timeout_ms: how long it may take; 0: as long as it takes.
+ * Not while another is under way.
  */
-void upgrade_begin(struct upgrade *upgrade, const int *fds, const char *const *names, unsigned count,
+void upgrade_begin(struct upgrade *upgrade, const struct bequest *sockets, unsigned count,
 		   uint32_t timeout_ms);
 
 /* The server stops: a process that is still starting is ended. */

@@ -98,6 +98,7 @@ void variables_take(void)
 	const char *interval = take("WATCHDOG_USEC"), *watchdog_pid = take("WATCHDOG_PID");
 	const char *pid = take("LISTEN_PID"), *count = take("LISTEN_FDS");
 	taken.fd_names = take("LISTEN_FDNAMES");
+	taken.fd_files = take(LISTEN_FILES_VARIABLE);
 	(void)take("LISTEN_PIDFDID"); /* systemd 258: the same as LISTEN_PID, in another number */
 	taken.notify = notify ? notify : "";
 	taken.notify_manager = manager ? manager : "";

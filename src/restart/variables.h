@@ -13,12 +13,16 @@
 /* Where the service manager listens, in what an upgrade passes on. Not PERILUNE_…: those are settings. */
 #define NOTIFY_MANAGER_VARIABLE "NOTIFY_SOCKET_MANAGER"
 
+/* The files of the Unix sockets that are passed on, as LISTEN_FDNAMES has the names. */
+#define LISTEN_FILES_VARIABLE "LISTEN_FDFILES"
+
 enum { VARIABLES_FIRST_FD = 3, VARIABLES_FDS_MAX = 4096 };
 
 struct variables {
 	unsigned fd_count;                   /* of descriptors from 3 on that we are said to have */
 	bool is_open[VARIABLES_FDS_MAX];     /* those that we really had */
 	const char *fd_names;                /* "a:b:c"; or NULL */
+	const char *fd_files;                /* "1.2:3.4", device and inode; or NULL */
 	const char *notify, *notify_manager; /* as $NOTIFY_SOCKET has it; or "" */
 	uint64_t watchdog_us;                /* 0: nobody waits for a pulse */
 };

@@ -451,17 +451,18 @@ void commands_renew(struct commands *commands)
 	listeners_tell_lost(listener->address, "control socket", err ? why : NULL);
 }
 
-int commands_lend(const struct commands *commands, const char **origin)
+struct bequest commands_bequeath(const struct commands *commands)
 {
-	*origin = commands->listener.origin;
-	return commands->is_default ? -1 : commands->listener.fd;
+	struct bequest socket = listener_bequeath(&commands->listener);
+	if (commands->is_default)
+		socket.fd = -1;
+	return socket;
 }
 
 void commands_leave(struct commands *commands)
 {
-	const char *origin;
 	control_leave(&commands->control);
-	if (commands_lend(commands, &origin) >= 0)
+	if (!commands->is_default)
 		listener_share(&commands->listener);
 	listener_close(&commands->listener);
 }

@@ -67,10 +67,10 @@ void commands_begin(struct commands *commands);
 void commands_renew(struct commands *commands);
 
 /*
- * The descriptor that a successor is to be given, and its name as INHERITED_OWN has it; -1: none, as there is no
- * socket, or one that is named after this process.
+ * The socket that a successor is to be given. Its descriptor is -1 where there is none, or one that is named after this
+ * process.
  */
-int commands_lend(const struct commands *commands, const char **origin);
+struct bequest commands_bequeath(const struct commands *commands);
 
 /* A successor answers from now on. Who is connected already is served to the end. */
 void commands_leave(struct commands *commands);

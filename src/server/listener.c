@@ -52,15 +52,10 @@ static int bind_unix_over_stale(struct listener *listener, const struct sockaddr
 	return 0;
 }
 
-static void remember_file(struct listener *listener)
+static void remember_file(struct listener *listener, const struct socket_file *file)
 {
-	const char *path = listener->config->path;
-	struct stat st;
-	if (!lstat(path, &st)) {
-		listener->unix_inode = st.st_ino;
-		listener->unix_device = st.st_dev;
-	}
-	snprintf(listener->address, sizeof listener->address, "unix://%s", path);
+	listener->file = *file;
+	snprintf(listener->address, sizeof listener->address, "unix://%s", listener->config->path);
 }
 
 static int bind_unix(struct listener *listener, char *why, size_t size)
@@ -82,7 +77,8 @@ static int bind_unix(struct listener *listener, char *why, size_t size)
 	}
 	if (config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
 		return explain(why, size, config->address, strerror(errno));
-	remember_file(listener);
+	struct socket_file file = socket_file_at(config->path);
+	remember_file(listener, &file);
 	return 0;
 }
 
@@ -220,9 +216,10 @@ int listener_adopt(struct listener *listener, const struct listener_config *conf
 		return explain(why, size, config->address, strerror(-err));
 	if (config->kind == LISTENER_UNIX) {
 		bool own = !strcmp(listener->origin, INHERITED_OWN);
-		if (own && config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
+		remember_file(listener, &inherited->file);
+		if (own && config->mode >= 0 && !listener_is_lost(listener) &&
+		    chmod(config->path, (mode_t)config->mode))
 			return explain(why, size, config->address, strerror(errno));
-		remember_file(listener);
 		return 0;
 	}
 	set_tcp_options(listener->fd, config);
@@ -240,6 +237,11 @@ void listener_share(struct listener *listener)
 	listener->shared = true;
 }
 
+struct bequest listener_bequeath(const struct listener *listener)
+{
+	return (struct bequest){ .fd = listener->fd, .name = listener->origin, .file = listener->file };
+}
+
 int listener_listen(struct listener *listener, char *why, size_t size)
 {
 	if (listen(listener->fd, listener->config->backlog))
@@ -255,29 +257,22 @@ void listener_configure(struct listener *listener, const struct listener_config 
 	listen(listener->fd, config->backlog); /* again: only the backlog's size changes */
 }
 
-/* Its file is there, and nobody else's. */
-static bool has_file(const struct listener *listener)
-{
-	struct stat st;
-	return listener->config->kind == LISTENER_UNIX && !lstat(listener->config->path, &st) &&
-	       st.st_ino == listener->unix_inode && st.st_dev == listener->unix_device;
-}
-
 void listener_close(struct listener *listener)
 {
 	if (listener->fd < 0)
 		return;
 	close(listener->fd);
 	listener->fd = -1;
-	if (!listener->shared && has_file(listener))
-		unlink(listener->config->path);
+	if (!listener->shared && listener->config->kind == LISTENER_UNIX)
+		socket_file_remove(&listener->file, listener->config->path);
 }
 
 /* ---- a file that is gone ---- */
 
 bool listener_is_lost(const struct listener *listener)
 {
-	return listener->fd >= 0 && listener->config->kind == LISTENER_UNIX && !has_file(listener);
+	return listener->fd >= 0 && listener->config->kind == LISTENER_UNIX &&
+	       !socket_file_is_at(&listener->file, listener->config->path);
 }
 
 int listener_renew(const struct listener *listener, struct listener *fresh, char *why, size_t size)
@@ -297,8 +292,7 @@ void listener_take(struct listener *listener, const struct listener *fresh)
 {
 	close(listener->fd);
 	listener->fd = fresh->fd;
-	listener->unix_inode = fresh->unix_inode;
-	listener->unix_device = fresh->unix_device;
+	listener->file = fresh->file;
 	listener->shared = false;
 }
 

@@ -23,11 +23,11 @@ struct listener {
 	const struct listener_config *config;
 	enum listener_stage stage;
 	uint16_t slot;
-	struct config *held; /* whose `config` is, once that is no more what is served; or NULL */
-	int fd;              /* -1: closed */
-	char address[192];   /* what it really got: "tcp://127.0.0.1:40213" */
-	uint64_t unix_inode, unix_device; /* of the socket file, to remove no other */
-	bool shared; /* with our predecessor or our successor: the file is not ours to remove */
+	struct config *held;     /* whose `config` is, once that is no more what is served; or NULL */
+	int fd;                  /* -1: closed */
+	char address[192];       /* what it really got: "tcp://127.0.0.1:40213" */
+	struct socket_file file; /* of a Unix socket: no other is removed */
+	bool shared;             /* with our predecessor or our successor: the file is not ours to remove */
 	/* Who made the socket, as INHERITED_OWN has it: a service manager removes its files itself. */
 	char origin[INHERITED_NAME_BYTES];
 
@@ -61,6 +61,9 @@ void listener_own(struct listener *listener);
 
 /* Somebody else will: its file stays when it is closed. */
 void listener_share(struct listener *listener);
+
+/* What a successor is given of it. Lent until it is closed. */
+struct bequest listener_bequeath(const struct listener *listener);
 
 /* Starts to listen. 0 or an error, explained. */
 int listener_listen(struct listener *listener, char *why, size_t size);

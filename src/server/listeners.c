@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 static int free_slot(const struct listeners *listeners)
 {
@@ -48,13 +47,12 @@ static int fail(const char *what, const char *error, char *why, size_t size)
  */
 static const struct listener *at_path(const struct listeners *listeners, const struct listener_config *config)
 {
-	struct stat st;
-	if (config->kind != LISTENER_UNIX || lstat(config->path, &st))
+	if (config->kind != LISTENER_UNIX)
 		return NULL;
 	for (int i = 0; i < LISTENER_SLOTS; i++) {
 		const struct listener *each = listeners->slots[i];
 		if (each && each->fd >= 0 && each->config->kind == LISTENER_UNIX &&
-		    each->unix_inode == st.st_ino && each->unix_device == st.st_dev)
+		    socket_file_is_at(&each->file, config->path))
 			return each;
 	}
 	return NULL;

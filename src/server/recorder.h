@@ -40,7 +40,7 @@ struct recorder {
 	uv_timer_t timer; /* the limit of time; at the end: of patience */
 	struct worker *workers;
 	unsigned worker_count, unended; /* tapings that are not back yet */
-	struct taping *tapings;         /* kept until no order of theirs can be in a mailbox */
+	struct taping *tapings;         /* kept until no worker can have an order of theirs */
 	bool *wanted;
 	struct mailbox chunks;
 	atomic_size_t held_bytes;

@@ -84,9 +84,8 @@ const char *takeover_begin(struct server *server)
 {
 	unsigned n = server->config->listener_count;
 	const char *objection = upgrade_objection(server);
-	int *fds = calloc(n + 1, sizeof *fds);
-	const char **names = calloc(n + 1, sizeof *names);
-	if (!fds || !names)
+	struct bequest *sockets = calloc(n + 1, sizeof *sockets);
+	if (!sockets)
 		objection = "upgrade refused: not enough memory";
 	if (!objection)
 		objection = call_reload_off(server);
@@ -94,16 +93,13 @@ const char *takeover_begin(struct server *server)
 		log_write(LOG_WARN, objection, F_INT("pid", server->upgrade.pid));
 	if (!objection)
 		requests_look_around(server);
-	for (unsigned i = 0; !objection && i < n; i++) {
-		fds[i] = server_listener(server, i)->fd;
-		names[i] = server_listener(server, i)->origin;
-	}
+	for (unsigned i = 0; !objection && i < n; i++)
+		sockets[i] = listener_bequeath(server_listener(server, i));
 	if (!objection) {
-		fds[n] = commands_lend(&server->commands, &names[n]);
-		upgrade_begin(&server->upgrade, fds, names, fds[n] < 0 ? n : n + 1,
+		sockets[n] = commands_bequeath(&server->commands);
+		upgrade_begin(&server->upgrade, sockets, sockets[n].fd < 0 ? n : n + 1,
 			      server->config->upgrade_ms);
 	}
-	free(fds);
-	free(names);
+	free(sockets);
 	return objection;
 }

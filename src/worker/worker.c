@@ -129,13 +129,13 @@ static void accept_one(struct worker *worker, const struct accept_order *order)
 
 /* ---- generations ---- */
 
-/* Whose coming an ORDER_ADOPT tells. */
+/* The generation that is to be adopted. */
 static struct generation *generation_in(struct order *order)
 {
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, adopt));
 }
 
-/* Whose end as a candidate an order tells. */
+/* The candidate that is to be promoted or withdrawn. */
 static struct generation *candidate_in(struct order *order)
 {
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
@@ -574,6 +574,7 @@ static void move_load(struct worker *from, struct worker *to)
 
 /* Whom an order to accept a connection goes to instead. */
 struct choice {
+	const struct worker *from;
 	struct worker *(*taker)(void *owner, uint16_t slot);
 	void *owner;
 	struct worker *to;
@@ -585,12 +586,12 @@ static bool has_taker(void *data, struct mail *mail)
 	const struct accept_order *order = (struct accept_order *)(void *)mail;
 	choice->to =
 	    order->order.deliver == deliver_accept ? choice->taker(choice->owner, order->slot) : NULL;
-	return choice->to;
+	return choice->to && choice->to != choice->from;
 }
 
 void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot), void *owner)
 {
-	struct choice choice = { taker, owner, NULL };
+	struct choice choice = { worker, taker, owner, NULL };
 	struct mail *mail;
 	while ((mail = orders_take_back(&worker->orders, has_taker, &choice))) {
 		move_load(worker, choice.to);

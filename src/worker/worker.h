@@ -109,8 +109,9 @@ static inline uint64_t worker_busy_since_ms(const struct worker *worker)
 }
 
 /*
- * Gives descriptors that it was given, and has not opened yet, to whoever taker() says; NULL: that one stays. All other
- * orders stay, too, in their order. The main thread, which has given all of them; not after worker_drain().
+ * Gives descriptors that it was given, and has not opened yet, to whoever taker() says. One stays where that is NULL,
+ * or this worker, which may turn again by now. All other orders stay, too, in their order. The main thread, which has
+ * given all of them; not after worker_drain().
  */
 void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot),
 		      void *owner);
