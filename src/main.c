@@ -40,7 +40,7 @@ static void open_standard_streams(void)
  * what it ignores: a server that hears no TERM, and never of the end of a process that it has started. Before there are
  * threads, which inherit the mask in turn.
  */
-static void reset_signals(void)
+static void main_reset_signals(void)
 {
 	sigset_t none;
 	sigemptyset(&none);
@@ -137,7 +137,7 @@ struct call {
 	int code;
 };
 
-static void run(void *data)
+static void main_run(void *data)
 {
 	struct call *call = data;
 	workdir_remember();
@@ -154,7 +154,7 @@ static void run_with_room(struct call *call)
 	pthread_t thread;
 	char why[LIMITS_TEXT_BYTES];
 	sigset_t all;
-	int err = thread_start(&thread, THREAD_LUA_BYTES, run, call);
+	int err = thread_start(&thread, THREAD_LUA_BYTES, main_run, call);
 	if (err) {
 		fprintf(stderr,
 			"perilune: ulimit -s leaves too little room for scripts, and no thread with more can"
@@ -171,12 +171,12 @@ int main(int argc, char **argv)
 {
 	struct call call = { argc, argv, EXIT_FAILED };
 	open_standard_streams();
-	reset_signals();
+	main_reset_signals();
 	vm_set_libraries(BIND_LIBRARIES);
 	if (thread_is_narrow())
 		run_with_room(&call);
 	else
-		run(&call);
+		main_run(&call);
 	if (server_is_stuck()) {
 		end_output_of_stuck();
 		/* exit() would pull the ground from under its thread, and ThreadSanitizer's _exit() flushes, too. */

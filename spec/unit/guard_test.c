@@ -789,9 +789,9 @@ static int l_call_off(lua_State *lua)
 static void attach_heeding(const atomic_int *flag)
 {
 	guard_detach(&vm.guard);
-	guard_heed(flag);
+	guard_call_off_by(flag);
 	guard_attach(&vm.guard);
-	guard_heed(NULL);
+	guard_call_off_by(NULL);
 }
 
 static void what_is_called_off_ends_whatever_its_budget(void **state)

@@ -231,7 +231,7 @@ static enum eof_answer on_eof(struct conn *conn)
 
 static const char *const TIMEOUT_NAMES[TIMEOUT_KINDS] = { "read", "write", "idle", "first_frame" };
 
-static bool on_timeout(struct conn *conn, enum timeout_kind kind)
+static bool agent_on_timeout(struct conn *conn, enum timeout_kind kind)
 {
 	struct agents *agents = agents_of_conn(conn);
 	if (!conn->anchor)
@@ -280,7 +280,7 @@ static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
 	}
 }
 
-static void on_writable(struct conn *conn)
+static void agent_on_writable(struct conn *conn)
 {
 	struct agents *agents = agents_of_conn(conn);
 	if (conn->suspended)
@@ -362,7 +362,7 @@ static void log_end(struct agents *agents, const struct conn *conn, enum close_r
 		  F_INT("generation", agents->generation));
 }
 
-static void tell_closed(struct agents *agents, struct conn *conn, enum close_reason reason)
+static void agent_tell_closed(struct agents *agents, struct conn *conn, enum close_reason reason)
 {
 	run_cancel(agents, conn);
 	log_end(agents, conn, reason);
@@ -374,13 +374,13 @@ static void tell_closed(struct agents *agents, struct conn *conn, enum close_rea
 	}
 }
 
-static bool on_closed(struct conn *conn, enum close_reason reason)
+static bool agent_on_closed(struct conn *conn, enum close_reason reason)
 {
 	struct agents *agents = agents_of_conn(conn);
 	bool told = conn->told_closed;
 	conn->told_closed = true;
 	if (!told)
-		tell_closed(agents, conn, reason);
+		agent_tell_closed(agents, conn, reason);
 	if (conn->has_defers && !run_defers(agents, conn))
 		return false;
 	agent_release(agents, conn);
@@ -391,12 +391,12 @@ const struct conn_handler AGENT_HANDLER = {
 	.opened = on_opened,
 	.frames = on_frames,
 	.eof = on_eof,
-	.timeout = on_timeout,
+	.timeout = agent_on_timeout,
 	.bad_frame = on_bad_frame,
-	.writable = on_writable,
+	.writable = agent_on_writable,
 	.flushed = on_flushed,
 	.drain = on_drain,
-	.closed = on_closed,
+	.closed = agent_on_closed,
 };
 
 /* ---- time ---- */

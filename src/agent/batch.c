@@ -230,7 +230,8 @@ static void push_flattened(lua_State *lua, const struct codec *codec, const stru
 }
 
 /* MAY RAISE where vm_may_push() forbids it. Pushes frame number i as the batch's codec delivers it: one value. */
-static void push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch, unsigned i)
+static void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch,
+			     unsigned i)
 {
 	const struct frame *frame = &batch->frames[i];
 	const struct codec *codec = batch->codec;
@@ -263,7 +264,7 @@ static int l_push_large(lua_State *lua)
 	const struct large *large = lua_touserdata(lua, 1);
 	luaL_checkstack(lua, large->count + SPARE_SLOTS, "not enough memory");
 	for (int i = 0; i < large->count; i++)
-		push_frame(large->agents, lua, large->batch, (unsigned)i);
+		batch_push_frame(large->agents, lua, large->batch, (unsigned)i);
 	return large->count;
 }
 
@@ -282,7 +283,7 @@ bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_
 {
 	if (!may_push(agents, batch))
 		return push_large(agents, lua, batch, 1);
-	push_frame(agents, lua, batch, 0);
+	batch_push_frame(agents, lua, batch, 0);
 	return true;
 }
 
@@ -351,7 +352,7 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 		return push_large(agents, co, batch, count) ? 3 + count : -1;
 	if (codec->kind == CODEC_LUA || codec->offset)
 		for (int i = 0; i < count; i++)
-			push_frame(agents, co, batch, (unsigned)i);
+			batch_push_frame(agents, co, batch, (unsigned)i);
 	else {
 		if (__builtin_expect(vm_expects_misses(&agents->vm), 0))
 			expect_strings(&agents->vm, batch);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void set_text(lua_State *lua, const char *key, const char *text)
+static void fault_set_text(lua_State *lua, const char *key, const char *text)
 {
 	lua_pushstring(lua, text);
 	lua_setfield(lua, -2, key);
@@ -32,16 +32,16 @@ static void push_codec(lua_State *lua, const struct codec *codec, enum callback 
 }
 
 /* MAY RAISE. Pushes what runtime.describe_fault() wants to know. */
-static void push_about(lua_State *lua, const struct description *description)
+static void fault_push_about(lua_State *lua, const struct description *description)
 {
 	struct agents *agents = description->agents;
 	const struct run *run = description->run;
 	struct conn *conn = run->conn;
 	lua_createtable(lua, 0, 8);
-	set_text(lua, "directory", agents->directory);
-	set_text(lua, "callback", callback_name(description->blamed));
-	set_text(lua, "peer", description->peer);
-	set_text(lua, "listener", conn->endpoint->name);
+	fault_set_text(lua, "directory", agents->directory);
+	fault_set_text(lua, "callback", callback_name(description->blamed));
+	fault_set_text(lua, "peer", description->peer);
+	fault_set_text(lua, "listener", conn->endpoint->name);
 	lua_pushnumber(lua, (lua_Number)conn->id);
 	lua_setfield(lua, -2, "conn");
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
@@ -58,13 +58,13 @@ static void push_about(lua_State *lua, const struct description *description)
 }
 
 /* description, error value → what log_fault() wants to know */
-static int l_describe(lua_State *lua)
+static int l_fault_describe(lua_State *lua)
 {
 	const struct description *description = lua_touserdata(lua, 1);
 	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.describe_fault");
 	lua_pushvalue(lua, 2);
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, description->run->co.ref);
-	push_about(lua, description);
+	fault_push_about(lua, description);
 	lua_call(lua, 3, 5);
 	return 5;
 }
@@ -166,14 +166,14 @@ static void log_undescribed(struct agents *agents, const struct run *run, enum c
 	log_fault(agents, run, blamed, peer, message, "", "", "", "");
 }
 
-static void describe(struct agents *agents, const struct run *run, enum callback blamed)
+static void fault_describe(struct agents *agents, const struct run *run, enum callback blamed)
 {
 	lua_State *lua = agents->vm.lua;
 	char peer[PEER_TEXT_BYTES];
 	peer_text(run->conn, peer, sizeof peer);
 	vm_make_room(&agents->vm);
 	struct description description = { agents, run, blamed, peer };
-	lua_pushcfunction(lua, l_describe);
+	lua_pushcfunction(lua, l_fault_describe);
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(run);
@@ -207,7 +207,7 @@ static enum callback note(struct agents *agents, struct run *run)
 	reply_forget(agents);
 	count(&agents->counters->faults);
 	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
-	describe(agents, run, blamed);
+	fault_describe(agents, run, blamed);
 	return blamed;
 }
 

@@ -28,7 +28,7 @@ static bool may_migrate(struct conn *conn, const struct agents *from)
 	       !conn->suspended && !conn->draining;
 }
 
-static void push_runtime(lua_State *lua, const char *name)
+static void migrate_push_runtime(lua_State *lua, const char *name)
 {
 	lua_pushfstring(lua, "perilune.runtime.%s", name);
 	lua_rawget(lua, LUA_REGISTRYINDEX);
@@ -39,7 +39,7 @@ static const char *take_snapshot(struct agents *from, struct run *run, struct co
 {
 	run_begin(from, run, conn, CALL_SNAPSHOT);
 	lua_State *co = run->co.lua;
-	push_runtime(co, "snapshot");
+	migrate_push_runtime(co, "snapshot");
 	agent_push(from, co, conn);
 	enum outcome outcome = run_enter(from, run, 1);
 	if (outcome == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
@@ -87,7 +87,7 @@ static struct belongings belongings_of(const struct conn *conn)
 				    conn->has_defers };
 }
 
-static void give(struct conn *conn, const struct belongings *theirs)
+static void migrate_give(struct conn *conn, const struct belongings *theirs)
 {
 	conn->agents = theirs->agents;
 	conn->endpoint = theirs->endpoint;
@@ -114,12 +114,13 @@ static void take_back(struct conn *conn, struct agents *to, const struct belongi
 	if (conn->has_defers)
 		agent_drop_defers(to, conn);
 	agent_release(to, conn);
-	give(conn, old);
+	migrate_give(conn, old);
 	conn_restore(conn, mark);
 }
 
 /* False: it stays, and *whose fault that is; NULL: nobody's. */
-static bool hand_over(struct conn *conn, struct agents *from, struct agents *to, const struct agents **whose)
+static bool migrate_hand_over(struct conn *conn, struct agents *from, struct agents *to,
+			      const struct agents **whose)
 {
 	struct run run;
 	size_t len;
@@ -135,7 +136,7 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to,
 	}
 	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
 	struct conn_mark mark = conn_mark(conn);
-	give(conn, &new);
+	migrate_give(conn, &new);
 	bool ok = upgrade(to, conn, bytes, len, from->generation);
 	run_end(from, &run, false);
 	new = belongings_of(conn);
@@ -145,9 +146,9 @@ static bool hand_over(struct conn *conn, struct agents *from, struct agents *to,
 		return false;
 	}
 	conn_keep(conn, &mark);
-	give(conn, &old);
+	migrate_give(conn, &old);
 	agent_release(from, conn);
-	give(conn, &new);
+	migrate_give(conn, &new);
 	agents_count(from, (size_t)-1);
 	agents_count(to, 1);
 	return true;
@@ -192,7 +193,7 @@ bool agents_migrate(struct conn *conn)
 		return false;
 	const struct agents *whose = NULL;
 	/* Its deferred functions are of the old VM, and have yet to run. */
-	if (conn->has_defers || !hand_over(conn, from, to, &whose)) {
+	if (conn->has_defers || !migrate_hand_over(conn, from, to, &whose)) {
 		decline(conn, from, to, whose);
 		return false;
 	}

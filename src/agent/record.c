@@ -23,7 +23,7 @@ static struct tape_entry entry_of(const struct conn *conn, enum trace_kind kind,
 }
 
 /* Half a conversation is of no use: from here on there is nothing of it, and whoever reads the trace leaves it out. */
-static void give_up(struct conn *conn)
+static void agent_record_give_up(struct conn *conn)
 {
 	struct tape *tape = conn->host->tape;
 	struct tape_entry entry = entry_of(conn, TRACE_LOST, 0);
@@ -32,11 +32,11 @@ static void give_up(struct conn *conn)
 	conn->recorded = false;
 }
 
-static void put(struct conn *conn, const struct tape_entry *entry, const void *data)
+static void agent_record_put(struct conn *conn, const struct tape_entry *entry, const void *data)
 {
 	uint8_t *to = tape_put(conn->host->tape, entry);
 	if (!to)
-		give_up(conn);
+		agent_record_give_up(conn);
 	else if (data)
 		memcpy(to, data, entry->len);
 }
@@ -70,7 +70,7 @@ void record_in(struct conn *conn, const struct frame_batch *batch)
 	entry.wire = wire;
 	uint8_t *to = tape_put(conn->host->tape, &entry);
 	if (!to)
-		give_up(conn);
+		agent_record_give_up(conn);
 	else if (wire)
 		memcpy(to, conn->host->input, len);
 	else
@@ -81,20 +81,20 @@ void record_out(struct conn *conn, const void *data, size_t len)
 {
 	struct tape_entry entry = entry_of(conn, TRACE_OUT, len);
 	entry.wire = conn->codec->kind == CODEC_LUA;
-	put(conn, &entry, data);
+	agent_record_put(conn, &entry, data);
 }
 
 void record_note(struct conn *conn, enum trace_kind kind)
 {
 	struct tape_entry entry = entry_of(conn, kind, 0);
-	put(conn, &entry, NULL);
+	agent_record_put(conn, &entry, NULL);
 }
 
 void record_close(struct conn *conn, enum close_reason reason)
 {
 	const char *name = reason_name(reason);
 	struct tape_entry entry = entry_of(conn, TRACE_CLOSE, strlen(name));
-	put(conn, &entry, name);
+	agent_record_put(conn, &entry, name);
 	conn->recorded = false;
 }
 
@@ -118,7 +118,7 @@ static void complain_of(struct tape *tape, const struct agents *agents, const ch
 		  F_INT("generation", agents->generation));
 }
 
-static void complain(struct tape *tape, const struct agents *agents, const char *why)
+static void agent_record_complain(struct tape *tape, const struct agents *agents, const char *why)
 {
 	complain_of(tape, agents, why, strlen(why));
 }
@@ -149,13 +149,13 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 	if (tape->redact_overran)
 		return;
 	if (tape->redact_max_us && taking->redacting_us > tape->redact_max_us) {
-		complain(tape, agents, "it takes too long for as many frames as there are");
+		agent_record_complain(tape, agents, "it takes too long for as many frames as there are");
 		return;
 	}
 	uint64_t began_us = computed_us();
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, agents->redact_ref);
 	if (!vm_push_bytes(&agents->vm, lua, event->len ? (const char *)event->data : "", event->len)) {
-		complain(tape, agents, "not enough memory to call it");
+		agent_record_complain(tape, agents, "not enough memory to call it");
 		return;
 	}
 	lua_pushstring(lua, trace_kind_name(event->kind));
@@ -168,19 +168,20 @@ static void redact(struct taking *taking, const struct tape_entry *entry, struct
 		if (lua_type(lua, -1) == LUA_TSTRING)
 			complain_of(tape, agents, lua_tostring(lua, -1), n);
 		else
-			complain(tape, agents, "an error that is no text");
+			agent_record_complain(tape, agents, "an error that is no text");
 	} else if (lua_type(lua, -1) == LUA_TSTRING) {
 		size_t len;
 		const char *text = lua_tolstring(lua, -1, &len);
 		if (len > event->len + REDACTION_MORE_BYTES) {
-			complain(tape, agents, "what it returned is over 256 bytes longer than the frame");
+			agent_record_complain(tape, agents,
+					      "what it returned is over 256 bytes longer than the frame");
 			return;
 		}
 		event->redacted = false;
 		event->data = (const uint8_t *)text;
 		event->len = len;
 	} else if (!lua_isnil(lua, -1)) {
-		complain(tape, agents, "it returned neither a string nor nil");
+		agent_record_complain(tape, agents, "it returned neither a string nor nil");
 	}
 }
 

@@ -26,8 +26,8 @@ static void times_text(char *text, size_t size, const struct fold_entry *entry, 
 		snprintf(text, size, "\xc3\x97%u in %llu s", times, ms / 1000);
 }
 
-static void report(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,
-		   enum log_level level, const char *message, const char *error, const char *place)
+static void repeats_report(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,
+			   enum log_level level, const char *message, const char *error, const char *place)
 {
 	char times[48];
 	times_text(times, sizeof times, entry, lasted_ms);
@@ -39,7 +39,7 @@ static void report(struct agents *agents, const struct fold_entry *entry, uint64
 static void report_fault(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,
 			 const char *error, const char *place)
 {
-	report(agents, entry, lasted_ms, LOG_ERROR, "handler failed again", error, place);
+	repeats_report(agents, entry, lasted_ms, LOG_ERROR, "handler failed again", error, place);
 }
 
 static void report_same(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
@@ -59,7 +59,7 @@ static void report_listener(void *data, const struct fold_entry *entry, uint64_t
 
 static void report_bad_frame(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	report(data, entry, lasted_ms, LOG_WARN, "bad frame again", entry->text, "");
+	repeats_report(data, entry, lasted_ms, LOG_WARN, "bad frame again", entry->text, "");
 }
 
 static void find_next(struct repeats *repeats)

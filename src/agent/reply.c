@@ -103,7 +103,7 @@ static bool explain_hole(lua_State *lua, int idx, int later)
 }
 
 /* The string at idx, for a message: a zero byte does not end it. */
-static const char *show(lua_State *lua, int idx, char shown[SHOWN_BYTES])
+static const char *reply_show(lua_State *lua, int idx, char shown[SHOWN_BYTES])
 {
 	size_t len;
 	const char *text = lua_tolstring(lua, idx, &len);
@@ -116,7 +116,7 @@ static bool explain_key(lua_State *lua)
 {
 	char shown[SHOWN_BYTES], name[SHOWN_BYTES + 2];
 	if (lua_type(lua, -1) == LUA_TSTRING)
-		snprintf(name, sizeof name, "'%s'", show(lua, -1, shown));
+		snprintf(name, sizeof name, "'%s'", reply_show(lua, -1, shown));
 	else if (lua_type(lua, -1) == LUA_TNUMBER)
 		snprintf(name, sizeof name, "%.14g", lua_tonumber(lua, -1));
 	else
@@ -288,7 +288,8 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 	if (lua_touserdata(lua, idx) == &surplus)
 		lua_pushliteral(lua, "a handler returns a reply and an action; a third value would be lost");
 	else if (action)
-		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"", show(lua, idx, shown));
+		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"",
+				reply_show(lua, idx, shown));
 	else
 		lua_pushfstring(lua, "the action after a reply is \"close\" or nothing, not a %s",
 				luaL_typename(lua, idx));

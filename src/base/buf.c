@@ -78,7 +78,7 @@ void buf_release(struct buf_pool *pool, struct buf **bp)
 	pool->free_count++;
 }
 
-static struct buf *grow(struct buf_pool *pool, struct buf *old, size_t payload)
+static struct buf *buf_grow(struct buf_pool *pool, struct buf *old, size_t payload)
 {
 	/* The old block counts until the copy is made: both are really held. */
 	struct buf *b = borrow(pool, payload);
@@ -116,7 +116,7 @@ uint8_t *buf_reserve(struct buf_pool *pool, struct buf **bp, size_t n)
 		 * limit forbids. */
 		struct buf *grown = NULL;
 		if (!fits || b->start < b->cap / 2)
-			grown = grow(pool, b, fits ? (size_t)b->cap + 1 : live + n);
+			grown = buf_grow(pool, b, fits ? (size_t)b->cap + 1 : live + n);
 		if (!grown && !fits)
 			return NULL;
 		if (grown)

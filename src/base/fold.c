@@ -13,7 +13,7 @@ static uint64_t hash_of(const struct fold_event *event)
 }
 
 /* Cuts between UTF-8 characters, so that the report stays printable. */
-static void copy_text(char text[FOLD_TEXT_BYTES], const char *key)
+static void fold_copy_text(char text[FOLD_TEXT_BYTES], const char *key)
 {
 	size_t n = strnlen(key, FOLD_TEXT_BYTES);
 	if (n == FOLD_TEXT_BYTES) {
@@ -31,8 +31,8 @@ static uint64_t age_ms(const struct fold_entry *entry, uint64_t now_ms)
 	return now_ms > entry->started_ms ? now_ms - entry->started_ms : 0;
 }
 
-static void forget(const struct fold *fold, struct fold_entry *entry, uint64_t now_ms, fold_report_fn *report,
-		   void *data)
+static void fold_forget(const struct fold *fold, struct fold_entry *entry, uint64_t now_ms,
+			fold_report_fn *report, void *data)
 {
 	uint64_t lasted_ms = age_ms(entry, now_ms);
 	/* Nothing is counted after the window, however late its end is noticed. */
@@ -44,7 +44,7 @@ static void forget(const struct fold *fold, struct fold_entry *entry, uint64_t n
 }
 
 /* The entry of hash, else an unused one, else the one started longest ago. */
-static struct fold_entry *choose(struct fold *fold, uint64_t hash)
+static struct fold_entry *fold_choose(struct fold *fold, uint64_t hash)
 {
 	struct fold_entry *best = &fold->entries[0];
 	for (size_t i = 0; i < FOLD_KINDS; i++) {
@@ -72,7 +72,7 @@ static bool is_current(const struct fold *fold, const struct fold_entry *entry, 
 bool fold_repeat(struct fold *fold, const struct fold_event *event, uint64_t now_ms)
 {
 	uint64_t hash = hash_of(event);
-	struct fold_entry *entry = choose(fold, hash);
+	struct fold_entry *entry = fold_choose(fold, hash);
 	if (!is_current(fold, entry, hash, now_ms) || entry->shown <= event->more)
 		return false;
 	if (entry->repeats < UINT32_MAX - entry->shown)
@@ -86,15 +86,15 @@ bool fold_note(struct fold *fold, const struct fold_event *event, uint64_t now_m
 	if (fold_repeat(fold, event, now_ms))
 		return false;
 	uint64_t hash = hash_of(event);
-	struct fold_entry *entry = choose(fold, hash);
+	struct fold_entry *entry = fold_choose(fold, hash);
 	if (is_current(fold, entry, hash, now_ms)) {
 		entry->shown++;
 		return true;
 	}
 	if (entry->hash)
-		forget(fold, entry, now_ms, report, data);
+		fold_forget(fold, entry, now_ms, report, data);
 	*entry = (struct fold_entry){ .hash = hash, .started_ms = now_ms, .shown = 1, .about = event->about };
-	copy_text(entry->text, event->key);
+	fold_copy_text(entry->text, event->key);
 	return true;
 }
 
@@ -103,7 +103,7 @@ static void sweep(struct fold *fold, uint64_t now_ms, bool all, fold_report_fn *
 	for (size_t i = 0; i < FOLD_KINDS; i++) {
 		struct fold_entry *entry = &fold->entries[i];
 		if (entry->hash && (all || age_ms(entry, now_ms) >= fold->window_ms))
-			forget(fold, entry, now_ms, report, data);
+			fold_forget(fold, entry, now_ms, report, data);
 	}
 }
 

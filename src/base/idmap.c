@@ -35,7 +35,7 @@ static size_t probe(const struct idmap *map, uint64_t id)
 	return at;
 }
 
-static int resize(struct idmap *map, size_t capacity)
+static int idmap_resize(struct idmap *map, size_t capacity)
 {
 	struct idmap old = *map;
 	struct idmap_slot *slots = calloc(capacity, sizeof *slots);
@@ -53,7 +53,7 @@ static int resize(struct idmap *map, size_t capacity)
 int idmap_put(struct idmap *map, uint64_t id, void *value)
 {
 	if ((map->count + 1) * 4 > map->capacity * 3) {
-		int err = resize(map, map->capacity ? map->capacity * 2 : IDMAP_MIN);
+		int err = idmap_resize(map, map->capacity ? map->capacity * 2 : IDMAP_MIN);
 		if (err)
 			return err;
 	}
@@ -94,7 +94,7 @@ void idmap_remove(struct idmap *map, uint64_t id)
 	map->count--;
 	/* Shrinking far below the growth point keeps this from see-sawing; a failure is harmless. */
 	if (map->capacity > IDMAP_MIN && map->count * 8 < map->capacity)
-		(void)resize(map, map->capacity / 2);
+		(void)idmap_resize(map, map->capacity / 2);
 }
 
 /*

@@ -134,7 +134,7 @@ bool log_enabled(enum log_level level)
 	return diverted || level >= threshold;
 }
 
-static void put(struct line *line, const char *bytes, size_t n)
+static void log_put(struct line *line, const char *bytes, size_t n)
 {
 	size_t room = sizeof line->text - TAIL_BYTES - line->len;
 	if (n > room) {
@@ -147,7 +147,7 @@ static void put(struct line *line, const char *bytes, size_t n)
 
 static void put_text(struct line *line, const char *text)
 {
-	put(line, text, strlen(text));
+	log_put(line, text, strlen(text));
 }
 
 /* As few digits as are read back to the same number. */
@@ -180,7 +180,7 @@ static void put_piece(struct line *line, const char *piece, size_t n)
 	if (n > sizeof line->text - TAIL_BYTES - line->len)
 		line->full = true;
 	else
-		put(line, piece, n);
+		log_put(line, piece, n);
 }
 
 /* At most `most` bytes, and then an ellipsis. */
@@ -196,7 +196,7 @@ static void put_escaped(struct line *line, enum text_form form, const char *text
 		size_t left = n - i, room = limit - line->len;
 		taken = text_plain(form, text + i, left < room ? left : room);
 		if (taken)
-			put(line, text + i, taken);
+			log_put(line, text + i, taken);
 		else
 			put_piece(line, piece, text_piece(form, text + i, left, piece, &taken));
 	}
@@ -246,7 +246,7 @@ static size_t most_of(const struct log_field *field)
 	return field->most ? field->most : TEXT_MAX_BYTES;
 }
 
-static void put_json(struct line *line, const char *text, size_t n, size_t most)
+static void log_put_json(struct line *line, const char *text, size_t n, size_t most)
 {
 	put_text(line, "\"");
 	put_escaped(line, TEXT_JSON, text, n, most);
@@ -268,10 +268,10 @@ static void put_json_field(struct line *line, const struct log_field *field)
 {
 	size_t before = line->len;
 	put_text(line, ",");
-	put_json(line, field->key, strlen(field->key), TEXT_MAX_BYTES);
+	log_put_json(line, field->key, strlen(field->key), TEXT_MAX_BYTES);
 	put_text(line, ":");
 	if (field->kind == LOG_IS_TEXT)
-		put_json(line, field->text, field->len, most_of(field));
+		log_put_json(line, field->text, field->len, most_of(field));
 	else
 		put_json_value(line, field);
 	if (line->full) /* half a field is no JSON */
@@ -285,7 +285,7 @@ static void compose_json(struct line *line, const struct log_entry *entry)
 	put_text(line, "Z\",\"level\":\"");
 	put_text(line, LEVELS[entry->level]);
 	put_text(line, "\",\"message\":");
-	put_json(line, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
+	log_put_json(line, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
 	for (size_t i = 0; i < entry->count && !line->full; i++)
 		if (!log_leaves_out(&entry->fields[i]))
 			put_json_field(line, &entry->fields[i]);
@@ -311,7 +311,7 @@ static void compose_text(struct line *line, const struct log_entry *entry)
 	put_time(line, "%H:%M:%S");
 	put_text(line, " ");
 	put_text(line, LEVELS[entry->level]);
-	put(line, "  ", strlen(LEVELS[entry->level]) < 5 ? 2 : 1);
+	log_put(line, "  ", strlen(LEVELS[entry->level]) < 5 ? 2 : 1);
 	put_escaped(line, TEXT_LINE, entry->message, entry->message_bytes, TEXT_MAX_BYTES);
 	for (size_t i = 0; i < entry->count; i++) {
 		const struct log_field *field = &entry->fields[i];

@@ -8,7 +8,7 @@
 enum { FIRST_ROOM = 4 };
 
 /* Room for one more piece; NULL: not enough memory, and nothing has changed. */
-static struct pieces *make_room(struct pieces *pieces)
+static struct pieces *outq_make_room(struct pieces *pieces)
 {
 	if (pieces && pieces->end < pieces->room)
 		return pieces;
@@ -36,7 +36,7 @@ int outq_share(struct outq *out, struct buf_pool *pool, struct shared *shared, u
 	bool was_empty = !out->bytes;
 	if (!buf_reserve(pool, &out->bytes, 0))
 		return ERR_BUFFER_LIMIT;
-	struct pieces *pieces = make_room(out->bytes->pieces);
+	struct pieces *pieces = outq_make_room(out->bytes->pieces);
 	if (!pieces) {
 		if (was_empty)
 			buf_release(pool, &out->bytes);

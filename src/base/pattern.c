@@ -276,7 +276,7 @@ struct matcher {
 static const char *match(struct matcher *m, const char *s, const char *p);
 
 /* NULL, for what it is that callers return. */
-static const char *fail(struct matcher *m, int status)
+static const char *pattern_fail(struct matcher *m, int status)
 {
 	m->status = status;
 	return NULL;
@@ -289,7 +289,7 @@ __attribute__((noinline)) static bool refill(struct matcher *m)
 	budget->steps += m->fuel;
 	m->fuel = 0;
 	if (*budget->stop || budget->steps < 0)
-		return fail(m, *budget->stop ? PATTERN_STOPPED : PATTERN_EXHAUSTED);
+		return pattern_fail(m, *budget->stop ? PATTERN_STOPPED : PATTERN_EXHAUSTED);
 	m->fuel = budget->steps < SLICE_STEPS ? budget->steps : SLICE_STEPS;
 	budget->steps -= m->fuel;
 	return true;
@@ -311,7 +311,7 @@ static const char *read_set(struct matcher *m, const char *p, struct item *item)
 	/* The first character is part of the set even if it is a bracket. */
 	do {
 		if (!*p)
-			return fail(m, PATTERN_BAD_SET);
+			return pattern_fail(m, PATTERN_BAD_SET);
 		if (*p++ == '%' && *p)
 			p++;
 	} while (*p != ']');
@@ -330,7 +330,7 @@ ALWAYS_INLINE const char *read_item(struct matcher *m, const char *p, struct ite
 		return read_set(m, p + 1, item);
 	case '%':
 		if (!p[1])
-			return fail(m, PATTERN_BAD_ESCAPE);
+			return pattern_fail(m, PATTERN_BAD_ESCAPE);
 		read_escape(p[1], item);
 		return p + 2;
 	default:
@@ -457,7 +457,7 @@ static const char *open_capture(struct matcher *m, const char *s, const char *re
 {
 	struct pattern_match *match_ = m->match;
 	if (match_->count == PATTERN_CAPTURES_MAX)
-		return fail(m, PATTERN_MANY_CAPTURES);
+		return pattern_fail(m, PATTERN_MANY_CAPTURES);
 	match_->captures[match_->count++] = (struct pattern_capture){ s, what };
 	const char *end = match(m, s, rest);
 	if (!end)
@@ -469,7 +469,7 @@ static const char *close_capture(struct matcher *m, const char *s, const char *r
 {
 	int i = innermost_open(m);
 	if (i < 0)
-		return fail(m, PATTERN_BAD_CAPTURE);
+		return pattern_fail(m, PATTERN_BAD_CAPTURE);
 	struct pattern_capture *capture = &m->match->captures[i];
 	capture->len = s - capture->at;
 	const char *end = match(m, s, rest);
@@ -482,7 +482,7 @@ static const char *close_capture(struct matcher *m, const char *s, const char *r
 static const char *match_balance(struct matcher *m, const char *s, const char *p)
 {
 	if (!p[0] || !p[1])
-		return fail(m, PATTERN_BAD_BALANCE);
+		return pattern_fail(m, PATTERN_BAD_BALANCE);
 	const char *from = s;
 	size_t open = 0;
 	if (s == m->end || *s != p[0])
@@ -503,7 +503,7 @@ static const char *match_frontier(struct matcher *m, const char *s, const char *
 {
 	struct item item;
 	if (*p != '[')
-		return fail(m, PATTERN_BAD_FRONTIER);
+		return pattern_fail(m, PATTERN_BAD_FRONTIER);
 	const char *rest = read_set(m, p + 1, &item);
 	if (!rest)
 		return NULL;
@@ -517,7 +517,7 @@ static const char *match_reference(struct matcher *m, const char *s, char digit)
 {
 	int i = digit - '1';
 	if (i < 0 || i >= (int)m->match->count || m->match->captures[i].len == PATTERN_OPEN)
-		return fail(m, PATTERN_BAD_INDEX);
+		return pattern_fail(m, PATTERN_BAD_INDEX);
 	const struct pattern_capture *capture = &m->match->captures[i];
 	if (capture->len == PATTERN_POSITION || m->end - s < capture->len || !spend(m, capture->len))
 		return NULL;
@@ -616,7 +616,7 @@ ALWAYS_INLINE const char *match_all(struct matcher *m, const char *s, const char
 static const char *match(struct matcher *m, const char *s, const char *p)
 {
 	if (m->depth == PATTERN_DEPTH_MAX)
-		return fail(m, PATTERN_TOO_DEEP);
+		return pattern_fail(m, PATTERN_TOO_DEEP);
 	m->depth++;
 	s = match_all(m, s, p);
 	m->depth--;
@@ -625,8 +625,8 @@ static const char *match(struct matcher *m, const char *s, const char *p)
 
 /* ---- the interface ---- */
 
-static void begin(struct matcher *m, const char *subject, size_t len, struct pattern_budget *budget,
-		  struct pattern_match *match)
+static void pattern_begin(struct matcher *m, const char *subject, size_t len, struct pattern_budget *budget,
+			  struct pattern_match *match)
 {
 	m->subject = subject;
 	m->end = subject + len;
@@ -647,7 +647,7 @@ static bool attempt(struct matcher *m, const char *s, const char *pattern)
 }
 
 /* Ends a search, with what it came to. */
-static int finish(struct matcher *m, bool found)
+static int pattern_finish(struct matcher *m, bool found)
 {
 	m->budget->slice = m->fuel;
 	return found ? PATTERN_FOUND : m->status;
@@ -681,8 +681,8 @@ int pattern_match(const char *subject, size_t len, size_t at, const char *patter
 		  struct pattern_budget *budget, struct pattern_match *match)
 {
 	struct matcher m;
-	begin(&m, subject, len, budget, match);
-	return finish(&m, attempt(&m, subject + at, pattern));
+	pattern_begin(&m, subject, len, budget, match);
+	return pattern_finish(&m, attempt(&m, subject + at, pattern));
 }
 
 /* The first place from s on that an item holds for; the subject's end; NULL: no more. */
@@ -704,18 +704,18 @@ int pattern_search(const char *subject, size_t len, size_t at, const char *patte
 {
 	struct matcher m;
 	struct item first;
-	begin(&m, subject, len, budget, match);
+	pattern_begin(&m, subject, len, budget, match);
 	bool has_first = read_first(&m, pattern, &first);
 	for (const char *s = subject + at;; s++) {
 		if (has_first) {
 			s = seek(&m, &first, s);
 			if (!s || s == m.end)
-				return finish(&m, false);
+				return pattern_finish(&m, false);
 		}
 		if (attempt(&m, s, pattern))
-			return finish(&m, true);
+			return pattern_finish(&m, true);
 		if (m.status || s == m.end)
-			return finish(&m, false);
+			return pattern_finish(&m, false);
 	}
 }
 

@@ -56,7 +56,7 @@ static bool is_memory_device(const struct stat *st)
 		number == URANDOM);
 }
 
-static const char *kind_of(const struct stat *st, bool takes_devices)
+static const char *regular_kind_of(const struct stat *st, bool takes_devices)
 {
 	return takes_devices && is_memory_device(st) ? NULL : kind_of_mode(st->st_mode);
 }
@@ -73,7 +73,7 @@ static bool is_kernels_own(int fd)
 }
 
 /* What it is decides about the error: EISDIR for a folder, as open(2) has it for who writes. */
-static int refuse(int fd, const char *kind, bool is_folder, const char **instead)
+static int regular_refuse(int fd, const char *kind, bool is_folder, const char **instead)
 {
 	*instead = kind;
 	if (fd >= 0)
@@ -86,8 +86,8 @@ static int open_checked(const char *path, int flags, mode_t mode, bool takes_dev
 	struct stat st;
 	*instead = NULL;
 	/* Some devices do something when they are opened; whatever takes this one's place meanwhile is found below. */
-	if (!stat(path, &st) && kind_of(&st, takes_devices))
-		return refuse(-1, kind_of(&st, takes_devices), S_ISDIR(st.st_mode), instead);
+	if (!stat(path, &st) && regular_kind_of(&st, takes_devices))
+		return regular_refuse(-1, regular_kind_of(&st, takes_devices), S_ISDIR(st.st_mode), instead);
 	int fd = open(path, (flags & ~O_TRUNC) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, mode);
 	if (fd < 0)
 		return -errno;
@@ -96,10 +96,10 @@ static int open_checked(const char *path, int flags, mode_t mode, bool takes_dev
 		close(fd);
 		return err;
 	}
-	if (kind_of(&st, takes_devices))
-		return refuse(fd, kind_of(&st, takes_devices), S_ISDIR(st.st_mode), instead);
+	if (regular_kind_of(&st, takes_devices))
+		return regular_refuse(fd, regular_kind_of(&st, takes_devices), S_ISDIR(st.st_mode), instead);
 	if (S_ISREG(st.st_mode) && is_kernels_own(fd))
-		return refuse(fd, "a file of the kernel's", false, instead);
+		return regular_refuse(fd, "a file of the kernel's", false, instead);
 	if (flags & O_TRUNC && S_ISREG(st.st_mode) && st.st_size && ftruncate(fd, 0)) {
 		int err = -errno;
 		close(fd);

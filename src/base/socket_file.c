@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool is_same(const struct socket_file *file, const struct stat *st)
+static bool socket_file_is_same(const struct socket_file *file, const struct stat *st)
 {
 	return S_ISSOCK(st->st_mode) && st->st_ino == file->inode && st->st_dev == file->device;
 }
@@ -19,12 +19,12 @@ struct socket_file socket_file_at(const char *path)
 bool socket_file_is_at(const struct socket_file *file, const char *path)
 {
 	struct stat st;
-	return !stat(path, &st) && is_same(file, &st);
+	return !stat(path, &st) && socket_file_is_same(file, &st);
 }
 
 void socket_file_remove(const struct socket_file *file, const char *path)
 {
 	struct stat st;
-	if (!lstat(path, &st) && is_same(file, &st))
+	if (!lstat(path, &st) && socket_file_is_same(file, &st))
 		unlink(path);
 }

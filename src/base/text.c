@@ -85,7 +85,7 @@ size_t text_plain(enum text_form form, const void *s, size_t n)
 	return i;
 }
 
-static int put_json(char piece[TEXT_PIECE_BYTES], uint32_t code)
+static int base_text_put_json(char piece[TEXT_PIECE_BYTES], uint32_t code)
 {
 	if (code == '"' || code == '\\')
 		return snprintf(piece, TEXT_PIECE_BYTES, "\\%c", (int)code);
@@ -104,7 +104,7 @@ static int put_hidden(enum text_form form, char piece[TEXT_PIECE_BYTES], uint32_
 				: code == '\r' ? 'r'
 					       : 't');
 	if (form == TEXT_JSON)
-		return put_json(piece, code);
+		return base_text_put_json(piece, code);
 	return snprintf(piece, TEXT_PIECE_BYTES, code < 0x80 ? "\\x%02x" : "\\u{%x}", code);
 }
 

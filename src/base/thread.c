@@ -11,7 +11,7 @@ struct start {
 	void *data;
 };
 
-static void *begin(void *data)
+static void *thread_begin(void *data)
 {
 	struct start start = *(struct start *)data;
 	free(data);
@@ -20,7 +20,7 @@ static void *begin(void *data)
 }
 
 /* Tells apart what pthread_create() calls by one name. */
-static bool has_room(size_t bytes)
+static bool thread_has_room(size_t bytes)
 {
 	void *room =
 	    mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -38,7 +38,7 @@ static int create(pthread_t *thread, size_t stack_bytes, struct start *start)
 		return err;
 	err = pthread_attr_setstacksize(&attributes, stack_bytes);
 	if (!err)
-		err = pthread_create(thread, &attributes, begin, start);
+		err = pthread_create(thread, &attributes, thread_begin, start);
 	pthread_attr_destroy(&attributes);
 	return err;
 }
@@ -53,7 +53,7 @@ int thread_start(pthread_t *thread, size_t stack_bytes, void (*run)(void *data),
 	if (!err)
 		return 0;
 	free(start);
-	return err == EAGAIN && !has_room(stack_bytes) ? UV_ENOMEM : -err;
+	return err == EAGAIN && !thread_has_room(stack_bytes) ? UV_ENOMEM : -err;
 }
 
 bool thread_is_narrow(void)

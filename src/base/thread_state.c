@@ -12,7 +12,7 @@ pid_t thread_self(void)
 }
 
 /* "17 (a name) S 1 …": the name may have anything in it, and has an end. */
-static bool parse(const char *text, struct thread_state *state)
+static bool thread_state_parse(const char *text, struct thread_state *state)
 {
 	const char *name_end = strrchr(text, ')');
 	char letter;
@@ -38,5 +38,5 @@ bool thread_read(pid_t thread, struct thread_state *state)
 	if (n <= 0)
 		return false;
 	text[n] = '\0';
-	return parse(text, state);
+	return thread_state_parse(text, state);
 }

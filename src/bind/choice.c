@@ -8,8 +8,8 @@
 enum { SHOWN_BYTES = 64 };
 
 /* MAY RAISE. `given` is none of the names. */
-static int refuse(lua_State *lua, int idx, const char *given, size_t n, const char *const *names,
-		  unsigned count)
+static int choice_refuse(lua_State *lua, int idx, const char *given, size_t n, const char *const *names,
+			 unsigned count)
 {
 	luaL_Buffer text;
 	char shown[SHOWN_BYTES];
@@ -40,7 +40,7 @@ unsigned bind_choice_check(lua_State *lua, int idx, const char *const *names)
 	for (; names[i]; i++)
 		if (!strcmp(names[i], given) && strlen(given) == n)
 			return i;
-	refuse(lua, idx, given, n, names, i);
+	choice_refuse(lua, idx, given, n, names, i);
 	return 0; /* not reached */
 }
 

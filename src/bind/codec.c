@@ -295,7 +295,7 @@ static int ref_field(lua_State *lua, int idx, const char *key)
 
 /* ---- from the canonical table ---- */
 
-static double number_field(lua_State *lua, int idx, const char *key)
+static double bind_codec_number_field(lua_State *lua, int idx, const char *key)
 {
 	lua_getfield(lua, idx, key);
 	double n = lua_tonumber(lua, -1);
@@ -319,7 +319,7 @@ static bool has_function(lua_State *lua, int idx, const char *key)
 	return found;
 }
 
-static int choice_field(lua_State *lua, int idx, const char *key, const char *const *choices)
+static int bind_codec_choice_field(lua_State *lua, int idx, const char *key, const char *const *choices)
 {
 	lua_getfield(lua, idx, key);
 	const char *text = lua_tostring(lua, -1);
@@ -358,15 +358,15 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 	static const char *const EMPTY[] = { "error", "deliver", "ignore", NULL };
 	static const char *const ENDIAN[] = { "big", "little", NULL };
 	memset(codec, 0, sizeof *codec);
-	codec->kind = (enum codec_kind)choice_field(lua, idx, "kind", KINDS);
-	codec->max_bytes = (uint32_t)number_field(lua, idx, "max");
-	codec->empty = (enum codec_empty)choice_field(lua, idx, "empty", EMPTY);
+	codec->kind = (enum codec_kind)bind_codec_choice_field(lua, idx, "kind", KINDS);
+	codec->max_bytes = (uint32_t)bind_codec_number_field(lua, idx, "max");
+	codec->empty = (enum codec_empty)bind_codec_choice_field(lua, idx, "empty", EMPTY);
 	codec->view = flag_field(lua, idx, "view");
-	codec->length_bytes = (uint8_t)number_field(lua, idx, "bytes");
-	codec->little_endian = choice_field(lua, idx, "endian", ENDIAN) == 1;
-	codec->offset = (uint32_t)number_field(lua, idx, "offset");
-	codec->adjust = (int64_t)number_field(lua, idx, "adjust");
-	codec->fixed_bytes = (uint32_t)number_field(lua, idx, "fixed");
+	codec->length_bytes = (uint8_t)bind_codec_number_field(lua, idx, "bytes");
+	codec->little_endian = bind_codec_choice_field(lua, idx, "endian", ENDIAN) == 1;
+	codec->offset = (uint32_t)bind_codec_number_field(lua, idx, "offset");
+	codec->adjust = (int64_t)bind_codec_number_field(lua, idx, "adjust");
+	codec->fixed_bytes = (uint32_t)bind_codec_number_field(lua, idx, "fixed");
 	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
 	read_delimiter(lua, idx, codec);
 	if (codec->kind != CODEC_LUA)

@@ -15,7 +15,7 @@ struct text {
  * A lua_Reader. MAY RAISE. A byte that is no part of any program makes the compiler give up; within a string or a
  * comment, the end does.
  */
-static const char *read_piece(lua_State *lua, void *data, size_t *n)
+static const char *compile_read_piece(lua_State *lua, void *data, size_t *n)
 {
 	enum { PIECE_BYTES = 65536 };
 	static const char NONSENSE[] = "\1";
@@ -38,7 +38,7 @@ static int l_compile(lua_State *lua)
 	text.at = luaL_checklstring(lua, 1, &text.left);
 	const char *name = luaL_checkstring(lua, 2);
 	luaL_checktype(lua, 3, LUA_TTABLE);
-	if (lua_loadx(lua, read_piece, &text, name, "t")) {
+	if (lua_loadx(lua, compile_read_piece, &text, name, "t")) {
 		lua_pushnil(lua);
 		lua_insert(lua, -2);
 		return 2;

@@ -7,7 +7,7 @@
 #include <uv.h>
 
 /* MAY RAISE, MAY YIELD. sleep(duration): suspends the handler; its frames wait, others go on. */
-static int l_sleep(lua_State *lua)
+static int l_core_sleep(lua_State *lua)
 {
 	luaL_checkany(lua, 1);
 	BIND_AT_MOST(lua, 1, "perilune.sleep");
@@ -17,7 +17,7 @@ static int l_sleep(lua_State *lua)
 }
 
 /* now() → seconds on the loop's monotonic clock, as it was last read: it stands still while a handler computes. */
-static int l_now(lua_State *lua)
+static int l_core_now(lua_State *lua)
 {
 	const struct agents *agents = agents_of(lua);
 	BIND_AT_MOST(lua, 0, "perilune.now");
@@ -28,7 +28,7 @@ static int l_now(lua_State *lua)
 }
 
 /* MAY RAISE. log(level, message[, fields]) */
-static int l_log(lua_State *lua)
+static int l_core_log(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct log_field fields[BIND_LOG_FIELDS + 5];
@@ -50,9 +50,9 @@ static int l_log(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "sleep", l_sleep },
-	{ "now", l_now },
-	{ "log", l_log },
+	{ "sleep", l_core_sleep },
+	{ "now", l_core_now },
+	{ "log", l_core_log },
 	{ NULL, NULL },
 };
 

@@ -35,7 +35,7 @@ static int push_error(lua_State *lua, int error)
 }
 
 /* Up to `size` bytes, and not past the end of the line; *last is the byte read last, or EOF. */
-static size_t read_piece(FILE *file, char *piece, size_t size, int *last)
+static size_t files_read_piece(FILE *file, char *piece, size_t size, int *last)
 {
 	size_t n = 0;
 	flockfile(file); /* the standard ones are those of all workers */
@@ -65,7 +65,7 @@ static int l_line(lua_State *lua)
 	do {
 		if (guard_must_end(guard, lua))
 			RAISE(lua, "reading a line was ended");
-		size_t n = read_piece(file, luaL_prepbuffer(&line), LUAL_BUFFERSIZE, &last);
+		size_t n = files_read_piece(file, luaL_prepbuffer(&line), LUAL_BUFFERSIZE, &last);
 		bytes += n;
 		luaL_addsize(&line, last == '\n' && !keeps ? n - 1 : n);
 	} while (last != EOF && last != '\n');
@@ -192,7 +192,7 @@ static int open_anything(lua_State *lua)
  * MAY RAISE. open(path[, mode]) → file; nil, message, errno. Only LuaJIT can make its userdata of a file, so it opens what
  * is always there, and gets our file in its place: before that there is nothing to be lost by an error.
  */
-static int l_open(lua_State *lua)
+static int l_files_open(lua_State *lua)
 {
 	const char *path = luaL_checkstring(lua, 1), *mode = luaL_optstring(lua, 2, "r"), *instead = NULL;
 	int flags = flags_of(mode);
@@ -229,7 +229,7 @@ static int l_opener(lua_State *lua)
 	luaL_checktype(lua, 1, LUA_TFUNCTION);
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
 	lua_settop(lua, 2);
-	lua_pushcclosure(lua, l_open, 2);
+	lua_pushcclosure(lua, l_files_open, 2);
 	return 1;
 }
 

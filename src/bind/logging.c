@@ -43,7 +43,7 @@ static const char *check_name(lua_State *lua, int idx)
 	return name;
 }
 
-static struct log_field number_field(const char *name, double number)
+static struct log_field logging_number_field(const char *name, double number)
 {
 	if (number == trunc(number) && fabs(number) <= (double)(INT64_C(1) << EXACT_BITS))
 		return F_INT(name, number);
@@ -63,7 +63,7 @@ static struct log_field check_field(lua_State *lua, int idx)
 		field.most = SHOWN_BYTES;
 		return field;
 	case LUA_TNUMBER:
-		return number_field(name, lua_tonumber(lua, idx + 1));
+		return logging_number_field(name, lua_tonumber(lua, idx + 1));
 	case LUA_TBOOLEAN:
 		field.kind = LOG_IS_BOOLEAN;
 		field.number = lua_toboolean(lua, idx + 1);
@@ -76,7 +76,7 @@ static struct log_field check_field(lua_State *lua, int idx)
 	}
 }
 
-static int by_name(const void *one, const void *other)
+static int logging_by_name(const void *one, const void *other)
 {
 	return strcmp(((const struct log_field *)one)->key, ((const struct log_field *)other)->key);
 }
@@ -93,7 +93,7 @@ static size_t check_fields(lua_State *lua, struct log_field *fields)
 			RAISE(lua, "perilune.log: an entry has at most %d fields", BIND_LOG_FIELDS);
 		fields[n++] = check_field(lua, lua_gettop(lua) - 1);
 	}
-	qsort(fields, n, sizeof *fields, by_name);
+	qsort(fields, n, sizeof *fields, logging_by_name);
 	return n;
 }
 

@@ -145,7 +145,7 @@ struct packed {
 };
 
 /* MAY RAISE. Room for n bytes more, or NULL when they are only counted. */
-static uint8_t *add(struct packed *packed, size_t n)
+static uint8_t *pack_add(struct packed *packed, size_t n)
 {
 	uint8_t *to = packed->bytes ? packed->bytes + packed->total : NULL;
 	if (n > packed->most - packed->total)
@@ -156,21 +156,21 @@ static uint8_t *add(struct packed *packed, size_t n)
 
 static void add_zeros(struct packed *packed, size_t n)
 {
-	uint8_t *to = add(packed, n);
+	uint8_t *to = pack_add(packed, n);
 	if (to)
 		memset(to, 0, n);
 }
 
 static void add_bytes(struct packed *packed, const void *bytes, size_t n)
 {
-	uint8_t *to = add(packed, n);
+	uint8_t *to = pack_add(packed, n);
 	if (to)
 		memcpy(to, bytes, n);
 }
 
 static void add_integer(struct packed *packed, struct integer integer, int size)
 {
-	uint8_t *to = add(packed, (size_t)size);
+	uint8_t *to = pack_add(packed, (size_t)size);
 	if (to)
 		put_integer(to, integer, size, packed->format.is_little);
 }
@@ -201,7 +201,7 @@ static void add_real(struct packed *packed, int size)
 }
 
 /* MAY RAISE. */
-static void add_text(struct packed *packed, const struct pack_item *item)
+static void pack_add_text(struct packed *packed, const struct pack_item *item)
 {
 	lua_State *lua = packed->format.lua;
 	size_t n, size = (size_t)item->size;
@@ -246,7 +246,7 @@ static void add_item(struct packed *packed, const struct pack_item *item)
 		return;
 	default:
 		packed->arg++;
-		add_text(packed, item);
+		pack_add_text(packed, item);
 	}
 }
 
@@ -401,7 +401,7 @@ static int l_unpack(lua_State *lua)
 /* ---- the table ---- */
 
 /* MAY RAISE. limit_results(bytes): how large a result of pack may become. */
-static int l_limit_results(lua_State *lua)
+static int l_pack_limit_results(lua_State *lua)
 {
 	lua_Number bytes = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, bytes >= 0, 1, "negative");
@@ -413,7 +413,7 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "pack", l_pack },
 	{ "unpack", l_unpack },
 	{ "packsize", l_packsize },
-	{ "limit_results", l_limit_results },
+	{ "limit_results", l_pack_limit_results },
 	{ NULL, NULL },
 };
 

@@ -334,7 +334,7 @@ static void add_capture(struct result *result, const struct search *search, char
 }
 
 /* MAY RAISE. A replacement string, with its % sequences carried out. */
-static void add_text(struct result *result, const struct search *search)
+static void strings_add_text(struct result *result, const struct search *search)
 {
 	size_t len;
 	const char *text = lua_tolstring(result->lua, GSUB_REPLACEMENT, &len), *end = text + len;
@@ -383,7 +383,7 @@ static void add_replacement(struct result *result, const struct search *search)
 		add_answer(result, search);
 		break;
 	default:
-		add_text(result, search);
+		strings_add_text(result, search);
 	}
 }
 
@@ -461,7 +461,7 @@ static int l_gsub(lua_State *lua)
 /* ---- the table ---- */
 
 /* MAY RAISE. limit_results(bytes): how large a result of gsub may become. */
-static int l_limit_results(lua_State *lua)
+static int l_strings_limit_results(lua_State *lua)
 {
 	lua_Number bytes = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, bytes >= 0, 1, "negative");
@@ -475,7 +475,7 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "gmatch_next", l_gmatch_next },
 	{ "gmatch_check", l_gmatch_check },
 	{ "gsub", l_gsub },
-	{ "limit_results", l_limit_results },
+	{ "limit_results", l_strings_limit_results },
 	{ NULL, NULL },
 };
 

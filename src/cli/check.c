@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *plural(unsigned n)
+static const char *check_plural(unsigned n)
 {
 	return n == 1 ? "" : "s";
 }
@@ -41,12 +41,12 @@ static int approve(const struct app_load *load, const struct options *options)
 		printf("%s%s", load->text, options->json ? "\n" : "");
 	else
 		text_printf(stdout, "%s: ok (%u listener%s, %u worker%s)\n", config->script,
-			    config->listener_count, plural(config->listener_count), config->workers,
-			    plural(config->workers));
+			    config->listener_count, check_plural(config->listener_count), config->workers,
+			    check_plural(config->workers));
 	return EXIT_OK;
 }
 
-static int check(const struct options *options)
+static int check_check(const struct options *options)
 {
 	struct app_load load;
 	int saved = divert_stdout();
@@ -84,5 +84,5 @@ const struct command command_check = {
 		 "Example:\n"
 		 "  perilune check chat.lua --print\n",
 	.options = FOR_CHECK,
-	.run = check,
+	.run = check_check,
 };

@@ -74,7 +74,7 @@ static int print_version(void)
 	return EXIT_OK;
 }
 
-static const struct command *find(const char *name)
+static const struct command *cli_find(const char *name)
 {
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
 		if (!strcmp(command_at(i)->name, name))
@@ -100,7 +100,7 @@ static const char *synonym_of(const char *name)
 	return NULL;
 }
 
-static int refuse(const char *name)
+static int cli_refuse(const char *name)
 {
 	const char *names[COMMAND_COUNT + 3] = { "help", "--help", "--version" };
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
@@ -118,7 +118,7 @@ static int refuse(const char *name)
 	return EXIT_USAGE;
 }
 
-static int run_raw(const struct command *command, int argc, char **argv, const char *problem)
+static int cli_run_raw(const struct command *command, int argc, char **argv, const char *problem)
 {
 	if (!problem)
 		return command->run_raw(argc - 1, argv + 1);
@@ -126,27 +126,27 @@ static int run_raw(const struct command *command, int argc, char **argv, const c
 	return EXIT_FAILED;
 }
 
-static int help(int argc, char **argv, const char *problem)
+static int cli_help(int argc, char **argv, const char *problem)
 {
 	if (argc < 2 || !strcmp(argv[1], "help") || argv[1][0] == '-') {
 		print_usage(stdout);
 		return EXIT_OK;
 	}
-	const struct command *command = find(argv[1]);
+	const struct command *command = cli_find(argv[1]);
 	if (!command)
-		return refuse(argv[1]);
+		return cli_refuse(argv[1]);
 	if (command->run_raw) {
 		char *arguments[] = { argv[1], (char *)"--help" };
-		return run_raw(command, 2, arguments, problem);
+		return cli_run_raw(command, 2, arguments, problem);
 	}
 	print_help(command);
 	return EXIT_OK;
 }
 
-static int run(const struct command *command, int argc, char **argv, const char *problem)
+static int cli_run(const struct command *command, int argc, char **argv, const char *problem)
 {
 	if (command->run_raw)
-		return run_raw(command, argc, argv, problem);
+		return cli_run_raw(command, argc, argv, problem);
 	struct options options;
 	int code = options_parse(&options, command->name, command->options, argc, argv);
 	if (!code && options.help) {
@@ -171,9 +171,9 @@ int cli_main(int argc, char **argv, const char *problem)
 	if (!strcmp(name, "--version") || !strcmp(name, "-V") || !strcmp(name, "-v"))
 		return print_version();
 	if (!strcmp(name, "help") || !strcmp(name, "--help") || !strcmp(name, "-h"))
-		return help(argc - 1, argv + 1, problem);
-	const struct command *command = find(name);
+		return cli_help(argc - 1, argv + 1, problem);
+	const struct command *command = cli_find(name);
 	if (!command)
-		return refuse(name);
-	return run(command, argc - 1, argv + 1, problem);
+		return cli_refuse(name);
+	return cli_run(command, argc - 1, argv + 1, problem);
 }

@@ -42,7 +42,7 @@ static const char *next_variable(size_t *at, char name[NAME_BYTES])
 }
 
 /* "limits.per_ip" → "LIMITS_PER_IP". */
-static void name_of(const char *path, char name[NAME_BYTES])
+static void environment_name_of(const char *path, char name[NAME_BYTES])
 {
 	size_t i = 0;
 	for (; path[i] && i < NAME_BYTES - 1; i++)
@@ -50,11 +50,11 @@ static void name_of(const char *path, char name[NAME_BYTES])
 	name[i] = '\0';
 }
 
-static const char *path_of(const struct environment *environment, const char *name)
+static const char *environment_path_of(const struct environment *environment, const char *name)
 {
 	char candidate[NAME_BYTES];
 	for (char **path = environment->paths; path && *path; path++) {
-		name_of(*path, candidate);
+		environment_name_of(*path, candidate);
 		if (!strcmp(candidate, name))
 			return *path;
 	}
@@ -81,7 +81,7 @@ int environment_apply(const struct environment *environment, struct config *conf
 	const char *value;
 	int err = 0;
 	for (size_t at = 0; !err && (value = next_variable(&at, name));) {
-		const char *path = path_of(environment, name);
+		const char *path = environment_path_of(environment, name);
 		/* Empty is how many tools write "not set". */
 		if (!path || !*value)
 			continue;
@@ -99,7 +99,7 @@ static bool ends_in(const char *text, const char *tail)
 }
 
 /* What is set so elsewhere. */
-static const char *find_synonym(const char *name)
+static const char *environment_find_synonym(const char *name)
 {
 	static const char *const SYNONYMS[][2] = {
 		{ "PORT", "LISTEN" },         { "HOST", "LISTEN" },        { "BIND", "LISTEN" },
@@ -116,7 +116,7 @@ static const char *find_synonym(const char *name)
 /* The name nearest to a misspelt one, or the only half of which was given: CONNECTIONS. */
 static const char *find_near(const char *name, const char *const *names, size_t n)
 {
-	const char *near = find_synonym(name);
+	const char *near = environment_find_synonym(name);
 	if (!near)
 		near = suggest_nearest(name, names, n);
 	for (size_t i = 0; i < n && !near; i++)
@@ -135,11 +135,11 @@ void environment_unknown(const struct environment *environment,
 	if (!environment->paths)
 		return;
 	for (char **path = environment->paths; *path && n < PATHS_MAX; path++, n++) {
-		name_of(*path, texts[n]);
+		environment_name_of(*path, texts[n]);
 		names[n] = texts[n];
 	}
 	for (size_t at = 0; next_variable(&at, name);) {
-		if (path_of(environment, name))
+		if (environment_path_of(environment, name))
 			continue;
 		const char *near = find_near(name, names, n);
 		snprintf(shown, sizeof shown, PREFIX "%s", name);

@@ -18,7 +18,7 @@
 static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game" };
 enum { TEMPLATE_COUNT = sizeof TEMPLATES / sizeof *TEMPLATES, NAME_MAX_BYTES = 64 };
 
-static int refuse(void)
+static int new_refuse(void)
 {
 	fprintf(stderr, "see 'perilune new --help'\n");
 	return EXIT_USAGE;
@@ -38,11 +38,11 @@ static int check_template(const char *name)
 	for (size_t i = 0; i < TEMPLATE_COUNT; i++)
 		text_printf(stderr, " %s", TEMPLATES[i]);
 	fputc('\n', stderr);
-	return refuse();
+	return new_refuse();
 }
 
 /* The last part of the folder's path: the name of the app, its service and its image. */
-static const char *name_of(const char *folder)
+static const char *new_name_of(const char *folder)
 {
 	const char *slash = strrchr(folder, '/');
 	return slash ? slash + 1 : folder;
@@ -71,17 +71,17 @@ static int check_folder(const char *folder)
 		fprintf(stderr,
 			"perilune new: expects the name of the folder to be made, as in 'perilune new chat "
 			"--template chat'\n");
-		return refuse();
+		return new_refuse();
 	}
-	if (is_name(name_of(folder)))
+	if (is_name(new_name_of(folder)))
 		return 0;
 	text_printf(
 	    stderr,
 	    "perilune new: '%s' is no name for an app: letters, digits, _ . and - only, beginning with a "
 	    "letter or "
 	    "a digit, at most %d\n",
-	    name_of(folder), NAME_MAX_BYTES);
-	return refuse();
+	    new_name_of(folder), NAME_MAX_BYTES);
+	return new_refuse();
 }
 
 /* Where Perilune's own Lua files lie: 0, or UV_ENAMETOOLONG. `below` is a path in there. */
@@ -126,7 +126,7 @@ static int copy_template(struct scaffold *scaffold, const char *name)
 	return err ? err : scaffold_copy(scaffold, folder);
 }
 
-static int complain(const struct scaffold *scaffold, const char *folder, int err)
+static int new_complain(const struct scaffold *scaffold, const char *folder, int err)
 {
 	if (err == UV_EEXIST && !scaffold->made_count)
 		text_printf(
@@ -140,7 +140,7 @@ static int complain(const struct scaffold *scaffold, const char *folder, int err
 	return EXIT_FAILED;
 }
 
-static int by_name(const void *a, const void *b)
+static int new_by_name(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -181,7 +181,7 @@ static const char *for_shell(const char *path, char *word, size_t size)
 static void congratulate(const struct scaffold *scaffold, const char *template, const char *binary)
 {
 	size_t prefix = strlen(scaffold->target) + 1;
-	qsort(scaffold->made + 1, scaffold->made_count - 1, sizeof *scaffold->made, by_name);
+	qsort(scaffold->made + 1, scaffold->made_count - 1, sizeof *scaffold->made, new_by_name);
 	text_printf(stdout, "%s, from the template %s:\n", scaffold->target, template);
 	for (size_t i = 1; i < scaffold->made_count; i++)
 		printf("  %s\n", scaffold->made[i] + prefix);
@@ -200,7 +200,7 @@ static int make(const char *folder, const char *template)
 	    !quote(binary, true, exec, sizeof exec))
 		return EXIT_FAILED;
 	const struct placeholder placeholders[] = {
-		{ "@NAME@", name_of(folder) }, { "@LIBRARY@", types }, { "@EXEC@", exec }, { NULL, NULL }
+		{ "@NAME@", new_name_of(folder) }, { "@LIBRARY@", types }, { "@EXEC@", exec }, { NULL, NULL }
 	};
 	struct scaffold scaffold;
 	int err = scaffold_open(&scaffold, folder, placeholders);
@@ -210,7 +210,7 @@ static int make(const char *folder, const char *template)
 		err = copy_template(&scaffold, template);
 	if (!err)
 		congratulate(&scaffold, template, binary);
-	int code = err ? complain(&scaffold, folder, err) : EXIT_OK;
+	int code = err ? new_complain(&scaffold, folder, err) : EXIT_OK;
 	if (err)
 		scaffold_undo(&scaffold);
 	scaffold_close(&scaffold);

@@ -17,7 +17,7 @@ enum { WATCH_SECONDS = 1 };
 
 /* ---- answers, for people ---- */
 
-static long long number(const json_t *object, const char *name)
+static long long operate_number(const json_t *object, const char *name)
 {
 	return json_integer_value(json_object_get(object, name));
 }
@@ -29,34 +29,35 @@ static void show_staying(const json_t *reply, const json_t *reload)
 	const char *why = json_string_value(json_object_get(reload, "error"));
 	size_t i;
 	json_t *one;
-	if (number(stay, "failed")) {
-		printf("  %lld failed", number(stay, "failed"));
+	if (operate_number(stay, "failed")) {
+		printf("  %lld failed", operate_number(stay, "failed"));
 		fputs(why ? ", the first in " : "", stdout);
 		text_put(stdout, TEXT_LINE, why ? why : "", why ? strlen(why) : 0);
 		putchar('\n');
 	}
-	if (number(stay, "deferred"))
+	if (operate_number(stay, "deferred"))
 		printf("  %lld with functions of conn:defer, which belong to the old code\n",
-		       number(stay, "deferred"));
-	if (number(stay, "removed"))
-		printf("  %lld of a listener that is no more\n", number(stay, "removed"));
+		       operate_number(stay, "deferred"));
+	if (operate_number(stay, "removed"))
+		printf("  %lld of a listener that is no more\n", operate_number(stay, "removed"));
 	json_array_foreach(json_object_get(reply, "generations"), i, one)
 	{
-		if (!json_is_true(json_object_get(one, "newest")) && number(one, "connections"))
-			printf("  generation %lld has %lld still\n", number(one, "generation"),
-			       number(one, "connections"));
+		if (!json_is_true(json_object_get(one, "newest")) && operate_number(one, "connections"))
+			printf("  generation %lld has %lld still\n", operate_number(one, "generation"),
+			       operate_number(one, "connections"));
 	}
 }
 
 static void show_takeovers(const json_t *reply)
 {
 	const json_t *reload = json_object_get(reply, "reload");
-	long long migrated = number(reload, "migrated"), stay = number(reload, "not_migrated");
-	if (!migrated && !stay && !number(reload, "waiting"))
+	long long migrated = operate_number(reload, "migrated"),
+		  stay = operate_number(reload, "not_migrated");
+	if (!migrated && !stay && !operate_number(reload, "waiting"))
 		return;
 	printf("connections: %lld migrated, %lld stay with the old code", migrated, stay);
-	if (number(reload, "waiting"))
-		printf(", %lld wait in a handler and follow after it", number(reload, "waiting"));
+	if (operate_number(reload, "waiting"))
+		printf(", %lld wait in a handler and follow after it", operate_number(reload, "waiting"));
 	putchar('\n');
 	if (stay)
 		show_staying(reply, reload);
@@ -166,7 +167,7 @@ static int fill(const struct command *command, const struct options *options, js
 	return command->options == FOR_KICK ? set_conn(options, request) : 0;
 }
 
-static int report(const struct command *command, const struct options *options, const json_t *reply)
+static int operate_report(const struct command *command, const struct options *options, const json_t *reply)
 {
 	bool ok = message_flag(reply, "ok");
 	if (options->json)
@@ -177,7 +178,7 @@ static int report(const struct command *command, const struct options *options, 
 		show_error(options, reply);
 	/* Of `stop --wait`. */
 	ok = ok && !json_integer_value(json_object_get(reply, "cut"));
-	if (options->strict && number(json_object_get(reply, "reload"), "not_migrated"))
+	if (options->strict && operate_number(json_object_get(reply, "reload"), "not_migrated"))
 		ok = false;
 	return ok ? EXIT_OK : EXIT_FAILED;
 }
@@ -337,7 +338,7 @@ static int ask_once(const struct command *command, const struct options *options
 		code = remote_ask(options, request, options->wait, &reply);
 	if (code)
 		return code;
-	code = report(command, options, reply);
+	code = operate_report(command, options, reply);
 	json_decref(reply);
 	return code;
 }

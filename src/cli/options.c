@@ -108,7 +108,7 @@ struct amount_unit {
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
 /* The option that an argument such as "--name" or "--name=value" gives, or NULL. */
-static const struct option *find(unsigned which, const char *given)
+static const struct option *options_find(unsigned which, const char *given)
 {
 	const char *name = !strcmp(given, "-h") ? "--help" : !strcmp(given, "-e") ? "--eval" : given;
 	if (strncmp(name, "--", 2))
@@ -122,7 +122,7 @@ static const struct option *find(unsigned which, const char *given)
 	return NULL;
 }
 
-static int refuse(const char *command)
+static int options_refuse(const char *command)
 {
 	text_printf(stderr, "see 'perilune %s --help'\n", command);
 	return EXIT_USAGE;
@@ -178,12 +178,12 @@ static const struct {
 };
 
 /* As it would be written, or NULL. */
-static const char *find_synonym(const char *word, unsigned which)
+static const char *options_find_synonym(const char *word, unsigned which)
 {
 	static char form[32];
 	for (size_t i = 0; i < sizeof SYNONYMS / sizeof *SYNONYMS; i++) {
 		snprintf(form, sizeof form, "--%s", SYNONYMS[i].ours);
-		if (!strcmp(SYNONYMS[i].name, word) && find(which, form))
+		if (!strcmp(SYNONYMS[i].name, word) && options_find(which, form))
 			return SYNONYMS[i].form ? SYNONYMS[i].form : form;
 	}
 	return NULL;
@@ -201,7 +201,7 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 	const char *bare = given + strspn(given, "-");
 	snprintf(word, sizeof word, "%.*s", (int)strcspn(bare, "="), bare);
 	near = suggest_nearest(word, names, n);
-	const char *synonym = find_synonym(word, which);
+	const char *synonym = options_find_synonym(word, which);
 	text_printf(stderr, "perilune %s: unknown option %.*s", command, (int)strcspn(given, "="), given);
 	if (synonym)
 		text_printf(stderr, " (did you mean %s?)", synonym);
@@ -210,7 +210,7 @@ static int refuse_unknown(const char *command, unsigned which, const char *given
 	else if (which & FOR_SCRIPTS && strchr(word, '.'))
 		text_printf(stderr, " (did you mean --set %s=…?)", word);
 	fputc('\n', stderr);
-	return refuse(command);
+	return options_refuse(command);
 }
 
 static int take_policy(struct options *options, const char *value)
@@ -221,7 +221,7 @@ static int take_policy(struct options *options, const char *value)
 		return 0;
 	text_printf(stderr, "perilune %s: --policy expects pin, migrate or drain, got '%s'\n",
 		    options->command, value);
-	return refuse(options->command);
+	return options_refuse(options->command);
 }
 
 /* The number in front of `unit`s, in `options`' smallest unit. False: that is none, or too large. */
@@ -242,7 +242,7 @@ static int refuse_amount(const struct options *options, const char *name, const 
 {
 	text_printf(stderr, "perilune %s: --%s expects %s, got '%s'\n", options->command, name, expected,
 		    value);
-	return refuse(options->command);
+	return options_refuse(options->command);
 }
 
 static int take_time(const struct options *options, const char *name, const char *value, uint64_t *ms)
@@ -272,14 +272,14 @@ static int take_server(struct options *options, const char *server)
 	if (options->control) {
 		text_printf(stderr, "perilune %s: takes one server, got '%s' and '%s'\n", options->command,
 			    options->control, server);
-		return refuse(options->command);
+		return options_refuse(options->command);
 	}
 	options->control = server;
 	return 0;
 }
 
 /* Takes the option's effect. `value` is NULL when it takes none. */
-static int take(struct options *options, const struct option *option, const char *value)
+static int options_take(struct options *options, const struct option *option, const char *value)
 {
 	assert(value || (option->kind != OPTION_SET && option->kind != OPTION_KEY));
 	switch (option->kind) {
@@ -287,7 +287,7 @@ static int take(struct options *options, const struct option *option, const char
 		if (value[0] == '=' || !strchr(value, '=')) {
 			text_printf(stderr, "perilune %s: --set expects KEY=VALUE, got '%s'\n",
 				    options->command, value);
-			return refuse(options->command);
+			return options_refuse(options->command);
 		}
 		/* fall through */
 	case OPTION_KEY:
@@ -360,14 +360,14 @@ static bool may_be_empty(enum option_kind kind)
 static int parse_option(struct options *options, unsigned which, char **argv, int *at)
 {
 	const char *given = argv[*at], *command = options->command;
-	const struct option *option = find(which, given);
+	const struct option *option = options_find(which, given);
 	if (!option)
 		return refuse_unknown(command, which, given);
 	const char *equals = strchr(given, '=');
 	const char *value = equals ? equals + 1 : NULL;
 	if (!option->argument && value) {
 		text_printf(stderr, "perilune %s: --%s takes no value\n", command, option->name);
-		return refuse(command);
+		return options_refuse(command);
 	}
 	/* No value begins with "--"; the user has forgotten it. */
 	if (option->argument && !value && argv[*at + 1] && strncmp(argv[*at + 1], "--", 2))
@@ -375,9 +375,9 @@ static int parse_option(struct options *options, unsigned which, char **argv, in
 	if (option->argument && (!value || (!*value && !may_be_empty(option->kind)))) {
 		text_printf(stderr, "perilune %s: --%s needs a value: --%s %s\n", command, option->name,
 			    option->name, option->argument);
-		return refuse(command);
+		return options_refuse(command);
 	}
-	return take(options, option, value);
+	return options_take(options, option, value);
 }
 
 static int take_script(struct options *options, const char *script)
@@ -385,7 +385,7 @@ static int take_script(struct options *options, const char *script)
 	if (options->script_named) {
 		text_printf(stderr, "perilune %s: takes one script, got '%s' and '%s'\n", options->command,
 			    options->script, script);
-		return refuse(options->command);
+		return options_refuse(options->command);
 	}
 	options->script = script;
 	options->script_named = true;
@@ -404,7 +404,7 @@ static const char *operand_of(unsigned which)
 static int refuse_empty(const char *command, unsigned which)
 {
 	text_printf(stderr, "perilune %s: the %s is empty\n", command, operand_of(which));
-	return refuse(command);
+	return options_refuse(command);
 }
 
 static int take_operand(struct options *options, unsigned which, const char *operand)
@@ -418,7 +418,7 @@ static int take_operand(struct options *options, unsigned which, const char *ope
 	if (options->operand) {
 		text_printf(stderr, "perilune %s: takes one %s, got '%s' and '%s'\n", options->command,
 			    operand_of(which), options->operand, operand);
-		return refuse(options->command);
+		return options_refuse(options->command);
 	}
 	options->operand = operand;
 	return 0;
@@ -463,7 +463,7 @@ int options_parse(struct options *options, const char *command, unsigned which, 
 	}
 	if (!code && options->json && options->print) {
 		text_printf(stderr, "perilune %s: --json and --print exclude each other\n", command);
-		code = refuse(command);
+		code = options_refuse(command);
 	}
 	return code;
 }

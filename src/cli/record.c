@@ -28,7 +28,8 @@ struct recording {
 	size_t tail_bytes;
 };
 
-static int complain(const struct recording *recording, const char *code, const char *what, const char *why)
+static int cli_record_complain(const struct recording *recording, const char *code, const char *what,
+			       const char *why)
 {
 	char text[4096];
 	snprintf(text, sizeof text, "%s%s%s", what, why ? ": " : "", why ? why : "");
@@ -40,7 +41,7 @@ static int complain(const struct recording *recording, const char *code, const c
 static int watched = -1;
 
 /* We say that it is enough, and get the rest. A second signal ends us. */
-static void on_signal(int number)
+static void cli_record_on_signal(int number)
 {
 	(void)number;
 	shutdown(watched, SHUT_WR);
@@ -48,7 +49,8 @@ static void on_signal(int number)
 
 static void watch_signals(int server)
 {
-	struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART };
+	struct sigaction action = { .sa_handler = cli_record_on_signal,
+				    .sa_flags = (int)SA_RESETHAND | SA_RESTART };
 	watched = server;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
@@ -63,7 +65,7 @@ static bool is_standard_output(const struct recording *recording)
 }
 
 /* 0, or an exit code after having said what is wrong. */
-static int open_file(struct recording *recording)
+static int cli_record_open_file(struct recording *recording)
 {
 	char what[512];
 	recording->out = is_standard_output(recording)
@@ -72,10 +74,10 @@ static int open_file(struct recording *recording)
 	if (recording->out >= 0)
 		return 0;
 	snprintf(what, sizeof what, "cannot record to %s", recording->path);
-	return complain(recording, "bad_file", what, trace_create_error(recording->out));
+	return cli_record_complain(recording, "bad_file", what, trace_create_error(recording->out));
 }
 
-static int write_all(int fd, const char *bytes, size_t n)
+static int cli_record_write_all(int fd, const char *bytes, size_t n)
 {
 	while (n) {
 		ssize_t written = write(fd, bytes, n);
@@ -99,13 +101,13 @@ static void remember_tail(struct recording *recording, const char *bytes, size_t
 	recording->tail_bytes = kept + n;
 }
 
-static int keep(struct recording *recording, const char *bytes, size_t n)
+static int cli_record_keep(struct recording *recording, const char *bytes, size_t n)
 {
-	int err = write_all(recording->out, bytes, n);
+	int err = cli_record_write_all(recording->out, bytes, n);
 	if (err) {
 		char what[512];
 		snprintf(what, sizeof what, "cannot write to %s", recording->path);
-		return complain(recording, "bad_file", what, strerror(-err));
+		return cli_record_complain(recording, "bad_file", what, strerror(-err));
 	}
 	const char *last = memrchr(bytes, '\n', n);
 	if (last)
@@ -127,7 +129,7 @@ static void cut_to_whole_lines(struct recording *recording)
 /* ---- what the server says ---- */
 
 /* 0 if it records; else an exit code. */
-static int heed_reply(struct recording *recording, const char *line)
+static int take_reply_line(struct recording *recording, const char *line)
 {
 	json_t *reply = json_loads(line, 0, NULL);
 	const char *why = json_string_value(json_object_get(reply, "error"));
@@ -135,39 +137,40 @@ static int heed_reply(struct recording *recording, const char *line)
 	if (!ok && why && recording->options->json)
 		remote_print_json(recording->options, reply);
 	else if (!ok)
-		complain(recording, "bad_answer",
-			 why ? why : "the answer is not what a server of this version gives", NULL);
+		cli_record_complain(recording, "bad_answer",
+				    why ? why : "the answer is not what a server of this version gives",
+				    NULL);
 	json_decref(reply);
 	if (!ok)
 		return EXIT_FAILED;
-	int code = open_file(recording);
+	int code = cli_record_open_file(recording);
 	if (!code && !is_standard_output(recording))
 		text_printf(stderr, "recording to %s; Ctrl-C ends it\n", recording->path);
 	return code;
 }
 
 /* Takes what has come: the reply, then lines of the trace. Returns 0 or an exit code. */
-static int take(struct recording *recording, char *bytes, size_t *used)
+static int cli_record_take(struct recording *recording, char *bytes, size_t *used)
 {
 	if (recording->out < 0) {
 		char *end = memchr(bytes, '\n', *used);
 		if (!end)
-			return *used == READ_BYTES
-				   ? complain(recording, "bad_answer", "the answer is too long", NULL)
-				   : 0;
+			return *used == READ_BYTES ? cli_record_complain(recording, "bad_answer",
+									 "the answer is too long", NULL)
+						   : 0;
 		*end = '\0';
-		int code = heed_reply(recording, bytes);
+		int code = take_reply_line(recording, bytes);
 		if (code)
 			return code;
 		*used -= (size_t)(end + 1 - bytes);
 		memmove(bytes, end + 1, *used);
 	}
-	int code = *used ? keep(recording, bytes, *used) : 0;
+	int code = *used ? cli_record_keep(recording, bytes, *used) : 0;
 	*used = 0;
 	return code;
 }
 
-static int receive(struct recording *recording)
+static int cli_record_receive(struct recording *recording)
 {
 	static char bytes[READ_BYTES];
 	size_t used = 0;
@@ -176,12 +179,12 @@ static int receive(struct recording *recording)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && recording->out < 0)
-			return complain(recording, "no_answer", "the server does not answer",
-					strerror(errno));
+			return cli_record_complain(recording, "no_answer", "the server does not answer",
+						   strerror(errno));
 		if (n <= 0)
 			return 0;
 		used += (size_t)n;
-		int code = take(recording, bytes, &used);
+		int code = cli_record_take(recording, bytes, &used);
 		if (code)
 			return code;
 	}
@@ -189,7 +192,7 @@ static int receive(struct recording *recording)
 
 /* ---- the summary ---- */
 
-static long long number(const json_t *object, const char *name)
+static long long cli_record_number(const json_t *object, const char *name)
 {
 	return json_integer_value(json_object_get(object, name));
 }
@@ -199,17 +202,17 @@ static void show_summary(const struct recording *recording, const json_t *last)
 	const char *reason = json_string_value(json_object_get(last, "reason"));
 	FILE *to = is_standard_output(recording) ? stderr : stdout;
 	text_printf(to, "%lld connections, %lld frames, %lld bytes of frames, %lld lost; ended by: %s\n",
-		    number(last, "connections"), number(last, "frames"), number(last, "bytes"),
-		    number(last, "lost"), reason ? reason : "?");
-	if (number(last, "lost"))
+		    cli_record_number(last, "connections"), cli_record_number(last, "frames"),
+		    cli_record_number(last, "bytes"), cli_record_number(last, "lost"), reason ? reason : "?");
+	if (cli_record_number(last, "lost"))
 		fprintf(
 		    stderr,
 		    "perilune record: %lld connections are not, or not wholly, in the trace: there was no "
 		    "room for them\n",
-		    number(last, "lost"));
-	if (number(last, "redaction_failures"))
+		    cli_record_number(last, "lost"));
+	if (cli_record_number(last, "redaction_failures"))
 		fprintf(stderr, "perilune record: record.redact failed for %lld frames: they are left out\n",
-			number(last, "redaction_failures"));
+			cli_record_number(last, "redaction_failures"));
 }
 
 /* The trace's last line tells how it came out. */
@@ -226,8 +229,9 @@ static int conclude(struct recording *recording)
 	else if (is_end)
 		show_summary(recording, last);
 	else
-		complain(recording, "no_answer",
-			 "the server ended the recording in its midst: the trace is cut short", NULL);
+		cli_record_complain(recording, "no_answer",
+				    "the server ended the recording in its midst: the trace is cut short",
+				    NULL);
 	json_decref(last);
 	return is_end ? EXIT_OK : EXIT_FAILED;
 }
@@ -245,7 +249,7 @@ static char *request_of(const struct options *options)
 	return line;
 }
 
-static int run(const struct options *options)
+static int cli_record_run(const struct options *options)
 {
 	struct recording recording = { .options = options,
 				       .path = options->out ? options->out : "trace.jsonl",
@@ -257,14 +261,15 @@ static int run(const struct options *options)
 		watch_signals(recording.server);
 		/* Who is turned away finds the answer before the question is read. */
 		remote_send(recording.server, request);
-		code = receive(&recording);
+		code = cli_record_receive(&recording);
 	}
 	free(request);
 	if (recording.out >= 0) {
 		cut_to_whole_lines(&recording);
 		code = code ? code : conclude(&recording);
 	} else if (!code) {
-		code = complain(&recording, "no_answer", "the server ended without an answer", NULL);
+		code =
+		    cli_record_complain(&recording, "no_answer", "the server ended without an answer", NULL);
 	}
 	return code;
 }
@@ -285,5 +290,5 @@ const struct command command_record = {
 		 "Example:\n"
 		 "  perilune record --listener 9000 --out trace.jsonl --seconds 60\n",
 	.options = FOR_RECORD,
-	.run = run,
+	.run = cli_record_run,
 };

@@ -100,7 +100,7 @@ static char *receive_line(int fd, int *err)
 }
 
 /* Of the next recv(); 0: none. */
-static void set_patience(int fd, uint64_t ms)
+static void remote_set_patience(int fd, uint64_t ms)
 {
 	struct timeval limit = { .tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000) };
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -124,7 +124,7 @@ struct search {
 	bool forbidden; /* there is one that is another user's */
 };
 
-static void note(struct list *list, const char *path, const char *script)
+static void remote_note(struct list *list, const char *path, const char *script)
 {
 	size_t at = strlen(list->text);
 	if (list->count++ < SHOWN_MAX)
@@ -138,7 +138,7 @@ static char *script_of(const char *socket)
 	int err = 0, fd = control_path_connect(socket);
 	if (fd < 0)
 		return NULL;
-	set_patience(fd, SCRIPT_MS);
+	remote_set_patience(fd, SCRIPT_MS);
 	char *line = remote_send(fd, "{\"command\":\"status\"}\n") ? NULL : receive_line(fd, &err);
 	close(fd);
 	json_t *reply = line ? json_loads(line, 0, NULL) : NULL;
@@ -165,7 +165,7 @@ static enum answer runs_it(const struct search *search, const char *script)
 }
 
 /* One that does not say what it runs goes by its name. */
-static bool is_meant(const struct search *search, const char *path, const char *script)
+static bool remote_is_meant(const struct search *search, const char *path, const char *script)
 {
 	enum answer answer = search->script && script ? runs_it(search, script) : UNKNOWN;
 	if (answer != UNKNOWN)
@@ -173,7 +173,7 @@ static bool is_meant(const struct search *search, const char *path, const char *
 	return !search->name || control_path_is_called(path, search->name);
 }
 
-static void try_path(void *data, const char *path)
+static void remote_try_path(void *data, const char *path)
 {
 	struct search *search = data;
 	int fd = control_path_connect(path);
@@ -181,12 +181,12 @@ static void try_path(void *data, const char *path)
 	if (fd < 0)
 		return;
 	char *script = search->script ? script_of(path) : NULL;
-	bool meant = is_meant(search, path, script);
+	bool meant = remote_is_meant(search, path, script);
 	if (meant && !search->found.count)
 		search->fd = fd;
 	else
 		close(fd);
-	note(meant ? &search->found : &search->others, path, script);
+	remote_note(meant ? &search->found : &search->others, path, script);
 	free(script);
 }
 
@@ -215,7 +215,7 @@ static void refuse_others(const struct options *options, const struct search *se
 static int find_server(const struct options *options, struct search *search, const char *given)
 {
 	search->fd = -1;
-	for (unsigned i = 0; !search->found.count && control_path_each(i, try_path, search) >= 0; i++)
+	for (unsigned i = 0; !search->found.count && control_path_each(i, remote_try_path, search) >= 0; i++)
 		;
 	if (search->found.count == 1)
 		return search->fd;
@@ -260,7 +260,7 @@ static int connect_to(const struct options *options, const char *path)
 	return fd;
 }
 
-static bool is_script(const char *given)
+static bool remote_is_script(const char *given)
 {
 	size_t len = strlen(given);
 	return len > 4 && !strcmp(given + len - 4, ".lua");
@@ -278,7 +278,7 @@ int remote_reach(const struct options *options)
 	const char *given = options->control ? options->control : getenv("PERILUNE_CONTROL");
 	if (!given || !*given || !strcmp(given, "auto"))
 		return find_named(options, NULL);
-	if (is_script(given) && !is_socket(given))
+	if (remote_is_script(given) && !is_socket(given))
 		return find_script(options, given);
 	if (strchr(given, '/') || is_socket(given))
 		return connect_to(options, given);
@@ -290,7 +290,7 @@ int remote_reach(const struct options *options)
 
 /* ---- asking ---- */
 
-static int complain(const struct options *options, int err)
+static int remote_complain(const struct options *options, int err)
 {
 	if (err != -EAGAIN)
 		return remote_refuse(options, "no_answer",
@@ -307,7 +307,7 @@ static int exchange(const struct options *options, int fd, const char *request, 
 	/* Who is turned away finds the answer before the question is read. */
 	char *line = !err || err == -EPIPE ? receive_line(fd, &err) : NULL;
 	if (!line)
-		return complain(options, err);
+		return remote_complain(options, err);
 	*reply = json_loads(line, 0, NULL);
 	free(line);
 	if (json_is_object(*reply))
@@ -324,7 +324,7 @@ int remote_ask(const struct options *options, json_t *request, bool patient, jso
 		return remote_refuse(options, "no_memory", "not enough memory");
 	int fd = remote_reach(options), code = EXIT_FAILED;
 	if (fd >= 0) {
-		set_patience(fd, patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS);
+		remote_set_patience(fd, patient ? options->timeout_ms : UINT64_C(1000) * ANSWER_SECONDS);
 		code = exchange(options, fd, line, reply);
 		close(fd);
 	}

@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 #include "workbench/bench.h"
 
-static int run_raw(int argc, char **argv)
+static int replay_run_raw(int argc, char **argv)
 {
 	return bench_run("perilune.test.replay_command", argc, argv);
 }
@@ -10,5 +10,5 @@ static int run_raw(int argc, char **argv)
 const struct command command_replay = {
 	.name = "replay",
 	.summary = "run what was recorded against a script, in memory, and show what differs",
-	.run_raw = run_raw,
+	.run_raw = replay_run_raw,
 };

@@ -50,7 +50,7 @@ static void begin_log(const struct config *config)
 			  F_TEXT("hint", "--log-format=text is for people"));
 }
 
-static int serve(struct app_load *load, const struct options *options)
+static int cli_run_serve(struct app_load *load, const struct options *options)
 {
 	log_open();
 	if (load->config.log_file && open_log_file(load->config.log_file))
@@ -68,19 +68,19 @@ static int serve(struct app_load *load, const struct options *options)
 	return server_run(&load->config, &how);
 }
 
-static int fail(const struct app_load *load, const struct options *options)
+static int cli_run_fail(const struct app_load *load, const struct options *options)
 {
 	tell_starter(load->text ? load->text : "not enough memory");
 	return app_explain(load, options);
 }
 
-static int run(const struct options *options)
+static int cli_run_run(const struct options *options)
 {
 	struct app_load load;
 	server_expect_signals();
 	variables_take(); /* the script is loaded next, and it may open files and start processes */
 	app_load(&load, options, NULL);
-	int code = load.status == CONFIG_OK ? serve(&load, options) : fail(&load, options);
+	int code = load.status == CONFIG_OK ? cli_run_serve(&load, options) : cli_run_fail(&load, options);
 	if (!server_is_stuck())
 		app_free(&load);
 	return code;
@@ -110,5 +110,5 @@ const struct command command_run = {
 	    "Example:\n"
 	    "  perilune run echo.lua --listen tcp://127.0.0.1:9000 --workers 2\n",
 	.options = FOR_RUN,
-	.run = run,
+	.run = cli_run_run,
 };

@@ -14,14 +14,14 @@
 
 enum { TEXT_MAX = 1 << 20, DEPTH_MAX = 8 };
 
-static int fail(struct scaffold *scaffold, int err, const char *path)
+static int scaffold_fail(struct scaffold *scaffold, int err, const char *path)
 {
 	snprintf(scaffold->problem, sizeof scaffold->problem, "%s: %s", path, uv_strerror(err));
 	return err;
 }
 
 /* 0 or UV_ENAMETOOLONG. */
-static int join(char *path, size_t size, const char *folder, const char *name)
+static int scaffold_join(char *path, size_t size, const char *folder, const char *name)
 {
 	int n = snprintf(path, size, "%s/%s", folder, name);
 	return n < 0 || (size_t)n >= size ? UV_ENAMETOOLONG : 0;
@@ -77,7 +77,7 @@ static char *filled_in(const struct scaffold *scaffold, const char *text)
 /* ---- a file ---- */
 
 /* A template is text. NULL: it cannot be read, and errno says why. */
-static char *read_text(const char *path)
+static char *scaffold_read_text(const char *path)
 {
 	FILE *from = fopen(path, "rbe");
 	char *text = from ? malloc(TEXT_MAX + 1) : NULL;
@@ -110,14 +110,14 @@ static int write_text(const struct scaffold *scaffold, const char *path, const c
 
 static int copy_file(struct scaffold *scaffold, const char *from, const char *to)
 {
-	char *text = read_text(from);
+	char *text = scaffold_read_text(from);
 	if (!text)
-		return fail(scaffold, uv_translate_sys_error(errno), from);
+		return scaffold_fail(scaffold, uv_translate_sys_error(errno), from);
 	int err = write_text(scaffold, to, text);
 	free(text);
 	if (err != UV_EEXIST && !access(to, F_OK) && note_made(scaffold, to))
 		err = UV_ENOMEM;
-	return err ? fail(scaffold, err, to) : 0;
+	return err ? scaffold_fail(scaffold, err, to) : 0;
 }
 
 /* ---- a folder ---- */
@@ -125,8 +125,8 @@ static int copy_file(struct scaffold *scaffold, const char *from, const char *to
 static int make_folder(struct scaffold *scaffold, const char *path)
 {
 	if (mkdir(path, 0777))
-		return errno == EEXIST ? 0 : fail(scaffold, uv_translate_sys_error(errno), path);
-	return note_made(scaffold, path) ? fail(scaffold, UV_ENOMEM, path) : 0;
+		return errno == EEXIST ? 0 : scaffold_fail(scaffold, uv_translate_sys_error(errno), path);
+	return note_made(scaffold, path) ? scaffold_fail(scaffold, UV_ENOMEM, path) : 0;
 }
 
 static int copy_folder(struct scaffold *scaffold, const char *from, const char *to, int depth);
@@ -137,17 +137,17 @@ static int copy_entry(struct scaffold *scaffold, const char *from, const char *t
 	char source[PATH_MAX], target[PATH_MAX];
 	struct stat info;
 	char *own_name = filled_in(scaffold, name);
-	int err = own_name ? join(source, sizeof source, from, name) : UV_ENOMEM;
+	int err = own_name ? scaffold_join(source, sizeof source, from, name) : UV_ENOMEM;
 	if (!err)
-		err = join(target, sizeof target, to, own_name);
+		err = scaffold_join(target, sizeof target, to, own_name);
 	free(own_name);
 	if (err)
-		return fail(scaffold, err, name);
+		return scaffold_fail(scaffold, err, name);
 	if (stat(source, &info))
-		return fail(scaffold, uv_translate_sys_error(errno), source);
+		return scaffold_fail(scaffold, uv_translate_sys_error(errno), source);
 	if (!S_ISDIR(info.st_mode))
 		return copy_file(scaffold, source, target);
-	err = depth > DEPTH_MAX ? fail(scaffold, UV_ELOOP, source) : make_folder(scaffold, target);
+	err = depth > DEPTH_MAX ? scaffold_fail(scaffold, UV_ELOOP, source) : make_folder(scaffold, target);
 	return err ? err : copy_folder(scaffold, source, target, depth + 1);
 }
 
@@ -155,7 +155,7 @@ static int copy_folder(struct scaffold *scaffold, const char *from, const char *
 {
 	DIR *folder = opendir(from);
 	if (!folder)
-		return fail(scaffold, uv_translate_sys_error(errno), from);
+		return scaffold_fail(scaffold, uv_translate_sys_error(errno), from);
 	int err = 0;
 	for (struct dirent *entry; !err && (entry = readdir(folder));)
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
@@ -170,8 +170,8 @@ int scaffold_open(struct scaffold *scaffold, const char *target, const struct pl
 {
 	*scaffold = (struct scaffold){ .target = target, .placeholders = placeholders };
 	if (mkdir(target, 0777))
-		return fail(scaffold, uv_translate_sys_error(errno), target);
-	return note_made(scaffold, target) ? fail(scaffold, UV_ENOMEM, target) : 0;
+		return scaffold_fail(scaffold, uv_translate_sys_error(errno), target);
+	return note_made(scaffold, target) ? scaffold_fail(scaffold, UV_ENOMEM, target) : 0;
 }
 
 int scaffold_copy(struct scaffold *scaffold, const char *folder)

@@ -5,24 +5,24 @@
 #include <stdbool.h>
 #include <string.h>
 
-static long long number(const json_t *object, const char *name)
+static long long show_number(const json_t *object, const char *name)
 {
 	return json_integer_value(json_object_get(object, name));
 }
 
-static const char *text(const json_t *object, const char *name)
+static const char *show_text(const json_t *object, const char *name)
 {
 	const char *value = json_string_value(json_object_get(object, name));
 	return value ? value : "";
 }
 
-static void show(const json_t *object, const char *name)
+static void show_show(const json_t *object, const char *name)
 {
-	const char *shown = text(object, name);
+	const char *shown = show_text(object, name);
 	text_put(stdout, TEXT_LINE, shown, strlen(shown));
 }
 
-static const char *plural(long long n)
+static const char *show_plural(long long n)
 {
 	return n == 1 ? "" : "s";
 }
@@ -44,19 +44,19 @@ static void show_age(long long ms)
 /* "), canary: 2 of its 40 connections failed, 12 s left" */
 static void show_canary(const json_t *canary)
 {
-	long long conns = number(canary, "connections");
+	long long conns = show_number(canary, "connections");
 	printf("), canary: takes a share of %.9g, %lld of %lld connection%s failed, ",
-	       json_number_value(json_object_get(canary, "share")), number(canary, "errors"), conns,
-	       plural(conns));
-	show_age(number(canary, "left_ms"));
+	       json_number_value(json_object_get(canary, "share")), show_number(canary, "errors"), conns,
+	       show_plural(conns));
+	show_age(show_number(canary, "left_ms"));
 	puts(" left");
 }
 
 /* ")", ", withdrawn, 3 migrated, 2 could not" */
 static void show_old(const json_t *one)
 {
-	long long migrated = number(one, "migrated"), stay = number(one, "not_migrated");
-	fputs(!strcmp(text(one, "state"), "withdrawn") ? "), withdrawn" : ")", stdout);
+	long long migrated = show_number(one, "migrated"), stay = show_number(one, "not_migrated");
+	fputs(!strcmp(show_text(one, "state"), "withdrawn") ? "), withdrawn" : ")", stdout);
 	if (migrated || stay)
 		printf(", %lld migrated, %lld could not", migrated, stay);
 	putchar('\n');
@@ -64,14 +64,16 @@ static void show_old(const json_t *one)
 
 static void show_generation(const json_t *one, const json_t *canary)
 {
-	long long conns = number(one, "connections");
-	printf("  %-4lld %lld connection%s, since ", number(one, "generation"), conns, plural(conns));
-	show(one, "since");
+	long long conns = show_number(one, "connections");
+	printf("  %-4lld %lld connection%s, since ", show_number(one, "generation"), conns,
+	       show_plural(conns));
+	show_show(one, "since");
 	fputs(" (", stdout);
-	show_age(number(one, "age_ms"));
+	show_age(show_number(one, "age_ms"));
 	if (json_is_true(json_object_get(one, "newest")))
 		puts("), takes new ones");
-	else if (json_is_object(canary) && number(canary, "generation") == number(one, "generation"))
+	else if (json_is_object(canary) &&
+		 show_number(canary, "generation") == show_number(one, "generation"))
 		show_canary(canary);
 	else
 		show_old(one);
@@ -94,13 +96,13 @@ static void show_listeners(const json_t *reply)
 	json_array_foreach(json_object_get(reply, "listeners"), i, one)
 	{
 		fputs("  ", stdout);
-		show(one, "address");
-		if (strcmp(text(one, "address"), text(one, "listener")) != 0) {
+		show_show(one, "address");
+		if (strcmp(show_text(one, "address"), show_text(one, "listener")) != 0) {
 			fputs("  ", stdout);
-			show(one, "listener");
+			show_show(one, "listener");
 		}
-		printf("  %lld open of %lld, %lld refused%s\n", number(one, "open"), number(one, "limit"),
-		       number(one, "refused"),
+		printf("  %lld open of %lld, %lld refused%s\n", show_number(one, "open"),
+		       show_number(one, "limit"), show_number(one, "refused"),
 		       json_is_true(json_object_get(one, "removed")) ? ", removed" : "");
 	}
 }
@@ -109,15 +111,15 @@ static void show_listeners(const json_t *reply)
 static void show_held_up(const json_t *worker)
 {
 	const json_t *by = json_object_get(worker, "held_up_by");
-	long long times = number(worker, "held_up");
+	long long times = show_number(worker, "held_up");
 	if (times)
-		printf(", held up %lld time%s", times, plural(times));
+		printf(", held up %lld time%s", times, show_plural(times));
 	if (json_is_object(by)) {
 		fputs(", now for ", stdout);
-		show_age(number(by, "ms"));
+		show_age(show_number(by, "ms"));
 		fputs(" by ", stdout);
-		show(by, "callback");
-		printf(" of connection %lld", number(by, "conn"));
+		show_show(by, "callback");
+		printf(" of connection %lld", show_number(by, "conn"));
 	}
 	putchar('\n');
 }
@@ -129,12 +131,14 @@ static void show_workers(const json_t *reply)
 	puts("workers");
 	json_array_foreach(json_object_get(reply, "workers"), i, one)
 	{
-		long long conns = number(one, "connections"), generations = number(one, "generations");
+		long long conns = show_number(one, "connections"),
+			  generations = show_number(one, "generations");
 		printf("  %-4lld %lld connection%s, %lld generation%s, frames: %lld in, %lld out, %lld "
 		       "fault%s",
-		       number(one, "worker"), conns, plural(conns), generations, plural(generations),
-		       number(one, "frames_in"), number(one, "frames_out"), number(one, "faults"),
-		       plural(number(one, "faults")));
+		       show_number(one, "worker"), conns, show_plural(conns), generations,
+		       show_plural(generations), show_number(one, "frames_in"),
+		       show_number(one, "frames_out"), show_number(one, "faults"),
+		       show_plural(show_number(one, "faults")));
 		show_held_up(one);
 	}
 }
@@ -157,17 +161,18 @@ static void show_parts(const json_t *parts)
 
 static void show_counters(const json_t *counters)
 {
-	printf("connections  %lld now", number(counters, "open"));
+	printf("connections  %lld now", show_number(counters, "open"));
 	show_parts(json_object_get(counters, "states"));
-	printf("             %lld accepted, %lld closed", number(counters, "accepted"),
-	       number(counters, "closed"));
+	printf("             %lld accepted, %lld closed", show_number(counters, "accepted"),
+	       show_number(counters, "closed"));
 	show_parts(json_object_get(counters, "reasons"));
-	if (number(counters, "migrated") || number(counters, "not_migrated"))
-		printf("             %lld migrated, %lld could not\n", number(counters, "migrated"),
-		       number(counters, "not_migrated"));
-	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", number(counters, "frames_in"),
-	       number(counters, "frames_out"), number(counters, "bytes_in"), number(counters, "bytes_out"));
-	printf("faults       %lld", number(counters, "faults"));
+	if (show_number(counters, "migrated") || show_number(counters, "not_migrated"))
+		printf("             %lld migrated, %lld could not\n", show_number(counters, "migrated"),
+		       show_number(counters, "not_migrated"));
+	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", show_number(counters, "frames_in"),
+	       show_number(counters, "frames_out"), show_number(counters, "bytes_in"),
+	       show_number(counters, "bytes_out"));
+	printf("faults       %lld", show_number(counters, "faults"));
 	show_parts(json_object_get(counters, "fault_reasons"));
 }
 
@@ -178,11 +183,11 @@ static void show_last_reload(const json_t *last)
 		return;
 	}
 	fputs("last reload  ", stdout);
-	show(last, "outcome");
+	show_show(last, "outcome");
 	fputs(" at ", stdout);
-	show(last, "time");
-	printf(", generation %lld\n", number(last, "generation"));
-	const char *message = text(last, "message");
+	show_show(last, "time");
+	printf(", generation %lld\n", show_number(last, "generation"));
+	const char *message = show_text(last, "message");
 	text_put(stdout, TEXT_LINES, message, strlen(message));
 	if (*message && message[strlen(message) - 1] != '\n')
 		putchar('\n');
@@ -190,13 +195,14 @@ static void show_last_reload(const json_t *last)
 
 void show_status(const json_t *reply)
 {
-	show(reply, "script");
+	show_show(reply, "script");
 	fputs(": ", stdout);
-	show(reply, "stage");
-	printf(", generation %lld, pid %lld, perilune ", number(reply, "generation"), number(reply, "pid"));
-	show(reply, "version");
+	show_show(reply, "stage");
+	printf(", generation %lld, pid %lld, perilune ", show_number(reply, "generation"),
+	       show_number(reply, "pid"));
+	show_show(reply, "version");
 	fputs(", up ", stdout);
-	show_age(number(reply, "uptime_ms"));
+	show_age(show_number(reply, "uptime_ms"));
 	putchar('\n');
 	show_listeners(reply);
 	show_workers(reply);

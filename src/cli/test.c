@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 #include "workbench/bench.h"
 
-static int run_raw(int argc, char **argv)
+static int test_run_raw(int argc, char **argv)
 {
 	return bench_run("perilune.test.runner", argc, argv);
 }
@@ -10,5 +10,5 @@ static int run_raw(int argc, char **argv)
 const struct command command_test = {
 	.name = "test",
 	.summary = "run specifications, of apps in memory or of real servers",
-	.run_raw = run_raw,
+	.run_raw = test_run_raw,
 };

@@ -59,17 +59,18 @@ bool config_has_same_listeners(const struct config *a, const struct config *b)
 	return same;
 }
 
-static bool is_same(const struct listener_config *a, const struct listener_config *b, bool by_name)
+static bool again_is_same(const struct listener_config *a, const struct listener_config *b, bool by_name)
 {
 	return !strcmp(a->address, b->address) && (!by_name || !strcmp(a->name, b->name));
 }
 
 /* The first of that address, and if wanted of that name, whose slot nobody has yet. */
-static void follow(const struct config *now, struct config *next, struct listener_config *one, bool by_name)
+static void again_follow(const struct config *now, struct config *next, struct listener_config *one,
+			 bool by_name)
 {
 	for (unsigned i = 0; i < now->listener_count && one->slot == LISTENER_NO_SLOT; i++) {
 		const struct listener_config *before = &now->listeners[i];
-		if (is_same(before, one, by_name) && config_find_slot(next, before->slot, i) < 0)
+		if (again_is_same(before, one, by_name) && config_find_slot(next, before->slot, i) < 0)
 			one->slot = before->slot;
 	}
 }
@@ -78,9 +79,9 @@ void config_follow(const struct config *now, struct config *next)
 {
 	/* Several may have one address where the system chooses the port; then names tell them apart. */
 	for (unsigned i = 0; i < next->listener_count; i++)
-		follow(now, next, &next->listeners[i], true);
+		again_follow(now, next, &next->listeners[i], true);
 	for (unsigned i = 0; i < next->listener_count; i++)
-		follow(now, next, &next->listeners[i], false);
+		again_follow(now, next, &next->listeners[i], false);
 }
 
 /* ---- what cannot follow ---- */
@@ -90,7 +91,7 @@ struct differences {
 	size_t size, used;
 };
 
-static void note(struct differences *all, bool differs, const char *key)
+static void again_note(struct differences *all, bool differs, const char *key)
 {
 	if (!differs || strstr(all->text, key) || all->used >= all->size)
 		return;
@@ -102,14 +103,14 @@ static void compare_listeners(struct differences *all, const struct listener_con
 			      const struct listener_config *next)
 {
 	/* The file is there already, and what the umask was to make of it is not known. */
-	note(all, now->mode != next->mode, "mode");
+	again_note(all, now->mode != next->mode, "mode");
 	/* The system wants to know before it binds. */
-	note(all, now->reuse_port != next->reuse_port, "reuse_port");
+	again_note(all, now->reuse_port != next->reuse_port, "reuse_port");
 	/* Those who are in already were not counted by address. */
-	note(all, !now->per_ip && next->per_ip, "limits.per_ip");
+	again_note(all, !now->per_ip && next->per_ip, "limits.per_ip");
 }
 
-static const char *text(const char *value)
+static const char *again_text(const char *value)
 {
 	return value ? value : "";
 }
@@ -118,12 +119,12 @@ bool config_needs_restart(const struct config *now, const struct config *next, c
 {
 	struct differences all = { what, size, 0 };
 	*what = '\0';
-	note(&all, now->workers != next->workers, "workers");
-	note(&all, now->buffer_bytes != next->buffer_bytes, "limits.buffers");
-	note(&all, strcmp(now->control, next->control) != 0, "control");
-	note(&all, strcmp(text(now->log_file), text(next->log_file)) != 0, "log.file");
-	note(&all, now->log_format != next->log_format, "log.format");
-	note(&all, now->log_level != next->log_level, "log.level");
+	again_note(&all, now->workers != next->workers, "workers");
+	again_note(&all, now->buffer_bytes != next->buffer_bytes, "limits.buffers");
+	again_note(&all, strcmp(now->control, next->control) != 0, "control");
+	again_note(&all, strcmp(again_text(now->log_file), again_text(next->log_file)) != 0, "log.file");
+	again_note(&all, now->log_format != next->log_format, "log.format");
+	again_note(&all, now->log_level != next->log_level, "log.level");
 	for (unsigned i = 0; i < next->listener_count; i++) {
 		int before = config_find_slot(now, next->listeners[i].slot, i);
 		if (before >= 0)

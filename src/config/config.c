@@ -34,7 +34,7 @@ static void raise_no_memory(struct load *load)
 	luaL_error(load->lua, "not enough memory");
 }
 
-static void *allocate(struct load *load, size_t n, size_t bytes)
+static void *config_allocate(struct load *load, size_t n, size_t bytes)
 {
 	void *block = calloc(n ? n : 1, bytes);
 	if (!block)
@@ -43,11 +43,11 @@ static void *allocate(struct load *load, size_t n, size_t bytes)
 }
 
 /* A copy of the string at idx. */
-static char *copy_text(struct load *load, int idx, size_t *bytes)
+static char *config_copy_text(struct load *load, int idx, size_t *bytes)
 {
 	size_t len = 0;
 	const char *text = luaL_checklstring(load->lua, idx, &len);
-	char *copy = allocate(load, len + 1, 1);
+	char *copy = config_allocate(load, len + 1, 1);
 	memcpy(copy, text, len);
 	if (bytes)
 		*bytes = len;
@@ -60,12 +60,12 @@ static char *text_field(struct load *load, const char *key, size_t *bytes)
 	char *copy = NULL;
 	lua_getfield(load->lua, -1, key);
 	if (lua_toboolean(load->lua, -1))
-		copy = copy_text(load, lua_gettop(load->lua), bytes);
+		copy = config_copy_text(load, lua_gettop(load->lua), bytes);
 	lua_pop(load->lua, 1);
 	return copy;
 }
 
-static double number_field(struct load *load, const char *key, double max)
+static double config_number_field(struct load *load, const char *key, double max)
 {
 	lua_getfield(load->lua, -1, key);
 	double value = lua_tonumber(load->lua, -1);
@@ -77,7 +77,7 @@ static double number_field(struct load *load, const char *key, double max)
 
 static uint32_t u32_field(struct load *load, const char *key)
 {
-	return (uint32_t)number_field(load, key, UINT32_MAX);
+	return (uint32_t)config_number_field(load, key, UINT32_MAX);
 }
 
 static bool bool_field(struct load *load, const char *key)
@@ -89,7 +89,7 @@ static bool bool_field(struct load *load, const char *key)
 }
 
 /* The index in a NULL-terminated list of names. */
-static int choice_field(struct load *load, const char *key, const char *const *names)
+static int config_choice_field(struct load *load, const char *key, const char *const *names)
 {
 	lua_getfield(load->lua, -1, key);
 	const char *name = lua_tostring(load->lua, -1);
@@ -110,7 +110,7 @@ static void enter(struct load *load, const char *key)
 		luaL_error(load->lua, "configuration: '%s' is not a table", key);
 }
 
-static void leave(struct load *load)
+static void config_leave(struct load *load)
 {
 	lua_pop(load->lua, 1);
 }
@@ -142,16 +142,16 @@ bool reload_policy_of(const char *name, enum reload_policy *policy)
 	return false;
 }
 
-static void read_address(struct load *load, struct listener_config *listener)
+static void config_read_address(struct load *load, struct listener_config *listener)
 {
 	static const char *const KINDS[] = { [LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", NULL };
 	listener->name = text_field(load, "name", NULL);
 	listener->address = text_field(load, "address", NULL);
-	listener->kind = (enum listener_kind)choice_field(load, "kind", KINDS);
+	listener->kind = (enum listener_kind)config_choice_field(load, "kind", KINDS);
 	listener->mode = -1;
 	if (listener->kind == LISTENER_TCP) {
 		listener->host = text_field(load, "host", NULL);
-		listener->port = (uint16_t)number_field(load, "port", UINT16_MAX);
+		listener->port = (uint16_t)config_number_field(load, "port", UINT16_MAX);
 		return;
 	}
 	listener->path = text_field(load, "path", NULL);
@@ -159,7 +159,7 @@ static void read_address(struct load *load, struct listener_config *listener)
 	bool has_mode = !lua_isnil(load->lua, -1);
 	lua_pop(load->lua, 1);
 	if (has_mode)
-		listener->mode = (int)number_field(load, "mode", 07777);
+		listener->mode = (int)config_number_field(load, "mode", 07777);
 }
 
 static void read_limits(struct load *load, struct listener_config *listener)
@@ -170,14 +170,15 @@ static void read_limits(struct load *load, struct listener_config *listener)
 	enter(load, "limits");
 	listener->connections = u32_field(load, "connections");
 	listener->per_ip = u32_field(load, "per_ip");
-	listener->accept_rate = number_field(load, "accept_rate", 1e9);
+	listener->accept_rate = config_number_field(load, "accept_rate", 1e9);
 	listener->reject = text_field(load, "reject", &listener->reject_bytes);
 	listener->rules.send_buffer_bytes = u32_field(load, "send_buffer");
-	listener->budget.ms = (uint32_t)number_field(load, "proceed", GUARD_BUDGET_MAX_MS);
-	listener->budget.allocated_bytes = (uint64_t)number_field(load, "allocation", (double)(SIZE_MAX / 2));
+	listener->budget.ms = (uint32_t)config_number_field(load, "proceed", GUARD_BUDGET_MAX_MS);
+	listener->budget.allocated_bytes =
+	    (uint64_t)config_number_field(load, "allocation", (double)(SIZE_MAX / 2));
 	listener->rules.inbox_frames = u32_field(load, "inbox");
-	listener->rules.slow = (enum slow_policy)choice_field(load, "slow_consumer", POLICIES);
-	leave(load);
+	listener->rules.slow = (enum slow_policy)config_choice_field(load, "slow_consumer", POLICIES);
+	config_leave(load);
 }
 
 static void read_timeouts(struct load *load, struct timeouts *timeouts)
@@ -187,12 +188,12 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 	timeouts->write = u32_field(load, "write");
 	timeouts->idle = u32_field(load, "idle");
 	timeouts->first_frame = u32_field(load, "first_frame");
-	leave(load);
+	config_leave(load);
 }
 
 static enum reload_policy policy_field(struct load *load)
 {
-	return (enum reload_policy)choice_field(load, "policy", RELOAD_POLICY_NAMES);
+	return (enum reload_policy)config_choice_field(load, "policy", RELOAD_POLICY_NAMES);
 }
 
 /* listener.frame as people see it. */
@@ -202,7 +203,7 @@ static char *framing_text(struct load *load)
 	push_function(lua, "perilune.config", "describe_frame");
 	lua_getfield(lua, -2, "frame");
 	lua_call(lua, 1, 1);
-	char *text = copy_text(load, lua_gettop(lua), NULL);
+	char *text = config_copy_text(load, lua_gettop(lua), NULL);
 	lua_pop(lua, 1);
 	return text;
 }
@@ -210,15 +211,15 @@ static char *framing_text(struct load *load)
 static void read_listener(struct load *load, struct listener_config *listener)
 {
 	listener->slot = LISTENER_NO_SLOT;
-	read_address(load, listener);
+	config_read_address(load, listener);
 	listener->framing = framing_text(load);
-	listener->backlog = (int)number_field(load, "backlog", UINT16_MAX);
+	listener->backlog = (int)config_number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
 	listener->nodelay = bool_field(load, "nodelay");
 	listener->reuse_port = bool_field(load, "reuse_port");
 	enter(load, "reload");
 	listener->policy = policy_field(load);
-	leave(load);
+	config_leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
 }
@@ -228,14 +229,14 @@ static void read_listeners(struct load *load)
 	struct config *config = load->config;
 	enter(load, "listeners");
 	size_t n = lua_objlen(load->lua, -1);
-	config->listeners = allocate(load, n, sizeof *config->listeners);
+	config->listeners = config_allocate(load, n, sizeof *config->listeners);
 	for (size_t i = 0; i < n; i++) {
 		config->listener_count++;
 		lua_rawgeti(load->lua, -1, (int)i + 1);
 		read_listener(load, &config->listeners[i]);
 		lua_pop(load->lua, 1);
 	}
-	leave(load);
+	config_leave(load);
 }
 
 static void read_log(struct load *load)
@@ -249,10 +250,10 @@ static void read_log(struct load *load)
 	struct config *config = load->config;
 	enter(load, "log");
 	config->log_file = text_field(load, "file", NULL);
-	config->log_format = (enum log_format)choice_field(load, "format", FORMATS);
-	config->log_level = (enum log_level)choice_field(load, "level", LEVELS);
+	config->log_format = (enum log_format)config_choice_field(load, "format", FORMATS);
+	config->log_level = (enum log_level)config_choice_field(load, "level", LEVELS);
 	config->log_frame_bytes = u32_field(load, "frame_bytes");
-	leave(load);
+	config_leave(load);
 }
 
 /* The names as one text. */
@@ -269,7 +270,7 @@ static void read_unsafe(struct load *load)
 				       i > 1 ? ", " : "", lua_tostring(load->lua, -1));
 		lua_pop(load->lua, 1);
 	}
-	leave(load);
+	config_leave(load);
 }
 
 static void read_config(struct load *load)
@@ -277,21 +278,21 @@ static void read_config(struct load *load)
 	static const char *const WHEN_FULL[] = { "refuse", "drain", NULL };
 	struct config *config = load->config;
 	config->workers = u32_field(load, "workers");
-	config->buffer_bytes = (size_t)number_field(load, "buffers", (double)(SIZE_MAX / 2));
-	config->memory_bytes = (size_t)number_field(load, "memory", (double)(SIZE_MAX / 2));
-	config->garbage_share = number_field(load, "garbage", 1);
+	config->buffer_bytes = (size_t)config_number_field(load, "buffers", (double)(SIZE_MAX / 2));
+	config->memory_bytes = (size_t)config_number_field(load, "memory", (double)(SIZE_MAX / 2));
+	config->garbage_share = config_number_field(load, "garbage", 1);
 	config->control = text_field(load, "control", NULL);
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
 	config->upgrade_ms = u32_field(load, "upgrade_ms");
 	enter(load, "reload");
 	config->reload_keep = u32_field(load, "keep");
-	config->reload_drains_old = choice_field(load, "when_full", WHEN_FULL) == 1;
-	config->canary_share = number_field(load, "canary", 1);
+	config->reload_drains_old = config_choice_field(load, "when_full", WHEN_FULL) == 1;
+	config->canary_share = config_number_field(load, "canary", 1);
 	config->canary_window_ms = u32_field(load, "window");
-	config->canary_max_errors = number_field(load, "max_errors", 1);
+	config->canary_max_errors = config_number_field(load, "max_errors", 1);
 	config->reload_policy = policy_field(load);
-	leave(load);
+	config_leave(load);
 	config->strays = text_field(load, "strays", NULL);
 	config->globals = text_field(load, "globals", NULL);
 	config->warnings = text_field(load, "warnings", NULL);
@@ -314,7 +315,7 @@ static void take_text(struct load *load)
 		lua_pushvalue(lua, i);
 	lua_call(lua, 4, 1);
 	if (!lua_isnil(lua, -1))
-		*load->text = copy_text(load, lua_gettop(lua), NULL);
+		*load->text = config_copy_text(load, lua_gettop(lua), NULL);
 	lua_pop(lua, 1);
 }
 
@@ -540,7 +541,7 @@ void config_free(struct config *config)
 	memset(config, 0, sizeof *config);
 }
 
-static void set_text(lua_State *lua, const char *key, const char *text)
+static void config_set_text(lua_State *lua, const char *key, const char *text)
 {
 	lua_pushstring(lua, text);
 	lua_setfield(lua, -2, key);
@@ -554,9 +555,9 @@ void config_push_options(lua_State *lua, const struct config *config)
 	for (size_t i = 0; i < config->override_count; i++) {
 		const struct override *override = &config->overrides[i];
 		lua_createtable(lua, 0, 3);
-		set_text(lua, "path", override->path);
-		set_text(lua, "value", override->value);
-		set_text(lua, "origin", override->origin);
+		config_set_text(lua, "path", override->path);
+		config_set_text(lua, "value", override->value);
+		config_set_text(lua, "origin", override->origin);
 		lua_rawseti(lua, -2, (int)i + 1);
 	}
 	lua_setfield(lua, -2, "overrides");
@@ -568,7 +569,7 @@ void config_push_options(lua_State *lua, const struct config *config)
 
 /* Fills in load->paths, which is NULL-terminated at any moment. */
 struct path_load {
-	struct load load; /* for allocate() and copy_text() */
+	struct load load; /* for config_allocate() and config_copy_text() */
 	char **paths;
 };
 
@@ -579,10 +580,10 @@ static int load_paths_protected(lua_State *lua)
 	push_function(lua, "perilune.config", "paths");
 	lua_call(lua, 0, 1);
 	size_t n = lua_objlen(lua, 1);
-	load->paths = allocate(&load->load, n + 1, sizeof *load->paths);
+	load->paths = config_allocate(&load->load, n + 1, sizeof *load->paths);
 	for (size_t i = 0; i < n; i++) {
 		lua_rawgeti(lua, 1, (int)i + 1);
-		load->paths[i] = copy_text(&load->load, 2, NULL);
+		load->paths[i] = config_copy_text(&load->load, 2, NULL);
 		lua_pop(lua, 1);
 	}
 	return 0;

@@ -24,7 +24,7 @@ struct walk {
 	unsigned entries;
 };
 
-static int join(char *out, const char *folder, const char *name)
+static int folder_join(char *out, const char *folder, const char *name)
 {
 	const char *slash = *folder && *name ? "/" : "";
 	int n = snprintf(out, PATH_MAX, "%s%s%s", folder, slash, name);
@@ -82,8 +82,8 @@ static bool is_above(const struct walk *walk, const char *name, const struct sta
 		char *slash = strrchr(part, '/');
 		*(slash ? slash : part) = '\0';
 		struct stat above;
-		if (!join(path, walk->root, part) && !stat(path, &above) && above.st_ino == target->st_ino &&
-		    above.st_dev == target->st_dev)
+		if (!folder_join(path, walk->root, part) && !stat(path, &above) &&
+		    above.st_ino == target->st_ino && above.st_dev == target->st_dev)
 			return true;
 		if (!*part)
 			return false;
@@ -91,7 +91,7 @@ static bool is_above(const struct walk *walk, const char *name, const struct sta
 }
 
 /* What a link leads to, as far as it is one to follow; else DT_UNKNOWN. */
-static int follow(const struct walk *walk, const char *name, const char *path)
+static int folder_follow(const struct walk *walk, const char *name, const char *path)
 {
 	char real[PATH_MAX];
 	struct stat info;
@@ -120,11 +120,11 @@ static int visit(struct walk *walk, const char *folder, const struct dirent *ent
 	bool is_script = length > 4 && !strcmp(leaf + length - 4, ".lua");
 	if (!folder_can_require(leaf, is_script ? length - 4 : length))
 		return 0;
-	if (join(name, folder, leaf) || join(path, walk->root, name))
+	if (folder_join(name, folder, leaf) || folder_join(path, walk->root, name))
 		return 0;
 	int type = entry->d_type;
 	if (type == DT_LNK || type == DT_UNKNOWN)
-		type = follow(walk, name, path);
+		type = folder_follow(walk, name, path);
 	if (is_script)
 		return type == DT_REG && walk->visitor->script ? walk->visitor->script(walk->data, name, path)
 							       : 0;
@@ -137,7 +137,7 @@ static int visit(struct walk *walk, const char *folder, const struct dirent *ent
 static int walk_folder(struct walk *walk, const char *folder)
 {
 	char path[PATH_MAX];
-	if (join(path, walk->root, folder))
+	if (folder_join(path, walk->root, folder))
 		return 0;
 	DIR *dir = opendir(path);
 	if (!dir) {

@@ -63,7 +63,7 @@ static void set_function(lua_State *lua, const char *name, lua_CFunction functio
 	lua_setfield(lua, -2, name);
 }
 
-static void set_text(lua_State *lua, const char *key, const char *text)
+static void library_set_text(lua_State *lua, const char *key, const char *text)
 {
 	if (*text)
 		lua_pushstring(lua, text);
@@ -81,7 +81,7 @@ void config_open_sources(lua_State *lua, const struct config *config)
 	set_function(lua, "has", l_has, sources);
 	set_function(lua, "mention", l_mention, sources);
 	set_function(lua, "text", l_text, sources);
-	set_text(lua, "cut", sources->cut);
+	library_set_text(lua, "cut", sources->cut);
 	lua_pushboolean(lua, sources->is_image);
 	lua_setfield(lua, -2, "is_image");
 	lua_setfield(lua, -2, "perilune.sources");

@@ -22,7 +22,7 @@ enum {
 /* ---- a file ---- */
 
 /* 0 or an errno. A file may grow while it is read. */
-static int read_text(int fd, size_t expected, struct source *source)
+static int sources_read_text(int fd, size_t expected, struct source *source)
 {
 	size_t room = expected + 1; /* one more: to see the end without growing */
 	for (;;) {
@@ -56,7 +56,7 @@ static int read_file(const char *path, struct source *source)
 	if (!err && info.st_size > SOURCE_MAX_BYTES)
 		err = EFBIG;
 	if (!err)
-		err = read_text(fd, (size_t)info.st_size, source);
+		err = sources_read_text(fd, (size_t)info.st_size, source);
 	close(fd);
 	return err;
 }
@@ -67,7 +67,7 @@ static bool is_ours(int err)
 }
 
 /* 0 or an error. A file that cannot be read is in the set all the same: who requires it is told why. */
-static int add(struct sources *sources, const char *name, const char *path)
+static int sources_add(struct sources *sources, const char *name, const char *path)
 {
 	if (sources->count == sources->capacity) {
 		size_t capacity = sources->capacity ? 2 * sources->capacity : 16;
@@ -94,7 +94,7 @@ static int add(struct sources *sources, const char *name, const char *path)
 
 /* ---- the folder ---- */
 
-static const char *leaf_of(const char *path)
+static const char *sources_leaf_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	return slash ? slash + 1 : path;
@@ -107,10 +107,10 @@ static int on_script(void *data, const char *name, const char *path)
 		return 0; /* the script itself */
 	if (sources->count >= FILES_MAX || sources->bytes >= BYTES_MAX)
 		return UV_E2BIG;
-	return add(sources, name, path);
+	return sources_add(sources, name, path);
 }
 
-static void explain(struct sources *sources, const char *folder, int err)
+static void sources_explain(struct sources *sources, const char *folder, int err)
 {
 	if (err == UV_E2BIG)
 		snprintf(sources->cut, sizeof sources->cut,
@@ -126,7 +126,7 @@ static void explain(struct sources *sources, const char *folder, int err)
 			 folder, uv_strerror(err));
 }
 
-static int by_name(const void *a, const void *b)
+static int sources_by_name(const void *a, const void *b)
 {
 	return strcmp(((const struct source *)a)->name, ((const struct source *)b)->name);
 }
@@ -173,7 +173,7 @@ struct sources *sources_read(const char *path)
 	struct sources *sources = calloc(1, sizeof *sources);
 	if (!sources)
 		return NULL;
-	int err = add(sources, leaf_of(path), path);
+	int err = sources_add(sources, sources_leaf_of(path), path);
 	bool can_walk = !err && !sources->files[0].err && folder_of_script(path, folder, sizeof folder);
 	if (can_walk)
 		err = folder_walk(folder, &VISITOR, sources);
@@ -181,8 +181,8 @@ struct sources *sources_read(const char *path)
 		sources_free(sources);
 		return NULL;
 	}
-	explain(sources, can_walk ? folder : path, err);
-	qsort(sources->files, sources->count, sizeof *sources->files, by_name);
+	sources_explain(sources, can_walk ? folder : path, err);
+	qsort(sources->files, sources->count, sizeof *sources->files, sources_by_name);
 	make_key(sources);
 	return sources;
 }
@@ -225,5 +225,5 @@ const struct source *sources_find(const struct sources *sources, const char *nam
 	const struct source wanted = { .name = (char *)name };
 	if (!sources->count)
 		return NULL;
-	return bsearch(&wanted, sources->files, sources->count, sizeof wanted, by_name);
+	return bsearch(&wanted, sources->files, sources->count, sizeof wanted, sources_by_name);
 }

@@ -127,7 +127,7 @@ static __attribute__((noinline)) unsigned layers_need(struct conn *conn, unsigne
 	return stream_needs(&conn->io, wanted);
 }
 
-static void watch(struct conn *conn)
+static void conn_watch(struct conn *conn)
 {
 	/* One that is lost is read turn by turn, and has nothing more to tell. */
 	bool reads = input_wanted(conn) && !conn->lost;
@@ -154,7 +154,7 @@ static void settle(struct conn *conn)
 		end_advance(conn);
 	if (conn->state == CONN_CLOSED)
 		return;
-	watch(conn);
+	conn_watch(conn);
 	if (conn->how != CLOSE_FLUSH) /* watching failed */
 		end_advance(conn);
 	else
@@ -194,7 +194,7 @@ static void settle_later(struct conn *conn)
 		conn_host_settle(host);
 }
 
-static void on_readable(struct conn *conn)
+static void conn_on_readable(struct conn *conn)
 {
 	conn->host->current = conn;
 	if (conn->state == CONN_LINGER) {
@@ -213,7 +213,7 @@ static void on_readable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-static void on_writable(struct conn *conn)
+static void conn_on_writable(struct conn *conn)
 {
 	conn->host->current = conn;
 	if (conn->blocked)
@@ -231,7 +231,7 @@ static void on_broken(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-static void begin(struct conn *conn)
+static void conn_begin(struct conn *conn)
 {
 	conn->state = CONN_OPEN;
 	conn->host->handler->opened(conn);
@@ -242,7 +242,7 @@ void conn_advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
 	if (!err)
-		begin(conn);
+		conn_begin(conn);
 	else if (err != UV_EAGAIN)
 		conn_fail(conn, err);
 }
@@ -268,7 +268,7 @@ void conn_read_late(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-static struct conn *conn_of(struct stream_user *io)
+static struct conn *conn_conn_of(struct stream_user *io)
 {
 	return (struct conn *)(void *)((char *)io - offsetof(struct conn, io));
 }
@@ -297,30 +297,30 @@ static __attribute__((noinline)) unsigned layers_serve(struct conn *conn, unsign
 	return served;
 }
 
-static void on_ready(struct stream_user *io, unsigned events)
+static void conn_on_ready(struct stream_user *io, unsigned events)
 {
-	struct conn *conn = conn_of(io);
+	struct conn *conn = conn_conn_of(io);
 	if (events & STREAM_BROKEN) {
 		on_broken(conn);
 		return;
 	}
 	events = conn->layered ? layers_serve(conn, events) : events & conn->wanted;
 	if (events & STREAM_WRITE)
-		on_writable(conn);
+		conn_on_writable(conn);
 	if ((events & STREAM_READ) && conn->state != CONN_CLOSED) /* writing may have ended it */
-		on_readable(conn);
+		conn_on_readable(conn);
 }
 
-static void on_closed(struct stream_user *io)
+static void conn_on_closed(struct stream_user *io)
 {
-	struct conn *conn = conn_of(io);
+	struct conn *conn = conn_conn_of(io);
 	assert(conn->state == CONN_CLOSED);
 	conn->gone = true;
 	if (!conn->queued)
 		host_forget(conn);
 }
 
-static const struct stream_events EVENTS = { on_ready, on_closed };
+static const struct stream_events EVENTS = { conn_on_ready, conn_on_closed };
 
 /* ---- the beginning ---- */
 
@@ -343,7 +343,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	if (idmap_put(&host->ids, id, conn))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
-		begin(conn);
+		conn_begin(conn);
 	conn_settle(conn);
 	host->current = NULL;
 	if (host->overdue)

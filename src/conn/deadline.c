@@ -17,7 +17,7 @@ static const enum close_reason REASONS[TIMEOUT_KINDS] = {
 	[TIMEOUT_FIRST_FRAME] = REASON_IDLE_TIMEOUT,
 };
 
-static uint64_t after(uint64_t since_ms, uint32_t ms)
+static uint64_t deadline_after(uint64_t since_ms, uint32_t ms)
 {
 	return ms ? since_ms + ms : WHEEL_NEVER;
 }
@@ -53,7 +53,7 @@ static uint64_t write_deadline(const struct conn *conn)
 	uint32_t ms = conn->timeouts->write;
 	if (!ms && conn->state == CONN_CLOSING)
 		ms = CONN_CLOSING_WRITE_MS;
-	return conn->blocked ? after(conn->write_since_ms, ms) : WHEEL_NEVER;
+	return conn->blocked ? deadline_after(conn->write_since_ms, ms) : WHEEL_NEVER;
 }
 
 /* A frame that was begun is no reason to hold up a drain: who sends it may have no intention to end it. */
@@ -62,7 +62,7 @@ static uint64_t read_deadline(const struct conn *conn)
 	uint32_t ms = conn->timeouts->read;
 	if (conn->draining && (!ms || ms > CONN_DRAIN_PARTIAL_MS))
 		ms = CONN_DRAIN_PARTIAL_MS;
-	return after(conn->read_since_ms, ms);
+	return deadline_after(conn->read_since_ms, ms);
 }
 
 static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
@@ -76,7 +76,7 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 		return may_be_idle(conn) ? idle_deadline(conn) : WHEEL_NEVER;
 	case TIMEOUT_FIRST_FRAME:
 		return !conn->framed && peers_turn(conn)
-			   ? after(conn->first_since_ms, conn->timeouts->first_frame)
+			   ? deadline_after(conn->first_since_ms, conn->timeouts->first_frame)
 			   : WHEEL_NEVER;
 	case TIMEOUT_KINDS:
 		break;
@@ -85,12 +85,12 @@ static uint64_t deadline_of(const struct conn *conn, enum timeout_kind kind)
 }
 
 /* deadline_of() of all kinds, without asking the same question twice: it ends every event. */
-static uint64_t earliest(const struct conn *conn)
+static uint64_t deadline_earliest(const struct conn *conn)
 {
 	if (conn->state == CONN_LINGER)
 		return conn->write_since_ms;
 	if (conn->state == CONN_OPENING)
-		return after(conn->first_since_ms, conn->timeouts->opening);
+		return deadline_after(conn->first_since_ms, conn->timeouts->opening);
 	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
 	if (!may_be_idle(conn))
 		return first;
@@ -100,14 +100,14 @@ static uint64_t earliest(const struct conn *conn)
 		return first;
 	if (conn->in && (at = read_deadline(conn)) < first)
 		first = at;
-	if (!conn->framed && (at = after(conn->first_since_ms, conn->timeouts->first_frame)) < first)
+	if (!conn->framed && (at = deadline_after(conn->first_since_ms, conn->timeouts->first_frame)) < first)
 		first = at;
 	return first;
 }
 
 void deadline_arm(struct conn *conn)
 {
-	uint64_t at = earliest(conn);
+	uint64_t at = deadline_earliest(conn);
 	if (at == WHEEL_NEVER)
 		return;
 	if (wheel_armed(&conn->timer) && at >= conn->timer.expires_ms)
@@ -117,7 +117,7 @@ void deadline_arm(struct conn *conn)
 	wheel_arm(&conn->host->wheel, &conn->timer, at);
 }
 
-static void keep(struct conn *conn, enum timeout_kind kind)
+static void deadline_keep(struct conn *conn, enum timeout_kind kind)
 {
 	uint64_t now_ms = host_now(conn->host);
 	switch (kind) {
@@ -177,7 +177,7 @@ static void expire(struct conn *conn, enum timeout_kind kind)
 	/* A suspended agent cannot be asked: one callback at a time. */
 	bool ask = conn->state == CONN_OPEN && !conn->busy;
 	if (ask && conn->host->handler->timeout(conn, kind)) {
-		keep(conn, kind);
+		deadline_keep(conn, kind);
 		return;
 	}
 	conn_close(conn, REASONS[kind], kind == TIMEOUT_WRITE ? CLOSE_NOW : CLOSE_FLUSH);
@@ -227,7 +227,7 @@ void deadline_fire(struct conn *conn)
 	if (now_ms < conn->host->grace_until_ms)
 		return;
 	if (conn->state == CONN_OPENING) {
-		if (now_ms >= after(conn->first_since_ms, conn->timeouts->opening))
+		if (now_ms >= deadline_after(conn->first_since_ms, conn->timeouts->opening))
 			end_opening(conn);
 		return;
 	}

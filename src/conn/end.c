@@ -75,7 +75,7 @@ static void advance_lost(struct conn *conn)
 /* ---- the end ---- */
 
 /* The agent hears of the end before the stream is gone. False: that goes on in the next turn. */
-static bool tell_closed(struct conn *conn)
+static bool end_tell_closed(struct conn *conn)
 {
 	if (conn->opened && !conn->host->handler->closed(conn, (enum close_reason)conn->reason)) {
 		conn_attend(conn);
@@ -98,7 +98,7 @@ static void release(struct conn *conn)
 }
 
 /* A peer that sees the end and comes back at once finds its place free. */
-static void leave(struct conn *conn)
+static void end_leave(struct conn *conn)
 {
 	if (conn->has_left)
 		return;
@@ -109,9 +109,9 @@ static void leave(struct conn *conn)
 
 void end_finish(struct conn *conn)
 {
-	if (!tell_closed(conn))
+	if (!end_tell_closed(conn))
 		return;
-	leave(conn);
+	end_leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
 	input_drop(conn, buf_len(conn->in));
 	if (!conn->eof)
@@ -141,9 +141,9 @@ static bool must_linger(struct conn *conn)
 
 static void linger(struct conn *conn)
 {
-	if (!tell_closed(conn))
+	if (!end_tell_closed(conn))
 		return;
-	leave(conn);
+	end_leave(conn);
 	input_drop(conn, buf_len(conn->in));
 	buf_release(&conn->host->pool, &conn->in);
 	conn->state = CONN_LINGER;
@@ -273,7 +273,7 @@ void conn_host_drain(struct conn_host *host, uint32_t ms)
 	conn_host_each(host, conn_drain);
 }
 
-static void end_one(struct conn *conn)
+static void end_end_one(struct conn *conn)
 {
 	conn_end_drain(conn, CLOSE_NOW);
 }
@@ -281,7 +281,7 @@ static void end_one(struct conn *conn)
 void conn_host_end_drain(struct conn_host *host)
 {
 	host->overdue = true;
-	conn_host_each(host, end_one);
+	conn_host_each(host, end_end_one);
 }
 
 static void cut_one(struct conn *conn)

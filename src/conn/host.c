@@ -88,7 +88,7 @@ void conn_host_waited(struct conn_host *host, uint64_t wanted_ms)
 	host->grace_until_ms = host->now_ms + grace_ms;
 }
 
-static struct conn *conn_of(struct wheel_node *timer)
+static struct conn *host_conn_of(struct wheel_node *timer)
 {
 	return (struct conn *)(void *)((char *)timer - offsetof(struct conn, timer));
 }
@@ -104,7 +104,7 @@ static void serve_deadlines(struct conn_host *host)
 			wheel_arm(&host->wheel, node, now_ms);
 			continue;
 		}
-		host->current = conn_of(node);
+		host->current = host_conn_of(node);
 		taken -= host->current->handler_ticks;
 		deadline_fire(host->current);
 		conn_settle(host->current);

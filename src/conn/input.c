@@ -85,7 +85,7 @@ static void fit_batch(struct conn *conn, unsigned used, uint64_t ticks)
 										       : FRAME_BATCH_MAX);
 }
 
-static void refuse(struct conn *conn, const struct frame_batch *batch)
+static void input_refuse(struct conn *conn, const struct frame_batch *batch)
 {
 	conn->host->handler->bad_frame(conn, batch);
 	bool too_large = batch->error == ERR_FRAME_TOO_LARGE;
@@ -96,7 +96,7 @@ static void refuse(struct conn *conn, const struct frame_batch *batch)
  * A codec in Lua is code of the user's: after it the connection may have ended, be paused, or have another codec.
  * Frames in the batch came before that, and are handed up as what they are, by the codec that they were decoded with.
  */
-static void decode(struct conn *conn, const uint8_t *in, size_t n, unsigned limit)
+static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigned limit)
 {
 	struct conn_host *host = conn->host;
 	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
@@ -129,12 +129,12 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 			break;
 		}
 		unsigned limit = conn->reading ? 1 : conn->batch_limit;
-		decode(conn, in + used, n - used, limit);
+		input_decode(conn, in + used, n - used, limit);
 		if (!batch->count) {
 			bool later = batch->error == ERR_FRAME_LATER;
 			used += batch->consumed;
 			if (batch->error && !later)
-				refuse(conn, batch);
+				input_refuse(conn, batch);
 			else if (batch->consumed)
 				conn->idle_since_ms =
 				    conn->host->now_ms; /* frames to be ignored: a keep-alive */

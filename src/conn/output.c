@@ -117,7 +117,7 @@ static bool is_dropping(const struct conn *conn)
 }
 
 /* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */
-static bool make_room(struct conn *conn, size_t n)
+static bool output_make_room(struct conn *conn, size_t n)
 {
 	if (host_relieve(conn->host, conn, conn->out.bytes, n))
 		return true;
@@ -148,7 +148,8 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 	while (*sent < n) {
 		*sent += codec_encode_batch(conn->codec, replies + *sent, n - *sent, &conn->host->pool,
 					    &conn->out.bytes, &err);
-		if (err == ERR_BUFFER_LIMIT && make_room(conn, replies[*sent].len + CODEC_OVERHEAD_MAX))
+		if (err == ERR_BUFFER_LIMIT &&
+		    output_make_room(conn, replies[*sent].len + CODEC_OVERHEAD_MAX))
 			continue;
 		if (err)
 			break;
@@ -176,7 +177,7 @@ int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t l
 		return 0;
 	}
 	while (outq_share(&conn->out, &conn->host->pool, shared, at, len))
-		if (!make_room(conn, len < OUTQ_SHARE_BYTES ? len : 0))
+		if (!output_make_room(conn, len < OUTQ_SHARE_BYTES ? len : 0))
 			return UV_EPIPE;
 	appended(conn, frames);
 	return 0;
@@ -191,7 +192,7 @@ int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frame
 		return 0;
 	}
 	while (buf_append(&conn->host->pool, &conn->out.bytes, bytes, n))
-		if (!make_room(conn, n))
+		if (!output_make_room(conn, n))
 			return UV_EPIPE;
 	appended(conn, frames);
 	return 0;

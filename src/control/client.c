@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static void on_timer_closed(uv_handle_t *handle)
+static void client_on_timer_closed(uv_handle_t *handle)
 {
 	struct control_client *client = handle->data;
 	free(client->reply);
@@ -32,7 +32,7 @@ int client_leave(struct control_client *client)
 	control->client_count--;
 	int fd = client->watched.fd;
 	reactor_remove(control->reactor, &client->watched);
-	uv_close((uv_handle_t *)&client->timer, on_timer_closed);
+	uv_close((uv_handle_t *)&client->timer, client_on_timer_closed);
 	control->gone(control->owner, client->id);
 	if (client->streams)
 		control->stream(control->owner, client->id, STREAM_GONE);
@@ -47,13 +47,13 @@ void client_close(struct control_client *client)
 		control_release(control, fd);
 }
 
-static void on_timeout(uv_timer_t *timer)
+static void client_on_timeout(uv_timer_t *timer)
 {
 	client_close(timer->data);
 }
 
 /* Reads for as long as there is room: of a client that streams, what it says is thrown away. */
-static void watch(struct control_client *client)
+static void client_watch(struct control_client *client)
 {
 	bool has_room = client->used < sizeof client->line;
 	unsigned events = (client->eof || !has_room ? 0 : EPOLLIN) | (client->reply ? EPOLLOUT : 0);
@@ -71,7 +71,7 @@ static void refuse_length(struct control_client *client)
 }
 
 /* Hands up a whole line, if there is one. The last one is ended by the end of the stream as well. */
-static void advance(struct control_client *client)
+static void client_advance(struct control_client *client)
 {
 	char line[CONTROL_LINE_MAX + 1];
 	const char *end = memchr(client->line, '\n', client->used);
@@ -96,7 +96,7 @@ static void advance(struct control_client *client)
 }
 
 /* It wants no more. Whatever else it says is not looked at. */
-static void note_end(struct control_client *client)
+static void client_note_end(struct control_client *client)
 {
 	client->eof = true;
 	if (client->streams)
@@ -112,7 +112,7 @@ static void read_more(struct control_client *client)
 	if (n < 0)
 		client_close(client);
 	else if (n == 0)
-		note_end(client);
+		client_note_end(client);
 	else if (!client->streams)
 		client->used += (size_t)n;
 }
@@ -121,8 +121,8 @@ static void read_more(struct control_client *client)
 static void await_request(struct control_client *client)
 {
 	client->busy = false;
-	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
-	advance(client);
+	uv_timer_start(&client->timer, client_on_timeout, CONTROL_WAIT_MS, 0);
+	client_advance(client);
 }
 
 /* ---- writing ---- */
@@ -155,7 +155,7 @@ static void write_more(struct control_client *client)
 		}
 		client->reply_at += (size_t)n;
 		if (client->streams) /* a piece is large, and may be taken slowly */
-			uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
+			uv_timer_start(&client->timer, client_on_timeout, CONTROL_WAIT_MS, 0);
 	}
 }
 
@@ -165,10 +165,10 @@ void client_send(struct control_client *client, char *bytes, size_t n)
 	client->reply = bytes;
 	client->reply_size = n;
 	client->reply_at = 0;
-	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
+	uv_timer_start(&client->timer, client_on_timeout, CONTROL_WAIT_MS, 0);
 	write_more(client);
 	if (!is_closed(client))
-		watch(client);
+		client_watch(client);
 }
 
 void client_reply(struct control_client *client, json_t *reply)
@@ -191,7 +191,7 @@ void client_stream(struct control_client *client, json_t *reply)
 
 /* ---- events ---- */
 
-static void on_writable(struct control_client *client)
+static void client_on_writable(struct control_client *client)
 {
 	write_more(client);
 	if (!is_closed(client) && client->reply_at == client->reply_size)
@@ -199,19 +199,19 @@ static void on_writable(struct control_client *client)
 }
 
 /* What it has said before it left is heard: a request may be all that it wanted to say. */
-static void on_ready(struct watched *watched, unsigned events)
+static void client_on_ready(struct watched *watched, unsigned events)
 {
 	struct control_client *client = watched->data;
 	if (events & EPOLLIN && client->used < sizeof client->line && !client->eof)
 		read_more(client);
 	if (!is_closed(client) && !client->busy && !client->streams)
-		advance(client);
+		client_advance(client);
 	if (!is_closed(client) && events & (EPOLLHUP | EPOLLERR))
 		client_close(client);
 	if (!is_closed(client) && events & EPOLLOUT && client->reply)
-		on_writable(client);
+		client_on_writable(client);
 	if (!is_closed(client))
-		watch(client);
+		client_watch(client);
 }
 
 /* ---- life ---- */
@@ -228,11 +228,11 @@ struct control_client *client_open(struct control *control, int fd)
 	client->id = ++control->newest_id;
 	client->since_ms = uv_now(control->reactor->loop);
 	uv_timer_init(control->reactor->loop, &client->timer);
-	client->watched.ready = on_ready;
+	client->watched.ready = client_on_ready;
 	client->watched.data = client->timer.data = client;
 	client->next = control->clients;
 	control->clients = client;
 	control->client_count++;
-	uv_timer_start(&client->timer, on_timeout, CONTROL_WAIT_MS, 0);
+	uv_timer_start(&client->timer, client_on_timeout, CONTROL_WAIT_MS, 0);
 	return client;
 }

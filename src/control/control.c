@@ -17,7 +17,7 @@ enum { STARVED_MS = 1000, LOG_EVERY_MS = 1000, ACCEPTS_PER_EVENT = 32 };
 
 /* ---- descriptors that are kept back ---- */
 
-static void on_pause_over(uv_timer_t *timer)
+static void control_on_pause_over(uv_timer_t *timer)
 {
 	struct control *control = timer->data;
 	reactor_want(control->reactor, &control->watched, EPOLLIN);
@@ -50,7 +50,7 @@ void control_release(struct control *control, int fd)
 	control->spares[control->spare_count++] = fd;
 	if (uv_is_active((uv_handle_t *)&control->pause)) {
 		uv_timer_stop(&control->pause);
-		on_pause_over(&control->pause);
+		control_on_pause_over(&control->pause);
 	}
 }
 
@@ -106,7 +106,7 @@ static struct control_client *oldest_reserve(const struct control *control)
 	return found;
 }
 
-static void take_in(struct control *control, int fd, bool is_spare)
+static void control_take_in(struct control *control, int fd, bool is_spare)
 {
 	if (!is_trusted(control, fd)) {
 		turn_away(control, fd, "not_permitted", "only the server's own user and root may control it");
@@ -167,7 +167,7 @@ static int accept_with_spare(struct control *control)
 }
 
 /* False: nobody more now. */
-static bool accept_one(struct control *control)
+static bool control_accept_one(struct control *control)
 {
 	int fd = accept4(control->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	bool is_spare = fd < 0 && errno == EMFILE;
@@ -176,7 +176,7 @@ static bool accept_one(struct control *control)
 	else if (fd >= 0)
 		control->is_starved = false;
 	if (fd >= 0) {
-		take_in(control, fd, is_spare);
+		control_take_in(control, fd, is_spare);
 		return true;
 	}
 	if (errno == EINTR || errno == ECONNABORTED)
@@ -185,24 +185,24 @@ static bool accept_one(struct control *control)
 		return false;
 	/* It stays readable: without a pause this would spin. */
 	reactor_want(control->reactor, &control->watched, 0);
-	uv_timer_start(&control->pause, on_pause_over, STARVED_MS, 0);
+	uv_timer_start(&control->pause, control_on_pause_over, STARVED_MS, 0);
 	return false;
 }
 
-static void on_readable(struct watched *watched, unsigned events)
+static void control_on_readable(struct watched *watched, unsigned events)
 {
 	struct control *control = watched->data;
 	(void)events;
 	if (uv_is_active((uv_handle_t *)&control->pause))
 		return; /* an error of the socket is told whatever we wait for */
-	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(control); i++)
+	for (int i = 0; i < ACCEPTS_PER_EVENT && control_accept_one(control); i++)
 		;
 }
 
 /* ---- replies ---- */
 
 /* Or NULL: it is no more. */
-static struct control_client *find(const struct control *control, uint64_t id)
+static struct control_client *control_find(const struct control *control, uint64_t id)
 {
 	struct control_client *client = control->clients;
 	while (client && client->id != id)
@@ -212,13 +212,13 @@ static struct control_client *find(const struct control *control, uint64_t id)
 
 bool control_is_reserve(const struct control *control, uint64_t id)
 {
-	const struct control_client *client = find(control, id);
+	const struct control_client *client = control_find(control, id);
 	return client && client->is_reserve;
 }
 
 void control_reply(struct control *control, uint64_t id, json_t *reply)
 {
-	struct control_client *client = find(control, id);
+	struct control_client *client = control_find(control, id);
 	if (client)
 		client_reply(client, reply);
 	else
@@ -227,7 +227,7 @@ void control_reply(struct control *control, uint64_t id, json_t *reply)
 
 int control_take(struct control *control, uint64_t id)
 {
-	struct control_client *client = find(control, id);
+	struct control_client *client = control_find(control, id);
 	return client ? client_leave(client) : -1;
 }
 
@@ -235,7 +235,7 @@ int control_take(struct control *control, uint64_t id)
 
 void control_stream(struct control *control, uint64_t id, json_t *reply)
 {
-	struct control_client *client = find(control, id);
+	struct control_client *client = control_find(control, id);
 	if (client)
 		client_stream(client, reply);
 	else
@@ -244,7 +244,7 @@ void control_stream(struct control *control, uint64_t id, json_t *reply)
 
 bool control_send(struct control *control, uint64_t id, char *bytes, size_t n)
 {
-	struct control_client *client = find(control, id);
+	struct control_client *client = control_find(control, id);
 	if (client)
 		client_send(client, bytes, n);
 	else
@@ -254,7 +254,7 @@ bool control_send(struct control *control, uint64_t id, char *bytes, size_t n)
 
 void control_end(struct control *control, uint64_t id)
 {
-	struct control_client *client = find(control, id);
+	struct control_client *client = control_find(control, id);
 	if (!client)
 		return;
 	client->streams = false;
@@ -270,7 +270,7 @@ int control_open(struct control *control, struct reactor *reactor, int fd, void 
 	*control = (struct control){
 		.reactor = reactor, .fd = fd, .owner = owner, .request = request, .gone = gone
 	};
-	control->watched.ready = on_readable;
+	control->watched.ready = control_on_readable;
 	int err = reactor_add(reactor, &control->watched, fd, EPOLLIN);
 	if (err)
 		return err;
@@ -283,7 +283,7 @@ int control_open(struct control *control, struct reactor *reactor, int fd, void 
 
 int control_move(struct control *control, int fd)
 {
-	on_readable(&control->watched, EPOLLIN);
+	control_on_readable(&control->watched, EPOLLIN);
 	bool is_paused = uv_is_active((uv_handle_t *)&control->pause);
 	int err = reactor_replace(control->reactor, &control->watched, fd, is_paused ? 0 : EPOLLIN);
 	if (!err)

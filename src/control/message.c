@@ -36,7 +36,7 @@ static bool has_type(const json_t *value, enum message_type type)
 	return false;
 }
 
-static const struct message_field *find(const struct message_field *fields, const char *name)
+static const struct message_field *message_find(const struct message_field *fields, const char *name)
 {
 	for (; fields->name; fields++)
 		if (!strcmp(fields->name, name))
@@ -53,7 +53,7 @@ bool message_check(const json_t *request, const struct message_field *fields, ch
 	{
 		if (!strcmp(name, "command"))
 			continue;
-		const struct message_field *field = find(fields, name);
+		const struct message_field *field = message_find(fields, name);
 		if (!field) {
 			snprintf(why, size, "unknown field \"%.40s\"", name);
 			return false;

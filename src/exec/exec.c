@@ -37,10 +37,10 @@ static struct exec *exec_of(lua_State *lua)
 
 /* ---- what the script is given: perilune.core, for one that has no connection ---- */
 
-static void on_timer(uv_timer_t *timer);
+static void exec_on_timer(uv_timer_t *timer);
 
 /* MAY RAISE, MAY YIELD. sleep(duration) */
-static int l_sleep(lua_State *lua)
+static int l_exec_sleep(lua_State *lua)
 {
 	struct exec *exec = exec_of(lua);
 	luaL_checkany(lua, 1);
@@ -49,20 +49,20 @@ static int l_sleep(lua_State *lua)
 		return luaL_error(lua, "perilune.sleep: cannot wait inside a coroutine of the script's own");
 	/* What was computed since the loop last looked at the clock is no part of the wait, nor is a begun millisecond. */
 	uv_update_time(&exec->loop);
-	uv_timer_start(&exec->timer, on_timer, ms ? (uint64_t)ms + 1 : 0, 0);
+	uv_timer_start(&exec->timer, exec_on_timer, ms ? (uint64_t)ms + 1 : 0, 0);
 	exec->waits = true;
 	return lua_yield(lua, 0);
 }
 
 /* now() → seconds on a monotonic clock */
-static int l_now(lua_State *lua)
+static int l_exec_now(lua_State *lua)
 {
 	lua_pushnumber(lua, (lua_Number)uv_hrtime() / 1e9);
 	return 1;
 }
 
 /* MAY RAISE. log(level, message[, fields]) */
-static int l_log(lua_State *lua)
+static int l_exec_log(lua_State *lua)
 {
 	struct log_field fields[BIND_LOG_FIELDS];
 	struct log_entry entry;
@@ -85,10 +85,11 @@ static int l_exit(lua_State *lua)
 }
 
 static const luaL_Reg CORE[] = {
-	{ "sleep", l_sleep }, { "now", l_now }, { "log", l_log }, { "exit", l_exit }, { NULL, NULL },
+	{ "sleep", l_exec_sleep }, { "now", l_exec_now }, { "log", l_exec_log },
+	{ "exit", l_exit },        { NULL, NULL },
 };
 
-static void set_text(lua_State *lua, const char *key, const char *text)
+static void exec_set_text(lua_State *lua, const char *key, const char *text)
 {
 	lua_pushstring(lua, text);
 	lua_setfield(lua, -2, key);
@@ -105,7 +106,7 @@ static void push_arguments(lua_State *lua, char **arguments)
 
 /* Runs protected. Results: explain(), and the script's main function with its arguments in a coroutine. Raises why it
  * cannot be run. */
-static int prepare(lua_State *lua)
+static int exec_prepare(lua_State *lua)
 {
 	const struct exec_options *options = lua_touserdata(lua, 1);
 	lua_settop(lua, 0);
@@ -120,8 +121,8 @@ static int prepare(lua_State *lua)
 	lua_call(lua, 1, 1);
 	lua_getfield(lua, -1, "prepare");
 	lua_newtable(lua);
-	set_text(lua, "file", options->file);
-	set_text(lua, "code", options->code);
+	exec_set_text(lua, "file", options->file);
+	exec_set_text(lua, "code", options->code);
 	push_arguments(lua, options->arguments);
 	lua_setfield(lua, -2, "arguments");
 	lua_call(lua, 1, LUA_MULTRET);
@@ -137,7 +138,7 @@ static int prepare(lua_State *lua)
 
 /* ---- its end ---- */
 
-static void finish(struct exec *exec, int code)
+static void exec_finish(struct exec *exec, int code)
 {
 	exec->done = true;
 	exec->code = code;
@@ -145,7 +146,7 @@ static void finish(struct exec *exec, int code)
 }
 
 /* Says on stderr what is on top of the VM's stack, with the place where the script is. */
-static void report(struct exec *exec)
+static void exec_report(struct exec *exec)
 {
 	lua_State *lua = exec->vm.lua;
 	signals_calm();
@@ -159,11 +160,11 @@ static void report(struct exec *exec)
 	lua_pop(lua, 1);
 }
 
-static void fail(struct exec *exec, const char *why)
+static void exec_fail(struct exec *exec, const char *why)
 {
 	lua_pushstring(exec->vm.lua, why);
-	report(exec);
-	finish(exec, EXIT_FAILURE);
+	exec_report(exec);
+	exec_finish(exec, EXIT_FAILURE);
 }
 
 static void be_interrupted(struct exec *exec)
@@ -171,35 +172,36 @@ static void be_interrupted(struct exec *exec)
 	const struct guard *guard = &exec->vm.guard;
 	bool computed = !exec->waits && *guard->place;
 	lua_pushfstring(exec->vm.lua, "%s%sinterrupted", computed ? guard->place : "", computed ? ": " : "");
-	report(exec);
-	finish(exec, 128 + signals_caught());
+	exec_report(exec);
+	exec_finish(exec, 128 + signals_caught());
 }
 
-static void resume(struct exec *exec, int nargs)
+static void exec_resume(struct exec *exec, int nargs)
 {
 	exec->waits = false;
 	vm_enter(&exec->vm, &UNBOUNDED);
 	int status = lua_resume(exec->co, nargs);
 	vm_leave(&exec->vm);
 	if (exec->exits) {
-		finish(exec, exec->code);
+		exec_finish(exec, exec->code);
 	} else if (signals_caught()) {
 		be_interrupted(exec);
 	} else if (!status) {
-		finish(exec, EXIT_SUCCESS);
+		exec_finish(exec, EXIT_SUCCESS);
 	} else if (status != LUA_YIELD) {
 		lua_xmove(exec->co, exec->vm.lua, 1);
-		report(exec);
-		finish(exec, EXIT_FAILURE);
+		exec_report(exec);
+		exec_finish(exec, EXIT_FAILURE);
 	} else if (!exec->waits) {
-		fail(exec, "deadlock: the script waits for what never comes (coroutine.yield() outside of a "
-			   "coroutine of its own)");
+		exec_fail(exec,
+			  "deadlock: the script waits for what never comes (coroutine.yield() outside of a "
+			  "coroutine of its own)");
 	}
 }
 
-static void on_timer(uv_timer_t *timer)
+static void exec_on_timer(uv_timer_t *timer)
 {
-	resume(timer->data, 0);
+	exec_resume(timer->data, 0);
 }
 
 /* ---- the whole ---- */
@@ -207,18 +209,18 @@ static void on_timer(uv_timer_t *timer)
 static void run(struct exec *exec)
 {
 	exec->co = lua_tothread(exec->vm.lua, AT_SCRIPT);
-	resume(exec, lua_gettop(exec->co) - 1);
+	exec_resume(exec, lua_gettop(exec->co) - 1);
 	while (!exec->done) {
 		uv_run(&exec->loop, UV_RUN_DEFAULT);
 		if (!exec->done && signals_caught())
 			be_interrupted(exec);
 		else if (!exec->done && !uv_is_active((uv_handle_t *)&exec->timer))
-			fail(exec, "deadlock: the script waits for what never comes");
+			exec_fail(exec, "deadlock: the script waits for what never comes");
 	}
 }
 
 /* Why there is no script to run is on top of the stack. */
-static int refuse(struct exec *exec)
+static int exec_refuse(struct exec *exec)
 {
 	lua_State *lua = exec->vm.lua;
 	if (signals_caught()) { /* what ended it says only that it was ended */
@@ -231,13 +233,13 @@ static int refuse(struct exec *exec)
 	return EXIT_FAILURE;
 }
 
-static int start(struct exec *exec, const struct exec_options *options)
+static int exec_start(struct exec *exec, const struct exec_options *options)
 {
 	lua_State *lua = exec->vm.lua;
-	lua_pushcfunction(lua, prepare);
+	lua_pushcfunction(lua, exec_prepare);
 	lua_pushlightuserdata(lua, (void *)options);
 	if (vm_pcall(&exec->vm, lua, 1, 2, &UNBOUNDED))
-		return refuse(exec);
+		return exec_refuse(exec);
 	run(exec);
 	return exec->code;
 }
@@ -251,7 +253,7 @@ static int run_on_loop(struct exec *exec, const struct exec_options *options)
 		char why[LIMITS_TEXT_BYTES];
 		text_printf(stderr, "perilune exec: %s\n", limits_explain(err, why, sizeof why));
 	} else {
-		code = start(exec, options);
+		code = exec_start(exec, options);
 		signals_close(&exec->signals);
 	}
 	uv_close((uv_handle_t *)&exec->timer, NULL);

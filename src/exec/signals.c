@@ -17,7 +17,7 @@ static sem_t told;
 static atomic_int caught;
 static atomic_bool is_over; /* what could be interrupted */
 
-static void on_signal(int number)
+static void signals_on_signal(int number)
 {
 	atomic_store(&caught, number);
 	sem_post(&told);
@@ -56,7 +56,7 @@ static void interrupt(struct guard *guard)
 	}
 }
 
-static void help(void *data)
+static void signals_help(void *data)
 {
 	struct signals *signals = data;
 	while (sem_wait(&told))
@@ -67,7 +67,7 @@ static void help(void *data)
 	interrupt(signals->guard);
 }
 
-static void on_wake(uv_async_t *wake)
+static void signals_on_wake(uv_async_t *wake)
 {
 	uv_stop(wake->loop);
 }
@@ -75,20 +75,20 @@ static void on_wake(uv_async_t *wake)
 int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard)
 {
 	signals->guard = guard;
-	int err = sem_init(&told, 0, 0) ? UV_EAGAIN : uv_async_init(loop, &signals->wake, on_wake);
+	int err = sem_init(&told, 0, 0) ? UV_EAGAIN : uv_async_init(loop, &signals->wake, signals_on_wake);
 	if (err)
 		return err;
 	uv_unref((uv_handle_t *)&signals->wake);
 	sigset_t before;
 	block_signals(&before);
-	err = thread_start(&signals->helper, THREAD_BYTES, help, signals);
+	err = thread_start(&signals->helper, THREAD_BYTES, signals_help, signals);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (err) {
 		uv_close((uv_handle_t *)&signals->wake, NULL);
 		return err;
 	}
 	/* Without SA_RESTART: a read from a terminal that nobody types at ends as well. */
-	struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+	struct sigaction action = { .sa_handler = signals_on_signal, .sa_flags = (int)SA_RESETHAND };
 	for (size_t i = 0; i < CAUGHT_COUNT; i++)
 		sigaction(CAUGHT[i], &action, NULL);
 	return 0;

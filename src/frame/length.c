@@ -101,7 +101,7 @@ COLD static bool skip_or_fail(const struct codec *codec, uint64_t value, struct 
 	return false;
 }
 
-static void finish(struct frame_batch *out, unsigned count, size_t consumed, size_t need)
+static void length_finish(struct frame_batch *out, unsigned count, size_t consumed, size_t need)
 {
 	out->count = count;
 	out->consumed = consumed;
@@ -144,7 +144,7 @@ ALWAYS_INLINE void decode_field(const struct codec *codec, const uint8_t *in, si
 		at += header + (size_t)payload;
 		frame->end = (uint32_t)at;
 	}
-	finish(out, count, at, need);
+	length_finish(out, count, at, need);
 }
 
 /*
@@ -204,7 +204,7 @@ ALWAYS_INLINE void decode_varint(const struct codec *codec, const uint8_t *in, s
 		at += (size_t)payload;
 		out->frames[count++].end = (uint32_t)at;
 	}
-	finish(out, count, at, need);
+	length_finish(out, count, at, need);
 }
 
 ALWAYS_INLINE void decode_width(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
@@ -228,8 +228,8 @@ ALWAYS_INLINE void decode_width(const struct codec *codec, const uint8_t *in, si
 	}
 }
 
-static void decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit, uint32_t *scanned,
-		   struct frame_batch *out)
+static void length_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
+			  uint32_t *scanned, struct frame_batch *out)
 {
 	const bool plain = !codec->offset && !codec->adjust;
 
@@ -411,7 +411,7 @@ static bool adjust_is_possible(const struct codec *codec)
 	return most + codec->adjust >= 0 && codec->adjust <= (int64_t)codec->max_bytes - codec->offset;
 }
 
-static const char *check(const struct codec *codec)
+static const char *length_check(const struct codec *codec)
 {
 	if (codec->length_bytes > 4 && codec->length_bytes != 8)
 		return "a length field has 1, 2, 3, 4 or 8 bytes";
@@ -430,9 +430,9 @@ static const char *check(const struct codec *codec)
 
 const struct codec_ops codec_length_ops = {
 	.name = "length",
-	.decode = decode,
+	.decode = length_decode,
 	.encode = encode,
 	.encode_batch = encode_batch,
 	.carries = carries,
-	.check = check,
+	.check = length_check,
 };

@@ -22,7 +22,7 @@ struct terminator {
 	bool drop_cr; /* one "\r" in front belongs to the terminator, not to the frame */
 };
 
-static void reset(struct frame_batch *out)
+static void frame_text_reset(struct frame_batch *out)
 {
 	out->count = 0;
 	out->consumed = out->need = 0;
@@ -30,7 +30,7 @@ static void reset(struct frame_batch *out)
 	out->announced = 0;
 }
 
-static void fail(struct frame_batch *out, int error, uint64_t announced)
+static void frame_text_fail(struct frame_batch *out, int error, uint64_t announced)
 {
 	out->error = error;
 	out->announced = announced;
@@ -40,12 +40,12 @@ static void fail(struct frame_batch *out, int error, uint64_t announced)
  * Adds a whole frame and moves past it, as its length and the policy for empty
  * ones say. False when the frame is an error.
  */
-static inline bool add(const struct codec *codec, const uint8_t *data, size_t len, size_t end,
-		       struct frame_batch *out)
+static inline bool frame_text_add(const struct codec *codec, const uint8_t *data, size_t len, size_t end,
+				  struct frame_batch *out)
 {
 	if (len == 0 && codec->empty != CODEC_EMPTY_DELIVER) {
 		if (codec->empty == CODEC_EMPTY_ERROR) {
-			fail(out, ERR_FRAME_EMPTY, 0);
+			frame_text_fail(out, ERR_FRAME_EMPTY, 0);
 			return false;
 		}
 	} else {
@@ -56,7 +56,7 @@ static inline bool add(const struct codec *codec, const uint8_t *data, size_t le
 }
 
 /* Offset of the terminator from p, or SIZE_MAX. */
-static size_t find(const uint8_t *p, size_t n, const struct terminator *end)
+static size_t frame_text_find(const uint8_t *p, size_t n, const struct terminator *end)
 {
 	const uint8_t *at = end->len == 1 ? memchr(p, end->bytes[0], n) : memmem(p, n, end->bytes, end->len);
 	return at ? (size_t)(at - p) : SIZE_MAX;
@@ -92,12 +92,13 @@ static void decode_terminated(const struct codec *codec, const uint8_t *in, size
 	size_t searched = *scanned;
 
 	assert(searched <= n);
-	reset(out);
+	frame_text_reset(out);
 	*scanned = 0;
 	while (out->count < limit && out->consumed < n) {
 		const uint8_t *p = in + out->consumed;
 		size_t left = n - out->consumed, window = left < window_max ? left : window_max;
-		size_t found = searched < window ? find(p + searched, window - searched, end) : SIZE_MAX;
+		size_t found =
+		    searched < window ? frame_text_find(p + searched, window - searched, end) : SIZE_MAX;
 
 		if (found == SIZE_MAX) {
 			if (window >= end->len && window - end->len + 1 > searched)
@@ -105,17 +106,17 @@ static void decode_terminated(const struct codec *codec, const uint8_t *in, size
 			if (can_end_in_time(p, left, searched, max, end))
 				*scanned = (uint32_t)searched;
 			else
-				fail(out, ERR_FRAME_TOO_LARGE, (uint64_t)max + 1);
+				frame_text_fail(out, ERR_FRAME_TOO_LARGE, (uint64_t)max + 1);
 			return;
 		}
 		size_t len = searched + found, next = out->consumed + len + end->len;
 		if (end->drop_cr && len > 0 && p[len - 1] == '\r')
 			len--;
 		if (len > max) {
-			fail(out, ERR_FRAME_TOO_LARGE, (uint64_t)max + 1);
+			frame_text_fail(out, ERR_FRAME_TOO_LARGE, (uint64_t)max + 1);
 			return;
 		}
-		if (!add(codec, p, len, next, out))
+		if (!frame_text_add(codec, p, len, next, out))
 			return;
 		searched = 0;
 	}
@@ -196,7 +197,7 @@ static void netstring_decode(const struct codec *codec, const uint8_t *in, size_
 			     uint32_t *scanned, struct frame_batch *out)
 {
 	(void)scanned;
-	reset(out);
+	frame_text_reset(out);
 	while (out->count < limit && out->consumed < n) {
 		const uint8_t *p = in + out->consumed;
 		size_t left = n - out->consumed;
@@ -206,11 +207,11 @@ static void netstring_decode(const struct codec *codec, const uint8_t *in, size_
 		if (header == 0)
 			return;
 		if (header < 0) {
-			fail(out, ERR_FRAME_MALFORMED, len);
+			frame_text_fail(out, ERR_FRAME_MALFORMED, len);
 			return;
 		}
 		if (len > codec->max_bytes) {
-			fail(out, ERR_FRAME_TOO_LARGE, len);
+			frame_text_fail(out, ERR_FRAME_TOO_LARGE, len);
 			return;
 		}
 		size_t total = (size_t)header + (size_t)len + 1;
@@ -219,10 +220,10 @@ static void netstring_decode(const struct codec *codec, const uint8_t *in, size_
 			return;
 		}
 		if (p[total - 1] != ',') {
-			fail(out, ERR_FRAME_MALFORMED, len);
+			frame_text_fail(out, ERR_FRAME_MALFORMED, len);
 			return;
 		}
-		if (!add(codec, p + header, (size_t)len, out->consumed + total, out))
+		if (!frame_text_add(codec, p + header, (size_t)len, out->consumed + total, out))
 			return;
 	}
 }

@@ -6,7 +6,7 @@
 
 /* ---- what is watched ---- */
 
-static int control(struct reactor *reactor, int operation, struct watched *watched, unsigned events)
+static int reactor_control(struct reactor *reactor, int operation, struct watched *watched, unsigned events)
 {
 	/* The kernel tells of errors whatever is asked for: of who waits for nothing, once, or we would spin. */
 	struct epoll_event event = { .events = events ? events : EPOLLET, .data.ptr = watched };
@@ -16,7 +16,7 @@ static int control(struct reactor *reactor, int operation, struct watched *watch
 int reactor_add(struct reactor *reactor, struct watched *watched, int fd, unsigned events)
 {
 	watched->fd = fd;
-	int err = control(reactor, EPOLL_CTL_ADD, watched, events);
+	int err = reactor_control(reactor, EPOLL_CTL_ADD, watched, events);
 	if (err)
 		watched->fd = -1;
 	return err;
@@ -25,7 +25,7 @@ int reactor_add(struct reactor *reactor, struct watched *watched, int fd, unsign
 void reactor_want(struct reactor *reactor, struct watched *watched, unsigned events)
 {
 	/* It changes what is there already, for which the kernel needs nothing. */
-	int err = control(reactor, EPOLL_CTL_MOD, watched, events);
+	int err = reactor_control(reactor, EPOLL_CTL_MOD, watched, events);
 	assert(!err);
 }
 
@@ -33,7 +33,7 @@ void reactor_remove(struct reactor *reactor, struct watched *watched)
 {
 	if (watched->fd < 0)
 		return;
-	control(reactor, EPOLL_CTL_DEL, watched, 0);
+	reactor_control(reactor, EPOLL_CTL_DEL, watched, 0);
 	watched->fd = -1;
 	for (int i = 0; i < reactor->event_count; i++)
 		if (reactor->events[i].data.ptr == watched)
@@ -62,7 +62,7 @@ static void serve_event(struct reactor *reactor, int i, bool *loop_is_due)
 		watched->ready(watched, reactor->events[i].events);
 }
 
-static void turn(struct reactor *reactor)
+static void reactor_turn(struct reactor *reactor)
 {
 	int ms = uv_backend_timeout(reactor->loop);
 	int n = epoll_wait(reactor->epoll_fd, reactor->events, REACTOR_EVENTS_MAX, ms);
@@ -80,7 +80,7 @@ void reactor_run(struct reactor *reactor)
 {
 	reactor->stopped = false;
 	while (!reactor->stopped && uv_loop_alive(reactor->loop))
-		turn(reactor);
+		reactor_turn(reactor);
 }
 
 void reactor_stop(struct reactor *reactor)

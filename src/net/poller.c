@@ -31,7 +31,7 @@ void polled_init(struct polled *polled, struct poller *poller, int fd, const str
 	*polled = (struct polled){ .ops = ops, .poller = poller, .fd = fd };
 }
 
-static int control(struct polled *polled, int operation, uint32_t events)
+static int poller_control(struct polled *polled, int operation, uint32_t events)
 {
 	struct epoll_event event = { .events = events, .data.ptr = polled };
 	return epoll_ctl(polled->poller->epoll_fd, operation, polled->fd, &event) ? -errno : 0;
@@ -39,7 +39,8 @@ static int control(struct polled *polled, int operation, uint32_t events)
 
 int poller_watch(struct polled *polled, uint32_t events)
 {
-	int err = control(polled, polled->is_registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, EPOLLET | events);
+	int err =
+	    poller_control(polled, polled->is_registered ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, EPOLLET | events);
 	polled->is_registered = !err;
 	return err;
 }
@@ -70,7 +71,7 @@ static void put_closed(struct polled *polled)
  */
 void poller_close(struct polled *polled)
 {
-	control(polled, EPOLL_CTL_DEL, 0);
+	poller_control(polled, EPOLL_CTL_DEL, 0);
 	close(polled->fd);
 	polled->fd = -1;
 	if (!polled->is_ready) /* else serve_ready() has to see it first */

@@ -37,7 +37,7 @@ static size_t size_of(uint32_t len)
 	return sizeof(struct tape_entry) + (((size_t)len + 7) & ~(size_t)7);
 }
 
-static bool grow(struct tape *tape, size_t wanted)
+static bool tape_grow(struct tape *tape, size_t wanted)
 {
 	size_t room = tape->room ? tape->room : 16384;
 	while (room < wanted)
@@ -64,7 +64,7 @@ uint8_t *tape_put(struct tape *tape, const struct tape_entry *entry)
 	bool must = entry->kind == TRACE_LOST;
 	if (tape->is_broken || (!must && is_full(tape, size)))
 		return NULL;
-	if (tape->used + size > tape->room && !grow(tape, tape->used + size)) {
+	if (tape->used + size > tape->room && !tape_grow(tape, tape->used + size)) {
 		tape->is_broken = must;
 		return NULL;
 	}

@@ -46,7 +46,7 @@ static const char *kind_of_socket(int fd)
 								: "a connection";
 }
 
-static const char *kind_of(int fd)
+static const char *inherit_kind_of(int fd)
 {
 	struct stat st;
 	if (fstat(fd, &st))
@@ -107,7 +107,7 @@ static void read_files(struct inheritance *inheritance, const char *files)
 }
 
 /* Its descriptor stays -1 where there is nobody to accept from. What others share of it is left as it is. */
-static void look_at(struct inherited *socket, int fd)
+static void inherit_look_at(struct inherited *socket, int fd)
 {
 	socket->fd = fd;
 	socklen_t bytes = sizeof socket->address;
@@ -115,7 +115,7 @@ static void look_at(struct inherited *socket, int fd)
 	    speaks_streams(socket))
 		return;
 	log_write(LOG_WARN, "an inherited descriptor is closed: it is no listening stream socket",
-		  F_INT("descriptor", fd), F_TEXT("kind", kind_of(fd)), F_TEXT("name", socket->name));
+		  F_INT("descriptor", fd), F_TEXT("kind", inherit_kind_of(fd)), F_TEXT("name", socket->name));
 	close(fd);
 	socket->fd = -1;
 }
@@ -137,7 +137,7 @@ static void look_at_all(struct inheritance *inheritance, const struct variables 
 		int fd = VARIABLES_FIRST_FD + (int)i;
 		socket->fd = -1;
 		if (given->is_open[i])
-			look_at(socket, fd);
+			inherit_look_at(socket, fd);
 		else
 			tell_absent(socket, fd, absent++);
 	}
@@ -220,7 +220,7 @@ struct inherited *inheritance_find(struct inheritance *inheritance, const struct
 
 /* ---- what is left ---- */
 
-static void discard(struct inherited *socket, bool for_good)
+static void inherit_discard(struct inherited *socket, bool for_good)
 {
 	char text[ADDRESS_TEXT_BYTES], path[ADDRESS_PATH_BYTES];
 	const char *shown = address_path(&socket->address, path);
@@ -238,7 +238,7 @@ void inheritance_close(struct inheritance *inheritance, bool for_good)
 {
 	for (unsigned i = 0; i < inheritance->count; i++)
 		if (inheritance->sockets[i].fd >= 0)
-			discard(&inheritance->sockets[i], for_good);
+			inherit_discard(&inheritance->sockets[i], for_good);
 	free(inheritance->sockets);
 	*inheritance = (struct inheritance){ 0 };
 }

@@ -19,7 +19,7 @@ enum { WAIT_MS = 1000, US_PER_S = 1000 * 1000 };
 /* ---- sending ---- */
 
 /* 0 for what is no address of a socket. */
-static socklen_t parse(const char *text, struct sockaddr_un *address)
+static socklen_t notify_parse(const char *text, struct sockaddr_un *address)
 {
 	size_t length = strlen(text);
 	*address = (struct sockaddr_un){ .sun_family = AF_UNIX };
@@ -44,7 +44,7 @@ static bool is_unread(const struct notify *notify)
 }
 
 /* False: it may wait for ever. Not 0, which means that, too. */
-static bool set_patience(int fd, uint64_t us)
+static bool notify_set_patience(int fd, uint64_t us)
 {
 	struct timeval limit = { .tv_sec = (time_t)(us / US_PER_S), .tv_usec = (suseconds_t)(us % US_PER_S) };
 	return !setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
@@ -62,11 +62,12 @@ static uint64_t now_us(void)
 static int send_within(int fd, uint32_t ms, const char *to, const char *state)
 {
 	struct sockaddr_un address;
-	socklen_t length = parse(to, &address);
+	socklen_t length = notify_parse(to, &address);
 	if (!length)
 		return UV_EINVAL;
 	for (uint64_t now = now_us(), until = now + ms * UINT64_C(1000);; now = now_us()) {
-		int flags = MSG_NOSIGNAL | (now < until && set_patience(fd, until - now) ? 0 : MSG_DONTWAIT);
+		int flags =
+		    MSG_NOSIGNAL | (now < until && notify_set_patience(fd, until - now) ? 0 : MSG_DONTWAIT);
 		if (sendto(fd, state, strlen(state), flags, (const struct sockaddr *)&address, length) >= 0)
 			return 0;
 		if (errno != EINTR)
@@ -75,13 +76,13 @@ static int send_within(int fd, uint32_t ms, const char *to, const char *state)
 }
 
 /* Who cannot be reached is complained of once, and again after it could be: the pulse comes many times a second. */
-static void complain(struct notify *notify, const char *to, const char *state, int err)
+static void notify_complain(struct notify *notify, const char *to, const char *state, int err)
 {
 	struct sockaddr_un address;
 	if (!notify->is_missed)
 		log_write(LOG_WARN, "cannot notify who started this process",
-			  F_TEXT("error", parse(to, &address) ? strerror(-err)
-							      : "this is no address of a Unix socket"),
+			  F_TEXT("error", notify_parse(to, &address) ? strerror(-err)
+								     : "this is no address of a Unix socket"),
 			  F_TEXT("socket", to), F_TEXT("state", state));
 	notify->is_missed = true;
 }
@@ -98,7 +99,7 @@ static void send_to(struct notify *notify, const char *to, const char *state)
 		return;
 	int err = send_within(notify->fd, notify->is_deaf ? 0 : notify->wait_ms, to, state);
 	if (err) {
-		complain(notify, to, state, err);
+		notify_complain(notify, to, state, err);
 		notify->is_deaf = true;
 	} else {
 		note_heard(notify);
@@ -113,7 +114,7 @@ static void send_pulse(struct notify *notify)
 	if (!err)
 		note_heard(notify);
 	else if (err != UV_EAGAIN)
-		complain(notify, notify->manager, STATE, err);
+		notify_complain(notify, notify->manager, STATE, err);
 }
 
 /* ---- what is said ---- */

@@ -35,7 +35,7 @@ static bool is_running_one(const char *path)
 }
 
 /* False: too long, or another file. */
-static bool try_path(const char *folder, size_t length, const char *name)
+static bool program_try_path(const char *folder, size_t length, const char *name)
 {
 	int n = snprintf(program.path, sizeof program.path, "%.*s/%s", (int)length, folder, name);
 	return n > 0 && (size_t)n < sizeof program.path && is_running_one(program.path);
@@ -47,27 +47,27 @@ static bool search(const char *name)
 	const char *path = getenv("PATH");
 	while (path && *path) {
 		size_t length = strcspn(path, ":");
-		if (*path == '/' && try_path(path, length, name))
+		if (*path == '/' && program_try_path(path, length, name))
 			return true;
 		path += length + (path[length] == ':');
 	}
 	return false;
 }
 
-static bool follow(const char *name)
+static bool program_follow(const char *name)
 {
 	const char *folder = workdir_name();
 	if (*name == '/')
-		return try_path("", 0, name + 1);
+		return program_try_path("", 0, name + 1);
 	if (!strchr(name, '/'))
 		return search(name);
-	return *folder && try_path(folder, strlen(folder), name);
+	return *folder && program_try_path(folder, strlen(folder), name);
 }
 
 void program_remember(char **argv)
 {
 	program.argv = argv;
-	if (argv[0] && follow(argv[0]))
+	if (argv[0] && program_follow(argv[0]))
 		return;
 	ssize_t n = readlink("/proc/self/exe", program.path, sizeof program.path - 1);
 	program.path[n > 0 ? n : 0] = '\0';
@@ -152,7 +152,7 @@ static bool arrange_descriptors(struct start *start)
 }
 
 /* A handler must not run here: it would act on the memory of the process that we come from. */
-static void reset_signals(const struct start *start)
+static void program_reset_signals(const struct start *start)
 {
 	struct sigaction action, standard = { .sa_handler = SIG_DFL };
 	for (int i = 1; i < NSIG; i++)
@@ -166,7 +166,7 @@ static _Noreturn __attribute__((noinline)) void become(struct start *start)
 {
 	write_pid(start->pid);
 	if (arrange_descriptors(start)) {
-		reset_signals(start);
+		program_reset_signals(start);
 		execve(program.path, program.argv, start->variables);
 	}
 	int err = errno;

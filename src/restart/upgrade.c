@@ -20,7 +20,7 @@ static void hear_last_words(struct upgrade *upgrade);
 
 /* ---- how it ends ---- */
 
-static void forget(struct upgrade *upgrade)
+static void upgrade_forget(struct upgrade *upgrade)
 {
 	uv_timer_stop(&upgrade->deadline);
 	uv_signal_stop(&upgrade->ended);
@@ -31,14 +31,14 @@ static void forget(struct upgrade *upgrade)
 	upgrade->pid = 0;
 }
 
-static void fail(struct upgrade *upgrade, const char *why, pid_t pid)
+static void upgrade_fail(struct upgrade *upgrade, const char *why, pid_t pid)
 {
 	log_write(LOG_ERROR, "upgrade failed: this process serves on", F_TEXT("error", why),
 		  F_TEXT("program", program_path()), F_INT("pid", pid));
 	upgrade->failed(upgrade->server, why);
 }
 
-static void explain(const struct upgrade *upgrade, int status, char *why, size_t size)
+static void upgrade_explain(const struct upgrade *upgrade, int status, char *why, size_t size)
 {
 	int err = 0;
 	if (upgrade->timed_out)
@@ -59,7 +59,7 @@ static void explain(const struct upgrade *upgrade, int status, char *why, size_t
 static void end_successor(struct upgrade *upgrade, int status)
 {
 	char why[WHY_BYTES];
-	explain(upgrade, status, why, sizeof why);
+	upgrade_explain(upgrade, status, why, sizeof why);
 	if (status)
 		log_write(LOG_ERROR, "the process that took over has ended, and this one accepts no more",
 			  F_TEXT("error", why), F_INT("pid", upgrade->pid));
@@ -80,14 +80,14 @@ static void on_ended(uv_signal_t *handle, int number)
 		return;
 	}
 	hear_last_words(upgrade);
-	explain(upgrade, status, why, sizeof why);
+	upgrade_explain(upgrade, status, why, sizeof why);
 	pid_t pid = upgrade->pid;
 	bool cancelled = upgrade->cancelled;
-	forget(upgrade);
+	upgrade_forget(upgrade);
 	if (cancelled)
 		upgrade->failed(upgrade->server, "the server stops");
 	else
-		fail(upgrade, why, pid);
+		upgrade_fail(upgrade, why, pid);
 }
 
 /*
@@ -127,7 +127,7 @@ static pid_t sender_of(struct msghdr *message)
 }
 
 /* The next word of the new process's; false: there is none. */
-static bool receive(const struct upgrade *upgrade, char *text, size_t size)
+static bool upgrade_receive(const struct upgrade *upgrade, char *text, size_t size)
 {
 	union {
 		char bytes[CMSG_SPACE(sizeof(struct ucred))];
@@ -169,7 +169,7 @@ static void note_status(struct upgrade *upgrade, const char *text)
 static void hear_last_words(struct upgrade *upgrade)
 {
 	char text[UPGRADE_REASON_BYTES];
-	while (receive(upgrade, text, sizeof text))
+	while (upgrade_receive(upgrade, text, sizeof text))
 		note_status(upgrade, text);
 }
 
@@ -178,7 +178,7 @@ static void on_words(struct watched *watched, unsigned events)
 	struct upgrade *upgrade = watched->data;
 	char text[UPGRADE_REASON_BYTES];
 	(void)events;
-	while (receive(upgrade, text, sizeof text)) {
+	while (upgrade_receive(upgrade, text, sizeof text)) {
 		if (upgrade->stage != UPGRADE_STARTING || upgrade->timed_out || upgrade->cancelled)
 			continue;
 		note_status(upgrade, text);
@@ -293,7 +293,7 @@ static pid_t start_with(struct upgrade *upgrade, const struct testament *testame
 	return program_start(&gifts, &upgrade->errors);
 }
 
-static pid_t start(struct upgrade *upgrade, const struct bequest *sockets, unsigned count)
+static pid_t upgrade_start(struct upgrade *upgrade, const struct bequest *sockets, unsigned count)
 {
 	struct testament testament;
 	pid_t pid = UV_ENOMEM;
@@ -310,13 +310,13 @@ void upgrade_begin(struct upgrade *upgrade, const struct bequest *sockets, unsig
 	/* Beforehand, so that no end goes unnoticed. */
 	if (!err)
 		err = uv_signal_start(&upgrade->ended, on_ended, SIGCHLD);
-	if (!err && (upgrade->pid = start(upgrade, sockets, count)) < 0)
+	if (!err && (upgrade->pid = upgrade_start(upgrade, sockets, count)) < 0)
 		err = upgrade->pid;
 	if (err) {
 		upgrade->errors = -1;
-		forget(upgrade);
+		upgrade_forget(upgrade);
 		char why[LIMITS_TEXT_BYTES];
-		fail(upgrade, limits_explain(err, why, sizeof why), 0);
+		upgrade_fail(upgrade, limits_explain(err, why, sizeof why), 0);
 		return;
 	}
 	upgrade->stage = UPGRADE_STARTING;

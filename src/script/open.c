@@ -26,7 +26,7 @@ static void keep_function(lua_State *lua, const char *module, const char *name)
 	lua_pop(lua, 1);
 }
 
-static void push_runtime(lua_State *lua, const char *name)
+static void open_push_runtime(lua_State *lua, const char *name)
 {
 	lua_getglobal(lua, "require");
 	lua_pushliteral(lua, "perilune.runtime");
@@ -57,16 +57,16 @@ static void lay_out(struct agents *agents)
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
-	push_runtime(lua, "invoke");
-	push_runtime(lua, "has");
-	push_runtime(lua, "take_defer");
+	open_push_runtime(lua, "invoke");
+	open_push_runtime(lua, "has");
+	open_push_runtime(lua, "take_defer");
 	lua_pushnil(lua); /* AT_ERROR */
 	bind_conn(lua);
 }
 
 static int runtime_ref(lua_State *lua, const char *name, int nargs)
 {
-	push_runtime(lua, name);
+	open_push_runtime(lua, name);
 	lua_insert(lua, -1 - nargs);
 	lua_call(lua, nargs, 1);
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
@@ -75,7 +75,7 @@ static int runtime_ref(lua_State *lua, const char *name, int nargs)
 static int view_loop_ref(struct agents *agents)
 {
 	lua_State *lua = agents->vm.lua;
-	push_runtime(lua, "view_loop");
+	open_push_runtime(lua, "view_loop");
 	reply_push_surplus(lua);
 	lua_pushlightuserdata(lua, agents->host->batch.frames);
 	lua_pushlightuserdata(lua, agents->echoed);
@@ -221,7 +221,7 @@ static void open_script(lua_State *lua)
 	lua_getfield(lua, -1, "setup");
 	lua_replace(lua, AT_TOP + 1);
 	lua_settop(lua, AT_TOP + 1);
-	push_runtime(lua, "forget_loaders");
+	open_push_runtime(lua, "forget_loaders");
 	lua_call(lua, 0, 0);
 	run_setup(opening);
 }
@@ -306,7 +306,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 			snprintf(why, size, "%s", lua_tostring(lua, -1));
 		else
 			phase_explain(agents, &opening.phase, why, size);
-		guard_heed(NULL); /* teardown() is no part of what may have been called off */
+		guard_call_off_by(NULL); /* teardown() is no part of what may have been called off */
 		agents_close(agents, VM_TEARDOWN_MS);
 		if (descriptors_left(2))
 			return UV_EINVAL;

@@ -19,7 +19,7 @@ struct description {
 };
 
 /* MAY RAISE. Pushes what runtime.describe_phase() wants to know. */
-static void push_about(lua_State *lua, const struct description *description)
+static void phase_push_about(lua_State *lua, const struct description *description)
 {
 	const struct agents *agents = description->agents;
 	lua_createtable(lua, 0, 5);
@@ -39,12 +39,12 @@ static void push_about(lua_State *lua, const struct description *description)
 }
 
 /* description, error value → message, report, place */
-static int l_describe(lua_State *lua)
+static int l_phase_describe(lua_State *lua)
 {
 	const struct description *description = lua_touserdata(lua, 1);
 	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.describe_phase");
 	lua_pushvalue(lua, 2);
-	push_about(lua, description);
+	phase_push_about(lua, description);
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, description->phase->ref);
 	lua_call(lua, 3, 3);
 	return 3;
@@ -64,14 +64,14 @@ static bool try_to_describe(struct description *description, int at)
 {
 	struct vm *vm = &description->agents->vm;
 	vm_make_room(vm);
-	lua_pushcfunction(vm->lua, l_describe);
+	lua_pushcfunction(vm->lua, l_phase_describe);
 	lua_pushlightuserdata(vm->lua, description);
 	lua_pushvalue(vm->lua, at);
 	guard_name(&vm->guard, description->phase->name ? description->phase->name : "loading", 0);
 	return !vm_pcall(vm, vm->lua, 2, 3, &DESCRIBE_BUDGET);
 }
 
-static bool describe(struct description *description, int at)
+static bool phase_describe(struct description *description, int at)
 {
 	lua_State *lua = description->agents->vm.lua;
 	if (try_to_describe(description, at))
@@ -89,7 +89,7 @@ void phase_explain(struct agents *agents, const struct phase *phase, char *why, 
 	struct description description = { agents, phase, true };
 	lua_State *lua = agents->vm.lua;
 	int at = lua_gettop(lua);
-	if (describe(&description, at))
+	if (phase_describe(&description, at))
 		snprintf(why, size, "%s", lua_tostring(lua, -2));
 	else
 		describe_plainly(lua, at, why, size);
@@ -104,7 +104,7 @@ void phase_log(struct agents *agents, const struct phase *phase)
 	char what[32], plain[256];
 	const char *message = plain, *report = "", *place = "";
 	snprintf(what, sizeof what, "%s failed", phase->name);
-	if (describe(&description, at)) {
+	if (phase_describe(&description, at)) {
 		message = lua_tostring(lua, -3);
 		report = lua_tostring(lua, -2);
 		place = lua_tostring(lua, -1);

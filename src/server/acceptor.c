@@ -91,7 +91,8 @@ static void log_refusal(struct listener *listener, const struct sockaddr_in6 *pe
  * Tells the client why, if the script says so. What it may have sent already is read first: closing
  * with unread input would reset the connection, and the words be lost.
  */
-static void refuse(struct listener *listener, int fd, const struct sockaddr_in6 *peer, const char *why)
+static void acceptor_refuse(struct listener *listener, int fd, const struct sockaddr_in6 *peer,
+			    const char *why)
 {
 	const struct listener_config *config = listener->config;
 	char ignored[4096];
@@ -109,7 +110,7 @@ static void refuse(struct listener *listener, int fd, const struct sockaddr_in6 
 /* ---- admission ---- */
 
 /* Why the client may not come in, or NULL: it is counted in. */
-static const char *admit(struct listener *listener, const struct sockaddr_in6 *peer)
+static const char *acceptor_admit(struct listener *listener, const struct sockaddr_in6 *peer)
 {
 	struct acceptor *acceptor = owner_of(listener);
 	const struct listener_config *config = listener->config;
@@ -159,13 +160,13 @@ static bool is_candidates(struct listener *listener)
 	return true;
 }
 
-static void take_in(struct listener *listener, int fd, const struct sockaddr_in6 *peer, bool *given)
+static void acceptor_take_in(struct listener *listener, int fd, const struct sockaddr_in6 *peer, bool *given)
 {
 	struct acceptor *acceptor = owner_of(listener);
 	count(&acceptor->counters.accepted);
-	const char *why_not = admit(listener, peer);
+	const char *why_not = acceptor_admit(listener, peer);
 	if (why_not) {
-		refuse(listener, fd, peer, why_not);
+		acceptor_refuse(listener, fd, peer, why_not);
 		return;
 	}
 	struct worker *worker = balance_choose(&acceptor->balance);
@@ -183,7 +184,7 @@ static void take_in(struct listener *listener, int fd, const struct sockaddr_in6
 
 /* ---- accepting, and pausing to accept ---- */
 
-static void on_pause_over(uv_timer_t *timer)
+static void acceptor_on_pause_over(uv_timer_t *timer)
 {
 	struct listener *listener = timer->data;
 	if (listener->fd >= 0)
@@ -194,7 +195,7 @@ static void on_pause_over(uv_timer_t *timer)
 static void pause_accepting(struct listener *listener, uint64_t ms)
 {
 	reactor_want(owner_of(listener)->reactor, &listener->watched, 0);
-	uv_timer_start(&listener->pause, on_pause_over, ms, 0);
+	uv_timer_start(&listener->pause, acceptor_on_pause_over, ms, 0);
 }
 
 static void starve(struct listener *listener, int err)
@@ -231,14 +232,14 @@ static int accept_next(struct listener *listener, bool *given)
 	if (fd >= 0) {
 		listener->faults_in_row = 0;
 		rate_take(&listener->rate, uv_now(owner_of(listener)->loop));
-		take_in(listener, fd, &peer, given);
+		acceptor_take_in(listener, fd, &peer, given);
 		return 0;
 	}
 	return is_clients_fault(fd) && ++listener->faults_in_row < CLIENTS_FAULTS_MAX ? 0 : fd;
 }
 
 /* False: nothing more to accept now. */
-static bool accept_one(struct listener *listener, bool *given)
+static bool acceptor_accept_one(struct listener *listener, bool *given)
 {
 	struct acceptor *acceptor = owner_of(listener);
 	uint64_t wait_ms = rate_wait_ms(&listener->rate, uv_now(acceptor->loop));
@@ -268,7 +269,7 @@ static void on_listener(struct watched *watched, unsigned events)
 	(void)events;
 	if (uv_is_active((uv_handle_t *)&listener->pause))
 		return; /* an error of the socket is told whatever we wait for */
-	for (int i = 0; i < ACCEPTS_PER_EVENT && accept_one(listener, given); i++)
+	for (int i = 0; i < ACCEPTS_PER_EVENT && acceptor_accept_one(listener, given); i++)
 		;
 	kick(acceptor, given);
 }
@@ -294,7 +295,7 @@ void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct li
 	balance_open(&acceptor->balance, reactor->loop, workers, worker_count, acceptor, may_move);
 }
 
-static void on_timer_closed(uv_handle_t *handle)
+static void acceptor_on_timer_closed(uv_handle_t *handle)
 {
 	struct listener *listener = handle->data;
 	listener->has_timer = false;
@@ -305,7 +306,7 @@ static void shut(struct listener *listener)
 {
 	if (listener->has_timer) {
 		reactor_remove(owner_of(listener)->reactor, &listener->watched);
-		uv_close((uv_handle_t *)&listener->pause, on_timer_closed);
+		uv_close((uv_handle_t *)&listener->pause, acceptor_on_timer_closed);
 	}
 	listener_close(listener);
 	listener->stage = LISTENER_GONE;

@@ -123,7 +123,7 @@ static size_t home(const struct peer_table *table, uint64_t bits, uint8_t family
 }
 
 /* The key's slot, or the empty one where it would go. */
-static struct slot *find(const struct peer_table *table, struct peer_key key)
+static struct slot *admission_find(const struct peer_table *table, struct peer_key key)
 {
 	size_t i = home(table, key.bits, key.family);
 	for (;; i = (i + 1) & table->mask) {
@@ -134,7 +134,7 @@ static struct slot *find(const struct peer_table *table, struct peer_key key)
 }
 
 /* False: no memory, and nothing changed. */
-static bool resize(struct peer_table *table, size_t slots)
+static bool admission_resize(struct peer_table *table, size_t slots)
 {
 	struct slot *old = table->slots;
 	size_t old_slots = table->mask + 1;
@@ -147,7 +147,7 @@ static bool resize(struct peer_table *table, size_t slots)
 		if (old[i].count == 0)
 			continue;
 		struct peer_key key = { .bits = old[i].bits, .family = old[i].family };
-		*find(table, key) = old[i];
+		*admission_find(table, key) = old[i];
 	}
 	free(old);
 	return true;
@@ -176,9 +176,9 @@ static void remove_at(struct peer_table *table, size_t hole)
 static bool insert(struct peer_table *table, struct peer_key key)
 {
 	size_t slots = table->mask + 1;
-	if ((table->used + 1) * 4 > slots * 3 && !resize(table, slots * 2))
+	if ((table->used + 1) * 4 > slots * 3 && !admission_resize(table, slots * 2))
 		return false;
-	*find(table, key) = (struct slot){ .bits = key.bits, .family = key.family, .count = 1 };
+	*admission_find(table, key) = (struct slot){ .bits = key.bits, .family = key.family, .count = 1 };
 	table->used++;
 	return true;
 }
@@ -188,7 +188,7 @@ bool peer_table_enter(struct peer_table *table, struct peer_key key, uint32_t li
 	if (!key.counted)
 		return true;
 	pthread_mutex_lock(&table->lock);
-	struct slot *slot = find(table, key);
+	struct slot *slot = admission_find(table, key);
 	bool admitted = slot->count < limit;
 	if (admitted && slot->count > 0)
 		slot->count++;
@@ -203,7 +203,7 @@ void peer_table_leave(struct peer_table *table, struct peer_key key)
 	if (!key.counted)
 		return;
 	pthread_mutex_lock(&table->lock);
-	struct slot *slot = find(table, key);
+	struct slot *slot = admission_find(table, key);
 	assert(slot->count > 0);
 	if (--slot->count == 0) {
 		remove_at(table, (size_t)(slot - table->slots));
@@ -211,7 +211,7 @@ void peer_table_leave(struct peer_table *table, struct peer_key key)
 		/* An eighth, well below the half a resize leaves: no thrashing at the border.
 		 * Without memory for the smaller table the larger one does as well. */
 		if (slots > MIN_SLOTS && table->used * 8 < slots)
-			(void)resize(table, slots / 2);
+			(void)admission_resize(table, slots / 2);
 	}
 	pthread_mutex_unlock(&table->lock);
 }
@@ -221,7 +221,7 @@ uint32_t peer_table_count(struct peer_table *table, struct peer_key key)
 	if (!key.counted)
 		return 0;
 	pthread_mutex_lock(&table->lock);
-	uint32_t count = find(table, key)->count;
+	uint32_t count = admission_find(table, key)->count;
 	pthread_mutex_unlock(&table->lock);
 	return count;
 }

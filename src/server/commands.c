@@ -17,14 +17,14 @@
 
 enum { BACKLOG = 64, WAITS = CONTROL_CLIENTS_MAX + CONTROL_RESERVE };
 
-static void answer(struct commands *commands, uint64_t client, json_t *reply)
+static void commands_answer(struct commands *commands, uint64_t client, json_t *reply)
 {
 	control_reply(&commands->control, client, reply);
 }
 
 static void answer_error(struct commands *commands, uint64_t client, const char *code, const char *why)
 {
-	answer(commands, client, message_error(code, why));
+	commands_answer(commands, client, message_error(code, why));
 }
 
 /* ---- waiting ---- */
@@ -53,7 +53,7 @@ static void do_status(struct commands *commands, uint64_t client, const json_t *
 	json_t *reply = message_ok();
 	message_set_text(reply, "control", commands->path);
 	status_add_all(reply, &view);
-	answer(commands, client, reply);
+	commands_answer(commands, client, reply);
 }
 
 static void do_generations(struct commands *commands, uint64_t client, const json_t *request)
@@ -62,7 +62,7 @@ static void do_generations(struct commands *commands, uint64_t client, const jso
 	struct server_view view = commands->view(commands->server);
 	json_t *reply = message_ok();
 	status_add_generations(reply, &view);
-	answer(commands, client, reply);
+	commands_answer(commands, client, reply);
 }
 
 /* ---- reload ---- */
@@ -87,7 +87,7 @@ void commands_reloaded(struct commands *commands, const struct reload_outcome *o
 		struct wait *wait = &commands->waits[i];
 		if (!wait->client || wait->kind != WAIT_RELOAD || wait->reload != outcome->number)
 			continue;
-		answer(commands, wait->client, reply_of_outcome(commands, outcome));
+		commands_answer(commands, wait->client, reply_of_outcome(commands, outcome));
 		wait->client = 0;
 	}
 }
@@ -126,13 +126,13 @@ static void do_reload(struct commands *commands, uint64_t client, const json_t *
 	if (!number) {
 		answer_error(commands, client, "reload_refused", why);
 	} else if (view.reloads->last.number >= number) {
-		answer(commands, client, reply_of_outcome(commands, &view.reloads->last));
+		commands_answer(commands, client, reply_of_outcome(commands, &view.reloads->last));
 	} else if (message_flag(request, "wait")) {
 		wait_for(commands, (struct wait){ client, WAIT_RELOAD, number });
 	} else {
 		json_t *reply = message_ok();
 		json_object_set_new(reply, "reload", json_pack("{s:I}", "number", (json_int_t)number));
-		answer(commands, client, reply);
+		commands_answer(commands, client, reply);
 	}
 }
 
@@ -153,7 +153,7 @@ void commands_upgraded(struct commands *commands, int pid, const char *why)
 		struct wait *wait = &commands->waits[i];
 		if (!wait->client || wait->kind != WAIT_UPGRADE)
 			continue;
-		answer(commands, wait->client, reply_of_upgrade(pid, why));
+		commands_answer(commands, wait->client, reply_of_upgrade(pid, why));
 		wait->client = 0;
 	}
 }
@@ -179,7 +179,7 @@ static void do_upgrade(struct commands *commands, uint64_t client, const json_t 
 	if (refused)
 		answer_error(commands, client, "upgrade_refused", refused);
 	else
-		answer(commands, client, message_ok());
+		commands_answer(commands, client, message_ok());
 }
 
 /* ---- the log file ---- */
@@ -200,13 +200,13 @@ static void do_reopen(struct commands *commands, uint64_t client, const json_t *
 	} else {
 		json_t *reply = message_ok();
 		message_set_text(reply, "log_file", log_path());
-		answer(commands, client, reply);
+		commands_answer(commands, client, reply);
 	}
 }
 
 /* ---- stop ---- */
 
-static void do_stop(struct commands *commands, uint64_t client, const json_t *request)
+static void commands_do_stop(struct commands *commands, uint64_t client, const json_t *request)
 {
 	commands->stop(commands->server, message_flag(request, "now"));
 	if (message_flag(request, "wait") && control_is_reserve(&commands->control, client)) {
@@ -222,7 +222,7 @@ static void do_stop(struct commands *commands, uint64_t client, const json_t *re
 	struct server_view view = commands->view(commands->server);
 	json_t *reply = message_ok();
 	message_set_text(reply, "stage", view.stage);
-	answer(commands, client, reply);
+	commands_answer(commands, client, reply);
 }
 
 /* ---- kick ---- */
@@ -294,7 +294,8 @@ static const struct command {
 	{ "reload", RELOAD, do_reload, STAYS_IF_ASKED },
 	{ "upgrade", UPGRADE, do_upgrade, STAYS_IF_ASKED },
 	{ "reopen", NOTHING, do_reopen, STAYS_NOT },
-	{ "stop", STOP, do_stop, STAYS_NOT }, /* it is heard in any case, and sees to its own waiting */
+	{ "stop", STOP, commands_do_stop,
+	  STAYS_NOT }, /* it is heard in any case, and sees to its own waiting */
 	{ "kick", KICK, do_kick, STAYS },
 	{ "record", RECORD, do_record, STAYS },
 };
@@ -307,7 +308,7 @@ static bool may_run(struct commands *commands, uint64_t client, const struct com
 	return !stays || !control_is_reserve(&commands->control, client);
 }
 
-static void run(struct commands *commands, uint64_t client, const json_t *request)
+static void commands_run(struct commands *commands, uint64_t client, const json_t *request)
 {
 	const char *name = json_string_value(json_object_get(request, "command"));
 	char why[128];
@@ -328,7 +329,7 @@ static void run(struct commands *commands, uint64_t client, const json_t *reques
 }
 
 /* Nobody waits any more for what it has waited for; what it has asked for is done all the same. */
-static void on_gone(void *owner, uint64_t client)
+static void commands_on_gone(void *owner, uint64_t client)
 {
 	struct commands *commands = owner;
 	for (unsigned i = 0; i < WAITS; i++)
@@ -343,7 +344,7 @@ static void on_request(void *owner, uint64_t client, const char *line, size_t le
 	char why[256];
 	json_t *request = message_parse(line, len, why, sizeof why);
 	if (request)
-		run(commands, client, request);
+		commands_run(commands, client, request);
 	else
 		answer_error(commands, client, "bad_request", why);
 	json_decref(request);
@@ -388,7 +389,7 @@ static int listen_to_clients(struct commands *commands, char *why, size_t size)
 	int failed = listener_listen(&commands->listener, why, size);
 	int err = failed ? 0
 			 : control_open(&commands->control, commands->reactor, commands->listener.fd,
-					commands, on_request, on_gone);
+					commands, on_request, commands_on_gone);
 	commands->control.stream = on_stream;
 	if (err)
 		snprintf(why, size, "%s: %s", commands->path, uv_strerror(err));

@@ -25,7 +25,7 @@ struct kick {
 
 /* ---- answers ---- */
 
-static void answer(struct kicks *kicks, struct kick *kick, json_t *reply)
+static void kicks_answer(struct kicks *kicks, struct kick *kick, json_t *reply)
 {
 	uint64_t client = kick->client;
 	kick->client = 0;
@@ -45,10 +45,11 @@ static void on_patience(uv_timer_t *timer)
 	struct kicks *kicks = timer->data;
 	for (struct kick *kick = kicks->first; kick; kick = kick->next)
 		if (kick->client && uv_now(timer->loop) >= kick->until_ms)
-			answer(kicks, kick,
-			       message_error("no_answer",
-					     "a worker has not answered for 10 s: a handler of it does not"
-					     " return; the connection is ended once it does"));
+			kicks_answer(
+			    kicks, kick,
+			    message_error("no_answer",
+					  "a worker has not answered for 10 s: a handler of it does not"
+					  " return; the connection is ended once it does"));
 	if (!kicks->first)
 		uv_timer_stop(timer);
 }
@@ -73,12 +74,12 @@ void kicks_evicted(struct kicks *kicks, struct report *report)
 		log_write(LOG_INFO, "connection kicked", F_INT("conn", eviction->conn),
 			  F_INT("worker", eviction->report.worker), F_TEXT("why", kick->reason));
 	if (eviction->found && kick->client)
-		answer(kicks, kick, reply_of(eviction));
+		kicks_answer(kicks, kick, reply_of(eviction));
 	if (--kick->missing)
 		return;
 	if (kick->client)
-		answer(kicks, kick,
-		       message_error("no_such_connection", "there is no connection with that id"));
+		kicks_answer(kicks, kick,
+			     message_error("no_such_connection", "there is no connection with that id"));
 	forget(kicks, kick);
 }
 
@@ -140,7 +141,8 @@ void kicks_close(struct kicks *kicks)
 	uv_close((uv_handle_t *)&kicks->patience, NULL);
 	for (struct kick *kick = kicks->first; kick; kick = kick->next)
 		if (kick->client)
-			answer(kicks, kick, message_error("no_such_connection", "the server has ended"));
+			kicks_answer(kicks, kick,
+				     message_error("no_such_connection", "the server has ended"));
 }
 
 void kicks_deinit(struct kicks *kicks)

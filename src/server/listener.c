@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int explain(char *why, size_t size, const char *address, const char *what)
+static int listener_explain(char *why, size_t size, const char *address, const char *what)
 {
 	snprintf(why, size, "%s: %s", address, what);
 	return -1;
@@ -41,14 +41,14 @@ static int bind_unix_over_stale(struct listener *listener, const struct sockaddr
 	const char *shown = listener->config->address;
 	struct stat st;
 	if (lstat(address->sun_path, &st))
-		return explain(why, size, shown, strerror(errno));
+		return listener_explain(why, size, shown, strerror(errno));
 	if (!S_ISSOCK(st.st_mode))
-		return explain(why, size, shown, "exists and is not a socket; it is left alone");
+		return listener_explain(why, size, shown, "exists and is not a socket; it is left alone");
 	if (is_live(address))
-		return explain(why, size, shown, "in use: a running server answers there");
+		return listener_explain(why, size, shown, "in use: a running server answers there");
 	if (unlink(address->sun_path) ||
 	    bind(listener->fd, (const struct sockaddr *)address, sizeof *address))
-		return explain(why, size, shown, strerror(errno));
+		return listener_explain(why, size, shown, strerror(errno));
 	return 0;
 }
 
@@ -63,20 +63,20 @@ static int bind_unix(struct listener *listener, char *why, size_t size)
 	const struct listener_config *config = listener->config;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (strlen(config->path) >= sizeof address.sun_path)
-		return explain(why, size, config->address,
-			       "the path is too long for a Unix socket (107 bytes)");
+		return listener_explain(why, size, config->address,
+					"the path is too long for a Unix socket (107 bytes)");
 	memcpy(address.sun_path, config->path, strlen(config->path) + 1);
 	listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
-		return explain(why, size, config->address, strerror(errno));
+		return listener_explain(why, size, config->address, strerror(errno));
 	if (bind(listener->fd, (struct sockaddr *)&address, sizeof address)) {
 		if (errno != EADDRINUSE)
-			return explain(why, size, config->address, strerror(errno));
+			return listener_explain(why, size, config->address, strerror(errno));
 		if (bind_unix_over_stale(listener, &address, why, size))
 			return -1;
 	}
 	if (config->mode >= 0 && chmod(config->path, (mode_t)config->mode))
-		return explain(why, size, config->address, strerror(errno));
+		return listener_explain(why, size, config->address, strerror(errno));
 	struct socket_file file = socket_file_at(config->path);
 	remember_file(listener, &file);
 	return 0;
@@ -163,7 +163,7 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 				*list;
 		int failed = getaddrinfo(hosts[i], port, &hints, &list);
 		if (failed)
-			return explain(why, size, config->address, explain_host(hosts[i], failed));
+			return listener_explain(why, size, config->address, explain_host(hosts[i], failed));
 		for (struct addrinfo *info = list; info && listener->fd < 0; info = info->ai_next)
 			err = open_tcp(listener, info);
 		freeaddrinfo(list);
@@ -172,11 +172,12 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 	if (listener->fd >= 0)
 		err = remember_address(listener);
 	if (err)
-		return explain(why, size, config->address, strerror(-err));
+		return listener_explain(why, size, config->address, strerror(-err));
 	return 0;
 }
 
-static void reset(struct listener *listener, const struct listener_config *config, const char *origin)
+static void listener_reset(struct listener *listener, const struct listener_config *config,
+			   const char *origin)
 {
 	memset(listener, 0, sizeof *listener);
 	listener->config = config;
@@ -186,7 +187,7 @@ static void reset(struct listener *listener, const struct listener_config *confi
 
 int listener_bind(struct listener *listener, const struct listener_config *config, char *why, size_t size)
 {
-	reset(listener, config, INHERITED_OWN);
+	listener_reset(listener, config, INHERITED_OWN);
 	int failed =
 	    config->kind == LISTENER_TCP ? bind_tcp(listener, why, size) : bind_unix(listener, why, size);
 	if (failed && listener->fd >= 0) {
@@ -207,24 +208,24 @@ static int unblock(int fd)
 int listener_adopt(struct listener *listener, const struct listener_config *config,
 		   struct inherited *inherited, char *why, size_t size)
 {
-	reset(listener, config, inherited->name);
+	listener_reset(listener, config, inherited->name);
 	listener->fd = inherited->fd;
 	listener->shared = true;
 	inherited->fd = -1;
 	int err = unblock(listener->fd);
 	if (err)
-		return explain(why, size, config->address, strerror(-err));
+		return listener_explain(why, size, config->address, strerror(-err));
 	if (config->kind == LISTENER_UNIX) {
 		bool own = !strcmp(listener->origin, INHERITED_OWN);
 		remember_file(listener, &inherited->file);
 		if (own && config->mode >= 0 && !listener_is_lost(listener) &&
 		    chmod(config->path, (mode_t)config->mode))
-			return explain(why, size, config->address, strerror(errno));
+			return listener_explain(why, size, config->address, strerror(errno));
 		return 0;
 	}
 	set_tcp_options(listener->fd, config);
 	err = remember_address(listener);
-	return err ? explain(why, size, config->address, strerror(-err)) : 0;
+	return err ? listener_explain(why, size, config->address, strerror(-err)) : 0;
 }
 
 void listener_own(struct listener *listener)
@@ -245,7 +246,7 @@ struct bequest listener_bequeath(const struct listener *listener)
 int listener_listen(struct listener *listener, char *why, size_t size)
 {
 	if (listen(listener->fd, listener->config->backlog))
-		return explain(why, size, listener->config->address, strerror(errno));
+		return listener_explain(why, size, listener->config->address, strerror(errno));
 	return 0;
 }
 
@@ -278,8 +279,9 @@ bool listener_is_lost(const struct listener *listener)
 int listener_renew(const struct listener *listener, struct listener *fresh, char *why, size_t size)
 {
 	if (strcmp(listener->origin, INHERITED_OWN) != 0)
-		return explain(why, size, listener->config->address,
-			       "whoever started this server has made the socket, and is to make it anew");
+		return listener_explain(
+		    why, size, listener->config->address,
+		    "whoever started this server has made the socket, and is to make it anew");
 	if (listener_bind(fresh, listener->config, why, size))
 		return -1;
 	int failed = listener_listen(fresh, why, size);

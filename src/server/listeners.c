@@ -33,7 +33,7 @@ static bool take_slots(struct listeners *listeners, struct config *config)
 	return true;
 }
 
-static int fail(const char *what, const char *error, char *why, size_t size)
+static int listeners_fail(const char *what, const char *error, char *why, size_t size)
 {
 	log_write(LOG_ERROR, what, F_TEXT("error", error));
 	if (!*why)
@@ -104,7 +104,7 @@ static int bind_those(struct listeners *listeners, struct config *config, bool a
 			continue;
 		if (!descriptors_left(1))
 			descriptors_explain(error, sizeof error);
-		err = fail("cannot bind", error, why, size);
+		err = listeners_fail("cannot bind", error, why, size);
 	}
 	return err;
 }
@@ -115,7 +115,7 @@ static int listen_all(struct listeners *listeners, struct config *config, char *
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		struct listener *listener = listeners->slots[config->listeners[i].slot];
 		if (listener->stage == LISTENER_BOUND && listener_listen(listener, error, sizeof error))
-			return fail("cannot listen", error, why, size);
+			return listeners_fail("cannot listen", error, why, size);
 	}
 	return 0;
 }
@@ -130,7 +130,7 @@ int listeners_add(struct listeners *listeners, struct config *config, struct inh
 		err = bind_those(listeners, config, false, inheritance, why, size);
 		err = bind_those(listeners, config, true, inheritance, why, size) ? -1 : err;
 	} else {
-		err = fail("cannot bind", "not enough memory for all listeners", why, size);
+		err = listeners_fail("cannot bind", "not enough memory for all listeners", why, size);
 	}
 	if (!err)
 		err = listen_all(listeners, config, why, size);

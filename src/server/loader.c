@@ -10,7 +10,7 @@
 
 /* ---- loading ---- */
 
-static void fail(struct loading *loading, int err, const char *why)
+static void loader_fail(struct loading *loading, int err, const char *why)
 {
 	loading->report.err = err;
 	snprintf(loading->report.text, sizeof loading->report.text, "%s", why);
@@ -21,7 +21,7 @@ static bool read_sources(struct loading *loading)
 {
 	loading->next = config_again(loading->now);
 	if (!loading->next || config_read(loading->next)) {
-		fail(loading, UV_ENOMEM, "not enough memory");
+		loader_fail(loading, UV_ENOMEM, "not enough memory");
 		return false;
 	}
 	uint64_t key = loading->next->sources->key;
@@ -36,8 +36,8 @@ static bool load_config(struct loading *loading)
 	char *text = NULL, what[256];
 	enum config_status status = config_load(loading->next, NULL, &text);
 	if (status != CONFIG_OK)
-		fail(loading, status == CONFIG_BAD || status == CONFIG_USAGE ? UV_EINVAL : UV_ENOMEM,
-		     text ? text : "not enough memory");
+		loader_fail(loading, status == CONFIG_BAD || status == CONFIG_USAGE ? UV_EINVAL : UV_ENOMEM,
+			    text ? text : "not enough memory");
 	free(text);
 	if (status != CONFIG_OK)
 		return false;
@@ -47,7 +47,7 @@ static bool load_config(struct loading *loading)
 		return true;
 	char why[512];
 	snprintf(why, sizeof why, "these settings cannot change without a restart: %s", what);
-	fail(loading, UV_ENOTSUP, why);
+	loader_fail(loading, UV_ENOTSUP, why);
 	return false;
 }
 
@@ -58,7 +58,7 @@ static void put_burial(struct loader *loader, struct job *job)
 	loader->last_burial = &job->mail.next;
 }
 
-static void discard(struct loader *loader, struct loading *loading)
+static void loader_discard(struct loader *loader, struct loading *loading)
 {
 	for (unsigned i = 0; i < loading->worker_count; i++) {
 		if (loading->generations[i])
@@ -87,7 +87,7 @@ static void load_all(struct loader *loader, struct loading *loading)
 				    &report->err, report->text, sizeof report->text);
 		if (!generation) {
 			report->worker = i;
-			discard(loader, loading);
+			loader_discard(loader, loading);
 			return;
 		}
 		if (loading->policy != RELOAD_AS_CONFIGURED)
@@ -100,14 +100,14 @@ static void load_all(struct loader *loader, struct loading *loading)
 /* Its calls into Lua end when it is called off. */
 static void load(struct loader *loader, struct loading *loading)
 {
-	guard_heed(&loading->stage);
+	guard_call_off_by(&loading->stage);
 	load_all(loader, loading);
-	guard_heed(NULL);
+	guard_call_off_by(NULL);
 	int runs = LOADING_RUNS;
 	if (atomic_compare_exchange_strong(&loading->stage, &runs, LOADING_IS_DONE))
 		return;
-	discard(loader, loading);
-	fail(loading, UV_ECANCELED, "called off");
+	loader_discard(loader, loading);
+	loader_fail(loading, UV_ECANCELED, "called off");
 }
 
 bool loading_call_off(struct loading *loading)
@@ -121,8 +121,8 @@ bool loading_call_off(struct loading *loading)
 
 /* ---- the thread ---- */
 
-static void report(struct loader *loader, struct report *report,
-		   void (*deliver)(void *server, struct report *report))
+static void loader_report(struct loader *loader, struct report *report,
+			  void (*deliver)(void *server, struct report *report))
 {
 	report->deliver = deliver;
 	loader->links.post(loader->links.server, report);
@@ -132,10 +132,10 @@ static void do_load(struct loader *loader, struct job *job)
 {
 	struct loading *loading = (struct loading *)(void *)((char *)job - offsetof(struct loading, job));
 	load(loader, loading);
-	report(loader, &loading->report, loader->links.loaded);
+	loader_report(loader, &loading->report, loader->links.loaded);
 }
 
-static void do_stop(struct loader *loader, struct job *job)
+static void loader_do_stop(struct loader *loader, struct job *job)
 {
 	(void)job;
 	loader->stopping = true;
@@ -166,7 +166,7 @@ static void bury(struct loader *loader)
 }
 
 /* Somebody waits for a loading, and nobody for a burial: the mail is read before each of those. */
-static void run(void *data)
+static void loader_run(void *data)
 {
 	struct loader *loader = data;
 	atomic_store_explicit(&loader->tid, thread_self(), memory_order_relaxed);
@@ -178,7 +178,7 @@ static void run(void *data)
 			bury(loader);
 	}
 	burials_end(&loader->burials);
-	report(loader, &loader->last_words, loader->links.buried);
+	loader_report(loader, &loader->last_words, loader->links.buried);
 }
 
 static void post(struct loader *loader, struct job *job, void (*deliver)(struct loader *, struct job *))
@@ -196,7 +196,8 @@ int loader_start(struct loader *loader, struct loader_links links)
 	int err = uv_sem_init(&loader->work, 0);
 	if (err)
 		return err;
-	err = thread_start(&loader->thread, THREAD_LUA_BYTES, run, loader); /* a script is loaded there */
+	err = thread_start(&loader->thread, THREAD_LUA_BYTES, loader_run,
+			   loader); /* a script is loaded there */
 	if (err)
 		uv_sem_destroy(&loader->work);
 	return err;
@@ -215,7 +216,7 @@ void loader_bury(struct loader *loader, struct generation *generation)
 void loader_stop(struct loader *loader)
 {
 	burials_begin(&loader->burials); /* what is under way counts as well; not read before the mail */
-	post(loader, &loader->stop, do_stop);
+	post(loader, &loader->stop, loader_do_stop);
 }
 
 void loader_join(struct loader *loader)

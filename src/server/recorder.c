@@ -18,7 +18,8 @@ enum {
 
 /* ---- listeners ---- */
 
-static bool is_meant(const struct listener_config *config, const struct listener *listener, const char *text)
+static bool recorder_is_meant(const struct listener_config *config, const struct listener *listener,
+			      const char *text)
 {
 	const char *colon = strrchr(listener->address, ':');
 	return !strcmp(config->name, text) || !strcmp(config->address, text) ||
@@ -47,7 +48,7 @@ bool *recorder_find(const struct config *config, const struct listeners *listene
 	snprintf(why, size, "not enough memory");
 	for (unsigned i = 0; wanted && i < config->listener_count; i++) {
 		const struct listener_config *one = &config->listeners[i];
-		wanted[one->slot] = is_meant(one, listeners->slots[one->slot], text);
+		wanted[one->slot] = recorder_is_meant(one, listeners->slots[one->slot], text);
 		any = any || wanted[one->slot];
 	}
 	if (any || !wanted)
@@ -59,7 +60,7 @@ bool *recorder_find(const struct config *config, const struct listeners *listene
 
 /* ---- the first line and the last one ---- */
 
-static json_t *listeners_of(const struct config *config, const bool *wanted)
+static json_t *recorder_listeners_of(const struct config *config, const bool *wanted)
 {
 	json_t *all = json_array();
 	for (unsigned i = 0; i < config->listener_count; i++) {
@@ -96,7 +97,7 @@ static struct chunk *first_line(const struct recorder *recorder, const struct co
 	json_object_set_new(head, "generation", json_integer(generation));
 	json_object_set_new(head, "workers", json_integer(recorder->worker_count));
 	status_set_now(head, "began");
-	json_object_set_new(head, "listeners", listeners_of(config, wanted));
+	json_object_set_new(head, "listeners", recorder_listeners_of(config, wanted));
 	char *line = message_line(head);
 	json_decref(head);
 	struct chunk *chunk = chunk_of(line);
@@ -152,7 +153,7 @@ static void drop_chunks(struct recorder *recorder)
 	recorder->last = &recorder->first;
 }
 
-static void finish(struct recorder *recorder)
+static void recorder_finish(struct recorder *recorder)
 {
 	struct totals totals = totals_of(recorder);
 	drop_chunks(recorder);
@@ -170,7 +171,7 @@ static void finish(struct recorder *recorder)
 
 /* ---- on the way ---- */
 
-static void append(struct recorder *recorder, struct chunk *chunk)
+static void recorder_append(struct recorder *recorder, struct chunk *chunk)
 {
 	chunk->mail.next = NULL;
 	*recorder->last = &chunk->mail;
@@ -178,7 +179,7 @@ static void append(struct recorder *recorder, struct chunk *chunk)
 }
 
 /* Hands the sink the next chunk, if it has kept the last one. */
-static void advance(struct recorder *recorder)
+static void recorder_advance(struct recorder *recorder)
 {
 	if (recorder->stage == RECORDER_IDLE || recorder->keeping ||
 	    (recorder->has_sink && !recorder->is_ready))
@@ -189,13 +190,13 @@ static void advance(struct recorder *recorder)
 		recorder->was_told = true;
 		if (chunk) {
 			atomic_fetch_add_explicit(&recorder->held_bytes, chunk->used, memory_order_relaxed);
-			append(recorder, chunk);
+			recorder_append(recorder, chunk);
 		}
 	}
 	struct chunk *chunk = (struct chunk *)(void *)recorder->first;
 	if (!chunk) {
 		if (recorder->was_told)
-			finish(recorder);
+			recorder_finish(recorder);
 		return;
 	}
 	recorder->first = chunk->mail.next;
@@ -210,13 +211,13 @@ static void advance(struct recorder *recorder)
 	/* The lines come to the front, so that it can be freed as what it is. */
 	memmove(chunk, chunk->lines, n);
 	if (!recorder->sink.keep(recorder->sink.owner, (char *)chunk, n))
-		recorder_forsake(recorder, "nobody keeps it any more");
+		recorder_drop_stream(recorder, "nobody keeps it any more");
 }
 
 void recorder_ready(struct recorder *recorder)
 {
 	recorder->is_ready = true;
-	advance(recorder);
+	recorder_advance(recorder);
 }
 
 void recorder_kept(struct recorder *recorder)
@@ -224,11 +225,11 @@ void recorder_kept(struct recorder *recorder)
 	size_t n = recorder->keeping;
 	recorder->keeping = 0;
 	atomic_fetch_sub_explicit(&recorder->held_bytes, n, memory_order_relaxed);
-	advance(recorder);
+	recorder_advance(recorder);
 }
 
 /* The whole chunk, or nothing of it: the counts of the last line are of what is there. */
-static void take(struct recorder *recorder, struct chunk *chunk)
+static void recorder_take(struct recorder *recorder, struct chunk *chunk)
 {
 	uint64_t would_be = recorder->taken_bytes + chunk->used + LAST_LINE_MAX;
 	if (recorder->limits.bytes && would_be > recorder->limits.bytes) {
@@ -241,7 +242,7 @@ static void take(struct recorder *recorder, struct chunk *chunk)
 		return;
 	}
 	recorder->taken_bytes += chunk->used;
-	append(recorder, chunk);
+	recorder_append(recorder, chunk);
 }
 
 void recorder_look(struct recorder *recorder)
@@ -249,9 +250,9 @@ void recorder_look(struct recorder *recorder)
 	struct mail *next, *mail = mailbox_take(&recorder->chunks);
 	for (; mail; mail = next) {
 		next = mail->next;
-		take(recorder, (struct chunk *)(void *)mail);
+		recorder_take(recorder, (struct chunk *)(void *)mail);
 	}
-	advance(recorder);
+	recorder_advance(recorder);
 }
 
 /* From any worker's thread. */
@@ -272,13 +273,13 @@ void recorder_taped(struct recorder *recorder)
 
 /* ---- life ---- */
 
-static void on_timer(uv_timer_t *timer)
+static void recorder_on_timer(uv_timer_t *timer)
 {
 	struct recorder *recorder = timer->data;
 	if (recorder->stage == RECORDER_RUNNING)
 		recorder_stop(recorder, "seconds");
 	else
-		recorder_forsake(recorder, "the server has stopped, and the rest was not taken in time");
+		recorder_drop_stream(recorder, "the server has stopped, and the rest was not taken in time");
 }
 
 void recorder_stop(struct recorder *recorder, const char *reason)
@@ -292,7 +293,7 @@ void recorder_stop(struct recorder *recorder, const char *reason)
 		worker_record_no_more(&recorder->workers[i], &recorder->tapings[i]);
 }
 
-void recorder_forsake(struct recorder *recorder, const char *reason)
+void recorder_drop_stream(struct recorder *recorder, const char *reason)
 {
 	if (recorder->stage == RECORDER_IDLE)
 		return;
@@ -305,14 +306,14 @@ void recorder_forsake(struct recorder *recorder, const char *reason)
 	drop_chunks(recorder);
 	if (!recorder->unended) {
 		recorder->was_told = true;
-		advance(recorder);
+		recorder_advance(recorder);
 	}
 }
 
-void recorder_hurry(struct recorder *recorder)
+void recorder_bound_rest(struct recorder *recorder)
 {
 	if (recorder->stage != RECORDER_IDLE)
-		uv_timer_start(&recorder->timer, on_timer, HURRY_MS, 0);
+		uv_timer_start(&recorder->timer, recorder_on_timer, HURRY_MS, 0);
 }
 
 void recorder_open(struct recorder *recorder, uv_loop_t *loop, struct worker *workers, unsigned worker_count,
@@ -343,7 +344,7 @@ void recorder_deinit(struct recorder *recorder)
 	recorder->wanted = NULL;
 }
 
-static void prepare(struct recorder *recorder, struct taping *taping, unsigned worker)
+static void recorder_prepare(struct recorder *recorder, struct taping *taping, unsigned worker)
 {
 	tape_init(&taping->tape, worker, recorder->began_us);
 	taping->tape.wanted = recorder->wanted;
@@ -386,12 +387,12 @@ bool recorder_begin(struct recorder *recorder, const struct config *config, unsi
 	atomic_store_explicit(&recorder->held_bytes, head->used, memory_order_relaxed);
 	recorder->unended = recorder->worker_count;
 	for (unsigned i = 0; i < recorder->worker_count; i++) {
-		prepare(recorder, &tapings[i], i);
+		recorder_prepare(recorder, &tapings[i], i);
 		worker_record(&recorder->workers[i], &tapings[i]);
 	}
-	take(recorder, head);
+	recorder_take(recorder, head);
 	if (limits.ms)
-		uv_timer_start(&recorder->timer, on_timer, limits.ms, 0);
+		uv_timer_start(&recorder->timer, recorder_on_timer, limits.ms, 0);
 	log_write(LOG_INFO, "recording begun", F_INT("generation", generation));
 	return true;
 }

@@ -84,7 +84,7 @@ void recorder_ready(struct recorder *recorder);
 void recorder_stop(struct recorder *recorder, const char *reason);
 
 /* The sink is no more. */
-void recorder_forsake(struct recorder *recorder, const char *reason);
+void recorder_drop_stream(struct recorder *recorder, const char *reason);
 
 /* What the sink was given last has been kept. */
 void recorder_kept(struct recorder *recorder);
@@ -96,7 +96,7 @@ void recorder_taped(struct recorder *recorder);
 void recorder_look(struct recorder *recorder);
 
 /* The server ends: a sink that does not take the rest soon does not get it. */
-void recorder_hurry(struct recorder *recorder);
+void recorder_bound_rest(struct recorder *recorder);
 
 static inline bool recorder_is_idle(const struct recorder *recorder)
 {

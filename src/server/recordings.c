@@ -42,7 +42,7 @@ void recordings_on_stream(void *data, uint64_t client, enum stream_event event)
 		break;
 	case STREAM_GONE:
 		server->recording_client = 0;
-		recorder_forsake(&server->recorder, "the client has gone");
+		recorder_drop_stream(&server->recorder, "the client has gone");
 		break;
 	}
 }
@@ -82,7 +82,7 @@ static void log_incomplete(const struct server *server, const char *why)
 		  F_TEXT("error", why));
 }
 
-static void on_written(void *data, int err)
+static void recordings_on_written(void *data, int err)
 {
 	struct server *server = data;
 	char why[RECORDER_REASON_MAX];
@@ -93,7 +93,7 @@ static void on_written(void *data, int err)
 	}
 	snprintf(why, sizeof why, "cannot write to the file: %s", uv_strerror(err));
 	log_incomplete(server, uv_strerror(err));
-	recorder_forsake(&server->recorder, why);
+	recorder_drop_stream(&server->recorder, why);
 }
 
 void recordings_close(struct server *server)
@@ -112,7 +112,7 @@ static int record_to_file(struct server *server, char *why, size_t size)
 	struct recorder_limits limits = { .bytes = record->max_bytes, .ms = record->ms };
 	const char *objection;
 	server->trace_file.owner = server;
-	server->trace_file.written = on_written;
+	server->trace_file.written = recordings_on_written;
 	int err = trace_file_open(&server->trace_file, &server->loop, record->file, record->force, why, size);
 	if (err)
 		return err;

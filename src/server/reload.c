@@ -55,8 +55,8 @@ static int64_t wall_ms(void)
 }
 
 /* `handover`: what became of connections with it, or NULL. */
-static void tell(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
-		 const char *why, const struct handover *handover)
+static void reload_tell(struct reloads *reloads, uint64_t number, enum reload_policy policy,
+			enum reload_end how, const char *why, const struct handover *handover)
 {
 	struct reload_outcome outcome = {
 		.number = number,
@@ -77,26 +77,26 @@ static void tell(struct reloads *reloads, uint64_t number, enum reload_policy po
 		reloads->on_outcome(reloads->listener, &outcome);
 }
 
-static void end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy, enum reload_end how,
-		    const char *why)
+static void reload_end_one(struct reloads *reloads, uint64_t number, enum reload_policy policy,
+			   enum reload_end how, const char *why)
 {
-	tell(reloads, number, policy, how, why, NULL);
+	reload_tell(reloads, number, policy, how, why, NULL);
 }
 
 /* The one that runs. */
-static void end(struct reloads *reloads, enum reload_end how, const char *why)
+static void reload_end(struct reloads *reloads, enum reload_end how, const char *why)
 {
-	end_one(reloads, reloads->number, reloads->policy, how, why);
+	reload_end_one(reloads, reloads->number, reloads->policy, how, why);
 }
 
 /* ---- connections that migrate ---- */
 
 /* The one that runs is done; what is told of it waits until connections have been asked. `text`: a literal. */
-static void hand_over(struct reloads *reloads, const char *text, bool asks_anew)
+static void reload_hand_over(struct reloads *reloads, const char *text, bool asks_anew)
 {
 	struct handover *handover = handover_new(reloads->worker_count);
 	if (!handover) { /* then that is not told */
-		end(reloads, RELOAD_DONE, text);
+		reload_end(reloads, RELOAD_DONE, text);
 		return;
 	}
 	handover->reload = reloads->number;
@@ -126,7 +126,7 @@ static void log_handover(const struct handover *handover)
 static void tell_handover(struct reloads *reloads, const struct handover *handover)
 {
 	log_handover(handover);
-	tell(reloads, handover->reload, handover->policy, RELOAD_DONE, handover->text, handover);
+	reload_tell(reloads, handover->reload, handover->policy, RELOAD_DONE, handover->text, handover);
 }
 
 void reloads_handed_over(struct reloads *reloads, struct report *report)
@@ -159,7 +159,7 @@ void reloads_know(struct reloads *reloads, struct generation *generation)
 	reloads->known = generation;
 }
 
-static void forget(struct reloads *reloads, struct generation *generation)
+static void reload_forget(struct reloads *reloads, struct generation *generation)
 {
 	struct generation **link = &reloads->known;
 	while (*link && *link != generation)
@@ -183,32 +183,32 @@ void reloads_close(struct reloads *reloads)
 	loader_join(&reloads->loader);
 	free_handovers(reloads);
 	while (reloads->known)
-		forget(reloads, reloads->known);
+		reload_forget(reloads, reloads->known);
 }
 
 /* A drain makes room, as reload.when_full = "drain" does; migrating may fail. */
-static bool has_room(const struct reloads *reloads, const struct config *now)
+static bool reload_has_room(const struct reloads *reloads, const struct config *now)
 {
 	return old_generations(reloads) < now->reload_keep || now->reload_drains_old ||
 	       reloads->policy == RELOAD_DRAIN;
 }
 
-static void refuse(struct reloads *reloads, const struct config *now)
+static void reload_refuse(struct reloads *reloads, const struct config *now)
 {
 	log_write(LOG_WARN, "reload refused: " TOO_MANY_OLD, F_INT("generation", reloads->newest),
 		  F_INT("old_generations", old_generations(reloads)), F_INT("keep", now->reload_keep));
-	end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
+	reload_end(reloads, RELOAD_REFUSED, TOO_MANY_OLD);
 }
 
 /* The one that runs has its number already. */
-static void load(struct reloads *reloads, struct config *now)
+static void reload_load(struct reloads *reloads, struct config *now)
 {
 	struct loading *loading =
 	    loading_new(reloads->workers, reloads->worker_count, now, reloads->numbered + 1);
 	if (!loading) {
 		log_write(LOG_ERROR, "reload failed: the old generation serves on",
 			  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
-		end(reloads, RELOAD_FAILED, "not enough memory");
+		reload_end(reloads, RELOAD_FAILED, "not enough memory");
 		return;
 	}
 	loading->policy = reloads->policy;
@@ -231,10 +231,10 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_
 	reloads->number = ++reloads->begun;
 	reloads->policy = policy;
 	/* Where a canary runs, it may be the one that is called off, which takes no room: see reloads_admit(). */
-	if (canary_runs(&reloads->canary) || has_room(reloads, now))
-		load(reloads, now);
+	if (canary_runs(&reloads->canary) || reload_has_room(reloads, now))
+		reload_load(reloads, now);
 	else
-		refuse(reloads, now);
+		reload_refuse(reloads, now);
 	return reloads->number;
 }
 
@@ -244,7 +244,7 @@ static void refuse_next(struct reloads *reloads, const char *why)
 	if (!reloads->again)
 		return;
 	reloads->again = false;
-	end_one(reloads, ++reloads->begun, reloads->again_policy, RELOAD_REFUSED, why);
+	reload_end_one(reloads, ++reloads->begun, reloads->again_policy, RELOAD_REFUSED, why);
 }
 
 void reloads_call_off(struct reloads *reloads, const char *why)
@@ -255,7 +255,7 @@ void reloads_call_off(struct reloads *reloads, const char *why)
 		reloads->loading = NULL;
 		reloads->called_off++;
 		reloads->running = false;
-		end(reloads, RELOAD_REFUSED, why);
+		reload_end(reloads, RELOAD_REFUSED, why);
 	}
 	refuse_next(reloads, why);
 }
@@ -275,7 +275,7 @@ static void log_failure(const struct reloads *reloads, const struct report *repo
 }
 
 /* "": the script's. */
-static const char *name_of(enum reload_policy policy)
+static const char *reload_name_of(enum reload_policy policy)
 {
 	return policy == RELOAD_AS_CONFIGURED ? "" : RELOAD_POLICY_NAMES[policy];
 }
@@ -284,14 +284,14 @@ static void log_unchanged(const struct reloads *reloads, const struct config *co
 {
 	log_write(LOG_INFO, "reload: nothing has changed", F_TEXT("script", config->script),
 		  F_INT("generation", generation), F_TEXT("key", config->sources->key_text),
-		  F_TEXT("policy", name_of(reloads->policy)));
+		  F_TEXT("policy", reload_name_of(reloads->policy)));
 }
 
 static void log_success(const struct reloads *reloads, const struct config *config)
 {
 	log_write(LOG_INFO, "reloaded", F_TEXT("script", config->script),
 		  F_INT("generation", reloads->newest), F_TEXT("key", config->sources->key_text),
-		  F_TEXT("policy", name_of(reloads->policy)));
+		  F_TEXT("policy", reload_name_of(reloads->policy)));
 	if (*config->sources->cut)
 		log_write(LOG_WARN, "not all of the app's folder was read",
 			  F_TEXT("reason", config->sources->cut));
@@ -315,7 +315,7 @@ static void withdraw_in(struct worker *worker, struct generation *generation)
 }
 
 /* The workers go on as they are: they are about to stop. */
-static void disown_in(struct worker *worker, struct generation *generation)
+static void mark_withdrawn(struct worker *worker, struct generation *generation)
 {
 	(void)worker;
 	generation->is_candidate = false;
@@ -329,7 +329,7 @@ static void promote_in(struct worker *worker, struct generation *generation)
 }
 
 /* It ends as a canary, and its reload with it; what becomes of the generation is the caller's business. */
-static void give_up(struct reloads *reloads, const char *why, const struct canary_figures *figures)
+static void reload_give_up(struct reloads *reloads, const char *why, const struct canary_figures *figures)
 {
 	const struct canary *canary = &reloads->canary;
 	uint64_t number = canary->reload;
@@ -343,7 +343,7 @@ static void give_up(struct reloads *reloads, const char *why, const struct canar
 	snprintf(text, sizeof text, "%s (%llu of %llu)%s%s", message, (unsigned long long)figures->failed,
 		 (unsigned long long)figures->conns, *figures->fault ? ": " : "", figures->fault);
 	canary_end(&reloads->canary);
-	end_one(reloads, number, policy, RELOAD_WITHDRAWN, is_bad ? text : message);
+	reload_end_one(reloads, number, policy, RELOAD_WITHDRAWN, is_bad ? text : message);
 }
 
 static void withdraw(struct reloads *reloads, const char *why)
@@ -352,7 +352,7 @@ static void withdraw(struct reloads *reloads, const char *why)
 		return;
 	struct canary_figures figures = canary_look(&reloads->canary);
 	each_of(reloads, reloads->canary.first, withdraw_in);
-	give_up(reloads, why, &figures);
+	reload_give_up(reloads, why, &figures);
 }
 
 void reloads_look(struct reloads *reloads)
@@ -369,8 +369,8 @@ void reloads_stop(struct reloads *reloads, const char *why)
 	if (!canary_runs(&reloads->canary))
 		return;
 	struct canary_figures figures = canary_look(&reloads->canary);
-	each_of(reloads, reloads->canary.first, disown_in);
-	give_up(reloads, why, &figures);
+	each_of(reloads, reloads->canary.first, mark_withdrawn);
+	reload_give_up(reloads, why, &figures);
 }
 
 /* The reload goes on where it became a canary: all workers are to adopt what it has loaded. */
@@ -429,7 +429,7 @@ static bool apply_policy(struct reloads *reloads)
 		return true;
 	log_write(LOG_ERROR, "reload failed: the policy does not hold everywhere",
 		  F_TEXT("error", "not enough memory"), F_INT("generation", reloads->newest));
-	end(reloads, RELOAD_FAILED, "not enough memory");
+	reload_end(reloads, RELOAD_FAILED, "not enough memory");
 	return false;
 }
 
@@ -445,9 +445,9 @@ static void keep_serving(struct reloads *reloads, const struct config *now)
 		return;
 	log_unchanged(reloads, now, reloads->newest);
 	/* Another policy, or the end of a canary, makes the workers ask by itself. */
-	hand_over(reloads,
-		  had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed",
-		  !had_canary && reloads->policy == RELOAD_AS_CONFIGURED);
+	reload_hand_over(reloads,
+			 had_canary ? "nothing has changed; the canary was withdrawn" : "nothing has changed",
+			 !had_canary && reloads->policy == RELOAD_AS_CONFIGURED);
 }
 
 /* The same for a canary, whose policy it becomes. What becomes of it, the canary decides. */
@@ -495,22 +495,22 @@ static void hand_out(struct reloads *reloads, struct loading *loading)
 	reloads->on_newest(reloads->listener, loading->next);
 }
 
-static void discard(struct reloads *reloads, struct loading *loading)
+static void reload_discard(struct reloads *reloads, struct loading *loading)
 {
 	for (unsigned i = 0; i < reloads->worker_count; i++)
 		if (loading->generations[i])
 			loader_bury(&reloads->loader, loading->generations[i]);
-	end(reloads, RELOAD_REFUSED, STOPPING);
+	reload_end(reloads, RELOAD_REFUSED, STOPPING);
 }
 
-static void take(struct reloads *reloads, struct loading *loading)
+static void reload_take(struct reloads *reloads, struct loading *loading)
 {
 	const struct report *report = &loading->report;
 	if (loading->no_room) {
-		refuse(reloads, loading->now);
+		reload_refuse(reloads, loading->now);
 	} else if (report->err) {
 		log_failure(reloads, report);
-		end(reloads, RELOAD_FAILED, report->text);
+		reload_end(reloads, RELOAD_FAILED, report->text);
 	} else if (loading->unchanged) {
 		keep_serving(reloads, loading->now);
 	} else if (!loading->is_candidate) {
@@ -518,7 +518,8 @@ static void take(struct reloads *reloads, struct loading *loading)
 	} else if (canary_runs(&reloads->canary) && reloads->canary.config == loading->candidate) {
 		keep_trying(reloads);
 	} else {
-		load(reloads, loading->now); /* it was withdrawn meanwhile, and so this is something new */
+		reload_load(reloads,
+			    loading->now); /* it was withdrawn meanwhile, and so this is something new */
 	}
 }
 
@@ -533,9 +534,9 @@ void reloads_flip(struct reloads *reloads, struct report *report, bool serving)
 	reloads->loading = NULL;
 	reloads->running = false;
 	if (serving)
-		take(reloads, loading);
+		reload_take(reloads, loading);
 	else
-		discard(reloads, loading);
+		reload_discard(reloads, loading);
 	if (!reloads->running)
 		go_on(reloads, loading->now, serving);
 	loading_free(loading);
@@ -552,7 +553,7 @@ void reloads_reject(struct reloads *reloads, struct report *report)
 bool reloads_admit(struct reloads *reloads, struct report *report)
 {
 	struct loading *loading = (struct loading *)(void *)report;
-	loading->no_room = !has_room(reloads, loading->now);
+	loading->no_room = !reload_has_room(reloads, loading->now);
 	if (loading->no_room)
 		reloads_reject(reloads, report);
 	return !loading->no_room;
@@ -565,13 +566,13 @@ void reloads_adopted(struct reloads *reloads, struct config *now, bool serving)
 	reloads->running = false;
 	if (!reloads->coming) {
 		log_success(reloads, now);
-		hand_over(reloads, "", false);
+		reload_hand_over(reloads, "", false);
 	} else if (serving) {
 		canary_begin(&reloads->canary, reloads->coming, reloads->coming->config, reloads->number,
 			     reloads->policy);
 	} else {
-		each_of(reloads, reloads->coming, disown_in);
-		end(reloads, RELOAD_REFUSED, STOPPING);
+		each_of(reloads, reloads->coming, mark_withdrawn);
+		reload_end(reloads, RELOAD_REFUSED, STOPPING);
 	}
 	reloads->coming = NULL;
 	go_on(reloads, now, serving);
@@ -585,6 +586,6 @@ void reloads_bury(struct reloads *reloads, struct report *report)
 		  F_INT("worker", generation->worker),
 		  F_INT("migrated", atomic_load(&generation->agents.migrated)),
 		  F_INT("not_migrated", atomic_load(&generation->agents.not_migrated)));
-	forget(reloads, generation);
+	reload_forget(reloads, generation);
 	loader_bury(&reloads->loader, generation);
 }

@@ -55,7 +55,7 @@ struct loader_links reports_loader_links(struct server *server)
 
 /* ---- of a worker ---- */
 
-static void on_ready(void *data, struct report *report)
+static void reports_on_ready(void *data, struct report *report)
 {
 	struct server *server = data;
 	reloads_know(&server->reloads, server->workers[report->worker].generation);
@@ -87,7 +87,7 @@ static void on_stopped(void *data, struct report *report)
 	struct server *server = data;
 	server->workers[report->worker].has_stopped = true;
 	if (++server->stopped == server->started)
-		recorder_hurry(&server->recorder);
+		recorder_bound_rest(&server->recorder);
 }
 
 static void on_adopted(void *data, struct report *report)
@@ -120,7 +120,7 @@ static void on_taped(void *data, struct report *report)
 }
 
 const struct report_receivers REPORT_RECEIVERS = {
-	.ready = on_ready,
+	.ready = reports_on_ready,
 	.failed = on_failed,
 	.stopped = on_stopped,
 	.adopted = on_adopted,

@@ -253,7 +253,7 @@ void requests_watch_files(struct server *server)
 
 /* ---- commands ---- */
 
-static void obey_stop(void *data, bool now)
+static void on_stop_command(void *data, bool now)
 {
 	struct server *server = data;
 	if (server->stage != DRAINING)
@@ -264,12 +264,12 @@ static void obey_stop(void *data, bool now)
 	}
 }
 
-static uint64_t obey_reload(void *data, enum reload_policy policy, const char **why)
+static uint64_t on_reload_command(void *data, enum reload_policy policy, const char **why)
 {
 	return reload(data, policy, why);
 }
 
-static const char *obey_upgrade(void *data)
+static const char *on_upgrade_command(void *data)
 {
 	return takeover_begin(data);
 }
@@ -294,9 +294,9 @@ bool requests_open_commands(struct server *server)
 {
 	server->commands.server = server;
 	server->commands.view = view_of;
-	server->commands.stop = obey_stop;
-	server->commands.reload = obey_reload;
-	server->commands.upgrade = obey_upgrade;
+	server->commands.stop = on_stop_command;
+	server->commands.reload = on_reload_command;
+	server->commands.upgrade = on_upgrade_command;
 	server->commands.record = recordings_begin;
 	server->commands.stream = recordings_on_stream;
 	char why[512];

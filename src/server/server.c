@@ -107,7 +107,7 @@ bool server_is_stuck(void)
 }
 
 /* From the first socket to the last entry of the log. Returns the exit code. */
-static int serve(struct config *config, const struct server_options *options)
+static int server_serve(struct config *config, const struct server_options *options)
 {
 	acceptor_raise_descriptor_limit();
 	if (!open_server(&server, config)) {
@@ -153,7 +153,7 @@ static int serve(struct config *config, const struct server_options *options)
 
 int server_run(struct config *config, const struct server_options *options)
 {
-	int code = serve(config, options);
+	int code = server_serve(config, options);
 	commands_tell_end(&server.commands);
 	return code;
 }

@@ -44,7 +44,7 @@ static json_t *listener_of(const struct listener *listener)
 }
 
 /* Those of the configuration, in its order, then those that have only connections still. */
-static json_t *listeners_of(const struct server_view *view)
+static json_t *status_listeners_of(const struct server_view *view)
 {
 	struct listener *const *slots = view->acceptor->listeners->slots;
 	json_t *all = json_array();
@@ -74,7 +74,7 @@ static json_t *phases_of(const struct counters *counters)
 	return all;
 }
 
-static json_t *worker_of(const struct worker *worker, uint64_t now_ms)
+static json_t *status_worker_of(const struct worker *worker, uint64_t now_ms)
 {
 	json_t *one = json_object();
 	const struct counters *counters = &worker->counters;
@@ -95,7 +95,7 @@ static json_t *workers_of(const struct server_view *view)
 {
 	json_t *all = json_array();
 	for (unsigned i = 0; i < view->worker_count; i++)
-		json_array_append_new(all, worker_of(&view->workers[i], view->now_ms));
+		json_array_append_new(all, status_worker_of(&view->workers[i], view->now_ms));
 	return all;
 }
 
@@ -264,7 +264,7 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	message_set_text(reply, "log_file", log_path());
 	set_number(reply, "uptime_ms", view->uptime_ms);
 	set_number(reply, "generation", view->reloads->newest);
-	json_object_set_new(reply, "listeners", listeners_of(view));
+	json_object_set_new(reply, "listeners", status_listeners_of(view));
 	json_object_set_new(reply, "workers", workers_of(view));
 	status_add_generations(reply, view);
 	json_object_set_new(reply, "counters", counters_of(view));

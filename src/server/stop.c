@@ -32,7 +32,7 @@ static const char *stuck_text(const struct server *server)
 	return "a worker does not stop: its handler never returns";
 }
 
-static void give_up(struct server *server)
+static void stop_give_up(struct server *server)
 {
 	server->stuck = true;
 	log_write(LOG_ERROR, stuck_text(server), F_INT("stopped", server->stopped),
@@ -63,7 +63,7 @@ static void on_overtime(uv_timer_t *timer)
 {
 	struct server *server = timer->data;
 	if (is_stuck(server, uv_now(timer->loop)))
-		give_up(server);
+		stop_give_up(server);
 }
 
 /* In so many milliseconds all should have stopped. */

@@ -12,7 +12,7 @@
 /* ---- the thread ---- */
 
 /* What is half there is taken back, where that can be: not from a pipe, nor when the end of the server does not wait. */
-static int write_all(struct trace_file *file)
+static int trace_file_write_all(struct trace_file *file)
 {
 	for (size_t at = 0; at < file->n;) {
 		ssize_t n = write(file->fd, file->bytes + at, file->n - at);
@@ -31,14 +31,14 @@ static int write_all(struct trace_file *file)
 }
 
 /* One thing at a time: what the main thread writes before it posts is read after that, and so on the way back, by `is_done`. */
-static void run(void *data)
+static void trace_file_run(void *data)
 {
 	struct trace_file *file = data;
 	for (;;) {
 		uv_sem_wait(&file->work);
 		if (!file->bytes)
 			return;
-		file->err = write_all(file);
+		file->err = trace_file_write_all(file);
 		atomic_store_explicit(&file->is_done, true, memory_order_release);
 		uv_async_send(&file->done);
 	}
@@ -47,7 +47,7 @@ static void run(void *data)
 /* ---- the main thread ---- */
 
 /* Some file systems tell only now that there was no room. The thread has nothing to do. */
-static void finish(struct trace_file *file, int err)
+static void trace_file_finish(struct trace_file *file, int err)
 {
 	uv_sem_post(&file->work);
 	uv_thread_join(&file->thread);
@@ -69,7 +69,7 @@ static void on_done(uv_async_t *done)
 	free(file->bytes);
 	file->bytes = NULL;
 	if (file->err || file->is_over)
-		finish(file, file->err);
+		trace_file_finish(file, file->err);
 	else
 		file->written(file->owner, 0);
 }
@@ -92,7 +92,7 @@ void trace_file_end(void *data)
 	struct trace_file *file = data;
 	file->is_over = true;
 	if (file->stage == TRACE_FILE_OPEN && !file->bytes)
-		finish(file, 0);
+		trace_file_finish(file, 0);
 }
 
 /* A disk that does not answer would hold up the end for ever: the thread and its bytes stay until the process has gone. */
@@ -104,14 +104,14 @@ void trace_file_abandon(struct trace_file *file)
 	uv_close((uv_handle_t *)&file->done, NULL);
 }
 
-static int start_thread(struct trace_file *file, uv_loop_t *loop)
+static int trace_file_start_thread(struct trace_file *file, uv_loop_t *loop)
 {
 	int err = uv_async_init(loop, &file->done, on_done);
 	if (err)
 		return err;
 	file->done.data = file;
 	err = uv_sem_init(&file->work, 0);
-	if (!err && (err = thread_start(&file->thread, THREAD_BYTES, run, file)))
+	if (!err && (err = thread_start(&file->thread, THREAD_BYTES, trace_file_run, file)))
 		uv_sem_destroy(&file->work);
 	if (err)
 		uv_close((uv_handle_t *)&file->done, NULL);
@@ -130,7 +130,7 @@ int trace_file_open(struct trace_file *file, uv_loop_t *loop, const char *path, 
 	file->whole = 0;
 	file->is_over = false;
 	atomic_init(&file->is_done, false);
-	int err = start_thread(file, loop);
+	int err = trace_file_start_thread(file, loop);
 	if (err) {
 		char problem[LIMITS_TEXT_BYTES];
 		snprintf(why, size, "cannot record to %s: %s", path,

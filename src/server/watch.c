@@ -32,17 +32,18 @@ struct watched_folder {
 
 /* ---- what matters ---- */
 
-static const char *leaf_of(const char *path)
+static const char *watch_leaf_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 	return slash ? slash + 1 : path;
 }
 
-static bool is_script(const struct watch *watch, const char *name)
+static bool watch_is_script(const struct watch *watch, const char *name)
 {
 	size_t length = strlen(name);
 	bool is_lua = length > 4 && !strcmp(name + length - 4, ".lua");
-	return (is_lua && folder_can_require(name, length - 4)) || !strcmp(name, leaf_of(watch->script));
+	return (is_lua && folder_can_require(name, length - 4)) ||
+	       !strcmp(name, watch_leaf_of(watch->script));
 }
 
 /* Is it a folder with scripts, or was it one? */
@@ -73,16 +74,16 @@ static void note_change(struct watch *watch, bool moved)
 		uv_timer_start(&watch->settle, on_settled, SETTLE_MS, 0);
 }
 
-static struct watched_folder *find(struct watched_folder *folder, int number)
+static struct watched_folder *watch_find(struct watched_folder *folder, int number)
 {
 	while (folder && folder->number != number)
 		folder = folder->next;
 	return folder;
 }
 
-static void heed(struct watch *watch, const struct inotify_event *event)
+static void note_event(struct watch *watch, const struct inotify_event *event)
 {
-	const struct watched_folder *folder = find(watch->folders, event->wd);
+	const struct watched_folder *folder = watch_find(watch->folders, event->wd);
 	if (event->mask & GOES_ITSELF && (folder || event->mask & IN_Q_OVERFLOW)) {
 		note_change(watch, true);
 		return;
@@ -90,7 +91,7 @@ static void heed(struct watch *watch, const struct inotify_event *event)
 	if (!folder || !event->len)
 		return;
 	bool moved = event->mask & COMES_OR_GOES && is_folder(watch, folder, event->name);
-	if (moved || is_script(watch, event->name))
+	if (moved || watch_is_script(watch, event->name))
 		note_change(watch, moved);
 }
 
@@ -104,7 +105,7 @@ static void on_events(struct watched *watched, unsigned events)
 		const struct inotify_event *event;
 		for (ssize_t at = 0; at < n; at += (ssize_t)(sizeof *event + event->len)) {
 			event = (const struct inotify_event *)(const void *)(room + at);
-			heed(watch, event);
+			note_event(watch, event);
 		}
 	}
 }
@@ -112,11 +113,11 @@ static void on_events(struct watched *watched, unsigned events)
 /* ---- folders ---- */
 
 /* Those that are still watched, by these or other names, have their numbers among the others. */
-static void forget(struct watch *watch, struct watched_folder *folder, struct watched_folder *others)
+static void watch_forget(struct watch *watch, struct watched_folder *folder, struct watched_folder *others)
 {
 	while (folder) {
 		struct watched_folder *next = folder->next;
-		if (!find(others, folder->number) && !find(next, folder->number))
+		if (!watch_find(others, folder->number) && !watch_find(next, folder->number))
 			inotify_rm_watch(watch->inotify.fd, folder->number);
 		free(folder);
 		folder = next;
@@ -148,7 +149,7 @@ static int watch_folder(void *data, const char *name)
 }
 
 /* The kernel calls its own limits a full disk and too many open files. */
-static const char *explain(int err)
+static const char *watch_explain(int err)
 {
 	if (err == UV_ENOSPC)
 		return "the limit of watches is reached (fs.inotify.max_user_watches)";
@@ -171,12 +172,12 @@ static void watch_all(struct watch *watch)
 		err = UV_ENOENT; /* where we are has another name by now, or none */
 	else if (folder_of_script(watch->script, root, sizeof root))
 		err = folder_walk(root, &VISITOR, watch);
-	forget(watch, old, watch->folders);
+	watch_forget(watch, old, watch->folders);
 	bool was_lost = watch->lost;
 	watch->lost = !watch->count;
 	if (err && !was_lost)
 		log_write(LOG_WARN, "not all of the app's folder is watched", F_TEXT("script", watch->script),
-			  F_INT("folders", watch->count), F_TEXT("error", explain(err)));
+			  F_INT("folders", watch->count), F_TEXT("error", watch_explain(err)));
 }
 
 static void on_settled(uv_timer_t *timer)
@@ -217,7 +218,7 @@ void watch_open(struct watch *watch, struct reactor *reactor, const char *script
 	int err = open_inotify(watch);
 	if (err) {
 		log_write(LOG_ERROR, "the app's folder is not watched", F_TEXT("script", script),
-			  F_TEXT("error", explain(err)));
+			  F_TEXT("error", watch_explain(err)));
 		return;
 	}
 	watch_all(watch);
@@ -237,7 +238,7 @@ void watch_close(struct watch *watch)
 	if (!watch->reactor)
 		return;
 	uv_close((uv_handle_t *)&watch->settle, NULL);
-	forget(watch, watch->folders, NULL);
+	watch_forget(watch, watch->folders, NULL);
 	int fd = watch->inotify.fd;
 	reactor_remove(watch->reactor, &watch->inotify);
 	if (fd >= 0)

@@ -152,7 +152,7 @@ void memory_stream_reset(struct memory_stream *m)
 	m->broken = true;
 }
 
-static unsigned events_of(const struct memory_stream *m)
+static unsigned stream_memory_events_of(const struct memory_stream *m)
 {
 	if (m->broken && !m->broken_told)
 		return STREAM_BROKEN;
@@ -163,7 +163,7 @@ static unsigned events_of(const struct memory_stream *m)
 
 bool memory_stream_has_event(const struct memory_stream *m)
 {
-	return !m->closed && (m->closing || events_of(m));
+	return !m->closed && (m->closing || stream_memory_events_of(m));
 }
 
 bool memory_stream_report(struct memory_stream *m)
@@ -176,7 +176,7 @@ bool memory_stream_report(struct memory_stream *m)
 		user->events->closed(user);
 		return false; /* its memory may be gone */
 	}
-	unsigned events = events_of(m);
+	unsigned events = stream_memory_events_of(m);
 	if (!events)
 		return false;
 	m->broken_told = m->broken_told || events == STREAM_BROKEN;

@@ -149,7 +149,7 @@ static struct stream_user *user_of(struct polled *polled)
 }
 
 /* Of epoll(7)'s events. None: it was not read empty, or not written full, and no edge would tell. */
-static unsigned events_of(struct polled *polled, uint32_t events)
+static unsigned socket_events_of(struct polled *polled, uint32_t events)
 {
 	if (!events) {
 		unsigned write = polled->flags & NOT_FULL ? STREAM_WRITE : 0u;
@@ -173,10 +173,10 @@ static bool has_more(const struct polled *polled)
 }
 
 /* Who is not watched any more will have a new edge when it is again. */
-static void on_ready(struct polled *polled, uint32_t epoll_events)
+static void socket_on_ready(struct polled *polled, uint32_t epoll_events)
 {
 	struct stream_user *user = user_of(polled);
-	unsigned events = events_of(polled, epoll_events);
+	unsigned events = socket_events_of(polled, epoll_events);
 	if (events & STREAM_READ)
 		polled->flags &= (uint8_t)~DRAINED;
 	user->events->ready(user, events);
@@ -184,13 +184,13 @@ static void on_ready(struct polled *polled, uint32_t epoll_events)
 		poller_again(polled);
 }
 
-static void on_closed(struct polled *polled)
+static void socket_on_closed(struct polled *polled)
 {
 	struct stream_user *user = user_of(polled);
 	user->events->closed(user);
 }
 
-static const struct polled_ops POLLED_OPS = { on_ready, on_closed };
+static const struct polled_ops POLLED_OPS = { socket_on_ready, socket_on_closed };
 
 void socket_stream_start(struct stream *stream, struct poller *poller, int fd, bool is_local)
 {

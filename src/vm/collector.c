@@ -48,7 +48,7 @@ static void rule_out(struct words *words, lua_State *lua)
 }
 
 /* The one word that is not ruled out; NULL: there are more, or none. */
-static size_t *find(struct words *words, const bool *ruled_out)
+static size_t *collector_find(struct words *words, const bool *ruled_out)
 {
 	size_t *found = NULL;
 	for (size_t i = 0; i < words->count; i++) {
@@ -73,7 +73,8 @@ static void find_words(struct vm *vm, lua_State *lua)
 		lua_pop(lua, 1);
 		rule_out(&words, lua);
 	}
-	size_t *heap = find(&words, words.not_heap), *threshold = find(&words, words.not_threshold);
+	size_t *heap = collector_find(&words, words.not_heap),
+	       *threshold = collector_find(&words, words.not_threshold);
 	if (heap && threshold) {
 		vm->heap = heap;
 		vm->threshold = threshold;
@@ -156,7 +157,7 @@ void vm_open_collector(struct vm *vm, lua_State *lua)
 }
 
 /* What a finaliser has raised is on top of the stack. */
-static void note_failure(struct vm *vm)
+static void collector_note_failure(struct vm *vm)
 {
 	const char *text =
 	    lua_type(vm->lua, -1) == LUA_TSTRING ? lua_tostring(vm->lua, -1) : "an error that is no text";
@@ -186,7 +187,7 @@ static void leave_step(struct vm *vm, bool has_failed)
 	if (verdict == GUARD_MEMORY)
 		(void)vm_judge(vm);
 	if (has_failed)
-		note_failure(vm);
+		collector_note_failure(vm);
 }
 
 /* A finaliser may call into Lua itself: it is not to find that something is due. */

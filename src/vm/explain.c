@@ -46,7 +46,7 @@ static void explain_time(const struct vm *vm, char *text, size_t size)
 			   : WHOSE[vm->stage]);
 }
 
-static void explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
+static void explain_explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
 {
 	const struct vm *vm =
 	    (const struct vm *)(const void *)((const char *)guard - offsetof(struct vm, guard));
@@ -72,5 +72,5 @@ static void explain(const struct guard *guard, enum guard_verdict verdict, char 
 
 void vm_explain_limits(struct vm *vm)
 {
-	vm->guard.explain = explain;
+	vm->guard.explain = explain_explain;
 }

@@ -35,7 +35,7 @@ static struct {
 } watchdog = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local struct guard *mine;
-static _Thread_local const atomic_int *heeded; /* guard_heed() */
+static _Thread_local const atomic_int *heeded; /* guard_call_off_by() */
 
 /* While a VM is closed it has nothing compiled, and Lua's own interface suffices: INTERRUPTS[0]. */
 static const struct interrupt *way_of(const struct guard *guard)
@@ -46,7 +46,7 @@ static const struct interrupt *way_of(const struct guard *guard)
 /* ---- the hook ---- */
 
 /* Not in the signal handler: snprintf() may not run there. */
-static void explain(struct guard *guard)
+static void guard_explain(struct guard *guard)
 {
 	static const char *const LIMITS[] = {
 		[GUARD_FINE] = "interrupted",
@@ -149,7 +149,7 @@ static void on_hook(lua_State *lua, lua_Debug *ar)
 	/* Once: each pcall on the way out meets it again. */
 	if (!*guard->place) {
 		stall_find_place(lua, guard->place, sizeof guard->place);
-		explain(guard);
+		guard_explain(guard);
 	}
 	if (may_abandon(guard, lua))
 		leave_by_yield(guard, lua);
@@ -176,7 +176,7 @@ enum guard_verdict guard_disarm(struct guard *guard)
 	guard->armed = guard->cuts = false;
 	if (verdict == GUARD_FINE)
 		return GUARD_FINE;
-	explain(guard);
+	guard_explain(guard);
 	guard->verdict = GUARD_FINE;
 	guard->leaving = false;
 	return verdict;
@@ -333,7 +333,7 @@ static int64_t look_at_batch(struct guard *guard, uint64_t dispatch, int64_t now
 }
 
 /* Says when the running dispatch may have used up what it has, at the earliest; INT64_MAX: none runs that could. */
-static int64_t look_at(struct guard *guard, int64_t clock_ns)
+static int64_t guard_look_at(struct guard *guard, int64_t clock_ns)
 {
 	uint64_t dispatch = atomic_load_explicit(&guard->dispatch, memory_order_relaxed);
 	uint32_t budget_ms = (uint32_t)(dispatch & GUARD_UNBOUNDED_MS);
@@ -373,7 +373,7 @@ static int64_t look_around(void)
 {
 	int64_t next_ns = TICK_MAX_MS * NS_PER_MS, now_ns = read_ns(CLOCK_MONOTONIC);
 	for (struct guard *guard = watchdog.guards; guard; guard = guard->next) {
-		int64_t left_ns = look_at(guard, now_ns), tick = tick_ns(guard);
+		int64_t left_ns = guard_look_at(guard, now_ns), tick = tick_ns(guard);
 		if (left_ns <= 0)
 			left_ns = resend_ns(guard);
 		else if (left_ns < LOOK_MIN_NS)
@@ -386,7 +386,7 @@ static int64_t look_around(void)
 	return next_ns;
 }
 
-static void watch(void *nothing)
+static void guard_watch(void *nothing)
 {
 	(void)nothing;
 	pthread_mutex_lock(&watchdog.lock);
@@ -466,7 +466,7 @@ void guard_close(struct guard *guard)
 	guard->lua = NULL;
 }
 
-void guard_heed(const atomic_int *off)
+void guard_call_off_by(const atomic_int *off)
 {
 	heeded = off;
 }
@@ -497,7 +497,7 @@ void guard_set_least(struct guard *guard, uint32_t ms)
 
 /* ---- start and end ---- */
 
-static int start_thread(void)
+static int guard_start_thread(void)
 {
 	pthread_condattr_t monotonic;
 	pthread_condattr_init(&monotonic);
@@ -511,7 +511,7 @@ static int start_thread(void)
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	watchdog.running = true;
-	int err = thread_start(&watchdog.thread, THREAD_BYTES, watch, NULL);
+	int err = thread_start(&watchdog.thread, THREAD_BYTES, guard_watch, NULL);
 	if (err)
 		watchdog.running = false;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -519,7 +519,7 @@ static int start_thread(void)
 }
 
 /* The first way that works; NULL: that of this name does not. */
-static const struct interrupt *choose(const char *name)
+static const struct interrupt *guard_choose(const char *name)
 {
 	bool has_profiler = interrupt_start();
 	for (const struct interrupt *way = INTERRUPTS; way->name; way++) {
@@ -536,10 +536,10 @@ const char *guard_start_with(const char *name)
 {
 	if (watchdog.running)
 		return watchdog.way->name;
-	watchdog.err = start_thread();
+	watchdog.err = guard_start_thread();
 	if (watchdog.err)
 		return NULL;
-	const struct interrupt *way = choose(name);
+	const struct interrupt *way = guard_choose(name);
 	if (!way)
 		guard_stop();
 	return way ? way->name : NULL;

@@ -68,7 +68,7 @@ struct guard {
 	atomic_bool is_closing; /* guard_begin_end() */
 	pthread_t thread;
 	uintptr_t stack;       /* an address of its stack, outside of all calls */
-	const atomic_int *off; /* of the thread, see guard_heed(); or NULL */
+	const atomic_int *off; /* of the thread, see guard_call_off_by(); or NULL */
 	struct guard *outer;   /* the thread's guard opened before this one */
 	/*
 	 * A batch is one dispatch of many calls, each with the whole budget: where progress(owner) is not what it
@@ -134,7 +134,7 @@ void guard_attach(struct guard *guard);
  * Guards that this thread attaches from now on end their calls, whatever their budgets, while *off is not 0: somebody
  * else wants what the thread does no more. NULL: guards that it attaches later go by their budgets alone.
  */
-void guard_heed(const atomic_int *off);
+void guard_call_off_by(const atomic_int *off);
 
 /* Any thread, after it has set such a value: calls end now, and not when the watchdog next looks. */
 void guard_look(void);

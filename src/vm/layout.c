@@ -60,7 +60,7 @@ static bool is_in_arena(const struct probe *probe, const void *at, size_t bytes)
 }
 
 /* Nothing is freed: the probe lives for a moment. */
-static void *allocate(void *data, void *block, size_t old_bytes, size_t new_bytes)
+static void *layout_allocate(void *data, void *block, size_t old_bytes, size_t new_bytes)
 {
 	struct probe *probe = data;
 	size_t bytes = (new_bytes + 15) & ~(size_t)15;
@@ -91,7 +91,7 @@ static size_t words_of(const struct probe *probe)
 
 /* ---- the collector ---- */
 
-static size_t heap_bytes(lua_State *lua)
+static size_t layout_heap_bytes(lua_State *lua)
 {
 	return (size_t)lua_gc(lua, LUA_GCCOUNT, 0) << 10 | (size_t)lua_gc(lua, LUA_GCCOUNTB, 0);
 }
@@ -132,7 +132,7 @@ static size_t find_collector(const struct probe *probe, lua_State *lua)
 	for (size_t round = 1; round <= ROUNDS; round++) {
 		lua_newuserdata(lua, 1000 * round);
 		lua_pop(lua, 1);
-		size_t bytes = heap_bytes(lua);
+		size_t bytes = layout_heap_bytes(lua);
 		for (size_t i = 0; i < words; i++)
 			misses[i] |= probe->state[i] != bytes;
 	}
@@ -262,10 +262,10 @@ static int explore(lua_State *lua)
 	return 0;
 }
 
-static void find(void)
+static void layout_find(void)
 {
 	struct probe probe = { .arena = malloc(ARENA_BYTES) };
-	lua_State *lua = probe.arena ? lua_newstate(allocate, &probe) : NULL;
+	lua_State *lua = probe.arena ? lua_newstate(layout_allocate, &probe) : NULL;
 	if (lua) {
 		lua_cpcall(lua, explore, &probe);
 		lua_close(lua);
@@ -288,7 +288,7 @@ void layout_open(struct layout *layout, lua_State *lua, const void *state, size_
 		 const size_t *heap)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	pthread_once(&once, find);
+	pthread_once(&once, layout_find);
 	*layout = (struct layout){ 0 };
 	if (!found.collector || state_bytes != found.state_bytes)
 		return;

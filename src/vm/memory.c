@@ -12,7 +12,7 @@ enum {
 	HARD_SPARE_BYTES = 8 << 20,
 };
 
-static size_t heap_bytes(const struct vm *vm)
+static size_t vm_memory_heap_bytes(const struct vm *vm)
 {
 	return (size_t)lua_gc(vm->lua, LUA_GCCOUNT, 0) << 10;
 }
@@ -74,14 +74,14 @@ static void hurry_collector(struct vm *vm, size_t heap, size_t bytes)
  *
  * A call that has not allocated as much as the limit by itself may owe the lack of memory to garbage that others
  * left. It has a quarter more, so that one that fills the memory alone, the usual case, is known by then. If it is
- * not, has_room() collects before it is ended.
+ * not, vm_memory_has_room() collects before it is ended.
  */
 static bool may_have(struct vm *vm, size_t bytes)
 {
 	enum { LOOKS = 4 };
 	if (!vm->memory_bytes || !guard_is_running(&vm->guard))
 		return true;
-	size_t limit = vm->memory_bytes, heap = heap_bytes(vm) + bytes, soft = full_at(vm);
+	size_t limit = vm->memory_bytes, heap = vm_memory_heap_bytes(vm) + bytes, soft = full_at(vm);
 	hurry_collector(vm, heap, bytes);
 	if (heap <= soft) {
 		vm->looks_past_limit = 0;
@@ -107,12 +107,12 @@ static bool may_have(struct vm *vm, size_t bytes)
  * call for what others did. It happens only where others hold a quarter of the limit or more, since a call that fills
  * the memory alone is known without; and then not again before the call has allocated a sixteenth of the limit.
  */
-static bool has_room(struct guard *guard, lua_State *lua)
+static bool vm_memory_has_room(struct guard *guard, lua_State *lua)
 {
 	struct vm *vm = (struct vm *)(void *)((char *)guard - offsetof(struct vm, guard));
 	if (!vm->is_proven && own_bytes(vm) <= vm->memory_bytes) {
 		lua_gc(lua, LUA_GCCOLLECT, 0);
-		size_t heap = heap_bytes(vm);
+		size_t heap = vm_memory_heap_bytes(vm);
 		vm->collect_at = vm_allocated(vm) + vm->memory_bytes / 16;
 		vm->looks_past_limit = 0;
 		if (heap <= full_at(vm)) {
@@ -124,7 +124,7 @@ static bool has_room(struct guard *guard, lua_State *lua)
 	return false;
 }
 
-/* A call that came to its end before the hook could ask has_room() is not to blame for what is not known. */
+/* A call that came to its end before the hook could ask vm_memory_has_room() is not to blame for what is not known. */
 enum guard_verdict vm_judge(struct vm *vm)
 {
 	bool is_proven = vm->is_proven || own_bytes(vm) > vm->memory_bytes;
@@ -134,7 +134,7 @@ enum guard_verdict vm_judge(struct vm *vm)
 
 void vm_limit_memory(struct vm *vm)
 {
-	vm->guard.has_room = has_room;
+	vm->guard.has_room = vm_memory_has_room;
 }
 
 /* The credit is used up. False: the request is refused. */
@@ -154,7 +154,7 @@ static __attribute__((noinline)) bool look_at_limits(struct vm *vm, size_t bytes
 	return true;
 }
 
-static void *allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_bytes)
+static void *vm_memory_allocate(struct vm *vm, void *block, size_t old_bytes, size_t new_bytes)
 {
 #ifdef PERILUNE_PLAIN_ALLOC
 	/* Sanitizer builds: malloc knows each block's bounds, a slab does not. */
@@ -200,7 +200,7 @@ static __attribute__((noinline)) void *allocate_from_spare(struct vm *vm, void *
 		return NULL;
 	vm_drop_spare(vm);
 	vm->is_full = true; /* so that garbage is collected, and the spare taken anew at the latest then */
-	void *got = allocate(vm, block, old_bytes, new_bytes);
+	void *got = vm_memory_allocate(vm, block, old_bytes, new_bytes);
 	vm_take_spare(vm);
 	return got;
 }
@@ -209,11 +209,11 @@ void *vm_alloc(void *data, void *block, size_t old_bytes, size_t new_bytes)
 {
 	struct vm *vm = data;
 	if (new_bytes <= old_bytes)
-		return allocate(vm, block, old_bytes, new_bytes);
+		return vm_memory_allocate(vm, block, old_bytes, new_bytes);
 	vm->credit -= (int64_t)(new_bytes - old_bytes);
 	if (__builtin_expect(vm->credit < 0, 0) && !look_at_limits(vm, new_bytes - old_bytes))
 		return NULL;
-	void *got = allocate(vm, block, old_bytes, new_bytes);
+	void *got = vm_memory_allocate(vm, block, old_bytes, new_bytes);
 	return __builtin_expect(got != NULL, 1) ? got : allocate_from_spare(vm, block, old_bytes, new_bytes);
 }
 
@@ -244,7 +244,7 @@ void vm_make_room(struct vm *vm)
 {
 	if (!vm->is_full)
 		return;
-	vm->live_bytes = heap_bytes(vm);
+	vm->live_bytes = vm_memory_heap_bytes(vm);
 	vm->looks_past_limit = 0;
 }
 
@@ -268,7 +268,8 @@ void vm_collect_some(struct vm *vm, bool may_take_long)
 			continue;
 		vm->relief_cycles--;
 		at_once--;
-	} while (at_once > 0 && vm->relief_cycles && !vm->overran && heap_bytes(vm) > limit + limit / 8);
+	} while (at_once > 0 && vm->relief_cycles && !vm->overran &&
+		 vm_memory_heap_bytes(vm) > limit + limit / 8);
 	vm_make_room(vm);
 	vm_take_spare(vm);
 	if (vm->relief_cycles)

@@ -33,7 +33,7 @@ void vm_share_modules(bool share)
 	}
 }
 
-static const struct module *find(const char *name)
+static const struct module *modules_find(const char *name)
 {
 	for (const struct module *each = modules; each; each = each->next)
 		if (!strcmp(each->name, name))
@@ -41,7 +41,7 @@ static const struct module *find(const char *name)
 	return NULL;
 }
 
-static int append(lua_State *lua, const void *bytes, size_t n, void *data)
+static int modules_append(lua_State *lua, const void *bytes, size_t n, void *data)
 {
 	struct module *module = data;
 	char *grown = realloc(module->code, module->bytes + n);
@@ -55,13 +55,13 @@ static int append(lua_State *lua, const void *bytes, size_t n, void *data)
 }
 
 /* Keeps the function on top of the stack, unless memory is short. */
-static void keep(lua_State *lua, const char *name)
+static void modules_keep(lua_State *lua, const char *name)
 {
 	struct module *module = calloc(1, sizeof *module);
 	if (!module)
 		return;
 	module->name = strdup(name);
-	if (!module->name || lua_dump(lua, append, module)) {
+	if (!module->name || lua_dump(lua, modules_append, module)) {
 		free_module(module);
 		return;
 	}
@@ -70,7 +70,7 @@ static void keep(lua_State *lua, const char *name)
 }
 
 /* The file of "perilune.config.read": where the pattern has its last '?'. False: the name is too long. */
-static bool path_of(const char *pattern, const char *name, char *path, size_t size)
+static bool modules_path_of(const char *pattern, const char *name, char *path, size_t size)
 {
 	const char *mark = strrchr(pattern, '?'); /* the folder may have more */
 	if (!mark)
@@ -95,15 +95,15 @@ static int l_search(lua_State *lua)
 	char path[4200];
 	if (strncmp(name, "perilune", 8) != 0)
 		return 0;
-	const struct module *module = is_shared ? find(name) : NULL;
+	const struct module *module = is_shared ? modules_find(name) : NULL;
 	if (module)
 		return luaL_loadbuffer(lua, module->code, module->bytes, name) ? lua_error(lua) : 1;
-	if (!path_of(lua_tostring(lua, lua_upvalueindex(1)), name, path, sizeof path))
+	if (!modules_path_of(lua_tostring(lua, lua_upvalueindex(1)), name, path, sizeof path))
 		return 0;
 	if (luaL_loadfile(lua, path))
 		return access(path, F_OK) ? 0 : lua_error(lua);
 	if (is_shared)
-		keep(lua, name);
+		modules_keep(lua, name);
 	return 1;
 }
 

@@ -80,7 +80,7 @@ static int grow_strings(lua_State *lua)
 	return 0;
 }
 
-static void make_room(struct vm *vm, uint32_t slots_max)
+static void pace_make_room(struct vm *vm, uint32_t slots_max)
 {
 	const struct layout_strings *strings = vm->layout.strings;
 	if (!strings || vm->layout.collector->phase != COLLECTOR_PAUSED)
@@ -99,7 +99,7 @@ static void make_room(struct vm *vm, uint32_t slots_max)
 void vm_make_room_for_strings(struct vm *vm)
 {
 	enum { SLOTS_MAX = 1 << 17 }; /* some milliseconds, which somebody may come to wait for after all */
-	make_room(vm, SLOTS_MAX);
+	pace_make_room(vm, SLOTS_MAX);
 }
 
 void vm_settle(struct vm *vm)
@@ -110,7 +110,7 @@ void vm_settle(struct vm *vm)
 		for (int done_kb = 0; done_kb < 2 * heap_kb && !vm_collect_step(vm, STEP_KB);
 		     done_kb += STEP_KB)
 			; /* in steps: each has a budget */
-		make_room(vm, UINT32_MAX);
+		pace_make_room(vm, UINT32_MAX);
 		vm_pace(vm, 0); /* the end of a cycle sets the beginning of the next one */
 	}
 	slab_trim(&vm->slab);

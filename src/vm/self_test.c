@@ -21,7 +21,7 @@ struct trial {
 	int allocations;
 };
 
-static void *allocate(void *data, void *block, size_t old_bytes, size_t new_bytes)
+static void *self_test_allocate(void *data, void *block, size_t old_bytes, size_t new_bytes)
 {
 	struct trial *trial = data;
 	(void)old_bytes;
@@ -68,7 +68,7 @@ static int open_libraries(lua_State *lua)
 bool self_test_passes(void)
 {
 	struct trial trial = { 0 };
-	lua_State *lua = lua_newstate(allocate, &trial);
+	lua_State *lua = lua_newstate(self_test_allocate, &trial);
 	if (!lua)
 		return false;
 	bool passed = false;

@@ -48,7 +48,7 @@ bool stall_take(struct stall_event *event)
 }
 
 /* Where nobody takes them the oldest go. */
-static void put(const struct stall_event *event)
+static void stall_put(const struct stall_event *event)
 {
 	pthread_mutex_lock(&queue.lock);
 	if (queue.wake) {
@@ -64,7 +64,7 @@ static void put(const struct stall_event *event)
 
 /* ---- the watchdog ---- */
 
-static void begin(struct stall *stall, int64_t now_ns)
+static void stall_begin(struct stall *stall, int64_t now_ns)
 {
 	stall->event = (struct stall_event){
 		.worker = stall->worker,
@@ -74,10 +74,10 @@ static void begin(struct stall *stall, int64_t now_ns)
 		.ms = (uint64_t)((now_ns - stall->seen_ns) / NS_PER_MS),
 	};
 	atomic_store_explicit(&stall->stalled, stall->seen, memory_order_relaxed);
-	put(&stall->event);
+	stall_put(&stall->event);
 }
 
-static void end(struct stall *stall, int64_t now_ns)
+static void stall_end(struct stall *stall, int64_t now_ns)
 {
 	uint64_t stalled = atomic_load_explicit(&stall->stalled, memory_order_relaxed);
 	stall->event.is_over = true;
@@ -85,7 +85,7 @@ static void end(struct stall *stall, int64_t now_ns)
 	if (atomic_load_explicit(&stall->placed, memory_order_acquire) == stalled)
 		memcpy(stall->event.place, stall->place, sizeof stall->place);
 	atomic_store_explicit(&stall->stalled, 0, memory_order_relaxed);
-	put(&stall->event);
+	stall_put(&stall->event);
 }
 
 static bool has_stalled(const struct stall *stall)
@@ -101,14 +101,14 @@ static void look_closer(struct stall *stall, int64_t now_ns)
 	if (thread_read(stall->thread, &state) && state.is_asleep)
 		stall->asleep_ns += gap_ns < GAP_MS * NS_PER_MS ? gap_ns : GAP_MS * NS_PER_MS;
 	if (stall->asleep_ns >= STALL_MS * NS_PER_MS)
-		begin(stall, now_ns);
+		stall_begin(stall, now_ns);
 }
 
 void stall_look(struct stall *stall, uint64_t dispatch, int64_t now_ns)
 {
 	if (dispatch != stall->seen) {
 		if (has_stalled(stall))
-			end(stall, now_ns);
+			stall_end(stall, now_ns);
 		stall->seen = dispatch;
 		stall->seen_ns = stall->looked_ns = now_ns;
 		stall->asleep_ns = 0;

@@ -55,7 +55,7 @@ void bench_close_apps(struct bench *bench)
 }
 
 /* Pushes text that malloc() made, and frees it. */
-static int refuse(lua_State *lua, char *text)
+static int app_refuse(lua_State *lua, char *text)
 {
 	char why[4096];
 	snprintf(why, sizeof why, "%s", text ? text : "not enough memory");
@@ -85,7 +85,7 @@ static struct bench_app *new_app(struct bench *bench, struct config *config, con
 }
 
 /* MAY RAISE. open(path, image | nil, overrides[, inside]) → app | nil, message */
-static int l_open(lua_State *lua)
+static int l_app_open(lua_State *lua)
 {
 	struct script script = { .path = luaL_checkstring(lua, 1) };
 	script.image = luaL_optlstring(lua, 2, NULL, &script.image_bytes);
@@ -98,7 +98,7 @@ static int l_open(lua_State *lua)
 	char *text, why[4096];
 	struct config *config = script_load(&script, &text);
 	if (!config)
-		return refuse(lua, text);
+		return app_refuse(lua, text);
 	*box = new_app(bench_of(lua), config, inside, why, sizeof why);
 	config_drop(config);
 	if (*box)
@@ -109,7 +109,7 @@ static int l_open(lua_State *lua)
 }
 
 /* close(app): cuts what is left. Again: nothing. */
-static int l_close(lua_State *lua)
+static int l_app_close(lua_State *lua)
 {
 	struct bench_app **box = luaL_checkudata(lua, 1, APP_METATABLE);
 	struct bench_app *app = *box;
@@ -120,7 +120,7 @@ static int l_close(lua_State *lua)
 }
 
 /* Is it closed? */
-static int l_is_closed(lua_State *lua)
+static int l_app_is_closed(lua_State *lua)
 {
 	struct bench_app **box = luaL_checkudata(lua, 1, APP_METATABLE);
 	lua_pushboolean(lua, !*box);
@@ -166,7 +166,7 @@ static int l_drain(lua_State *lua)
 }
 
 /* now(app) → milliseconds since it began */
-static int l_now(lua_State *lua)
+static int l_app_now(lua_State *lua)
 {
 	app_push_time(lua, app_check_world(lua)->host.now_ms);
 	return 1;
@@ -233,9 +233,9 @@ static int l_starve(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "open", l_open },         { "close", l_close },     { "is_closed", l_is_closed },
+	{ "open", l_app_open },     { "close", l_app_close }, { "is_closed", l_app_is_closed },
 	{ "settle", l_settle },     { "advance", l_advance }, { "begin_drain", l_begin_drain },
-	{ "drain", l_drain },       { "now", l_now },         { "next", l_next },
+	{ "drain", l_drain },       { "now", l_app_now },     { "next", l_next },
 	{ "fail", l_fail },         { "take", l_take },       { "starve", l_starve },
 	{ "coverage", l_coverage }, { NULL, NULL },
 };

@@ -27,7 +27,7 @@ static bool read_zone(const char *zone, struct sockaddr_in6 *address)
 }
 
 /* "10.0.0.7:5060", "[2001:db8::1]:5060", "[fe80::1%lo]:5060" as peers are kept. */
-static void read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
+static void app_client_read_address(lua_State *lua, int idx, struct sockaddr_in6 *address)
 {
 	struct sockaddr_in in;
 	const char *text = luaL_checkstring(lua, idx), *colon = strrchr(text, ':');
@@ -62,7 +62,7 @@ static void make_address(struct sockaddr_in6 *address, size_t number)
 }
 
 /* MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused */
-static int l_connect(lua_State *lua)
+static int l_app_client_connect(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
 	lua_Number listener = luaL_checknumber(lua, 2);
@@ -71,7 +71,7 @@ static int l_connect(lua_State *lua)
 	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
 		      "there is no such listener");
 	if (has_address) {
-		read_address(lua, 3, &address);
+		app_client_read_address(lua, 3, &address);
 	} else if (world->config->listeners[(unsigned)listener - 1].kind == LISTENER_TCP) {
 		make_address(&address, world->peer_count);
 		has_address = true;
@@ -124,7 +124,7 @@ static int l_put(lua_State *lua)
 }
 
 /* half_close(app, client) */
-static int l_half_close(lua_State *lua)
+static int l_app_client_half_close(lua_State *lua)
 {
 	memory_stream_half_close(&app_check_peer(lua)->memory);
 	return 0;
@@ -147,7 +147,7 @@ static int l_hang_up(lua_State *lua)
 }
 
 /* stall(app, client, bytes | nil): reads so many bytes more, or all again */
-static int l_stall(lua_State *lua)
+static int l_app_client_stall(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	peer_stall(peer, opt_bytes(lua, 3, SIZE_MAX));
@@ -186,7 +186,7 @@ static int push_value(struct world *world, lua_State *lua)
 	return 2;
 }
 
-static void push_frame(lua_State *lua, struct peer *peer, const struct frame_batch *batch)
+static void app_client_push_frame(lua_State *lua, struct peer *peer, const struct frame_batch *batch)
 {
 	const struct frame *frame = &batch->frames[0];
 	if (!peer->codec.offset) {
@@ -219,7 +219,7 @@ static int l_frame(lua_State *lua)
 	if (peer->codec.kind == CODEC_LUA) {
 		push_value(world, lua);
 	} else {
-		push_frame(lua, peer, &batch);
+		app_client_push_frame(lua, peer, &batch);
 		lua_pushboolean(lua, 0);
 	}
 	app_push_time(lua, peer_time_of(peer, peer->taken_bytes - 1));
@@ -307,7 +307,7 @@ static int l_set_frame(lua_State *lua)
 /* ---- the end ---- */
 
 /* ended(app, client) → reason | nil, when; when the client saw it | nil, by a reset? */
-static int l_ended(lua_State *lua)
+static int l_app_client_ended(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	enum close_reason reason = peer_reason(peer);
@@ -327,14 +327,14 @@ static int l_ended(lua_State *lua)
 }
 
 const luaL_Reg APP_CLIENT_FUNCTIONS[] = {
-	{ "connect", l_connect },
+	{ "connect", l_app_client_connect },
 	{ "codec", l_codec },
 	{ "receive", l_receive },
 	{ "put", l_put },
-	{ "half_close", l_half_close },
+	{ "half_close", l_app_client_half_close },
 	{ "reset", l_reset },
 	{ "hang_up", l_hang_up },
-	{ "stall", l_stall },
+	{ "stall", l_app_client_stall },
 	{ "bounds", l_bounds },
 	{ "frame", l_frame },
 	{ "bytes", l_bytes },
@@ -342,6 +342,6 @@ const luaL_Reg APP_CLIENT_FUNCTIONS[] = {
 	{ "encode", l_encode },
 	{ "framing", l_framing },
 	{ "set_frame", l_set_frame },
-	{ "ended", l_ended },
+	{ "ended", l_app_client_ended },
 	{ NULL, NULL },
 };

@@ -7,7 +7,7 @@ static const char *wait_name(enum wait wait)
 	return wait == WAIT_SLEEP ? "perilune.sleep" : wait == WAIT_READ ? "conn:read" : "conn:flush";
 }
 
-static void set_text(lua_State *lua, const char *key, const char *text)
+static void app_state_set_text(lua_State *lua, const char *key, const char *text)
 {
 	lua_pushstring(lua, text);
 	lua_setfield(lua, -2, key);
@@ -30,11 +30,11 @@ static void push_live(lua_State *lua, const struct peer *peer, size_t number)
 	lua_setfield(lua, -2, "client");
 	lua_pushnumber(lua, (lua_Number)conn->id);
 	lua_setfield(lua, -2, "conn");
-	set_text(lua, "state", phase_text(conn));
+	app_state_set_text(lua, "state", phase_text(conn));
 	if (!run)
 		return;
-	set_text(lua, "callback", callback_name(run->callback));
-	set_text(lua, "waits", wait_name(run->wait));
+	app_state_set_text(lua, "callback", callback_name(run->callback));
+	app_state_set_text(lua, "waits", wait_name(run->wait));
 	if (run->until_ms == WHEEL_NEVER)
 		return;
 	app_push_time(lua, run->until_ms);
@@ -81,7 +81,7 @@ static void push_entry(lua_State *lua, const struct entry *entry)
 		push_field(lua, &kept->field);
 		lua_setfield(lua, -2, kept->field.key);
 	}
-	set_text(lua, "level", LEVELS[entry->level]);
+	app_state_set_text(lua, "level", LEVELS[entry->level]);
 	lua_pushlstring(lua, entry->message, entry->message_bytes);
 	lua_setfield(lua, -2, "message");
 	app_push_time(lua, entry->at_ms);
@@ -89,7 +89,7 @@ static void push_entry(lua_State *lua, const struct entry *entry)
 }
 
 /* log(app) → the entries so far, how many there were no room for */
-static int l_log(lua_State *lua)
+static int l_app_state_log(lua_State *lua)
 {
 	const struct entries *log = &app_check_world(lua)->log;
 	int n = 0;
@@ -141,6 +141,9 @@ static int l_listeners(lua_State *lua)
 }
 
 const luaL_Reg APP_STATE_FUNCTIONS[] = {
-	{ "live", l_live },           { "log", l_log }, { "counters", l_counters },
-	{ "listeners", l_listeners }, { NULL, NULL },
+	{ "live", l_live },
+	{ "log", l_app_state_log },
+	{ "counters", l_counters },
+	{ "listeners", l_listeners },
+	{ NULL, NULL },
 };

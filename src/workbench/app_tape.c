@@ -67,7 +67,7 @@ static int l_next_conn(lua_State *lua)
 	return 0;
 }
 
-static int refuse(lua_State *lua, const char *why)
+static int app_tape_refuse(lua_State *lua, const char *why)
 {
 	lua_pushboolean(lua, 0);
 	lua_pushstring(lua, why);
@@ -86,12 +86,12 @@ static int l_put_frame(lua_State *lua)
 	size_t n;
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
-		return refuse(lua, "the connection has ended");
+		return app_tape_refuse(lua, "the connection has ended");
 	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
-		return refuse(lua,
-			      "it was recorded in a framing that is not a codec in Lua, as the script's is");
+		return app_tape_refuse(
+		    lua, "it was recorded in a framing that is not a codec in Lua, as the script's is");
 	if (is_framed) {
 		memory_stream_put(&peer->memory, frame, n);
 	} else {

@@ -27,7 +27,7 @@ static void add_library(lua_State *lua, const char *name, void (*push)(lua_State
 }
 
 /* Pushes module.run and its arguments. */
-static int prepare(lua_State *lua)
+static int bench_prepare(lua_State *lua)
 {
 	const struct request *request = lua_touserdata(lua, 1);
 	lua_settop(lua, 0);
@@ -45,7 +45,7 @@ static int prepare(lua_State *lua)
 	return request->argc + 1;
 }
 
-static int fail(lua_State *lua)
+static int bench_fail(lua_State *lua)
 {
 	const char *message = lua_tostring(lua, -1);
 	text_printf(stderr, "perilune: %s\n", message ? message : "an error that is no text");
@@ -57,10 +57,10 @@ static int run_module(struct bench *bench, const struct request *request)
 	lua_State *lua = bench->vm.lua;
 	if (!vm_make_stack(&bench->vm, lua, request->argc + 4))
 		return EXIT_FAILED;
-	lua_pushcfunction(lua, prepare);
+	lua_pushcfunction(lua, bench_prepare);
 	lua_pushlightuserdata(lua, (void *)request);
 	if (lua_pcall(lua, 1, LUA_MULTRET, 0) || !task_run_main(bench, request->argc))
-		return fail(lua);
+		return bench_fail(lua);
 	return (int)lua_tointeger(lua, -1);
 }
 
@@ -70,14 +70,14 @@ static void close_handle(uv_handle_t *handle, void *bench)
 }
 
 /* Handles that are left close with the loop. */
-static void close_loop(struct bench *bench)
+static void bench_close_loop(struct bench *bench)
 {
 	uv_walk(&bench->loop, close_handle, bench);
 	uv_run(&bench->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&bench->loop);
 }
 
-static void run(void *data)
+static void bench_thread(void *data)
 {
 	static struct bench bench;
 	struct request *request = data;
@@ -98,7 +98,7 @@ static void run(void *data)
 		char why[LIMITS_TEXT_BYTES];
 		fprintf(stderr, "perilune: %s\n", limits_explain(err, why, sizeof why));
 	}
-	close_loop(&bench);
+	bench_close_loop(&bench);
 	script_forget();
 	vm_share_modules(false);
 }
@@ -109,7 +109,7 @@ int bench_run(const char *module, int argc, char **argv)
 	pthread_t thread;
 	int err = guard_start() ? 0 : guard_error();
 	if (!err)
-		err = thread_start(&thread, THREAD_LUA_BYTES, run, &request);
+		err = thread_start(&thread, THREAD_LUA_BYTES, bench_thread, &request);
 	if (err) {
 		char why[LIMITS_TEXT_BYTES];
 		fprintf(stderr, "perilune: cannot start a thread: %s\n",

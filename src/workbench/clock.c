@@ -7,7 +7,7 @@
 #include "agent/run.h"
 #include "workbench/world.h"
 
-static struct world *world_of(struct conn_host *host)
+static struct world *clock_world_of(struct conn_host *host)
 {
 	return (struct world *)(void *)host;
 }
@@ -20,15 +20,15 @@ bool world_pass(struct world *world)
 	return passes;
 }
 
-static uint64_t read_clock(struct conn_host *host)
+static uint64_t clock_read_clock(struct conn_host *host)
 {
-	world_pass(world_of(host));
+	world_pass(clock_world_of(host));
 	return host->now_ms;
 }
 
-static uint64_t after(struct conn_host *host, uint32_t ms)
+static uint64_t clock_after(struct conn_host *host, uint32_t ms)
 {
-	return host->now_ms + world_of(host)->spent_ms + ms;
+	return host->now_ms + clock_world_of(host)->spent_ms + ms;
 }
 
 enum { TURN_MS = 10, TICKS_PER_MS = CONN_TICKS_PER_TURN / TURN_MS };
@@ -48,7 +48,7 @@ static void cut_long_batch(struct world *world, uint64_t ms)
 /* spend(ms): of the app's VM */
 static int l_spend(lua_State *lua)
 {
-	struct world *world = world_of(agents_of(lua)->host);
+	struct world *world = clock_world_of(agents_of(lua)->host);
 	lua_Number ms = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, ms >= 0 && ms <= UINT32_MAX, 1, "milliseconds expected");
 	world->spent_ms += (uint64_t)ms;
@@ -68,8 +68,8 @@ static int install(lua_State *lua)
 
 bool world_open_clock(struct world *world)
 {
-	world->host.clock_ms = read_clock;
-	world->host.after_ms = after;
+	world->host.clock_ms = clock_read_clock;
+	world->host.after_ms = clock_after;
 	world->agents.vm.guard.cut = NULL; /* how fast the machine is decides nothing here */
 	return !lua_cpcall(world->agents.vm.lua, install, NULL);
 }

@@ -63,7 +63,7 @@ static struct entry *make_entry(const struct log_entry *logged)
 	return NULL;
 }
 
-static void take(struct log_sink *sink, const struct log_entry *logged)
+static void entries_take(struct log_sink *sink, const struct log_entry *logged)
 {
 	struct entries *entries = (struct entries *)(void *)sink;
 	struct entry *entry = entries->count < ENTRIES_MAX ? make_entry(logged) : NULL;
@@ -80,7 +80,7 @@ static void take(struct log_sink *sink, const struct log_entry *logged)
 
 void entries_init(struct entries *entries, const uint64_t *now_ms)
 {
-	*entries = (struct entries){ .sink.take = take, .now_ms = now_ms };
+	*entries = (struct entries){ .sink.take = entries_take, .now_ms = now_ms };
 	entries->end = &entries->first;
 }
 

@@ -53,14 +53,14 @@ static struct channel *check_channel(lua_State *lua)
 	return *box;
 }
 
-static void on_closed(uv_handle_t *handle)
+static void net_on_closed(uv_handle_t *handle)
 {
 	struct channel *channel = handle->data;
 	free(channel->bytes);
 	free(channel);
 }
 
-static void finish(struct channel *channel, int error)
+static void net_finish(struct channel *channel, int error)
 {
 	channel->is_over = true;
 	channel->error = error == UV_EOF ? 0 : error;
@@ -91,7 +91,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 	if (n > 0)
 		channel->count += (size_t)n;
 	else if (n < 0)
-		finish(channel, (int)n);
+		net_finish(channel, (int)n);
 	bench_tell(channel->bench);
 }
 
@@ -104,7 +104,7 @@ static void on_connect(uv_connect_t *request, int status)
 		status = uv_read_start(&channel->stream, on_alloc, on_read);
 	channel->is_open = !status;
 	if (status)
-		finish(channel, status);
+		net_finish(channel, status);
 	bench_tell(channel->bench);
 }
 
@@ -130,7 +130,7 @@ static struct channel *new_channel(lua_State *lua, bool is_tcp)
 }
 
 /* MAY RAISE. connect(host, port) → channel, that connects */
-static int l_connect(lua_State *lua)
+static int l_net_connect(lua_State *lua)
 {
 	const char *host = luaL_checkstring(lua, 1);
 	int port = luaL_checkint(lua, 2);
@@ -141,7 +141,7 @@ static int l_connect(lua_State *lua)
 	struct channel *channel = new_channel(lua, true);
 	int err = uv_tcp_connect(&channel->connect, &channel->tcp, (struct sockaddr *)&address, on_connect);
 	if (err)
-		finish(channel, err);
+		net_finish(channel, err);
 	return 1;
 }
 
@@ -175,7 +175,7 @@ static int l_read(lua_State *lua)
 	return 1;
 }
 
-static void on_written(uv_write_t *request, int status)
+static void net_on_written(uv_write_t *request, int status)
 {
 	struct channel *channel = request->handle->data;
 	(void)status; /* reading tells */
@@ -194,7 +194,7 @@ static int l_write(lua_State *lua)
 		return luaL_error(lua, "not enough memory");
 	memcpy(write->bytes, bytes, n);
 	uv_buf_t buf = uv_buf_init(write->bytes, (unsigned)n);
-	int err = uv_write(&write->request, &channel->stream, &buf, 1, on_written);
+	int err = uv_write(&write->request, &channel->stream, &buf, 1, net_on_written);
 	if (err) {
 		free(write);
 		lua_pushnil(lua);
@@ -206,7 +206,7 @@ static int l_write(lua_State *lua)
 }
 
 /* stall(channel, on): reads no more, or again */
-static int l_stall(lua_State *lua)
+static int l_net_stall(lua_State *lua)
 {
 	struct channel *channel = check_channel(lua);
 	if (lua_toboolean(lua, 2))
@@ -223,7 +223,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 }
 
 /* half_close(channel) */
-static int l_half_close(lua_State *lua)
+static int l_net_half_close(lua_State *lua)
 {
 	struct channel *channel = check_channel(lua);
 	uv_shutdown(&channel->shutdown, &channel->stream, on_shutdown);
@@ -231,20 +231,20 @@ static int l_half_close(lua_State *lua)
 }
 
 /* close(channel[, reset]). Again: nothing. */
-static int l_close(lua_State *lua)
+static int l_net_close(lua_State *lua)
 {
 	struct channel **box = luaL_checkudata(lua, 1, CHANNEL), *channel = *box;
 	*box = NULL;
 	if (!channel)
 		return 0;
 	bool reset = lua_toboolean(lua, 2) && channel->is_tcp;
-	if (!reset || uv_tcp_close_reset(&channel->tcp, on_closed))
-		uv_close(&channel->handle, on_closed);
+	if (!reset || uv_tcp_close_reset(&channel->tcp, net_on_closed))
+		uv_close(&channel->handle, net_on_closed);
 	return 0;
 }
 
 /* is_closed(channel) */
-static int l_is_closed(lua_State *lua)
+static int l_net_is_closed(lua_State *lua)
 {
 	struct channel **box = luaL_checkudata(lua, 1, CHANNEL);
 	lua_pushboolean(lua, !*box);
@@ -351,7 +351,7 @@ static int l_spawn(lua_State *lua)
 }
 
 /* ended(process) → exit code, signal | nil */
-static int l_ended(lua_State *lua)
+static int l_net_ended(lua_State *lua)
 {
 	const struct process *process = check_process(lua);
 	if (!process->has_ended)
@@ -384,18 +384,18 @@ static int l_forget(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "connect", l_connect },
+	{ "connect", l_net_connect },
 	{ "connect_unix", l_connect_unix },
 	{ "state", l_state },
 	{ "read", l_read },
 	{ "write", l_write },
-	{ "stall", l_stall },
-	{ "half_close", l_half_close },
-	{ "close", l_close },
-	{ "is_closed", l_is_closed },
+	{ "stall", l_net_stall },
+	{ "half_close", l_net_half_close },
+	{ "close", l_net_close },
+	{ "is_closed", l_net_is_closed },
 	{ "address", l_address },
 	{ "spawn", l_spawn },
-	{ "ended", l_ended },
+	{ "ended", l_net_ended },
 	{ "kill", l_kill },
 	{ "forget", l_forget },
 	{ NULL, NULL },
@@ -417,5 +417,5 @@ void bench_close_net(struct bench *bench, uv_handle_t *handle)
 	if (handle == (uv_handle_t *)&bench->timer)
 		uv_close(handle, NULL);
 	else
-		uv_close(handle, handle->type == UV_PROCESS ? on_process_closed : on_closed);
+		uv_close(handle, handle->type == UV_PROCESS ? on_process_closed : net_on_closed);
 }

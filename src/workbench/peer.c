@@ -31,7 +31,7 @@ void peer_free(struct peer *peer)
 }
 
 /* Room for one more of `bytes` each; false: no memory. */
-static bool grow(void **block, size_t *room, size_t wanted, size_t bytes)
+static bool workbench_peer_grow(void **block, size_t *room, size_t wanted, size_t bytes)
 {
 	if (wanted <= *room)
 		return true;
@@ -49,7 +49,8 @@ static bool mark_time(struct peer *peer)
 	uint64_t now_ms = peer->world->host.now_ms;
 	if (peer->mark_count && peer->marks[peer->mark_count - 1].at_ms == now_ms)
 		return true;
-	if (!grow((void **)&peer->marks, &peer->mark_room, peer->mark_count + 1, sizeof *peer->marks))
+	if (!workbench_peer_grow((void **)&peer->marks, &peer->mark_room, peer->mark_count + 1,
+				 sizeof *peer->marks))
 		return false;
 	peer->marks[peer->mark_count++] = (struct peer_mark){ peer->received_bytes, now_ms };
 	return true;
@@ -59,7 +60,7 @@ static bool mark_time(struct peer *peer)
 static uint8_t *place_for(struct peer *peer, size_t n)
 {
 	if (!mark_time(peer) ||
-	    !grow((void **)&peer->received, &peer->received_room, peer->received_bytes + n, 1))
+	    !workbench_peer_grow((void **)&peer->received, &peer->received_room, peer->received_bytes + n, 1))
 		return NULL;
 	return peer->received + peer->received_bytes;
 }
@@ -102,7 +103,7 @@ static bool take_output(struct peer *peer)
 	return true;
 }
 
-static void note_end(struct peer *peer)
+static void workbench_peer_note_end(struct peer *peer)
 {
 	const struct conn *conn = &peer->conn;
 	uint64_t now_ms = peer->world->host.now_ms;
@@ -120,7 +121,7 @@ bool peer_look(struct peer *peer)
 {
 	struct memory_stream *memory = &peer->memory;
 	bool any = take_output(peer);
-	note_end(peer);
+	workbench_peer_note_end(peer);
 	/* A server that waits for the client to close after its last words does not wait long. */
 	if (peer->conn.state == CONN_LINGER && memory->our_shut && !memory->peer_shut) {
 		memory_stream_half_close(memory);

@@ -22,7 +22,7 @@ static bool add_overrides(struct config *config, const struct script *script)
 }
 
 /* With its sources, and no more. NULL: no memory. */
-static struct config *begin(const struct script *script)
+static struct config *script_begin(const struct script *script)
 {
 	struct config *config = calloc(1, sizeof *config);
 	if (!config)
@@ -38,7 +38,7 @@ static struct config *begin(const struct script *script)
 	return NULL;
 }
 
-static bool is_same(const struct config *a, const struct config *b)
+static bool script_is_same(const struct config *a, const struct config *b)
 {
 	bool same = !strcmp(a->script, b->script) && a->sources->key == b->sources->key &&
 		    a->sources->is_image == b->sources->is_image && a->override_count == b->override_count;
@@ -49,7 +49,7 @@ static bool is_same(const struct config *a, const struct config *b)
 }
 
 /* To the front; the last one goes. */
-static void keep(struct config *config, size_t from)
+static void script_keep(struct config *config, size_t from)
 {
 	if (from == KEPT && kept[--from])
 		config_drop(kept[from]);
@@ -57,10 +57,10 @@ static void keep(struct config *config, size_t from)
 	kept[0] = config;
 }
 
-static size_t find(const struct config *config)
+static size_t script_find(const struct config *config)
 {
 	size_t i = 0;
-	while (i < KEPT && kept[i] && !is_same(kept[i], config))
+	while (i < KEPT && kept[i] && !script_is_same(kept[i], config))
 		i++;
 	return i < KEPT && kept[i] ? i : KEPT;
 }
@@ -68,18 +68,18 @@ static size_t find(const struct config *config)
 struct config *script_load(const struct script *script, char **text)
 {
 	*text = NULL;
-	struct config *config = begin(script);
+	struct config *config = script_begin(script);
 	if (!config)
 		return NULL;
-	size_t at = find(config);
+	size_t at = script_find(config);
 	if (at < KEPT) {
 		config_drop(config);
 		config = kept[at];
-		keep(config, at);
+		script_keep(config, at);
 	} else if (config_load(config, NULL, text) == CONFIG_OK) {
 		free(*text);
 		*text = NULL;
-		keep(config, KEPT);
+		script_keep(config, KEPT);
 	} else {
 		config_drop(config);
 		return NULL;

@@ -103,7 +103,7 @@ void task_push_functions(lua_State *lua)
 
 /* ---- waiting ---- */
 
-static void on_timer(uv_timer_t *timer)
+static void task_on_timer(uv_timer_t *timer)
 {
 	struct bench *bench = timer->data;
 	bench->timed_out = true;
@@ -120,7 +120,7 @@ static enum waited wait_for_events(struct bench *bench, const struct task *task)
 	if (too_long)
 		until_ms = task->deadline_ms;
 	bench->timed_out = false;
-	uv_timer_start(&bench->timer, on_timer, until_ms > now_ms ? until_ms - now_ms : 0, 0);
+	uv_timer_start(&bench->timer, task_on_timer, until_ms > now_ms ? until_ms - now_ms : 0, 0);
 	while (bench->events == events && !bench->timed_out)
 		uv_run(&bench->loop, UV_RUN_ONCE);
 	uv_timer_stop(&bench->timer);
@@ -131,7 +131,7 @@ static enum waited wait_for_events(struct bench *bench, const struct task *task)
 
 /* ---- running ---- */
 
-static void begin(struct bench *bench, struct task *task)
+static void task_begin(struct bench *bench, struct task *task)
 {
 	task->outer = bench->task;
 	task->deadline_ms = 0;
@@ -150,11 +150,11 @@ static void begin_called(struct bench *bench)
 	bench->called = NULL;
 	lua_xmove(caller, bench->vm.lua, 1);
 	task->ref = luaL_ref(bench->vm.lua, LUA_REGISTRYINDEX);
-	begin(bench, task);
+	task_begin(bench, task);
 }
 
 /* Hands what came of the task on top to the one below, for l_results(): how many values. The task is freed. */
-static int end(struct bench *bench, enum task_end how, const char *place)
+static int task_end(struct bench *bench, enum task_end how, const char *place)
 {
 	struct task *task = bench->task;
 	lua_State *to = task->outer->co;
@@ -167,7 +167,7 @@ static int end(struct bench *bench, enum task_end how, const char *place)
 	return 3;
 }
 
-static int resume(struct bench *bench, const struct task *task, int nargs, enum guard_verdict *verdict)
+static int task_resume(struct bench *bench, const struct task *task, int nargs, enum guard_verdict *verdict)
 {
 	struct vm_budget budget = { .ms = task->limit_ms };
 	vm_enter(&bench->vm, &budget);
@@ -177,7 +177,7 @@ static int resume(struct bench *bench, const struct task *task, int nargs, enum 
 }
 
 /* What a task that has yielded asks for: how many values it is resumed with. */
-static int serve(struct bench *bench)
+static int task_serve(struct bench *bench)
 {
 	struct task *task = bench->task;
 	if (bench->called) {
@@ -185,11 +185,11 @@ static int serve(struct bench *bench)
 		return lua_gettop(bench->task->co) - 1;
 	}
 	if (!bench->waits)
-		return end(bench, TASK_DEADLOCKED, "");
+		return task_end(bench, TASK_DEADLOCKED, "");
 	bench->waits = false;
 	enum waited waited = wait_for_events(bench, task);
 	if (waited == WAITED_TOO_LONG)
-		return end(bench, TASK_TIMED_OUT, "");
+		return task_end(bench, TASK_TIMED_OUT, "");
 	lua_pushboolean(task->co, waited == WAITED_EVENT);
 	return 1;
 }
@@ -212,12 +212,12 @@ bool task_run_main(struct bench *bench, int nargs)
 		return false;
 	}
 	lua_xmove(lua, first.co, nargs + 1);
-	begin(bench, &first);
+	task_begin(bench, &first);
 	for (;;) {
 		enum guard_verdict verdict;
-		int status = resume(bench, bench->task, nargs, &verdict);
+		int status = task_resume(bench, bench->task, nargs, &verdict);
 		if (status == LUA_YIELD && !(bench->task == &first && !bench->called && !bench->waits)) {
-			nargs = serve(bench);
+			nargs = task_serve(bench);
 			continue;
 		}
 		forget_request(bench);
@@ -231,8 +231,8 @@ bool task_run_main(struct bench *bench, int nargs)
 			return status == 0;
 		}
 		if (verdict != GUARD_FINE)
-			nargs = end(bench, TASK_TIMED_OUT, bench->vm.guard.place);
+			nargs = task_end(bench, TASK_TIMED_OUT, bench->vm.guard.place);
 		else
-			nargs = end(bench, status ? TASK_FAILED : TASK_DONE, "");
+			nargs = task_end(bench, status ? TASK_FAILED : TASK_DONE, "");
 	}
 }

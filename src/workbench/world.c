@@ -9,7 +9,7 @@
 
 enum { TURNS_MAX = 100000 }; /* without the time going on */
 
-static struct world *world_of(const struct conn *conn)
+static struct world *world_world_of(const struct conn *conn)
 {
 	return (struct world *)(void *)conn->host;
 }
@@ -21,16 +21,16 @@ static struct peer_key key_of(const struct peer *peer)
 	return peer_key_of((const struct sockaddr *)(const void *)&peer->conn.peer);
 }
 
-static void on_left(struct conn *conn)
+static void world_on_left(struct conn *conn)
 {
 	struct peer *peer = (struct peer *)(void *)conn;
 	if (peer->has_space)
-		peer_table_leave(world_of(conn)->addresses, key_of(peer));
+		peer_table_leave(world_world_of(conn)->addresses, key_of(peer));
 	peer->has_space = false;
-	world_of(conn)->open[peer->listener]--;
+	world_world_of(conn)->open[peer->listener]--;
 }
 
-static void on_gone(struct conn *conn)
+static void world_on_gone(struct conn *conn)
 {
 	struct peer *peer = (struct peer *)(void *)conn;
 	struct world *world = peer->world;
@@ -59,7 +59,7 @@ static bool keep_peer(struct world *world, struct peer *peer)
 }
 
 /* Why it may not come in, or NULL. */
-static const char *admit(struct world *world, struct peer *peer)
+static const char *world_admit(struct world *world, struct peer *peer)
 {
 	const struct listener_config *config = &world->config->listeners[peer->listener];
 	struct peer_table *addresses = config->per_ip ? world->addresses : NULL;
@@ -69,7 +69,7 @@ static const char *admit(struct world *world, struct peer *peer)
 	return why;
 }
 
-static void refuse(struct world *world, struct peer *peer, const char *limit)
+static void world_refuse(struct world *world, struct peer *peer, const char *limit)
 {
 	const struct listener_config *config = &world->config->listeners[peer->listener];
 	char text[PEER_TEXT_BYTES];
@@ -123,9 +123,9 @@ struct peer *world_connect(struct world *world, unsigned listener, const struct 
 	peer->memory.write_max = write_max;
 	struct log_sink *before = log_divert(&world->log.sink);
 	count(&world->counters.accepted);
-	const char *limit = admit(world, peer);
+	const char *limit = world_admit(world, peer);
 	if (limit)
-		refuse(world, peer, limit);
+		world_refuse(world, peer, limit);
 	else
 		let_in(world, peer);
 	log_divert(before);
@@ -156,7 +156,7 @@ static bool is_stopped(const struct world *world)
 }
 
 /* What is due by the clock, and what was put off. True: there is more to do at once. */
-static bool turn(struct world *world)
+static bool world_turn(struct world *world)
 {
 	uint64_t now_ms = world->host.now_ms;
 	agents_turn(&world->agents, now_ms);
@@ -165,13 +165,13 @@ static bool turn(struct world *world)
 	return more || world_next_ms(world) <= now_ms;
 }
 
-static enum world_quiet settle(struct world *world)
+static enum world_quiet settle_app(struct world *world)
 {
 	for (unsigned turns = 0; turns < TURNS_MAX; turns++) {
 		if (is_stopped(world))
 			return WORLD_STOPPED;
 		bool more = poll_all(world);
-		more = turn(world) || more;
+		more = world_turn(world) || more;
 		if (!more && !poll_all(world))
 			return WORLD_QUIET;
 	}
@@ -181,7 +181,7 @@ static enum world_quiet settle(struct world *world)
 enum world_quiet world_settle(struct world *world)
 {
 	struct log_sink *before = log_divert(&world->log.sink);
-	enum world_quiet quiet = settle(world);
+	enum world_quiet quiet = settle_app(world);
 	log_divert(before);
 	return quiet;
 }
@@ -195,7 +195,7 @@ uint64_t world_next_ms(const struct world *world)
 static enum world_quiet advance(struct world *world, uint64_t to_ms)
 {
 	for (;;) {
-		enum world_quiet quiet = settle(world);
+		enum world_quiet quiet = settle_app(world);
 		uint64_t next_ms = world_next_ms(world);
 		if (quiet != WORLD_QUIET || world->host.now_ms >= to_ms)
 			return quiet;
@@ -217,7 +217,7 @@ enum world_quiet world_begin_drain(struct world *world)
 {
 	struct log_sink *before = log_divert(&world->log.sink);
 	conn_host_drain(&world->host, world->config->drain_ms);
-	enum world_quiet quiet = settle(world);
+	enum world_quiet quiet = settle_app(world);
 	log_divert(before);
 	return quiet;
 }
@@ -226,13 +226,13 @@ enum world_quiet world_begin_drain(struct world *world)
 static enum world_quiet drain(struct world *world)
 {
 	conn_host_drain(&world->host, world->config->drain_ms);
-	enum world_quiet quiet = settle(world);
+	enum world_quiet quiet = settle_app(world);
 	uint64_t next_ms;
 	while (quiet == WORLD_QUIET && world->live && (next_ms = world_next_ms(world)) != WHEEL_NEVER)
 		quiet = advance(world, next_ms);
 	if (quiet == WORLD_QUIET && world->live) {
 		conn_host_end_drain(&world->host);
-		quiet = settle(world);
+		quiet = settle_app(world);
 	}
 	return quiet;
 }
@@ -284,8 +284,8 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 		snprintf(why, size, "not enough memory");
 		return false;
 	}
-	world->host.left = on_left;
-	world->host.gone = on_gone;
+	world->host.left = world_on_left;
+	world->host.gone = world_on_gone;
 	struct log_sink *before = log_divert(&world->log.sink);
 	bool ok = open_limits(world);
 	if (!ok)
@@ -319,7 +319,7 @@ void world_close(struct world *world)
 	struct log_sink *before = log_divert(&world->log.sink);
 	conn_host_cut(&world->host);
 	while (world->live) {
-		settle(world);
+		settle_app(world);
 		conn_host_cut(&world->host); /* closed() may do anything but this twice */
 	}
 	agents_close(&world->agents, VM_TEARDOWN_MS);

@@ -7,7 +7,7 @@
 #include <assert.h>
 
 /* From now on it goes by what the newest one's script says; the candidate by nothing. */
-static void heed_newest(struct worker *worker)
+static void follow_newest(struct worker *worker)
 {
 	struct agents *newest = &worker->generation->agents;
 	for (struct generation *each = worker->generation->older; each; each = each->older)
@@ -16,7 +16,7 @@ static void heed_newest(struct worker *worker)
 	succession_begin(worker);
 }
 
-static void lead(struct worker *worker, struct generation *generation)
+static void make_newest(struct worker *worker, struct generation *generation)
 {
 	succession_end(worker);
 	generation->older = worker->generation;
@@ -24,11 +24,11 @@ static void lead(struct worker *worker, struct generation *generation)
 	worker->config = generation->config;
 	for (struct generation *each = generation->older; each; each = each->older)
 		agents_ask_anew(&each->agents);
-	heed_newest(worker);
+	follow_newest(worker);
 }
 
 /* It has its turns with the others, but no connections except those that are given to it. */
-static void stand_by(struct worker *worker, struct generation *generation)
+static void add_candidate(struct worker *worker, struct generation *generation)
 {
 	generation->older = worker->generation->older;
 	worker->generation->older = generation;
@@ -45,9 +45,9 @@ void generations_adopt(struct worker *worker, struct generation *generation)
 	generation_join(generation);
 	atomic_fetch_add_explicit(&worker->generations, 1, memory_order_relaxed);
 	if (generation->is_candidate)
-		stand_by(worker, generation);
+		add_candidate(worker, generation);
 	else
-		lead(worker, generation);
+		make_newest(worker, generation);
 	report_adopted(worker, generation);
 }
 
@@ -57,7 +57,7 @@ void generations_promote(struct worker *worker, struct generation *candidate)
 	assert(worker->candidate == candidate && worker->generation->older == candidate);
 	worker->generation->older = candidate->older;
 	worker->candidate = NULL;
-	lead(worker, candidate);
+	make_newest(worker, candidate);
 	report_adopted(worker, candidate);
 }
 
@@ -75,7 +75,7 @@ void generations_set_policy(struct worker *worker, enum reload_policy policy)
 		succession_end(worker);
 	agents_set_policy(&whose->agents, policy);
 	if (!worker->candidate)
-		heed_newest(worker);
+		follow_newest(worker);
 }
 
 void generations_retire(struct worker *worker)

@@ -22,7 +22,7 @@ void handover_begin(struct handover *handover, struct worker *workers)
 	}
 }
 
-static void add(struct handover *handover, const struct handover_part *part)
+static void handover_add(struct handover *handover, const struct handover_part *part)
 {
 	struct takeovers *sum = &handover->takeovers;
 	sum->migrated += part->takeovers.migrated;
@@ -39,7 +39,7 @@ struct handover *handover_take(struct report *report)
 	const struct handover_part *part =
 	    (const struct handover_part *)(void *)((char *)report - offsetof(struct handover_part, report));
 	struct handover *whole = part->whole;
-	add(whole, part);
+	handover_add(whole, part);
 	return --whole->missing ? NULL : whole;
 }
 

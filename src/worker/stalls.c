@@ -17,7 +17,7 @@ static void name_subject(const struct stall_event *event, char *text, size_t siz
 }
 
 /* "worker 0 was held up for 3.0 s by proceed of conn 1, block.lua:4" */
-static void describe(const struct stall_event *event, char *text, size_t size)
+static void stalls_describe(const struct stall_event *event, char *text, size_t size)
 {
 	char subject[64], how_long[48] = "", by[96] = "";
 	name_subject(event, subject, sizeof subject);
@@ -30,10 +30,10 @@ static void describe(const struct stall_event *event, char *text, size_t size)
 		 *event->place ? ", " : "", event->place);
 }
 
-static void tell(const struct stall_event *event)
+static void stalls_tell(const struct stall_event *event)
 {
 	char what[320];
-	describe(event, what, sizeof what);
+	stalls_describe(event, what, sizeof what);
 	struct log_field fields[8];
 	size_t n = 0;
 	if (event->generation) /* else it is the script's, before it has one */
@@ -51,7 +51,7 @@ static void tell(const struct stall_event *event)
 	log_fields(LOG_WARN, what, fields, n);
 }
 
-static void take(struct worker *worker, const struct stall_event *event, uint64_t now_ms)
+static void stalls_take(struct worker *worker, const struct stall_event *event, uint64_t now_ms)
 {
 	struct held_up *held_up = &worker->held_up;
 	if (event->is_over) {
@@ -69,8 +69,8 @@ void stalls_look(struct worker *workers, unsigned worker_count, struct counters 
 		if (!event.is_over)
 			count(&counters->held_up);
 		if (event.conn && (unsigned)event.worker < worker_count)
-			take(&workers[event.worker], &event, now_ms);
-		tell(&event);
+			stalls_take(&workers[event.worker], &event, now_ms);
+		stalls_tell(&event);
 	}
 }
 

@@ -17,7 +17,7 @@ struct filling {
 	struct chunk *chunk;
 };
 
-static void give(struct filling *filling)
+static void taping_give(struct filling *filling)
 {
 	struct taping *taping = filling->taping;
 	struct chunk *chunk = filling->chunk;
@@ -34,7 +34,7 @@ static struct chunk *chunk_for(struct filling *filling, size_t line_bytes)
 	struct chunk *chunk = filling->chunk;
 	if (chunk && chunk->used + line_bytes <= chunk->room)
 		return chunk;
-	give(filling);
+	taping_give(filling);
 	size_t room = line_bytes > CHUNK_BYTES ? line_bytes : CHUNK_BYTES;
 	chunk = malloc(sizeof *chunk + room);
 	if (chunk)
@@ -64,7 +64,7 @@ static void give_all(struct taping *taping)
 {
 	struct filling filling = { taping, NULL };
 	record_take(&taping->tape, add_line, &filling);
-	give(&filling);
+	taping_give(&filling);
 }
 
 void taping_begin(struct worker *worker, struct order *order)

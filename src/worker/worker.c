@@ -42,13 +42,13 @@ struct policy_order {
 
 /* ---- connections ---- */
 
-static struct worker *worker_of(const struct conn *conn)
+static struct worker *worker_worker_of(const struct conn *conn)
 {
 	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
 }
 
 /* It is read by the main thread, which decides about the candidate. */
-static void note_failure(struct worker *worker, struct generation *generation)
+static void worker_note_failure(struct worker *worker, struct generation *generation)
 {
 	unsigned failed = atomic_load_explicit(&generation->failed, memory_order_relaxed);
 	atomic_store_explicit(&generation->failed, failed + 1, memory_order_release);
@@ -56,21 +56,21 @@ static void note_failure(struct worker *worker, struct generation *generation)
 		worker->links.failed(worker->links.server);
 }
 
-static void on_left(struct conn *conn)
+static void worker_on_left(struct conn *conn)
 {
-	struct worker *worker = worker_of(conn);
+	struct worker *worker = worker_worker_of(conn);
 	if (reason_is_fault((enum close_reason)conn->reason))
-		note_failure(worker, conn->agents);
+		worker_note_failure(worker, conn->agents);
 	worker->links.left(worker->links.server, conn->endpoint->slot, &conn->peer);
 }
 
 static void on_closes(struct conn *conn)
 {
-	struct worker *worker = worker_of(conn);
+	struct worker *worker = worker_worker_of(conn);
 	worker->links.closes(worker->links.server);
 }
 
-static uint64_t read_clock(struct conn_host *host)
+static uint64_t worker_read_clock(struct conn_host *host)
 {
 	struct worker *worker = (struct worker *)(void *)((char *)host - offsetof(struct worker, host));
 	uv_update_time(&worker->loop);
@@ -78,16 +78,16 @@ static uint64_t read_clock(struct conn_host *host)
 	return host->now_ms = uv_now(&worker->loop);
 }
 
-static uint64_t after(struct conn_host *host, uint32_t ms)
+static uint64_t worker_after(struct conn_host *host, uint32_t ms)
 {
 	enum { NS_PER_MS = 1000 * 1000 };
 	(void)host;
 	return (uv_hrtime() + NS_PER_MS - 1) / NS_PER_MS + ms;
 }
 
-static void on_gone(struct conn *conn)
+static void worker_on_gone(struct conn *conn)
 {
-	struct worker *worker = worker_of(conn);
+	struct worker *worker = worker_worker_of(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 	agents_count(conn->agents, (size_t)-1);
@@ -105,7 +105,7 @@ static void refuse_accepted(struct worker *worker, const struct accept_order *or
 
 static stream_stack PLAIN = { &SOCKET_STREAM };
 
-static void accept_one(struct worker *worker, const struct accept_order *order)
+static void worker_accept_one(struct worker *worker, const struct accept_order *order)
 {
 	struct conn *conn = calloc(1, sizeof *conn + stack_bytes(PLAIN));
 	if (!conn) {
@@ -172,7 +172,7 @@ static void evict(struct worker *worker, struct eviction *eviction)
 
 static void deliver_accept(struct worker *worker, struct order *order)
 {
-	accept_one(worker, (const struct accept_order *)(const void *)order);
+	worker_accept_one(worker, (const struct accept_order *)(const void *)order);
 	free(order);
 }
 
@@ -246,7 +246,7 @@ static void deliver_record_no_more(struct worker *worker, struct order *order)
  * Hundreds may have been accepted at once, and opened() take long: the rest of the orders waits for the next turn.
  * True: there is one.
  */
-static bool obey_some(struct worker *worker)
+static bool take_orders(struct worker *worker)
 {
 	if (!orders_wait(&worker->orders))
 		return worker->owes_orders = false;
@@ -260,13 +260,13 @@ static bool obey_some(struct worker *worker)
 	return worker->owes_orders;
 }
 
-static void on_wake(uv_async_t *wake)
+static void worker_on_wake(uv_async_t *wake)
 {
 	struct worker *worker = wake->data;
 	worker->host.now_ms = uv_now(&worker->loop);
 	atomic_store_explicit(&worker->poked, false, memory_order_relaxed);
 	if (!worker->owes_orders)
-		obey_some(worker);
+		take_orders(worker);
 }
 
 /* ---- turns ---- */
@@ -347,7 +347,7 @@ static bool tidy(struct worker *worker)
 	return false;
 }
 
-static uint64_t earliest(const struct worker *worker)
+static uint64_t worker_earliest(const struct worker *worker)
 {
 	uint64_t at = conn_host_next_ms(&worker->host), other;
 	for (const struct generation *each = worker->generation; each; each = each->older)
@@ -363,11 +363,11 @@ static uint64_t earliest(const struct worker *worker)
 }
 
 /* What is due by the clock, and what was put off. True: there is more to do at once. */
-static bool turn(struct worker *worker)
+static bool worker_turn(struct worker *worker)
 {
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_turn(&each->agents, worker->host.now_ms);
-	bool more = obey_some(worker);
+	bool more = take_orders(worker);
 	more = succession_turn(worker) || more;
 	more = conn_host_turn(&worker->host, worker->host.now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
@@ -381,12 +381,12 @@ static bool turn(struct worker *worker)
 /* For epoll_wait(): milliseconds, -1 for ever. What this turn has taken is past by then. */
 static int wait_ms(struct worker *worker)
 {
-	uint64_t at = earliest(worker);
+	uint64_t at = worker_earliest(worker);
 	if (at == WHEEL_NEVER)
 		return -1;
 	if (at <= worker->host.now_ms)
 		return 0;
-	uint64_t now_ms = read_clock(&worker->host);
+	uint64_t now_ms = worker_read_clock(&worker->host);
 	if (at <= now_ms)
 		return 0;
 	return at - now_ms < INT_MAX ? (int)(at - now_ms) : INT_MAX;
@@ -406,10 +406,10 @@ static void poll_events(struct worker *worker, int timeout_ms)
 	poller_run_loop(&worker->poller);
 }
 
-static void serve(struct worker *worker)
+static void worker_serve(struct worker *worker)
 {
 	for (;;) {
-		bool more = turn(worker);
+		bool more = worker_turn(worker);
 		poller_forget(&worker->poller);
 		if (worker->host.draining && !worker->host.open && !orders_wait(&worker->orders))
 			return;
@@ -438,7 +438,7 @@ static int open_loop(struct worker *worker)
 	int err = loop_open(&worker->loop);
 	if (err)
 		return err;
-	err = uv_async_init(&worker->loop, &worker->wake, on_wake);
+	err = uv_async_init(&worker->loop, &worker->wake, worker_on_wake);
 	if (err)
 		goto close_loop;
 	worker->wake.data = worker;
@@ -451,7 +451,7 @@ close_loop:
 	return err;
 }
 
-static void close_loop(struct worker *worker)
+static void worker_close_loop(struct worker *worker)
 {
 	poller_deinit(&worker->poller);
 	close_wake(worker);
@@ -472,10 +472,10 @@ static void close_generations(struct worker *worker)
 /* Until it has been loaded, worker_call_off() ends its calls; from then on nothing but their budgets does. */
 static struct generation *load_first(struct worker *worker, int *err, char *why, size_t size)
 {
-	guard_heed(&worker->off);
+	guard_call_off_by(&worker->off);
 	struct generation *generation = generation_open(&worker->host, worker->config, worker->index, 1,
 							&worker->counters, err, why, size);
-	guard_heed(NULL);
+	guard_call_off_by(NULL);
 	if (generation)
 		generation_leave(generation);
 	else if (atomic_load(&worker->off))
@@ -483,7 +483,7 @@ static struct generation *load_first(struct worker *worker, int *err, char *why,
 	return generation;
 }
 
-static void run(void *data)
+static void worker_run(void *data)
 {
 	struct worker *worker = data;
 	atomic_store_explicit(&worker->tid, thread_self(), memory_order_relaxed);
@@ -495,17 +495,17 @@ static void run(void *data)
 	if (err) {
 		limits_explain(err, why, size);
 	} else {
-		worker->host.clock_ms = read_clock;
-		worker->host.after_ms = after;
-		worker->host.left = on_left;
+		worker->host.clock_ms = worker_read_clock;
+		worker->host.after_ms = worker_after;
+		worker->host.left = worker_on_left;
 		worker->host.closes = on_closes;
-		worker->host.gone = on_gone;
+		worker->host.gone = worker_on_gone;
 		worker->generation = load_first(worker, &err, why, size);
 		if (!worker->generation)
 			conn_host_deinit(&worker->host);
 	}
 	if (!worker->generation) {
-		close_loop(worker);
+		worker_close_loop(worker);
 		worker->last_words.err = err;
 		worker_report(worker, &worker->last_words, worker->links.receivers->failed);
 		return;
@@ -515,10 +515,10 @@ static void run(void *data)
 	raise_share(worker, worker->generation);
 	generation_hold(worker->generation); /* the server's, which hears of it now */
 	worker_report(worker, &worker->first_words, worker->links.receivers->ready);
-	serve(worker);
+	worker_serve(worker);
 	succession_end(worker);
 	taping_end(worker);
-	close_loop(worker);
+	worker_close_loop(worker);
 	close_generations(worker);
 	conn_host_deinit(&worker->host);
 	worker_report(worker, &worker->last_words, worker->links.receivers->stopped);
@@ -537,10 +537,10 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 	err = open_loop(worker);
 	if (err)
 		goto close_orders;
-	err = thread_start(&worker->thread, THREAD_LUA_BYTES, run, worker);
+	err = thread_start(&worker->thread, THREAD_LUA_BYTES, worker_run, worker);
 	if (!err)
 		return 0;
-	close_loop(worker);
+	worker_close_loop(worker);
 	uv_loop_close(&worker->loop);
 close_orders:
 	orders_close(&worker->orders);
