@@ -34,6 +34,7 @@ struct worker_links {
 
 struct worker {
 	unsigned index;
+	atomic_uint load;      /* connections given to it and not yet gone; the server adds, it subtracts */
 	struct config *config; /* the newest generation's */
 	struct worker_links links;
 	uv_thread_t thread;
@@ -45,11 +46,7 @@ struct worker {
 	struct generation
 	    *generation; /* the newest; behind it the candidate and those that have connections still */
 	struct generation *candidate; /* it has only the connections that are given to it; or NULL */
-	atomic_uint generations;      /* how many; anyone may read it */
 	struct counters counters;
-	atomic_bool poked; /* asked whether it turns, and has not answered */
-	atomic_int off;    /* not 0: the script is not wanted that it loads at its start */
-	atomic_uint load;  /* connections given to it and not yet gone; the server adds, it subtracts */
 	/* Said and heard at most once each; part of the worker, so that neither can fail. */
 	struct report first_words, last_words;
 	struct order drain, stop;
@@ -58,17 +55,22 @@ struct worker {
 	uint64_t paced_ms;                  /* when the collector was last tuned, */
 	uint64_t paced_frames, paced_bytes; /* ... and what had come in by then */
 	uint64_t look_ms;                   /* when to look again; WHEEL_NEVER: it is quiet and tidy */
-	unsigned tidy_cycles;               /* collections still to finish before it is tidy */
 	uint64_t migrate_at; /* how far migrating has come in the map of connections; while `migrating` */
-	unsigned waiting_to_migrate;    /* agents that wait, and follow when they are done */
 	struct handover_part *handover; /* who is to be told when migrating is over; or NULL */
 	struct taping *taping;          /* NULL: nothing is recorded */
+	unsigned waiting_to_migrate;    /* agents that wait, and follow when they are done */
+	unsigned tidy_cycles;           /* collections still to finish before it is tidy */
 	bool migrating;
-	bool owes_orders;       /* there was no time for all of its orders in the last turn */
-	struct held_up held_up; /* the main thread's, as are these: */
+	bool owes_orders; /* there was no time for all of its orders in the last turn */
+
+	/* For others. */
+	bool has_stopped;        /* the main thread's, as are held_up and overtime */
+	atomic_bool poked;       /* asked whether it turns, and has not answered */
+	atomic_int off;          /* not 0: the script is not wanted that it loads at its start */
+	atomic_uint generations; /* how many; anyone may read it */
+	_Atomic pid_t tid;       /* of its thread; 0: it has not begun */
+	struct held_up held_up;
 	struct overtime overtime;
-	bool has_stopped;
-	_Atomic pid_t tid; /* of its thread; 0: it has not begun */
 };
 
 /* Reports to the server; the report is delivered by `deliver`, one of the receivers. The worker's thread. */
