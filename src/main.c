@@ -1,5 +1,6 @@
 /*
- * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
+ * Prepares the process (standard streams, signals, where the Lua modules are), and leaves the rest to the command line.
+ * Only this file ends the process.
  */
 #include "base/limits.h"
 #include "base/thread.h"

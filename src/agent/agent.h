@@ -4,9 +4,9 @@
  *
  * Implements struct conn_handler. Every callback runs in a pooled coroutine
  * (run.c), so it may wait; while it does, a struct run keeps what is needed to
- * go on, and the connection is busy. Frames go in as a batch (batch.c): C puts
- * them into a table, a compiled Lua loop calls proceed() for each, replies
- * come back in the same table.
+ * go on, and the connection is busy. Frames go in as a batch (batch.c): C passes
+ * them to a compiled Lua loop, which calls proceed() for each and returns the
+ * replies together.
  *
  * Threads: everything belongs to one worker.
  */

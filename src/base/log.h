@@ -87,7 +87,8 @@ int log_open_file(const char *path);
 const char *log_file_error(int err);
 
 /*
- * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. 0, or a negative error:
+ * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. The files are exchanged
+ * under the lock that entries are written under. 0, or a negative error:
  * the old one is kept, or there is none (UV_ENOTSUP).
  */
 int log_reopen(void);

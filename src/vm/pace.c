@@ -10,6 +10,8 @@
  *   count until they are swept. A pace that does not look at it makes it grow in the midst of traffic.
  * - limits.memory.
  *
+ * The table of strings gets room after loading and in idle moments, and a cycle begins when the table is nearly full.
+ *
  * In a large heap the collector runs over the second half of the garbage: the longer it may take, the smaller its
  * steps.
  *
