@@ -122,8 +122,8 @@ static int end_output(int code)
 }
 
 /*
- * A thread that does not come back may be the one that writes there, with the stream's lock, and nobody may take what is
- * written: only what a pipe has room for at once (the buffer is no larger) is given.
+ * A thread that does not come back may be the one that writes there, with the stream's lock, and nobody may take what
+ * is written: only what a pipe has room for at once (the buffer is no larger) is given.
  */
 static void end_output_of_stuck(void)
 {

@@ -59,8 +59,10 @@ struct agents {
 	struct agents *successor;      /* who takes its connections over; NULL: nobody does */
 	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
-	/* Connections of this generation that have gone to newer ones, and those that the newest was to take over, and could
-	 * not. The thread's that has the agents; anyone may read them. */
+	/*
+	 * Connections of this generation that have gone to newer ones, and those that the newest was to take over, and
+	 * could not. The thread's that has the agents; anyone may read them.
+	 */
 	atomic_uint migrated, not_migrated;
 	struct takeovers takeovers;            /* of older generations' connections by this one */
 	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
@@ -78,8 +80,9 @@ struct agents {
 	uint32_t anchor_count, anchor_free;
 
 	/*
-	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply that
-	 * a call has returned? And what has ended them from outside, or a long list of replies. See reply_forget().
+	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply
+	 * that a call has returned? And what has ended them from outside, or a long list of replies. See
+	 * reply_forget().
 	 */
 	bool decode_failed, encode_failed;
 	enum guard_verdict decode_verdict, reply_verdict;
@@ -130,7 +133,9 @@ struct agent_listener {
  */
 bool agents_migrate(struct conn *conn);
 
-/* Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays. */
+/*
+ * Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays.
+ */
 void agents_count_staying(const struct conn *conn);
 
 /* A newer generation will ask connections anew that others could not take over. In the thread that has the agents. */
@@ -149,7 +154,9 @@ enum drains agents_note_drains(struct agents *agents);
 /* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
 const char *agents_first_fault(const struct agents *agents);
 
-/* One policy for the connections that older generations have, whatever each listener's is. In the thread that has them. */
+/*
+ * One policy for the connections that older generations have, whatever each listener's is. In the thread that has them.
+ */
 void agents_set_policy(struct agents *agents, enum reload_policy policy);
 
 /* One connection more, or fewer. */

@@ -3,8 +3,8 @@
  *
  * A line is formatted on the stack and leaves whole, under a lock, so threads do
  * not mix. What does not fit is cut. Texts are escaped (base/text.h), a zero byte in
- * one like any other, so no control character reaches the output raw. Nobody waits for whoever reads the log: an entry that does not go out at
- * once is dropped and counted. A file is waited for, as disks are.
+ * one like any other, so no control character reaches the output raw. Nobody waits for whoever reads the log: an entry
+ * that does not go out at once is dropped and counted. A file is waited for, as disks are.
  *
  * Threads: log_open() and log_init() first, from one; then any.
  */

@@ -257,7 +257,9 @@ static int l_conn_resume(lua_State *lua)
 	return 1;
 }
 
-/* MAY RAISE. conn:set_frame([spec]): from the next frame on, the bytes already received included; the listener's own. */
+/*
+ * MAY RAISE. conn:set_frame([spec]): from the next frame on, the bytes already received included; the listener's own.
+ */
 static int l_conn_set_frame(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);

@@ -205,8 +205,8 @@ static inline enum guard_verdict guard_leave(struct guard *guard)
 }
 
 /*
- * The last dispatch: lua_close(), in which finalisers run, and nothing that is compiled. guard_end() when the VM is about
- * to be gone: nobody touches it from then on. Idempotent.
+ * The last dispatch: lua_close(), in which finalisers run, and nothing that is compiled. guard_end() when the VM is
+ * about to be gone: nobody touches it from then on. Idempotent.
  */
 void guard_begin_end(struct guard *guard, uint32_t budget_ms);
 void guard_end(struct guard *guard);

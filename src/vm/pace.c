@@ -2,8 +2,8 @@
  * The collector's pace.
  *
  * A cycle of LuaJIT's collector marks all that lives and then sweeps all there is: of strings each slot of their table,
- * and each string. So a cycle costs by what lives, and a frame its share of it: the more garbage may wait for a cycle, the
- * less a frame costs. Three things bound the garbage:
+ * and each string. So a cycle costs by what lives, and a frame its share of it: the more garbage may wait for a cycle,
+ * the less a frame costs. Three things bound the garbage:
  *
  * - Memory: limits.garbage is a share of what lives. A small heap may have more, as long as it fits the caches.
  * - The table of strings. LuaJIT doubles it, in one long step, when there are more strings than slots, and dead ones
