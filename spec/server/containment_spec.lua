@@ -1,4 +1,5 @@
---- What goes wrong around a server's connections: signals, threads, scripts that do not return. What one of them does wrong:
+--- What goes wrong around a server's connections: signals, threads, scripts that do not return. What one of them does
+--- wrong:
 --- spec/behaviour/containment_spec.lua.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
