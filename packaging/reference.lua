@@ -139,12 +139,10 @@ function PARTS.types(lines)
     if is_short(kind) then names[#names + 1] = name end
   end
   table.sort(names)
-  lines[#lines + 1] = "| type | is | |"
-  lines[#lines + 1] = "|---|---|---|"
   for _, name in ipairs(names) do
     local kind = stubs.kinds[name]
-    lines[#lines + 1] = ("| %s | %s | %s |"):format(type_text(name), type_text(kind.type):gsub("|", " \\| "),
-      sentence(kind.text))
+    local explained = kind.text ~= "" and ": " .. kind.text or ""
+    lines[#lines + 1] = ("- %s (%s)%s"):format(type_text(name), type_text(kind.type):gsub("|", " | "), explained)
   end
   lines[#lines + 1] = ""
 end

@@ -1,5 +1,6 @@
 /*
- * Prepares the process, and leaves the rest to the command line. Only this file ends the process.
+ * Prepares the process (standard streams, signals, where the Lua modules are), and leaves the rest to the command line.
+ * Only this file ends the process.
  */
 #include "base/limits.h"
 #include "base/thread.h"
@@ -121,8 +122,8 @@ static int end_output(int code)
 }
 
 /*
- * A thread that does not come back may be the one that writes there, with the stream's lock, and nobody may take what is
- * written: only what a pipe has room for at once (the buffer is no larger) is given.
+ * A thread that does not come back may be the one that writes there, with the stream's lock, and nobody may take what
+ * is written: only what a pipe has room for at once (the buffer is no larger) is given.
  */
 static void end_output_of_stuck(void)
 {

@@ -2,7 +2,7 @@
 ---
 --- A view is lent: it dies when proceed() returns or waits. Handlers ask for it with
 --- `frame = { "u32be", view = true }`. The methods check every access; only compiled code is
---- fast with them.
+--- fast with them. The only ffi.cdef of our Lua is here.
 local ffi = require "ffi"
 local int64 = require "perilune.int64"
 

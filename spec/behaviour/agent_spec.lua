@@ -268,8 +268,8 @@ describe("an agent", function()
       local Agent, WHAT = {}, {
         list = { "a", "b", "", "c" }, none = {}, number = 42, yes = true, no = false, nested = { "a", { "b" } },
         numbers = { "a", 1.5 }, func = function() end, hole = { "a", nil, "c" }, head = { nil, "b" },
-        far = { "a", [100] = "z" }, keys = { status = "ok" }, both = { "a", n = 1 }, zero = { [0] = "a" }, half = { [1.5] = "a" },
-        object = { [true] = "a" }, zero_key = { ["st\0atus\194\155"] = "ok" },
+        far = { "a", [100] = "z" }, keys = { status = "ok" }, both = { "a", n = 1 }, zero = { [0] = "a" },
+        half = { [1.5] = "a" }, object = { [true] = "a" }, zero_key = { ["st\0atus\194\155"] = "ok" },
       }
       function Agent:proceed(what)
         if what == "nil" then return nil end
@@ -340,10 +340,11 @@ describe("an agent", function()
       both = "this table has the key 'n'", zero = "this table has the key 0", half = "this table has the key 1.5",
       object = "this table has the key that is a boolean",
       zero_key = [[this table has the key 'st\x00atus\u{9b}']],
-      zero_action = [[unknown action 'clo\x00se\u{9b}'; the only one]], behind = [[unknown action 'close\x00'; the only]],
+      zero_action = [[unknown action 'clo\x00se\u{9b}'; the only one]],
+      behind = [[unknown action 'close\x00'; the only]],
       third = "a handler returns a reply and an action; a third value would be lost",
-      third_after_close = "a third value would be lost",
-      misspelt = "unknown action 'clsoe'", action = "the action after a reply is \"close\" or nothing, not a number",
+      third_after_close = "a third value would be lost", misspelt = "unknown action 'clsoe'",
+      action = "the action after a reply is \"close\" or nothing, not a number",
     }
     it("are refused by conn:send() as well, before any of them is sent", function()
       local Agent = {}

@@ -264,7 +264,8 @@ describe("decode() that fails is a fault of the script:", function()
     for _, text in ipairs { "decode close\n", "a\nb\ndecode close\n" } do
       local app = start_faulty()
       connect(app):send(text):expect_closed "agent"
-      check_fault(app, { callback = "decode", error = "no such thing", place = "app.lua:" .. line_of "close = function" })
+      check_fault(app, { callback = "decode", error = "no such thing",
+        place = "app.lua:" .. line_of "close = function" })
     end
   end)
 
@@ -315,7 +316,8 @@ describe("encode() that fails is a fault of the script:", function()
   it("in conn:send it can be caught, and is not blamed for what is wrong later", function()
     local app = start_faulty()
     connect(app):send "caught encode object\n":expect "sorry\n":expect_closed "error"
-    assert.same({ "code 5", "failed proceed app.lua:" .. line_of [[error("another")]] .. ": another" }, memory.notes(app, 1))
+    assert.same({ "code 5", "failed proceed app.lua:" .. line_of [[error("another")]] .. ": another" },
+      memory.notes(app, 1))
     check_fault(app, { callback = "proceed", error = "^another$", place = "app.lua:" .. line_of [[error("another")]] })
   end)
 

@@ -151,7 +151,8 @@ describe("a fault that has left no line", function()
   } do
     local text, at = unpack(case, 1, 2)
     for _, batch in ipairs { "", "ping\n" } do
-      it("is shown where it returns, or where the method is defined: " .. line .. (batch == "" and "" or ", in a batch"), function()
+      it("is shown where it returns, or where the method is defined: " .. line
+        .. (batch == "" and "" or ", in a batch"), function()
         local app = memory.open(WITHOUT_A_LINE)
         app:connect():send_raw(batch .. line .. "\n"):expect_closed("error")
         local entry = app:faults()[1]

@@ -292,7 +292,8 @@ describe("conn:set_frame", function()
     return Agent
   end
   local STREAM = "hello\nuse u32be\n" .. u32be("binary\n") .. u32be("use netstring") .. "5:again,8:use line,bye\n"
-  local ANSWER = "hello\nusing u32be\n" .. u32be("binary\n") .. u32be("using netstring") .. "5:again,10:using line,bye\n"
+  local ANSWER = "hello\nusing u32be\n" .. u32be("binary\n") .. u32be("using netstring")
+    .. "5:again,10:using line,bye\n"
 
   it("switches in mid-stream, bytes already received included", function()
     assert.equal(ANSWER, bytes(raw(start("line", switch())):send(STREAM)))
@@ -471,7 +472,8 @@ describe("a codec in Lua", function()
 
   for what, frame in pairs { ["without a frame"] = "", ["with one"] = "x" } do
     it("that advances by a fraction of a byte is stopped, " .. what, function()
-      local app = start { decode = function(_, at) return frame ~= "" and frame or nil, at + 0.5 end, encode = tostring }
+      local app = start { decode = function(_, at) return frame ~= "" and frame or nil, at + 0.5 end,
+        encode = tostring }
       raw(app):send("x"):expect_closed("error")
       has("must return a frame and the position after it", memory.error_of(app))
     end)

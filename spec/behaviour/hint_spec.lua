@@ -1,4 +1,5 @@
---- The mistakes that everybody makes: each is shown with its message, the culprit underlined, and a hint that leads out of
+--- The mistakes that everybody makes: each is shown with its message, the culprit underlined, and a hint that leads out
+--- of
 --- it.
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
@@ -23,23 +24,27 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = {
 local CASES = {
   { "a method of conn called with a dot", 'self.conn.send("x")', "a conn is expected before ':'",
     ".", "write self.conn:send(…): the colon passes the connection on" },
-  { "a method of the agent called with a dot", 'n = Agent.greet("ann")', "attempt to concatenate field 'name' (a nil value)",
-    "name", "self is a string here: the method was called with a dot: a colon, as in object:method(…), passes" },
+  { "a method of the agent called with a dot", 'n = Agent.greet("ann")',
+    "attempt to concatenate field 'name' (a nil value)", "name",
+    "self is a string here: the method was called with a dot: a colon, as in object:method(…), passes" },
   { "a method without its object", "n = self.greet()", "attempt to index local 'self' (a nil value)",
     "self", "the method was called with a dot: a colon, as in object:method(…), passes the object on" },
-  { "a global that is misspelt", "n = tostrng(line)", "undefined global 'tostrng'", "tostrng", "did you mean 'tostring'?" },
+  { "a global that is misspelt", "n = tostrng(line)", "undefined global 'tostrng'", "tostrng",
+    "did you mean 'tostring'?" },
   { "a local that is declared below", "n = later()", "undefined global 'later'",
     "later", "'later' is a local from line 11 on, which is below: move its declaration up" },
   { "conn in an agent of a prototype", 'conn:send("x")', "undefined global 'conn'",
     "conn", "an agent made from a prototype has its connection as self.conn" },
   { "a global that is written", "count = 1", "assignment to global 'count'", "count",
-    "local count where it is used by this call only; self.count for this connection; local count at the top of the file "
+    "local count where it is used by this call only; self.count for this connection; "
+      .. "local count at the top of the file "
       .. "for all connections of a worker" },
   { "a field that nothing has set", "n = self.rooms[1]", "attempt to index field 'rooms' (a nil value)",
     "rooms", "nothing has set self.rooms: opened() is the place for what each connection begins with" },
   { "waiting inside of table.sort", "table.sort(self.numbers, function() perilune.sleep(0.01) return true end)",
     "attempt to yield across C-call boundary", "perilune.sleep",
-    "nothing can wait inside a function that C calls, such as that of table.sort, of gsub, or a file in require: collect "
+    "nothing can wait inside a function that C calls, such as that of table.sort, of gsub, "
+      .. "or a file in require: collect "
       .. "what is needed there, and wait afterwards" },
   { "waiting inside of gsub", 'line = line:gsub(".", function() self.conn:flush() perilune.sleep(0.01) end)',
     "attempt to yield across C-call boundary", "perilune.sleep", "nothing can wait inside a function that C calls" },
@@ -54,8 +59,8 @@ local CASES = {
     "gret", "did you mean 'greet'?" },
   { "a method of strings that is misspelt", "n = line:uper()", "attempt to call method 'uper' (a nil value)",
     "uper", "did you mean 'upper'?" },
-  { "a method of conn that is misspelt", "self.conn:sned(line)", "conn has no field or method 'sned' (did you mean 'send'?)",
-    "sned", nil },
+  { "a method of conn that is misspelt", "self.conn:sned(line)",
+    "conn has no field or method 'sned' (did you mean 'send'?)", "sned", nil },
   { "a function of perilune that is misspelt", "perilune.slep(1)", "attempt to call field 'slep' (a nil value)",
     "slep", "did you mean 'sleep'?" },
   { "a function of another Lua", "n = table.unpack(self.numbers)", "attempt to call field 'unpack' (a nil value)",
@@ -77,8 +82,9 @@ local CASES = {
     ">", "frames are strings: tonumber(…) makes a number of one, or nil" },
   { "nil compared with a number", "if n < 3 then return end", "attempt to compare nil with number",
     "<", "one of the two is nil: check it first, as in if n and n > 0 then" },
-  { "arithmetic on what is no number", "n = tonumber(line) n = n + 1", "attempt to perform arithmetic on local 'n' (a nil value)",
-    "n", "tonumber(…) gives nil for what is no number: check it first" },
+  { "arithmetic on what is no number", "n = tonumber(line) n = n + 1",
+    "attempt to perform arithmetic on local 'n' (a nil value)", "n",
+    "tonumber(…) gives nil for what is no number: check it first" },
 }
 
 -- The part of a line above the carets, and what is said of it.
@@ -94,10 +100,12 @@ local function hint_of(excerpt) return excerpt:match "\nhint: ([^\n]*)" end
 -- Function, what it says.
 local NOT_THERE = {
   ["perilune.timer(1)"] = "there are no timers yet: perilune.sleep(…) waits in a handler, and timeout.idle calls",
-  ["perilune.every('1s', print)"] = "there are no timers yet", ["perilune.setTimeout(print, 1)"] = "there are no timers yet",
-  ["perilune.spawn(print)"] = "each connection has a coroutine of its own", ["perilune.wait(1)"] = "it is called perilune.sleep",
-  ["perilune.time()"] = "it is called perilune.now", ["perilune.info('x')"] = 'perilune.log("info", text)',
-  ["perilune.connect('x')"] = "this version does not have it", ["perilune.app('x')"] = "that is of perilune.test",
+  ["perilune.every('1s', print)"] = "there are no timers yet",
+  ["perilune.setTimeout(print, 1)"] = "there are no timers yet",
+  ["perilune.spawn(print)"] = "each connection has a coroutine of its own",
+  ["perilune.wait(1)"] = "it is called perilune.sleep", ["perilune.time()"] = "it is called perilune.now",
+  ["perilune.info('x')"] = 'perilune.log("info", text)', ["perilune.connect('x')"] = "this version does not have it",
+  ["perilune.app('x')"] = "that is of perilune.test",
 }
 
 describe("a fault is shown with its culprit and a hint:", function()
@@ -128,7 +136,8 @@ describe("a fault is shown with its culprit and a hint:", function()
     for code, said in pairs {
       ["self.conn:write(line)"] = "no field or method 'write' (did you mean 'send'?)",
       ["self.conn:receive()"] = "no field or method 'receive' (did you mean 'read'?)",
-      ["self.conn:on('data', print)"] = "no field or method 'on': what happens to it is told by calling methods of the agent",
+      ["self.conn:on('data', print)"] =
+        "no field or method 'on': what happens to it is told by calling methods of the agent",
     } do
       local app = assert(memory.script(SCRIPT:format("  " .. code)))
       app:connect():send("word"):expect_closed()
@@ -138,7 +147,8 @@ describe("a fault is shown with its culprit and a hint:", function()
 
   it("a word that is none of a few", function()
     for code, said in pairs {
-      ['self.conn:set_timeout("idel", 1)'] = 'expects "read", "write", "idle" or "first_frame", got "idel" (did you mean "idle"?)',
+      ['self.conn:set_timeout("idel", 1)'] =
+        'expects "read", "write", "idle" or "first_frame", got "idel" (did you mean "idle"?)',
       ['self.conn:set_timeout("\\27[2J", 1)'] = 'or "first_frame", got "\\x1b[2J"',
       ['self.conn:set_timeout("idle\\0", 1)'] = 'got "idle\\x00"',
       ['perilune.log("wran", "x")'] = 'expects "debug", "info", "warn" or "error", got "wran" (did you mean "warn"?)',
@@ -152,7 +162,8 @@ describe("a fault is shown with its culprit and a hint:", function()
 
   -- The definition of a method, what is done in it, how it would be written.
   for _, case in ipairs {
-    { "function A.proceed(line)", "return line:upper()", "proceed was written without self: write function A:proceed(line)" },
+    { "function A.proceed(line)", "return line:upper()",
+      "proceed was written without self: write function A:proceed(line)" },
     { "function A.proceed(line)", "return 'got ' .. line", "write function A:proceed(line)" },
     { "function A.proceed(line)", "return self.name .. line", "write function A:proceed(line)" },
     { "A.proceed = function(frame)", "return frame .. '!'", "write proceed = function(self, frame)" },
@@ -227,7 +238,8 @@ describe("a fault is shown with its culprit and a hint:", function()
     local excerpt = app:faults()[1].excerpt
     has("attempt to index field 'peer' (a nil value)", excerpt)
     assert.equal("peer", underlined(excerpt))
-    assert.equal("old.conn.peer is nil once the connection has ended: keep it in self while it is there", hint_of(excerpt))
+    assert.equal("old.conn.peer is nil once the connection has ended: keep it in self while it is there",
+      hint_of(excerpt))
   end)
 
   it("none where none is sure", function()

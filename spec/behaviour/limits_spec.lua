@@ -78,7 +78,8 @@ describe("limits.per_ip", function()
   end)
 
   it("says nothing of Unix sockets", function()
-    local app = memory.open { listen = "unix:///tmp/here.sock", frame = "line", limits = { per_ip = 1 }, agent = echo() }
+    local app = memory.open { listen = "unix:///tmp/here.sock", frame = "line", limits = { per_ip = 1 },
+      agent = echo() }
     for _ = 1, 5 do app:connect():send("x"):expect("x") end
   end)
 end)

@@ -1,4 +1,5 @@
---- A mistake is shown at the line where it is made: at the top level, in a function called from there, in a handler, in a
+--- A mistake is shown at the line where it is made: at the top level, in a function called from there, in a handler, in
+--- a
 --- function called by that.
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
@@ -62,7 +63,8 @@ describe("the line of a mistake", function()
   for _, mistake in ipairs(MISTAKES) do
     it("is told: " .. mistake, function()
       raises(2, ("local one = 1\n%s\nreturn one"):format(mistake))
-      raises(3, ("local function inner()\n  local one = 1\n  %s\n  return one\nend\ninner()\nreturn {}"):format(mistake))
+      raises(3, ("local function inner()\n  local one = 1\n  %s\n"
+        .. "  return one\nend\ninner()\nreturn {}"):format(mistake))
       raises(3, ("local function inner()\n  local one = 1\n  %s\n  return one\nend\nreturn inner()"):format(mistake))
       local app = memory.script_lines(([[
         function Agent:proceed(line)

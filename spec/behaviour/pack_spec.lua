@@ -98,8 +98,8 @@ describe("string.pack and its kin", function()
   end)
 
   it("give one NaN, whatever the bytes: another would be a value of another type", function()
-    for _, bytes in ipairs { "\255\255\255\255\255\255\255\255", "\255\248\0\0\0\0\0\0", "\127\255\18\52\86\120\154\188",
-      "\255\254\0\0\0\0\0\1", "\255\250\128\0\0\1\2\3" } do
+    for _, bytes in ipairs { "\255\255\255\255\255\255\255\255", "\255\248\0\0\0\0\0\0",
+      "\127\255\18\52\86\120\154\188", "\255\254\0\0\0\0\0\1", "\255\250\128\0\0\1\2\3" } do
       local value = string.unpack(">d", bytes)
       assert.is_true(type(value) == "number" and value ~= value)
       value = string.unpack(">f", bytes:sub(1, 4))

@@ -1,4 +1,5 @@
---- Modules that are loaded late, by handlers that come to an end meanwhile. Where they may lie: spec/server/require_spec.lua.
+--- Modules that are loaded late, by handlers that come to an end meanwhile. Where they may lie:
+--- spec/server/require_spec.lua.
 local memory = require "spec.support.memory"
 
 local count, lines = memory.count, memory.lines
@@ -9,7 +10,8 @@ describe("require", function()
   local LAZY = [[
     local Agent = {}
     function Agent:proceed() return require "slow" end
-    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = { proceed = "500ms", memory = "16m" } }]]
+    return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent,
+      limits = { proceed = "500ms", memory = "16m" } }]]
 
   -- Once only: whoever comes next finds the gate shut.
   for what, case in pairs {

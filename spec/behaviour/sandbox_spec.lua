@@ -70,7 +70,8 @@ describe("a library", function()
       assert(next(t) == nil)
       for _, wrong in ipairs { 1, "text", print, true } do
         local ok, err = pcall(function() return (pairs(wrong)) end)
-        assert(not ok and err == "app.lua:7: bad argument #1 to 'pairs' (table expected, got " .. type(wrong) .. ")", err)
+        assert(not ok and err == "app.lua:7: bad argument #1 to 'pairs' (table expected, got "
+          .. type(wrong) .. ")", err)
       end
       n = 0
       for _ in pairs(_G) do n = n + 1 end
@@ -192,7 +193,8 @@ describe("default files and the random seed", function()
       output = "io.output: the default file is shared by all connections: write to one of your own (io.open)",
       input = "io.input: the default file is shared by all connections: read from one of your own (io.open)",
       close = "io.close: the default file is shared by all connections: name the one to close",
-      seed = "math.randomseed: its numbers are shared by all connections, and differ at each start: a seed can be set only"
+      seed = "math.randomseed: its numbers are shared by all connections, and differ at each start: "
+        .. "a seed can be set only"
         .. " while the script is loaded",
     } do
       app:connect():send(line):expect_closed("error")

@@ -259,7 +259,8 @@ describe("a global", function()
   end)
 
   it("is assigned by no script that is loaded", function()
-    for _, code in ipairs { "pcall = nil", "unpack = unpack or table.unpack", "function print() end", "_G.print = 1" } do
+    for _, code in ipairs { "pcall = nil", "unpack = unpack or table.unpack", "function print() end",
+      "_G.print = 1" } do
       local app, message = start_globals("", code)
       assert.is_nil(app)
       assert.matches("assignment to global '%w+': make it a local", message)
@@ -290,7 +291,8 @@ describe("a conn", function()
         end
         return ("I am %%d"):format(self.conn.id)
       end
-      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, modules = { "table.clear" } }]]):format(code)))
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent,
+        modules = { "table.clear" } }]]):format(code)))
   end
 
   for name, code in pairs {
@@ -335,7 +337,8 @@ describe("a conn", function()
     for _, line in ipairs { "number", "first", "none", "copied" } do
       app:connect():send(line):expect_closed "error"
     end
-    assert.matches("^a conn is expected before ':'", memory.error_of(app)) -- once: the log has the same one only counted
+    -- Once: the log has the same one only counted.
+    assert.matches("^a conn is expected before ':'", memory.error_of(app))
     assert.same({ 1, 4 }, { #app:faults(), app:counters().faults })
   end)
 

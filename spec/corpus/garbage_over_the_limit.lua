@@ -7,4 +7,7 @@ function Agent:proceed()
   return tostring(n)
 end
 
-return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent, limits = { proceed = "20s", allocation = "1m" } }
+return {
+  listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent,
+  limits = { proceed = "20s", allocation = "1m" },
+}

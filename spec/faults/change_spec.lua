@@ -116,8 +116,8 @@ describe("an upgrade", function()
     return entry.message
   end
 
-  for _, kind in ipairs { "memory", "uv_memory", "pipe2", "socket", "epoll_create1", "epoll_ctl", "eventfd", "pthread_create",
-    "getsockname" } do
+  for _, kind in ipairs { "memory", "uv_memory", "pipe2", "socket", "epoll_create1", "epoll_ctl", "eventfd",
+    "pthread_create", "getsockname" } do
     it(("without %s succeeds or says why not"):format(kind), function()
       local calls, outcomes = each(kind, { script = script("one", "pin"), workers = 1 }, upgrade)
       assert.is_true(calls > 0 and outcomes["upgrade failed: this process serves on"] > 0)

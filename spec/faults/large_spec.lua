@@ -1,4 +1,5 @@
---- The system has no memory for anything large, not even Perilune's spare: what it was asked for fails, and nothing else.
+--- The system has no memory for anything large, not even Perilune's spare: what it was asked for fails, and nothing
+--- else.
 local client = require "spec.support.client"
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
@@ -57,7 +58,9 @@ end
 describe("without memory for what is large", function()
   after_each(server.finish)
 
-  local function start() return faults.arm(faults.start("lua_large:1+", { script = SCRIPT, modules = {}, workers = 1 })) end
+  local function start()
+    return faults.arm(faults.start("lua_large:1+", { script = SCRIPT, modules = {}, workers = 1 }))
+  end
 
   local function finish(app, failed)
     has("not enough memory to call the", app:wait_log("handler failed").error)

@@ -1,4 +1,5 @@
---- Beside every broken handler of spec/corpus: finalisers that raise, stacks that cannot grow, no memory for what the core
+--- Beside every broken handler of spec/corpus: finalisers that raise, stacks that cannot grow, no memory for what the
+--- core
 --- asks of Lua between calls. Handlers end, for whatever reason; the process does not.
 local command = require "spec.support.command"
 local corpus = require "spec.support.corpus"

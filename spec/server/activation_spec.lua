@@ -26,9 +26,10 @@ describe("the units in packaging/", function()
     if not command.has "systemd-analyze" then return pending "systemd-analyze is not installed" end
     local folder = command.folder()
     -- It looks for the program as well.
-    assert(os.execute(("cp packaging/perilune.s* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"):format(folder,
-      command.binary, folder)))
-    local pipe = assert(io.popen(("systemd-analyze verify %s/perilune.service %s/perilune.socket 2>&1"):format(folder, folder)))
+    local copy = "cp packaging/perilune.s* %s && sed -i 's#/usr/local/bin/perilune#%s#' %s/perilune.service"
+    assert(os.execute(copy:format(folder, command.binary, folder)))
+    local verify = "systemd-analyze verify %s/perilune.service %s/perilune.socket 2>&1"
+    local pipe = assert(io.popen(verify:format(folder, folder)))
     local said = pipe:read("*a")
     pipe:close()
     command.remove(folder)
@@ -160,7 +161,8 @@ describe("a service manager", function()
   before_each(function()
     folder = command.folder()
     path = folder .. "/notify"
-    fd = descriptors.bound(posix_socket.AF_UNIX, posix_socket.SOCK_DGRAM, { family = posix_socket.AF_UNIX, path = path })
+    fd = descriptors.bound(posix_socket.AF_UNIX, posix_socket.SOCK_DGRAM,
+      { family = posix_socket.AF_UNIX, path = path })
   end)
 
   after_each(function()
@@ -308,7 +310,8 @@ describe("a service manager", function()
     assert.equal(1, #app:find_log "cannot notify who started this process")
   end)
 
-  for _, place in ipairs { "nonsense", "@" .. ("x"):rep(107), "/" .. ("x"):rep(300), "vsock:2:1234", "/nowhere/notify" } do
+  for _, place in ipairs { "nonsense", "@" .. ("x"):rep(107), "/" .. ("x"):rep(300), "vsock:2:1234",
+    "/nowhere/notify" } do
     it(("that cannot be reached is warned of, and the server serves: %.20s"):format(place), function()
       local app = server.start { script = script(), env = { NOTIFY_SOCKET = place } }
       app:wait_log "cannot notify who started this process"

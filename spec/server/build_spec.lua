@@ -17,7 +17,8 @@ local function program(text) return ('#include <stdio.h>\nint main(void) { puts(
 local folder
 before_each(function()
   folder = command.folder()
-  os.execute(("mkdir -p '%s/one/src' '%s/one/cmake' && cp -r scripts CMakePresets.json '%s/one'"):format(folder, folder, folder))
+  os.execute(("mkdir -p '%s/one/src' '%s/one/cmake' && cp -r scripts CMakePresets.json '%s/one'"):format(folder, folder,
+    folder))
   command.write(folder .. "/one/CMakeLists.txt", CMAKE)
   command.write(folder .. "/one/src/main.c", program "the original")
 end)

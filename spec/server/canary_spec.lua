@@ -155,7 +155,8 @@ describe("a canary", function()
 
   it("leaves the server's own limits as they are until it is promoted", function()
     local app = start({ script = (script "one":gsub('proceed = "100ms"', "connections = 4")) })
-    local waiting = try(app, (script("two", 'canary = 0.5, window = "700ms"'):gsub('proceed = "100ms"', "connections = 6")))
+    local waiting = try(app,
+      (script("two", 'canary = 0.5, window = "700ms"'):gsub('proceed = "100ms"', "connections = 6")))
     assert.equal(4, status(app).listeners[1].limit)
     assert.is_true(outcome_of(waiting).ok)
     assert.equal(6, status(app).listeners[1].limit)
@@ -488,7 +489,8 @@ describe("a canary", function()
     local rounds, bunch = server.scaled(30, 8), 20
     local app = start({ workers = 2 }, "keep = 1000")
     local function round(version, window, fails)
-      local waiting = try(app, script(version, ('canary = 0.3, keep = 1000, window = %q'):format(window)) .. " -- " .. fails)
+      local waiting = try(app,
+        script(version, ('canary = 0.3, keep = 1000, window = %q'):format(window)) .. " -- " .. fails)
       local of, all = connect_some(app, bunch)
       for _, client in ipairs(all) do client:send "a\nb\n" end
       for _, client in ipairs(all) do

@@ -54,8 +54,8 @@ describe("the command line", function()
         local result = run { word }
         assert_code(0, result)
         assert.equal("", result.err)
-        for _, part in ipairs { "run ", "check ", "status ", "generations ", "reload ", "stop ", "drain ", "kick ", "help ",
-          "--version" } do assert_has(part, result.out) end
+        for _, part in ipairs { "run ", "check ", "status ", "generations ", "reload ", "stop ", "drain ", "kick ",
+          "help ", "--version" } do assert_has(part, result.out) end
       end
     end)
 
@@ -115,7 +115,8 @@ describe("the command line", function()
       { "a script in place of a command", { "echo.lua" }, "(did you mean 'perilune run echo.lua'?)" },
       { "an unknown first option", { "--versoin" }, "unknown option '--versoin' (did you mean '--version'?)" },
       { "help on an unknown command", { "help", "rnu" }, "(did you mean 'run'?)" },
-      { "an unknown option", { "run", "app.lua", "--worker", "2" }, "unknown option --worker (did you mean --workers?)" },
+      { "an unknown option", { "run", "app.lua", "--worker", "2" },
+        "unknown option --worker (did you mean --workers?)" },
       { "an unknown option with a value", { "run", "--lisen=tcp://:1" }, "--lisen (did you mean --listen?)" },
       { "another command's option", { "run", "--json" }, "unknown option --json" },
       { "an unknown letter", { "check", "-x" }, "unknown option -x" },
@@ -226,7 +227,8 @@ describe("the command line", function()
       echo(", workers = 4, limits = { connections = 7 }")
       local result = run { "check", "--print", env = { PERILUNE_TIMEOUT_IDLE = "5m" } }
       assert_code(0, result)
-      for _, part in ipairs { "listener 1: tcp://127.0.0.1:0", "(script)", "(default)", "(env PERILUNE_TIMEOUT_IDLE)" } do
+      for _, part in ipairs { "listener 1: tcp://127.0.0.1:0", "(script)", "(default)",
+        "(env PERILUNE_TIMEOUT_IDLE)" } do
         assert_has(part, result.out)
       end
     end)
@@ -251,15 +253,15 @@ describe("the command line", function()
     it("shows whatever a flag has set", function()
       local VALUES = {
         listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
-        ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false", ["limits.memory"] = "8m",
-        ["limits.garbage"] = "0.75",
+        ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false",
+        ["limits.memory"] = "8m", ["limits.garbage"] = "0.75",
         ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
         reuse_port = "true",
         frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",
-        ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15", ["limits.send_buffer"] = "16k",
-        ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m", ["limits.slow_consumer"] = "drop",
-        ["limits.reject"] = '"x"', ["timeout.read"] = "21s", ["timeout.write"] = "22s", ["timeout.idle"] = "23s",
-        ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
+        ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15",
+        ["limits.send_buffer"] = "16k", ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m",
+        ["limits.slow_consumer"] = "drop", ["limits.reject"] = '"x"', ["timeout.read"] = "21s",
+        ["timeout.write"] = "22s", ["timeout.idle"] = "23s", ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
         ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
@@ -337,7 +339,8 @@ describe("the command line", function()
       local result = run { "check", "--json" }
       assert_code(0, result)
       assert.equal("True 3 tcp://127.0.0.1:0 60000",
-        ask(result.out, [[o["ok"], o["workers"], o["listeners"][0]["address"], o["listeners"][0]["timeout"]["idle"]  ]]))
+        ask(result.out, [[o["ok"], o["workers"], o["listeners"][0]["address"],
+          o["listeners"][0]["timeout"]["idle"]  ]]))
     end)
 
     it("lists the errors with path, message and origin", function()
@@ -467,7 +470,8 @@ describe("the command line", function()
     end)
 
     it("that raises nil, a table or a huge text is refused all the same", function()
-      for _, text in ipairs { "error()", "error {}", "error(('x'):rep(1e6))", "error(setmetatable({}, { __tostring = error }))" } do
+      for _, text in ipairs { "error()", "error {}", "error(('x'):rep(1e6))",
+        "error(setmetatable({}, { __tostring = error }))" } do
         script(text)
         local err = refused()
         assert.is_true(#err > 5 and #err < 5000, err)
@@ -644,7 +648,8 @@ describe("the command line", function()
     end
 
     it("is a warning that names the nearest one", function()
-      assert.equal("perilune: warning: PERILUNE_WORKRES is no setting and is ignored (did you mean PERILUNE_WORKERS?)\n",
+      assert.equal("perilune: warning: PERILUNE_WORKRES is no setting and is ignored "
+        .. "(did you mean PERILUNE_WORKERS?)\n",
         warning "PERILUNE_WORKRES")
     end)
 

@@ -431,7 +431,8 @@ describe("the control socket", function()
       local app = start()
       os.execute(("chmod 755 %s && chmod 666 %s && cp %s %s/client"):format(app.folder, path_of(app), command.binary,
         app.folder))
-      local pipe = io.popen(("cd %s && setpriv --reuid=65534 --regid=65534 --clear-groups ./client stop --control %s 2>&1")
+      local pipe = io.popen(("cd %s && setpriv --reuid=65534 --regid=65534 --clear-groups "
+        .. "./client stop --control %s 2>&1")
         :format(app.folder, path_of(app)))
       local text = pipe:read("*a")
       pipe:close()
@@ -699,7 +700,8 @@ describe("the control socket", function()
       local before = client_of(app)
       os.remove(path_of(app))
       app:signal "HUP"
-      app:wait_log { message = "the file of a Unix socket was gone or replaced: it was made anew", listener = "control socket" }
+      app:wait_log { message = "the file of a Unix socket was gone or replaced: it was made anew",
+        listener = "control socket" }
       ok(run(app, "status"), "serving")
       assert.is_true(ask(before, [[{"command":"status"}]]).ok)
       assert.equal("600", mode_of(path_of(app)))
@@ -760,13 +762,15 @@ describe("the control socket", function()
 
     it("is found by the server's name, its process, and its script", function()
       local env = { XDG_RUNTIME_DIR = folder }
-      local one, two, chat = start_default(folder, "a.lua"), start_default(folder, "a.lua"), start_default(folder, "chat.lua")
+      local one, two, chat = start_default(folder, "a.lua"), start_default(folder, "a.lua"),
+        start_default(folder, "chat.lua")
       for _, given in ipairs { "chat", "chat.lua", folder .. "/chat.lua", tostring(chat.pid), "chat-" .. chat.pid,
         "chat-" .. chat.pid .. ".sock" } do
         ok(command.run { "status", given, env = env, dir = folder }, "pid " .. chat.pid)
         ok(command.run { "status", "--control", given, env = env, dir = folder }, "pid " .. chat.pid)
       end
-      ok(command.run { "generations", "chat", env = { XDG_RUNTIME_DIR = folder, PERILUNE_CONTROL = "a" } }, "takes new ones")
+      ok(command.run { "generations", "chat", env = { XDG_RUNTIME_DIR = folder, PERILUNE_CONTROL = "a" } },
+        "takes new ones")
       ok(command.run { "status", env = { XDG_RUNTIME_DIR = folder, PERILUNE_CONTROL = "chat" } }, "pid " .. chat.pid)
       ok(command.run { "status", tostring(two.pid), env = env }, "pid " .. two.pid)
       failed(1, "2 servers are called 'a'; name the one that is meant with --control NAME, NAME-PID or PATH:",
@@ -787,7 +791,8 @@ describe("the control socket", function()
       local z, a = start_default(folder, "z/app.lua"), start_default(folder, "a.lua")
       command.write(elsewhere .. "/z/app.lua", script "other")
       os.execute(("ln -s '%s/a.lua' '%s/b.lua'"):format(folder, elsewhere))
-      for given, dir in pairs { ["app.lua"] = folder .. "/z", ["./app.lua"] = folder .. "/z", ["z/app.lua"] = folder } do
+      for given, dir in pairs { ["app.lua"] = folder .. "/z", ["./app.lua"] = folder .. "/z",
+        ["z/app.lua"] = folder } do
         ok(command.run { "status", given, env = env, dir = dir }, "pid " .. z.pid)
       end
       ok(command.run { "status", "b.lua", env = env, dir = elsewhere }, "pid " .. a.pid)
@@ -892,8 +897,8 @@ describe("the control socket", function()
       for _, name in ipairs(NAMES) do
         local result = command.run { name, "--help", env = { PERILUNE_LUA_PATH = "/nowhere" } }
         ok(result)
-        for _, part in ipairs { "usage: perilune " .. name, "--control SERVER", "--json", "PERILUNE_CONTROL", "Exit codes:",
-          "Example:" } do
+        for _, part in ipairs { "usage: perilune " .. name, "--control SERVER", "--json", "PERILUNE_CONTROL",
+          "Exit codes:", "Example:" } do
           has(part, result.out)
         end
         for line in result.out:gmatch("[^\n]+") do assert.is_true(#line <= 110, line) end

@@ -71,7 +71,8 @@ describe("perilune upgrade", function()
     for i = 1, 3 do
       rewrite(app, script(tostring(i)))
       local answer
-      local successor = app:upgrade(10, function() answer = json_decode(run(app, "upgrade", "--wait", "--json").out) end)
+      local successor = app:upgrade(10,
+        function() answer = json_decode(run(app, "upgrade", "--wait", "--json").out) end)
       assert.same({ ok = true, upgrade = { outcome = "upgraded", pid = successor.pid } }, answer)
       assert.equal(0, app:wait_end().code)
       successor:connect():echo_line("x", i .. " x"):close()

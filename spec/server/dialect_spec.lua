@@ -53,7 +53,8 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
   for _, case in ipairs {
     { "return table.unpack { line }", "table.unpack is of Lua 5.2: in LuaJIT it is a global: unpack(…)" },
     { "return #table.pack(line)", "table.pack is of Lua 5.2" },
-    { "return math.type(line)", "math.type is of Lua 5.3" }, { "return math.tointeger(line)", "math.tointeger is of Lua 5.3" },
+    { "return math.type(line)", "math.type is of Lua 5.3" },
+    { "return math.tointeger(line)", "math.tointeger is of Lua 5.3" },
     { "return math.maxinteger", "math.maxinteger is of Lua 5.3" }, { "return math.mininteger", "math.mininteger" },
     { "return math.ult(1, 2)", "math.ult is of Lua 5.3" },
     { "return coroutine.close(line)", "coroutine.close is of Lua 5.4" },
@@ -77,9 +78,9 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
     "if math.type ~= nil then return math.type(line) end",
     "local integer = math.type and math.type(line) == 'integer' return integer and line",
     "local table = { unpack = unpack } return table.unpack { line }",
-    "return string.pack('<i4', 7)", "return ('<i4'):unpack(line)", "return table.concat { line }", "return math.floor(1.5)",
-    "return table.move({}, 1, 0, 1)", "return rawget(table, 'unpack') or line", "return self.table.unpack",
-    "return coroutine.isyieldable()", "goto done ::done:: return line",
+    "return string.pack('<i4', 7)", "return ('<i4'):unpack(line)", "return table.concat { line }",
+    "return math.floor(1.5)", "return table.move({}, 1, 0, 1)", "return rawget(table, 'unpack') or line",
+    "return self.table.unpack", "return coroutine.isyieldable()", "goto done ::done:: return line",
   } do
     it("is not warned of what it has, or looks for itself: " .. body, function()
       local result = check(body)
@@ -88,7 +89,8 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
   end
 
   it("is warned of in modules too, once for each name of a file", function()
-    command.write(folder .. "/helper.lua", "return function(n)\n  return math.type(n), math.type(n), math.ult(n, 1)\nend")
+    command.write(folder .. "/helper.lua",
+      "return function(n)\n  return math.type(n), math.type(n), math.ult(n, 1)\nend")
     check [[return line]]
     local script = command.read(folder .. "/app.lua"):gsub("local A", 'local helper = require "helper"; local A', 1)
     command.write(folder .. "/app.lua", script)

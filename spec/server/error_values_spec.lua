@@ -130,7 +130,8 @@ local function assert_clean(app)
   for _, entry in ipairs(app:log()) do
     for key, text in pairs(entry) do
       assert.is_nil(tostring(text):find("[%z\1-\9\11-\31\127]"), key .. " has a control character")
-      assert.is_true(key == "excerpt" or key == "traceback" or not tostring(text):find "\n", key .. " has several lines")
+      assert.is_true(key == "excerpt" or key == "traceback" or not tostring(text):find "\n",
+        key .. " has several lines")
     end
   end
 end

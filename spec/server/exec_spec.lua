@@ -90,8 +90,9 @@ describe("perilune exec", function()
 
   describe("honours os.exit", function()
     for what, case in pairs {
-      ["with a number"] = { "os.exit(7)", 7 }, ["without one"] = { "os.exit()", 0 }, ["with true"] = { "os.exit(true)", 0 },
-      ["with false"] = { "os.exit(false)", 1 }, ["whatever the script catches"] =
+      ["with a number"] = { "os.exit(7)", 7 }, ["without one"] = { "os.exit()", 0 },
+      ["with true"] = { "os.exit(true)", 0 }, ["with false"] = { "os.exit(false)", 1 },
+      ["whatever the script catches"] =
         { "while true do pcall(os.exit, 3) end", 3 },
       ["in a coroutine"] = { "coroutine.wrap(function() os.exit(4) end)() print 'not here'", 4 },
       ["after a wait"] = { "require('perilune').sleep(0.01) os.exit(5)", 5 },

@@ -1,4 +1,5 @@
---- How a real server logs faults: as JSON, for people, whole lines in any case. All else: spec/behaviour/fault_spec.lua.
+--- How a real server logs faults: as JSON, for people, whole lines in any case. All else:
+--- spec/behaviour/fault_spec.lua.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local server = require "spec.support.server"

@@ -29,7 +29,9 @@ end
 -- A misspelt field.
 local TYPO = "function Agent:upgrade(data)\n self.n = data.m + 0 end"
 
-local function start(workers) return server.start { script = script "one", workers = workers, control = "control.sock" } end
+local function start(workers)
+  return server.start { script = script "one", workers = workers, control = "control.sock" }
+end
 
 local function connect(app, n)
   local clients = app:connect_many(n)
@@ -74,7 +76,8 @@ describe("a reload that lets connections migrate", function()
     connect(app, 3)
     local answer = outcome(reload_to(app, script("two", [[
       local asked = 0
-      function Agent:upgrade(data) asked = asked + 1 if asked == 2 then error "no" end self.n = data.n end]]), "--json"))
+      function Agent:upgrade(data) asked = asked + 1
+        if asked == 2 then error "no" end self.n = data.n end]]), "--json"))
     assert.same({ "reloaded", 2, 1, 0 }, { answer.outcome, answer.migrated, answer.not_migrated, answer.waiting })
     assert.same({ 1, 0, 0 }, { answer.stay.failed, answer.stay.deferred, answer.stay.removed })
     has("no", answer.error)

@@ -6,7 +6,8 @@ local server = require "spec.support.server"
 -- What fails while it is loaded.
 local BROKEN = 'local Agent = {}\nfunction Agent:proceed(line) return line end\nlocal n = "x" .. Agent.name\n'
   .. 'return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }\n'
-local SHOWN = '3 | local n = "x" .. Agent.name\n  |                        ^^^^ nil here\nhint: (name or "") leaves it out;'
+local SHOWN = '3 | local n = "x" .. Agent.name\n  |                        ^^^^ nil here\n'
+  .. 'hint: (name or "") leaves it out;'
 
 describe("what fails at load is shown in the same way", function()
   local folder
@@ -109,13 +110,15 @@ describe("a method that nothing calls, and whose name is nearly one of the serve
       function A:proceed(line) return line end
       function A:message(line) return line end
       return { listen = "tcp://:0", frame = "line", agent = A }]])
-    has('"message" (nothing calls it in this version: frames come to proceed)', command.run({ "check", dir = folder }).err)
+    has('"message" (nothing calls it in this version: frames come to proceed)',
+      command.run({ "check", dir = folder }).err)
     for _, name in ipairs { "on_data", "receive", "dataReceived", "handle", "channelRead", "on_message" } do
       command.write(folder .. "/app.lua",
         ('local A = { %s = function() end }\nreturn { listen = "tcp://:0", agent = A }'):format(name))
       local result = command.run { "check", dir = folder }
       assert.equal(78, result.code)
-      has(('no proceed: the table has no function proceed; it has "%s" (did you mean "proceed"?)'):format(name), result.err)
+      has(('no proceed: the table has no function proceed; it has "%s" (did you mean "proceed"?)'):format(name),
+        result.err)
     end
     command.remove(folder)
   end)

@@ -1,4 +1,5 @@
---- What a process begins with: descriptors, streams, signals. Whoever starts the server may have left them in any state.
+--- What a process begins with: descriptors, streams, signals. Whoever starts the server may have left them in any
+--- state.
 local command = require "spec.support.command"
 local descriptors = require "spec.support.descriptors"
 local fcntl = require "posix.fcntl"

@@ -1,4 +1,5 @@
---- What had arrived while the worker could not look: it was busy, or the whole process stood still. Nothing here depends on
+--- What had arrived while the worker could not look: it was busy, or the whole process stood still. Nothing here
+--- depends on
 --- how long anything takes: peers send while nobody looks, and time-outs have run out before somebody does. The rest:
 --- spec/unit/conn_late_test.c and conn_reset_test.c.
 local command = require "spec.support.command"
@@ -137,7 +138,8 @@ describe("a reset", function()
       %s
     end ]]
 
-  for what, reply in pairs { ["are handed up"] = "", ["are handed up, though their replies go nowhere"] = "return line" } do
+  for what, reply in pairs { ["are handed up"] = "",
+    ["are handed up, though their replies go nowhere"] = "return line" } do
     it("comes after the frames that had arrived: they " .. what, function()
       local app, hold, release = start_blocking(COUNT:format(reply))
       local client = app:connect()

@@ -1,4 +1,5 @@
---- Limits that the door, descriptors, threads or resident memory are the point of. All else: spec/behaviour/limits_spec.lua.
+--- Limits that the door, descriptors, threads or resident memory are the point of. All else:
+--- spec/behaviour/limits_spec.lua.
 local command = require "spec.support.command"
 local errno = require "posix.errno"
 local has = require "spec.support.has"

@@ -65,8 +65,8 @@ describe("listeners", function()
     app:connect({ listener = 3 }):echo_line("hello", "HELLO"):expect_closed()
     local socket = app:connect({ path = app.folder .. "/here.sock" }):send("5:hello,")
     assert.equal("5:hello,", socket:recv_exact(8))
-    assert.equal("idle_timeout=1 oversize=1", table.concat({ app:stop().summary.reasons:match("(idle_timeout=1) .*(oversize=1)") },
-      " "))
+    assert.equal("idle_timeout=1 oversize=1",
+      table.concat({ app:stop().summary.reasons:match("(idle_timeout=1) .*(oversize=1)") }, " "))
   end)
 
   it("are told the port that they got", function()
@@ -94,7 +94,8 @@ describe("listeners", function()
       return server.start { script = ([[
         local Agent = {}
         function Agent:proceed() return %q end
-        return { listen = "tcp://127.0.0.1:%d", reuse_port = true, frame = "line", agent = Agent }]]):format(name, port) }
+        return { listen = "tcp://127.0.0.1:%d", reuse_port = true,
+          frame = "line", agent = Agent }]]):format(name, port) }
     end
     local one = start_named("one", 0)
     local two = start_named("two", one.port)

@@ -104,7 +104,8 @@ describe("a reload", function()
   end)
 
   it("removes a listener, whose connections go on", function()
-    local app = server.start { script = script("one", { tcp "a", tcp "b" }), workers = 2, control = folder .. "/control" }
+    local app = server.start { script = script("one", { tcp "a", tcp "b" }), workers = 2,
+      control = folder .. "/control" }
     local function status() return command.run({ "status", "--control", folder .. "/control" }).out end
     assert.is_nil(status():find("removed", 1, true)) -- and the control socket has its spare descriptor
     local _, before = sockets(app)
@@ -130,7 +131,8 @@ describe("a reload", function()
   end)
 
   it("serves who waits in the backlog of a listener that it removes", function()
-    local app = server.start { script = script("one", { tcp "a", tcp("b", "limits = { accept_rate = 1 }") }), workers = 2 }
+    local app = server.start { script = script("one", { tcp "a", tcp("b", "limits = { accept_rate = 1 }") }),
+      workers = 2 }
     local clients = app:connect_many(20, place(app, "b"))
     for i, client in ipairs(clients) do client:send("x" .. i .. "\n") end
     reload_to(app, script("two", { tcp "a" }))
@@ -238,7 +240,8 @@ describe("a reload", function()
       local path = folder .. "/theirs"
       occupy(posix_socket.AF_UNIX, { family = posix_socket.AF_UNIX, path = path })
       local app = server.start { script = script("one", { tcp "a", tcp "b" }) }
-      expect_failure(app, { tcp "a", unix(folder .. "/ours", "c"), unix(path, "d") }, path, "a running server answers there")
+      expect_failure(app, { tcp "a", unix(folder .. "/ours", "c"), unix(path, "d") }, path,
+        "a running server answers there")
       assert.is_truthy(stat.stat(path))
       assert.is_nil(stat.stat(folder .. "/ours"))
     end)
@@ -313,7 +316,8 @@ describe("a reload", function()
   end)
 
   it("does not change a listener that the command line has set", function()
-    local app = server.start { script = script("one", { [["tcp://127.0.0.1:1"]] }), args = { "--listen=tcp://127.0.0.1:0" } }
+    local app = server.start { script = script("one", { [["tcp://127.0.0.1:1"]] }),
+      args = { "--listen=tcp://127.0.0.1:0" } }
     local before = sockets(app)
     rewrite(app, script("two", { [["tcp://127.0.0.1:2"]] }))
     assert.equal("reloaded", reload(app).message)

@@ -25,7 +25,8 @@ end
 -- Our own: each client is one. The server raises its limit by itself.
 local function allow_descriptors(n)
   local limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-  assert(limit.rlim_max < 0 or limit.rlim_max >= n, "the hard limit of open files is too low (ulimit -Hn): " .. limit.rlim_max)
+  assert(limit.rlim_max < 0 or limit.rlim_max >= n,
+    "the hard limit of open files is too low (ulimit -Hn): " .. limit.rlim_max)
   if limit.rlim_cur >= 0 and limit.rlim_cur < n then
     resource.setrlimit(resource.RLIMIT_NOFILE, { rlim_cur = n, rlim_max = limit.rlim_max })
   end

@@ -72,7 +72,8 @@ describe("a log file", function()
     command.write(folder .. "/app.lua", script())
     for path, reason in pairs { ["nowhere/app.log"] = "No such file or directory", ["/"] = "Is a directory" } do
       local result = command.run { "run", "--log-file", path, dir = folder }
-      assert.same({ 1, ("perilune: cannot open the log file %s: %s\n"):format(path, reason) }, { result.code, result.err })
+      assert.same({ 1, ("perilune: cannot open the log file %s: %s\n"):format(path, reason) },
+        { result.code, result.err })
     end
   end)
 

@@ -151,7 +151,8 @@ describe("a log on a terminal", function()
       unistd.dup2(fcntl.open("/dev/null", fcntl.O_RDWR), 0)
       unistd.dup2(0, 1)
       local line = ("exec '%s' run '%s' --workers=1 --control=off"):format(command.binary, script)
-      unistd.execp("script", { [0] = "script", "--quiet", "--return", "--flush", "--command", line, folder .. "/shown" })
+      unistd.execp("script",
+        { [0] = "script", "--quiet", "--return", "--flush", "--command", line, folder .. "/shown" })
       unistd._exit(127)
     end
     local function shown() return command.shell("cat " .. folder .. "/shown 2>/dev/null") end

@@ -10,7 +10,8 @@ local COMMON = {
   "spec/app_spec.lua",
 }
 local MORE = {
-  echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" }, game = { "spec/world_spec.lua", "world.lua" },
+  echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" },
+  game = { "spec/world_spec.lua", "world.lua" },
 }
 
 local folder
@@ -26,7 +27,9 @@ end
 
 local function files_in(path)
   local names = {}
-  for name in command.shell(("cd '%s' && find . -type f"):format(path)):gmatch "%./([^\n]+)" do names[#names + 1] = name end
+  for name in command.shell(("cd '%s' && find . -type f"):format(path)):gmatch "%./([^\n]+)" do
+    names[#names + 1] = name
+  end
   table.sort(names)
   return names
 end
@@ -172,7 +175,8 @@ describe("perilune new", function()
       ["a folder without a name"] = { { "services/" }, "'' is no name for an app" },
       ["a long name"] = { { ("x"):rep(65) }, "at most 64" },
       ["two names"] = { { "a", "b" }, "takes one name, got 'a' and 'b'" },
-      ["a template that is none"] = { { "a", "--template", "chta" }, "there is no template 'chta' (did you mean 'chat'?)" },
+      ["a template that is none"] = { { "a", "--template", "chta" },
+        "there is no template 'chta' (did you mean 'chat'?)" },
       ["a template without a name"] = { { "a", "--template" }, "--template needs a value" },
     } do
       it(what, function()

@@ -30,8 +30,9 @@ end
 -- What bash would offer after these words, the last of which is being typed.
 local function bash(...)
   local typed = { ... }
-  local line = ([[source packaging/completions/perilune.bash; COMP_WORDS=(%s); COMP_CWORD=%d
-    _perilune 2>/dev/null; printf '%%s\n' "${COMPREPLY[@]}"]]):format("'" .. table.concat(typed, "' '") .. "'", #typed - 1)
+  local line = [[source packaging/completions/perilune.bash; COMP_WORDS=(%s); COMP_CWORD=%d
+    _perilune 2>/dev/null; printf '%%s\n' "${COMPREPLY[@]}"]]
+  line = line:format("'" .. table.concat(typed, "' '") .. "'", #typed - 1)
   return words(command.shell("bash -c '" .. line:gsub("'", [['\'']]) .. "'"))
 end
 
@@ -45,7 +46,8 @@ describe("packaging/", function()
     local result = command.run {
       "exec", "packaging/generate.lua", "--check", dir = folder, env = { PERILUNE = command.binary },
     }
-    assert.equal(0, result.code, "run `build/perilune exec packaging/generate.lua`: out of date are\n" .. result.out .. result.err)
+    assert.equal(0, result.code,
+      "run `build/perilune exec packaging/generate.lua`: out of date are\n" .. result.out .. result.err)
   end)
 
   describe("and the reference", function()
@@ -122,7 +124,8 @@ describe("the manual page", function()
   end)
 
   it("has what a page has", function()
-    for _, title in ipairs { "NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "SIGNALS", "FILES", "EXAMPLES", "SEE ALSO" } do
+    for _, title in ipairs { "NAME", "SYNOPSIS", "DESCRIPTION", "ENVIRONMENT", "SIGNALS", "FILES", "EXAMPLES",
+      "SEE ALSO" } do
       has("\n.SH " .. title .. "\n", page)
     end
   end)
@@ -198,7 +201,8 @@ describe("the completion of", function()
     for _, name in ipairs(names) do
       has("-n __fish_use_subcommand -a " .. name .. " -d", text)
       for _, option in ipairs(options[name]) do
-        local own = "'__fish_seen_subcommand_from " .. name .. "'[^\n]* %-l " .. option:gsub("^%-%-", ""):gsub("%-", "%%-") .. " "
+        local own = "'__fish_seen_subcommand_from " .. name .. "'[^\n]* %-l "
+          .. option:gsub("^%-%-", ""):gsub("%-", "%%-") .. " "
         assert.truthy(text:find(own), name .. " " .. option)
       end
     end

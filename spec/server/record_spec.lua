@@ -193,7 +193,8 @@ describe("record", function()
     assert.same({ false, "record_refused" }, { answer.ok, answer.code })
     expect_code(0, operator.run(app, "record", "--out", "kept.jsonl", "--force", "--seconds", "50ms"))
     assert.equal("seconds", trace.lines(app.folder .. "/kept.jsonl")[2].reason)
-    for _, case in ipairs { { "--seconds", "soon" }, { "--seconds", "0" }, { "--max-size", "1k" }, { "--max-size", "x" } } do
+    for _, case in ipairs { { "--seconds", "soon" }, { "--seconds", "0" }, { "--max-size", "1k" },
+      { "--max-size", "x" } } do
       result = operator.run(app, "record", unpack(case))
       expect_code(2, result)
       has(case[1] .. " expects", result.err)
@@ -444,7 +445,8 @@ describe("record", function()
 
     it("makes no more of a frame than there is room for", function()
       local app = start({}, redacting [[
-        return frame == "a" and ("x"):rep(257) or frame == "b" and ("x"):rep(258) or frame == "c" and ("x"):rep(5e6) or "y"]])
+        return frame == "a" and ("x"):rep(257) or frame == "b" and ("x"):rep(258)
+          or frame == "c" and ("x"):rep(5e6) or "y"]])
       local recording = trace.record(app)
       talk(app:connect(), "a\nb\nc\n", "hello", "1 a", "2 b", "3 c"):close()
       local result = recording:stop()
@@ -552,8 +554,8 @@ describe("replay", function()
     for _, case in ipairs {
       { {}, "expects a trace" }, { { "good.jsonl", "app.lua", "more" }, "got 'more' as well" },
       { { "good.jsonl", "--timings=none" }, "did you mean --timing?" },
-      { { "good.jsonl", "--timing", "real" }, "expects virtual or none" }, { { "good.jsonl", "--timing" }, "needs a value" },
-      { { "good.jsonl", "--ignore", "[" }, "malformed pattern" },
+      { { "good.jsonl", "--timing", "real" }, "expects virtual or none" },
+      { { "good.jsonl", "--timing" }, "needs a value" }, { { "good.jsonl", "--ignore", "[" }, "malformed pattern" },
     } do
       local result = run(unpack(case[1]))
       expect_code(2, result)

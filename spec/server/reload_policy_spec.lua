@@ -22,7 +22,9 @@ local function script(version, policy, more)
       timeout = { drain = "200ms" } }]]):format(version, policy or "pin", more or "")
 end
 
-local function start(text, workers) return server.start { script = text, workers = workers, control = "control.sock" } end
+local function start(text, workers)
+  return server.start { script = text, workers = workers, control = "control.sock" }
+end
 
 local run = operator.run
 

@@ -7,7 +7,8 @@ local unistd = require "posix.unistd"
 
 local MODULE = [[return "read %s"]]
 local SCRIPT = [[local text = require %q
-  return { listen = "tcp://127.0.0.1:0", frame = "line", agent = { text = text, proceed = function() return text end } }]]
+  return { listen = "tcp://127.0.0.1:0", frame = "line",
+    agent = { text = text, proceed = function() return text end } }]]
 
 describe("require", function()
   local folder
@@ -106,7 +107,8 @@ describe("require", function()
 
   describe("of a module in C", function()
     local APP = [[local module = require %q
-      return { listen = "tcp://127.0.0.1:0", frame = "line", %s agent = { proceed = function() return type(module) end } }]]
+      return { listen = "tcp://127.0.0.1:0", frame = "line", %s
+        agent = { proceed = function() return type(module) end } }]]
 
     local function use(name, settings) return check(write("app/app.lua", APP:format(name, settings))) end
 

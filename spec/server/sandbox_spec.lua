@@ -8,9 +8,11 @@ local RETURN = " return { listen = 'tcp://127.0.0.1:0', frame = 'line', agent = 
 describe("reading files", function()
   -- The same program with LuaJIT's `io` and with that of scripts.
   local PROGRAM = [[
-    local texts = { "", "\n", "one", "one\n", "one\ntwo", "\n\nx\n", "1 2.5 x\nrest\n", ("long"):rep(5000) .. "\nshort\n",
+    local texts = { "", "\n", "one", "one\n", "one\ntwo", "\n\nx\n", "1 2.5 x\nrest\n",
+      ("long"):rep(5000) .. "\nshort\n",
       ("y"):rep(8191) .. "\n", ("y"):rep(8192) .. "\n" .. ("z"):rep(16384), "\r\nend" }
-    local FORMATS = { {}, { "*l" }, { "*L" }, { "l" }, { "L" }, { "*a" }, { "*n" }, { 3 }, { 0 }, { "*line" }, { "*l", "*l" },
+    local FORMATS = { {}, { "*l" }, { "*L" }, { "l" }, { "L" }, { "*a" }, { "*n" }, { 3 }, { 0 },
+      { "*line" }, { "*l", "*l" },
       { "*n", "*l" }, { 2, "*L", "*a" }, { "*l", 0, "*n" }, { "*x" }, { {} } }
     local out = {}
     local function note(...)
@@ -148,7 +150,8 @@ describe("unsafe", function()
   end)
 
   it("is named in the log at the start", function()
-    local app = server.start_lines("function Agent:proceed(line) return line end", nil, "unsafe = { 'ffi', 'os.execute' }")
+    local app = server.start_lines("function Agent:proceed(line) return line end", nil,
+      "unsafe = { 'ffi', 'os.execute' }")
     assert.equal("ffi, os.execute", app:wait_log({ level = "warn" }).unsafe)
   end)
 end)

@@ -105,8 +105,8 @@ describe("a log file that is", function()
   after_each(server.finish)
 
   for kind, text in pairs {
-    ["a FIFO"] = "nobody reads this FIFO, or it is a socket", ["a socket"] = "nobody reads this FIFO, or it is a socket",
-    ["a folder"] = "Is a directory",
+    ["a FIFO"] = "nobody reads this FIFO, or it is a socket",
+    ["a socket"] = "nobody reads this FIFO, or it is a socket", ["a folder"] = "Is a directory",
   } do
     it(kind .. " is refused at the start, and kept out of a reopening", function()
       local folder = command.folder()

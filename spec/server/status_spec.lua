@@ -64,7 +64,8 @@ describe("perilune status", function()
     local app = start { workers = 2 }
     local clients = { idle = app:connect():echo_line("x") }
     expect_states(app, { open = 1 })
-    for name, message in pairs { sleep = "asleep", pause = "pausing", flood = "flooded", ["flood and close"] = "closing" } do
+    for name, message in pairs { sleep = "asleep", pause = "pausing", flood = "flooded",
+      ["flood and close"] = "closing" } do
       clients[name] = app:connect():send(name .. "\n")
       app:wait_log(message)
     end

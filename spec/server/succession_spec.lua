@@ -27,7 +27,9 @@ local function counter(version, more, settings)
     :format(version, more or "", settings or "")
 end
 
-local function retired(app, generation) return app:wait_log { message = "generation retired", generation = generation } end
+local function retired(app, generation)
+  return app:wait_log { message = "generation retired", generation = generation }
+end
 
 describe("migrating", function()
   after_each(server.finish)
@@ -196,7 +198,9 @@ describe("migrating", function()
   end)
 
   it("goes on under the new framing, limits and time-outs", function()
-    local function netstrings(settings) return (counter("two", nil, settings):gsub([[frame = "line"]], [[frame = "netstring"]])) end
+    local function netstrings(settings)
+      return (counter("two", nil, settings):gsub([[frame = "line"]], [[frame = "netstring"]]))
+    end
     local app = server.start { script = counter "one" }
     local partial, whole = app:connect():echo_line("a", "one a 1"):send("x"), app:connect():echo_line("a", "one a 1")
     rewrite(app, netstrings())
@@ -218,7 +222,8 @@ describe("migrating", function()
       end, encode = function(text) return "<" .. text .. ">\n" end },]]
     local HELLO = [[
       local upgrade = Agent.upgrade
-      function Agent:upgrade(data, from) upgrade(self, data, from) assert(self.conn:send("hello from " .. VERSION)) end]]
+      function Agent:upgrade(data, from) upgrade(self, data, from)
+        assert(self.conn:send("hello from " .. VERSION)) end]]
     local function script(version, ...) return (counter(version, ...):gsub([[frame = "line",]], UPPER)) end
     local app = server.start { script = script("one", HELLO) }
     local client = app:connect():echo_line("a", "<one A 1>")
@@ -229,7 +234,8 @@ describe("migrating", function()
 
   local FAILURES = {
     ["snapshot() throws"] = { "function Agent:snapshot() error 'no picture' end", "", "no picture" },
-    ["snapshot() does not return"] = { "function Agent:snapshot() while true do end end", "", "it ran for over 50 ms of CPU time" },
+    ["snapshot() does not return"] = { "function Agent:snapshot() while true do end end", "",
+      "it ran for over 50 ms of CPU time" },
     ["the snapshot is no plain data"] = { "function Agent:snapshot() return { print } end", "", "function" },
     ["a conn is in the snapshot"] = { "function Agent:snapshot() return { n = 1, of = { self } } end", "",
       "snapshot().of[1].conn is a conn" },
@@ -237,7 +243,8 @@ describe("migrating", function()
     ["snapshot() waits"] = { "function Agent:snapshot() perilune.sleep(1) end", "", "sleep" },
     ["upgrade() throws"] = { "", "function Agent:upgrade() self.conn:set_timeout('idle', 99) error 'no thanks' end",
       "no thanks" },
-    ["upgrade() does not return"] = { "", "function Agent:upgrade() while true do end end", "it ran for over 50 ms of CPU time" },
+    ["upgrade() does not return"] = { "", "function Agent:upgrade() while true do end end",
+      "it ran for over 50 ms of CPU time" },
     ["there is no upgrade()"] = { "", "Agent.upgrade = nil", "the agent has no method upgrade" },
   }
   for what, case in pairs(FAILURES) do
@@ -272,7 +279,8 @@ describe("migrating", function()
   end)
 
   it("leaves a connection with deferred functions where these are", function()
-    local DEFERS = [[function Agent:opened() self.n = 0 self.conn:defer(function() note("deferred " .. VERSION) end) end]]
+    local DEFERS = [[function Agent:opened() self.n = 0
+      self.conn:defer(function() note("deferred " .. VERSION) end) end]]
     local app = server.start { script = counter("one", DEFERS) }
     local client = app:connect():echo_line("a", "one a 1")
     reload_to(app, counter("two", DEFERS))
@@ -313,7 +321,8 @@ describe("migrating", function()
         { "tcp://127.0.0.1:0", name = "a" }, { "tcp://127.0.0.1:0", name = "b", reload = "pin" } }]]))
     end
     local app = server.start { script = two "one" }
-    local a, b = app:connect({ listener = 1 }):echo_line("x", "one x 1"), app:connect({ listener = 2 }):echo_line("x", "one x 1")
+    local a, b = app:connect({ listener = 1 }):echo_line("x", "one x 1"),
+      app:connect({ listener = 2 }):echo_line("x", "one x 1")
     reload_to(app, two "two")
     a:echo_line("y", "two y 2")
     b:echo_line("y", "one y 2")
@@ -359,7 +368,8 @@ describe("draining", function()
     local clients = app:connect_many(60)
     for _, client in ipairs(clients) do client:echo_line("a", "one a") end
     -- The same worker's time, in the log between them.
-    local ticking = script("two", [[reload = "drain", timeout = { drain = "2s" }]]):gsub("function Agent:proceed%(line%)", [[%0
+    local ticking = script("two",
+      [[reload = "drain", timeout = { drain = "2s" }]]):gsub("function Agent:proceed%(line%)", [[%0
       if line == "tick" then for _ = 1, 50 do perilune.sleep "50ms" note "tick" end end]])
     reload_to(app, ticking)
     local ticker = app:connect():send("tick\n")
@@ -379,7 +389,8 @@ describe("draining", function()
 
   it("lets an agent finish what it is at, for as long as a stop would", function()
     local SLEEPY = [[function Agent:proceed(line) perilune.sleep(tonumber(line)) return "woke" end
-      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, reload = "drain", timeout = { drain = "500ms" } }]]
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent,
+        reload = "drain", timeout = { drain = "500ms" } }]]
     local app = server.start { script = HEAD .. SLEEPY }
     local short, long = app:connect():send("0.4\n"), app:connect():send("60\n")
     reload_to(app, HEAD .. SLEEPY .. " -- again")

@@ -147,7 +147,8 @@ describe("a limit of the system", function()
       until grep -qs runs out; do :; done
       kill -TERM $pid; wait $pid; echo "ended with $?"]]))
     assert.equal("ended with 143\n", result.text)
-    result = bash(("cd %s || exit; ulimit -s 64\n%s"):format(root, RUN:gsub("^", "bin/perilune ") .. [[ >out 2>&1 & pid=$!
+    result = bash(("cd %s || exit; ulimit -s 64\n%s"):format(root,
+      RUN:gsub("^", "bin/perilune ") .. [[ >out 2>&1 & pid=$!
       until grep -qs serving out; do :; done
       kill -TERM $pid; wait $pid; echo "ended with $?"]]))
     assert.equal("ended with 0\n", result.text)

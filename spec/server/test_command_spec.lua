@@ -8,7 +8,8 @@ local folder
 setup(function() folder = command.folder() end)
 teardown(function() command.remove(folder) end)
 
-local ECHO = 'return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = { proceed = function(_, l) return l end } }'
+local ECHO = 'return { listen = "tcp://127.0.0.1:9000", frame = "line", '
+  .. 'agent = { proceed = function(_, l) return l end } }'
 
 local function run(call)
   table.insert(call, 1, "test")
@@ -104,7 +105,9 @@ describe("perilune test", function()
         app:connect():send("  x"):expect("X"):close()
       end)]], "--timeout", "5s")
     assert_code(1, result)
-    for _, name in ipairs { "finds", "matches", "replaces", "iterates" } do assert_has("patterns " .. name .. "\n", result) end
+    for _, name in ipairs { "finds", "matches", "replaces", "iterates" } do
+      assert_has("patterns " .. name .. "\n", result)
+    end
     assert_has("patterns_spec.lua:4: pattern too complex: over", result)
     assert_has("[  PASSED  ] 1 test.", result)
   end)
@@ -371,7 +374,8 @@ return { listen = "tcp://:0", frame = "line", agent = Agent }
     for _, name in ipairs { "one", "two" } do
       command.write(own .. "/" .. name .. "_spec.lua", 'it("' .. name .. '", function() end)')
     end
-    local pid = command.shell(("cd '%s' && { '%s' test --watch -o TAP >out 2>&1 & echo $!; }"):format(own, command.binary))
+    local pid = command.shell(("cd '%s' && { '%s' test --watch -o TAP >out 2>&1 & echo $!; }"):format(own,
+      command.binary))
     finally(function()
       os.execute("kill " .. pid)
       command.remove(own)

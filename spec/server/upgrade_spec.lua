@@ -43,7 +43,9 @@ local function replace(path, text)
   assert(os.execute(("chmod 755 %s.new && mv %s.new %s"):format(path, path, path)))
 end
 
-local function restore(path) assert(os.execute(("cp %s %s.new && mv %s.new %s"):format(command.binary, path, path, path))) end
+local function restore(path)
+  assert(os.execute(("cp %s %s.new && mv %s.new %s"):format(command.binary, path, path, path)))
+end
 
 local function start_own(text, options)
   options = options or {}
@@ -160,7 +162,9 @@ describe("an upgrade", function()
     app:wait_end()
     for i = 1, 3 do successor:connect({ listener = i }):echo_line("x", "one x") end
     local found = {}
-    for _, entry in ipairs(successor:find_log "listening") do found[#found + 1] = tonumber(entry.address:match(":(%d+)$")) end
+    for _, entry in ipairs(successor:find_log "listening") do
+      found[#found + 1] = tonumber(entry.address:match(":(%d+)$"))
+    end
     assert.same({ ports[1], ports[2], ports[1], ports[2] }, found)
     assert.is_truthy(unistd.access(path .. "/a"))
     successor:stop()
@@ -177,7 +181,8 @@ describe("an upgrade", function()
     client.connect({ path = path .. "/new" }):echo_line("x", "two x"):close()
     assert.is_nil((client.try_connect({ path = path .. "/old" })))
     assert.is_nil((unistd.access(path .. "/old")))
-    assert.equal(path .. "/old", successor:wait_log("an inherited socket is closed: no listener has its address").address)
+    assert.equal(path .. "/old",
+      successor:wait_log("an inherited socket is closed: no listener has its address").address)
     successor:stop()
     command.remove(path)
   end)
@@ -353,7 +358,9 @@ describe("an upgrade in a container", function()
 
   for where, init in pairs(INITS) do
     it("is refused: the server is " .. where, function()
-      if not command.shell("unshare --pid --fork echo yes 2>&1"):find "yes" then return pending "needs CAP_SYS_ADMIN" end
+      if not command.shell("unshare --pid --fork echo yes 2>&1"):find "yes" then
+        return pending "needs CAP_SYS_ADMIN"
+      end
       local folder = command.folder()
       finally(function() command.remove(folder) end)
       command.write(folder .. "/app.lua", script "one")
@@ -441,7 +448,8 @@ describe("under load", function()
       local folder = command.folder()
       local text = ([[local Agent = {}
         function Agent:proceed(line) return "v " .. line end
-        return { listen = %q, frame = "line", agent = Agent, timeout = { drain = "5s" } }]]):format(listen:format(folder))
+        return { listen = %q, frame = "line", agent = Agent,
+          timeout = { drain = "5s" } }]]):format(listen:format(folder))
       local first = start_own(text, { workers = 2 })
       local clients = start_clients(first, 4)
       local last = upgrade_many(first, server.scaled(15, 5), text)

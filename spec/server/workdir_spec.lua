@@ -135,7 +135,8 @@ describe("a server whose working directory is replaced", function()
   it("opens its log anew there", function()
     release("app", "one")
     release("next", "one")
-    local app = start("app", { control = base .. "/control", args = { "--log-file=app.log" }, log_file = "app/app.log" })
+    local app = start("app",
+      { control = base .. "/control", args = { "--log-file=app.log" }, log_file = "app/app.log" })
     sh "mv app old && mv next app"
     app:signal "USR1"
     wait.until_true("the new log", function() return command.exists(base .. "/app/app.log") end)

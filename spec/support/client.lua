@@ -66,7 +66,8 @@ end
 ---@return string
 function M.frame(payload)
   local n = #payload
-  return string.char(math.floor(n / 2 ^ 24), math.floor(n / 2 ^ 16) % 256, math.floor(n / 256) % 256, n % 256) .. payload
+  return string.char(math.floor(n / 2 ^ 24), math.floor(n / 2 ^ 16) % 256, math.floor(n / 256) % 256, n % 256)
+    .. payload
 end
 
 ---@param payload string

@@ -78,7 +78,8 @@ end
 local Canary = {}
 function Canary:proceed(line) return line end
 
-local listeners = { { "tcp://127.0.0.1:0", name = "canary", frame = "line", agent = Canary, limits = { proceed = "5s" } } }
+local listeners = { { "tcp://127.0.0.1:0", name = "canary", frame = "line", agent = Canary,
+  limits = { proceed = "5s" } } }
 local function add(name, proceed)
   local entry = require(name)
   entry[1], entry.listen, entry.name = "tcp://127.0.0.1:0", nil, name

@@ -124,16 +124,16 @@ local function serve(app)
     probes = probes + 1
   until served or probes == 3
   lost = lost + probes - 1
-  wait.until_true(function() return ("descriptors back: %d, were %d"):format(descriptors_of(app), before) end, function()
-    return descriptors_of(app) == before
-  end)
+  local function what() return ("descriptors back: %d, were %d"):format(descriptors_of(app), before) end
+  wait.until_true(what, function() return descriptors_of(app) == before end)
   return lost
 end
 
 -- try_start() with a fault. With `late`, nothing fails before arm().
 local function launch(fault, options)
   local folder = command.folder()
-  local env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = options.late and folder .. "/arm" or nil }
+  local env = { FAULT = fault, FAULT_REPORT = folder .. "/report",
+    FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
     script = options.modules and options.script or (options.script or SCRIPT):format(folder), modules = options.modules,
     folder = folder, env = env, workers = options.workers or 2, args = options.args,

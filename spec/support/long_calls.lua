@@ -1,5 +1,6 @@
 --- How long a single call of C can take: each function that handlers have, with a verdict. The specification
---- spec/behaviour/long_calls_spec.lua looks that none is missing and that the verdicts hold; bench/long_calls.py measures.
+--- spec/behaviour/long_calls_spec.lua looks that none is missing and that the verdicts hold; bench/long_calls.py
+--- measures.
 local M = {}
 
 --- What these take does not depend on how large what they are given is; or only on how many arguments there are, of
@@ -41,8 +42,8 @@ M.FRAMES = [[
 
 ---@class perilune.long_call done once, in a handler, on data that was made beforehand
 ---@field name string of the function; "operators" and "reply" are none, but calls of C as well
----@field verdict "guarded"|"linear"|"refused" ends soon after the budget is used up | when it has returned, after a time
----  that grows with the data: docs/containment.md names it | it raises at once
+---@field verdict "guarded"|"linear"|"refused" ends soon after the budget is used up | when it has returned, after a
+---  time that grows with the data: docs/containment.md names it | it raises at once
 ---@field data string made at the top level, of N bytes or so
 ---@field call string
 ---@field shown integer? bytes of which it takes some 0.3 s or more, if nothing ends it
@@ -69,7 +70,8 @@ local KEYS = [[local t = {} for i = 1, N / 40 do t[i .. ""] = true end]]
 -- As many as fill it, so that one more makes it grow.
 local FULL_LIST = [[local t = {} for i = 1, 2 ^ math.floor(math.log(N / 8) / math.log(2)) do t[i] = i end]]
 local FULL_TABLE = [[local t = {} for i = 1, 2 ^ math.floor(math.log(N / 24) / math.log(2)) do t[i + 0.5] = 1 end]]
-local FULL_OF_STRINGS = [[local t = {} for i = 1, 2 ^ math.floor(math.log(N / 40) / math.log(2)) - 5e4 do t[i] = "k" .. i end]]
+local FULL_OF_STRINGS = [[local t = {}
+  for i = 1, 2 ^ math.floor(math.log(N / 40) / math.log(2)) - 5e4 do t[i] = "k" .. i end]]
 local FILE = [[name = os.tmpname() local file = assert(io.open(name, "w+")) ]]
 local WRITTEN = " file:write(s) file:flush()"
 local ASSIGNMENTS = [[local s = ("x = 1 "):rep(N / 6)]]

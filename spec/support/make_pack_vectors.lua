@@ -66,8 +66,9 @@ both("s1", ("x"):rep(256))
 for n = 1, 16 do both("<i" .. n, -2) both(">I" .. n, 200) both("<s" .. n, "text") end
 
 -- Alignment and padding.
-for _, format in ipairs { "<!4 b i4", "<!4 i4 b", "<!8 b Xi8 b", "<!2 b i4", "<! b d", "<!1 b i8", "<b x b", "<!4 b Xi2 b",
-  "<!16 b i16", "<!4 b s4", ">!4 b i2 b i4", "<b<i2>i2=i2", "  < i2 ", "<!8 b Xd Xf b", "<!4 h Xi3 b" } do
+for _, format in ipairs { "<!4 b i4", "<!4 i4 b", "<!8 b Xi8 b", "<!2 b i4", "<! b d", "<!1 b i8", "<b x b",
+  "<!4 b Xi2 b", "<!16 b i16", "<!4 b s4", ">!4 b i2 b i4", "<b<i2>i2=i2", "  < i2 ", "<!8 b Xd Xf b",
+  "<!4 h Xi3 b" } do
   add("packsize", format)
   both(format, 1, 2, 3, 4)
   both(format, 1, "text", 3, 4)
@@ -83,8 +84,8 @@ end
 for _, value in ipairs { 12, -3.5 } do add("pack", "<z", value) end
 
 -- Errors.
-for _, format in ipairs { "i17", "i0", "I99", "s17", "s0", "!17", "!0", "i99999999999", "c", "y", "\1", "\127", "%", "é", "X",
-  "Xz", "X ", "Xc1", "X!4", "Xs", "!3i4", "!8 i3", "!6 i6", "c2147483647", "b9", "Xx" } do
+for _, format in ipairs { "i17", "i0", "I99", "s17", "s0", "!17", "!0", "i99999999999", "c", "y", "\1", "\127", "%",
+  "é", "X", "Xz", "X ", "Xc1", "X!4", "Xs", "!3i4", "!8 i3", "!6 i6", "c2147483647", "b9", "Xx" } do
   add("packsize", format)
   add("pack", format, 1)
   add("unpack", format, ("\0"):rep(32))

@@ -1,4 +1,5 @@
---- What an operator does with a running server: the commands, and what they are made of. It has `control = "control.sock"`.
+--- What an operator does with a running server: the commands, and what they are made of. It has `control =
+--- "control.sock"`.
 local command = require "spec.support.command"
 local json_decode = require "spec.support.json_decode"
 

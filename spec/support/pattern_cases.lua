@@ -25,13 +25,14 @@ local function pick(list) return list[random(#list)] end
 local ITEMS = {
   "a", "a", "b", "c", "-", " ", "1", ".", ".", "%a", "%w", "%s", "%d", "%D", "%W", "%S", "%l", "%u", "%p", "%c", "%x",
   "%g", "%A", "%X", "%P", "%z", "%Z", "%%", "%.", "%-", "%]", "%q", "%Q", "[ab]", "[^ab]", "[a-c]", "[^a-c]", "[%a-]",
-  "[-a]", "[a-]", "[]a]", "[^]a]", "[%]]", "[%w_]", "[^%s]", "[a%-c]", "[%a-z]", "[a-%%]", "[+--]", "[^%z]", "[\1-\255]",
-  "[^^]", "[$]", "[a^]", "[%d%.]", "[c-a]", "[%W%S]", "\0", "\255", "\128", "]", "^", "$", "*", "+", "?",
+  "[-a]", "[a-]", "[]a]", "[^]a]", "[%]]", "[%w_]", "[^%s]", "[a%-c]", "[%a-z]", "[a-%%]", "[+--]", "[^%z]",
+  "[\1-\255]", "[^^]", "[$]", "[a^]", "[%d%.]", "[c-a]", "[%W%S]", "\0", "\255", "\128", "]", "^", "$", "*", "+", "?",
 }
 local QUANTIFIERS = { "", "", "", "", "*", "+", "-", "?", "*", "-", "**", "+?", "-*" }
 local OTHERS = {
-  "%b()", "%bab", "%baa", "%b", "%ba", "%f[%w]", "%f[^a]", "%f[%z]", "%f[a-c]", "%f", "%fa", "%1", "%2", "%0", "%9", "()",
-  "[", "[^", "[]", "[^]", "[a", "[%", "[%]", "[a-", "%", "(", ")", "(()", "$", "^", "%f[", "[a-%", "[]-a]", "[^%", "%b%%",
+  "%b()", "%bab", "%baa", "%b", "%ba", "%f[%w]", "%f[^a]", "%f[%z]", "%f[a-c]", "%f", "%fa", "%1", "%2", "%0", "%9",
+  "()", "[", "[^", "[]", "[^]", "[a", "[%", "[%]", "[a-", "%", "(", ")", "(()", "$", "^", "%f[", "[a-%", "[]-a]", "[^%",
+  "%b%%",
 }
 
 local function items(most)
@@ -58,9 +59,10 @@ end
 local function deep()
   local n = 194 + random(10)
   return pick {
-    ("a?"):rep(n), ("a*"):rep(n), ("a-"):rep(n), ("x*"):rep(n) .. "a", ("x-"):rep(n) .. "a", ("()"):rep(20 + random(14)),
-    ("(a"):rep(25 + random(10)), ("a-"):rep(n) .. ")", "(" .. ("x*"):rep(n - 2) .. ")a", ("(x?"):rep(31) .. "b",
-    ("(x*)"):rep(31) .. ("x-"):rep(n - 100), ("("):rep(25 + random(10)) .. "a", ("(a)"):rep(2) .. ("x*"):rep(n) .. "%1",
+    ("a?"):rep(n), ("a*"):rep(n), ("a-"):rep(n), ("x*"):rep(n) .. "a", ("x-"):rep(n) .. "a",
+    ("()"):rep(20 + random(14)), ("(a"):rep(25 + random(10)), ("a-"):rep(n) .. ")", "(" .. ("x*"):rep(n - 2) .. ")a",
+    ("(x?"):rep(31) .. "b", ("(x*)"):rep(31) .. ("x-"):rep(n - 100), ("("):rep(25 + random(10)) .. "a", ("(a)"):rep(2)
+      .. ("x*"):rep(n) .. "%1",
   }
 end
 
@@ -83,7 +85,8 @@ end
 -- ---- subjects and the rest ----
 
 local LETTERS = {
-  "a", "a", "a", "b", "b", "c", "A", "1", " ", "-", "(", ")", "\0", "\n", "]", "%", "\255", "\128", "_", ".", "^", "$", "+",
+  "a", "a", "a", "b", "b", "c", "A", "1", " ", "-", "(", ")", "\0", "\n", "]", "%", "\255", "\128", "_", ".", "^", "$",
+  "+",
 }
 
 -- Short for a deep pattern, which may try all ways to part it in 200.
@@ -123,7 +126,8 @@ local function text_of(results)
   local parts = {}
   for i = 1, results.n do
     local value = results[i]
-    parts[i] = type(value) == "string" and ("%q"):format(value) or type(value) == "table" and "(table)" or tostring(value)
+    parts[i] = type(value) == "string" and ("%q"):format(value) or type(value) == "table" and "(table)"
+      or tostring(value)
   end
   return table.concat(parts, ", ")
 end
@@ -156,7 +160,8 @@ local function call_gmatch(gmatch) return function(s, pattern) return collect(gm
 -- Called from Lua code, an error has a position, and the function a name.
 local CALLERS = {
   loadstring("local f = ... return function(...) local a, b, c = f(...) return a, b, c end", "=caller"),
-  loadstring("local t = { method = ... } return function(...)\n local a, b, c = t.method(...) return a, b, c end", "=caller"),
+  loadstring("local t = { method = ... } return function(...)\n local a, b, c = t.method(...) return a, b, c end",
+    "=caller"),
   loadstring("local f = ... return function(...) return f(...) end", "=caller"),
 }
 

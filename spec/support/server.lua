@@ -114,7 +114,8 @@ end
 local function leave_behind(options)
   if options.terminal then
     if options.terminal.owns then ffi.C.setsid() end
-    local fd = fcntl.open(options.terminal.path, options.terminal.owns and fcntl.O_RDWR or fcntl.O_RDWR + fcntl.O_NOCTTY)
+    local fd = fcntl.open(options.terminal.path,
+      options.terminal.owns and fcntl.O_RDWR or fcntl.O_RDWR + fcntl.O_NOCTTY)
     unistd.dup2(fd, 0)
     unistd.close(fd)
   end
@@ -246,7 +247,8 @@ M.launch = launch
 ---  env: table<string, string>?, asan: string?, nofile: integer?, fsize: integer?, workers: integer?,
 ---  format: "json"|"text"|nil,
 ---  folder: string?, dir: string?, binary: string?, control: string?, log_file: string?, scripts_own: boolean?,
----  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed: integer[]?,
+---  fds: { names: string?, pid: integer|string|nil, count: integer|string|nil, [integer]: integer }?, closed:
+--- integer[]?,
 ---  stdout: table?, stderr: table?, ignored: string[]?, blocked: boolean?,
 ---  terminal: { path: string, owns: boolean? }? } `control`: a control socket, none by default;
 ---  `scripts_own`: workers, log format and control socket are what the script says;
@@ -254,7 +256,8 @@ M.launch = launch
 ---  `fds`: descriptors, handed over as by a service manager, who may say that there are more (`count`);
 ---  `asan`: more for ASAN_OPTIONS, such as SMALL_QUARANTINE;
 ---  `dir`: where it is started, `folder` otherwise;
----  `closed`: descriptors that it begins without; `stdout`, `stderr`: a path, and the flags to open it with; `ignored`: signals;
+---  `closed`: descriptors that it begins without; `stdout`, `stderr`: a path, and the flags to open it with; `ignored`:
+--- signals;
 ---  `blocked`: all signals are; `terminal`: its standard input, in whose foreground it runs if it `owns` it
 ---@return perilune.server
 function M.start(options)

@@ -31,8 +31,8 @@ function M.record(app, options)
   self.base = self.path .. "."
   local form = [[cd '%s'; (sh -c 'echo $$ >%spid; exec "%s" record --control control.sock --out "%s" %s' >%sout 2>%serr
     echo $? >%scode.new; mv %scode.new %scode) >/dev/null 2>&1 </dev/null &]]
-  os.execute(form:format(app.folder, self.base, command.binary, self.path, options or "", self.base, self.base, self.base,
-    self.base, self.base))
+  os.execute(form:format(app.folder, self.base, command.binary, self.path, options or "", self.base, self.base,
+    self.base, self.base, self.base))
   wait.until_true("the recording to begin: " .. self.base, function() return exists(self.path) or self:has_ended() end)
   return self
 end

@@ -1,7 +1,8 @@
 --- Follows a page of the documentation word for word: saves its listings, types its commands, and compares what comes
 --- back with what the page shows.
 ---
----     ```lua        the first line names the file: `-- app.lua` is all of it; `-- app.lua: what is meant` are parts of it,
+---     ```lua        the first line names the file: `-- app.lua` is all of it; `-- app.lua: what is meant` are parts of
+--- it,
 ---                   which take the place of what is there by the same name, or are added before its end
 ---     ```console    `$ command`, `> what is typed into nc`, `^C`, and what each of them shows
 ---     ```text       what the server's terminal says next

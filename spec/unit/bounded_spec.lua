@@ -40,7 +40,8 @@ describe("a bounded function refuses", function()
     local text = "string.format: a result of 5,242,880 bytes is over the memory limit of 4 MiB"
     assert.equal(text, message_of("format", ("%s"):rep(5), BIG, BIG, BIG, BIG, BIG))
     assert.equal(text, message_of("format", "%s" .. ("x"):rep(4 * MIB), BIG))
-    assert.equal(text:gsub("880", "884"), message_of("format", ("%q"):rep(5) .. ".%%%d%5.3s", BIG, BIG, BIG, BIG, BIG, 1, BIG)
+    assert.equal(text:gsub("880", "884"),
+      message_of("format", ("%q"):rep(5) .. ".%%%d%5.3s", BIG, BIG, BIG, BIG, BIG, 1, BIG)
       :gsub("5,242,8%d%d", "5,242,884"))
     assert.has_error(function() own.format(("%s"):rep(600), unpack(times(600, ("y"):rep(8000)))) end)
   end)
@@ -114,7 +115,8 @@ describe("a bounded function is LuaJIT's own", function()
     local parts = { tostring(ok) }
     for i = 1, select("#", ...) do
       local value = select(i, ...)
-      parts[#parts + 1] = type(value) .. " " .. (type(value) == "string" and value:sub(1, 200):gsub("0x%x+", "0x") or "")
+      parts[#parts + 1] = type(value) .. " "
+        .. (type(value) == "string" and value:sub(1, 200):gsub("0x%x+", "0x") or "")
     end
     return table.concat(parts, ", ")
   end
@@ -130,8 +132,9 @@ describe("a bounded function is LuaJIT's own", function()
   end
 
   local ODD = {
-    false, true, 0, 1, -1, 2, 2.5, -2.5, 3, 1e9, -1e9, 1e300, -1e300, 0 / 0, 1 / 0, -1 / 0, "", "a", "2", "0x3", " 4 ", "2.7", "\0",
-    ("z"):rep(5000), print, coroutine.create(print), {}, { "a" }, { "a", "b", 3 }, { 1, false, "c" }, { "a", nil, "c" },
+    false, true, 0, 1, -1, 2, 2.5, -2.5, 3, 1e9, -1e9, 1e300, -1e300, 0 / 0, 1 / 0, -1 / 0, "", "a", "2", "0x3", " 4 ",
+    "2.7", "\0", ("z"):rep(5000), print, coroutine.create(print), {}, { "a" }, { "a", "b", 3 }, { 1, false, "c" },
+    { "a", nil, "c" },
     setmetatable({ "m" }, { __index = function() return "deep" end }),
     setmetatable({}, { __tostring = function() return "told" end }), setmetatable({}, { __tostring = error }),
     setmetatable({ "a" }, { __metatable = false }), io.stdout,
@@ -199,8 +202,8 @@ describe("table.insert", function()
       local ok, err = pcall(fn, list, ...)
       return { ok, tostring(err):gsub("^.-:%d+: ", ""):gsub("'.-'", ""), list, list[0] }
     end
-    for _, case in ipairs { { 4 }, { 1, 0 }, { 2, 9 }, { "2", 9 }, { 4, 9 }, { 9, 9 }, { 0, 9 }, { 1.9, 9 }, { -0.5, 9 },
-      { 2, nil, n = 2 }, { nil, n = 1 }, { n = 0 }, { {}, 1 }, { "x", 1 }, { 1, 2, 3 } } do
+    for _, case in ipairs { { 4 }, { 1, 0 }, { 2, 9 }, { "2", 9 }, { 4, 9 }, { 9, 9 }, { 0, 9 }, { 1.9, 9 },
+      { -0.5, 9 }, { 2, nil, n = 2 }, { nil, n = 1 }, { n = 0 }, { {}, 1 }, { "x", 1 }, { 1, 2, 3 } } do
       local n = case.n or #case
       assert.same(inserted(table.insert, unpack(case, 1, n)), inserted(insert, unpack(case, 1, n)))
     end

@@ -52,9 +52,9 @@ describe("a key that means well", function()
     worker_processes = "workers", max_frame_size = "limits.frame", max_message_size = "limits.frame",
     max_frame_bytes = "limits.frame", high_water_mark = "limits.send_buffer", max_per_ip = "limits.per_ip",
     rate_limit = "limits.accept_rate", loglevel = "log.level", log_file = "log.file", logfile = "log.file",
-    verbose = "log.level", tcp_nodelay = "nodelay", so_reuseport = "reuse_port", on_start = "setup", on_exit = "teardown",
-    max_memory = "limits.memory", cpu_limit = "limits.proceed", hot_reload = "reload.policy", wrokers = "workers",
-    pidfile = "control", keepalive_timeout = "timeout.idle",
+    verbose = "log.level", tcp_nodelay = "nodelay", so_reuseport = "reuse_port", on_start = "setup",
+    on_exit = "teardown", max_memory = "limits.memory", cpu_limit = "limits.proceed", hot_reload = "reload.policy",
+    wrokers = "workers", pidfile = "control", keepalive_timeout = "timeout.idle",
   } do
     it("is asked for: " .. given, function()
       local script = { listen = "tcp://:1", agent = A, [given] = 1 }
@@ -67,7 +67,8 @@ describe("a key that means well", function()
 
   it("is asked for in groups, in listeners, and from outside", function()
     local function only(script) return told(script)[1] end
-    assert.matches('did you mean "limits.connections"', only { listen = "tcp://:1", agent = A, limits = { max_clients = 1 } })
+    assert.matches('did you mean "limits.connections"',
+      only { listen = "tcp://:1", agent = A, limits = { max_clients = 1 } })
     assert.matches('did you mean "timeout.idle"', only { listen = { { "tcp://:1", idle_timeout = 1 } }, agent = A })
     local _, errors = config.normalise({ listen = "tcp://:1", agent = A }, {
       cpus = 1, overrides = { { path = "max_connections", value = "1", origin = "flag --set max_connections" } } })
@@ -163,7 +164,8 @@ describe("config.frame", function()
     { "varint", length { bytes = 0 } },
     { "line", other "line" }, { "raw", other "raw" }, { "netstring", other "netstring" },
     { { "u32be" }, length {} }, { { "line" }, other "line" },
-    { { "u32be", view = true, max = "64k", empty = "deliver" }, length { view = true, max = 65536, empty = "deliver" } },
+    { { "u32be", view = true, max = "64k", empty = "deliver" },
+      length { view = true, max = 65536, empty = "deliver" } },
     { { "u16be", offset = 2, adjust = -4 }, length { bytes = 2, offset = 2, adjust = -4 } },
     { { "u32be", max = "1g" }, length { max = 2 ^ 30 } },
     { { "length" }, length {} },
@@ -173,7 +175,8 @@ describe("config.frame", function()
     { { "length", bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" },
       length { bytes = 3, endian = "little", offset = 64, adjust = 5, max = 100, empty = "ignore" } },
     { { "delimiter", "\0" }, other("delimiter", { delimiter = "\0" }) },
-    { { "delimiter", ("x"):rep(32), empty = "ignore" }, other("delimiter", { delimiter = ("x"):rep(32), empty = "ignore" }) },
+    { { "delimiter", ("x"):rep(32), empty = "ignore" },
+      other("delimiter", { delimiter = ("x"):rep(32), empty = "ignore" }) },
     { { "fixed", 32 }, other("fixed", { fixed = 32, max = 32 }) },
     { { "fixed", "2m", view = true }, other("fixed", { fixed = 2097152, max = 2097152, view = true }) },
     { { "raw", max = 10, view = true }, other("raw", { max = 10, view = true }) },
@@ -254,14 +257,18 @@ describe("config.normalise", function()
     assert.equal(1, normalise { reload = { max_errors = 1 } }.reload.max_errors)
     conf = normalise({}, { overrides = { override("reload.canary", ".5"), override("reload.max_errors", "0.25") } })
     assert.same({ 0.5, 0.25 }, { conf.reload.canary, conf.reload.max_errors })
-    assert.equal(0, normalise({ reload = { canary = 0.1 } }, { overrides = { override("reload.canary", "off") } }).reload.canary)
+    assert.equal(0, normalise({ reload = { canary = 0.1 } },
+      { overrides = { override("reload.canary", "off") } }).reload.canary)
     for _, bad in ipairs { 1, -0.1, 1.5, 0 / 0, "5%", true, {} } do
-      assert.truthy(errors_of({ reload = { canary = bad } }):find("reload.canary: expects a share from 0 to less than 1", 1, true))
+      assert.truthy(errors_of({ reload = { canary = bad } })
+        :find("reload.canary: expects a share from 0 to less than 1", 1, true))
     end
     for _, bad in ipairs { 1.01, -1, false, "1" } do
-      assert.truthy(errors_of({ reload = { max_errors = bad } }):find("reload.max_errors: expects a share from 0 to 1 ", 1, true))
+      assert.truthy(errors_of({ reload = { max_errors = bad } }):find("reload.max_errors: expects a share from 0 to 1 ",
+        1, true))
     end
-    assert.truthy(errors_of({ reload = { canary = 0.1, window = 0 } }):find("reload.window: reload.canary needs", 1, true))
+    assert.truthy(errors_of({ reload = { canary = 0.1, window = 0 } }):find("reload.window: reload.canary needs", 1,
+      true))
     local entry = { "tcp://:2", reload = { canary = 0.1 } }
     assert.truthy(errors_of({ listen = { entry } }):find("reload.canary: applies to the whole process", 1, true))
   end)
@@ -280,7 +287,8 @@ describe("config.normalise", function()
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
         backlog = 1024, keepalive = 30000, nodelay = true, reuse_port = false, agent = agent,
         frame = {
-          kind = "length", bytes = 4, endian = "big", offset = 0, adjust = 0, max = 1048576, empty = "error", view = false,
+          kind = "length", bytes = 4, endian = "big", offset = 0, adjust = 0, max = 1048576, empty = "error",
+          view = false,
         },
         limits = {
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
@@ -303,16 +311,18 @@ describe("config.normalise", function()
 
   it("takes every key", function()
     local conf = normalise {
-      listen = "unix://app.sock", jit = false, name = "front", mode = "0660", workers = 3, modules = { "app.rooms", "app.users" },
-      setup = agent, teardown = noop, backlog = 5, keepalive = false, nodelay = false, frame = "line",
-      log = { format = "json", level = "warn", frame_bytes = 64 },
+      listen = "unix://app.sock", jit = false, name = "front", mode = "0660", workers = 3,
+      modules = { "app.rooms", "app.users" }, setup = agent, teardown = noop, backlog = 5, keepalive = false,
+      nodelay = false, frame = "line", log = { format = "json", level = "warn", frame_bytes = 64 },
       limits = {
         connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
-        slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", garbage = 1, proceed = "5ms", allocation = "1m",
+        slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", garbage = 1, proceed = "5ms",
+        allocation = "1m",
       },
       timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, drain = false },
     }
-    assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop }, { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
+    assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop },
+      { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
     assert.same({ "app.rooms", "app.users" }, conf.modules)
     assert.same({ format = "json", level = "warn", frame_bytes = 64, file = false }, conf.log)
     local front = conf.listeners[1]
@@ -340,7 +350,8 @@ describe("config.normalise", function()
     assert.equal(0.04, normalise({ limits = { garbage = 0.04 } }).garbage)
     assert.equal(1, normalise({}, { overrides = { override("limits.garbage", "1") } }).garbage)
     for _, bad in ipairs { 0, 0.03, 1.5, -1, 0 / 0, "40%", true, false } do
-      assert.truthy(errors_of({ limits = { garbage = bad } }):find("limits.garbage: expects a share from 0.04 to 1 such as 0.28", 1,
+      assert.truthy(errors_of({ limits = { garbage = bad } })
+        :find("limits.garbage: expects a share from 0.04 to 1 such as 0.28", 1,
         true))
     end
     assert.truthy(errors_of({ gc_pause = 200 }):find('did you mean "limits.garbage"', 1, true))
@@ -363,7 +374,8 @@ describe("config.normalise", function()
     local first = assert(config.normalise(script))
     first.modules[1] = "x"
     assert.same({}, config.normalise(script).modules)
-    assert.same({ listen = { { "tcp://:0", limits = { inbox = 5 } } }, agent = agent, timeout = { idle = "5m" } }, script)
+    assert.same({ listen = { { "tcp://:0", limits = { inbox = 5 } } }, agent = agent, timeout = { idle = "5m" } },
+      script)
   end)
 
   describe("listen", function()
@@ -405,15 +417,18 @@ describe("config.normalise", function()
         { { { "tcp://:1", fraem = "line" } }, 'app.lua: listen[1].fraem: unknown key "fraem" (did you mean "frame"?)' },
       ["an unknown limit in an entry"] = { { { "tcp://:1", limits = { conections = 1 } } },
         'app.lua: listen[1].limits.conections: unknown key "conections" (did you mean "connections"?)' },
-      ["a process key in an entry"] = { { { "tcp://:1", workers = 2 } }, "listen[1].workers: applies to the whole process" },
+      ["a process key in an entry"] = { { { "tcp://:1", workers = 2 } },
+        "listen[1].workers: applies to the whole process" },
       ["the log in an entry"] = { { { "tcp://:1", log = {} } }, "listen[1].log: applies to the whole process" },
       ["buffers in an entry"] =
         { { { "tcp://:1", limits = { buffers = 1 } } }, "listen[1].limits.buffers: applies to the whole process" },
       ["tls in an entry"] = { { { "tcp://:1", tls = {} } }, "listen[1].tls: not available in this version" },
-      ["the same address twice"] = { { "tcp://:1", "tcp://:1" }, "app.lua: listen[2]: has the same address as listen[1]" },
+      ["the same address twice"] = { { "tcp://:1", "tcp://:1" },
+        "app.lua: listen[2]: has the same address as listen[1]" },
       ["the same name twice"] = { { { "tcp://:1", name = "a" }, { "tcp://:2", name = "a" } },
         'app.lua: listen[2].name: listen[1] already has the name "a"' },
-      ["a mode of a TCP entry"] = { { { "tcp://:1", mode = "600" }, "unix://a" }, "listen[1].mode: only a Unix socket" },
+      ["a mode of a TCP entry"] = { { { "tcp://:1", mode = "600" }, "unix://a" },
+        "listen[1].mode: only a Unix socket" },
     } do
       it("refuses " .. what, function()
         local text = errors_of { listen = case[1] }
@@ -452,7 +467,8 @@ describe("config.normalise", function()
       assert.equal(expected, errors_of { agent = NONE, listen = { "tcp://:1", "tcp://:2" } })
     end)
     it("that is misspelt is one error, not a missing one as well", function()
-      assert.equal('app.lua: agnet: unknown key "agnet" (did you mean "agent"?)', errors_of { agent = NONE, agnet = agent })
+      assert.equal('app.lua: agnet: unknown key "agnet" (did you mean "agent"?)',
+        errors_of { agent = NONE, agnet = agent })
       assert.equal('app.lua: listen[1].agnet: unknown key "agnet" (did you mean "agent"?)',
         errors_of { agent = NONE, listen = { { "tcp://:1", agnet = agent } } })
       assert.equal('app.lua: lisen: unknown key "lisen" (did you mean "listen"?)',
@@ -472,7 +488,8 @@ describe("config.normalise", function()
         'no proceed: the table has no function proceed; it has "procede" (did you mean "proceed"?)' },
       ["several misspelt methods"] = { { procede = noop, close = noop },
         'it has "close" (did you mean "closed"?), "procede" (did you mean "proceed"?)' },
-      ["an inherited misspelling"] = { setmetatable({}, { __index = { proced = noop } }), '"proced" (did you mean "proceed"?)' },
+      ["an inherited misspelling"] = { setmetatable({}, { __index = { proced = noop } }),
+        '"proced" (did you mean "proceed"?)' },
       ["a proceed that is no function"] = { { proceed = "x" }, 'its method proceed must be a function, got "x"' },
       ["an __index that raises"] = { setmetatable({}, { __index = function() error("boom", 0) end }),
         'looking up its method proceed failed: "boom"' },
@@ -488,7 +505,8 @@ describe("config.normalise", function()
     it("survives a table that inherits from itself", function()
       local loop = {}
       setmetatable(loop, { __index = loop })
-      assert.truthy(errors_of({ agent = loop }):find("no proceed", 1, true) or errors_of({ agent = loop }):find("failed"))
+      assert.truthy(errors_of({ agent = loop }):find("no proceed", 1, true)
+        or errors_of({ agent = loop }):find("failed"))
     end)
   end)
 
@@ -508,7 +526,8 @@ describe("config.normalise", function()
       { { workers = 0 }, "workers: " .. whole .. "1 to 256, got 0" }, { { workers = 257 }, "got 257" },
       { { workers = 1.5 }, "got 1.5" }, { { workers = "2" }, 'got "2"' }, { { workers = 0 / 0 }, whole },
       { { limits = { connections = 0 } }, "limits.connections: " .. whole .. "1 to 10000000, got 0" },
-      { { limits = { per_ip = -1 } }, "limits.per_ip: " .. whole }, { { limits = { inbox = 0 } }, "limits.inbox: " .. whole },
+      { { limits = { per_ip = -1 } }, "limits.per_ip: " .. whole },
+      { { limits = { inbox = 0 } }, "limits.inbox: " .. whole },
       { { limits = { frame = "2g" } }, 'limits.frame: expects a size from 1b to 1g, got "2g"' },
       { { limits = { frame = 0 } }, "limits.frame: expects a size from 1b to 1g, got 0" },
       { { limits = { send_buffer = "1x" } }, "limits.send_buffer: expects a size such as" },
@@ -527,13 +546,15 @@ describe("config.normalise", function()
       { { backlog = 0 }, "backlog: " .. whole .. "1 to 65535, got 0" },
       { { name = "" }, "name: expects a name" }, { { name = "a b" }, "name: expects a name" },
       { { listen = "unix://a", mode = 660 }, 'mode: expects permissions as an octal text such as "0660", got 660' },
-      { { listen = "unix://a", mode = "0999" }, 'got "0999"' }, { { listen = "unix://a", mode = "4755" }, 'got "4755"' },
+      { { listen = "unix://a", mode = "0999" }, 'got "0999"' },
+      { { listen = "unix://a", mode = "4755" }, 'got "4755"' },
       { { modules = "app" }, "modules: expects a list of module names" }, { { modules = { 1 } }, "got 1" },
-      { { modules = { a = "b" } }, "modules: expects a list" },
-      { { setup = {} }, "setup: expects a function, got a table" }, { { teardown = 1 }, "teardown: expects a function, got 1" },
+      { { modules = { a = "b" } }, "modules: expects a list" }, { { setup = {} },
+        "setup: expects a function, got a table" }, { { teardown = 1 }, "teardown: expects a function, got 1" },
       { { frame = "u23be" }, 'frame: unknown framing "u23be" (did you mean "u32be"?)' },
       { { log = { level = "verbose" } }, 'log.level: expects "debug", "info", "warn" or "error", got "verbose"' },
-      { { log = { format = "xml" } }, "log.format: expects" }, { { log = { file = 3 } }, "log.file: expects the path of a file" },
+      { { log = { format = "xml" } }, "log.format: expects" },
+      { { log = { file = 3 } }, "log.file: expects the path of a file" },
       { { log = { frame_bytes = "1m" } }, "log.frame_bytes: expects" },
     } do
       it(("%s (%d)"):format(case[2], i), function()
@@ -572,7 +593,8 @@ describe("config.normalise", function()
       for i, err in ipairs(errors) do paths[i] = err.path end
       table.sort(paths)
       assert.same({
-        "agent", "fram", "frame", "limits.inbox", "limits.memory", "listen[1]", "listen[2].timeout.idle", "nope", "workers",
+        "agent", "fram", "frame", "limits.inbox", "limits.memory", "listen[1]", "listen[2].timeout.idle", "nope",
+        "workers",
       }, paths)
     end)
 
@@ -586,7 +608,8 @@ describe("config.normalise", function()
 
     it("does not run the script's metamethods", function()
       local trap = setmetatable({}, { __index = error, __tostring = error, __newindex = error, __len = error })
-      assert.is_string(errors_of { [trap] = 1, frame = trap, workers = trap, limits = trap, listen = trap, modules = trap })
+      assert.is_string(errors_of { [trap] = 1, frame = trap, workers = trap, limits = trap, listen = trap,
+        modules = trap })
     end)
   end)
 
@@ -612,7 +635,8 @@ describe("config.normalise", function()
 
     it("win over the script, everywhere; the last one wins", function()
       local conf = normalise({
-        listen = { { "tcp://:1", limits = { inbox = 5 } }, "tcp://:2" }, limits = { inbox = 6 }, timeout = { drain = 1 },
+        listen = { { "tcp://:1", limits = { inbox = 5 } }, "tcp://:2" }, limits = { inbox = 6 },
+        timeout = { drain = 1 },
       }, with(override("limits.inbox", "7", "env PERILUNE_LIMITS_INBOX"), override("limits.inbox", "8", "flag --inbox"),
         override("timeout.drain", "3")))
       assert.same({ 8, 8, 3000 }, { conf.listeners[1].limits.inbox, conf.listeners[2].limits.inbox, conf.drain_ms })
@@ -639,7 +663,8 @@ describe("config.normalise", function()
       it("may have several, with commas or blanks between them", function()
         for _, text in ipairs { "tcp://:1,unix://a b,c,tcp://[::1]:2", "tcp://:1 unix://a b,c  tcp://[::1]:2",
           "tcp://:1, unix://a b,c ,tcp://[::1]:2" } do
-          for _, listen in ipairs { NONE, "tcp://:7", { { "tcp://:7", frame = "line" } }, { "tcp://:7", "tcp://:8" } } do
+          for _, listen in ipairs { NONE, "tcp://:7", { { "tcp://:7", frame = "line" } },
+            { "tcp://:7", "tcp://:8" } } do
             local conf = normalise({ listen = listen, frame = "line" }, with(override("listen", text, "flag --listen")))
             assert.equal(3, #conf.listeners)
             for i, wanted in ipairs { "tcp://:1", "unix://a b,c", "tcp://[::1]:2" } do
@@ -663,7 +688,8 @@ describe("config.normalise", function()
         assert.same({ "a", "b" }, normalise({}, with(override("modules", ",a,, b,"))).modules)
       end)
       it("shows the one of several that is wrong, and by itself", function()
-        local expects = 'flag --listen: expects an address such as "tcp://127.0.0.1:9000" or "unix:///run/app.sock", got '
+        local expects = 'flag --listen: expects an address such as "tcp://127.0.0.1:9000" '
+          .. 'or "unix:///run/app.sock", got '
         for text, shown in pairs {
           ["a,"] = '"a"', [""] = '""', [","] = '","', [" "] = '" "', [" , ,"] = '" , ,"',
           ["tcp://:1,9000"] = '"9000" (did you mean "tcp://127.0.0.1:9000"?)',
@@ -797,7 +823,8 @@ end)
 describe("config.to_json", function()
   it("writes plain data in canonical units, without functions", function()
     local text = config.to_json(normalise({
-      agent = { proceed = agent }, setup = agent, frame = { decode = agent, encode = agent }, limits = { reject = "no\n" },
+      agent = { proceed = agent }, setup = agent, frame = { decode = agent, encode = agent },
+      limits = { reject = "no\n" },
     }, { cpus = 2 }))
     for _, part in ipairs {
       '"agent":"table"', '"setup":"function"', '"decode":"function"', '"modules":[]', '"workers":2', '"reject":"no\\n"',

@@ -40,11 +40,11 @@ describe("fault.describe", function()
   for what, case in pairs {
     ["nothing"] = { nil, "nil" }, ["false"] = { false, "false" }, ["a number"] = { 1.5, "1.5" },
     ["a text"] = { "boom", "boom" }, ["control characters"] = { "a\27[31m\nb\0", "a\\x1b[31m\\nb\\x00" },
-    ["bytes that are not UTF-8"] = { "\255é", "\\xffé" }, ["text that is reordered"] = { "a\226\128\174b", "a\\u{202e}b" },
-    ["a table"] = { {}, "(error object is a table)" }, ["a function"] = { print, "(error object is a function)" },
+    ["bytes that are not UTF-8"] = { "\255é", "\\xffé" },
+    ["text that is reordered"] = { "a\226\128\174b", "a\\u{202e}b" }, ["a table"] = { {}, "(error object is a table)" },
+    ["a function"] = { print, "(error object is a function)" },
     ["a table with a message"] = { { message = "boom" }, "boom" },
-    ["a table with fields"] = { { code = 5 }, "{ code = 5 }" },
-    ["a table with fields of all types"] = {
+    ["a table with fields"] = { { code = 5 }, "{ code = 5 }" }, ["a table with fields of all types"] = {
       { 7, { 1 }, {}, a = "x", b = true, ["c d"] = 1.5, [print] = print, message = 3 },
       '{ ["c d"] = 1.5, [1] = 7, [2] = {…}, [3] = {}, [function] = function, a = "x", b = true, message = 3 }',
     },
@@ -119,7 +119,8 @@ error: attempt to index local 'user' (a nil value)
   end)
 
   it("takes file and line from the message", function()
-    assert.equal("error: boom\n  --> t.lua:2\n1 | a\n2 | b\n", fault.render { message = "t.lua:2: boom", source = "a\nb" })
+    assert.equal("error: boom\n  --> t.lua:2\n1 | a\n2 | b\n",
+      fault.render { message = "t.lua:2: boom", source = "a\nb" })
   end)
   it("keeps another place in the message", function()
     local text = fault.render { message = "lib.lua:9: boom", file = "t.lua", line = 1, source = "a" }
@@ -141,7 +142,8 @@ error: attempt to index local 'user' (a nil value)
       ["a method"] = { "foo(t:foo())", "attempt to call method 'foo'" .. nil_value, "      ^^^ nil here" },
       ["a call"] = { "x = x()", "attempt to call global 'x'" .. nil_value, "    ^ nil here" },
       ["arithmetic"] = { "x = x + 1", "attempt to perform arithmetic on global 'x'" .. nil_value, "    ^ nil here" },
-      ["concatenation"] = { "x = 'x' .. x", "attempt to concatenate global 'x' (a table value)", "           ^ table here" },
+      ["concatenation"] = { "x = 'x' .. x", "attempt to concatenate global 'x' (a table value)",
+        "           ^ table here" },
       ["a length"] = { "x = #x", "attempt to get length of local 'x'" .. nil_value, "     ^ nil here" },
       ["whole words only"] = { "xx, _x, x1 = x.y", global .. nil_value, "             ^ nil here" },
       ["not what a string says"] = { "log('x.y', [[x.y]]) x.y = 1 -- x.y", global .. nil_value,
@@ -166,8 +168,8 @@ error: attempt to index local 'user' (a nil value)
 
     it("nothing when it may be one of several", function()
       for line, message in pairs {
-        ["x = t[i].y + t[k].y"] = "attempt to index field '?' (a nil value)", ["x = = 1"] = "unexpected symbol near '='",
-        ["if a < 1 or b < 1 then"] = "attempt to compare nil with number",
+        ["x = t[i].y + t[k].y"] = "attempt to index field '?' (a nil value)",
+        ["x = = 1"] = "unexpected symbol near '='", ["if a < 1 or b < 1 then"] = "attempt to compare nil with number",
       } do
         assert.equal("1 | " .. line .. "\n", (excerpt_of(line, 1, message):gsub("hint: [^\n]*\n$", "")))
       end
@@ -197,7 +199,8 @@ error: attempt to index local 'user' (a nil value)
 
     it("a long line cut around the culprit", function()
       local source = ("é "):rep(500) .. "\tuser.name = 1 " .. ("z "):rep(1e5)
-      local shown, marks = excerpt_of(source, 1, "attempt to index global 'user' (a nil value)"):match("^1 | (.-)\n  | (.-)\n$")
+      local shown, marks = excerpt_of(source, 1,
+        "attempt to index global 'user' (a nil value)"):match("^1 | (.-)\n  | (.-)\n$")
       assert.matches("^….*…$", shown)
       assert.is_true(#shown < 200)
       local columns = #marks:match("^ *")

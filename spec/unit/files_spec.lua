@@ -36,8 +36,8 @@ describe("io.lines", function()
 
   it("opens the file once, whatever is read of it", function()
     with_files(function(lines, opened)
-      for formats, wanted in pairs { [{}] = "1 2|3", [{ "*L" }] = "1 2\n|3\n", [{ "*n" }] = "1|2|3", [{ 2 }] = "1 |2\n|3\n",
-        [{ 3, 3 }] = "1 2|\n3\n" } do
+      for formats, wanted in pairs { [{}] = "1 2|3", [{ "*L" }] = "1 2\n|3\n", [{ "*n" }] = "1|2|3",
+        [{ 2 }] = "1 |2\n|3\n", [{ 3, 3 }] = "1 2|\n3\n" } do
         local before, read = opened(), {}
         for one, two in lines(name, unpack(formats)) do
           read[#read + 1] = one

@@ -170,7 +170,9 @@ static void note_visit(void *value, void *data)
 	visited[(char *)value - values] = true;
 }
 
-/* Random ids come and go between two steps, more of the ones than of the others. Ids divisible by `stays` do neither. */
+/*
+ * Random ids come and go between two steps, more of the ones than of the others. Ids divisible by `stays` do neither.
+ */
 static void change(uint64_t first, unsigned stays, unsigned times, bool filling)
 {
 	for (unsigned n = 0; n < times; n++) {

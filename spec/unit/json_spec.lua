@@ -27,7 +27,8 @@ describe("json.encode", function()
   loop.loop = loop
   for what, value in pairs {
     ["a function"] = print, ["not a number"] = 0 / 0, infinity = 1 / 0, ["mixed keys"] = { 1, a = 2 },
-    ["a list with holes"] = { [1] = 1, [3] = 3 }, ["a table within itself"] = loop, ["a nested function"] = { a = { print } },
+    ["a list with holes"] = { [1] = 1, [3] = 3 }, ["a table within itself"] = loop,
+    ["a nested function"] = { a = { print } },
   } do
     it("refuses " .. what, function()
       local text, message = json.encode(value)

@@ -14,7 +14,9 @@ describe("scripts/layers", function()
 
   before_each(function()
     folder = command.folder()
-    for _, name in ipairs { "base", "conn", "server" } do assert(os.execute(("mkdir %s/%s"):format(folder, name)) == 0) end
+    for _, name in ipairs { "base", "conn", "server" } do
+      assert(os.execute(("mkdir %s/%s"):format(folder, name)) == 0)
+    end
     command.write(folder .. "/base/buf.c", '#include "base/buf.h"\n#include <uv.h>\n')
     command.write(folder .. "/conn/conn.h", '#pragma once\n#include "base/buf.h"\n')
   end)

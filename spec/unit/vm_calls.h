@@ -31,7 +31,10 @@ int vm_end(void **state);
 
 #define IN_A_VM(TEST) cmocka_unit_test_setup_teardown(TEST, vm_begin, vm_end)
 
-/* Calls run(way) for each way of interrupting that works here, with the watchdog running. Returns the sum of what it did. */
+/*
+ * Calls run(way) for each way of interrupting that works here, with the watchdog running. Returns the sum of what it
+ * did.
+ */
 int in_each_way(int (*run)(const char *way));
 
 /* The same for the first of them, which is the one that people have. */

@@ -64,7 +64,8 @@ describe("perilune.replay", function()
   end)
 
   it("lets the time go by that went by", function()
-    local file = conversation(got(1, "a"), sent(1.0004, "a"), line(3601.2, '"close","reason":"idle_timeout"'), end_line())
+    local file = conversation(got(1, "a"), sent(1.0004, "a"), line(3601.2, '"close","reason":"idle_timeout"'),
+      end_line())
     perilune.replay(file, app_of(echo, { timeout = { idle = "1h" } }))
     local message = failure(function() perilune.replay(file, app_of(echo, { timeout = { idle = "2h" } })) end)
     assert_has("it goes on, where it ended: idle_timeout", message)
@@ -91,8 +92,8 @@ describe("perilune.replay", function()
   end)
 
   it("replays half-closes, views and raw bytes", function()
-    local file = conversation(got(1, "a"), line(1.1, '"eof"'), sent(1.1, "after"), line(1.2, '"close","reason":"agent"'),
-      end_line())
+    local file = conversation(got(1, "a"), line(1.1, '"eof"'), sent(1.1, "after"),
+      line(1.2, '"close","reason":"agent"'), end_line())
     local agent = { proceed = function() end, eof = function() return "after", "close" end }
     perilune.replay(file, { listen = "tcp://127.0.0.1:9000", frame = "line", agent = agent })
     assert_has('-  "after"', failure(function() perilune.replay(file, app_of(function() end)) end))
@@ -108,7 +109,8 @@ describe("perilune.replay", function()
     perilune.replay(file, app, { ignore = "^at " })
     perilune.replay(file, app, { ignore = { "%d%d:%d%d" } })
     perilune.replay(file, app, { normalize = function(frame) return (frame:gsub("%d", "#")) end })
-    perilune.replay(file, app, { normalize = function(frame, conn) return conn.id == 1 and #frame == 1 and frame or nil end })
+    perilune.replay(file, app,
+      { normalize = function(frame, conn) return conn.id == 1 and #frame == 1 and frame or nil end })
     assert_has("unknown option ignored", failure(function() perilune.replay(file, app, { ignored = "" }) end))
     assert_has("malformed", failure(function() perilune.replay(file, app, { ignore = "[" }) end))
     assert_has("timing is", failure(function() perilune.replay(file, app, { timing = "real" }) end))
@@ -169,7 +171,8 @@ describe("perilune.replay", function()
     handle:close()
     assert_has("line 5, the last one, is not whole", perilune.replay(file, app_of(echo)).notes[1])
     os.remove(file)
-    assert_has("its last line is missing", perilune.replay(conversation(got(1, "a"), sent(1, "a")), app_of(echo)).notes[1])
+    assert_has("its last line is missing",
+      perilune.replay(conversation(got(1, "a"), sent(1, "a")), app_of(echo)).notes[1])
   end)
 
   it("does not take nothing for no difference", function()

@@ -1,3 +1,9 @@
+/*
+ * The callbacks of connections, and where agents are anchored.
+ *
+ * Agents are anchored in tables of 256: the collector traverses a table in one step, and one table for all agents would
+ * make that step as long as there are connections.
+ */
 #include "agent/agent.h"
 
 #include "agent/handle.h"
@@ -223,7 +229,10 @@ static enum eof_answer on_eof(struct conn *conn)
 		return EOF_CLOSE;
 	if (run && run->wait == WAIT_TURN)
 		return EOF_LATER;
-	/* An agent that knows half-close finishes what it is at; for others the peer has left. */
+	/*
+	 * An agent that has eof() finishes its call first. Any other ends, even one that waits: most clients that send
+	 * FIN have gone, and a protocol that half-closes says so by having the method.
+	 */
 	if (run)
 		return has_method(agents, conn, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
 	return call(agents, conn, CALL_EOF, 0) ? EOF_KEEP : EOF_CLOSE;

@@ -4,9 +4,9 @@
  *
  * Implements struct conn_handler. Every callback runs in a pooled coroutine
  * (run.c), so it may wait; while it does, a struct run keeps what is needed to
- * go on, and the connection is busy. Frames go in as a batch (batch.c): C puts
- * them into a table, a compiled Lua loop calls proceed() for each, replies
- * come back in the same table.
+ * go on, and the connection is busy. Frames go in as a batch (batch.c): C passes
+ * them to a compiled Lua loop, which calls proceed() for each and returns the
+ * replies together.
  *
  * Threads: everything belongs to one worker.
  */
@@ -59,8 +59,10 @@ struct agents {
 	struct agents *successor;      /* who takes its connections over; NULL: nobody does */
 	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
-	/* Connections of this generation that have gone to newer ones, and those that the newest was to take over, and could
-	 * not. The thread's that has the agents; anyone may read them. */
+	/*
+	 * Connections of this generation that have gone to newer ones, and those that the newest was to take over, and
+	 * could not. The thread's that has the agents; anyone may read them.
+	 */
 	atomic_uint migrated, not_migrated;
 	struct takeovers takeovers;            /* of older generations' connections by this one */
 	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
@@ -78,8 +80,9 @@ struct agents {
 	uint32_t anchor_count, anchor_free;
 
 	/*
-	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply that
-	 * a call has returned? And what has ended them from outside, or a long list of replies. See reply_forget().
+	 * Of codecs in Lua: has the last decode() failed (what it raised is at AT_ERROR), or an encode() of a reply
+	 * that a call has returned? And what has ended them from outside, or a long list of replies. See
+	 * reply_forget().
 	 */
 	bool decode_failed, encode_failed;
 	enum guard_verdict decode_verdict, reply_verdict;
@@ -134,7 +137,9 @@ static inline struct agent_endpoint *agent_endpoint_of(const struct conn *conn)
  */
 bool agents_migrate(struct conn *conn);
 
-/* Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays. */
+/*
+ * Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays.
+ */
 void agents_count_staying(const struct conn *conn);
 
 /* A newer generation will ask connections anew that others could not take over. In the thread that has the agents. */
@@ -153,7 +158,9 @@ enum drains agents_note_drains(struct agents *agents);
 /* The first fault of any of its handlers, with its place; NULL: there was none. Any thread. */
 const char *agents_first_fault(const struct agents *agents);
 
-/* One policy for the connections that older generations have, whatever each listener's is. In the thread that has them. */
+/*
+ * One policy for the connections that older generations have, whatever each listener's is. In the thread that has them.
+ */
 void agents_set_policy(struct agents *agents, enum reload_policy policy);
 
 /* One connection more, or fewer. */

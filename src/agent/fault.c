@@ -1,4 +1,10 @@
-/* What happens when a handler raises: one log entry, a last word, the end of its connection. */
+/*
+ * What happens when a handler raises: one log entry, a last word, the end of its connection.
+ *
+ * fault_raise() is the one place where an error in a handler is caught. The error is described
+ * (lua/perilune/fault.lua), logged, and folded with others of its kind (repeats.h); failed() is asked for a last word;
+ * the connection is closed with `error`, or with the reason that belongs to the guard's verdict.
+ */
 #include "agent/run.h"
 #include "base/log.h"
 #include "base/text.h"

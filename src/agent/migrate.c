@@ -1,7 +1,7 @@
 /*
  * A connection goes from one generation's agents to the next one's: its agent's snapshot() is copied, as bytes, into
- * the other VM, where a new agent's upgrade() takes it. Socket, bytes at hand, output, time-outs stay as they are. Where
- * either fails, the old agent goes on as if nothing had been asked of it.
+ * the other VM, where a new agent's upgrade() takes it. Socket, bytes at hand, output, time-outs stay as they are.
+ * Where either fails, the old agent goes on as if nothing had been asked of it.
  */
 #include "agent/run.h"
 #include "base/log.h"

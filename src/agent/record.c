@@ -124,7 +124,8 @@ static void agent_record_complain(struct tape *tape, const struct agents *agents
 }
 
 /*
- * Of this thread's own computing: a machine that is busy with other things, or was suspended, is not the redaction's fault.
+ * Of this thread's own computing: a machine that is busy with other things, or was suspended, is not the redaction's
+ * fault.
  */
 static uint64_t computed_us(void)
 {

@@ -30,8 +30,8 @@ static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size
 }
 
 /*
- * MAY RAISE in a call of a handler's: encode(reply) are on the stack. What is sent in a call is encoded as part of it, and
- * what encode() raises is the call's own error; what it returns is encoded when it is over.
+ * MAY RAISE in a call of a handler's: encode(reply) are on the stack. What is sent in a call is encoded as part of it,
+ * and what encode() raises is the call's own error; what it returns is encoded when it is over.
  */
 static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
 {

@@ -92,8 +92,10 @@ void run_keep_ended(lua_State *lua);
 /* Takes a coroutine from the pool (or makes one) for a call on conn's behalf. */
 void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
 
-/* Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. Failed: the error is
- * at AT_ERROR, and nothing may be pushed on the coroutine's stack any more. */
+/*
+ * Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. Failed: the error
+ * is at AT_ERROR, and nothing may be pushed on the coroutine's stack any more.
+ */
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
 
 /* In its place, when there is not even memory for the call: it has failed. */
@@ -115,8 +117,10 @@ void run_cancel(struct agents *agents, struct conn *conn);
  * there is no memory for that. */
 bool run_park(struct agents *agents, struct run *run);
 
-/* Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack; -1: there was no memory
- * for them, and the call fails. */
+/*
+ * Resumes a suspended call and handles how that ends. nargs values are on its coroutine's stack; -1: there was no
+ * memory for them, and the call fails.
+ */
 void run_wake(struct agents *agents, struct run *run, int nargs);
 
 /* A suspended call is over, and `run` is freed: its connection goes on. */
@@ -192,8 +196,8 @@ bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_
 bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err);
 
 /*
- * Sends the value at idx of lua's stack: nil, a string (or a number, as its text), a view, a list of strings; or, with a
- * codec in Lua, whatever its encode() takes. True, or false with an error message pushed.
+ * Sends the value at idx of lua's stack: nil, a string (or a number, as its text), a view, a list of strings; or, with
+ * a codec in Lua, whatever its encode() takes. True, or false with an error message pushed.
  */
 bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below);
 

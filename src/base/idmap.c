@@ -98,9 +98,9 @@ void idmap_remove(struct idmap *map, uint64_t id)
 }
 
 /*
- * The home after this one, where the highest bit of a home is counted as the lowest. A home of a smaller map is followed,
- * in a larger one, by all those that its ids may have moved to; and of those the smaller map makes one. So homes that were
- * visited stay visited when the map is resized. (Redis walks its tables like that.) 0: there is none.
+ * The home after this one, where the highest bit of a home is counted as the lowest. A home of a smaller map is
+ * followed, in a larger one, by all those that its ids may have moved to; and of those the smaller map makes one. So
+ * homes that were visited stay visited when the map is resized. (Redis walks its tables like that.) 0: there is none.
  */
 static uint64_t next_home(uint64_t home, uint64_t capacity)
 {

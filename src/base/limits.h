@@ -10,7 +10,7 @@
 enum { LIMITS_TEXT_BYTES = 200 };
 
 /*
- * The error's text, and the limits that may be behind it with their values. UV_EAGAIN is taken for a thread or a process
- * that could not be started, UV_ENOMEM for memory; of any other error there is just the text. Returns `text`.
+ * The error's text, and the limits that may be behind it with their values. UV_EAGAIN is taken for a thread or a
+ * process that could not be started, UV_ENOMEM for memory; of any other error there is just the text. Returns `text`.
  */
 const char *limits_explain(int err, char *text, size_t size);

@@ -342,8 +342,8 @@ static ssize_t put_out(const char *bytes, size_t n)
 }
 
 /*
- * The same for any length: a pipe that is writable takes PIPE_BUF bytes whole, be it blocking or not. A file takes all at
- * once, so that no other process's entry comes between.
+ * The same for any length: a pipe that is writable takes PIPE_BUF bytes whole, be it blocking or not. A file takes all
+ * at once, so that no other process's entry comes between.
  */
 static size_t put_out_all(const char *bytes, size_t n)
 {

@@ -3,8 +3,8 @@
  *
  * A line is formatted on the stack and leaves whole, under a lock, so threads do
  * not mix. What does not fit is cut. Texts are escaped (base/text.h), a zero byte in
- * one like any other, so no control character reaches the output raw. Nobody waits for whoever reads the log: an entry that does not go out at
- * once is dropped and counted. A file is waited for, as disks are.
+ * one like any other, so no control character reaches the output raw. Nobody waits for whoever reads the log: an entry
+ * that does not go out at once is dropped and counted. A file is waited for, as disks are.
  *
  * Threads: log_open() and log_init() first, from one; then any.
  */
@@ -87,7 +87,8 @@ int log_open_file(const char *path);
 const char *log_file_error(int err);
 
 /*
- * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. 0, or a negative error:
+ * Opens the file anew, as its name may stand for another one by now, and logs what comes of it. The files are exchanged
+ * under the lock that entries are written under. 0, or a negative error:
  * the old one is kept, or there is none (UV_ENOTSUP).
  */
 int log_reopen(void);

@@ -1,4 +1,7 @@
-/* Why a connection ended: a closed list, used in closed(), in logs and as a metric label. */
+/*
+ * Why a connection ended: a closed list, used in closed(), in logs and as a metric label. So timeout.first_frame has no
+ * reason of its own: a client that never says anything is idle.
+ */
 #pragma once
 
 #include <stdbool.h>

@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 
 /*
- * As open(2), with O_CLOEXEC, O_NOCTTY and O_NONBLOCK, which changes nothing of a regular file. A descriptor, or a negative
- * error; then *instead is what stands there in place of a file ("a FIFO"), or NULL where that is not what is wrong. O_TRUNC
- * is done last: nothing else loses its contents.
+ * As open(2), with O_CLOEXEC, O_NOCTTY and O_NONBLOCK, which changes nothing of a regular file. A descriptor, or a
+ * negative error; then *instead is what stands there in place of a file ("a FIFO"), or NULL where that is not what is
+ * wrong. O_TRUNC is done last: nothing else loses its contents.
  */
 int regular_open(const char *path, int flags, mode_t mode, const char **instead);
 

@@ -6,7 +6,9 @@
 
 /* ---- characters ---- */
 
-/* Of a sequence by its first byte: its length, and the least code point that may take as many bytes. 0: it begins none. */
+/*
+ * Of a sequence by its first byte: its length, and the least code point that may take as many bytes. 0: it begins none.
+ */
 static size_t sequence_bytes(uint8_t first, uint32_t *least)
 {
 	static const uint32_t LEAST[] = { 0, 0, 0x80, 0x800, 0x10000 };

@@ -16,7 +16,8 @@
 #include <stdio.h>
 
 enum text_form {
-	TEXT_LINE, /* for people: \n, \x1b, \u{202e}; a byte of no character is \xff. Backslashes stay: twice is as once */
+	/* For people: \n, \x1b, \u{202e}; a byte of no character is \xff. Backslashes stay: twice is as once. */
+	TEXT_LINE,
 	TEXT_LINES, /* the same, but line feeds and tabs stay */
 	TEXT_JSON, /* what stands between the quotes of a JSON string; a byte of no character is the text \xff */
 };

@@ -53,7 +53,9 @@ static void malformed(struct decoding *d, const char *why, size_t n)
 		    why ? n : sizeof ANY - 1);
 }
 
-/* What decode() has raised is on top of the stack (popped), or what is wrong with its results: the script is at fault. */
+/*
+ * What decode() has raised is on top of the stack (popped), or what is wrong with its results: the script is at fault.
+ */
 static void failed(struct decoding *d, lua_State *lua)
 {
 	size_t n = 0;

@@ -1,9 +1,9 @@
 /*
- * Lines of files, numbers in them, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets() and
- * strlen(), so that one of zero bytes never comes to its end: a device that gives nothing else would hold the worker for
- * ever. White space and digits it reads to their end, however far that is. A whole file it reads into a buffer that
- * doubles, which goes far past the limit of memory before anybody looks. And what it
- * opens may be a FIFO, which is waited for inside of fopen(), or the process's own memory: here only files are opened.
+ * Lines of files, numbers in them, and files as a whole, for lua/perilune/files.lua. LuaJIT reads lines with fgets()
+ * and strlen(), so that one of zero bytes never comes to its end: a device that gives nothing else would hold the
+ * worker for ever. White space and digits it reads to their end, however far that is. A whole file it reads into a
+ * buffer that doubles, which goes far past the limit of memory before anybody looks. And what it opens may be a FIFO,
+ * which is waited for inside of fopen(), or the process's own memory: here only files are opened.
  */
 #include "base/regular.h"
 #include "bind/bind.h"
@@ -117,8 +117,8 @@ static bool skip_blanks(FILE *file, size_t most)
 }
 
 /*
- * MAY RAISE. number(file) → the next number; nil: there is none; or nil, message, errno. As LuaJIT reads it, by scanf(),
- * but for one of more than NUMERAL_BYTES: what is behind them is another one.
+ * MAY RAISE. number(file) → the next number; nil: there is none; or nil, message, errno. As LuaJIT reads it, by
+ * scanf(), but for one of more than NUMERAL_BYTES: what is behind them is another one.
  */
 static int l_number(lua_State *lua)
 {
@@ -189,8 +189,8 @@ static int open_anything(lua_State *lua)
 }
 
 /*
- * MAY RAISE. open(path[, mode]) → file; nil, message, errno. Only LuaJIT can make its userdata of a file, so it opens what
- * is always there, and gets our file in its place: before that there is nothing to be lost by an error.
+ * MAY RAISE. open(path[, mode]) → file; nil, message, errno. Only LuaJIT can make its userdata of a file, so it opens
+ * what is always there, and gets our file in its place: before that there is nothing to be lost by an error.
  */
 static int l_files_open(lua_State *lua)
 {

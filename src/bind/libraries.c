@@ -1,3 +1,4 @@
+/* The list of the libraries that are modules: what Perilune's own Lua can require of the C side. */
 #include "bind/bind.h"
 
 const struct vm_library BIND_LIBRARIES[] = {

@@ -2,8 +2,8 @@
  * string.pack, string.unpack and string.packsize as Lua 5.3 has them, in a VM whose numbers are doubles.
  *
  * Lua 5.3.6 is the specification, down to its messages and the order of its checks; spec/support/pack_vectors.lua was
- * made with it. Where it cannot be had: whole numbers of 2^53 and more are int64_t or uint64_t (lua/perilune/int64.lua),
- * and "z" without its zero is an error, as in Lua 5.4.
+ * made with it. Where it cannot be had: whole numbers of 2^53 and more are int64_t or uint64_t
+ * (lua/perilune/int64.lua), and "z" without its zero is an error, as in Lua 5.4.
  *
  * A result is measured before it is made, so that none is over the limit. Nothing is held across a call that may raise.
  */

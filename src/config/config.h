@@ -118,7 +118,8 @@ int config_read(struct config *config);
 
 /*
  * Loads config->script (whose overrides are set) in a VM of its own, after config_read() if that is yet to be done, and
- * fills in the rest; once per config. It is to be freed whatever comes back. *text, to be freed by the caller, may be NULL:
+ * fills in the rest; once per config. It is to be freed whatever comes back. *text, to be freed by the caller, may be
+ * NULL:
  *   CONFIG_OK      with `print` "print" or "json": every value and its origin; else NULL
  *   CONFIG_BAD, CONFIG_USAGE  what is wrong, for people; with "json": {"ok":false,"errors":[…]} or
  *                  {"ok":false,"message":…}
@@ -160,8 +161,8 @@ bool config_has_same_listeners(const struct config *a, const struct config *b);
 int config_find_slot(const struct config *config, unsigned slot, unsigned guess);
 
 /*
- * After config_follow(): what differs in `next` and cannot be changed while `now` is being served: the settings' names, comma between.
- * False: nothing does.
+ * After config_follow(): what differs in `next` and cannot be changed while `now` is being served: the settings' names,
+ * comma between. False: nothing does.
  */
 bool config_needs_restart(const struct config *now, const struct config *next, char *what, size_t size);
 

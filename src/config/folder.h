@@ -8,7 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Either may be NULL. What is not 0 ends the walk. `name` is relative to the folder walked and lives as long as the call. */
+/*
+ * Either may be NULL. What is not 0 ends the walk. `name` is relative to the folder walked and lives as long as the
+ * call.
+ */
 struct folder_visitor {
 	int (*folder)(void *data, const char *name); /* "" is the folder itself */
 	int (*script)(void *data, const char *name, const char *path);

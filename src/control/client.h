@@ -1,7 +1,7 @@
 /*
- * One client of the control socket. It has one request at a time, and a reply to it; or, in place of the latter, the piece
- * of a stream that is on its way. While it waits for a reply it is read on, within the room for a line: that is how we
- * learn that it has gone.
+ * One client of the control socket. It has one request at a time, and a reply to it; or, in place of the latter, the
+ * piece of a stream that is on its way. While it waits for a reply it is read on, within the room for a line: that is
+ * how we learn that it has gone.
  *
  * Threads: the loop's.
  */

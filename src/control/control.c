@@ -141,8 +141,8 @@ static void tell_starved(struct control *control)
 }
 
 /*
- * Others have used up the descriptors: takes one that is kept back, or the place of who has had such a one long enough to
- * be answered. A descriptor, or -1 and errno.
+ * Others have used up the descriptors: takes one that is kept back, or the place of who has had such a one long enough
+ * to be answered. A descriptor, or -1 and errno.
  */
 static int accept_with_spare(struct control *control)
 {

@@ -6,9 +6,9 @@
  * amount: a line of CONTROL_LINE_MAX and a reply each, CONTROL_WAIT_MS to send or read.
  *
  * CONTROL_CLIENTS_MAX of them may stay for as long as what they have asked for takes. When they all do, there are
- * CONTROL_RESERVE places more for who wants to know why, or to end it: a request from there is to be answered at once, and
- * the next one who comes takes the place of who has been there longest. So nobody can be kept out. The same holds when the
- * process has no descriptors any more: CONTROL_RESERVE of them are kept back.
+ * CONTROL_RESERVE places more for who wants to know why, or to end it: a request from there is to be answered at once,
+ * and the next one who comes takes the place of who has been there longest. So nobody can be kept out. The same holds
+ * when the process has no descriptors any more: CONTROL_RESERVE of them are kept back.
  *
  * A request may also be answered with a stream: after the reply more is sent, piece by piece as the client takes it,
  * and all that the client can do then is to end its side, or to go.

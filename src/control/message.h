@@ -36,8 +36,8 @@ json_t *message_ok(void);
 json_t *message_error(const char *code, const char *text);
 
 /*
- * Sets a text whatever its bytes are: JSON is UTF-8, names of files and messages of scripts need not be. One that is not
- * is escaped as people are shown it. NULL is null.
+ * Sets a text whatever its bytes are: JSON is UTF-8, names of files and messages of scripts need not be. One that is
+ * not is escaped as people are shown it. NULL is null.
  */
 void message_set_text(json_t *object, const char *name, const char *text);
 

@@ -47,7 +47,9 @@ static int l_exec_sleep(lua_State *lua)
 	uint32_t ms = bind_duration_check(lua, 1);
 	if (lua != exec->co)
 		return luaL_error(lua, "perilune.sleep: cannot wait inside a coroutine of the script's own");
-	/* What was computed since the loop last looked at the clock is no part of the wait, nor is a begun millisecond. */
+	/*
+	 * What was computed since the loop last looked at the clock is no part of the wait, nor is a begun millisecond.
+	 */
 	uv_update_time(&exec->loop);
 	uv_timer_start(&exec->timer, exec_on_timer, ms ? (uint64_t)ms + 1 : 0, 0);
 	exec->waits = true;

@@ -1,6 +1,7 @@
 /*
  * Runs a Lua file, or a text, to its end: on a loop of its own, in a coroutine, so that it may wait. There are no
- * connections, no budgets and no sandbox: the script is its user's own tool.
+ * connections, no budgets and no sandbox: the script is its user's own tool. perilune.core has a second meaning here:
+ * its functions wait on this loop.
  */
 #pragma once
 

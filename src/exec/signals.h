@@ -16,7 +16,10 @@ struct signals {
 	uv_thread_t helper;
 };
 
-/* Once per process. `guard` is watched over until signals_close(), and so has to be open that long. 0 or a negative UV_E*. */
+/*
+ * Once per process. `guard` is watched over until signals_close(), and so has to be open that long. 0 or a negative
+ * UV_E*.
+ */
 int signals_open(struct signals *signals, uv_loop_t *loop, struct guard *guard);
 
 /* The signal's number, or 0. Known at once, even before what runs is ended. */

@@ -167,8 +167,8 @@ unsigned codec_encode_batch(const struct codec *codec, const struct reply *repli
 			    struct buf_pool *pool, struct buf **out, int *error);
 
 /*
- * Do frames first .. last - 1 of a batch (one at least, decoded with this codec) lie in the input just as they would be encoded, one behind
- * the other? Then *raw and *bytes are that stretch.
+ * Do frames first .. last - 1 of a batch (one at least, decoded with this codec) lie in the input just as they would be
+ * encoded, one behind the other? Then *raw and *bytes are that stretch.
  */
 bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, unsigned first, unsigned last,
 		       const uint8_t **raw, size_t *bytes);

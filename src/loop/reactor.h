@@ -1,6 +1,7 @@
 /*
- * Watches descriptors, and turns a loop beside them: the main thread's sockets and pipes. The epoll set is our own, since
- * libuv ends the process where the kernel refuses to watch one more (loop.h); here that is an error of whoever asks.
+ * Watches descriptors, and turns a loop beside them: the main thread's sockets and pipes. The epoll set is our own,
+ * since libuv ends the process where the kernel refuses to watch one more (loop.h); here that is an error of whoever
+ * asks.
  *
  *     reactor_add(reactor, watched, 0)     may fail; from then on nothing does
  *     reactor_want(reactor, watched, EPOLLIN)

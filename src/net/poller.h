@@ -4,7 +4,7 @@
  * libuv's loop is for everything else; its descriptor is one of the set. A descriptor then costs one system call to
  * watch and none to forget (libuv: five), and an event one indirect call. The set is edge-triggered: a level-triggered
  * one asks every descriptor again, at the next poll, whether it has more. Only those are asked again that say so:
- * poller_again().
+ * poller_again(). A descriptor stays registered while nothing is watched, so a peer's reset is noticed even then.
  *
  * Who owns a poller calls, for each turn of his loop, poller_wait(), poller_serve(), poller_run_loop() and
  * poller_forget(). Threads: a poller and its descriptors belong to one.

@@ -203,9 +203,9 @@ static int make_variables(struct start *start, const struct program_gifts *gifts
 
 /*
  * vfork() and not fork(): the new process borrows our memory until its exec, so that a large server need not copy its
- * page tables, and only this thread waits. It is not posix_spawn(), as LISTEN_PID has to name the new process. More than
- * exec is called in between, which POSIX leaves open and Linux allows, with no signal in the way: what posix_spawn()
- * does itself. Where vfork() is fork(), as in ThreadSanitizer's builds, nothing changes.
+ * page tables, and only this thread waits. It is not posix_spawn(), as LISTEN_PID has to name the new process. More
+ * than exec is called in between, which POSIX leaves open and Linux allows, with no signal in the way: what
+ * posix_spawn() does itself. Where vfork() is fork(), as in ThreadSanitizer's builds, nothing changes.
  */
 static pid_t launch(struct start *start)
 {

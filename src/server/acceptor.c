@@ -276,7 +276,9 @@ static void on_listener(struct watched *watched, unsigned events)
 
 /* ---- life ---- */
 
-/* Clients of a listener that is no more, or comes with the next generation, are for the worker that has been told so. */
+/*
+ * Clients of a listener that is no more, or comes with the next generation, are for the worker that has been told so.
+ */
 static bool may_move(void *data, uint16_t slot)
 {
 	const struct acceptor *acceptor = data;

@@ -47,7 +47,9 @@ int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, 
 void acceptor_release(struct acceptor *acceptor, struct config *now, const struct config *next);
 void acceptor_configure(struct acceptor *acceptor, const struct config *config);
 
-/* Makes Unix sockets anew whose files somebody has removed or replaced, as far as that can be; the log tells of each. */
+/*
+ * Makes Unix sockets anew whose files somebody has removed or replaced, as far as that can be; the log tells of each.
+ */
 void acceptor_renew(struct acceptor *acceptor, const struct config *config);
 
 /*

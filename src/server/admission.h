@@ -29,8 +29,9 @@ struct peer_key peer_key_of(const struct sockaddr *addr);
 
 /*
  * Connections per peer key: open addressing, grows and shrinks with the peers present, bytes
- * bounded by the connections open. Any thread: one short lock, taken only when a limit per
- * address is configured. A key that is not `counted` always enters and leaves no trace.
+ * bounded by the connections open. Any thread: one short lock, taken on accept and close, and
+ * only when a limit per address is configured; an exact limit is worth more than a lock-free
+ * approximation. A key that is not `counted` always enters and leaves no trace.
  */
 struct peer_table;
 

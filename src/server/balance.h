@@ -1,7 +1,7 @@
 /*
  * Which worker a client goes to: the one with the fewest connections, of those that turn. One that is held up, as by a
- * handler that waits in the system, gets none while another turns; and clients that it was given, and has not taken yet,
- * go to the others.
+ * handler that waits in the system, gets none while another turns; and clients that it was given, and has not taken
+ * yet, go to the others.
  *
  * Threads: the main thread.
  */

@@ -30,8 +30,8 @@ static void answer_error(struct commands *commands, uint64_t client, const char 
 /* ---- waiting ---- */
 
 /*
- * Those who have a place in the reserve do not wait. Others have one request at a time, and whoever leaves waits no more,
- * so there is room for each.
+ * Those who have a place in the reserve do not wait. Others have one request at a time, and whoever leaves waits no
+ * more, so there is room for each.
  */
 static void wait_for(struct commands *commands, struct wait wait)
 {

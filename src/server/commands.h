@@ -46,7 +46,10 @@ struct commands {
 	uint64_t (*reload)(void *server, enum reload_policy policy, const char **why);
 	/* NULL, or why it is refused. An upgrade may have ended before this returns. */
 	const char *(*upgrade)(void *server);
-	/* Answers the client, who gets the recording from then on. Else why not, perhaps in `why`; it is to be answered. */
+	/*
+	 * Answers the client, who gets the recording from then on. Else why not, perhaps in `why`; it is to be
+	 * answered.
+	 */
 	const char *(*record)(void *server, uint64_t client, const char *listener,
 			      struct recorder_limits limits, char *why, size_t size);
 	void (*stream)(void *server, uint64_t client, enum stream_event event);
@@ -54,8 +57,8 @@ struct commands {
 
 /*
  * Opens the socket where the configuration wants it, or takes the inherited one; `server` and the functions are set,
- * the rest zeroed. False: it cannot be, though it was asked for, and the log and `why` say why not. That the default one cannot
- * be is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
+ * the rest zeroed. False: it cannot be, though it was asked for, and the log and `why` say why not. That the default
+ * one cannot be is a warning. `succeeds`: there is a predecessor, who answers until commands_begin().
  */
 bool commands_open(struct commands *commands, struct reactor *reactor, const struct config *config,
 		   struct inheritance *inheritance, bool succeeds, char *why, size_t size);

@@ -1,6 +1,6 @@
 /*
- * Connections that an operator wants ended, by whichever worker has them. A worker whose handler does not return answers
- * late: its client is told so after a while, and may leave before; the connection is ended all the same.
+ * Connections that an operator wants ended, by whichever worker has them. A worker whose handler does not return
+ * answers late: its client is told so after a while, and may leave before; the connection is ended all the same.
  *
  * Threads: the main thread.
  */

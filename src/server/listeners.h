@@ -16,9 +16,9 @@ struct listeners {
 };
 
 /*
- * Makes the listeners of `config` that have no slot, bound and listening, and gives them one: all, or none. Sockets that
- * were inherited are taken; `inheritance` may be NULL. 0, or an error: each that failed is in the log, and the first in
- * `why`.
+ * Makes the listeners of `config` that have no slot, bound and listening, and gives them one: all, or none. Sockets
+ * that were inherited are taken; `inheritance` may be NULL. 0, or an error: each that failed is in the log, and the
+ * first in `why`.
  */
 int listeners_add(struct listeners *listeners, struct config *config, struct inheritance *inheritance,
 		  char *why, size_t size);

@@ -68,8 +68,8 @@ int loader_start(struct loader *loader, struct loader_links links);
 void loader_load(struct loader *loader, struct loading *loading);
 
 /*
- * Ends a loading, wherever the script is in its top level or its setup(). True: nothing will have come of it when it comes
- * back, with UV_ECANCELED. False: it has been loaded, and its report is under way. Any thread.
+ * Ends a loading, wherever the script is in its top level or its setup(). True: nothing will have come of it when it
+ * comes back, with UV_ECANCELED. False: it has been loaded, and its report is under way. Any thread.
  */
 bool loading_call_off(struct loading *loading);
 
@@ -77,15 +77,18 @@ bool loading_call_off(struct loading *loading);
 void loader_bury(struct loader *loader, struct generation *generation);
 
 /*
- * Ends the thread once what is under way is done and what there is is buried, which may take VM_TEARDOWN_MS in all; then
- * it reports that. Once, and the last that it is given.
+ * Ends the thread once what is under way is done and what there is is buried, which may take VM_TEARDOWN_MS in all;
+ * then it reports that. Once, and the last that it is given.
  */
 void loader_stop(struct loader *loader);
 
 /* After that report. */
 void loader_join(struct loader *loader);
 
-/* As RELOAD_AS_CONFIGURED. NULL: no memory. Generations that were not taken out of it (set to NULL) must have been given away by then. */
+/*
+ * As RELOAD_AS_CONFIGURED. NULL: no memory. Generations that were not taken out of it (set to NULL) must have been
+ * given away by then.
+ */
 struct loading *loading_new(struct worker *workers, unsigned worker_count, struct config *now,
 			    uint32_t number);
 void loading_free(struct loading *loading);

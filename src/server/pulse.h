@@ -1,6 +1,7 @@
 /*
- * Tells the service manager at intervals that we live (WATCHDOG=1), which means: the main thread turns, and every worker
- * has answered since the last time. A handler that never returns, with no budget that would end it, stops the pulse.
+ * Tells the service manager at intervals that we live (WATCHDOG=1), which means: the main thread turns, and every
+ * worker has answered since the last time. A handler that never returns, with no budget that would end it, stops the
+ * pulse.
  *
  * Threads: the main thread.
  */

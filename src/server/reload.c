@@ -172,7 +172,10 @@ static void reload_forget(struct reloads *reloads, struct generation *generation
 
 void reloads_finish(struct reloads *reloads)
 {
-	/* Of these some parts have come too late for their workers, which have stopped, and have them in the mail still. */
+	/*
+	 * Of these some parts have come too late for their workers, which have stopped, and have them in the mail
+	 * still.
+	 */
 	for (const struct handover *each = reloads->handovers; each; each = each->next)
 		tell_handover(reloads, each);
 	loader_stop(&reloads->loader);

@@ -1,8 +1,14 @@
 /*
  * Reloads: a new generation of the script takes the new connections, if it can be loaded for all workers;
- * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it; one
- * whose script wants a canary, once that has been promoted or withdrawn. Its outcome is told when, in addition, all
+ * otherwise nothing changes. Those there are keep theirs until they end. It is done once all workers have adopted it;
+ * one whose script wants a canary, once that has been promoted or withdrawn. Its outcome is told when, in addition, all
  * connections have been asked that were to migrate.
+ *
+ * The way of one: reloads_begin() mails the loader, which reads the script set. If that differs from the one that is
+ * served, the loader checks the script and makes a generation for each worker, or none. Listeners that are new are
+ * opened, those that are no more are closed, and then the workers are told: so the order of a worker's orders says
+ * which generation a client is for (acceptor.h). Each worker answers REPORT_ADOPTED. A canary is first adopted as a
+ * candidate, for the connections that the acceptor gives to it; reloads_look() counts how many of them have failed.
  *
  * Threads: the main thread. The loading itself is the loader's.
  */
@@ -82,7 +88,10 @@ uint64_t reloads_begin(struct reloads *reloads, struct config *now, enum reload_
  */
 void reloads_call_off(struct reloads *reloads, const char *why);
 
-/* Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they need. */
+/*
+ * Is the script being loaded, or will it be? If not, one that is running only waits for workers, which have all they
+ * need.
+ */
 bool reloads_is_loading(const struct reloads *reloads);
 
 /* A loading that went well cannot be served after all: why not, in report->text. Before reloads_flip(). */
@@ -95,8 +104,8 @@ void reloads_reject(struct reloads *reloads, struct report *report);
 bool reloads_admit(struct reloads *reloads, struct report *report);
 
 /*
- * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, as the newest or to be
- * a canary; or nothing has changed, the reload has ended, and the log says why.
+ * A loading has come back. `serving`: is it still wanted? Then its generations go to the workers, as the newest or to
+ * be a canary; or nothing has changed, the reload has ended, and the log says why.
  */
 void reloads_flip(struct reloads *reloads, struct report *report, bool serving);
 

@@ -24,8 +24,8 @@ struct server_options {
 };
 
 /*
- * From now on signals are those of a server that is to come: TERM, INT and QUIT end the process with EXIT_OK and a line,
- * HUP, USR1 and USR2 wait for server_run(). Before the script is loaded, which may take seconds.
+ * From now on signals are those of a server that is to come: TERM, INT and QUIT end the process with EXIT_OK and a
+ * line, HUP, USR1 and USR2 wait for server_run(). Before the script is loaded, which may take seconds.
  */
 void server_expect_signals(void);
 

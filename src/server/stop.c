@@ -1,4 +1,13 @@
-/* The end: a drain, its deadline, the summary. */
+/*
+ * The end: a drain, its deadline, the summary.
+ *
+ * stop_drain() takes the clients that wait in the backlogs, closes the listeners and mails every worker. A connection
+ * reads what had arrived, finishes what is in flight, asks drain(deadline), and closes (conn/end.c). At the deadline
+ * what had arrived is served once more; then, or at the second signal, what is left is cut and counted. A worker that
+ * does not come back after that is left behind, and the exit code says so: not after a time by the clock, which a busy
+ * machine uses up, but after a time that its thread computed or slept (overtime.h). A script that is still being loaded
+ * is called off: its guard ends its calls whatever their budgets.
+ */
 
 #include "server/internal.h"
 
@@ -92,8 +101,8 @@ void stop_finish(struct server *server)
 }
 
 /*
- * The signals are never closed: without its last handle libuv gives a signal its default action back, and one that comes
- * between here and the exit would take the summary and the exit code along.
+ * The signals are never closed: without its last handle libuv gives a signal its default action back, and one that
+ * comes between here and the exit would take the summary and the exit code along.
  */
 void stop_close(struct server *server)
 {

@@ -1,4 +1,10 @@
-/* Another process takes over the sockets, while our connections live on. */
+/*
+ * Another process takes over the sockets, while our connections live on.
+ *
+ * Both processes hold the sockets until the new one serves. Then this one is LEAVING: it accepts no more, serves on for
+ * timeout.drain, and drains. The file of a Unix socket belongs to whoever serves alone (listener_own(),
+ * listener_share()).
+ */
 
 #include "server/internal.h"
 
@@ -63,7 +69,9 @@ static const char *upgrade_objection(const struct server *server)
 	return NULL;
 }
 
-/* The new process loads the script as it is, so nobody needs a reload that has not come far. NULL, or why it goes on. */
+/*
+ * The new process loads the script as it is, so nobody needs a reload that has not come far. NULL, or why it goes on.
+ */
 static const char *call_reload_off(struct server *server)
 {
 	if (!reloads_is_loading(&server->reloads))

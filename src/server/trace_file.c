@@ -11,7 +11,9 @@
 
 /* ---- the thread ---- */
 
-/* What is half there is taken back, where that can be: not from a pipe, nor when the end of the server does not wait. */
+/*
+ * What is half there is taken back, where that can be: not from a pipe, nor when the end of the server does not wait.
+ */
 static int trace_file_write_all(struct trace_file *file)
 {
 	for (size_t at = 0; at < file->n;) {
@@ -30,7 +32,10 @@ static int trace_file_write_all(struct trace_file *file)
 	return 0;
 }
 
-/* One thing at a time: what the main thread writes before it posts is read after that, and so on the way back, by `is_done`. */
+/*
+ * One thing at a time: what the main thread writes before it posts is read after that, and so on the way back, by
+ * `is_done`.
+ */
 static void trace_file_run(void *data)
 {
 	struct trace_file *file = data;
@@ -95,7 +100,9 @@ void trace_file_end(void *data)
 		trace_file_finish(file, 0);
 }
 
-/* A disk that does not answer would hold up the end for ever: the thread and its bytes stay until the process has gone. */
+/*
+ * A disk that does not answer would hold up the end for ever: the thread and its bytes stay until the process has gone.
+ */
 void trace_file_abandon(struct trace_file *file)
 {
 	if (file->stage != TRACE_FILE_OPEN)

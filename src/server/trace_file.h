@@ -1,6 +1,7 @@
 /*
  * A trace's file, for --record: written by a thread of its own, so that a slow disk holds up nobody. It is started
- * before anybody is served; libuv's pool of threads, made when it is first used, would end the process where it cannot be.
+ * before anybody is served; libuv's pool of threads, made when it is first used, would end the process where it cannot
+ * be.
  *
  * Threads: the main thread, but for write_all().
  */

@@ -2,13 +2,13 @@
  * Lua's collector runs only in protected calls.
  *
  * A step of it may call finalisers, and these may raise: a file's does where the stack has no room, one of a script's
- * (unsafe = { "newproxy" }) or of a C module does as it pleases. What the core asks of Lua between calls, such as to push
- * a frame, would then have nobody to catch that. So between calls the collector is stopped, and what it owes meanwhile is
- * done in a protected call of its own, before the next call.
+ * (unsafe = { "newproxy" }) or of a C module does as it pleases. What the core asks of Lua between calls, such as to
+ * push a frame, would then have nobody to catch that. So between calls the collector is stopped, and what it owes
+ * meanwhile is done in a protected call of its own, before the next call.
  *
  * Lua's API can stop the collector, but it forgets its threshold over that, and with it the pace. So the threshold is
- * kept and put back: its place, and that of the size of the heap, are searched for in the VM's state. Where they are not
- * found the API has to do: then a cycle begins anew with each call, which is slower, and as safe.
+ * kept and put back: its place, and that of the size of the heap, are searched for in the VM's state. Where they are
+ * not found the API has to do: then a cycle begins anew with each call, which is slower, and as safe.
  */
 #include "vm/vm.h"
 
@@ -168,8 +168,8 @@ static void collector_note_failure(struct vm *vm)
 }
 
 /*
- * The step itself is C, and is not ended, whatever it takes; a finaliser that it calls is. After one that did not return
- * in its time there are more of its kind as a rule, and everybody waits for each: they have less.
+ * The step itself is C, and is not ended, whatever it takes; a finaliser that it calls is. After one that did not
+ * return in its time there are more of its kind as a rule, and everybody waits for each: they have less.
  */
 static void enter_step(struct vm *vm)
 {

@@ -2,8 +2,8 @@
  * Ends Lua that does not return.
  *
  * Every entry into Lua is a *dispatch*: guard_enter() gives it a number and a budget, guard_leave()
- * ends it. A watchdog thread looks at all guards; where the same dispatch has used up its budget of
- * CPU time, it sends the thread a signal. The handler checks that this very dispatch is still
+ * ends it; each is a store that the watchdog reads. A watchdog thread looks at all guards; where the same dispatch has
+ * used up its budget of CPU time, it sends the thread a signal. The handler checks that this very dispatch is still
  * running and arms a hook that ends it: by a yield where abandon() allows that, else by an error at every instruction
  * until guard_leave(). So a kill never meets another dispatch, and a script's own pcall cannot swallow it for longer
  * than an instruction.
@@ -205,8 +205,8 @@ static inline enum guard_verdict guard_leave(struct guard *guard)
 }
 
 /*
- * The last dispatch: lua_close(), in which finalisers run, and nothing that is compiled. guard_end() when the VM is about
- * to be gone: nobody touches it from then on. Idempotent.
+ * The last dispatch: lua_close(), in which finalisers run, and nothing that is compiled. guard_end() when the VM is
+ * about to be gone: nobody touches it from then on. Idempotent.
  */
 void guard_begin_end(struct guard *guard, uint32_t budget_ms);
 void guard_end(struct guard *guard);

@@ -35,7 +35,9 @@ struct interrupt {
 	void (*arm)(struct guard *guard, lua_Hook hook);
 	/* As arm(): what prepare() prepared is not needed any more. */
 	void (*decline)(struct guard *guard);
-	/* On the VM's thread, not in the handler, nor from compiled code. `lua`: the VM's coroutine that runs, if any. */
+	/*
+	 * On the VM's thread, not in the handler, nor from compiled code. `lua`: the VM's coroutine that runs, if any.
+	 */
 	void (*stand_down)(struct guard *guard, lua_State *lua);
 };
 

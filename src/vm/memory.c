@@ -69,8 +69,8 @@ static void hurry_collector(struct vm *vm, size_t heap, size_t bytes)
  *
  * What is told to end is not refused, for LuaJIT does not take it well: an error within the collector, or in whatever
  * compiled code calls, is unwound with a stack that is not as it ought to be, and now and then the process dies of it.
- * Code doubles what it has; only a request that is more than that is refused, of a function that was told a size. Outside
- * of calls the core allocates little, and may not raise: it is never refused.
+ * Code doubles what it has; only a request that is more than that is refused, of a function that was told a size.
+ * Outside of calls the core allocates little, and may not raise: it is never refused.
  *
  * A call that has not allocated as much as the limit by itself may owe the lack of memory to garbage that others
  * left. It has a quarter more, so that one that fills the memory alone, the usual case, is known by then. If it is

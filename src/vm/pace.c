@@ -2,13 +2,15 @@
  * The collector's pace.
  *
  * A cycle of LuaJIT's collector marks all that lives and then sweeps all there is: of strings each slot of their table,
- * and each string. So a cycle costs by what lives, and a frame its share of it: the more garbage may wait for a cycle, the
- * less a frame costs. Three things bound the garbage:
+ * and each string. So a cycle costs by what lives, and a frame its share of it: the more garbage may wait for a cycle,
+ * the less a frame costs. Three things bound the garbage:
  *
  * - Memory: limits.garbage is a share of what lives. A small heap may have more, as long as it fits the caches.
  * - The table of strings. LuaJIT doubles it, in one long step, when there are more strings than slots, and dead ones
  *   count until they are swept. A pace that does not look at it makes it grow in the midst of traffic.
  * - limits.memory.
+ *
+ * The table of strings gets room after loading and in idle moments, and a cycle begins when the table is nearly full.
  *
  * In a large heap the collector runs over the second half of the garbage: the longer it may take, the smaller its
  * steps.

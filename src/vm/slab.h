@@ -4,7 +4,8 @@
  * Lua tells the size when it frees, so a block needs no header; a page is found
  * by masking the address. A block costs a pop and a push on its page's free
  * list. Pages that fall empty are reused by any class, and a surplus of them
- * goes back to the system, so a VM shrinks after a burst.
+ * goes back to the system, so a VM shrinks after a burst. Strings and tables are
+ * nearly all of what a frame costs, so this is on the hot path.
  *
  * Blocks over SLAB_SMALL_BYTES come from malloc.
  *

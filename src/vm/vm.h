@@ -103,8 +103,8 @@ enum { VM_TEARDOWN_MS = 1000 };
 void vm_stop_jit(struct vm *vm);
 
 /*
- * Begins and ends a call into Lua, see vm/guard.h; none may be running. Between the two, and nowhere else, the collector
- * runs, and with it finalisers: what is called there has to be protected.
+ * Begins and ends a call into Lua, see vm/guard.h; none may be running. Between the two, and nowhere else, the
+ * collector runs, and with it finalisers: what is called there has to be protected.
  */
 static inline void vm_enter(struct vm *vm, const struct vm_budget *budget);
 static inline enum guard_verdict vm_leave(struct vm *vm);
@@ -201,8 +201,8 @@ void vm_open_collector(struct vm *vm, lua_State *lua);
 bool vm_make_stack(struct vm *vm, lua_State *lua, int slots);
 
 /*
- * Outside of calls the spare lends memory for what is small, and no more than this at a time: what is as large as a peer
- * or a script likes is pushed by vm_push().
+ * Outside of calls the spare lends memory for what is small, and no more than this at a time: what is as large as a
+ * peer or a script likes is pushed by vm_push().
  */
 enum { VM_PLAIN_BYTES = 65536 };
 
@@ -213,8 +213,8 @@ static inline bool vm_may_push(const struct vm *vm, size_t bytes)
 }
 
 /*
- * Outside of calls: what push(from), a light userdata, returns goes to the stack `to` of the VM's, which has room for it.
- * False: there is no memory for it, and nothing was pushed; the call that it was for has to fail.
+ * Outside of calls: what push(from), a light userdata, returns goes to the stack `to` of the VM's, which has room for
+ * it. False: there is no memory for it, and nothing was pushed; the call that it was for has to fail.
  */
 bool vm_push(struct vm *vm, lua_State *to, lua_CFunction push, const void *from);
 

@@ -34,7 +34,9 @@ void app_push_inside(struct world *world, const char *name);
 /* Calls it; there is its one result on that stack then, or (false) the error. */
 bool app_call_inside(struct world *world, int nargs);
 
-/* Moves the string on top of the app's stack to `lua`; what is not one is "". The app's stack is taken down to `top`. */
+/*
+ * Moves the string on top of the app's stack to `lua`; what is not one is "". The app's stack is taken down to `top`.
+ */
 void app_take_string(struct world *world, lua_State *lua, int top);
 
 /* Pushes a time of the app's clock: milliseconds since it began. */

@@ -61,7 +61,9 @@ static void make_address(struct sockaddr_in6 *address, size_t number)
 	memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
 }
 
-/* MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused */
+/*
+ * MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused
+ */
 static int l_app_client_connect(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
@@ -226,7 +228,10 @@ static int l_frame(lua_State *lua)
 	return 3;
 }
 
-/* bytes(app, client[, n]) → up to n bytes that came and are no frame yet, when the first came. They are taken; n = 0: only shown */
+/*
+ * bytes(app, client[, n]) → up to n bytes that came and are no frame yet, when the first came. They are taken; n = 0:
+ * only shown
+ */
 static int l_bytes(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);

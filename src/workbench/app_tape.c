@@ -1,4 +1,6 @@
-/* What happens in an app in memory, as a recording has it; and traces, line by line: for lua/perilune/test/replay.lua. */
+/*
+ * What happens in an app in memory, as a recording has it; and traces, line by line: for lua/perilune/test/replay.lua.
+ */
 #include "agent/handle.h"
 #include "agent/record.h"
 #include "base/err.h"
@@ -45,7 +47,10 @@ static void add_event(void *data, const struct trace_event *event)
 	lua_rawseti(lua, -2, ++listing->n);
 }
 
-/* MAY RAISE. taped(app) → what has happened since the last time: { { conn, at_ms, event, frame | redacted | reason }, … } */
+/*
+ * MAY RAISE. taped(app) → what has happened since the last time: { { conn, at_ms, event, frame | redacted | reason }, …
+ * }
+ */
 static int l_taped(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);

@@ -305,8 +305,8 @@ static char **read_words(lua_State *lua, int idx)
 }
 
 /*
- * MAY RAISE. spawn(words, inherits) → process, channel of its standard error | nil, code. This program, with these arguments. `inherits`: its
- * standard error is ours, and the channel of no use.
+ * MAY RAISE. spawn(words, inherits) → process, channel of its standard error | nil, code. This program, with these
+ * arguments. `inherits`: its standard error is ours, and the channel of no use.
  */
 static int l_spawn(lua_State *lua)
 {

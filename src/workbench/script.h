@@ -1,6 +1,11 @@
 /*
  * The scripts of apps in memory: loaded once for as long as neither they nor their settings change.
  *
+ * An app has a VM of its own, even one that is a table in the specification (lua/perilune/test/image.lua copies it). In
+ * the specification's VM it would have neither sandbox nor guard nor allocator, and a handler that runs during a call
+ * of the specification would be a call from Lua into Lua through C. The price: a specification cannot look into an app,
+ * it sees frames and the log.
+ *
  * Threads: one.
  */
 #pragma once

@@ -28,8 +28,8 @@ static struct bench *check_task(lua_State *lua, const char *what)
 }
 
 /*
- * MAY RAISE, MAY YIELD. call(limit_ms, fn, …): runs fn(…) as a task of its own, which has so much time (0: any). Returns
- * how that has ended, for results().
+ * MAY RAISE, MAY YIELD. call(limit_ms, fn, …): runs fn(…) as a task of its own, which has so much time (0: any).
+ * Returns how that has ended, for results().
  */
 static int l_call(lua_State *lua)
 {
@@ -54,8 +54,8 @@ static int l_call(lua_State *lua)
 
 /*
  * MAY RAISE. results(call(…)) → true and what the function returned; or false, "error" | "timeout" | "deadlock", the
- * message or where it was, and a traceback. Apart from call(), which is resumed outside of any protection: as many values
- * as a function may return need not fit on the stack.
+ * message or where it was, and a traceback. Apart from call(), which is resumed outside of any protection: as many
+ * values as a function may return need not fit on the stack.
  */
 static int l_results(lua_State *lua)
 {

@@ -261,7 +261,9 @@ static void close_limits(struct world *world)
 	peer_table_free(world->addresses);
 }
 
-/* limits.proceed = 0 allows a call any time. Here somebody waits for it who has a limit of his own, and cannot end it. */
+/*
+ * limits.proceed = 0 allows a call any time. Here somebody waits for it who has a limit of his own, and cannot end it.
+ */
 static void bound_calls(struct world *world)
 {
 	enum { MOST_MS = 60000 };

@@ -2,7 +2,9 @@
  * A generation of the script in one worker: its VM, its agents, the configuration they live by.
  *
  * It is made and buried by the loader's thread, and belongs to the worker's in between: from generation_join()
- * to generation_leave(). Connections keep the generation they began with; the newest takes those that come.
+ * to generation_leave(). Connections keep the generation they began with; the newest takes those that come. A
+ * generation holds its configuration, which holds its script set (config/sources.h); it goes when the last of its
+ * connections has gone.
  */
 #pragma once
 

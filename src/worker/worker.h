@@ -91,14 +91,14 @@ void worker_adopt(struct worker *worker, struct generation *generation);
 void worker_promote(struct worker *worker, struct generation *candidate);
 
 /*
- * The candidate is one no more; its connections go by its policies, and what serves is their successor. Cannot fail. The
- * main thread.
+ * The candidate is one no more; its connections go by its policies, and what serves is their successor. Cannot fail.
+ * The main thread.
  */
 void worker_withdraw(struct worker *worker, struct generation *candidate);
 
 /*
- * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. Any thread. 0 or UV_ENOMEM, and then the
- * descriptor is still the caller's. Call worker_kick() after the last of several.
+ * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. Any thread. 0 or
+ * UV_ENOMEM, and then the descriptor is still the caller's. Call worker_kick() after the last of several.
  */
 int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
 		bool to_candidate);
@@ -122,8 +122,8 @@ void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner
 bool worker_poke(struct worker *worker);
 
 /*
- * Another policy for the connections of the older generations, whatever the newest one's script says; the candidate's, if
- * there is one, for the time when it is none any more. 0 or UV_ENOMEM. Any thread.
+ * Another policy for the connections of the older generations, whatever the newest one's script says; the candidate's,
+ * if there is one, for the time when it is none any more. 0 or UV_ENOMEM. Any thread.
  */
 int worker_set_policy(struct worker *worker, enum reload_policy policy);
 
