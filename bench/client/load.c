@@ -1,8 +1,8 @@
 /*
  * Closed loop: each connection keeps `pipeline` frames in flight, and every reply releases one more.
  *
- * A connection's stream is a pure function of the position in it: frame k of connection i carries the serial
- * first + k * connections + i. So nothing is kept per frame: requests are stamped into one shared image just before they
+ * A connection's stream is a pure function of the position in it: frame k of connection i carries the serial first +
+ * k * connections + i. So nothing is kept per frame: requests are stamped into one shared image just before they
  * leave, all that one read released in one write, and after a partial write the rest is simply stamped again.
  */
 #define _GNU_SOURCE

@@ -279,7 +279,7 @@ describe("decode() that fails is a fault of the script:", function()
 
   it("perilune.fuzz finds it", function()
     local ok, message = pcall(perilune.fuzz, function() return connect(start_faulty()) end,
-      { frames = { "decode raise\n" }, cases = 5 })
+      { frames = { "decode raise\n" }, cases = 1000 })
     assert.is_false(ok)
     assert.matches("a handler failed: no such thing", tostring(message))
   end)

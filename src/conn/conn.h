@@ -103,9 +103,9 @@ enum {
 struct conn_host {
 	const struct conn_handler *handler;
 	/*
-	 * The clock, as it was last read: after each poll, before anything here runs. What had happened by then is dated
-	 * with it: bytes that have come, deadlines that are due. What begins in or after a handler, which may have taken
-	 * long, reads it anew: conn_host_after(), clock_ms().
+	 * The clock, as it was last read: after each poll, before anything here runs. What had happened by then is
+	 * dated with it: bytes that have come, deadlines that are due. What begins in or after a handler, which may
+	 * have taken long, reads it anew: conn_host_after(), clock_ms().
 	 */
 	uint64_t now_ms;
 	uint64_t clock_ticks;    /* when now_ms was last read off the clock, in base/ticks.h */
@@ -236,9 +236,9 @@ void conn_host_deinit(struct conn_host *host);
 void conn_host_settle(struct conn_host *host);
 
 /*
- * The carrier has waited for events until now_ms, though it wanted to look again at wanted_ms. Where that is much later
- * the process was stopped, perhaps with all of its machine: then peers, too, have a while before they are late: once, and not again at each of
- * many late waits in a row.
+ * The carrier has waited for events until now_ms, though it wanted to look again at wanted_ms. Where that is much
+ * later the process was stopped, perhaps with all of its machine: then peers, too, have a while before they are late:
+ * once, and not again at each of many late waits in a row.
  */
 void conn_host_waited(struct conn_host *host, uint64_t wanted_ms);
 
@@ -278,7 +278,10 @@ void conn_host_cut(struct conn_host *host);
 /* The server is going away (by host->drain_deadline_ms): finish what is in flight, then end. */
 void conn_drain(struct conn *conn);
 
-/* That deadline has come. What has arrived by now is handed up, if the agent takes it at once; then it ends like this. */
+/*
+ * That deadline has come. What has arrived by now is handed up, if the agent takes it at once; then it ends like
+ * this.
+ */
 void conn_end_drain(struct conn *conn, enum close_how how);
 
 /* Ends it at once, for a drain. What is left behind by CLOSE_NOW is counted as cut. */

@@ -49,8 +49,8 @@ void conn_attend(struct conn *conn)
 }
 
 /*
- * Replies that have waited for handlers of others leave late, and only then is it their peers' turn again. Who has sent no
- * whole frame in this poll has had its turn all the while.
+ * Replies that have waited for handlers of others leave late, and only then is it their peers' turn again. Who has
+ * sent no whole frame in this poll has had its turn all the while.
  */
 static void begin_late(struct conn_host *host)
 {

@@ -121,7 +121,10 @@ void conn_advance_opening(struct conn *conn);
 /* Reading or writing has failed: ends it, or makes conn_lose() of it. */
 void conn_fail(struct conn *conn, int err);
 
-/* The peer has gone. What had arrived is handed up in the turns that follow, as far as the agent takes it; then it ends. */
+/*
+ * The peer has gone. What had arrived is handed up in the turns that follow, as far as the agent takes it; then it
+ * ends.
+ */
 void conn_lose(struct conn *conn);
 
 /* What may lead to an end, of one that is not ending yet: a reset, the end of the stream, a drain. */

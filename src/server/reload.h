@@ -110,8 +110,8 @@ bool reloads_admit(struct reloads *reloads, struct report *report);
 void reloads_flip(struct reloads *reloads, struct report *report, bool serving);
 
 /*
- * A generation is adopted. With the last of them the reload has ended, or its canary begins; `now` is the configuration that
- * is being served.
+ * A generation is adopted. With the last of them the reload has ended, or its canary begins; `now` is the
+ * configuration that is being served.
  */
 void reloads_adopted(struct reloads *reloads, struct config *now, bool serving);
 

@@ -61,8 +61,8 @@ struct stream_ops {
 	ssize_t (*read)(struct stream *stream, void *to, size_t n);
 
 	/*
-	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with come
-	 * again, perhaps with others behind them and at another address: a layer may have begun to work on them.
+	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with
+	 * come again, perhaps with others behind them and at another address: a layer may have begun to work on them.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
 
@@ -70,8 +70,8 @@ struct stream_ops {
 	ssize_t (*writev)(struct stream *stream, const struct iovec *parts, int n);
 
 	/*
-	 * For what the lowest stream has to be ready, so that what is wanted (STREAM_READ, STREAM_WRITE) can go on; while
-	 * the layer opens, so that open() can. NULL: for what the one below needs.
+	 * For what the lowest stream has to be ready, so that what is wanted (STREAM_READ, STREAM_WRITE) can go on;
+	 * while the layer opens, so that open() can. NULL: for what the one below needs.
 	 */
 	unsigned (*needs)(const struct stream *stream, unsigned wanted);
 

@@ -305,7 +305,10 @@ static bool tidy_step(struct worker *worker)
 	return over;
 }
 
-/* Gives the system what malloc() has free. A sanitizer has a malloc() of its own; two threads that wake the other break it. */
+/*
+ * Gives the system what malloc() has free. A sanitizer has a malloc() of its own; two threads that wake the other
+ * break it.
+ */
 static void trim_heap(void)
 {
 #if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__

@@ -81,8 +81,8 @@ void worker_report(struct worker *worker, struct report *report,
 int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links);
 
 /*
- * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and
- * once that is reported (adopted), those there know of it, too. With `is_candidate` set it has only those connections that
+ * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and once
+ * that is reported (adopted), those there know of it, too. With `is_candidate` set it has only those connections that
  * are given to it, until it is promoted or withdrawn. Cannot fail. The main thread.
  */
 void worker_adopt(struct worker *worker, struct generation *generation);
