@@ -1,10 +1,12 @@
 --- Framings: by lengths, lines, delimiters and codecs in Lua; views; and how they change in mid-stream.
+local framings = require "spec.support.framings"
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
 
 local core = require "perilune"
 local perilune = require "perilune.test"
 
+local big, varint = framings.big, framings.varint
 local echo, note, notes, raw, bytes = memory.echo, memory.note, memory.notes, memory.raw, memory.bytes
 
 local function start(frame, Agent, settings)
@@ -13,32 +15,7 @@ local function start(frame, Agent, settings)
   return memory.start(Agent or echo(), all)
 end
 
--- n as `count` bytes, the most significant first.
-local function big(n, count)
-  local out = {}
-  for i = count, 1, -1 do
-    out[i] = string.char(n % 256)
-    n = math.floor(n / 256)
-  end
-  return table.concat(out)
-end
-
 local function u32be(payload) return big(#payload, 4) .. payload end
-
-local function varint(n)
-  local out = ""
-  while n >= 128 do
-    out, n = out .. string.char(128 + n % 128), math.floor(n / 128)
-  end
-  return out .. string.char(n)
-end
-
-local function length(count, little)
-  return function(payload)
-    local field = big(#payload, count)
-    return (little and field:reverse() or field) .. payload
-  end
-end
 
 -- Payloads of many lengths, all different, that hold no line end and no NUL.
 local function payloads(max)
@@ -49,47 +26,12 @@ local function payloads(max)
   return list
 end
 
-local IN_LUA = {
-  decode = function(text, at)
-    local stop = text:find(">", at, true)
-    if stop then return text:sub(at + 1, stop - 1), stop + 1 end
-  end,
-  encode = function(reply) return "<" .. reply .. ">" end,
-}
-
--- What the test is called after, the framing, how a payload is framed; if not all may be sent, the most.
-local CODECS = {
-  { [["u8"]], "u8", length(1), max = 255 }, { [["u16be"]], "u16be", length(2), max = 65535 },
-  { [["u16le"]], "u16le", length(2, true), max = 65535 }, { [["u24be"]], "u24be", length(3) },
-  { [["u32be"]], "u32be", length(4) }, { [["u32le"]], "u32le", length(4, true) }, { [["u64be"]], "u64be", length(8) },
-  { [["varint"]], "varint", function(payload) return varint(#payload) .. payload end },
-  { [["line"]], "line", function(payload) return payload .. "\n" end },
-  { [["netstring"]], "netstring", function(payload) return #payload .. ":" .. payload .. "," end },
-  { [[{ "delimiter", "\0" }]], { "delimiter", "\0" }, function(payload) return payload .. "\0" end },
-  { [[{ "delimiter", "\r\n" }]], { "delimiter", "\r\n" }, function(payload) return payload .. "\r\n" end },
-  { [[{ "fixed", 7 }]], { "fixed", 7 }, function(payload) return (payload .. "......."):sub(1, 7) end },
-  -- Three bytes in front, then a length that counts those and itself.
-  { [[{ "length", bytes = 2, endian = "little", offset = 3, adjust = -5 }]],
-    { "length", bytes = 2, endian = "little", offset = 3, adjust = -5 }, function(payload)
-      local whole = "abc" .. payload
-      return whole:sub(1, 3) .. big(#payload + 5, 2):reverse() .. whole:sub(4)
-    end, max = 60000 },
-  -- MQTT's: a byte, the length, what it announces. And one whose length counts the two bytes before it.
-  { [[{ "varint", offset = 1 }]], { "varint", offset = 1 }, function(payload)
-    return "\255" .. varint(#payload) .. payload
-  end },
-  { [[{ "varint", offset = 2, adjust = -2 }]], { "varint", offset = 2, adjust = -2 }, function(payload)
-    return "\128\128" .. varint(#payload + 2) .. payload
-  end },
-  { [[{ decode = decode, encode = encode }]], IN_LUA, function(payload) return "<" .. payload .. ">" end, max = 1000 },
-}
-
 describe("framing", function()
   after_each(memory.finish)
 
-  for _, codec in ipairs(CODECS) do
-    local name, framing, encode = unpack(codec)
-    describe("by " .. name, function()
+  for _, codec in ipairs(framings.LIST) do
+    local framing, encode = codec.framing, codec.encode
+    describe("by " .. codec.source, function()
       local function stream(max)
         local parts = {}
         for i, payload in ipairs(payloads(math.min(codec.max or max, max))) do parts[i] = encode(payload) end

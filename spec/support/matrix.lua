@@ -1,0 +1,131 @@
+--- What is promised of a connection whatever its stream and its framing. Specifications run it over what they have:
+--- spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix sockets.
+local framings = require "spec.support.framings"
+
+local M = {}
+
+--- Source of the agent. Payloads are seven bytes, so that all framings have them; a frame may have a header as well.
+M.AGENT = framings.IN_LUA .. [[
+local perilune = require "perilune"
+local VERSION = "%s"
+local Agent = {}
+function Agent:opened() self.n = 0 end
+function Agent:proceed(frame)
+  local text = tostring(frame)
+  self.n = self.n + 1
+  if text:find "version" then return (text:gsub("version", VERSION:rep(7))) end
+  if text:find "a count" then return (text:gsub("a count", ("%%07d"):format(self.n))) end
+  if text:find "closing" then return text, "close" end
+  if text:find "be idle" then self.conn:set_timeout("idle", "20ms") end
+  if text:find "be slow" then
+    perilune.sleep "50ms" -- a view is gone by then
+    return text
+  end
+  if text:find "be read" then return (tostring((self.conn:read()))) end
+  return frame
+end
+function Agent:snapshot() return { n = self.n } end
+function Agent:upgrade(data) self.n = data.n end
+]]
+
+---@class perilune.spec.cell
+---@field name string
+---@field framing string source
+---@field encode fun(payload: string): string
+
+--- Each framing, and those that have views once more with them.
+---@type perilune.spec.cell[]
+M.CELLS = {}
+
+local function add(name, framing, encode)
+  M.CELLS[#M.CELLS + 1] = { name = name, framing = framing, encode = encode }
+end
+
+for _, one in ipairs(framings.LIST) do
+  add(one.source, one.source, one.encode)
+  local is_table = one.source:find "^{"
+  local has_views = one.source ~= "in_lua" and not (is_table and one.source:find "offset")
+  if has_views then
+    local with_views = is_table and one.source:gsub("}$", ", view = true }") or ("{ %s, view = true }"):format(one.source)
+    add(one.source .. " with views", with_views, one.encode)
+  end
+end
+
+--- Listeners of a script: an address and a cell each.
+---@param addresses string[] in the order of M.CELLS, again and again
+---@param settings string? more of each listener
+---@return string source of `listen`
+function M.listeners(addresses, settings)
+  local list = {}
+  for i, address in ipairs(addresses) do
+    local cell = M.CELLS[(i - 1) % #M.CELLS + 1]
+    list[i] = ("{ address = %q, name = %q, frame = %s, %s }"):format(address, "cell" .. i, cell.framing, settings or "")
+  end
+  return "{ " .. table.concat(list, ",\n  ") .. " }"
+end
+
+--- A connection, however it is made. What it sends and gets is what is on the wire.
+---@class perilune.spec.wire
+---@field send fun(self, bytes: string)
+---@field send_bytewise fun(self, bytes: string)
+---@field expect fun(self, bytes: string)
+---@field expect_end fun(self)
+---@field half_close fun(self)
+---@field reset fun(self)
+---@field stall fun(self) reads nothing
+---@field unstall fun(self)
+
+--- What happens, by its name: fn(wire, encode), and the reason that connections end for; a Unix socket knows no reset.
+---@type table<string, { run: fun(wire: perilune.spec.wire, encode: fun(payload: string): string), reason: string,
+---  unix_reason: string? }>
+M.EVENTS = {
+  ["splits"] = { reason = "agent", run = function(wire, encode)
+    wire:send_bytewise(encode "one two" .. encode "version" .. encode "a count")
+    wire:expect(encode "one two" .. encode "1111111" .. encode "0000003")
+    wire:send(encode "in one!" .. encode "write!!" .. encode("closing"):sub(1, -2))
+    wire:expect(encode "in one!" .. encode "write!!")
+    wire:send(encode("closing"):sub(-1))
+    wire:expect(encode "closing")
+    wire:expect_end()
+  end },
+  ["half-close"] = { reason = "peer", run = function(wire, encode)
+    wire:send(encode "one two" .. encode "a count")
+    wire:half_close()
+    wire:expect(encode "one two" .. encode "0000002")
+    wire:expect_end()
+  end },
+  ["half-close in a frame"] = { reason = "peer", run = function(wire, encode)
+    wire:send(encode "one two" .. encode("one two"):sub(1, -2))
+    wire:half_close()
+    wire:expect(encode "one two")
+    wire:expect_end()
+  end },
+  ["reset"] = { reason = "reset", unix_reason = "peer", run = function(wire, encode)
+    wire:send(encode "one two")
+    wire:expect(encode "one two")
+    wire:send(encode("one two"):sub(1, -2))
+    wire:reset()
+  end },
+  ["stall"] = { reason = "agent", run = function(wire, encode)
+    wire:stall()
+    for _ = 1, 20 do wire:send(encode("one two"):rep(50)) end
+    wire:unstall()
+    wire:expect(encode("one two"):rep(1000))
+    wire:send(encode "closing")
+    wire:expect(encode "closing")
+    wire:expect_end()
+  end },
+  ["a read"] = { reason = "agent", run = function(wire, encode)
+    wire:send(encode "be read")
+    wire:send(encode "one two" .. encode "a count" .. encode "closing")
+    wire:expect(encode "one two" .. encode "0000002" .. encode "closing")
+    wire:expect_end()
+  end },
+  ["time-out"] = { reason = "idle_timeout", run = function(wire, encode)
+    wire:send(encode "be idle")
+    wire:expect(encode "be idle")
+    wire:expect_end()
+  end },
+}
+
+return M
