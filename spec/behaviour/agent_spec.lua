@@ -192,7 +192,7 @@ describe("an agent", function()
       if what == "abort" then conn:abort() end
       if what == "fail" then error("as asked") end
       if what == "sleep" then core.sleep(60) end
-      if what == "big" then conn:send(("x"):rep(3e7)) end
+      if what == "big" then conn:send(("x"):rep(2e6)) end
       return what
     end
 
@@ -237,7 +237,7 @@ describe("an agent", function()
     end
 
     it("the peer does not read and is not waited for", function()
-      local Slow = { opened = Agent.opened, closed = Agent.closed, proceed = function() return ("x"):rep(3e7) end }
+      local Slow = { opened = Agent.opened, closed = Agent.closed, proceed = function() return ("x"):rep(2e6) end }
       local app = memory.start(Slow, { limits = { slow_consumer = "close" } })
       app:connect():stall():send("x"):expect_closed("slow_consumer")
       assert.same({ "opened", "closed slow_consumer" }, notes(app, 1))

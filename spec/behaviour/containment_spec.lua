@@ -109,7 +109,7 @@ describe("an agent whose end was decided", function()
     function Agent:proceed()
       calls = calls + 1
       note("call " .. calls)
-      self.conn:send(("x"):rep(2e7))
+      self.conn:send(("x"):rep(2e6))
     end
     function Agent:closed(reason) note("closed " .. reason) end
     local app = lines(Agent, { limits = { slow_consumer = "close", send_buffer = "64k" } })

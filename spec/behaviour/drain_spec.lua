@@ -152,7 +152,7 @@ describe("a drain", function()
     end)
 
     it("cuts a client that does not read", function()
-      local app = lines({ proceed = function(_, line) return line:rep(3e7) end }, { timeout = { drain = "300ms" } })
+      local app = lines({ proceed = function(_, line) return line:rep(2e6) end }, { timeout = { drain = "300ms" } })
       app:connect():stall():send("x")
       assert_cuts(app, 1)
     end)

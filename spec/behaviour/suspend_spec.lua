@@ -515,7 +515,7 @@ describe("conn:flush that waits", function()
     local Agent = {}
     function Agent:closed(reason) note("closed " .. reason) end
     function Agent:proceed()
-      self.conn:send(("x"):rep(2e7))
+      self.conn:send(("x"):rep(2e6))
       note("flushing")
       self.conn:flush()
       note("flushed")

@@ -219,7 +219,7 @@ end)
 describe("timeout.write", function()
   after_each(memory.finish)
 
-  local function big() return { proceed = function() return ("x"):rep(3e7) end } end
+  local function big() return { proceed = function() return ("x"):rep(2e6) end } end
 
   it("closes a client that does not read", function()
     local app = start({ write = "300ms" }, big())
@@ -238,7 +238,7 @@ describe("timeout.write", function()
   end)
 
   it("ends a closing connection, too", function()
-    local app = start({ write = "300ms" }, { proceed = function() return ("x"):rep(3e7), "close" end })
+    local app = start({ write = "300ms" }, { proceed = function() return ("x"):rep(2e6), "close" end })
     local client = app:connect():stall():send("x")
     assert_ends(app, client, 300, "agent")
     assert.equal("closed agent", notes(app, 1)[1])
@@ -274,7 +274,7 @@ describe("timeout(kind)", function()
   end)
 
   it("is asked for a peer that does not read", function()
-    local Agent = { proceed = function() return ("x"):rep(3e7) end }
+    local Agent = { proceed = function() return ("x"):rep(2e6) end }
     function Agent:timeout(kind)
       self.asked = (self.asked or 0) + 1
       note(kind .. " " .. self.asked)

@@ -29,7 +29,7 @@ describe("an agent", function()
         return what
       end
       return {
-        listen = "tcp://127.0.0.1:0", agent = Agent, limits = { send_buffer = "1m" }, %s
+        listen = "tcp://127.0.0.1:0", agent = Agent, limits = { send_buffer = "1m", proceed = "10s" }, %s
       }]]
     local function nothing() end
     local cases = {

@@ -133,7 +133,7 @@ describe("a wait", function()
           if line == "big" then return ("x"):rep(2e7) end
           local duration = line:match("^sleep (.*)$")
           if duration then perilune.sleep(duration) end
-        end]], nil, "limits = { inbox = 4 }")
+        end]], nil, [[limits = { inbox = 4, proceed = "10s" }]])
       local client = app:connect { receive_buffer = 4096 }
       client:send(case[2])
       if case[3] then client:shutdown("send") end

@@ -7,7 +7,8 @@ local function start(timeouts, body)
     local Agent = {}
     function Agent:closed(reason) note("closed " .. reason) end
     %s
-    return { listen = "tcp://127.0.0.1:0", agent = Agent, timeout = { %s } }]])
+    return { listen = "tcp://127.0.0.1:0", agent = Agent, timeout = { %s },
+      limits = { proceed = "10s" } }]])
     :format(server.NOTE, body or "function Agent:proceed(frame) return frame end", timeouts) }
 end
 
