@@ -372,16 +372,19 @@ local function misspelt_globals(state, env)
   return globals.summary(found)
 end
 
---- What the app's functions take from libraries of a newer Lua, after what there is to warn of already.
-local function with_newer(warnings, state, env)
+--- What the app's functions take from libraries of a newer Lua, and from ours though it is not there, after what there
+--- is to warn of already.
+local function with_absent(warnings, state, env)
   local found = { warnings }
   local function is_there(library, field)
     local ok, value = pcall(index, env[library], field)
     return ok and value ~= nil
   end
-  local dialect = require "perilune.dialect" -- workers do without
+  local dialect, absent = require "perilune.dialect", require "perilune.absent" -- workers do without
   for _, one in ipairs(state.chunks) do
-    for _, text in ipairs(dialect.faults(one.path:gsub("^%./", ""), one.chunk, is_there)) do
+    local path = one.path:gsub("^%./", "")
+    for _, text in ipairs(dialect.faults(path, one.chunk, is_there)) do found[#found + 1] = text end
+    for _, text in ipairs(absent.faults(path, one.chunk, sources.text(one.file, fault.SOURCE_MAX))) do
       found[#found + 1] = text
     end
   end
@@ -437,7 +440,7 @@ function M.load(path, options)
   conf.shared = state.chunks and shared_tables(conf, state)
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   conf.globals = state.chunks and misspelt_globals(state, env)
-  conf.warnings = state.chunks and with_newer(warnings_of(conf, folder), state, env)
+  conf.warnings = state.chunks and with_absent(warnings_of(conf, folder), state, env)
   state.chunks = nil
   if next(conf.unsafe or {}) or next(conf.modules or {}) then guard.watch_calls() end
   return { conf = conf, file = path, env = env }
