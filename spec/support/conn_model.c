@@ -205,7 +205,8 @@ static void join(unsigned slot)
 {
 	rules.slow = SLOW_PAUSE;
 	unsigned fails_in = chance(4) ? 1 + below(40) : 0;
-	struct client *c = chance(3) ? world_join_nasty(slot, below, fails_in) : world_join(slot);
+	struct client *c =
+	    chance(3) ? world_join_nasty(slot, 1 + below(LAYERS_MAX), below, fails_in) : world_join(slot);
 	c->endpoint.rules = RULES[below(4)];
 	c->on_frame = on_frame;
 	c->wild = chance(4);
@@ -272,15 +273,15 @@ static void poll_some(void)
 static void check_rest(const struct client *c)
 {
 	const struct conn *conn = &c->conn;
-	if (conn->state == CONN_OPENING) /* it waits until it can write */
+	if (conn->state == CONN_OPENING && !world_is_stuck(c)) /* it waits until it can write */
 		assert(c->memory.outward_bytes >= c->memory.window_bytes && conn->watching == STREAM_WRITE);
 	if (!conn_is_open(conn))
 		return;
 	assert(conn->watching == c->memory.watched);
-	if (c->is_nasty && nasty_is_stuck(&c->nasty))
+	if (world_is_stuck(c))
 		return;
 	if (world_may_go_on(conn)) {
-		assert(c->nasty.held_bytes == 0);
+		assert(c->nasty[0].held_bytes == 0 && c->nasty[1].held_bytes == 0);
 		assert(c->memory.inward_bytes == 0);
 		assert(c->wild || c->frames_seen == c->frames_put);
 		assert(!conn->eof || conn->eof_done);

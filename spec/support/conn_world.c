@@ -110,7 +110,7 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 	struct client *client = enter(conn);
 	assert(conn_is_open(conn) && !conn->busy);
 	/* Nothing had come in time, but what only a write makes readable. */
-	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0 || nasty_is_stuck(&client->nasty));
+	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0 || world_is_stuck(client));
 	client->timeouts++;
 	client->timeout_kind = kind;
 	leave();
@@ -234,10 +234,19 @@ static struct client *make_in_memory(unsigned slot)
 
 static void put_nasty(struct client *client, uint32_t (*choose)(uint32_t bound), unsigned fails_in)
 {
-	client->is_nasty = true;
-	client->nasty.choose = choose;
-	client->nasty.fails_in = fails_in;
-	stack_push(&client->nasty.layer, &NASTY_STREAM, &client->conn.io);
+	struct nasty_stream *nasty = &client->nasty[client->layers++];
+	nasty->key = client->layers > 1 ? NASTY_UPPER_KEY : NASTY_KEY;
+	nasty->choose = choose;
+	nasty->fails_in = fails_in;
+	stack_push(&nasty->layer, &NASTY_STREAM, &client->conn.io);
+}
+
+bool world_is_stuck(const struct client *client)
+{
+	for (unsigned i = 0; i < client->layers; i++)
+		if (nasty_is_stuck(&client->nasty[i]))
+			return true;
+	return false;
 }
 
 static struct client *begin(struct client *client)
@@ -254,12 +263,16 @@ struct client *world_join(unsigned slot)
 	return begin(make_in_memory(slot));
 }
 
-struct client *world_join_nasty(unsigned slot, uint32_t (*choose)(uint32_t bound), unsigned fails_in)
+struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choose)(uint32_t bound),
+				unsigned fails_in)
 {
 	static const uint8_t HELLO[NASTY_HELLO_BYTES] = { NASTY_FILLER };
 	struct client *client = make_in_memory(slot);
-	put_nasty(client, choose, fails_in);
-	memory_stream_put(&client->memory, HELLO, sizeof HELLO);
+	/* What one layer begins with comes through those below it. */
+	for (unsigned i = 0; i < layers; i++) {
+		world_put(client, HELLO, sizeof HELLO);
+		put_nasty(client, choose, i ? 0 : fails_in);
+	}
 	client->memory.put_bytes = 0; /* nobody above will hear of them */
 	return begin(client);
 }
@@ -279,22 +292,24 @@ struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, b
 void world_put(struct client *client, const void *bytes, size_t n)
 {
 	memory_stream_put(&client->memory, bytes, n);
-	if (client->is_nasty)
-		nasty_translate(client->memory.inward + client->memory.inward_bytes - n, n);
+	for (unsigned i = 0; i < client->layers; i++)
+		nasty_translate(client->memory.inward + client->memory.inward_bytes - n, n,
+				client->nasty[i].key);
 }
 
 size_t world_take(struct client *client, void *to, size_t n)
 {
 	uint8_t *bytes = to;
-	size_t kept = 0;
 	n = memory_stream_take(&client->memory, to, n);
-	if (!client->is_nasty)
-		return n;
-	for (size_t i = 0; i < n; i++)
-		if (bytes[i] != NASTY_FILLER && bytes[i] != NASTY_END)
-			bytes[kept++] = bytes[i];
-	nasty_translate(bytes, kept);
-	return kept;
+	for (unsigned layer = 0; layer < client->layers; layer++) {
+		size_t kept = 0;
+		for (size_t i = 0; i < n; i++)
+			if (bytes[i] != NASTY_FILLER && bytes[i] != NASTY_END)
+				bytes[kept++] = bytes[i];
+		nasty_translate(bytes, kept, client->nasty[layer].key);
+		n = kept;
+	}
+	return n;
 }
 
 void world_serve(struct client *client)

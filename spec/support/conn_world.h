@@ -10,16 +10,16 @@
 #include "stream/socket.h"
 #include "support/nasty.h"
 
-enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40 };
+enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40, LAYERS_MAX = 2 };
 
 /* A connection, its peer, and what its agent has seen and shall do. */
 struct client {
 	struct conn conn;         /* first */
 	struct endpoint endpoint; /* its own */
 	struct memory_stream memory;
-	struct socket_stream socket; /* instead of `memory`, where there is a poller */
-	struct nasty_stream nasty;   /* above, where is_nasty */
-	char seen[4096];             /* "frame|frame|", and EOF, TIMEOUT … */
+	struct socket_stream socket;           /* instead of `memory`, where there is a poller */
+	struct nasty_stream nasty[LAYERS_MAX]; /* above, so many as `layers` says, the lower one first */
+	char seen[4096];                       /* "frame|frame|", and EOF, TIMEOUT … */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;
@@ -30,7 +30,7 @@ struct client {
 	/* conn_model.c's */
 	char rest[4096]; /* of a frame begun */
 	unsigned slot, frames_begun, frames_put, frames_seen, sent, received, number;
-	bool is_nasty;
+	unsigned layers;
 	bool wild; /* sends anything, in any framing */
 };
 
@@ -47,8 +47,12 @@ int world_start(size_t buffer_limit_bytes);
 
 struct client *world_join(unsigned slot);
 
-/* The same behind a nasty stream, which chooses like this, and fails at that call; 0: never. */
-struct client *world_join_nasty(unsigned slot, uint32_t (*choose)(uint32_t bound), unsigned fails_in);
+/* The same behind nasty streams, one or two, which choose like this, and fail at that call; 0: never. */
+struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choose)(uint32_t bound),
+				unsigned fails_in);
+
+/* Does one of them wait for something that only the peer can do, in an unusual place? */
+bool world_is_stuck(const struct client *client);
 
 /* The same over a socket, nasty or not. */
 struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, bool is_nasty,

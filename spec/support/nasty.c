@@ -29,10 +29,10 @@ static bool fails(struct nasty_stream *nasty)
 	return nasty->fails_in && !--nasty->fails_in;
 }
 
-void nasty_translate(void *bytes, size_t n)
+void nasty_translate(void *bytes, size_t n, uint8_t key)
 {
 	for (size_t i = 0; i < n; i++)
-		((uint8_t *)bytes)[i] ^= NASTY_KEY;
+		((uint8_t *)bytes)[i] ^= key;
 }
 
 static ssize_t read_below(struct nasty_stream *nasty, void *to, size_t n)
@@ -88,11 +88,12 @@ static unsigned nasty_needs(const struct stream *stream, unsigned wanted)
 	struct nasty_stream *nasty = self(stream);
 	if (!nasty->opened)
 		return nasty->hello_read == nasty->hello_written ? STREAM_READ : STREAM_WRITE;
-	unsigned needs = 0;
+	/* A filler that is owed goes first, but not before a piece that was begun. */
+	bool owes = nasty->read_needs && !nasty->piece_bytes;
+	unsigned to_write = nasty->write_needs && !owes ? nasty->write_needs : STREAM_WRITE;
+	unsigned needs = wanted & STREAM_WRITE ? to_write : 0;
 	if (wanted & STREAM_READ)
-		needs |= nasty->read_needs ? nasty->read_needs : STREAM_READ;
-	if (wanted & STREAM_WRITE)
-		needs |= nasty->write_needs ? nasty->write_needs : STREAM_WRITE;
+		needs |= nasty->read_needs ? to_write : STREAM_READ;
 	return needs;
 }
 
@@ -101,7 +102,9 @@ static unsigned nasty_needs(const struct stream *stream, unsigned wanted)
 static bool nasty_has_input(const struct stream *stream)
 {
 	struct nasty_stream *nasty = self(stream);
-	return nasty->opened && (nasty->held_bytes || nasty->below_ended) && !nasty->read_needs;
+	if (!nasty->opened || nasty->read_needs)
+		return false;
+	return nasty->held_bytes || nasty->below_ended || stream_holds_input(nasty->layer.below);
 }
 
 /* > 0: something was read, or is held, be it only fillers; 0: the end; or an error. */
@@ -117,8 +120,17 @@ static ssize_t hold(struct nasty_stream *nasty)
 	for (ssize_t i = 0; i < n; i++)
 		if (nasty->held[i] != NASTY_FILLER)
 			nasty->held[nasty->held_bytes++] = nasty->held[i];
-	nasty_translate(nasty->held, nasty->held_bytes);
+	nasty_translate(nasty->held, nasty->held_bytes, nasty->key);
 	return n;
+}
+
+/* What it owes before it goes on reading; whoever else writes lets it go first. */
+static int write_filler(struct nasty_stream *nasty)
+{
+	int err = nasty->read_needs ? write_byte(nasty, NASTY_FILLER) : 0;
+	if (!err)
+		nasty->read_needs = 0;
+	return err;
 }
 
 static ssize_t nasty_read(struct stream *stream, void *to, size_t n)
@@ -127,15 +139,13 @@ static ssize_t nasty_read(struct stream *stream, void *to, size_t n)
 	assert(nasty->opened && n);
 	if (fails(nasty))
 		return ENDS_BY;
-	bool may_need = nasty->choose && !nasty->read_needs && !nasty->held_bytes && !nasty->end_written;
-	if (may_need && !choose(nasty, 8))
+	/* Nothing may come between a piece that was begun and its end. */
+	bool may_write = !nasty->piece_bytes && !nasty->ends;
+	if (may_write && nasty->choose && !nasty->held_bytes && !choose(nasty, 8))
 		nasty->read_needs = STREAM_WRITE;
-	if (nasty->read_needs) {
-		int err = write_byte(nasty, NASTY_FILLER);
-		if (err)
-			return err;
-		nasty->read_needs = 0;
-	}
+	int err = may_write ? write_filler(nasty) : nasty->read_needs ? UV_EAGAIN : 0;
+	if (err)
+		return err;
 	ssize_t got;
 	do
 		got = hold(nasty);
@@ -197,13 +207,14 @@ static ssize_t nasty_write(struct stream *stream, const void *from, size_t n)
 	assert(nasty->opened && !nasty->end_written);
 	if (fails(nasty))
 		return ENDS_BY;
-	int err = read_first(nasty);
+	int err = nasty->piece_bytes ? 0 : write_filler(nasty);
+	err = err ? err : read_first(nasty);
 	if (err)
 		return err;
 	take_piece(nasty, from, n);
 	size_t left = nasty->piece_bytes - nasty->piece_written;
 	memcpy(piece, nasty->piece + nasty->piece_written, left);
-	nasty_translate(piece, left);
+	nasty_translate(piece, left, nasty->key);
 	ssize_t put = write_below(nasty, piece, left);
 	if (put < 0)
 		return put;
@@ -224,11 +235,14 @@ static int nasty_shutdown(struct stream *stream)
 	assert(nasty->opened && !nasty->piece_bytes);
 	if (fails(nasty))
 		return ENDS_BY;
-	int err = nasty->end_written ? 0 : write_byte(nasty, NASTY_END);
+	int err = nasty->ends ? 0 : write_filler(nasty);
+	if (err)
+		return err;
+	nasty->ends = true;
+	err = nasty->end_written ? 0 : write_byte(nasty, NASTY_END);
 	if (err)
 		return err;
 	nasty->end_written = true;
-	nasty->read_needs = 0; /* nothing can be written any more */
 	return below->ops->shutdown(below);
 }
 

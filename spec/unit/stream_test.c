@@ -33,7 +33,7 @@ static unsigned free_slot(void)
 
 static struct client *join_nasty(uint32_t (*choose)(uint32_t bound))
 {
-	struct client *c = world_join_nasty(free_slot(), choose, 0);
+	struct client *c = world_join_nasty(free_slot(), 1, choose, 0);
 	c->echo = true;
 	return c;
 }
@@ -47,6 +47,25 @@ static void an_agent_begins_when_its_stream_has_opened(void **state)
 	put(c, "one\ntwo\n");
 	assert_int_equal(c->opened, 1);
 	expect_output(c, "one\ntwo\n");
+	hang_up(c);
+	expect_end(c, REASON_PEER);
+}
+
+static void layers_stand_on_layers(void **state)
+{
+	(void)state;
+	struct client *c = world_join_nasty(free_slot(), 2, NULL, 0);
+	c->echo = true;
+	assert_int_equal(conn_of(c)->state, CONN_OPENING);
+	put(c, "one\ntwo\n");
+	expect_output(c, "one\ntwo\n");
+	conn_shutdown(conn_of(c));
+	world_run();
+	/* The last word of each, that of the upper one as the lower one passes it on. */
+	assert_int_equal(c->memory.outward_bytes, 2);
+	assert_int_equal(c->memory.outward[0], NASTY_END ^ NASTY_KEY);
+	assert_int_equal(c->memory.outward[1], NASTY_END);
+	assert_true(c->memory.our_shut);
 	hang_up(c);
 	expect_end(c, REASON_PEER);
 }
@@ -164,7 +183,7 @@ static void wherever_it_fails_it_ends(void **state)
 	(void)state;
 	unsigned failed = 0;
 	for (unsigned n = 1; n <= CALLS; n++) {
-		struct client *c = world_join_nasty(free_slot(), at_random, n);
+		struct client *c = world_join_nasty(free_slot(), 1 + n % LAYERS_MAX, at_random, n);
 		c->echo = true;
 		for (int i = 0; i < 5 && !c->closed; i++)
 			put(c, "one\ntwo\nthree\n");
@@ -247,7 +266,7 @@ static void next_line(struct peer_end *end)
 	end->wire_bytes = (size_t)snprintf(end->wire, sizeof end->wire, "%u\n", ++end->put);
 	end->wire_at = 0;
 	if (end->is_nasty)
-		nasty_translate(end->wire, end->wire_bytes);
+		nasty_translate(end->wire, end->wire_bytes, NASTY_KEY);
 }
 
 static void write_some(struct peer_end *end)
@@ -268,7 +287,7 @@ static void take_byte(struct peer_end *end, char byte)
 	if (end->is_nasty && byte == NASTY_FILLER)
 		return;
 	if (end->is_nasty)
-		nasty_translate(&byte, 1);
+		nasty_translate(&byte, 1, NASTY_KEY);
 	if (byte != '\n') {
 		assert_true(end->line_bytes < sizeof end->line - 1);
 		end->line[end->line_bytes++] = byte;
@@ -344,6 +363,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CONNS(an_agent_begins_when_its_stream_has_opened),
+		WITH_CONNS(layers_stand_on_layers),
 		WITH_CONNS(who_does_not_open_in_time_is_ended),
 		WITH_CONNS(what_had_come_in_time_opens_it_however_late_it_is_read),
 		WITH_CONNS(a_drain_does_not_wait_for_who_has_not_opened),

@@ -170,6 +170,13 @@ static bool gives_way(struct conn *conn)
 	return true;
 }
 
+/* A layer has a last word of its own, after which nothing can be sent. To a socket, closing is as good. */
+static bool has_said_last(struct conn *conn)
+{
+	conn->shut_asked = true;
+	return is_shut(conn) || conn->how != CLOSE_FLUSH;
+}
+
 void end_advance(struct conn *conn)
 {
 	if (conn->out.bytes && conn->drain_cuts && conn->how == CLOSE_FLUSH)
@@ -177,8 +184,7 @@ void end_advance(struct conn *conn)
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
 		if (conn->out.bytes || gives_way(conn))
 			return;
-		/* A layer has last words of its own. To a socket, closing is as good. */
-		if (conn->layered && !conn->lost && !is_shut(conn) && conn->how == CLOSE_FLUSH)
+		if (conn->layered && !conn->lost && !has_said_last(conn))
 			return;
 		if (conn->how == CLOSE_FLUSH && must_linger(conn))
 			linger(conn);

@@ -92,12 +92,11 @@ int stream_watch(struct stream_user *user, unsigned events)
 	return lowest->ops->watch(lowest, events);
 }
 
-bool stream_has_input(const struct stream_user *user)
+bool stream_holds_input(const struct stream *stream)
 {
-	for (const struct stream *stream = user->stream; stream; stream = stream_below(stream))
-		if (stream->ops->has_input && stream->ops->has_input(stream))
-			return true;
-	return false;
+	while (stream && !stream->ops->has_input)
+		stream = stream_below(stream);
+	return stream && stream->ops->has_input(stream);
 }
 
 void stream_again(struct stream_user *user)

@@ -62,7 +62,8 @@ struct stream_ops {
 
 	/*
 	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with
-	 * come again, perhaps with others behind them and at another address: a layer may have begun to work on them.
+	 * come again, perhaps with others behind them and at another address, and nothing else comes before them: a
+	 * layer may have begun to work on them.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
 
@@ -75,7 +76,10 @@ struct stream_ops {
 	 */
 	unsigned (*needs)(const struct stream *stream, unsigned wanted);
 
-	/* May a read succeed without another event? NULL: what the one below says. */
+	/*
+	 * May a read succeed without another event? A layer that would read from the one below for it asks that as well:
+	 * stream_holds_input(). NULL: what the one below says.
+	 */
 	bool (*has_input)(const struct stream *stream);
 
 	/* Bytes that were written and that the peer has not yet taken. NULL: of the one below. */
@@ -178,8 +182,13 @@ static inline unsigned stream_needs(const struct stream_user *user, unsigned wan
 /* Makes the lowest stream report these. 0 or an error. */
 int stream_watch(struct stream_user *user, unsigned events);
 
-/* Have layers bytes of the peer's at hand? Then no event may come for them. */
-bool stream_has_input(const struct stream_user *user);
+/* May a read of this stream succeed though no event comes? */
+bool stream_holds_input(const struct stream *stream);
+
+static inline bool stream_has_input(const struct stream_user *user)
+{
+	return stream_holds_input(user->stream);
+}
 
 /* ready(STREAM_READ) follows in the next poll. */
 void stream_again(struct stream_user *user);
