@@ -111,13 +111,26 @@ static const char *find_modules(void)
 	return NULL;
 }
 
+/* It has failed before, when nobody looked at errno. 0: nothing tells any more. */
+static int why_output_failed(void)
+{
+	struct pollfd output = { .fd = STDOUT_FILENO, .events = POLLOUT };
+	if (poll(&output, 1, 0) > 0 && (output.revents & POLLERR))
+		return EPIPE;
+	return write(STDOUT_FILENO, "", 0) < 0 ? errno : 0;
+}
+
 /* A full disk is a failure; a reader that has seen enough is not worth a word. */
 static int end_output(int code)
 {
-	if (!fflush(stdout) && !ferror(stdout))
+	int err = fflush(stdout) ? errno : 0;
+	if (!err && !ferror(stdout))
 		return code;
-	if (errno != EPIPE)
-		fprintf(stderr, "perilune: cannot write to standard output: %s\n", strerror(errno));
+	if (!err)
+		err = why_output_failed();
+	if (err != EPIPE)
+		fprintf(stderr, "perilune: cannot write to standard output%s%s\n", err ? ": " : "",
+			err ? strerror(err) : "");
 	return code ? code : EXIT_FAILED;
 }
 

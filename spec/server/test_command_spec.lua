@@ -448,6 +448,17 @@ return { listen = "tcp://:0", frame = "line", agent = Agent }
     assert_code(1, run { "no_such_spec.lua" })
   end)
 
+  it("says why its output cannot be written, but not to a reader that has seen enough", function()
+    command.write(folder .. "/long_spec.lua",
+      [[for i = 1, 2000 do it("is a test whose name makes the output long, number " .. i, function() end) end]])
+    local result = run { "long_spec.lua", "-o", "gtest", stdout = "/dev/full" }
+    assert_code(1, result)
+    assert.equal("perilune: cannot write to standard output: No space left on device\n", result.err)
+    local said = command.shell(("cd '%s'; '%s' test long_spec.lua -o gtest 2>err | true; cat err")
+      :format(folder, command.binary))
+    assert.equal("", said)
+  end)
+
   it("says which package is missing", function()
     local result = run { "good_spec.lua", env = { LUA_PATH = "/nowhere/?.lua" } }
     assert_code(1, result)
