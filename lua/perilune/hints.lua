@@ -111,6 +111,7 @@ local function of_field_of_self(found, context)
   end
   if found.action == "call" then return did_you_mean(found.name, context.methods or {}) end
   if found.action ~= "index" then return nil end
+  if suggest.distance(found.name, "conn") == 1 then return "did you mean 'self.conn'?" end
   return ("nothing has set self.%s: opened() is the place for what each connection begins with"):format(found.name)
 end
 
@@ -172,12 +173,14 @@ end
 
 -- ---- values of the wrong type ----------------------------------------------------
 
-local function of_concatenation(found)
+local function of_concatenation(found, context)
   if found.action ~= "concatenate" then return nil end
+  local receiver = found.kind == "field" and receiver_of(context, found)
+  local name = receiver and receiver .. "." .. found.name or found.name
   if found.value == "nil" then
-    return ("(%s or \"\") leaves it out; tostring(%s) says \"nil\""):format(found.name, found.name)
+    return ("(%s or \"\") leaves it out; tostring(%s) says \"nil\""):format(name, name)
   end
-  return ("tostring(%s) makes a text of it"):format(found.name)
+  return ("tostring(%s) makes a text of it"):format(name)
 end
 
 local function is_number_of_text(context, name)

@@ -39,6 +39,8 @@ local CASES = {
     "local count where it is used by this call only; self.count for this connection; "
       .. "local count at the top of the file "
       .. "for all connections of a worker" },
+  { "a misspelt conn", [[self.con:send("x")]], "attempt to index field 'con' (a nil value)",
+    "con", "did you mean 'self.conn'?" },
   { "a field that nothing has set", "n = self.rooms[1]", "attempt to index field 'rooms' (a nil value)",
     "rooms", "nothing has set self.rooms: opened() is the place for what each connection begins with" },
   { "waiting inside of table.sort", "table.sort(self.numbers, function() perilune.sleep(0.01) return true end)",
@@ -52,9 +54,9 @@ local CASES = {
     "cannot wait inside a coroutine of the handler's own", nil,
     "let the coroutine yield what it wants, and wait outside of it" },
   { "nil in a text", 'n = "hello " .. self.kept', "attempt to concatenate field 'kept' (a nil value)",
-    "kept", '(kept or "") leaves it out; tostring(kept) says "nil"' },
+    "kept", '(self.kept or "") leaves it out; tostring(self.kept) says "nil"' },
   { "a table in a text", 'n = "hello " .. self.numbers', "attempt to concatenate field 'numbers' (a table value)",
-    "numbers", "tostring(numbers) makes a text of it" },
+    "numbers", "tostring(self.numbers) makes a text of it" },
   { "a method of the agent that is misspelt", "n = self:gret(line)", "attempt to call method 'gret' (a nil value)",
     "gret", "did you mean 'greet'?" },
   { "a method of strings that is misspelt", "n = line:uper()", "attempt to call method 'uper' (a nil value)",
