@@ -7,7 +7,7 @@ local server = require "spec.support.server"
 local BROKEN = 'local Agent = {}\nfunction Agent:proceed(line) return line end\nlocal n = "x" .. Agent.name\n'
   .. 'return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }\n'
 local SHOWN = '3 | local n = "x" .. Agent.name\n  |                        ^^^^ nil here\n'
-  .. 'hint: (name or "") leaves it out;'
+  .. 'hint: (Agent.name or "") leaves it out;'
 
 describe("what fails at load is shown in the same way", function()
   local folder
