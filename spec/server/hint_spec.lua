@@ -49,7 +49,7 @@ describe("what fails at load is shown in the same way", function()
 
   it("by perilune exec", function()
     local result = command.run { "exec", "-e", "local t = {}\nprint('x' .. t.name)" }
-    has("2 | print('x' .. t.name)\n  |                ^^^^ nil here\nhint: (name or \"\")", result.err)
+    has("2 | print('x' .. t.name)\n  |                ^^^^ nil here\nhint: (t.name or \"\")", result.err)
   end)
 end)
 
