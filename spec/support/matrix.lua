@@ -46,7 +46,8 @@ for _, one in ipairs(framings.LIST) do
   local is_table = one.source:find "^{"
   local has_views = one.source ~= "in_lua" and not (is_table and one.source:find "offset")
   if has_views then
-    local with_views = is_table and one.source:gsub("}$", ", view = true }") or ("{ %s, view = true }"):format(one.source)
+    local with_views = is_table and one.source:gsub("}$", ", view = true }")
+      or ("{ %s, view = true }"):format(one.source)
     add(one.source .. " with views", with_views, one.encode)
   end
 end

@@ -3,9 +3,9 @@
  * its own, changes every byte, keeps back what it has read, works on a piece of what it is to write until all of that
  * piece is gone, wants to write before it reads and to read before it writes, and fails at the n-th call.
  *
- * On the wire each byte is its own xor the key; a NASTY_FILLER means nothing (so nobody may send the key), and NASTY_END
- * comes last. The peer
- * begins with NASTY_HELLO_BYTES fillers, and so does this side. It stands below connections only.
+ * On the wire each byte is its own xor the key; a NASTY_FILLER means nothing (so nobody may send the key), and
+ * NASTY_END comes last. The peer begins with NASTY_HELLO_BYTES fillers, and so does this side. It stands below
+ * connections only.
  */
 #pragma once
 

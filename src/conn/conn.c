@@ -268,7 +268,7 @@ void conn_read_late(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-static struct conn *conn_conn_of(struct stream_user *io)
+static struct conn *conn_of_io(struct stream_user *io)
 {
 	return (struct conn *)(void *)((char *)io - offsetof(struct conn, io));
 }
@@ -299,7 +299,7 @@ static __attribute__((noinline)) unsigned layers_serve(struct conn *conn, unsign
 
 static void conn_on_ready(struct stream_user *io, unsigned events)
 {
-	struct conn *conn = conn_conn_of(io);
+	struct conn *conn = conn_of_io(io);
 	if (events & STREAM_BROKEN) {
 		on_broken(conn);
 		return;
@@ -313,7 +313,7 @@ static void conn_on_ready(struct stream_user *io, unsigned events)
 
 static void conn_on_closed(struct stream_user *io)
 {
-	struct conn *conn = conn_conn_of(io);
+	struct conn *conn = conn_of_io(io);
 	assert(conn->state == CONN_CLOSED);
 	conn->gone = true;
 	if (!conn->queued)

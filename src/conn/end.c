@@ -279,7 +279,7 @@ void conn_host_drain(struct conn_host *host, uint32_t ms)
 	conn_host_each(host, conn_drain);
 }
 
-static void end_end_one(struct conn *conn)
+static void end_drain_of(struct conn *conn)
 {
 	conn_end_drain(conn, CLOSE_NOW);
 }
@@ -287,7 +287,7 @@ static void end_end_one(struct conn *conn)
 void conn_host_end_drain(struct conn_host *host)
 {
 	host->overdue = true;
-	conn_host_each(host, end_end_one);
+	conn_host_each(host, end_drain_of);
 }
 
 static void cut_one(struct conn *conn)

@@ -14,8 +14,8 @@ enum {
 	HUNG_UP = 2,     /* the peer's end of stream has arrived, behind whatever is unread */
 	FALLS_SHORT = 4, /* a read may take less than there is: only EAGAIN says that it is drained */
 	NOT_FULL = 8,    /* a write fell short: only EAGAIN says that it is full */
-	WATCHED = 32,    /* for reading */
 	ENDED = 16,      /* the peer's end of stream was read */
+	WATCHED = 32,    /* for reading */
 };
 
 static struct polled *polled_of(struct stream *stream)

@@ -10,7 +10,7 @@
 
 struct socket_stream {
 	struct stream stream;
-	struct polled polled; /* with the flags below in it */
+	struct polled polled; /* its flags are the stream's, see socket.c */
 };
 
 extern const struct stream_ops SOCKET_STREAM;

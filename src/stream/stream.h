@@ -77,7 +77,7 @@ struct stream_ops {
 	unsigned (*needs)(const struct stream *stream, unsigned wanted);
 
 	/*
-	 * May a read succeed without another event? A layer that would read from the one below for it asks that as well:
+	 * May a read succeed without another event? A layer that would read from the one below asks that as well:
 	 * stream_holds_input(). NULL: what the one below says.
 	 */
 	bool (*has_input)(const struct stream *stream);

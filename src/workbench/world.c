@@ -9,7 +9,7 @@
 
 enum { TURNS_MAX = 100000 }; /* without the time going on */
 
-static struct world *world_world_of(const struct conn *conn)
+static struct world *world_of_conn(const struct conn *conn)
 {
 	return (struct world *)(void *)conn->host;
 }
@@ -25,9 +25,9 @@ static void world_on_left(struct conn *conn)
 {
 	struct peer *peer = (struct peer *)(void *)conn;
 	if (peer->has_space)
-		peer_table_leave(world_world_of(conn)->addresses, key_of(peer));
+		peer_table_leave(world_of_conn(conn)->addresses, key_of(peer));
 	peer->has_space = false;
-	world_world_of(conn)->open[peer->listener]--;
+	world_of_conn(conn)->open[peer->listener]--;
 }
 
 static void world_on_gone(struct conn *conn)

@@ -42,7 +42,7 @@ struct policy_order {
 
 /* ---- connections ---- */
 
-static struct worker *worker_worker_of(const struct conn *conn)
+static struct worker *worker_of_conn(const struct conn *conn)
 {
 	return (struct worker *)(void *)((char *)conn->host - offsetof(struct worker, host));
 }
@@ -58,7 +58,7 @@ static void worker_note_failure(struct worker *worker, struct generation *genera
 
 static void worker_on_left(struct conn *conn)
 {
-	struct worker *worker = worker_worker_of(conn);
+	struct worker *worker = worker_of_conn(conn);
 	if (reason_is_fault((enum close_reason)conn->reason))
 		worker_note_failure(worker, conn->agents);
 	worker->links.left(worker->links.server, conn->endpoint->slot, &conn->peer);
@@ -66,7 +66,7 @@ static void worker_on_left(struct conn *conn)
 
 static void on_closes(struct conn *conn)
 {
-	struct worker *worker = worker_worker_of(conn);
+	struct worker *worker = worker_of_conn(conn);
 	worker->links.closes(worker->links.server);
 }
 
@@ -87,7 +87,7 @@ static uint64_t worker_after(struct conn_host *host, uint32_t ms)
 
 static void worker_on_gone(struct conn *conn)
 {
-	struct worker *worker = worker_worker_of(conn);
+	struct worker *worker = worker_of_conn(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 	agents_count(conn->agents, (size_t)-1);
