@@ -34,6 +34,25 @@ local function name_in(source)
   return name
 end
 
+-- Is there a parameter, or another local, of that name? Then it may be what a line means.
+local function has_namesake(source, name)
+  local word = "%f[%w_]" .. name .. "%f[^%w_]"
+  for names in source:gmatch "%f[%w_]function%f[^%w_][%w_.:%s]*%(([^)]*)%)" do
+    if names:find(word) then return true end
+  end
+  for names in source:gmatch "%f[%w_]for%s+([%w_,%s]-)%s*=" do
+    if names:find(word) then return true end
+  end
+  for names in source:gmatch "%f[%w_]for%s+([%w_,%s]-)%s+in%f[%W]" do
+    if names:find(word) then return true end
+  end
+  local others = 0
+  for names in source:gmatch "%f[%w_]local%s+([%w_]+[%w_,%s]*)" do
+    if names:match("^[^\n]*"):find(word) then others = others + 1 end
+  end
+  return others > 1
+end
+
 -- Who looks whether it is there knows that it may not be.
 local function is_looked_for(rest)
   return rest:find "^%s*[~=]=" or rest:find "^%s+or%f[%W]" or rest:find "^%s+and%f[%W]" or rest:find "^%s+then%f[%W]"
@@ -52,7 +71,7 @@ end
 ---@return string[]
 function M.faults(path, chunk, source)
   local name = source and name_in(source)
-  if not name then return {} end
+  if not name or has_namesake(source, name) then return {} end
   local module, texts, known, number = require "perilune", {}, {}, 0
   local lines, pattern = lines_of(chunk), "%f[%w_.:]" .. name .. "%s*%.%s*([%a_][%w_]*)()"
   for line in (without_long_texts(source) .. "\n"):gmatch "([^\n]*)\n" do

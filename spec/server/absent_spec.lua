@@ -41,6 +41,16 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
   end)
 
   for _, body in ipairs {
+    "local function f(p) return p.x end return f { x = line }", "for p in pairs(self) do print(p.x) end",
+    "for p = 1, 2 do print(p.x) end", "local p = { x = line } return p.x", "local a, p = 1, { x = 2 } return p.x",
+  } do
+    it("is not warned of where something else has the name: " .. body, function()
+      local result = check(body, [[local p = require "perilune"]])
+      assert.same({ 0, "" }, { result.code, result.err })
+    end)
+  end
+
+  for _, body in ipairs {
     "perilune.sleep(1) perilune.log('info', line) return perilune.now()", "-- perilune.nothing\nreturn line",
     "return 'perilune.nothing'", "return [[\nperilune.nothing ]]", "return self.perilune.nothing",
     "if perilune.connect then return 1 end", "local shared = perilune.shared or {} return shared[line]",
