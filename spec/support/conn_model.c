@@ -30,6 +30,11 @@ static struct conn *conn_of(struct client *c)
 	return &c->conn;
 }
 
+static struct channel *channel_of(struct client *c)
+{
+	return &c->conn.first;
+}
+
 /* ---- what agents do ---- */
 
 /* Replies are numbered, and some are long. */
@@ -40,7 +45,7 @@ static void send_one(struct client *c)
 	int n = snprintf(text, sizeof text, "%u ", c->sent + 1);
 	size_t len = (size_t)n + (chance(8) ? below(5000) : 0);
 	memset(text + n, '-', len - (size_t)n);
-	if (!conn_send(conn_of(c), text, len, &is_below))
+	if (!channel_send(channel_of(c), text, len, &is_below))
 		c->sent++;
 }
 
@@ -49,7 +54,7 @@ static void send_raw(struct client *c)
 {
 	char text[16];
 	int n = snprintf(text, sizeof text, "%u \n", c->sent + 1);
-	if (!conn_send_raw(conn_of(c), text, (size_t)n, 1))
+	if (!channel_send_raw(channel_of(c), text, (size_t)n, 1))
 		c->sent++;
 }
 
@@ -63,7 +68,7 @@ static void share_one(struct client *c)
 	text[len - 1] = '\n';
 	struct shared *shared = shared_new(text, len);
 	assert(shared);
-	if (!conn_share(conn_of(c), shared, 0, len, 1))
+	if (!channel_share(channel_of(c), shared, 0, len, 1))
 		c->sent++;
 	shared_drop(shared);
 }
@@ -77,14 +82,14 @@ static void close_one(struct client *c)
 
 static void suspend(struct client *c)
 {
-	if (!conn_of(c)->reading)
-		conn_set_busy(conn_of(c), true);
+	if (!conn_of(c)->first.reading)
+		channel_set_busy(channel_of(c), true);
 }
 
 static void wake(struct client *c)
 {
-	conn_of(c)->reading = NULL;
-	conn_set_busy(conn_of(c), false);
+	conn_of(c)->first.reading = NULL;
+	channel_set_busy(channel_of(c), false);
 }
 
 /* Another framing, for good or for one frame. Only where the peer's frames are not numbered. */
@@ -97,9 +102,9 @@ static void reframe(struct client *c)
 	} else if (chance(2)) {
 		int err = conn_set_codec(conn, codec);
 		assert(!err);
-	} else if (!conn->busy) {
-		conn->reading = codec;
-		conn_set_busy(conn, true);
+	} else if (!conn->first.busy) {
+		conn->first.reading = codec;
+		channel_set_busy(&conn->first, true);
 	}
 }
 
@@ -111,7 +116,7 @@ static void act(struct client *c)
 	else if (what < 110)
 		suspend(c);
 	else if (what < 115)
-		conn_pause(conn_of(c));
+		channel_pause(channel_of(c));
 	else if (what < 117)
 		close_one(c);
 	else if (what < 119 && clients[what % SLOTS])
@@ -132,7 +137,7 @@ static void on_frame(struct client *c, const char *text)
 {
 	bool in_order = c->wild || strtoul(text, NULL, 10) == c->frames_seen;
 	assert(in_order);
-	if (conn_of(c)->reading)
+	if (conn_of(c)->first.reading)
 		wake(c);
 	act(c);
 }
@@ -231,9 +236,9 @@ static void step(struct client *c)
 	else if (what < 58)
 		c->memory.read_max = below(10);
 	else if (what < 63)
-		conn_pause(conn);
+		channel_pause(&conn->first);
 	else if (what < 70)
-		conn_resume(conn);
+		channel_resume(&conn->first);
 	else if (what < 74)
 		suspend(c);
 	else if (what < 82)
@@ -255,7 +260,7 @@ static void step(struct client *c)
 	else if (what < 98 && chance(3))
 		conn_drain(conn);
 	else if (what < 99)
-		conn->flushing = true;
+		conn->first.flushing = true;
 	else
 		conn_flush_now(conn);
 }
@@ -288,7 +293,7 @@ static void check_rest(const struct client *c)
 	}
 	if (c->memory.window_bytes > c->memory.outward_bytes)
 		assert(conn_pending_bytes(conn) == 0);
-	assert(conn->busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
+	assert(conn->first.busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
 	assert(conn->counted_bytes <= buf_len(conn->in));
 	assert(conn->waiting_frames <= conn->endpoint->rules.inbox_frames + FRAME_BATCH_MAX);
 }

@@ -44,32 +44,33 @@ static void see(struct client *client, const void *text, size_t len)
 	memcpy(client->seen + at + len, "|", 2);
 }
 
-static void on_opened(struct conn *conn)
+static void on_opened(struct channel *channel)
 {
-	enter(conn)->opened++;
+	enter(channel->conn)->opened++;
 	leave();
 }
 
 bool world_may_go_on(const struct conn *conn)
 {
-	return conn_is_open(conn) && !conn->busy && !conn->paused && !conn->choked;
+	return conn_is_open(conn) && !conn->first.busy && !conn->first.paused && !conn->choked;
 }
 
 static void echo(struct conn *conn, const struct frame *frame)
 {
 	bool below;
-	int err = conn_send(conn, frame->data, frame->len, &below);
+	int err = channel_send(&conn->first, frame->data, frame->len, &below);
 	assert(!err || conn->shut_asked);
 }
 
-static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
+static unsigned on_frames(struct channel *channel, struct frame_batch *batch)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	const struct codec *codec = conn->codec;
 	unsigned used = 0;
-	bool reading = conn->reading;
+	bool reading = conn->first.reading;
 	assert(client->opened == 1);
-	assert(conn_is_open(conn) && !conn->paused && !conn->choked && (!conn->busy || reading));
+	assert(conn_is_open(conn) && !conn->first.paused && !conn->choked && (!conn->first.busy || reading));
 	assert(batch->count >= 1 && batch->count <= (reading ? 1 : FRAME_BATCH_MAX));
 	do {
 		const struct frame *frame = &batch->frames[used++];
@@ -88,27 +89,29 @@ static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
 	return used;
 }
 
-static enum eof_answer on_eof(struct conn *conn)
+static enum eof_answer on_eof(struct channel *channel)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	client->eofs++;
-	if (conn->reading) { /* it is told that nothing more comes */
-		conn->reading = NULL;
-		conn_set_busy(conn, false);
+	if (conn->first.reading) { /* it is told that nothing more comes */
+		conn->first.reading = NULL;
+		channel_set_busy(&conn->first, false);
 		leave();
 		return EOF_LATER;
 	}
-	enum eof_answer answer = conn->busy ? EOF_LATER : client->eof_answer;
+	enum eof_answer answer = conn->first.busy ? EOF_LATER : client->eof_answer;
 	if (answer != EOF_LATER)
 		see(client, "EOF", 3);
 	leave();
 	return answer;
 }
 
-static bool on_timeout(struct conn *conn, enum timeout_kind kind)
+static bool on_timeout(struct channel *channel, enum timeout_kind kind)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
-	assert(conn_is_open(conn) && !conn->busy);
+	assert(conn_is_open(conn) && !conn->first.busy);
 	/* Nothing had come in time, but what only a write makes readable. */
 	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0 || world_is_stuck(client));
 	client->timeouts++;
@@ -117,31 +120,34 @@ static bool on_timeout(struct conn *conn, enum timeout_kind kind)
 	return client->keep;
 }
 
-static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+static void on_bad_frame(struct channel *channel, const struct frame_batch *batch)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	assert(batch->error);
 	client->bad_frames++;
 	leave();
 }
 
-static void on_writable(struct conn *conn)
+static void on_writable(struct channel *channel)
 {
-	enter(conn)->writables++;
+	enter(channel->conn)->writables++;
 	leave();
 }
 
-static void on_flushed(struct conn *conn)
+static void on_flushed(struct channel *channel)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	assert(conn_pending_bytes(conn) == 0);
 	client->flushes++;
-	conn->flushing = false;
+	conn->first.flushing = false;
 	leave();
 }
 
-static bool on_drain(struct conn *conn, uint64_t remaining_ms)
+static bool on_drain(struct channel *channel, uint64_t remaining_ms)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	client->drains++;
 	client->drain_remaining_ms = remaining_ms;
@@ -149,8 +155,9 @@ static bool on_drain(struct conn *conn, uint64_t remaining_ms)
 	return client->drain_keeps;
 }
 
-static bool on_closed(struct conn *conn, enum close_reason reason)
+static bool on_closed(struct channel *channel, enum close_reason reason)
 {
+	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
 	assert(reason != REASON_NONE);
 	client->closed++;
@@ -189,7 +196,7 @@ static void on_gone(struct conn *conn)
 	assert(client->left == 1);
 	assert(client->gone == 0);
 	client->gone++;
-	assert(!idmap_get(&host.ids, conn->id));
+	assert(!idmap_get(&host.ids, conn->first.id));
 	gone_total++;
 	put_total += client->memory.put_bytes;
 	if (!world_frees)

@@ -21,7 +21,8 @@ static uint32_t choose(struct nasty_stream *nasty, uint32_t bound)
 /* Then what it was to write is forgotten. */
 static bool is_lost(const struct nasty_stream *nasty)
 {
-	return ((const struct conn *)(const void *)nasty->layer.stream.user)->lost;
+	const char *io = (const char *)nasty->layer.stream.user;
+	return ((const struct conn *)(const void *)(io - offsetof(struct conn, io)))->lost;
 }
 
 static bool fails(struct nasty_stream *nasty)

@@ -11,7 +11,7 @@ static struct client *pending_client(void)
 	struct client *c = join();
 	bool below;
 	c->memory.window_bytes = 3;
-	assert_int_equal(conn_send(conn_of(c), "last words", 10, &below), 0);
+	assert_int_equal(channel_send(channel_of(c), "last words", 10, &below), 0);
 	world_run();
 	return c;
 }
@@ -22,7 +22,7 @@ static void close_flush_delivers_first(void **state)
 	bool below;
 	struct client *c = pending_client();
 	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
-	assert_int_equal(conn_send(conn_of(c), "more", 4, &below), 0); /* from closed() */
+	assert_int_equal(channel_send(channel_of(c), "more", 4, &below), 0); /* from closed() */
 	world_run();
 	assert_int_equal(c->closed, 0);
 	put(c, "ignored\n");
@@ -107,7 +107,7 @@ static void unread_input_lingers_to_the_end_of_stream(void **state)
 
 static void overrun(struct client *client, const char *text)
 {
-	conn_give_way(conn_of(client));
+	channel_give_way(channel_of(client));
 	conn_close(conn_of(client), REASON_PROCEED_TIMEOUT, text[0] == 'f' ? CLOSE_FLUSH : CLOSE_NOW);
 }
 
@@ -191,9 +191,9 @@ static void a_half_closed_connection_can_be_kept(void **state)
 	wait_ms(TIMEOUT_MS - 1); /* the rest need not complete any more */
 	assert_string_equal(c->seen, "a|EOF|");
 	expect_open(c);
-	conn_send(conn_of(c), "still here", 10, &below);
+	channel_send(channel_of(c), "still here", 10, &below);
 	conn_shutdown(conn_of(c));
-	assert_int_equal(conn_send(conn_of(c), "x", 1, &below), UV_EPIPE);
+	assert_int_equal(channel_send(channel_of(c), "x", 1, &below), UV_EPIPE);
 	world_run();
 	expect_output(c, "still here\n");
 	assert_true(c->memory.our_shut);
@@ -212,16 +212,16 @@ static void a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it(void *
 	for (int i = 0; i < 5; i++) { /* what goes to it keeps it */
 		wait_ms(TIMEOUT_MS - 1);
 		expect_open(c);
-		conn_send(conn_of(c), "news", 4, &below);
+		channel_send(channel_of(c), "news", 4, &below);
 		world_run();
 		expect_output(c, "news\n");
 	}
-	conn_set_busy(conn_of(c), true); /* a suspended agent is at work */
+	channel_set_busy(channel_of(c), true); /* a suspended agent is at work */
 	wait_ms(3 * TIMEOUT_MS);
 	expect_open(c);
-	conn_set_busy(conn_of(c), false);
+	channel_set_busy(channel_of(c), false);
 	c->memory.window_bytes = 0; /* as does what it has not taken yet: that is the write deadline's */
-	conn_send(conn_of(c), "more", 4, &below);
+	channel_send(channel_of(c), "more", 4, &below);
 	world_run();
 	wait_ms(3 * TIMEOUT_MS);
 	expect_open(c);
@@ -306,7 +306,7 @@ static void our_half_close_reads_on(void **state)
 static void suspend(struct client *c, const char *text)
 {
 	if (*text == '!')
-		conn_set_busy(conn_of(c), true);
+		channel_set_busy(channel_of(c), true);
 }
 
 static void a_suspended_agent_is_asked_again_about_the_end(void **state)
@@ -318,11 +318,11 @@ static void a_suspended_agent_is_asked_again_about_the_end(void **state)
 	hang_up(c);
 	assert_int_equal(c->eofs, 1);
 	assert_string_equal(c->seen, "!a|");
-	conn_set_busy(conn_of(c), false);
+	channel_set_busy(channel_of(c), false);
 	world_run();
 	assert_string_equal(c->seen, "!a|b|!c|");
 	expect_open(c);
-	conn_set_busy(conn_of(c), false);
+	channel_set_busy(channel_of(c), false);
 	world_run();
 	assert_string_equal(c->seen, "!a|b|!c|d|EOF|");
 	assert_in_range(c->eofs, 2, 3);
@@ -355,7 +355,7 @@ static void a_reset_ends_it_after_the_frames_before_it(void **state)
 static void pause_it(struct client *c, const char *text)
 {
 	if (*text == '!')
-		conn_pause(conn_of(c));
+		channel_pause(channel_of(c));
 }
 
 static void paused_nothing_is_read(void **state)
@@ -371,15 +371,15 @@ static void paused_nothing_is_read(void **state)
 	hang_up(c);
 	wait_ms(10 * TIMEOUT_MS);
 	expect_open(c);
-	conn_resume(conn_of(c));
+	channel_resume(channel_of(c));
 	world_run();
 	assert_string_equal(c->seen, "a|!b|c|de|EOF|");
 	expect_end(c, REASON_PEER);
 	c = join();
-	conn_pause(conn_of(c));
+	channel_pause(channel_of(c));
 	put(c, "par");
 	wait_ms(10 * TIMEOUT_MS);
-	conn_resume(conn_of(c));
+	channel_resume(channel_of(c));
 	world_run();
 	expect_timeout_after(c, TIMEOUT_MS, TIMEOUT_READ, REASON_READ_TIMEOUT);
 }
@@ -407,7 +407,7 @@ static void a_suspended_agents_frames_wait(void **state)
 		if (read_max)
 			assert_int_equal(conn_of(c)->waiting_frames, 16);
 		wait_ms(10 * TIMEOUT_MS);
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 		assert_string_equal(c->seen, expected);
 		assert_int_equal(conn_of(c)->waiting_frames, 0);
@@ -424,7 +424,7 @@ static void what_waits_is_bounded_in_bytes_too(void **state)
 	static char large[400000];
 	struct client *c = join();
 	memset(large, 'x', sizeof large);
-	conn_set_busy(conn_of(c), true);
+	channel_set_busy(channel_of(c), true);
 	put_bytes(c, large, sizeof large);
 	assert_false(c->memory.watched & STREAM_READ);
 	assert_true(buf_len(conn_of(c)->in) <= FRAME_MAX_BYTES + 4 * CONN_SCRATCH_BYTES);
@@ -436,7 +436,7 @@ static void drain_ends_the_idle_at_once(void **state)
 	struct client *idle = join(), *partial = join(), *kept = join(), *busy = join(), *unread = join();
 	unread->echo = kept->drain_keeps = true;
 	put(partial, "par");
-	conn_set_busy(conn_of(busy), true);
+	channel_set_busy(channel_of(busy), true);
 	world_run();
 	memory_stream_put(&unread->memory, "a\n", 2);
 	host.drain_deadline_ms = now_ms + 700;
@@ -457,7 +457,7 @@ static void drain_ends_the_idle_at_once(void **state)
 	put(partial, "tial\n");
 	assert_string_equal(partial->seen, "partial|");
 	expect_end(partial, REASON_DRAIN);
-	conn_set_busy(conn_of(busy), false);
+	channel_set_busy(channel_of(busy), false);
 	world_run();
 	expect_end(busy, REASON_DRAIN);
 	assert_int_equal(busy->drain_remaining_ms, 500);
@@ -487,9 +487,9 @@ static void a_drain_rests_while_the_peer_does_not_read(void **state)
 {
 	(void)state;
 	struct client *c = ending_client();
-	assert_int_equal(conn_send_raw(conn_of(c), hundred, 100, 1), 0);
+	assert_int_equal(channel_send_raw(channel_of(c), hundred, 100, 1), 0);
 	for (int i = 0; i < 10; i++)
-		conn_send_raw(conn_of(c), hundred, 100, 1);
+		channel_send_raw(channel_of(c), hundred, 100, 1);
 	world_run(); /* which asserts that it comes to rest */
 	assert_int_equal(c->eofs, 0);
 	expect_open(c);
@@ -503,7 +503,7 @@ static void a_drain_does_not_wait_for_who_is_paused(void **state)
 {
 	(void)state;
 	struct client *c = ending_client();
-	conn_pause(conn_of(c));
+	channel_pause(channel_of(c));
 	world_run();
 	assert_int_equal(c->drains, 1);
 	expect_end(c, REASON_DRAIN);

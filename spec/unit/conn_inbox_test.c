@@ -46,8 +46,8 @@ static void put_lines(struct client *c)
 static void sleep_at_each(struct client *c, const char *text)
 {
 	(void)text;
-	conn_of(c)->reading = NULL;
-	conn_set_busy(conn_of(c), true);
+	conn_of(c)->first.reading = NULL;
+	channel_set_busy(channel_of(c), true);
 }
 
 /* The counts are linear: twice would be a quarter of a million frames, or a gigabyte. */
@@ -66,7 +66,7 @@ static void what_waits_is_counted_once(void **state)
 	for (unsigned i = 1; i <= LINES; i++) {
 		assert_int_equal(c->frames_seen, i);
 		assert_int_equal(conn_of(c)->waiting_frames, LINES - i);
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 	}
 	put(c, "\n");
@@ -78,10 +78,10 @@ static void what_waits_is_counted_once(void **state)
 /* As conn:read() does: every other frame is asked for. */
 static void read_at_each(struct client *c, const char *text)
 {
-	bool was_reading = conn_of(c)->reading;
+	bool was_reading = conn_of(c)->first.reading;
 	(void)text;
-	conn_of(c)->reading = was_reading ? NULL : &line;
-	conn_set_busy(conn_of(c), true);
+	conn_of(c)->first.reading = was_reading ? NULL : &line;
+	channel_set_busy(channel_of(c), true);
 }
 
 static void what_waits_is_counted_once_when_the_agent_reads_and_sleeps(void **state)
@@ -93,7 +93,7 @@ static void what_waits_is_counted_once_when_the_agent_reads_and_sleeps(void **st
 	for (unsigned i = 2; i <= LINES; i += 2) {
 		assert_int_equal(c->frames_seen, i);
 		assert_int_equal(conn_of(c)->waiting_frames, LINES - i);
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 	}
 	expect_linear_cost();
@@ -110,10 +110,10 @@ static void what_waits_is_counted_once_when_the_agent_reads_in_another_framing(v
 	put_lines(c);
 	for (unsigned i = 1; i + 10 < LINES; i += 11) {
 		assert_int_equal(conn_of(c)->counted_bytes, 2 * (LINES - i));
-		conn_of(c)->reading = &twenty;
-		conn_set_busy(conn_of(c), true);
+		conn_of(c)->first.reading = &twenty;
+		channel_set_busy(channel_of(c), true);
 		world_run();
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 	}
 	expect_linear_cost();
@@ -126,13 +126,13 @@ static void the_bound_holds_after_what_was_counted(void **state)
 	c->on_frame = sleep_at_each;
 	for (unsigned i = 0; i < 200; i++) {
 		put(c, "a\nb\nc\n");
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 		assert_in_range(conn_of(c)->waiting_frames, 0, 16 + FRAME_BATCH_MAX);
 	}
 	assert_false(c->memory.watched & STREAM_READ);
 	while (c->frames_seen < 600) {
-		conn_set_busy(conn_of(c), false);
+		channel_set_busy(channel_of(c), false);
 		world_run();
 	}
 	assert_int_equal(conn_of(c)->waiting_frames, 0);

@@ -122,7 +122,7 @@ static void who_stood_still_is_patient_for_a_while(void **state)
 		bool below;
 		conn_host_waited(&host, UINT64_MAX);
 		other->memory.window_bytes = 0;
-		conn_send(conn_of(other), "x", 1, &below);
+		channel_send(channel_of(other), "x", 1, &below);
 		world_run();
 		host.now_ms = now_ms += TIMEOUT_MS + HELD_MS[i];
 		conn_host_waited(&host, now_ms - HELD_MS[i]);
@@ -233,7 +233,7 @@ static void slow(struct client *c, const char *text)
 	if (strcmp(text, "slow") != 0)
 		return;
 	now_ms += 10 * TIMEOUT_MS;
-	conn_of(c)->handler_ticks += UINT64_C(10000000000);
+	conn_of(c)->first.handler_ticks += UINT64_C(10000000000);
 }
 
 /* A clock that is worth asking, whatever the processor's counter says. */
@@ -294,7 +294,7 @@ static void what_others_send_it_late_makes_it_no_less_idle(void **state)
 	now_ms += TIMEOUT_MS - 1;
 	conn_host_turn(&host, now_ms);
 	host.polled_ms = now_ms;
-	conn_send(conn_of(c), "news", 4, &below);
+	channel_send(channel_of(c), "news", 4, &below);
 	leave_unread(c, "par");
 	memory_stream_report(&c->memory);
 	now_ms++;
@@ -328,16 +328,16 @@ static void a_wait_for_one_frame_looks_first(void **state)
 	for (size_t read_max = 0; read_max < 3; read_max++) {
 		struct client *c = join();
 		c->memory.read_max = read_max;
-		conn_of(c)->reading = &u8;
-		conn_set_busy(conn_of(c), true);
+		conn_of(c)->first.reading = &u8;
+		channel_set_busy(channel_of(c), true);
 		world_run();
 		put_bytes(c, "\5ab", 3);
 		leave_unread(c, "cdemore\n");
 		c->on_frame = NULL;
 		conn_read_late(conn_of(c));
 		assert_string_equal(c->seen, "abcde|");
-		conn_of(c)->reading = NULL;
-		conn_set_busy(conn_of(c), false);
+		conn_of(c)->first.reading = NULL;
+		channel_set_busy(channel_of(c), false);
 		world_run();
 		assert_string_equal(c->seen, "abcde|more|");
 	}
@@ -416,7 +416,7 @@ static void what_cannot_be_served_at_the_end_of_a_drain_is_cut_and_counted(void 
 {
 	(void)state;
 	struct client *waits = join(), *stalls = join();
-	conn_set_busy(conn_of(waits), true);
+	channel_set_busy(channel_of(waits), true);
 	stalls->drain_keeps = stalls->echo = true;
 	stalls->memory.window_bytes = 2;
 	world_run();
@@ -488,7 +488,7 @@ static struct client *join_taking(size_t window)
 	struct client *c = join_with(TIMEOUT_IDLE);
 	c->memory.window_bytes = window;
 	memset(reply, 'x', sizeof reply);
-	assert_int_equal(conn_send(conn_of(c), reply, sizeof reply, &below), 0);
+	assert_int_equal(channel_send(channel_of(c), reply, sizeof reply, &below), 0);
 	assert_true(below);
 	world_run();
 	return c;
@@ -528,7 +528,7 @@ static void a_few_bytes_on_their_way_keep_nobody(void **state)
 	char bytes[5];
 	bool below;
 	for (int n = 0; n < 9; n++) {
-		assert_int_equal(conn_send(conn_of(c), "news", 4, &below), 0);
+		assert_int_equal(channel_send(channel_of(c), "news", 4, &below), 0);
 		world_run();
 		wait_ms(TIMEOUT_MS / 10);
 		assert_int_equal(memory_stream_take(&c->memory, bytes, 5), 5);

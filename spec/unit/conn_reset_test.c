@@ -93,14 +93,14 @@ static void pause_at_third(struct client *c, const char *text)
 {
 	(void)text;
 	if (c->frames_seen == 3)
-		conn_pause(conn_of(c));
+		channel_pause(channel_of(c));
 }
 
 static void wait_at_third(struct client *c, const char *text)
 {
 	(void)text;
 	if (c->frames_seen == 3)
-		conn_set_busy(conn_of(c), true);
+		channel_set_busy(channel_of(c), true);
 }
 
 static void frames_that_the_agent_does_not_take_are_counted(void **state)
@@ -125,8 +125,8 @@ static void frames_that_the_agent_does_not_take_are_counted(void **state)
 static void take_one(struct client *c, const char *text)
 {
 	(void)text;
-	conn_of(c)->reading = c->frames_seen < 5 ? &line : NULL;
-	conn_set_busy(conn_of(c), c->frames_seen < 5);
+	conn_of(c)->first.reading = c->frames_seen < 5 ? &line : NULL;
+	channel_set_busy(channel_of(c), c->frames_seen < 5);
 }
 
 static void an_agent_that_reads_goes_on_reading(void **state)
@@ -147,10 +147,10 @@ static void what_is_lost_was_not_flushed(void **state)
 	struct client *c = join();
 	bool below;
 	c->memory.window_bytes = 3;
-	conn_send(conn_of(c), "12345", 5, &below);
+	channel_send(channel_of(c), "12345", 5, &below);
 	world_run();
-	conn_of(c)->flushing = true;
-	conn_set_busy(conn_of(c), true);
+	conn_of(c)->first.flushing = true;
+	channel_set_busy(channel_of(c), true);
 	memory_stream_reset(&c->memory);
 	memory_stream_report(&c->memory);
 	assert_false(conn_flush_now(conn_of(c)));
@@ -165,7 +165,7 @@ static void end_with(enum close_reason reason, enum close_how how)
 {
 	struct client *c = join();
 	uint64_t before = discarded();
-	conn_set_busy(conn_of(c), true);
+	channel_set_busy(channel_of(c), true);
 	put(c, "one\ntwo\nth");
 	memory_stream_put(&c->memory, "ree\n", 4);
 	conn_close(conn_of(c), reason, how);

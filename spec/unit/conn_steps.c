@@ -23,6 +23,11 @@ struct conn *conn_of(struct client *client)
 	return &client->conn;
 }
 
+struct channel *channel_of(struct client *client)
+{
+	return &client->conn.first;
+}
+
 struct client *join(void)
 {
 	unsigned slot = 0;

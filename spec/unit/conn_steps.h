@@ -25,6 +25,7 @@ int conns_end(void **state);
 #define WITH_CONNS(TEST) cmocka_unit_test_setup_teardown(TEST, conns_begin, conns_end)
 
 struct conn *conn_of(struct client *client);
+struct channel *channel_of(struct client *client);
 
 /* In the first place that is free. */
 struct client *join(void);

@@ -34,7 +34,7 @@ static void replies_are_written(void **state)
 	assert_int_equal(count_read(&counters.bytes_in), 11);
 	assert_int_equal(count_read(&counters.bytes_out), 8);
 	bool below = false;
-	assert_int_equal(conn_send(conn_of(c), "by itself", 9, &below), 0);
+	assert_int_equal(channel_send(channel_of(c), "by itself", 9, &below), 0);
 	assert_true(below);
 	world_run();
 	expect_output(c, "by itself\n");
@@ -176,11 +176,11 @@ static void a_codec_set_in_mid_frame_keeps_the_bytes(void **state)
 static void read_one_u8(struct client *c, const char *text)
 {
 	if (!strcmp(text, "want")) {
-		conn_of(c)->reading = &u8;
-		conn_set_busy(conn_of(c), true);
-	} else if (conn_of(c)->reading) {
-		conn_of(c)->reading = NULL;
-		conn_set_busy(conn_of(c), false);
+		conn_of(c)->first.reading = &u8;
+		channel_set_busy(channel_of(c), true);
+	} else if (conn_of(c)->first.reading) {
+		conn_of(c)->first.reading = NULL;
+		channel_set_busy(channel_of(c), false);
 	}
 }
 
@@ -241,7 +241,7 @@ static void only_whole_frames_count_against_idleness(void **state)
 	put(c, "c\nd");
 	wait_ms(500);
 	put(c, "e");
-	conn_send(conn_of(c), "x", 1, &below);
+	channel_send(channel_of(c), "x", 1, &below);
 	expect_timeout_after(c, 500, TIMEOUT_IDLE, REASON_IDLE_TIMEOUT);
 	expect_timeout_after(join(), TIMEOUT_MS, TIMEOUT_IDLE, REASON_IDLE_TIMEOUT);
 }
@@ -419,7 +419,7 @@ static void slow_close_ends_it(void **state)
 	bool below;
 	c = join();
 	memset(large, 'x', sizeof large);
-	assert_int_equal(conn_send(conn_of(c), large, sizeof large, &below), 0);
+	assert_int_equal(channel_send(channel_of(c), large, sizeof large, &below), 0);
 	assert_true(below);
 	world_run();
 	expect_open(c);
@@ -432,16 +432,16 @@ static void slow_drop_drops_and_counts(void **state)
 	struct client *c = choked_client();
 	bool below = true;
 	for (int i = 0; i < 5; i++)
-		assert_int_equal(conn_send(conn_of(c), "lost", 4, &below), 0);
+		assert_int_equal(channel_send(channel_of(c), "lost", 4, &below), 0);
 	assert_false(below);
-	assert_int_equal(conn_send_raw(conn_of(c), "lost\nlost\n", 10, 2), 0);
+	assert_int_equal(channel_send_raw(channel_of(c), "lost\nlost\n", 10, 2), 0);
 	assert_int_equal(count_read(&counters.dropped_frames), 7);
 	assert_int_equal(conn_pending_bytes(conn_of(c)), 1100);
 	c->memory.window_bytes = SIZE_MAX;
 	world_run();
 	assert_int_equal(c->frames_seen, 30);
 	assert_int_equal(c->memory.outward_bytes, 3000);
-	assert_int_equal(conn_send(conn_of(c), "kept", 4, &below), 0);
+	assert_int_equal(channel_send(channel_of(c), "kept", 4, &below), 0);
 	world_run();
 	assert_int_equal(c->memory.outward_bytes, 3005);
 	assert_int_equal(count_read(&counters.dropped_frames), 7);
@@ -453,8 +453,8 @@ static void flushed_is_told_once_all_is_gone(void **state)
 	struct client *c = join();
 	bool below;
 	c->memory.window_bytes = 3;
-	conn_send(conn_of(c), "12345", 5, &below);
-	conn_of(c)->flushing = true;
+	channel_send(channel_of(c), "12345", 5, &below);
+	conn_of(c)->first.flushing = true;
 	world_run();
 	assert_int_equal(c->flushes, 0);
 	c->memory.window_bytes = 6;
@@ -462,7 +462,7 @@ static void flushed_is_told_once_all_is_gone(void **state)
 	assert_int_equal(c->flushes, 1);
 	world_run();
 	assert_int_equal(c->flushes, 1);
-	conn_send(conn_of(c), "6", 1, &below);
+	channel_send(channel_of(c), "6", 1, &below);
 	assert_false(conn_flush_now(conn_of(c)));
 	c->memory.window_bytes = 8;
 	world_run();
@@ -487,13 +487,13 @@ static void the_fattest_makes_room(void **state)
 	memset(bytes, 'x', sizeof bytes);
 	for (int i = 0; i < 3; i++)
 		clients[i]->memory.window_bytes = 0;
-	assert_int_equal(conn_send_raw(conn_of(thin), bytes, 100, 1), 0);
+	assert_int_equal(channel_send_raw(channel_of(thin), bytes, 100, 1), 0);
 	for (int i = 0; i < 2; i++)
-		assert_int_equal(conn_send_raw(conn_of(fat), bytes, sizeof bytes, 1), 0);
+		assert_int_equal(channel_send_raw(channel_of(fat), bytes, sizeof bytes, 1), 0);
 	world_run();
 	expect_open(fat);
 	put_bytes(other, bytes, FRAME_MAX_BYTES); /* input counts as well */
-	assert_int_equal(conn_send_raw(conn_of(other), bytes, sizeof bytes, 1), 0);
+	assert_int_equal(channel_send_raw(channel_of(other), bytes, sizeof bytes, 1), 0);
 	world_run();
 	expect_end(fat, REASON_MEMORY);
 	expect_open(thin);
@@ -502,7 +502,7 @@ static void the_fattest_makes_room(void **state)
 	/* Whoever holds most itself has nobody to turn to. */
 	int err = 0;
 	for (int i = 0; i < 20 && !err; i++)
-		err = conn_send_raw(conn_of(other), bytes, sizeof bytes, 1);
+		err = channel_send_raw(channel_of(other), bytes, sizeof bytes, 1);
 	assert_int_equal(err, UV_EPIPE);
 	world_run();
 	expect_end(other, REASON_MEMORY);

@@ -212,8 +212,8 @@ static void a_piece_is_shared_whatever_the_stream(void **state)
 	struct client *plain = join(), *nasty = join_nasty(NULL);
 	struct shared *shared = shared_new(text, sizeof text);
 	put(nasty, "x\n");
-	assert_int_equal(conn_share(conn_of(plain), shared, 0, shared->len, 1), 0);
-	assert_int_equal(conn_share(conn_of(nasty), shared, 0, shared->len, 1), 0);
+	assert_int_equal(channel_share(channel_of(plain), shared, 0, shared->len, 1), 0);
+	assert_int_equal(channel_share(channel_of(nasty), shared, 0, shared->len, 1), 0);
 	assert_int_equal(atomic_load(&shared->refs), 3);
 	world_run();
 	assert_int_equal(atomic_load(&shared->refs), 1);
@@ -234,8 +234,8 @@ static void who_ends_lets_go_of_what_it_shares(void **state)
 	struct shared *shared = shared_new(text, sizeof text);
 	rules.slow = SLOW_PAUSE;
 	one->memory.window_bytes = other->memory.window_bytes = 100;
-	conn_share(conn_of(one), shared, 0, shared->len, 1);
-	conn_share(conn_of(other), shared, 0, shared->len, 1);
+	channel_share(channel_of(one), shared, 0, shared->len, 1);
+	channel_share(channel_of(other), shared, 0, shared->len, 1);
 	shared_drop(shared);
 	world_run();
 	assert_int_equal(conn_pending_bytes(conn_of(one)), sizeof text - 100);

@@ -55,7 +55,7 @@ static bool add_anchors(struct agents *agents, lua_State *lua)
 	return true;
 }
 
-void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
+void agent_anchor(struct agents *agents, lua_State *lua, struct channel *channel)
 {
 	if (!agents->anchor_free && !add_anchors(agents, lua))
 		luaL_error(lua, "not enough memory for another agent");
@@ -63,15 +63,15 @@ void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn)
 	/* First, for it may be the stack's last slot. */
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, anchor));
 	agents->anchor_free = agents->anchor_next[anchor];
-	conn->anchor = anchor;
+	channel->anchor = anchor;
 	lua_insert(lua, -2);
 	lua_rawseti(lua, -2, anchor_slot_of(anchor));
 	lua_pop(lua, 1);
 }
 
-void agent_release(struct agents *agents, struct conn *conn)
+void agent_release(struct agents *agents, struct channel *channel)
 {
-	uint32_t anchor = conn->anchor;
+	uint32_t anchor = channel->anchor;
 	if (!anchor)
 		return;
 	lua_State *lua = agents->vm.lua;
@@ -81,43 +81,43 @@ void agent_release(struct agents *agents, struct conn *conn)
 	lua_pop(lua, 1);
 	agents->anchor_next[anchor] = agents->anchor_free;
 	agents->anchor_free = anchor;
-	conn->anchor = 0;
+	channel->anchor = 0;
 }
 
-void agent_push_anchored(struct agents *agents, lua_State *lua, const struct conn *conn)
+void agent_push_anchored(struct agents *agents, lua_State *lua, const struct channel *channel)
 {
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, conn->anchor));
-	lua_rawgeti(lua, -1, anchor_slot_of(conn->anchor));
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, anchor_table_of(agents, channel->anchor));
+	lua_rawgeti(lua, -1, anchor_slot_of(channel->anchor));
 }
 
-void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn)
+void agent_push(struct agents *agents, lua_State *lua, const struct channel *channel)
 {
-	agent_push_anchored(agents, lua, conn);
+	agent_push_anchored(agents, lua, channel);
 	lua_replace(lua, -2);
 }
 
 /* ---- callbacks other than proceed ---- */
 
-void callback_prepare(struct agents *agents, struct run *run, struct conn *conn, enum callback callback)
+void callback_prepare(struct agents *agents, struct run *run, struct channel *channel, enum callback callback)
 {
-	run_begin(agents, run, conn, callback);
+	run_begin(agents, run, channel, callback);
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	lua_pushvalue(lua, AT_INVOKE);
 	lua_xmove(lua, co, 1);
-	agent_push(agents, co, conn);
+	agent_push(agents, co, channel);
 	lua_pushstring(co, callback_name(callback));
 }
 
 /* What a callback that asks "shall the connection go on?" means by not saying so. */
 static void unless_kept(struct run *run, bool keep)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	if (keep)
 		return;
 	if (run->callback == CALL_EOF)
-		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
+		channel_close(channel, REASON_PEER, CLOSE_FLUSH);
 	if (run->callback == CALL_DRAIN)
-		conn->drain_kept = false;
+		channel->conn->drain_kept = false;
 }
 
 bool callback_finish(struct agents *agents, struct run *run, enum outcome outcome)
@@ -136,24 +136,24 @@ bool callback_finish(struct agents *agents, struct run *run, enum outcome outcom
 }
 
 /* Calls agent:name(), with one more argument if there is one on the VM's stack. */
-static bool call(struct agents *agents, struct conn *conn, enum callback callback, int nargs)
+static bool call(struct agents *agents, struct channel *channel, enum callback callback, int nargs)
 {
 	struct run run;
-	callback_prepare(agents, &run, conn, callback);
+	callback_prepare(agents, &run, channel, callback);
 	lua_xmove(agents->vm.lua, run.co.lua, nargs);
 	enum outcome outcome = run_enter(agents, &run, 2 + nargs);
 	return outcome == RUN_SUSPENDED || callback_finish(agents, &run, outcome);
 }
 
 /* Looking a method up may run an __index of the script, so it is protected. */
-static bool has_method(struct agents *agents, const struct conn *conn, enum callback callback)
+static bool has_method(struct agents *agents, const struct channel *channel, enum callback callback)
 {
 	lua_State *lua = agents->vm.lua;
 	lua_pushvalue(lua, AT_HAS);
-	agent_push(agents, lua, conn);
+	agent_push(agents, lua, channel);
 	lua_pushstring(lua, callback_name(callback));
-	const struct vm_budget *budget = &agent_endpoint_of(conn)->budget;
-	guard_name(&agents->vm.guard, callback_name(callback), conn->id);
+	const struct vm_budget *budget = &agent_endpoint_of(channel)->budget;
+	guard_name(&agents->vm.guard, callback_name(callback), channel->id);
 	bool has = !vm_pcall(&agents->vm, lua, 2, 1, budget) && lua_toboolean(lua, -1);
 	lua_settop(lua, AT_TOP);
 	return has;
@@ -161,42 +161,42 @@ static bool has_method(struct agents *agents, const struct conn *conn, enum call
 
 /* ---- struct conn_handler ---- */
 
-void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn)
+void agent_push_conn(struct agents *agents, lua_State *lua, const struct channel *channel)
 {
 	lua_createtable(lua, 1, 0);
-	lua_pushnumber(lua, handle_seal(lua_topointer(lua, -1), conn->id));
+	lua_pushnumber(lua, handle_seal(lua_topointer(lua, -1), channel->id));
 	lua_rawseti(lua, -2, HANDLE_AT);
 	lua_pushvalue(agents->vm.lua, AT_CONN);
 	lua_xmove(agents->vm.lua, lua, 1);
 	lua_setmetatable(lua, -2);
 }
 
-static void on_opened(struct conn *conn)
+static void on_opened(struct channel *channel)
 {
-	struct agents *agents = agents_of_conn(conn);
+	struct agents *agents = agents_of_channel(channel);
 	struct run run;
-	if (__builtin_expect(conn->host->tape != NULL, 0))
-		record_open(conn);
-	run_begin(agents, &run, conn, CALL_OPENED);
-	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->opener_ref);
-	agent_push_conn(agents, run.co.lua, conn);
+	if (__builtin_expect(channel->conn->host->tape != NULL, 0))
+		record_open(channel);
+	run_begin(agents, &run, channel, CALL_OPENED);
+	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->opener_ref);
+	agent_push_conn(agents, run.co.lua, channel);
 	enum outcome outcome = run_enter(agents, &run, 1);
 	if (outcome != RUN_SUSPENDED)
 		callback_finish(agents, &run, outcome);
 }
 
-static unsigned on_frames(struct conn *conn, struct frame_batch *batch)
+static unsigned on_frames(struct channel *channel, struct frame_batch *batch)
 {
-	struct agents *agents = agents_of_conn(conn);
+	struct agents *agents = agents_of_channel(channel);
 	/* The frames are decoded anew: they may be others under the new generation's codec. */
-	if (__builtin_expect(agents->successor != NULL, 0) && !conn->reading &&
-	    (agents_migrate(conn) || !conn_is_open(conn)))
+	if (__builtin_expect(agents->successor != NULL, 0) && !channel->reading &&
+	    (agents_migrate(channel) || !channel_is_open(channel)))
 		return 0;
-	if (__builtin_expect(conn->recorded, 0))
-		record_in(conn, batch);
-	if (!conn->reading)
-		return batch_run(agents, conn, batch);
-	struct run *run = conn->suspended;
+	if (__builtin_expect(channel->recorded, 0))
+		record_in(channel, batch);
+	if (!channel->reading)
+		return batch_run(agents, channel, batch);
+	struct run *run = channel->suspended;
 	run_wake(agents, run, batch_push_first(agents, run->co.lua, batch) ? 1 : -1);
 	return 1;
 }
@@ -212,20 +212,20 @@ static void fail_read(struct agents *agents, struct run *run, const char *messag
 	run_wake(agents, run, 3);
 }
 
-static enum eof_answer on_eof(struct conn *conn)
+static enum eof_answer on_eof(struct channel *channel)
 {
-	struct agents *agents = agents_of_conn(conn);
-	struct run *run = conn->suspended;
-	if (conn->recorded && !conn->eof_later && !conn->eof_done)
-		record_note(conn, TRACE_EOF);
+	struct agents *agents = agents_of_channel(channel);
+	struct run *run = channel->suspended;
+	if (channel->recorded && !channel->conn->eof_later && !channel->conn->eof_done)
+		record_note(channel, TRACE_EOF);
 	if (run && run->wait == WAIT_READ) {
 		/* It reads on and on, and does not look: that would be for ever. */
-		if (++conn->eof_reads > EOF_READS_MAX)
+		if (++channel->conn->eof_reads > EOF_READS_MAX)
 			return EOF_CLOSE;
 		fail_read(agents, run, "end of stream", "EOF");
 		return EOF_LATER;
 	}
-	if (!conn->anchor)
+	if (!channel->anchor)
 		return EOF_CLOSE;
 	if (run && run->wait == WAIT_TURN)
 		return EOF_LATER;
@@ -234,74 +234,74 @@ static enum eof_answer on_eof(struct conn *conn)
 	 * FIN have gone, and a protocol that half-closes says so by having the method.
 	 */
 	if (run)
-		return has_method(agents, conn, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
-	return call(agents, conn, CALL_EOF, 0) ? EOF_KEEP : EOF_CLOSE;
+		return has_method(agents, channel, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
+	return call(agents, channel, CALL_EOF, 0) ? EOF_KEEP : EOF_CLOSE;
 }
 
 static const char *const TIMEOUT_NAMES[TIMEOUT_KINDS] = { "read", "write", "idle", "first_frame" };
 
-static bool agent_on_timeout(struct conn *conn, enum timeout_kind kind)
+static bool agent_on_timeout(struct channel *channel, enum timeout_kind kind)
 {
-	struct agents *agents = agents_of_conn(conn);
-	if (!conn->anchor)
+	struct agents *agents = agents_of_channel(channel);
+	if (!channel->anchor)
 		return false;
 	lua_pushstring(agents->vm.lua, TIMEOUT_NAMES[kind]);
-	return call(agents, conn, CALL_TIMEOUT, 1);
+	return call(agents, channel, CALL_TIMEOUT, 1);
 }
 
-static void log_bad_frame(struct agents *agents, const struct conn *conn, int err, const char *error)
+static void log_bad_frame(struct agents *agents, const struct channel *channel, int err, const char *error)
 {
 	char peer[PEER_TEXT_BYTES];
-	if (!repeats_show_bad_frame(agents, conn->endpoint->index, err))
+	if (!repeats_show_bad_frame(agents, channel->conn->endpoint->index, err))
 		return;
-	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", conn->id),
-		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
-		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->worker),
+	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", channel->id),
+		  F_TEXT("peer", peer_text(channel->conn, peer, sizeof peer)),
+		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
 }
 
-static void on_bad_frame(struct conn *conn, const struct frame_batch *batch)
+static void on_bad_frame(struct channel *channel, const struct frame_batch *batch)
 {
-	struct agents *agents = agents_of_conn(conn);
+	struct agents *agents = agents_of_channel(channel);
 	const struct codec *codec = batch->codec;
 	char text[128];
 	bool by_lua = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED;
 	const char *error = by_lua ? agents->codec_error : codec_error_text(codec, batch, text, sizeof text);
-	if (conn->recorded)
-		record_note(conn, TRACE_BAD_FRAME);
+	if (channel->recorded)
+		record_note(channel, TRACE_BAD_FRAME);
 	if (by_lua && agents->decode_failed)
-		fault_decode(agents, conn);
+		fault_decode(agents, channel);
 	else
-		log_bad_frame(agents, conn, batch->error, error);
-	if (conn->suspended) { /* in conn:read, or nobody had looked at its frames */
-		fail_read(agents, conn->suspended, error,
+		log_bad_frame(agents, channel, batch->error, error);
+	if (channel->suspended) { /* in conn:read, or nobody had looked at its frames */
+		fail_read(agents, channel->suspended, error,
 			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 		return;
 	}
-	if (!conn->anchor || !conn_is_open(conn))
+	if (!channel->anchor || !channel_is_open(channel))
 		return;
 	if (batch->error == ERR_FRAME_TOO_LARGE) {
 		lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
-		call(agents, conn, CALL_OVERSIZE, 1);
+		call(agents, channel, CALL_OVERSIZE, 1);
 	} else {
 		lua_pushstring(agents->vm.lua, error);
-		call(agents, conn, CALL_MALFORMED, 1);
+		call(agents, channel, CALL_MALFORMED, 1);
 	}
 }
 
-static void agent_on_writable(struct conn *conn)
+static void agent_on_writable(struct channel *channel)
 {
-	struct agents *agents = agents_of_conn(conn);
-	if (conn->suspended)
-		conn->owes_writable = true;
-	else if (conn->anchor)
-		call(agents, conn, CALL_WRITABLE, 0);
+	struct agents *agents = agents_of_channel(channel);
+	if (channel->suspended)
+		channel->owes_writable = true;
+	else if (channel->anchor)
+		call(agents, channel, CALL_WRITABLE, 0);
 }
 
-static void on_flushed(struct conn *conn)
+static void on_flushed(struct channel *channel)
 {
-	struct agents *agents = agents_of_conn(conn);
-	struct run *run = conn->suspended;
+	struct agents *agents = agents_of_channel(channel);
+	struct run *run = channel->suspended;
 	lua_pushboolean(run->co.lua, 1);
 	run_wake(agents, run, 1);
 }
@@ -309,42 +309,42 @@ static void on_flushed(struct conn *conn)
 /* timeout.drain = 0 leaves as long as it takes. */
 static const uint64_t DRAIN_FOREVER_MS = UINT64_C(1) << 50;
 
-static bool on_drain(struct conn *conn, uint64_t remaining_ms)
+static bool on_drain(struct channel *channel, uint64_t remaining_ms)
 {
-	struct agents *agents = agents_of_conn(conn);
-	if (conn->recorded)
-		record_note(conn, TRACE_DRAIN);
-	if (!conn->anchor)
+	struct agents *agents = agents_of_channel(channel);
+	if (channel->recorded)
+		record_note(channel, TRACE_DRAIN);
+	if (!channel->anchor)
 		return false;
 	lua_pushnumber(agents->vm.lua,
 		       remaining_ms > DRAIN_FOREVER_MS ? HUGE_VAL : (lua_Number)remaining_ms / 1000);
-	return call(agents, conn, CALL_DRAIN, 1);
+	return call(agents, channel, CALL_DRAIN, 1);
 }
 
-void agent_drop_defers(struct agents *agents, const struct conn *conn)
+void agent_drop_defers(struct agents *agents, const struct channel *channel)
 {
 	lua_State *lua = agents->vm.lua;
 	do {
 		lua_settop(lua, AT_TOP);
 		lua_pushvalue(lua, AT_TAKE_DEFER);
-		lua_pushnumber(lua, (lua_Number)conn->id);
+		lua_pushnumber(lua, (lua_Number)channel->id);
 	} while (!lua_pcall(lua, 1, 1, 0) && !lua_isnil(lua, -1));
 	lua_settop(lua, AT_TOP);
 }
 
 /* False: there may be more of them, and its turn is over. */
-static bool run_defers(struct agents *agents, struct conn *conn)
+static bool run_defers(struct agents *agents, struct channel *channel)
 {
 	lua_State *lua = agents->vm.lua;
-	uint64_t began = conn->handler_ticks;
+	uint64_t began = channel->handler_ticks;
 	bool is_over;
-	while (!(is_over = conn_turn_is_over(conn, began))) {
+	while (!(is_over = channel_turn_is_over(channel, began))) {
 		lua_pushvalue(lua, AT_TAKE_DEFER);
-		lua_pushnumber(lua, (lua_Number)conn->id);
+		lua_pushnumber(lua, (lua_Number)channel->id);
 		if (lua_pcall(lua, 1, 1, 0) || lua_isnil(lua, -1))
 			break;
 		struct run run;
-		run_begin(agents, &run, conn, CALL_DEFER);
+		run_begin(agents, &run, channel, CALL_DEFER);
 		lua_xmove(lua, run.co.lua, 1);
 		enum outcome outcome = run_enter(agents, &run, 0);
 		if (outcome == RUN_FAILED)
@@ -352,7 +352,7 @@ static bool run_defers(struct agents *agents, struct conn *conn)
 		run_end(agents, &run, outcome == RUN_FAILED);
 		/* Each would cost the others as much again. */
 		if (run.verdict != GUARD_FINE) {
-			agent_drop_defers(agents, conn);
+			agent_drop_defers(agents, channel);
 			break;
 		}
 	}
@@ -360,39 +360,39 @@ static bool run_defers(struct agents *agents, struct conn *conn)
 	return !is_over;
 }
 
-static void log_end(struct agents *agents, const struct conn *conn, enum close_reason reason)
+static void log_end(struct agents *agents, const struct channel *channel, enum close_reason reason)
 {
 	char peer[PEER_TEXT_BYTES];
 	if (!log_enabled(LOG_DEBUG))
 		return;
-	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", conn->id),
-		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
-		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->worker),
+	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", channel->id),
+		  F_TEXT("peer", peer_text(channel->conn, peer, sizeof peer)),
+		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->worker),
 		  F_INT("generation", agents->generation));
 }
 
-static void agent_tell_closed(struct agents *agents, struct conn *conn, enum close_reason reason)
+static void agent_tell_closed(struct agents *agents, struct channel *channel, enum close_reason reason)
 {
-	run_cancel(agents, conn);
-	log_end(agents, conn, reason);
-	if (conn->recorded)
-		record_close(conn, reason);
-	if (conn->anchor) {
+	run_cancel(agents, channel);
+	log_end(agents, channel, reason);
+	if (channel->recorded)
+		record_close(channel, reason);
+	if (channel->anchor) {
 		lua_pushstring(agents->vm.lua, reason_name(reason));
-		call(agents, conn, CALL_CLOSED, 1);
+		call(agents, channel, CALL_CLOSED, 1);
 	}
 }
 
-static bool agent_on_closed(struct conn *conn, enum close_reason reason)
+static bool agent_on_closed(struct channel *channel, enum close_reason reason)
 {
-	struct agents *agents = agents_of_conn(conn);
-	bool told = conn->told_closed;
-	conn->told_closed = true;
+	struct agents *agents = agents_of_channel(channel);
+	bool told = channel->told_closed;
+	channel->told_closed = true;
 	if (!told)
-		agent_tell_closed(agents, conn, reason);
-	if (conn->has_defers && !run_defers(agents, conn))
+		agent_tell_closed(agents, channel, reason);
+	if (channel->has_defers && !run_defers(agents, channel))
 		return false;
-	agent_release(agents, conn);
+	agent_release(agents, channel);
 	return true;
 }
 
@@ -418,13 +418,13 @@ static struct run *run_of(struct wheel_node *timer)
 /* What it waits for may have arrived in time, and not been looked at yet. */
 static void time_out_read(struct agents *agents, struct run *run, uint64_t now_ms)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	if (now_ms < agents->host->grace_until_ms) {
 		wheel_arm(&agents->sleeps, &run->timer, agents->host->grace_until_ms);
 		return;
 	}
-	conn_read_late(conn);
-	if (conn->suspended == run && run->wait == WAIT_READ && run->until_ms <= now_ms)
+	conn_read_late(channel->conn);
+	if (channel->suspended == run && run->wait == WAIT_READ && run->until_ms <= now_ms)
 		fail_read(agents, run, "timeout", "ETIMEDOUT");
 }
 
@@ -438,15 +438,15 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 		wheel_advance(&agents->sleeps, now_ms, &agents->due);
 	while (taken <= CONN_TICKS_PER_STAGE && (node = wheel_pop(&agents->due))) {
 		struct run *run = run_of(node);
-		const struct conn *conn = run->conn;
-		taken -= conn->handler_ticks;
+		const struct channel *channel = run->channel;
+		taken -= channel->handler_ticks;
 		if (run->wait == WAIT_SLEEP)
 			run_wake(agents, run, 0);
 		else if (run->wait == WAIT_TURN)
 			batch_go_on(agents, run);
 		else
 			time_out_read(agents, run, now_ms);
-		taken += conn->handler_ticks;
+		taken += channel->handler_ticks;
 	}
 }
 
@@ -526,9 +526,9 @@ static enum reload_policy policy_for(const struct agents *agents, unsigned slot,
 	return theirs < 0 ? by->removed_policy : by->endpoints[theirs].policy;
 }
 
-enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn)
+enum reload_policy agents_policy(const struct agents *agents, const struct channel *channel)
 {
-	return policy_for(agents, conn->endpoint->slot, conn->endpoint->index);
+	return policy_for(agents, channel->conn->endpoint->slot, channel->conn->endpoint->index);
 }
 
 enum drains agents_note_drains(struct agents *agents)

@@ -48,11 +48,11 @@ struct agents {
 	struct vm vm; /* first: vm_of() leads here */
 	struct conn_host *host;
 	const struct config *config;
-	struct wheel sleeps;      /* perilune.sleep, conn:read time-outs */
-	struct wheel_node due;    /* those whose time has come, and that wait for their turn: a list */
-	struct ticks_start ticks; /* since when there are agents */
-	struct run *current;      /* the call that is running, or NULL */
-	struct conn *accounted;   /* whose ledger is open (ledger.h), or NULL */
+	struct wheel sleeps;       /* perilune.sleep, conn:read time-outs */
+	struct wheel_node due;     /* those whose time has come, and that wait for their turn: a list */
+	struct ticks_start ticks;  /* since when there are agents */
+	struct run *current;       /* the call that is running, or NULL */
+	struct channel *accounted; /* whose ledger is open (ledger.h), or NULL */
 	uint32_t generation;
 	enum reload_policy
 	    removed_policy;            /* for connections of older generations whose listener is no more */
@@ -126,21 +126,21 @@ struct agent_endpoint {
 	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */
 };
 
-static inline struct agent_endpoint *agent_endpoint_of(const struct conn *conn)
+static inline struct agent_endpoint *agent_endpoint_of(const struct channel *channel)
 {
-	return (struct agent_endpoint *)(void *)conn->endpoint;
+	return (struct agent_endpoint *)(void *)channel->conn->endpoint;
 }
 
 /*
  * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection
  * over to it. False: it stays, for this time or until there is another successor: each is asked once.
  */
-bool agents_migrate(struct conn *conn);
+bool agents_migrate(struct channel *channel);
 
 /*
  * Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays.
  */
-void agents_count_staying(const struct conn *conn);
+void agents_count_staying(const struct channel *channel);
 
 /* A newer generation will ask connections anew that others could not take over. In the thread that has the agents. */
 void agents_ask_anew(struct agents *agents);
@@ -149,7 +149,7 @@ void agents_ask_anew(struct agents *agents);
 void agents_succeed(struct agents *agents, struct agents *successor, const struct agents *policies);
 
 /* What becomes of one of their connections; they have a successor. */
-enum reload_policy agents_policy(const struct agents *agents, const struct conn *conn);
+enum reload_policy agents_policy(const struct agents *agents, const struct channel *channel);
 
 /* Whose connections the policies have drained: no listener's, those of the last time or fewer, or of one more. */
 enum drains { DRAINS_NONE, DRAINS_NO_MORE, DRAINS_MORE };

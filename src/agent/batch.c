@@ -67,21 +67,21 @@ struct portion {
 enum { PORTION_REPLIES = 64, PORTION_BYTES = 65536 };
 
 /* False with an error message pushed on the VM's stack. */
-static bool send_portion(struct agents *agents, struct conn *conn, struct portion *portion)
+static bool send_portion(struct agents *agents, struct channel *channel, struct portion *portion)
 {
 	unsigned sent = 0, n = portion->n;
 	portion->n = 0;
 	portion->bytes = 0;
-	int err = n ? conn_send_batch(conn, portion->replies, n, &sent) : 0;
-	for (unsigned i = 0; __builtin_expect(conn->recorded, 0) && i < sent; i++)
-		record_out(conn, portion->replies[i].data, portion->replies[i].len);
-	return !err || reply_explain(conn, agents->vm.lua, portion->replies[sent].len, err);
+	int err = n ? channel_send_batch(channel, portion->replies, n, &sent) : 0;
+	for (unsigned i = 0; __builtin_expect(channel->recorded, 0) && i < sent; i++)
+		record_out(channel, portion->replies[i].data, portion->replies[i].len);
+	return !err || reply_explain(channel, agents->vm.lua, portion->replies[sent].len, err);
 }
 
-static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua, int first, int last);
+static bool send_values(struct agents *agents, struct channel *channel, lua_State *lua, int first, int last);
 
 /* The coroutine's stack may have no room for anything more, so these go to the VM's. */
-static bool send_moved(struct agents *agents, struct conn *conn, lua_State *co, int n)
+static bool send_moved(struct agents *agents, struct channel *channel, lua_State *co, int n)
 {
 	enum { SPARE_SLOTS = 20 };
 	lua_State *lua = agents->vm.lua;
@@ -91,17 +91,17 @@ static bool send_moved(struct agents *agents, struct conn *conn, lua_State *co, 
 	}
 	lua_xmove(co, lua, n);
 	int last = lua_gettop(lua);
-	return send_values(agents, conn, lua, last - n + 1, last);
+	return send_values(agents, channel, lua, last - n + 1, last);
 }
 
 /*
  * Sends the values first .. last of lua's stack, the topmost. They stay there or on the VM's own, and so alive. False
  * with an error message on the VM's.
  */
-static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua, int first, int last)
+static bool send_values(struct agents *agents, struct channel *channel, lua_State *lua, int first, int last)
 {
 	struct portion portion;
-	bool plain = conn->codec->kind != CODEC_LUA, below;
+	bool plain = channel->conn->codec->kind != CODEC_LUA, below;
 	portion.n = 0;
 	portion.bytes = 0;
 	for (int i = first; i <= last; i++) {
@@ -113,14 +113,14 @@ static bool send_values(struct agents *agents, struct conn *conn, lua_State *lua
 			if (portion.n < PORTION_REPLIES && portion.bytes < PORTION_BYTES)
 				continue;
 		}
-		if (!send_portion(agents, conn, &portion))
+		if (!send_portion(agents, channel, &portion))
 			return false;
 		if (!data && lua != agents->vm.lua)
-			return send_moved(agents, conn, lua, last - i + 1);
-		if (!data && !reply_send(agents, conn, lua, i, &below))
+			return send_moved(agents, channel, lua, last - i + 1);
+		if (!data && !reply_send(agents, channel, lua, i, &below))
 			return false;
 	}
-	return send_portion(agents, conn, &portion);
+	return send_portion(agents, channel, &portion);
 }
 
 /* How many frames from `first` on came back as they were. */
@@ -133,23 +133,23 @@ static unsigned echoed_from(const struct agents *agents, unsigned first, unsigne
 /* Views that came back go out as one stretch of the input where the framing allows it. */
 static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, unsigned n)
 {
-	struct conn *conn = run->conn;
-	const struct frame *frames = conn->host->batch.frames;
+	struct channel *channel = run->channel;
+	const struct frame *frames = channel->conn->host->batch.frames;
 	const uint8_t *raw;
 	size_t bytes;
-	if (conn->codec == run->codec &&
-	    codec_is_verbatim(conn->codec, frames, first, first + n, &raw, &bytes)) {
-		bool sent = !conn_send_raw(conn, raw, bytes, n);
-		for (unsigned i = first; conn->recorded && sent && i < first + n; i++)
-			record_out(conn, frames[i].data, frames[i].len);
+	if (channel->conn->codec == run->codec &&
+	    codec_is_verbatim(channel->conn->codec, frames, first, first + n, &raw, &bytes)) {
+		bool sent = !channel_send_raw(channel, raw, bytes, n);
+		for (unsigned i = first; channel->recorded && sent && i < first + n; i++)
+			record_out(channel, frames[i].data, frames[i].len);
 		return true;
 	}
 	for (unsigned i = first; i < first + n; i++) {
 		bool below;
-		int err = conn_send(conn, frames[i].data, frames[i].len, &below);
-		if (conn->recorded && !err)
-			record_out(conn, frames[i].data, frames[i].len);
-		if (err && !reply_explain(conn, lua, frames[i].len, err))
+		int err = channel_send(channel, frames[i].data, frames[i].len, &below);
+		if (channel->recorded && !err)
+			record_out(channel, frames[i].data, frames[i].len);
+		if (err && !reply_explain(channel, lua, frames[i].len, err))
 			return false;
 	}
 	return true;
@@ -161,8 +161,8 @@ static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, u
  */
 static bool send_left(struct agents *agents, struct run *run, lua_State *lua, unsigned last, bool in_turns)
 {
-	struct conn *conn = run->conn;
-	uint64_t began = conn->handler_ticks;
+	struct channel *channel = run->channel;
+	uint64_t began = channel->handler_ticks;
 	bool views = run->views && !run->resumed, below, ok = true;
 	push_control(agents, run);
 	lua_rawgeti(agents->vm.lua, -1, CONTROL_REPLIES);
@@ -180,13 +180,13 @@ static bool send_left(struct agents *agents, struct run *run, lua_State *lua, un
 		} else {
 			n = 1;
 			lua_rawgeti(lua, replies, (int)run->sent + 1);
-			ok = reply_send(agents, conn, lua, lua_gettop(lua), &below);
+			ok = reply_send(agents, channel, lua, lua_gettop(lua), &below);
 		}
 		if (!ok)
 			break;
 		run->sent += n;
 		lua_settop(lua, replies);
-		if (in_turns && conn_turn_is_over(conn, began))
+		if (in_turns && channel_turn_is_over(channel, began))
 			break;
 	}
 	if (ok)
@@ -202,7 +202,7 @@ bool batch_take_replies(struct agents *agents, struct run *run, lua_State *lua)
 	if (index <= run->sent + 1)
 		return true;
 	bool ok = send_left(agents, run, lua, index - 1, false);
-	if (!conn_is_open(run->conn))
+	if (!channel_is_open(run->channel))
 		batch_cut(agents, run); /* sending may have ended it: nothing more is for this agent */
 	return ok;
 }
@@ -290,10 +290,10 @@ bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_
 /* -1: there is no memory for it. */
 static int push_one(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	lua_State *co = run->co.lua;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->single_ref);
-	agent_push_anchored(agents, co, conn);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->single_ref);
+	agent_push_anchored(agents, co, channel);
 	if (!batch_push_first(agents, co, batch))
 		return -1;
 	if (batch->codec->kind != CODEC_LUA)
@@ -303,9 +303,9 @@ static int push_one(struct agents *agents, struct run *run, const struct frame_b
 	return 4;
 }
 
-static int loop_of(const struct conn *conn, const struct codec *codec)
+static int loop_of(const struct channel *channel, const struct codec *codec)
 {
-	const struct agent_endpoint *endpoint = agent_endpoint_of(conn);
+	const struct agent_endpoint *endpoint = agent_endpoint_of(channel);
 	if (codec->view)
 		return endpoint->view_loop_ref;
 	return codec->kind == CODEC_LUA ? endpoint->meta_loop_ref : endpoint->loop_ref;
@@ -334,7 +334,7 @@ static __attribute__((noinline)) void expect_strings(const struct vm *vm, const 
 static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
 {
 	enum { STACK_FRAMES = 24 }; /* for which every stack has room */
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	const struct codec *codec = batch->codec;
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	int count = codec->view ? 0 : (int)batch->count;
@@ -343,8 +343,8 @@ static int push_many(struct agents *agents, struct run *run, const struct frame_
 	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
 	if (count > STACK_FRAMES && !vm_make_stack(&agents->vm, co, count + 8))
 		return -1;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(conn, codec));
-	agent_push(agents, co, conn);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(channel, codec));
+	agent_push(agents, co, channel);
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);
 	lua_pushinteger(co, (lua_Integer)batch->count);
@@ -382,7 +382,7 @@ static unsigned frames_answered(const struct run *run)
 /* Each is encoded by a call of its own. */
 static bool is_encoded_in_turns(const struct run *run)
 {
-	return run->conn->codec->kind == CODEC_LUA && !run->resumed;
+	return run->channel->conn->codec->kind == CODEC_LUA && !run->resumed;
 }
 
 /* The coroutine holds the action, then the replies, which are in the control table as well (views: only there). */
@@ -394,7 +394,7 @@ static bool send_results(struct agents *agents, struct run *run)
 	if (run->views || in_turns)
 		return send_left(agents, run, agents->vm.lua, last, in_turns);
 	lua_settop(co, 1 + (int)last);
-	return send_values(agents, run->conn, co, 2 + (int)run->sent, lua_gettop(co));
+	return send_values(agents, run->channel, co, 2 + (int)run->sent, lua_gettop(co));
 }
 
 /* The action is all that is left on the coroutine. */
@@ -403,7 +403,7 @@ static bool take_action(struct agents *agents, struct run *run)
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
 	lua_settop(co, 1);
 	lua_xmove(co, lua, 1);
-	return reply_action(run->conn, lua, lua_gettop(lua));
+	return reply_action(run->channel, lua, lua_gettop(lua));
 }
 
 /* False: it is not over, and waits for its connection's next turn. */
@@ -414,7 +414,7 @@ static bool finish_many(struct agents *agents, struct run *run)
 	bool acts = !lua_isnil(run->co.lua, 1), ok;
 	while ((ok = send_results(agents, run)) && is_encoded_in_turns(run) &&
 	       run->sent < frames_answered(run))
-		if (conn_is_open(run->conn) && run_park(agents, run))
+		if (channel_is_open(run->channel) && run_park(agents, run))
 			return false;
 	ok = ok && (!acts || take_action(agents, run));
 	if (!ok)
@@ -427,11 +427,11 @@ static bool finish_many(struct agents *agents, struct run *run)
 
 void batch_go_on(struct agents *agents, struct run *run)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	if (!finish_many(agents, run))
 		return;
-	conn->suspended = NULL;
-	conn_set_busy(conn, false);
+	channel->suspended = NULL;
+	channel_set_busy(channel, false);
 	run_end(agents, run, false);
 	run_leave(agents, run);
 }
@@ -442,13 +442,14 @@ static bool finish_plainly(struct run *run)
 	lua_State *co = run->co.lua;
 	size_t len;
 	bool below;
-	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING || run->conn->codec->kind == CODEC_LUA)
+	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING ||
+	    run->channel->conn->codec->kind == CODEC_LUA)
 		return false;
 	const char *data = lua_tolstring(co, 1, &len);
-	if (conn_send(run->conn, data, len, &below))
+	if (channel_send(run->channel, data, len, &below))
 		return false;
-	if (__builtin_expect(run->conn->recorded, 0))
-		record_out(run->conn, data, len);
+	if (__builtin_expect(run->channel->recorded, 0))
+		record_out(run->channel, data, len);
 	return true;
 }
 
@@ -472,17 +473,17 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 	run_end(agents, run, outcome == RUN_FAILED);
 }
 
-unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch)
+unsigned batch_run(struct agents *agents, struct channel *channel, struct frame_batch *batch)
 {
 	struct run run;
-	run_begin(agents, &run, conn, CALL_PROCEED);
+	run_begin(agents, &run, channel, CALL_PROCEED);
 	run.codec = batch->codec;
 	run.views = batch->codec->view;
 	bool one = batch->count == 1 && !run.views;
 	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
 	enum outcome outcome = nargs < 0 ? run_starve(agents, &run) : run_enter(agents, &run, nargs);
 	if (outcome == RUN_SUSPENDED) {
-		struct run *suspended = conn->suspended;
+		struct run *suspended = channel->suspended;
 		if (one)
 			return 1;
 		take_replies_quietly(agents, suspended);

@@ -42,24 +42,24 @@ static void fault_push_about(lua_State *lua, const struct description *descripti
 {
 	struct agents *agents = description->agents;
 	const struct run *run = description->run;
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	lua_createtable(lua, 0, 8);
 	fault_set_text(lua, "directory", agents->directory);
 	fault_set_text(lua, "callback", callback_name(description->blamed));
 	fault_set_text(lua, "peer", description->peer);
-	fault_set_text(lua, "listener", conn->endpoint->name);
-	lua_pushnumber(lua, (lua_Number)conn->id);
+	fault_set_text(lua, "listener", channel->conn->endpoint->name);
+	lua_pushnumber(lua, (lua_Number)channel->id);
 	lua_setfield(lua, -2, "conn");
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
 	lua_setfield(lua, -2, "generation");
-	if (conn->anchor && agents_of_conn(conn) == agents)
-		agent_push(agents, lua, conn);
+	if (channel->anchor && agents_of_channel(channel) == agents)
+		agent_push(agents, lua, channel);
 	else
 		lua_pushnil(lua);
 	lua_setfield(lua, -2, "agent");
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->opener_ref);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->opener_ref);
 	lua_setfield(lua, -2, "opener");
-	push_codec(lua, &agent_endpoint_of(conn)->codec, description->blamed);
+	push_codec(lua, &agent_endpoint_of(channel)->codec, description->blamed);
 	lua_setfield(lua, -2, "called");
 }
 
@@ -84,18 +84,18 @@ static void frame_text(struct agents *agents, const struct run *run, char *text,
 	if (run->callback != CALL_PROCEED || run->resumed || !agents->log_frame_bytes)
 		return;
 	unsigned index = run->batched ? batch_index(agents, run) - 1 : 0;
-	if (index >= run->conn->host->batch.count)
+	if (index >= run->channel->conn->host->batch.count)
 		return;
-	const struct frame *frame = &run->conn->host->batch.frames[index];
+	const struct frame *frame = &run->channel->conn->host->batch.frames[index];
 	size_t n = frame->len < agents->log_frame_bytes ? frame->len : agents->log_frame_bytes;
 	if (frame->data)
 		text_escape(TEXT_LINE, text, size, frame->data, n);
 }
 
 /* The time that the connection's handler has had, all calls together. */
-static uint64_t used_ms(const struct agents *agents, const struct conn *conn)
+static uint64_t used_ms(const struct agents *agents, const struct channel *channel)
 {
-	return (uint64_t)(ticks_seconds(&agents->ticks, conn->handler_ticks) * 1000);
+	return (uint64_t)(ticks_seconds(&agents->ticks, channel->handler_ticks) * 1000);
 }
 
 /* Written once, before anybody reads it. */
@@ -119,15 +119,15 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 	bool is_named = !strncmp(place, name, n) && place[n] == ','; /* "snapshot, defined at app.lua:4" */
 	snprintf(agents->last_fault, sizeof agents->last_fault, "%s%s%s: %s", is_named ? "" : name,
 		 *place && !is_named ? ", " : "", place, message);
-	if (!repeats_show_fault(agents, run->conn->endpoint->index, kind, place, message))
+	if (!repeats_show_fault(agents, run->channel->conn->endpoint->index, kind, place, message))
 		return;
 	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
-		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->conn->id),
-		  F_TEXT("peer", peer), F_TEXT("listener", run->conn->endpoint->name),
+		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->channel->id),
+		  F_TEXT("peer", peer), F_TEXT("listener", run->channel->conn->endpoint->name),
 		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
-		  F_INT("used_ms", used_ms(agents, run->conn)), F_TEXT("frame", frame),
+		  F_INT("used_ms", used_ms(agents, run->channel)), F_TEXT("frame", frame),
 		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }
 
@@ -154,7 +154,7 @@ static struct vm_budget describe_budget(const struct run *run)
 #else
 	enum { LEAST_MS = 10, MOST_MS = 100 };
 #endif
-	uint32_t ms = agent_endpoint_of(run->conn)->budget.ms;
+	uint32_t ms = agent_endpoint_of(run->channel)->budget.ms;
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
@@ -176,14 +176,14 @@ static void fault_describe(struct agents *agents, const struct run *run, enum ca
 {
 	lua_State *lua = agents->vm.lua;
 	char peer[PEER_TEXT_BYTES];
-	peer_text(run->conn, peer, sizeof peer);
+	peer_text(run->channel->conn, peer, sizeof peer);
 	vm_make_room(&agents->vm);
 	struct description description = { agents, run, blamed, peer };
 	lua_pushcfunction(lua, l_fault_describe);
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(run);
-	guard_name(&agents->vm.guard, callback_name(blamed), run->conn->id);
+	guard_name(&agents->vm.guard, callback_name(blamed), run->channel->id);
 	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
 		log_undescribed(agents, run, blamed, peer);
 	} else {
@@ -194,10 +194,10 @@ static void fault_describe(struct agents *agents, const struct run *run, enum ca
 }
 
 /* The agent may say a last word. It is told what was raised, and by what. */
-static void ask_failed(struct agents *agents, struct conn *conn, enum callback blamed)
+static void ask_failed(struct agents *agents, struct channel *channel, enum callback blamed)
 {
 	struct run last;
-	callback_prepare(agents, &last, conn, CALL_FAILED);
+	callback_prepare(agents, &last, channel, CALL_FAILED);
 	lua_pushvalue(agents->vm.lua, AT_ERROR);
 	lua_xmove(agents->vm.lua, last.co.lua, 1);
 	lua_pushstring(last.co.lua, callback_name(blamed));
@@ -224,28 +224,28 @@ void fault_note(struct agents *agents, struct run *run)
 
 static bool has_last_word(const struct run *run)
 {
-	const struct conn *conn = run->conn;
+	const struct channel *channel = run->channel;
 	return run->callback != CALL_FAILED && run->callback != CALL_CLOSED && run->callback != CALL_DEFER &&
-	       conn_is_open(conn) && conn->anchor && !conn->suspended;
+	       channel_is_open(channel) && channel->anchor && !channel->suspended;
 }
 
 void fault_raise(struct agents *agents, struct run *run)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	enum callback blamed = note(agents, run);
 	if (run->verdict == GUARD_CPU)
-		conn_give_way(conn);
+		channel_give_way(channel);
 	if (has_last_word(run))
-		ask_failed(agents, conn, blamed);
+		ask_failed(agents, channel, blamed);
 	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
 	if (run->callback != CALL_FAILED)
-		conn_close(conn, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);
+		channel_close(channel, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);
 }
 
-void fault_decode(struct agents *agents, struct conn *conn)
+void fault_decode(struct agents *agents, struct channel *channel)
 {
 	struct run run;
-	run_begin(agents, &run, conn, CALL_DECODE);
+	run_begin(agents, &run, channel, CALL_DECODE);
 	run.verdict = (uint8_t)agents->decode_verdict;
 	agents->decode_failed = false;
 	fault_raise(agents, &run);

@@ -9,21 +9,21 @@
 #include "agent/agent.h"
 
 /* False: one is open already, and must not be closed. */
-static inline bool ledger_open(struct agents *agents, struct conn *conn)
+static inline bool ledger_open(struct agents *agents, struct channel *channel)
 {
 	if (agents->accounted)
 		return false;
-	agents->accounted = conn;
+	agents->accounted = channel;
 	/* Start and end are taken off and added: in between, the sums lack what the clocks are at. */
-	conn->handler_ticks -= ticks_now();
-	conn->handler_bytes -= vm_allocated(&agents->vm);
+	channel->handler_ticks -= ticks_now();
+	channel->handler_bytes -= vm_allocated(&agents->vm);
 	return true;
 }
 
 static inline void ledger_close(struct agents *agents)
 {
-	struct conn *conn = agents->accounted;
-	conn->handler_ticks += ticks_now();
-	conn->handler_bytes += vm_allocated(&agents->vm);
+	struct channel *channel = agents->accounted;
+	channel->handler_ticks += ticks_now();
+	channel->handler_bytes += vm_allocated(&agents->vm);
 	agents->accounted = NULL;
 }

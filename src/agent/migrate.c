@@ -10,22 +10,23 @@
 #include <string.h>
 
 /* Its listener's place in another generation, or -1. */
-static int listener_in(const struct agents *agents, const struct conn *conn)
+static int listener_in(const struct agents *agents, const struct channel *channel)
 {
-	return config_find_slot(agents->config, conn->endpoint->slot, conn->endpoint->index);
+	return config_find_slot(agents->config, channel->conn->endpoint->slot,
+				channel->conn->endpoint->index);
 }
 
-static bool may_migrate(struct conn *conn, const struct agents *from)
+static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
-	if (!to || conn->declined_by == to->generation)
+	if (!to || channel->declined_by == to->generation)
 		return false;
-	if (listener_in(to, conn) < 0) { /* it has nowhere to go */
-		conn->declined_by = to->generation;
+	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
+		channel->declined_by = to->generation;
 		return false;
 	}
-	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->anchor &&
-	       !conn->suspended && !conn->draining;
+	return agents_policy(from, channel) == RELOAD_MIGRATE && channel_is_open(channel) &&
+	       channel->anchor && !channel->suspended && !channel->conn->draining;
 }
 
 static void migrate_push_runtime(lua_State *lua, const char *name)
@@ -35,12 +36,12 @@ static void migrate_push_runtime(lua_State *lua, const char *name)
 }
 
 /* The bytes are on run's coroutine until run_end(). NULL: the fault is noted. */
-static const char *take_snapshot(struct agents *from, struct run *run, struct conn *conn, size_t *len)
+static const char *take_snapshot(struct agents *from, struct run *run, struct channel *channel, size_t *len)
 {
-	run_begin(from, run, conn, CALL_SNAPSHOT);
+	run_begin(from, run, channel, CALL_SNAPSHOT);
 	lua_State *co = run->co.lua;
 	migrate_push_runtime(co, "snapshot");
-	agent_push(from, co, conn);
+	agent_push(from, co, channel);
 	enum outcome outcome = run_enter(from, run, 1);
 	if (outcome == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
 		return lua_tolstring(co, 1, len);
@@ -55,14 +56,14 @@ static const char *take_snapshot(struct agents *from, struct run *run, struct co
 }
 
 /* Makes the connection's agent in `to`. False: the fault is noted. */
-static bool upgrade(struct agents *to, struct conn *conn, const char *bytes, size_t len,
+static bool upgrade(struct agents *to, struct channel *channel, const char *bytes, size_t len,
 		    uint32_t from_generation)
 {
 	struct run run;
-	run_begin(to, &run, conn, CALL_UPGRADE);
+	run_begin(to, &run, channel, CALL_UPGRADE);
 	lua_State *co = run.co.lua;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(conn)->upgrader_ref);
-	agent_push_conn(to, co, conn);
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->upgrader_ref);
+	agent_push_conn(to, co, channel);
 	bool is_pushed = vm_push_bytes(&to->vm, co, bytes, len);
 	lua_pushinteger(co, (lua_Integer)from_generation);
 	bool failed = (is_pushed ? run_enter(to, &run, 3) : run_starve(to, &run)) != RUN_DONE;
@@ -81,74 +82,75 @@ struct belongings {
 	bool has_defers;
 };
 
-static struct belongings belongings_of(const struct conn *conn)
+static struct belongings belongings_of(const struct channel *channel)
 {
-	return (struct belongings){ conn->agents, conn->endpoint, conn->anchor, conn->codec,
-				    conn->has_defers };
+	return (struct belongings){ channel->agents, channel->conn->endpoint, channel->anchor,
+				    channel->conn->codec, channel->has_defers };
 }
 
-static void migrate_give(struct conn *conn, const struct belongings *theirs)
+static void migrate_give(struct channel *channel, const struct belongings *theirs)
 {
-	conn->agents = theirs->agents;
-	conn->endpoint = theirs->endpoint;
-	conn->anchor = theirs->anchor;
-	conn->codec = theirs->codec;
-	conn->has_defers = theirs->has_defers;
-	if (!conn->own_timeouts)
-		conn->timeouts = &conn->endpoint->rules.timeouts;
-	conn_forget_scanned(conn);
+	channel->agents = theirs->agents;
+	channel->conn->endpoint = theirs->endpoint;
+	channel->anchor = theirs->anchor;
+	channel->conn->codec = theirs->codec;
+	channel->has_defers = theirs->has_defers;
+	if (!channel->conn->own_timeouts)
+		channel->conn->timeouts = &channel->conn->endpoint->rules.timeouts;
+	conn_forget_scanned(channel->conn);
 }
 
-static struct belongings belongings_in(struct agents *to, const struct conn *conn)
+static struct belongings belongings_in(struct agents *to, const struct channel *channel)
 {
-	bool listeners_own = conn->codec == conn->endpoint->codec;
-	unsigned at = (unsigned)listener_in(to, conn);
-	const struct endpoint *endpoint = agents_endpoint(to, at, conn->endpoint->slot);
-	return (struct belongings){ to, endpoint, 0, listeners_own ? endpoint->codec : conn->codec, false };
+	bool listeners_own = channel->conn->codec == channel->conn->endpoint->codec;
+	unsigned at = (unsigned)listener_in(to, channel);
+	const struct endpoint *endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot);
+	return (struct belongings){ to, endpoint, 0, listeners_own ? endpoint->codec : channel->conn->codec,
+				    false };
 }
 
 /* What upgrade() has done before it failed. */
-static void take_back(struct conn *conn, struct agents *to, const struct belongings *old,
+static void take_back(struct channel *channel, struct agents *to, const struct belongings *old,
 		      const struct conn_mark *mark)
 {
-	if (conn->has_defers)
-		agent_drop_defers(to, conn);
-	agent_release(to, conn);
-	migrate_give(conn, old);
-	conn_restore(conn, mark);
+	if (channel->has_defers)
+		agent_drop_defers(to, channel);
+	agent_release(to, channel);
+	migrate_give(channel, old);
+	conn_restore(channel->conn, mark);
 }
 
 /* False: it stays, and *whose fault that is; NULL: nobody's. */
-static bool migrate_hand_over(struct conn *conn, struct agents *from, struct agents *to,
+static bool migrate_hand_over(struct channel *channel, struct agents *from, struct agents *to,
 			      const struct agents **whose)
 {
 	struct run run;
 	size_t len;
-	const char *bytes = take_snapshot(from, &run, conn, &len);
+	const char *bytes = take_snapshot(from, &run, channel, &len);
 	if (!bytes) {
 		*whose = from;
 		return false;
 	}
 	/* snapshot() may have ended it, or deferred a function of the old VM. */
-	if (!conn_is_open(conn) || conn->has_defers) {
+	if (!channel_is_open(channel) || channel->has_defers) {
 		run_end(from, &run, false);
 		return false;
 	}
-	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
-	struct conn_mark mark = conn_mark(conn);
-	migrate_give(conn, &new);
-	bool ok = upgrade(to, conn, bytes, len, from->generation);
+	struct belongings old = belongings_of(channel), new = belongings_in(to, channel);
+	struct conn_mark mark = conn_mark(channel->conn);
+	migrate_give(channel, &new);
+	bool ok = upgrade(to, channel, bytes, len, from->generation);
 	run_end(from, &run, false);
-	new = belongings_of(conn);
+	new = belongings_of(channel);
 	if (!ok) {
-		take_back(conn, to, &old, &mark);
+		take_back(channel, to, &old, &mark);
 		*whose = to;
 		return false;
 	}
-	conn_keep(conn, &mark);
-	migrate_give(conn, &old);
-	agent_release(from, conn);
-	migrate_give(conn, &new);
+	conn_keep(channel->conn, &mark);
+	migrate_give(channel, &old);
+	agent_release(from, channel);
+	migrate_give(channel, &new);
 	agents_count(from, (size_t)-1);
 	agents_count(to, 1);
 	return true;
@@ -160,9 +162,10 @@ static void count_one(atomic_uint *n)
 }
 
 /* It stays where it is, until another generation asks. `whose` fault it is; NULL: nobody's. */
-static void decline(struct conn *conn, struct agents *from, struct agents *to, const struct agents *whose)
+static void decline(struct channel *channel, struct agents *from, struct agents *to,
+		    const struct agents *whose)
 {
-	conn->declined_by = to->generation;
+	channel->declined_by = to->generation;
 	count_one(&from->not_migrated);
 	count(&from->counters->not_migrated);
 	if (whose && !*to->declined_why)
@@ -170,15 +173,15 @@ static void decline(struct conn *conn, struct agents *from, struct agents *to, c
 }
 
 /* Apart from decline(): who has declined once stays, and is to be told of as often as somebody wants to know. */
-void agents_count_staying(const struct conn *conn)
+void agents_count_staying(const struct channel *channel)
 {
-	const struct agents *from = agents_of_conn(conn);
+	const struct agents *from = agents_of_channel(channel);
 	struct agents *to = from->successor;
-	if (!to || conn->declined_by != to->generation || !conn_is_open(conn) || conn->draining ||
-	    agents_policy(from, conn) != RELOAD_MIGRATE)
+	if (!to || channel->declined_by != to->generation || !channel_is_open(channel) ||
+	    channel->conn->draining || agents_policy(from, channel) != RELOAD_MIGRATE)
 		return;
 	struct takeovers *takeovers = &to->takeovers;
-	bool removed = listener_in(to, conn) < 0, deferred = !removed && conn->has_defers;
+	bool removed = listener_in(to, channel) < 0, deferred = !removed && channel->has_defers;
 	takeovers->removed += removed;
 	takeovers->deferred += deferred;
 	takeovers->failed += !removed && !deferred;
@@ -186,20 +189,20 @@ void agents_count_staying(const struct conn *conn)
 		memcpy(takeovers->why, to->declined_why, sizeof takeovers->why);
 }
 
-bool agents_migrate(struct conn *conn)
+bool agents_migrate(struct channel *channel)
 {
-	struct agents *from = agents_of_conn(conn), *to = from->successor;
-	if (!may_migrate(conn, from))
+	struct agents *from = agents_of_channel(channel), *to = from->successor;
+	if (!may_migrate(channel, from))
 		return false;
 	const struct agents *whose = NULL;
 	/* Its deferred functions are of the old VM, and have yet to run. */
-	if (conn->has_defers || !migrate_hand_over(conn, from, to, &whose)) {
-		decline(conn, from, to, whose);
+	if (channel->has_defers || !migrate_hand_over(channel, from, to, &whose)) {
+		decline(channel, from, to, whose);
 		return false;
 	}
 	count_one(&from->migrated);
 	count(&from->counters->migrated);
 	to->takeovers.migrated++;
-	conn_attend(conn); /* what upgrade() has sent, and other deadlines */
+	conn_attend(channel->conn); /* what upgrade() has sent, and other deadlines */
 	return true;
 }

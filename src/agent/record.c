@@ -11,44 +11,44 @@
 
 /* ---- onto the tape ---- */
 
-static struct tape_entry entry_of(const struct conn *conn, enum trace_kind kind, size_t len)
+static struct tape_entry entry_of(const struct channel *channel, enum trace_kind kind, size_t len)
 {
-	const struct agents *agents = agents_of_conn(conn);
-	return (struct tape_entry){ .conn = conn->id,
-				    .agents = conn->agents,
+	const struct agents *agents = agents_of_channel(channel);
+	return (struct tape_entry){ .conn = channel->id,
+				    .agents = channel->agents,
 				    .generation = agents->generation,
 				    .len = (uint32_t)len,
-				    .listener = conn->endpoint->index,
+				    .listener = channel->conn->endpoint->index,
 				    .kind = (uint8_t)kind };
 }
 
 /* Half a conversation is of no use: from here on there is nothing of it, and whoever reads the trace leaves it out. */
-static void agent_record_give_up(struct conn *conn)
+static void agent_record_give_up(struct channel *channel)
 {
-	struct tape *tape = conn->host->tape;
-	struct tape_entry entry = entry_of(conn, TRACE_LOST, 0);
+	struct tape *tape = channel->conn->host->tape;
+	struct tape_entry entry = entry_of(channel, TRACE_LOST, 0);
 	tape_put(tape, &entry);
 	tape->lost++;
-	conn->recorded = false;
+	channel->recorded = false;
 }
 
-static void agent_record_put(struct conn *conn, const struct tape_entry *entry, const void *data)
+static void agent_record_put(struct channel *channel, const struct tape_entry *entry, const void *data)
 {
-	uint8_t *to = tape_put(conn->host->tape, entry);
+	uint8_t *to = tape_put(channel->conn->host->tape, entry);
 	if (!to)
-		agent_record_give_up(conn);
+		agent_record_give_up(channel);
 	else if (data)
 		memcpy(to, data, entry->len);
 }
 
-void record_open(struct conn *conn)
+void record_open(struct channel *channel)
 {
-	struct tape *tape = conn->host->tape;
+	struct tape *tape = channel->conn->host->tape;
 	char peer[PEER_TEXT_BYTES];
-	if (!tape || !tape_wants(tape, conn->endpoint->slot))
+	if (!tape || !tape_wants(tape, channel->conn->endpoint->slot))
 		return;
-	peer_text(conn, peer, sizeof peer);
-	struct tape_entry entry = entry_of(conn, TRACE_OPEN, strlen(peer));
+	peer_text(channel->conn, peer, sizeof peer);
+	struct tape_entry entry = entry_of(channel, TRACE_OPEN, strlen(peer));
 	uint8_t *to = tape_put(tape, &entry);
 	if (!to) {
 		tape->lost++; /* nothing of it is there */
@@ -56,46 +56,46 @@ void record_open(struct conn *conn)
 	}
 	memcpy(to, peer, entry.len);
 	tape->conns++;
-	conn->recorded = true;
-	conn->batch_limit = 1;
+	channel->recorded = true;
+	channel->batch_limit = 1;
 }
 
-void record_in(struct conn *conn, const struct frame_batch *batch)
+void record_in(struct channel *channel, const struct frame_batch *batch)
 {
 	const struct codec *codec = batch->codec;
 	const struct frame *frame = &batch->frames[0];
 	bool wire = codec->kind == CODEC_LUA;
 	size_t len = wire ? frame->end : (size_t)frame->len + codec->offset;
-	struct tape_entry entry = entry_of(conn, TRACE_IN, len);
+	struct tape_entry entry = entry_of(channel, TRACE_IN, len);
 	entry.wire = wire;
-	uint8_t *to = tape_put(conn->host->tape, &entry);
+	uint8_t *to = tape_put(channel->conn->host->tape, &entry);
 	if (!to)
-		agent_record_give_up(conn);
+		agent_record_give_up(channel);
 	else if (wire)
-		memcpy(to, conn->host->input, len);
+		memcpy(to, channel->conn->host->input, len);
 	else
 		codec_flatten(codec, frame, to);
 }
 
-void record_out(struct conn *conn, const void *data, size_t len)
+void record_out(struct channel *channel, const void *data, size_t len)
 {
-	struct tape_entry entry = entry_of(conn, TRACE_OUT, len);
-	entry.wire = conn->codec->kind == CODEC_LUA;
-	agent_record_put(conn, &entry, data);
+	struct tape_entry entry = entry_of(channel, TRACE_OUT, len);
+	entry.wire = channel->conn->codec->kind == CODEC_LUA;
+	agent_record_put(channel, &entry, data);
 }
 
-void record_note(struct conn *conn, enum trace_kind kind)
+void record_note(struct channel *channel, enum trace_kind kind)
 {
-	struct tape_entry entry = entry_of(conn, kind, 0);
-	agent_record_put(conn, &entry, NULL);
+	struct tape_entry entry = entry_of(channel, kind, 0);
+	agent_record_put(channel, &entry, NULL);
 }
 
-void record_close(struct conn *conn, enum close_reason reason)
+void record_close(struct channel *channel, enum close_reason reason)
 {
 	const char *name = reason_name(reason);
-	struct tape_entry entry = entry_of(conn, TRACE_CLOSE, strlen(name));
-	agent_record_put(conn, &entry, name);
-	conn->recorded = false;
+	struct tape_entry entry = entry_of(channel, TRACE_CLOSE, strlen(name));
+	agent_record_put(channel, &entry, name);
+	channel->recorded = false;
 }
 
 /* ---- off the tape ---- */

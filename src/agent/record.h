@@ -1,7 +1,7 @@
 /*
  * Taking down what agents get and send: from here to a tape (record/tape.h), and from that to whoever writes it.
  *
- * A connection is recorded if a tape ran when it began (conn->recorded), and then from its beginning to its end; so
+ * A connection is recorded if a tape ran when it began (channel->recorded), and then from its beginning to its end; so
  * whoever asks that first pays one test of a bit for all others. Its frames are handed up one by one, so that each
  * reply stands behind the frame that it is for.
  *
@@ -14,21 +14,21 @@
 
 struct agents;
 
-/* ---- onto the tape: of connections with conn->recorded, but for the first ---- */
+/* ---- onto the tape: of connections with channel->recorded, but for the first ---- */
 
 /* The connection begins; if there is a tape that wants it, it is recorded from now on. */
-void record_open(struct conn *conn);
+void record_open(struct channel *channel);
 
 /* The first frame of a batch of this codec is about to be handed up. */
-void record_in(struct conn *conn, const struct frame_batch *batch);
+void record_in(struct channel *channel, const struct frame_batch *batch);
 
 /* Something was sent: as it is before it is framed, or after a codec in Lua has framed it. */
-void record_out(struct conn *conn, const void *data, size_t len);
+void record_out(struct channel *channel, const void *data, size_t len);
 
 /* TRACE_EOF, TRACE_BAD_FRAME, TRACE_DRAIN. */
-void record_note(struct conn *conn, enum trace_kind kind);
+void record_note(struct channel *channel, enum trace_kind kind);
 
-void record_close(struct conn *conn, enum close_reason reason);
+void record_close(struct channel *channel, enum close_reason reason);
 
 /* ---- off the tape ---- */
 

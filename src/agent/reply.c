@@ -12,47 +12,47 @@
 
 enum { SHOWN_BYTES = 48 }; /* of a name in a message */
 
-bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err)
+bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
 {
 	if (err != ERR_FRAME_REPLY)
 		return true; /* the connection has ended or is about to: there is nobody to tell */
 	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len,
-			codec_name(conn->codec));
+			codec_name(channel->conn->codec));
 	return false;
 }
 
-static bool send_bytes(struct conn *conn, lua_State *lua, const void *data, size_t len, bool *below)
+static bool send_bytes(struct channel *channel, lua_State *lua, const void *data, size_t len, bool *below)
 {
-	int err = conn_send(conn, data, len, below);
-	if (__builtin_expect(conn->recorded, 0) && !err)
-		record_out(conn, data, len);
-	return !err || reply_explain(conn, lua, len, err);
+	int err = channel_send(channel, data, len, below);
+	if (__builtin_expect(channel->recorded, 0) && !err)
+		record_out(channel, data, len);
+	return !err || reply_explain(channel, lua, len, err);
 }
 
 /*
  * MAY RAISE in a call of a handler's: encode(reply) are on the stack. What is sent in a call is encoded as part of it,
  * and what encode() raises is the call's own error; what it returns is encoded when it is over.
  */
-static int call_encode(struct agents *agents, struct conn *conn, lua_State *lua)
+static int call_encode(struct agents *agents, struct channel *channel, lua_State *lua)
 {
 	if (agents->current) {
 		lua_call(lua, 1, 1);
 		return 0;
 	}
-	bool opened = ledger_open(agents, conn);
-	guard_name(&agents->vm.guard, callback_name(CALL_ENCODE), conn->id);
-	int status = vm_pcall(&agents->vm, lua, 1, 1, &agent_endpoint_of(conn)->budget);
+	bool opened = ledger_open(agents, channel);
+	guard_name(&agents->vm.guard, callback_name(CALL_ENCODE), channel->id);
+	int status = vm_pcall(&agents->vm, lua, 1, 1, &agent_endpoint_of(channel)->budget);
 	if (opened)
 		ledger_close(agents);
 	return status;
 }
 
 /* A codec in Lua takes any value and makes a string of it. */
-static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+static bool send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
 {
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, conn->codec->lua_encode_ref);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, channel->conn->codec->lua_encode_ref);
 	lua_pushvalue(lua, idx);
-	if (call_encode(agents, conn, lua)) {
+	if (call_encode(agents, channel, lua)) {
 		agents->encode_failed = true;
 		agents->reply_verdict = agents->vm.verdict;
 		return false;
@@ -65,20 +65,20 @@ static bool send_encoded(struct agents *agents, struct conn *conn, lua_State *lu
 		agents->encode_failed = true;
 		return false;
 	}
-	bool ok = send_bytes(conn, lua, data, len, below);
+	bool ok = send_bytes(channel, lua, data, len, below);
 	if (ok)
 		lua_pop(lua, 1);
 	return ok;
 }
 
-static bool send_view(struct agents *agents, struct conn *conn, lua_State *lua, bool *below)
+static bool send_view(struct agents *agents, struct channel *channel, lua_State *lua, bool *below)
 {
 	struct view *view = agents->view;
 	if (!view->data) {
 		lua_pushstring(lua, REPLY_DEAD_VIEW);
 		return false;
 	}
-	return send_bytes(conn, lua, view->data, view->len, below);
+	return send_bytes(channel, lua, view->data, view->len, below);
 }
 
 static bool is_view(struct agents *agents, lua_State *lua, int idx)
@@ -136,7 +136,7 @@ static void list_look(struct agents *agents, lua_State *lua, size_t item)
 }
 
 /* The item on top of the stack, number i. */
-static bool check_item(struct agents *agents, struct conn *conn, lua_State *lua, int i)
+static bool check_item(struct agents *agents, struct channel *channel, lua_State *lua, int i)
 {
 	bool views = is_view(agents, lua, lua_gettop(lua));
 	if (views && !agents->view->data) {
@@ -149,14 +149,14 @@ static bool check_item(struct agents *agents, struct conn *conn, lua_State *lua,
 		return false;
 	}
 	size_t len = views ? agents->view->len : lua_objlen(lua, -1);
-	return codec_carries(conn->codec, len) || reply_explain(conn, lua, len, ERR_FRAME_REPLY);
+	return codec_carries(channel->conn->codec, len) || reply_explain(channel, lua, len, ERR_FRAME_REPLY);
 }
 
 /*
  * MAY RAISE. Whatever is in the table is an item 1 … n that can be sent. Else it would not be sent, and nobody be told;
  * or others would, and then the handler fail: a peer would have a part of an answer.
  */
-static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, size_t n)
+static bool check_list(struct agents *agents, struct channel *channel, lua_State *lua, int idx, size_t n)
 {
 	size_t items = 0;
 	for (lua_pushnil(lua); lua_next(lua, idx); items++) {
@@ -168,7 +168,7 @@ static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua,
 		}
 		if (key > (double)n)
 			return explain_hole(lua, idx, (int)key);
-		if (!check_item(agents, conn, lua, (int)key))
+		if (!check_item(agents, channel, lua, (int)key))
 			return false;
 		lua_pop(lua, 1);
 	}
@@ -176,15 +176,15 @@ static bool check_list(struct agents *agents, struct conn *conn, lua_State *lua,
 }
 
 /* MAY RAISE. */
-static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+static bool send_list(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
 {
 	size_t n = lua_objlen(lua, idx);
-	if (!check_list(agents, conn, lua, idx, n))
+	if (!check_list(agents, channel, lua, idx, n))
 		return false;
 	for (size_t i = 1; i <= n; i++) {
 		list_look(agents, lua, i);
 		lua_rawgeti(lua, idx, (int)i);
-		if (!reply_send(agents, conn, lua, lua_gettop(lua), below))
+		if (!reply_send(agents, channel, lua, lua_gettop(lua), below))
 			return false;
 		lua_pop(lua, 1);
 	}
@@ -193,7 +193,7 @@ static bool send_list(struct agents *agents, struct conn *conn, lua_State *lua, 
 
 struct listing {
 	struct agents *agents;
-	struct conn *conn;
+	struct channel *channel;
 	bool *below;
 };
 
@@ -201,18 +201,19 @@ struct listing {
 static int l_send_list(lua_State *lua)
 {
 	const struct listing *listing = lua_touserdata(lua, 1);
-	return send_list(listing->agents, listing->conn, lua, 2, listing->below) ? 0 : lua_error(lua);
+	return send_list(listing->agents, listing->channel, lua, 2, listing->below) ? 0 : lua_error(lua);
 }
 
 /* A long list that was returned is a call of its own: it has the budget of one. */
-static bool send_returned_list(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+static bool send_returned_list(struct agents *agents, struct channel *channel, lua_State *lua, int idx,
+			       bool *below)
 {
-	struct listing listing = { agents, conn, below };
+	struct listing listing = { agents, channel, below };
 	lua_pushcfunction(lua, l_send_list);
 	lua_pushlightuserdata(lua, &listing);
 	lua_pushvalue(lua, idx);
-	bool opened = ledger_open(agents, conn);
-	int status = vm_pcall(&agents->vm, lua, 2, 0, &agent_endpoint_of(conn)->budget);
+	bool opened = ledger_open(agents, channel);
+	int status = vm_pcall(&agents->vm, lua, 2, 0, &agent_endpoint_of(channel)->budget);
 	if (opened)
 		ledger_close(agents);
 	if (status)
@@ -220,27 +221,27 @@ static bool send_returned_list(struct agents *agents, struct conn *conn, lua_Sta
 	return !status;
 }
 
-bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below)
+bool reply_send(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
 {
 	int type = lua_type(lua, idx);
 	*below = true;
 	if (type == LUA_TNIL || type == LUA_TNONE)
 		return true;
-	if (conn->codec->kind == CODEC_LUA && conn->codec->lua_encode_ref != LUA_NOREF)
-		return send_encoded(agents, conn, lua, idx, below);
+	if (channel->conn->codec->kind == CODEC_LUA && channel->conn->codec->lua_encode_ref != LUA_NOREF)
+		return send_encoded(agents, channel, lua, idx, below);
 	if (type == LUA_TSTRING || type == LUA_TNUMBER) {
 		size_t len;
 		const char *data = lua_tolstring(lua, idx, &len);
-		return send_bytes(conn, lua, data, len, below);
+		return send_bytes(channel, lua, data, len, below);
 	}
 	if (is_view(agents, lua, idx))
-		return send_view(agents, conn, lua, below);
+		return send_view(agents, channel, lua, below);
 	if (type == LUA_TBOOLEAN && !lua_toboolean(lua, idx)) /* what `cond and "text"` leaves */
 		return true;
 	if (type == LUA_TTABLE && (lua_objlen(lua, idx) <= SHORT_LIST || guard_is_running(&agents->vm.guard)))
-		return send_list(agents, conn, lua, idx, below);
+		return send_list(agents, channel, lua, idx, below);
 	if (type == LUA_TTABLE)
-		return send_returned_list(agents, conn, lua, idx, below);
+		return send_returned_list(agents, channel, lua, idx, below);
 	lua_pushfstring(lua, "a reply is a string, a list of strings or nil, not a %s",
 			luaL_typename(lua, idx));
 	return false;
@@ -274,7 +275,7 @@ bool reply_is_action(lua_State *lua, int idx)
 	return is_close(action, len);
 }
 
-bool reply_action(struct conn *conn, lua_State *lua, int idx)
+bool reply_action(struct channel *channel, lua_State *lua, int idx)
 {
 	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
 		return true;
@@ -282,7 +283,7 @@ bool reply_action(struct conn *conn, lua_State *lua, int idx)
 	size_t len;
 	const char *action = action_at(lua, idx, &len);
 	if (is_close(action, len)) {
-		conn_close(conn, REASON_AGENT, CLOSE_FLUSH);
+		channel_close(channel, REASON_AGENT, CLOSE_FLUSH);
 		return true;
 	}
 	if (lua_touserdata(lua, idx) == &surplus)
@@ -310,8 +311,8 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 		reply_push_surplus(co);
 	lua_xmove(co, lua, 2);
 	bool sends = !answers && reply_is_action(lua, at + 1); /* else it is a fault, and nothing goes out */
-	bool ok = (!sends || reply_send(agents, run->conn, lua, at, &below)) &&
-		  reply_action(run->conn, lua, at + 1);
+	bool ok = (!sends || reply_send(agents, run->channel, lua, at, &below)) &&
+		  reply_action(run->channel, lua, at + 1);
 	if (!ok)
 		lua_replace(lua, AT_ERROR);
 	lua_settop(lua, at - 1);

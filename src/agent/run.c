@@ -83,13 +83,13 @@ static void give_coroutine(struct agents *agents, struct coroutine co, bool reus
 
 /* ---- a run ---- */
 
-void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback)
+void run_begin(struct agents *agents, struct run *run, struct channel *channel, enum callback callback)
 {
 	/* Field by field: read_codec is large, and set only where it is used. */
 	run->co = take_coroutine(agents);
-	run->conn = conn;
-	run->codec = conn->codec;
-	run->views = conn->codec->view;
+	run->channel = channel;
+	run->codec = channel->conn->codec;
+	run->views = channel->conn->codec->view;
 	run->callback = callback;
 	run->verdict = GUARD_FINE;
 	run->wait = WAIT_NONE;
@@ -119,13 +119,13 @@ static void keep_control(struct agents *agents, struct run *run)
 
 static bool suspend(struct agents *agents, struct run *run)
 {
-	struct conn *conn = run->conn;
-	if (conn->suspended != run) {
+	struct channel *channel = run->channel;
+	if (channel->suspended != run) {
 		struct run *kept = malloc(sizeof *kept);
 		if (!kept)
 			return false;
 		*kept = *run;
-		conn->suspended = run = kept;
+		channel->suspended = run = kept;
 		if (run->batched)
 			keep_control(agents, run);
 		if (run->wait != WAIT_TURN)
@@ -133,9 +133,9 @@ static bool suspend(struct agents *agents, struct run *run)
 	}
 	if (run->until_ms != WHEEL_NEVER)
 		wheel_arm(&agents->sleeps, &run->timer, run->until_ms);
-	conn->reading = run->wait == WAIT_READ ? &run->read_codec : NULL;
-	conn->flushing = run->wait == WAIT_FLUSH;
-	conn_set_busy(conn, true);
+	channel->reading = run->wait == WAIT_READ ? &run->read_codec : NULL;
+	channel->flushing = run->wait == WAIT_FLUSH;
+	channel_set_busy(channel, true);
 	return true;
 }
 
@@ -190,11 +190,11 @@ uint64_t run_progress(void *data)
 }
 
 /* One that has overrun has had its time: what is left to say and to tidy up gets a tenth. */
-static struct vm_budget budget_of(const struct conn *conn)
+static struct vm_budget budget_of(const struct channel *channel)
 {
 	enum { SHARE = 10, LEAST_MS = 5 };
-	struct vm_budget budget = agent_endpoint_of(conn)->budget;
-	if (conn->overran && budget.ms > LEAST_MS)
+	struct vm_budget budget = agent_endpoint_of(channel)->budget;
+	if (channel->overran && budget.ms > LEAST_MS)
 		budget.ms = budget.ms > SHARE * LEAST_MS ? budget.ms / SHARE : LEAST_MS;
 	return budget;
 }
@@ -216,7 +216,7 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	agents->current = run;
 	run->wait = WAIT_NONE;
 	run->until_ms = WHEEL_NEVER;
-	struct vm_budget budget = budget_of(run->conn);
+	struct vm_budget budget = budget_of(run->channel);
 	vm_relieve(&agents->vm,
 		   callback_may_wait(run->callback)); /* else the agent that fails is still there */
 	if (run->batched) {
@@ -224,8 +224,8 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 		if (agents->vm.guard.cut)
 			budget.ms = (budget.ms ? budget.ms : GUARD_UNBOUNDED_MS) | GUARD_BATCH;
 	}
-	ledger_open(agents, run->conn);
-	guard_name(&agents->vm.guard, CALLBACKS[run->callback].name, run->conn->id);
+	ledger_open(agents, run->channel);
+	guard_name(&agents->vm.guard, CALLBACKS[run->callback].name, run->channel->id);
 	vm_enter(&agents->vm, &budget);
 	int status = lua_resume(co, nargs);
 	enum guard_verdict verdict = vm_leave(&agents->vm);
@@ -247,47 +247,47 @@ enum outcome run_enter(struct agents *agents, struct run *run, int nargs)
 	return RUN_SUSPENDED;
 }
 
-static void forget_wait(struct conn *conn, struct run *run)
+static void forget_wait(struct channel *channel, struct run *run)
 {
 	wheel_disarm(&run->timer);
-	conn->reading = NULL;
-	conn->flushing = false;
+	channel->reading = NULL;
+	channel->flushing = false;
 }
 
-void run_cancel(struct agents *agents, struct conn *conn)
+void run_cancel(struct agents *agents, struct channel *channel)
 {
-	struct run *run = conn->suspended;
+	struct run *run = channel->suspended;
 	if (!run)
 		return;
-	forget_wait(conn, run);
-	conn->suspended = NULL;
-	conn->busy = false;
+	forget_wait(channel, run);
+	channel->suspended = NULL;
+	channel->busy = false;
 	run_end(agents, run, true);
 	free(run);
 }
 
 void run_leave(struct agents *agents, struct run *run)
 {
-	struct conn *conn = run->conn;
+	struct channel *channel = run->channel;
 	free(run);
-	if (conn->owes_writable && conn_is_open(conn) && !conn->suspended) {
-		conn->owes_writable = false;
-		AGENT_HANDLER.writable(conn);
+	if (channel->owes_writable && channel_is_open(channel) && !channel->suspended) {
+		channel->owes_writable = false;
+		AGENT_HANDLER.writable(channel);
 	}
 	if (agents->successor)
-		agents_migrate(conn);
+		agents_migrate(channel);
 }
 
 void run_wake(struct agents *agents, struct run *run, int nargs)
 {
-	struct conn *conn = run->conn;
-	forget_wait(conn, run);
+	struct channel *channel = run->channel;
+	forget_wait(channel, run);
 	run->resumed = true;
 	enum outcome outcome = nargs < 0 ? run_starve(agents, run) : run_enter(agents, run, nargs);
 	if (outcome == RUN_SUSPENDED)
 		return;
-	conn->suspended = NULL;
-	conn_set_busy(conn, false);
+	channel->suspended = NULL;
+	channel_set_busy(channel, false);
 	if (run->callback == CALL_PROCEED)
 		batch_finish(agents, run, outcome);
 	else

@@ -2,7 +2,7 @@
  * A call into Lua: the coroutine it runs in, what it waits for.
  *
  * A run starts on the C stack; only one that suspends moves to the heap, where
- * conn->suspended leads to it. run_enter() is the one function that resumes
+ * channel->suspended leads to it. run_enter() is the one function that resumes
  * Lua coroutines.
  */
 #pragma once
@@ -38,7 +38,7 @@ enum wait {
 
 struct run {
 	struct coroutine co;
-	struct conn *conn;
+	struct channel *channel;
 	enum callback callback;
 	enum wait wait;
 	bool batched;              /* a batch loop runs, and the control table tells how far it is */
@@ -76,9 +76,9 @@ static inline struct agents *agents_of(lua_State *lua)
 	return (struct agents *)(void *)vm_of(lua);
 }
 
-static inline struct agents *agents_of_conn(const struct conn *conn)
+static inline struct agents *agents_of_channel(const struct channel *channel)
 {
-	return (struct agents *)conn->agents;
+	return (struct agents *)channel->agents;
 }
 
 const char *callback_name(enum callback callback);
@@ -90,10 +90,10 @@ bool callback_may_wait(enum callback callback);
 void run_keep_ended(lua_State *lua);
 
 /* Takes a coroutine from the pool (or makes one) for a call on conn's behalf. */
-void run_begin(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
+void run_begin(struct agents *agents, struct run *run, struct channel *channel, enum callback callback);
 
 /*
- * Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use conn->suspended. Failed: the error
+ * Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use channel->suspended. Failed: the error
  * is at AT_ERROR, and nothing may be pushed on the coroutine's stack any more.
  */
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
@@ -111,7 +111,7 @@ bool run_abandon(void *agents, lua_State *lua);
 void run_end(struct agents *agents, struct run *run, bool failed);
 
 /* Abandons a suspended call: nothing of it ever runs again. */
-void run_cancel(struct agents *agents, struct conn *conn);
+void run_cancel(struct agents *agents, struct channel *channel);
 
 /* One that has returned goes on in its connection's next turn: batch_go_on(). Moved as if it were suspended. False:
  * there is no memory for that. */
@@ -130,32 +130,33 @@ void run_leave(struct agents *agents, struct run *run);
 
 /* Readies agent:name() on a coroutine of its own; push its arguments, then run_enter() with 3 more.
  * What it leaves there: was there such a method, then its results. */
-void callback_prepare(struct agents *agents, struct run *run, struct conn *conn, enum callback callback);
+void callback_prepare(struct agents *agents, struct run *run, struct channel *channel,
+		      enum callback callback);
 
 /* Handles the end of any callback but proceed: its replies, its action, or its fault. True: its
  * first result was `true`. Ends the run. */
 bool callback_finish(struct agents *agents, struct run *run, enum outcome outcome);
 
 /* Pushes the connection's agent on `lua`. It must have one. */
-void agent_push(struct agents *agents, lua_State *lua, const struct conn *conn);
+void agent_push(struct agents *agents, lua_State *lua, const struct channel *channel);
 
 /* The same, and what holds it below it: two values, which spares the hot path a call. */
-void agent_push_anchored(struct agents *agents, lua_State *lua, const struct conn *conn);
+void agent_push_anchored(struct agents *agents, lua_State *lua, const struct channel *channel);
 
 /* Keeps the value on top of lua's stack (popped) as conn's agent. */
-void agent_anchor(struct agents *agents, lua_State *lua, struct conn *conn);
+void agent_anchor(struct agents *agents, lua_State *lua, struct channel *channel);
 
 /* Gives up the connection's agent in these agents. */
-void agent_release(struct agents *agents, struct conn *conn);
+void agent_release(struct agents *agents, struct channel *channel);
 
 /* Its deferred functions are not run. */
-void agent_drop_defers(struct agents *agents, const struct conn *conn);
+void agent_drop_defers(struct agents *agents, const struct channel *channel);
 
 /* Logs what finalisers have done outside of calls, if anything. */
 void agent_tell_of_finalisers(struct agents *agents);
 
 /* Pushes a conn object. */
-void agent_push_conn(struct agents *agents, lua_State *lua, const struct conn *conn);
+void agent_push_conn(struct agents *agents, lua_State *lua, const struct channel *channel);
 
 /* ---- batch.c ---- */
 
@@ -176,7 +177,7 @@ void batch_new_control(lua_State *lua);
 unsigned batch_index(struct agents *agents, const struct run *run);
 
 /* Hands a batch to conn's agent; returns how many frames were used. */
-unsigned batch_run(struct agents *agents, struct conn *conn, struct frame_batch *batch);
+unsigned batch_run(struct agents *agents, struct channel *channel, struct frame_batch *batch);
 
 /* Handles the end of a CALL_PROCEED, whose coroutine holds results. Ends the run. */
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
@@ -192,14 +193,14 @@ bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_
 #define REPLY_DEAD_VIEW \
 	"this view is dead: it lives until proceed returns or waits (view:string() can be kept)"
 
-/* What conn_send() said of a reply. True: nobody to blame; false with an error message pushed. */
-bool reply_explain(struct conn *conn, lua_State *lua, size_t len, int err);
+/* What channel_send() said of a reply. True: nobody to blame; false with an error message pushed. */
+bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err);
 
 /*
  * Sends the value at idx of lua's stack: nil, a string (or a number, as its text), a view, a list of strings; or, with
  * a codec in Lua, whatever its encode() takes. True, or false with an error message pushed.
  */
-bool reply_send(struct agents *agents, struct conn *conn, lua_State *lua, int idx, bool *below);
+bool reply_send(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
 
 /* What made reply_send() fail is somebody else's error now, or nobody's. */
 static inline void reply_forget(struct agents *agents)
@@ -219,7 +220,7 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep);
 bool reply_is_action(lua_State *lua, int idx);
 
 /* Does what the second result of a callback, at idx, asks for. False with an error message pushed. */
-bool reply_action(struct conn *conn, lua_State *lua, int idx);
+bool reply_action(struct channel *channel, lua_State *lua, int idx);
 
 /* ---- fault.c ---- */
 
@@ -228,7 +229,7 @@ enum close_reason reason_of_verdict(enum guard_verdict verdict);
 void fault_raise(struct agents *agents, struct run *run);
 
 /* The same for what a codec's decode() has raised for conn, outside of any call. */
-void fault_decode(struct agents *agents, struct conn *conn);
+void fault_decode(struct agents *agents, struct channel *channel);
 
 /* Counts and logs it, and no more. */
 void fault_note(struct agents *agents, struct run *run);

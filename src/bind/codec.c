@@ -21,7 +21,7 @@
  */
 struct decoding {
 	struct agents *agents;
-	const struct conn *conn; /* whose bytes they are; NULL: nobody's, in a test */
+	const struct channel *channel; /* whose bytes they are; NULL: nobody's, in a test */
 	const struct codec *codec;
 	struct frame_batch *out;
 	const uint8_t *in;
@@ -131,14 +131,14 @@ static void take_frame(struct decoding *d, lua_State *lua, int results)
 /* decode() may have ended or paused its connection: the frame at hand is not handed up then, nor any behind it. */
 static bool may_deliver(const struct decoding *d)
 {
-	return !d->conn || (conn_is_open(d->conn) && !d->conn->paused);
+	return !d->channel || (channel_is_open(d->channel) && !d->channel->paused);
 }
 
 /* It may also have given it another framing, for what is behind the frame at hand. */
 static bool goes_on(const struct decoding *d)
 {
-	const struct conn *conn = d->conn;
-	return may_deliver(d) && (!conn || conn->reading || conn->codec == d->codec);
+	const struct channel *channel = d->channel;
+	return may_deliver(d) && (!channel || channel->reading || channel->conn->codec == d->codec);
 }
 
 /* Takes one frame from what decode() returned at results … results + 2. False: stop. */
@@ -176,15 +176,15 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 }
 
 /* While its ledger is open. */
-static uint64_t ticks_of(const struct conn *conn)
+static uint64_t ticks_of(const struct channel *channel)
 {
-	return conn->handler_ticks + ticks_now();
+	return channel->handler_ticks + ticks_now();
 }
 
 /* What takes long leaves the rest for its connection's next turn. */
 static bool has_time(struct decoding *d)
 {
-	if (!d->conn || ticks_of(d->conn) - d->began <= CONN_TICKS_PER_TURN)
+	if (!d->channel || ticks_of(d->channel) - d->began <= CHANNEL_TICKS_PER_TURN)
 		return true;
 	if (!d->out->error && d->out->consumed < d->n)
 		d->out->error = ERR_FRAME_LATER;
@@ -209,7 +209,7 @@ static bool decode_stretch(struct decoding *d, unsigned limit)
 		lua_rawgeti(lua, LUA_REGISTRYINDEX, d->codec->lua_decode_ref);
 		lua_pushvalue(lua, bytes);
 		lua_pushnumber(lua, (lua_Number)(d->out->consumed - d->from) + 1);
-		guard_name(&d->agents->vm.guard, callback_name(CALL_DECODE), d->conn ? d->conn->id : 0);
+		guard_name(&d->agents->vm.guard, callback_name(CALL_DECODE), d->channel ? d->channel->id : 0);
 		if (vm_pcall(&d->agents->vm, lua, 2, 3, budget)) {
 			d->agents->decode_verdict = d->agents->vm.verdict;
 			failed(d, lua);
@@ -242,8 +242,11 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 			     uint32_t *scanned, struct frame_batch *out)
 {
 	struct agents *agents = codec->lua_owner;
-	struct conn *conn = agents->host->decoding;
-	struct decoding d = { .agents = agents, .conn = conn, .codec = codec, .out = out, .in = in, .n = n };
+	struct conn *decoding = agents->host->decoding;
+	struct channel *channel = decoding ? &decoding->first : NULL;
+	struct decoding d = {
+		.agents = agents, .channel = channel, .codec = codec, .out = out, .in = in, .n = n
+	};
 	out->count = 0;
 	out->consumed = out->need = 0;
 	out->error = 0;
@@ -253,14 +256,14 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 		out->need = *scanned;
 		return;
 	}
-	bool opened = ledger_open(agents, conn);
-	d.began = conn ? ticks_of(conn) : 0;
+	bool opened = ledger_open(agents, channel);
+	d.began = channel ? ticks_of(channel) : 0;
 	decode_all(&d, limit, *scanned);
 	if (opened)
 		ledger_close(agents);
-	if (agents->decode_failed && out->count && conn && !conn_is_open(conn)) {
+	if (agents->decode_failed && out->count && channel && !channel_is_open(channel)) {
 		/* It has ended its connection, and is not asked for this frame again. */
-		fault_decode(agents, conn);
+		fault_decode(agents, channel);
 		out->error = 0;
 	}
 	bool has_need = goes_on(&d) && !out->error;

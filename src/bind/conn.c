@@ -49,12 +49,12 @@ static uint64_t check_id(lua_State *lua)
  * MAY RAISE. The connection, or NULL when it has ended. A VM that is off the host's thread (its script is being
  * loaded, or its teardown() runs) has no way to it: what the host has is another thread's.
  */
-static struct conn *check_conn(lua_State *lua, struct agents *agents)
+static struct channel *check_conn(lua_State *lua, struct agents *agents)
 {
 	uint64_t id = check_id(lua);
-	struct conn *conn = agents->attached ? idmap_get(&agents->host->ids, id) : NULL;
+	struct channel *channel = agents->attached ? idmap_get(&agents->host->ids, id) : NULL;
 	/* To this generation it is closed once it has migrated. */
-	return conn && conn->agents == agents ? conn : NULL;
+	return channel && channel->agents == agents ? channel : NULL;
 }
 
 static int closed(lua_State *lua)
@@ -65,10 +65,10 @@ static int closed(lua_State *lua)
 }
 
 /* The running call, if it is on behalf of conn. */
-static struct run *own_run(const struct agents *agents, const struct conn *conn)
+static struct run *own_run(const struct agents *agents, const struct channel *channel)
 {
 	struct run *run = agents->current;
-	return run && run->conn == conn ? run : NULL;
+	return run && run->channel == channel ? run : NULL;
 }
 
 /* MAY RAISE: replies that go before what is asked for now, and that cannot be sent. */
@@ -81,9 +81,9 @@ static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
 }
 
 /* The batch at hand must end here: what follows is not for it. */
-static void cut_batch(struct agents *agents, const struct conn *conn)
+static void cut_batch(struct agents *agents, const struct channel *channel)
 {
-	struct run *run = own_run(agents, conn);
+	struct run *run = own_run(agents, channel);
 	if (run)
 		batch_cut(agents, run);
 }
@@ -92,25 +92,25 @@ static void cut_batch(struct agents *agents, const struct conn *conn)
 static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 2, "conn:send");
-	bool is_open = conn && conn_is_open(conn);
-	bool takes_any = !is_open || conn->codec->kind == CODEC_LUA;
+	bool is_open = channel && channel_is_open(channel);
+	bool takes_any = !is_open || channel->conn->codec->kind == CODEC_LUA;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
 		return luaL_argerror(
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
-	if (!is_open || conn->shut_asked)
+	if (!is_open || channel->conn->shut_asked)
 		return closed(lua);
-	struct run *run = own_run(agents, conn);
+	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
-	if (!reply_send(agents, conn, lua, 2, &below)) {
+	if (!reply_send(agents, channel, lua, 2, &below)) {
 		bool is_encodes = agents->encode_failed; /* any value */
 		reply_forget(agents);
 		return is_encodes ? lua_error(lua) : luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
 	}
-	if (run && !conn_is_open(conn))
+	if (run && !channel_is_open(channel))
 		batch_cut(agents, run); /* sending has ended it: nothing more is for this agent */
 	lua_pushboolean(lua, below);
 	return 1;
@@ -142,18 +142,18 @@ struct run *bind_check_may_wait(lua_State *lua, const char *what)
 static int l_conn_flush(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:flush");
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	struct run *run = own_run(agents, conn);
+	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
-	if (conn_flush_now(conn)) {
+	if (conn_flush_now(channel->conn)) {
 		lua_pushboolean(lua, 1);
 		return 1;
 	}
 	run = bind_check_may_wait(lua, "conn:flush");
-	if (run->conn != conn)
+	if (run->channel != channel)
 		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
 	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
 }
@@ -162,12 +162,12 @@ static int l_conn_flush(lua_State *lua)
 static int l_conn_read(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 3, "conn:read");
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
 	struct run *run = bind_check_may_wait(lua, "conn:read");
-	if (run->conn != conn)
+	if (run->channel != channel)
 		return luaL_error(lua, "conn:read: a handler can read from its own connection only");
 	uint64_t until_ms = WHEEL_NEVER;
 	if (!lua_isnoneornil(lua, 3)) {
@@ -175,9 +175,9 @@ static int l_conn_read(lua_State *lua)
 		until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
 	}
 	if (lua_isnoneornil(lua, 2)) {
-		run->read_codec = *conn->codec;
+		run->read_codec = *channel->conn->codec;
 	} else {
-		bind_codec_check(lua, 2, agent_endpoint_of(conn)->codec.max_bytes, &run->read_codec);
+		bind_codec_check(lua, 2, agent_endpoint_of(channel)->codec.max_bytes, &run->read_codec);
 	}
 	run->read_codec.view = false;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
@@ -187,16 +187,16 @@ static int l_conn_read(lua_State *lua)
 static int l_conn_close(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 2, "conn:close");
 	const char *kick = luaL_optstring(lua, 2, "agent");
 	bool kicked = !strcmp(kick, "kick");
 	if (!kicked && strcmp(kick, "agent") != 0)
 		return luaL_argerror(lua, 2, "the reason is \"agent\" (the default) or \"kick\"");
-	if (!conn)
+	if (!channel)
 		return closed(lua);
-	cut_batch(agents, conn);
-	conn_close(conn, kicked ? REASON_KICK : REASON_AGENT, CLOSE_FLUSH);
+	cut_batch(agents, channel);
+	channel_close(channel, kicked ? REASON_KICK : REASON_AGENT, CLOSE_FLUSH);
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -205,12 +205,12 @@ static int l_conn_close(lua_State *lua)
 static int l_conn_abort(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:abort");
-	if (!conn)
+	if (!channel)
 		return closed(lua);
-	cut_batch(agents, conn);
-	conn_close(conn, REASON_AGENT, CLOSE_RESET);
+	cut_batch(agents, channel);
+	channel_close(channel, REASON_AGENT, CLOSE_RESET);
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -219,13 +219,13 @@ static int l_conn_abort(lua_State *lua)
 static int l_conn_shutdown(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:shutdown");
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	struct run *run = own_run(agents, conn);
+	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
-	conn_shutdown(conn);
+	channel_shutdown(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -234,12 +234,12 @@ static int l_conn_shutdown(lua_State *lua)
 static int l_conn_pause(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:pause");
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	cut_batch(agents, conn);
-	conn_pause(conn);
+	cut_batch(agents, channel);
+	channel_pause(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -248,11 +248,11 @@ static int l_conn_pause(lua_State *lua)
 static int l_conn_resume(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:resume");
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	conn_resume(conn);
+	channel_resume(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -263,21 +263,21 @@ static int l_conn_resume(lua_State *lua)
 static int l_conn_set_frame(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 2, "conn:set_frame");
 	bool own = lua_gettop(lua) > 1;
 	struct codec codec;
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	const struct codec *listeners = conn->endpoint->codec;
+	const struct codec *listeners = channel->conn->endpoint->codec;
 	if (own)
 		bind_codec_check(lua, 2, listeners->max_bytes, &codec);
-	struct run *run = own_run(agents, conn);
+	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run); /* they were made under the old framing */
-	cut_batch(agents, conn);
+	cut_batch(agents, channel);
 	if (!own)
-		conn_share_codec(conn, listeners);
-	else if (conn_set_codec(conn, &codec))
+		conn_share_codec(channel->conn, listeners);
+	else if (conn_set_codec(channel->conn, &codec))
 		return luaL_error(lua, "conn:set_frame: not enough memory");
 	lua_pushboolean(lua, 1);
 	return 1;
@@ -288,14 +288,14 @@ static int l_conn_set_timeout(lua_State *lua)
 {
 	static const char *const KINDS[] = { "read", "write", "idle", "first_frame", NULL };
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 3, "conn:set_timeout");
 	unsigned kind = bind_choice_check(lua, 2, KINDS);
 	luaL_checkany(lua, 3);
 	uint32_t ms = bind_duration_check(lua, 3);
-	if (!conn || !conn_is_open(conn))
+	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	if (conn_set_timeout(conn, (enum timeout_kind)kind, ms))
+	if (conn_set_timeout(channel->conn, (enum timeout_kind)kind, ms))
 		return luaL_error(lua, "conn:set_timeout: not enough memory");
 	lua_pushboolean(lua, 1);
 	return 1;
@@ -305,58 +305,58 @@ static int l_conn_set_timeout(lua_State *lua)
 static int l_conn_defer(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct conn *conn = check_conn(lua, agents);
+	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 2, "conn:defer");
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
-	if (!conn || !conn->opened || conn->told_closed)
+	if (!channel || !channel->opened || channel->told_closed)
 		return closed(lua);
 	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.defer");
-	lua_pushnumber(lua, (lua_Number)conn->id);
+	lua_pushnumber(lua, (lua_Number)channel->id);
 	lua_pushvalue(lua, 2);
 	lua_call(lua, 2, 0);
-	conn->has_defers = true;
+	channel->has_defers = true;
 	lua_pushboolean(lua, 1);
 	return 1;
 }
 
 /* ---- properties ---- */
 
-static int get_id(lua_State *lua, struct conn *conn)
+static int get_id(lua_State *lua, struct channel *channel)
 {
-	(void)conn;
+	(void)channel;
 	lua_pushnumber(lua, (lua_Number)check_id(lua));
 	return 1;
 }
 
-static int get_peer(lua_State *lua, struct conn *conn)
+static int get_peer(lua_State *lua, struct channel *channel)
 {
 	char text[PEER_TEXT_BYTES];
-	lua_pushstring(lua, peer_text(conn, text, sizeof text));
+	lua_pushstring(lua, peer_text(channel->conn, text, sizeof text));
 	return 1;
 }
 
-static int get_local_addr(lua_State *lua, struct conn *conn)
+static int get_local_addr(lua_State *lua, struct channel *channel)
 {
 	char text[LOCAL_TEXT_BYTES];
-	lua_pushstring(lua, local_text(conn, text, sizeof text));
+	lua_pushstring(lua, local_text(channel->conn, text, sizeof text));
 	return 1;
 }
 
-static int get_listener(lua_State *lua, struct conn *conn)
+static int get_listener(lua_State *lua, struct channel *channel)
 {
-	lua_pushstring(lua, conn->endpoint->name);
+	lua_pushstring(lua, channel->conn->endpoint->name);
 	return 1;
 }
 
 /* What its handler and codec have used so far: { frames = …, seconds = …, bytes = … }. */
-static int get_usage(lua_State *lua, struct conn *conn)
+static int get_usage(lua_State *lua, struct channel *channel)
 {
 	struct agents *agents = agents_of(lua);
-	bool running = agents->accounted == conn;
-	uint64_t ticks = conn->handler_ticks + (running ? ticks_now() : 0),
-		 bytes = conn->handler_bytes + (running ? vm_allocated(&agents->vm) : 0);
+	bool running = agents->accounted == channel;
+	uint64_t ticks = channel->handler_ticks + (running ? ticks_now() : 0),
+		 bytes = channel->handler_bytes + (running ? vm_allocated(&agents->vm) : 0);
 	lua_createtable(lua, 0, 3);
-	lua_pushnumber(lua, (lua_Number)conn->frames_in);
+	lua_pushnumber(lua, (lua_Number)channel->frames_in);
 	lua_setfield(lua, -2, "frames");
 	lua_pushnumber(lua, ticks_seconds(&agents->ticks, ticks));
 	lua_setfield(lua, -2, "seconds");
@@ -367,7 +367,7 @@ static int get_usage(lua_State *lua, struct conn *conn)
 
 static const struct {
 	const char *name;
-	int (*get)(lua_State *lua, struct conn *conn);
+	int (*get)(lua_State *lua, struct channel *channel);
 } PROPERTIES[] = {
 	{ "id", get_id },
 	{ "peer", get_peer },
@@ -464,13 +464,13 @@ static int l_conn_property(lua_State *lua)
 {
 	size_t len = 0;
 	const char *key = lua_type(lua, 2) == LUA_TSTRING ? lua_tolstring(lua, 2, &len) : "";
-	struct conn *conn = check_conn(lua, agents_of(lua));
+	struct channel *channel = check_conn(lua, agents_of(lua));
 	for (size_t i = 0; i < sizeof PROPERTIES / sizeof *PROPERTIES; i++) {
 		if (strlen(PROPERTIES[i].name) != len || memcmp(PROPERTIES[i].name, key, len) != 0)
 			continue;
-		if (!conn && PROPERTIES[i].get != get_id)
+		if (!channel && PROPERTIES[i].get != get_id)
 			return 0;
-		return PROPERTIES[i].get(lua, conn);
+		return PROPERTIES[i].get(lua, channel);
 	}
 	return refuse_property(lua);
 }
@@ -483,10 +483,10 @@ static int l_conn_newindex(lua_State *lua)
 
 static int l_conn_tostring(lua_State *lua)
 {
-	struct conn *conn = check_conn(lua, agents_of(lua));
+	struct channel *channel = check_conn(lua, agents_of(lua));
 	char peer[PEER_TEXT_BYTES];
 	lua_pushfstring(lua, "conn %f (%s)", (lua_Number)check_id(lua),
-			conn ? peer_text(conn, peer, sizeof peer) : "closed");
+			channel ? peer_text(channel->conn, peer, sizeof peer) : "closed");
 	return 1;
 }
 

@@ -39,9 +39,9 @@ static int l_core_log(lua_State *lua)
 	const struct run *run = agents->current;
 	char peer[PEER_TEXT_BYTES];
 	if (run) {
-		fields[entry.count++] = F_INT("conn", run->conn->id);
-		fields[entry.count++] = F_TEXT("peer", peer_text(run->conn, peer, sizeof peer));
-		fields[entry.count++] = F_TEXT("listener", run->conn->endpoint->name);
+		fields[entry.count++] = F_INT("conn", run->channel->id);
+		fields[entry.count++] = F_TEXT("peer", peer_text(run->channel->conn, peer, sizeof peer));
+		fields[entry.count++] = F_TEXT("listener", run->channel->conn->endpoint->name);
 	}
 	fields[entry.count++] = F_INT("worker", agents->worker);
 	fields[entry.count++] = F_INT("generation", agents->generation);

@@ -95,11 +95,11 @@ static enum conn_phase phase_of(const struct conn *conn)
 		return PHASE_NONE;
 	if (conn->state != CONN_OPEN)
 		return PHASE_CLOSING;
-	if (conn->busy)
+	if (conn->first.busy)
 		return PHASE_SUSPENDED;
 	if (conn->choked)
 		return PHASE_CHOKED;
-	if (conn->paused)
+	if (conn->first.paused)
 		return PHASE_PAUSED;
 	return conn->draining ? PHASE_DRAINING : PHASE_OPEN;
 }
@@ -164,7 +164,7 @@ static void settle(struct conn *conn)
 void conn_settle(struct conn *conn)
 {
 	if (conn->state == CONN_CLOSED) {
-		if (conn->opened)
+		if (conn->first.opened)
 			end_finish(conn);
 		return;
 	}
@@ -234,7 +234,7 @@ static void on_broken(struct conn *conn)
 static void conn_begin(struct conn *conn)
 {
 	conn->state = CONN_OPEN;
-	conn->host->handler->opened(conn);
+	conn->host->handler->opened(&conn->first);
 	conn_begin_wait(conn);
 }
 
@@ -258,11 +258,11 @@ static void on_opening(struct conn *conn)
 void conn_read_late(struct conn *conn)
 {
 	struct input_late late = { 0 };
-	uint64_t frames = conn->frames_in;
+	uint64_t frames = conn->first.frames_in;
 	conn->host->current = conn;
 	if (input_may_deliver(conn))
 		input_feed(conn);
-	while (conn->reading && conn->frames_in == frames && input_read_late(conn, &late))
+	while (conn->first.reading && conn->first.frames_in == frames && input_read_late(conn, &late))
 		;
 	conn_settle(conn);
 	conn->host->current = NULL;
@@ -331,16 +331,17 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	conn->endpoint = endpoint;
 	conn->timeouts = &endpoint->rules.timeouts;
 	conn->codec = endpoint->codec;
-	conn->id = id;
+	conn->first.conn = conn;
+	conn->first.id = id;
 	conn->idle_since_ms = conn->first_since_ms = host->now_ms;
-	conn->batch_limit = CONN_FIRST_BATCH;
+	conn->first.batch_limit = CONN_FIRST_BATCH;
 	conn->watching = UINT8_MAX;
-	conn->opened = true;
+	conn->first.opened = true;
 	conn->layered = stream_is_layered(&conn->io);
 	conn->state = conn->layered ? CONN_OPENING : CONN_OPEN;
 	host->open++;
 	host->current = conn;
-	if (idmap_put(&host->ids, id, conn))
+	if (idmap_put(&host->ids, id, &conn->first))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
@@ -365,27 +366,28 @@ void conn_begin_wait(struct conn *conn)
 	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = host_now(conn->host);
 }
 
-void conn_pause(struct conn *conn)
+void channel_pause(struct channel *channel)
 {
-	conn->paused = true;
-	changed(conn);
+	channel->paused = true;
+	changed(channel->conn);
 }
 
-void conn_resume(struct conn *conn)
+void channel_resume(struct channel *channel)
 {
-	if (!conn->paused)
+	if (!channel->paused)
 		return;
-	conn->paused = false;
-	conn_begin_wait(conn);
-	conn_attend(conn); /* even when current: frames at hand must be fed again */
+	channel->paused = false;
+	conn_begin_wait(channel->conn);
+	conn_attend(channel->conn); /* even when current: frames at hand must be fed again */
 }
 
-void conn_set_busy(struct conn *conn, bool busy)
+void channel_set_busy(struct channel *channel, bool busy)
 {
-	conn->busy = busy;
-	conn->scanned = 0; /* conn->reading may have changed with it, and is a framing of its own */
+	struct conn *conn = channel->conn;
+	channel->busy = busy;
+	conn->scanned = 0; /* channel->reading may have changed with it, and is a framing of its own */
 	conn_begin_wait(conn);
-	if ((conn->in && !busy) || (conn->reading && (conn->in || conn->eof)))
+	if ((conn->in && !busy) || (channel->reading && (conn->in || conn->eof)))
 		conn_attend(conn);
 	changed(conn);
 }
@@ -429,7 +431,7 @@ struct conn_mark conn_mark(struct conn *conn)
 				  .timeouts = *conn->timeouts,
 				  .was_fresh = conn->fresh_codec,
 				  .had_own_timeouts = conn->own_timeouts,
-				  .was_paused = conn->paused,
+				  .was_paused = conn->first.paused,
 				  .was_shut_asked = conn->shut_asked };
 	conn->fresh_codec = false; /* neither replaced nor freed */
 	return mark;
@@ -461,7 +463,7 @@ void conn_restore(struct conn *conn, const struct conn_mark *mark)
 	conn->fresh_codec = mark->was_fresh;
 	take_codec(conn, mark->codec);
 	restore_timeouts(conn, mark);
-	conn->paused = mark->was_paused;
+	conn->first.paused = mark->was_paused;
 	conn->shut_asked = mark->was_shut_asked;
 	/* An end that was asked for takes place when the event is over. */
 	conn->state = CONN_OPEN;

@@ -3,7 +3,7 @@
  *
  * A state machine over a stack of streams and an injected clock. It never sees Lua:
  * what happens is reported upwards through struct conn_handler, which the
- * agent layer implements. Calls from above (conn_send, conn_close, …) only
+ * agent layer implements. Calls from above (channel_send, conn_close, …) only
  * change state and queue the connection for attention; sockets are touched,
  * and handlers called, from the loop alone. So no handler is ever entered from
  * within another.
@@ -25,6 +25,7 @@
 #include "base/outq.h"
 #include "base/reason.h"
 #include "base/wheel.h"
+#include "conn/channel.h"
 #include "conn/endpoint.h"
 #include "frame/codec.h"
 #include "stream/stream.h"
@@ -40,13 +41,6 @@ struct tape;
 
 enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
 
-/* How an ending treats output that is still pending. */
-enum close_how {
-	CLOSE_FLUSH, /* deliver it first */
-	CLOSE_NOW,   /* drop it */
-	CLOSE_RESET, /* drop it, and let the peer see a reset */
-};
-
 enum eof_answer {
 	EOF_CLOSE, /* end the connection, delivering what is pending */
 	EOF_KEEP,  /* keep it for writing */
@@ -55,45 +49,44 @@ enum eof_answer {
 
 /* Implemented by the layer above. Called from the loop only, never nested. */
 struct conn_handler {
-	void (*opened)(struct conn *conn);
+	void (*opened)(struct channel *channel);
 
 	/*
 	 * Frames have arrived: batch->count of them, at least one. Returns how many were used;
-	 * the bytes of the others are kept and decoded again later. When conn->reading is set
+	 * the bytes of the others are kept and decoded again later. When channel->reading is set
 	 * the batch is the one frame that the agent waits for. It may leave frames for the connection's next turn.
 	 */
-	unsigned (*frames)(struct conn *conn, struct frame_batch *batch);
+	unsigned (*frames)(struct channel *channel, struct frame_batch *batch);
 
 	/* The peer will send no more, and all its frames were handed up. */
-	enum eof_answer (*eof)(struct conn *conn);
+	enum eof_answer (*eof)(struct channel *channel);
 
 	/* A deadline has passed. True: keep the connection (the deadline starts anew). */
-	bool (*timeout)(struct conn *conn, enum timeout_kind kind);
+	bool (*timeout)(struct channel *channel, enum timeout_kind kind);
 
 	/* A frame broke the rules; the connection ends after this. */
-	void (*bad_frame)(struct conn *conn, const struct frame_batch *batch);
+	void (*bad_frame)(struct channel *channel, const struct frame_batch *batch);
 
 	/* Pending output fell below the low-water mark again. */
-	void (*writable)(struct conn *conn);
+	void (*writable)(struct channel *channel);
 
-	/* All output has been handed over; only when conn->flushing was set. */
-	void (*flushed)(struct conn *conn);
+	/* All output has been handed over; only when channel->flushing was set. */
+	void (*flushed)(struct channel *channel);
 
 	/* The server is going away in remaining_ms. True: the agent will close by itself. */
-	bool (*drain)(struct conn *conn, uint64_t remaining_ms);
+	bool (*drain)(struct channel *channel, uint64_t remaining_ms);
 
 	/*
 	 * The last call, opened or not. Whatever the agent waits for is cancelled. False: there is more to do, in the
 	 * connection's next turn, when it is called again.
 	 */
-	bool (*closed)(struct conn *conn, enum close_reason reason);
+	bool (*closed)(struct channel *channel, enum close_reason reason);
 };
 
 enum {
 	CONN_SCRATCH_BYTES = 65536,
 	CONN_UNSETTLED_MAX = 32,
-	CONN_TICKS_PER_TURN = 5000000, /* of base/ticks.h: one to five milliseconds of handlers */
-	CONN_TICKS_PER_STAGE = 2 * CONN_TICKS_PER_TURN, /* of all whom the same thing concerns, together */
+	CONN_TICKS_PER_STAGE = 2 * CHANNEL_TICKS_PER_TURN, /* of all whom the same thing concerns, together */
 };
 
 /*
@@ -140,89 +133,69 @@ struct conn_host {
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
 	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
-	struct idmap ids;                  /* every connection whose memory is not yet gone, by id */
+	struct idmap ids;                  /* the channels of all connections that are not yet gone, by id */
 };
 
 /* CONN_OPENING: a layer of its stream has a beginning, which goes on; the handler knows nothing of it yet. */
 enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED, CONN_OPENING };
 
 struct conn {
+	/* What is seldom looked at comes first: the rest of it lies in as few lines of the caches as it can. */
+	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
+	uint8_t reason;           /* enum close_reason, once an end was decided */
+	uint8_t drain_reads;      /* that its drain was granted */
+	uint8_t eof_reads;        /* how often conn:read() was told of the end */
+	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
+
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
 	const struct endpoint *endpoint;
 	const struct timeouts *timeouts; /* the endpoint's, or this connection's own */
 	const struct codec *codec;       /* the endpoint's, or this connection's own */
-	const struct codec *reading;     /* one frame is wanted with this codec, by an agent that waits */
+	struct own_codec *own_codecs;    /* what conn_set_codec() made, the newest first; or NULL */
 	struct buf *in;                  /* bytes received and not yet used, or NULL */
 	struct outq out;                 /* what is to be sent */
-	struct own_codec *own_codecs;    /* what conn_set_codec() made, the newest first; or NULL */
 	struct conn *next_attention;
-	struct wheel_node timer; /* the earliest deadline, or earlier */
-	uint64_t id;             /* unique in the process, ascending; 0 is nobody */
-	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
-	uint64_t first_since_ms; /* the same, but for frames that are ignored */
-	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
-	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
-	size_t unsent;           /* what the stream held when it was last asked */
-	uint32_t scanned;        /* decode state of the frame at the beginning of `in` */
-	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
-	uint32_t counted_bytes;  /* of `in`, how far they were counted */
-	uint16_t batch_limit;    /* frames per batch now: 1 after a suspension, doubling */
-	uint8_t state;           /* enum conn_state */
-	uint8_t reason;          /* enum close_reason, once an end was decided */
-	uint8_t how;             /* enum close_how */
-	uint8_t watching;        /* what is watched at the lowest stream */
-	uint8_t wanted;          /* STREAM_*: what reading and writing wait for */
-	uint8_t phase;           /* enum conn_phase, as it is counted */
-	bool layered : 1;        /* its stack is more than a socket */
-	bool queued : 1;         /* in the attention list */
-	bool gone : 1;           /* the carrier is done; free when it leaves the list */
-	bool busy : 1;           /* the agent is suspended: no frames, but for `reading` */
-	bool flushing : 1;       /* the agent waits until the output is gone */
-	bool paused : 1;         /* by the agent */
-	bool choked : 1;         /* output past the high-water mark */
-	bool blocked : 1;        /* the stream took not all; waiting for writable */
-	bool more : 1;           /* input at hand that was left for fairness */
-	bool eof : 1;            /* the peer has shut its side */
-	bool eof_done : 1;       /* ... and the agent knows */
-	bool shut : 1;           /* we have sent our end-of-stream */
-	bool shut_asked : 1;
-	bool framed : 1; /* a first frame has completed */
+	struct wheel_node timer;  /* the earliest deadline, or earlier */
+	uint64_t idle_since_ms;   /* last completed frame, or when the agent last became free */
+	uint64_t first_since_ms;  /* the same, but for frames that are ignored */
+	uint64_t read_since_ms;   /* when the partial frame in `in` was begun */
+	uint64_t write_since_ms;  /* last progress of pending output; lingering: its deadline */
+	size_t unsent;            /* what the stream held when it was last asked */
+	uint32_t scanned;         /* decode state of the frame at the beginning of `in` */
+	uint32_t counted_scanned; /* ... and of that behind counted_bytes */
+	uint32_t counted_bytes;   /* of `in`, how far they were counted */
+	uint32_t waiting_frames;  /* whole frames in `in` while the agent is suspended */
+	uint8_t state;            /* enum conn_state */
+	uint8_t how;              /* enum close_how */
+	uint8_t watching;         /* what is watched at the lowest stream */
+	uint8_t wanted;           /* STREAM_*: what reading and writing wait for */
+	uint8_t phase;            /* enum conn_phase, as it is counted */
+	/* Those that are asked for together are in one byte. */
+	bool choked : 1; /* output past the high-water mark */
+	bool more : 1;   /* input at hand that was left for fairness */
+	bool eof : 1;    /* the peer has shut its side */
 	bool draining : 1;
+	bool lost : 1; /* reset, or as good as: what is left is read, then it ends */
+	bool shut_asked : 1;
+	bool blocked : 1;   /* the stream took not all; waiting for writable */
+	bool layered : 1;   /* its stack is more than a socket */
+	bool queued : 1;    /* in the attention list */
+	bool framed : 1;    /* a first frame has completed */
+	bool eof_done : 1;  /* the agent knows of the end */
+	bool untaken : 1;   /* output was written; whether the peer takes it is still to be looked at */
+	bool eof_later : 1; /* EOF_LATER was the answer */
+	bool shut : 1;      /* we have sent our end-of-stream */
+	bool gone : 1;      /* the carrier is done; free when it leaves the list */
 	bool drain_told : 1;
 	bool drain_kept : 1; /* the agent closes by itself */
+	bool drain_over : 1; /* the deadline of its drain has come */
+	bool drain_cuts : 1; /* ... and drops what cannot be written at once */
 	bool own_timeouts : 1;
-	bool fresh_codec : 1;   /* the newest of own_codecs has decoded nothing yet */
-	bool opened : 1;        /* the handler has been told of the start, and not yet of the end */
-	bool lost : 1;          /* reset, or as good as: what is left is read, then it ends */
-	bool eof_later : 1;     /* EOF_LATER was the answer */
-	bool owes_writable : 1; /* the layer above: to be told once it is free */
-	uint8_t eof_reads;      /* how often conn:read() was told of the end */
-	bool has_left : 1;      /* the host was told that the place is free */
-	bool has_defers : 1;
-	bool told_closed : 1;     /* the layer above: its agent knows, deferred functions are left */
-	bool overran : 1;         /* a call on its behalf was ended for the time it took */
-	bool drain_over : 1;      /* the deadline of its drain has come */
-	bool drain_cuts : 1;      /* ... and drops what cannot be written at once */
-	bool untaken : 1;         /* output was written; whether the peer takes it is still to be looked at */
-	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
-	bool recorded : 1;        /* the layer above: on the host's tape. Frames are handed up one by one */
-	uint8_t drain_reads;      /* that its drain was granted */
-	uint32_t counted_scanned; /* decode state of the frame behind counted_bytes */
+	bool fresh_codec : 1; /* the newest of own_codecs has decoded nothing yet */
+	bool has_left : 1;    /* the host was told that the place is free */
 
-	/* The layer above: the newest generation that was to take it over, and could not; 0: none. */
-	uint32_t declined_by;
-
-	uint64_t frames_in; /* whole frames handed up */
-
-	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
-	uint64_t handler_ticks, handler_bytes;
-
-	/* The layer above: its memory in here, with the bits before. `agents` is set before conn_open(). */
-	void *agents;
-	uint32_t anchor;          /* where its agent is anchored; 0: there is none */
-	void *suspended;          /* the call that is suspended, or NULL */
-	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
+	struct channel first; /* what its agent talks through */
 };
 
 /* ---- for the worker ---- */
@@ -263,6 +236,9 @@ uint64_t conn_host_next_ms(const struct conn_host *host);
  */
 void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id);
 
+/* The connection whose first channel has that place in host->ids, or NULL. */
+struct conn *conn_host_at(const struct conn_host *host, size_t slot);
+
 /* All that are not yet gone. `visit` begins no connection, and forgets none. */
 void conn_host_each(struct conn_host *host, void (*visit)(struct conn *conn));
 
@@ -298,41 +274,14 @@ void conn_read_late(struct conn *conn);
 /* Queues the connection for the next turn. */
 void conn_attend(struct conn *conn);
 
-/*
- * Appends one framed reply. 0 and *below: is the output still below its mark?
- * ERR_FRAME_REPLY, UV_EPIPE when it is closing or shut.
- */
-int conn_send(struct conn *conn, const void *data, size_t len, bool *below);
-
-/*
- * The same for several replies. *sent says how many are done with. Past the high-water mark it goes on:
- * who has more than a few dozen calls it in portions.
- */
-int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, unsigned *sent);
-
-/* Appends bytes that are framed already: `frames` of them. */
-int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames);
-
-/*
- * The same with a part of what is shared, which is held until it is sent: `frames` of them end with it.
- * 0 or UV_EPIPE.
- */
-int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t len, unsigned frames);
-
 /* Hands pending output to the stream now. True: nothing is left pending. */
 bool conn_flush_now(struct conn *conn);
 
 /* Asks for the end. The first reason given is the one that counts. */
 void conn_close(struct conn *conn, enum close_reason reason, enum close_how how);
 
-/* A call on its behalf was ended for the time it took: all others have a turn before its end goes on. */
-void conn_give_way(struct conn *conn);
-
 /* Half-close: once the output is gone, our end-of-stream. */
 void conn_shutdown(struct conn *conn);
-
-void conn_pause(struct conn *conn);
-void conn_resume(struct conn *conn);
 
 /* From the next frame on. Takes a copy. 0 or UV_ENOMEM. */
 int conn_set_codec(struct conn *conn, const struct codec *codec);
@@ -359,25 +308,21 @@ struct conn_mark conn_mark(struct conn *conn);
 void conn_keep(struct conn *conn, const struct conn_mark *mark);
 void conn_restore(struct conn *conn, const struct conn_mark *mark);
 
-/* The agent is suspended, or free again. */
-void conn_set_busy(struct conn *conn, bool busy);
-
 /* Its codec is another: what is known of the bytes in `in` was known of frames as the old one saw them. */
 static inline void conn_forget_scanned(struct conn *conn)
 {
 	conn->scanned = conn->counted_scanned = conn->counted_bytes = conn->waiting_frames = 0;
 }
 
-/* Its handlers have taken so much since their ticks were at `began` that others should have their turn. */
-static inline bool conn_turn_is_over(const struct conn *conn, uint64_t began)
-{
-	return conn->handler_ticks - began > CONN_TICKS_PER_TURN;
-}
-
 /* May frames be handed up? Nothing is, once an end was decided. */
 static inline bool conn_is_open(const struct conn *conn)
 {
 	return conn->state == CONN_OPEN;
+}
+
+static inline bool channel_is_open(const struct channel *channel)
+{
+	return conn_is_open(channel->conn);
 }
 
 static inline size_t conn_pending_bytes(const struct conn *conn)

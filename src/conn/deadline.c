@@ -34,7 +34,7 @@ static bool peers_turn(const struct conn *conn)
  */
 static bool may_be_idle(const struct conn *conn)
 {
-	bool kept = conn->eof_done && conn->state == CONN_OPEN && !conn->busy && !conn->paused;
+	bool kept = conn->eof_done && conn->state == CONN_OPEN && !conn->first.busy && !conn->first.paused;
 	return peers_turn(conn) || (kept && !conn->blocked);
 }
 
@@ -175,8 +175,8 @@ static void expire(struct conn *conn, enum timeout_kind kind)
 		return;
 	}
 	/* A suspended agent cannot be asked: one callback at a time. */
-	bool ask = conn->state == CONN_OPEN && !conn->busy;
-	if (ask && conn->host->handler->timeout(conn, kind)) {
+	bool ask = conn->state == CONN_OPEN && !conn->first.busy;
+	if (ask && conn->host->handler->timeout(&conn->first, kind)) {
 		deadline_keep(conn, kind);
 		return;
 	}

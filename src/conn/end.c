@@ -25,11 +25,16 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		conn_attend(conn);
 }
 
-void conn_give_way(struct conn *conn)
+void channel_close(struct channel *channel, enum close_reason reason, enum close_how how)
+{
+	conn_close(channel->conn, reason, how);
+}
+
+void channel_give_way(struct channel *channel)
 {
 	enum { REST_OF_THIS, ALL_OF_THE_NEXT, TURNS };
-	conn->overran = true;
-	conn->gives_way = TURNS;
+	channel->overran = true;
+	channel->conn->gives_way = TURNS;
 }
 
 /* ---- a reset ---- */
@@ -77,11 +82,12 @@ static void advance_lost(struct conn *conn)
 /* The agent hears of the end before the stream is gone. False: that goes on in the next turn. */
 static bool end_tell_closed(struct conn *conn)
 {
-	if (conn->opened && !conn->host->handler->closed(conn, (enum close_reason)conn->reason)) {
+	if (conn->first.opened &&
+	    !conn->host->handler->closed(&conn->first, (enum close_reason)conn->reason)) {
 		conn_attend(conn);
 		return false;
 	}
-	conn->opened = false;
+	conn->first.opened = false;
 	return true;
 }
 
@@ -206,6 +212,11 @@ void conn_shutdown(struct conn *conn)
 		conn_attend(conn);
 }
 
+void channel_shutdown(struct channel *channel)
+{
+	conn_shutdown(channel->conn);
+}
+
 void end_advance_shutdown(struct conn *conn)
 {
 	if (conn->shut || conn->out.bytes || conn->lost || conn->blocked)
@@ -220,21 +231,21 @@ void end_advance_shutdown(struct conn *conn)
 /* Is there input that has not been fed, though it could be? */
 static bool unfed(const struct conn *conn)
 {
-	return conn->more || (conn->in && (conn->queued || conn->paused || conn->choked));
+	return conn->more || (conn->in && (conn->queued || conn->first.paused || conn->choked));
 }
 
 /* The peer's end-of-stream comes after all of its frames. Who reads once it has been told meets it again. */
 static void advance_eof(struct conn *conn)
 {
-	if ((conn->eof_done && !conn->reading) || unfed(conn))
+	if ((conn->eof_done && !conn->first.reading) || unfed(conn))
 		return;
-	if (conn->eof_later && conn->busy && !conn->reading)
+	if (conn->eof_later && conn->first.busy && !conn->first.reading)
 		return;
-	enum eof_answer answer = conn->host->handler->eof(conn);
+	enum eof_answer answer = conn->host->handler->eof(&conn->first);
 	conn->eof_later = answer == EOF_LATER;
 	conn->eof_done = conn->eof_done || answer != EOF_LATER;
 	conn->idle_since_ms = host_now(conn->host);
-	if (answer == EOF_LATER && (conn->reading || !conn->busy))
+	if (answer == EOF_LATER && (conn->first.reading || !conn->first.busy))
 		conn_attend(conn); /* it is free again, or reads on past the end: ask again, in its turn */
 	if (answer == EOF_CLOSE || (answer == EOF_KEEP && conn->shut))
 		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
@@ -308,9 +319,9 @@ void conn_host_cut(struct conn_host *host)
  */
 static bool take_what_arrived(struct conn *conn)
 {
-	uint64_t began = conn->handler_ticks;
+	uint64_t began = conn->first.handler_ticks;
 	while (conn->drain_reads < CONN_DRAIN_READS && input_wanted(conn)) {
-		if (conn_turn_is_over(conn, began)) {
+		if (channel_turn_is_over(&conn->first, began)) {
 			conn_attend(conn);
 			return false;
 		}
@@ -324,13 +335,14 @@ static bool take_what_arrived(struct conn *conn)
 /* Is something under way that is to come to its end? */
 static bool is_in_flight(const struct conn *conn)
 {
-	return conn->busy || (conn->more && !conn->paused) || (conn->in && !conn->paused && !conn->eof);
+	return conn->first.busy || (conn->more && !conn->first.paused) ||
+	       (conn->in && !conn->first.paused && !conn->eof);
 }
 
 /* The end of the peer's stream comes first. Whose frames have to wait for that is queued once they need not. */
 static bool has_eof_to_tell(struct conn *conn)
 {
-	if (!conn->eof || conn->eof_done || conn->eof_later || (conn->in && conn->paused))
+	if (!conn->eof || conn->eof_done || conn->eof_later || (conn->in && conn->first.paused))
 		return false;
 	if (!conn->in || input_may_deliver(conn))
 		conn_attend(conn);
@@ -341,7 +353,7 @@ static void tell_drain(struct conn *conn)
 {
 	uint64_t now_ms = conn->host->now_ms, end_ms = conn->host->drain_deadline_ms;
 	conn->drain_told = true;
-	conn->drain_kept = conn->host->handler->drain(conn, end_ms > now_ms ? end_ms - now_ms : 0);
+	conn->drain_kept = conn->host->handler->drain(&conn->first, end_ms > now_ms ? end_ms - now_ms : 0);
 }
 
 /*
@@ -370,7 +382,7 @@ static void advance_drain(struct conn *conn)
 		return;
 	if (!take_what_arrived(conn) || conn->state != CONN_OPEN || has_eof_to_tell(conn))
 		return;
-	if (!conn->drain_told && !conn->busy && !conn->more)
+	if (!conn->drain_told && !conn->first.busy && !conn->more)
 		tell_drain(conn);
 	if (conn->drain_told && !conn->drain_kept && !is_in_flight(conn))
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);

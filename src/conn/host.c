@@ -31,7 +31,7 @@ void conn_host_deinit(struct conn_host *host)
 void host_forget(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
-	idmap_remove(&host->ids, conn->id);
+	idmap_remove(&host->ids, conn->first.id);
 	conn_drop_codecs(conn);
 	host->open--;
 	host->gone(conn);
@@ -105,10 +105,10 @@ static void serve_deadlines(struct conn_host *host)
 			continue;
 		}
 		host->current = host_conn_of(node);
-		taken -= host->current->handler_ticks;
+		taken -= host->current->first.handler_ticks;
 		deadline_fire(host->current);
 		conn_settle(host->current);
-		taken += host->current->handler_ticks;
+		taken += host->current->first.handler_ticks;
 	}
 	host->current = NULL;
 }
@@ -140,22 +140,30 @@ static void serve_queued(struct conn_host *host)
 			continue;
 		}
 		host->current = conn;
-		taken -= conn->handler_ticks;
+		taken -= conn->first.handler_ticks;
 		if (input_may_deliver(conn))
 			input_feed(conn);
 		conn_settle(conn);
-		taken += conn->handler_ticks;
+		taken += conn->first.handler_ticks;
 	}
 	host->current = NULL;
 	if (conn)
 		put_back(host, conn, end);
 }
 
+struct conn *conn_host_at(const struct conn_host *host, size_t slot)
+{
+	struct channel *channel = host->ids.slots[slot].value;
+	return channel && channel == &channel->conn->first ? channel->conn : NULL;
+}
+
 void conn_host_each(struct conn_host *host, void (*visit)(struct conn *conn))
 {
-	for (size_t i = 0; i < host->ids.capacity; i++)
-		if (host->ids.slots[i].value)
-			visit(host->ids.slots[i].value);
+	for (size_t i = 0; i < host->ids.capacity; i++) {
+		struct conn *conn = conn_host_at(host, i);
+		if (conn)
+			visit(conn);
+	}
 }
 
 /* When the drain of all ends what is left. */
@@ -195,7 +203,7 @@ static struct conn *fattest(const struct conn_host *host)
 	struct conn *found = NULL;
 	size_t most = 0;
 	for (size_t i = 0; i < host->ids.capacity; i++) {
-		struct conn *conn = host->ids.slots[i].value;
+		struct conn *conn = conn_host_at(host, i);
 		size_t held = conn ? held_by(conn) : 0;
 		if (held > most) {
 			most = held;

@@ -7,7 +7,8 @@
 
 bool input_may_deliver(const struct conn *conn)
 {
-	return conn->state == CONN_OPEN && !conn->paused && !conn->choked && (!conn->busy || conn->reading);
+	return conn->state == CONN_OPEN && !conn->first.paused && !conn->choked &&
+	       (!conn->first.busy || conn->first.reading);
 }
 
 bool input_is_full(const struct conn *conn)
@@ -54,7 +55,7 @@ static void uncount(struct conn *conn, size_t used, unsigned frames)
 		conn->waiting_frames -= frames < conn->waiting_frames ? frames : conn->waiting_frames;
 		return;
 	}
-	if (used == conn->counted_bytes && !conn->reading && conn->scanned < conn->counted_scanned)
+	if (used == conn->counted_bytes && !conn->first.reading && conn->scanned < conn->counted_scanned)
 		conn->scanned = conn->counted_scanned;
 	conn->counted_bytes = conn->counted_scanned = conn->waiting_frames = 0;
 }
@@ -64,9 +65,9 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
 	struct conn_host *host = conn->host;
 	conn->framed = true;
 	conn->idle_since_ms = conn->read_since_ms = host->now_ms;
-	unsigned used = host->handler->frames(conn, batch);
+	unsigned used = host->handler->frames(&conn->first, batch);
 	count_add(&host->counters->frames_in, used);
-	conn->frames_in += used;
+	conn->first.frames_in += used;
 	return used;
 }
 
@@ -76,18 +77,19 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
  */
 static void fit_batch(struct conn *conn, unsigned used, uint64_t ticks)
 {
-	if (conn->busy || conn->choked || !used || conn->recorded)
-		conn->batch_limit = 1;
-	else if (ticks > CONN_TICKS_PER_TURN)
-		conn->batch_limit = (uint16_t)(used * (uint64_t)CONN_TICKS_PER_TURN / ticks + 1);
-	else if (conn->batch_limit < FRAME_BATCH_MAX && ticks < CONN_TICKS_PER_TURN / 2)
-		conn->batch_limit = (uint16_t)(conn->batch_limit < FRAME_BATCH_MAX / 2 ? conn->batch_limit * 2
-										       : FRAME_BATCH_MAX);
+	if (conn->first.busy || conn->choked || !used || conn->first.recorded)
+		conn->first.batch_limit = 1;
+	else if (ticks > CHANNEL_TICKS_PER_TURN)
+		conn->first.batch_limit = (uint16_t)(used * (uint64_t)CHANNEL_TICKS_PER_TURN / ticks + 1);
+	else if (conn->first.batch_limit < FRAME_BATCH_MAX && ticks < CHANNEL_TICKS_PER_TURN / 2)
+		conn->first.batch_limit =
+		    (uint16_t)(conn->first.batch_limit < FRAME_BATCH_MAX / 2 ? conn->first.batch_limit * 2
+									     : FRAME_BATCH_MAX);
 }
 
 static void input_refuse(struct conn *conn, const struct frame_batch *batch)
 {
-	conn->host->handler->bad_frame(conn, batch);
+	conn->host->handler->bad_frame(&conn->first, batch);
 	bool too_large = batch->error == ERR_FRAME_TOO_LARGE;
 	conn_close(conn, too_large ? REASON_OVERSIZE : REASON_FRAME_ERROR, CLOSE_FLUSH);
 }
@@ -99,7 +101,7 @@ static void input_refuse(struct conn *conn, const struct frame_batch *batch)
 static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigned limit)
 {
 	struct conn_host *host = conn->host;
-	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	const struct codec *codec = conn->first.reading ? conn->first.reading : conn->codec;
 	conn->fresh_codec = false;
 	host->decoding = conn;
 	host->input = in;
@@ -114,21 +116,24 @@ static __attribute__((noinline)) void take_back_codec(struct conn *conn, const s
 		conn_share_codec(conn, batch->codec);
 }
 
-/* Hands up the frames of in[0 .. n); returns how many bytes are done with. */
-static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
+/*
+ * Hands up the frames of in[0 .. n); returns how many bytes are done with. Part of both its callers: a call would be
+ * thirty instructions for each read.
+ */
+static inline __attribute__((always_inline)) size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 {
 	struct frame_batch *batch = &conn->host->batch;
 	size_t used = 0;
 	unsigned frames = 0;
-	uint64_t began = conn->handler_ticks;
+	uint64_t began = conn->first.handler_ticks;
 	conn->more = false;
 	while (used < n && input_may_deliver(conn)) {
-		if (frames >= CONN_FRAMES_PER_TURN || conn_turn_is_over(conn, began)) {
+		if (frames >= CONN_FRAMES_PER_TURN || channel_turn_is_over(&conn->first, began)) {
 			conn->more = true;
 			conn_attend(conn);
 			break;
 		}
-		unsigned limit = conn->reading ? 1 : conn->batch_limit;
+		unsigned limit = conn->first.reading ? 1 : conn->first.batch_limit;
 		input_decode(conn, in + used, n - used, limit);
 		if (!batch->count) {
 			bool later = batch->error == ERR_FRAME_LATER;
@@ -142,19 +147,19 @@ static size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 				continue;
 			break;
 		}
-		bool reading = conn->reading, last = batch->count < limit && !batch->error;
+		bool reading = conn->first.reading, last = batch->count < limit && !batch->error;
 		unsigned count = batch->count;
 		size_t consumed = batch->consumed;
 		uint32_t scanned = conn->scanned;
 		const struct codec *next_codec = conn->codec;
-		uint64_t ticks = conn->handler_ticks;
+		uint64_t ticks = conn->first.handler_ticks;
 		unsigned taken = deliver(conn, batch);
-		ticks = conn->handler_ticks - ticks;
+		ticks = conn->first.handler_ticks - ticks;
 		fit_batch(conn, taken, ticks);
-		if (ticks > CONN_TICKS_PER_TURN)
+		if (ticks > CHANNEL_TICKS_PER_TURN)
 			conn_begin_wait(conn); /* its peer has its replies only now */
 		frames += taken;
-		if (taken == count && !reading && !conn->reading && next_codec == conn->codec) {
+		if (taken == count && !reading && !conn->first.reading && next_codec == conn->codec) {
 			used += consumed;
 			conn->scanned = scanned;
 			if (last)
@@ -208,7 +213,7 @@ static void feed_scratch(struct conn *conn, size_t n)
 			return;
 		}
 	}
-	if (conn->busy && !conn->reading)
+	if (conn->first.busy && !conn->first.reading)
 		count_waiting(conn);
 }
 
@@ -216,7 +221,7 @@ void input_feed(struct conn *conn)
 {
 	if (!conn->in)
 		return;
-	if (conn->busy && !conn->reading) {
+	if (conn->first.busy && !conn->first.reading) {
 		count_waiting(conn);
 		return;
 	}
@@ -227,7 +232,7 @@ void input_feed(struct conn *conn)
 		input_drop(conn, buf_len(conn->in));
 		buf_release(&conn->host->pool, &conn->in);
 	}
-	if (conn->in && conn->busy && !conn->reading)
+	if (conn->in && conn->first.busy && !conn->first.reading)
 		count_waiting(conn);
 }
 

@@ -27,7 +27,7 @@ enum {
  */
 static inline uint64_t host_now(struct conn_host *host)
 {
-	if (host->clock_ms && ticks_now() - host->clock_ticks > CONN_TICKS_PER_TURN)
+	if (host->clock_ms && ticks_now() - host->clock_ticks > CHANNEL_TICKS_PER_TURN)
 		return host->clock_ms(host);
 	return host->now_ms;
 }
@@ -45,9 +45,9 @@ static inline bool input_wanted(const struct conn *conn)
 {
 	if (conn->state != CONN_OPEN)
 		return conn->state == CONN_LINGER;
-	if (conn->paused || conn->choked || conn->eof || conn->more)
+	if (conn->first.paused || conn->choked || conn->eof || conn->more)
 		return false;
-	return !conn->busy || conn->reading || !input_is_full(conn);
+	return !conn->first.busy || conn->first.reading || !input_is_full(conn);
 }
 
 /* Is a frame begun, and are we waiting for the peer to complete it? */

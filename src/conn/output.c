@@ -71,10 +71,10 @@ void output_flush(struct conn *conn)
 		conn_begin_wait(conn);
 		conn_attend(conn);
 		if (conn->state == CONN_OPEN)
-			conn->host->handler->writable(conn);
+			conn->host->handler->writable(&conn->first);
 	}
-	if (!conn->out.bytes && conn->flushing && conn->state == CONN_OPEN) {
-		conn->host->handler->flushed(conn);
+	if (!conn->out.bytes && conn->first.flushing && conn->state == CONN_OPEN) {
+		conn->host->handler->flushed(&conn->first);
 		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
 	}
 }
@@ -134,8 +134,9 @@ static void appended(struct conn *conn, unsigned frames)
 		conn_attend(conn);
 }
 
-int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, unsigned *sent)
+int channel_send_batch(struct channel *channel, const struct reply *replies, unsigned n, unsigned *sent)
 {
+	struct conn *conn = channel->conn;
 	*sent = 0;
 	if (!is_sendable(conn))
 		return UV_EPIPE;
@@ -159,17 +160,18 @@ int conn_send_batch(struct conn *conn, const struct reply *replies, unsigned n, 
 	return err == ERR_BUFFER_LIMIT ? UV_EPIPE : err;
 }
 
-int conn_send(struct conn *conn, const void *data, size_t len, bool *below)
+int channel_send(struct channel *channel, const void *data, size_t len, bool *below)
 {
 	struct reply reply = { data, len };
 	unsigned sent;
-	int err = conn_send_batch(conn, &reply, 1, &sent);
-	*below = !conn->choked;
+	int err = channel_send_batch(channel, &reply, 1, &sent);
+	*below = !channel->conn->choked;
 	return err;
 }
 
-int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t len, unsigned frames)
+int channel_share(struct channel *channel, struct shared *shared, uint32_t at, uint32_t len, unsigned frames)
 {
+	struct conn *conn = channel->conn;
 	if (!is_sendable(conn))
 		return UV_EPIPE;
 	if (is_dropping(conn)) {
@@ -183,8 +185,9 @@ int conn_share(struct conn *conn, struct shared *shared, uint32_t at, uint32_t l
 	return 0;
 }
 
-int conn_send_raw(struct conn *conn, const void *bytes, size_t n, unsigned frames)
+int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames)
 {
+	struct conn *conn = channel->conn;
 	if (!is_sendable(conn))
 		return UV_EPIPE;
 	if (is_dropping(conn)) {

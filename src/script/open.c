@@ -40,7 +40,7 @@ static int l_anchor(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	lua_settop(lua, 1);
-	agent_anchor(agents, lua, agents->current->conn);
+	agent_anchor(agents, lua, agents->current->channel);
 	return 0;
 }
 

@@ -86,7 +86,7 @@ static int l_app_client_connect(lua_State *lua)
 	lua_pushnumber(lua, (lua_Number)world->peer_count);
 	if (peer->refused)
 		return 1;
-	lua_pushnumber(lua, (lua_Number)peer->conn.id);
+	lua_pushnumber(lua, (lua_Number)peer->conn.first.id);
 	return 2;
 }
 

@@ -16,7 +16,7 @@ static void app_state_set_text(lua_State *lua, const char *key, const char *text
 static const char *phase_text(const struct conn *conn)
 {
 	static const char *const STATES[] = { "open", "closing", "waits for the client to close", "closed" };
-	if (conn->state == CONN_OPEN && conn->paused)
+	if (conn->state == CONN_OPEN && conn->first.paused)
 		return "paused";
 	return STATES[conn->state];
 }
@@ -24,11 +24,11 @@ static const char *phase_text(const struct conn *conn)
 static void push_live(lua_State *lua, const struct peer *peer, size_t number)
 {
 	const struct conn *conn = &peer->conn;
-	const struct run *run = conn->suspended;
+	const struct run *run = conn->first.suspended;
 	lua_createtable(lua, 0, 6);
 	lua_pushnumber(lua, (lua_Number)number);
 	lua_setfield(lua, -2, "client");
-	lua_pushnumber(lua, (lua_Number)conn->id);
+	lua_pushnumber(lua, (lua_Number)conn->first.id);
 	lua_setfield(lua, -2, "conn");
 	app_state_set_text(lua, "state", phase_text(conn));
 	if (!run)

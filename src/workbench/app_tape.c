@@ -92,7 +92,7 @@ static int l_put_frame(lua_State *lua)
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
 		return app_tape_refuse(lua, "the connection has ended");
-	const struct codec *codec = conn->reading ? conn->reading : conn->codec;
+	const struct codec *codec = conn->first.reading ? conn->first.reading : conn->codec;
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
 		return app_tape_refuse(

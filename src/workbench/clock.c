@@ -31,7 +31,7 @@ static uint64_t clock_after(struct conn_host *host, uint32_t ms)
 	return host->now_ms + clock_world_of(host)->spent_ms + ms;
 }
 
-enum { TURN_MS = 10, TICKS_PER_MS = CONN_TICKS_PER_TURN / TURN_MS };
+enum { TURN_MS = 10, TICKS_PER_MS = CHANNEL_TICKS_PER_TURN / TURN_MS };
 
 /* As the guard's watchdog does it in a server. */
 static void cut_long_batch(struct world *world, uint64_t ms)

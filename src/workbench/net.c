@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* A byte stream. It lives until its close callback; Lua's box is emptied before. */
-struct channel {
+struct wire {
 	union {
 		uv_handle_t handle;
 		uv_stream_t stream;
@@ -41,13 +41,13 @@ struct write {
 	char bytes[];
 };
 
-static const char CHANNEL[] = "perilune.workbench.channel", PROCESS[] = "perilune.workbench.process";
+static const char WIRE[] = "perilune.workbench.wire", PROCESS[] = "perilune.workbench.process";
 
-/* ---- channels ---- */
+/* ---- wires ---- */
 
-static struct channel *check_channel(lua_State *lua)
+static struct wire *check_wire(lua_State *lua)
 {
-	struct channel **box = luaL_checkudata(lua, 1, CHANNEL);
+	struct wire **box = luaL_checkudata(lua, 1, WIRE);
 	if (!*box)
 		luaL_error(lua, "it is closed");
 	return *box;
@@ -55,81 +55,81 @@ static struct channel *check_channel(lua_State *lua)
 
 static void net_on_closed(uv_handle_t *handle)
 {
-	struct channel *channel = handle->data;
-	free(channel->bytes);
-	free(channel);
+	struct wire *wire = handle->data;
+	free(wire->bytes);
+	free(wire);
 }
 
-static void net_finish(struct channel *channel, int error)
+static void net_finish(struct wire *wire, int error)
 {
-	channel->is_over = true;
-	channel->error = error == UV_EOF ? 0 : error;
-	bench_tell(channel->bench);
+	wire->is_over = true;
+	wire->error = error == UV_EOF ? 0 : error;
+	bench_tell(wire->bench);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-	struct channel *channel = handle->data;
+	struct wire *wire = handle->data;
 	(void)suggested;
-	if (channel->room - channel->count < 4096) {
-		size_t room = channel->room * 2 + 16384;
-		char *grown = realloc(channel->bytes, room);
+	if (wire->room - wire->count < 4096) {
+		size_t room = wire->room * 2 + 16384;
+		char *grown = realloc(wire->bytes, room);
 		if (!grown) {
 			*buf = uv_buf_init(NULL, 0);
 			return;
 		}
-		channel->bytes = grown;
-		channel->room = room;
+		wire->bytes = grown;
+		wire->room = room;
 	}
-	*buf = uv_buf_init(channel->bytes + channel->count, (unsigned)(channel->room - channel->count));
+	*buf = uv_buf_init(wire->bytes + wire->count, (unsigned)(wire->room - wire->count));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
-	struct channel *channel = stream->data;
+	struct wire *wire = stream->data;
 	(void)buf;
 	if (n > 0)
-		channel->count += (size_t)n;
+		wire->count += (size_t)n;
 	else if (n < 0)
-		net_finish(channel, (int)n);
-	bench_tell(channel->bench);
+		net_finish(wire, (int)n);
+	bench_tell(wire->bench);
 }
 
 static void on_connect(uv_connect_t *request, int status)
 {
-	struct channel *channel = request->data;
+	struct wire *wire = request->data;
 	if (status == UV_ECANCELED)
 		return;
 	if (!status)
-		status = uv_read_start(&channel->stream, on_alloc, on_read);
-	channel->is_open = !status;
+		status = uv_read_start(&wire->stream, on_alloc, on_read);
+	wire->is_open = !status;
 	if (status)
-		net_finish(channel, status);
-	bench_tell(channel->bench);
+		net_finish(wire, status);
+	bench_tell(wire->bench);
 }
 
-/* MAY RAISE. Pushes the box of a new channel, which closes with the loop if nobody closes it. */
-static struct channel *new_channel(lua_State *lua, bool is_tcp)
+/* MAY RAISE. Pushes the box of a new wire, which closes with the loop if nobody closes it. */
+static struct wire *new_wire(lua_State *lua, bool is_tcp)
 {
-	struct channel **box = lua_newuserdata(lua, sizeof(struct channel *));
+	struct wire **box = lua_newuserdata(lua, sizeof(struct wire *));
 	*box = NULL;
-	luaL_getmetatable(lua, CHANNEL);
+	luaL_getmetatable(lua, WIRE);
 	lua_setmetatable(lua, -2);
-	struct channel *channel = calloc(1, sizeof *channel);
-	if (!channel)
+	struct wire *wire = calloc(1, sizeof *wire);
+	if (!wire)
 		RAISE(lua, "not enough memory");
-	channel->bench = bench_of(lua);
-	channel->is_tcp = is_tcp;
+	wire->bench = bench_of(lua);
+	wire->is_tcp = is_tcp;
 	if (is_tcp)
-		uv_tcp_init(&channel->bench->loop, &channel->tcp);
+		uv_tcp_init(&wire->bench->loop, &wire->tcp);
 	else
-		uv_pipe_init(&channel->bench->loop, &channel->pipe, 0);
-	channel->handle.data = channel->connect.data = channel->shutdown.data = channel;
-	*box = channel;
-	return channel;
+		uv_pipe_init(&wire->bench->loop, &wire->pipe, 0);
+	wire->handle.data = wire->connect.data = wire->shutdown.data = wire;
+	*box = wire;
+	return wire;
 }
 
-/* MAY RAISE. connect(host, port) → channel, that connects */
+/* MAY RAISE. connect(host, port) → wire, that connects */
 static int l_net_connect(lua_State *lua)
 {
 	const char *host = luaL_checkstring(lua, 1);
@@ -138,55 +138,55 @@ static int l_net_connect(lua_State *lua)
 	if (uv_ip4_addr(host, port, (struct sockaddr_in *)&address) &&
 	    uv_ip6_addr(host, port, (struct sockaddr_in6 *)&address))
 		return luaL_argerror(lua, 1, "an IP address expected");
-	struct channel *channel = new_channel(lua, true);
-	int err = uv_tcp_connect(&channel->connect, &channel->tcp, (struct sockaddr *)&address, on_connect);
+	struct wire *wire = new_wire(lua, true);
+	int err = uv_tcp_connect(&wire->connect, &wire->tcp, (struct sockaddr *)&address, on_connect);
 	if (err)
-		net_finish(channel, err);
+		net_finish(wire, err);
 	return 1;
 }
 
-/* MAY RAISE. connect_unix(path) → channel, that connects */
+/* MAY RAISE. connect_unix(path) → wire, that connects */
 static int l_connect_unix(lua_State *lua)
 {
 	const char *path = luaL_checkstring(lua, 1);
-	struct channel *channel = new_channel(lua, false);
-	uv_pipe_connect(&channel->connect, &channel->pipe, path, on_connect);
+	struct wire *wire = new_wire(lua, false);
+	uv_pipe_connect(&wire->connect, &wire->pipe, path, on_connect);
 	return 1;
 }
 
-/* state(channel) → is it open?, is it over?, why: nil | "ECONNRESET" … */
+/* state(wire) → is it open?, is it over?, why: nil | "ECONNRESET" … */
 static int l_state(lua_State *lua)
 {
-	const struct channel *channel = check_channel(lua);
-	lua_pushboolean(lua, channel->is_open);
-	lua_pushboolean(lua, channel->is_over);
-	if (!channel->error)
+	const struct wire *wire = check_wire(lua);
+	lua_pushboolean(lua, wire->is_open);
+	lua_pushboolean(lua, wire->is_over);
+	if (!wire->error)
 		return 2;
-	lua_pushstring(lua, uv_err_name(channel->error));
+	lua_pushstring(lua, uv_err_name(wire->error));
 	return 3;
 }
 
-/* read(channel) → what has come; it is taken */
+/* read(wire) → what has come; it is taken */
 static int l_read(lua_State *lua)
 {
-	struct channel *channel = check_channel(lua);
-	lua_pushlstring(lua, channel->bytes ? channel->bytes : "", channel->count);
-	channel->count = 0;
+	struct wire *wire = check_wire(lua);
+	lua_pushlstring(lua, wire->bytes ? wire->bytes : "", wire->count);
+	wire->count = 0;
 	return 1;
 }
 
 static void net_on_written(uv_write_t *request, int status)
 {
-	struct channel *channel = request->handle->data;
+	struct wire *wire = request->handle->data;
 	(void)status; /* reading tells */
-	bench_tell(channel->bench);
+	bench_tell(wire->bench);
 	free(request);
 }
 
-/* MAY RAISE. write(channel, bytes) → true | nil, code */
+/* MAY RAISE. write(wire, bytes) → true | nil, code */
 static int l_write(lua_State *lua)
 {
-	struct channel *channel = check_channel(lua);
+	struct wire *wire = check_wire(lua);
 	size_t n;
 	const char *bytes = luaL_checklstring(lua, 2, &n);
 	struct write *write = malloc(sizeof *write + n);
@@ -194,7 +194,7 @@ static int l_write(lua_State *lua)
 		return luaL_error(lua, "not enough memory");
 	memcpy(write->bytes, bytes, n);
 	uv_buf_t buf = uv_buf_init(write->bytes, (unsigned)n);
-	int err = uv_write(&write->request, &channel->stream, &buf, 1, net_on_written);
+	int err = uv_write(&write->request, &wire->stream, &buf, 1, net_on_written);
 	if (err) {
 		free(write);
 		lua_pushnil(lua);
@@ -205,14 +205,14 @@ static int l_write(lua_State *lua)
 	return 1;
 }
 
-/* stall(channel, on): reads no more, or again */
+/* stall(wire, on): reads no more, or again */
 static int l_net_stall(lua_State *lua)
 {
-	struct channel *channel = check_channel(lua);
+	struct wire *wire = check_wire(lua);
 	if (lua_toboolean(lua, 2))
-		uv_read_stop(&channel->stream);
-	else if (channel->is_open && !channel->is_over)
-		uv_read_start(&channel->stream, on_alloc, on_read);
+		uv_read_stop(&wire->stream);
+	else if (wire->is_open && !wire->is_over)
+		uv_read_start(&wire->stream, on_alloc, on_read);
 	return 0;
 }
 
@@ -222,43 +222,43 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 	(void)status;
 }
 
-/* half_close(channel) */
+/* half_close(wire) */
 static int l_net_half_close(lua_State *lua)
 {
-	struct channel *channel = check_channel(lua);
-	uv_shutdown(&channel->shutdown, &channel->stream, on_shutdown);
+	struct wire *wire = check_wire(lua);
+	uv_shutdown(&wire->shutdown, &wire->stream, on_shutdown);
 	return 0;
 }
 
-/* close(channel[, reset]). Again: nothing. */
+/* close(wire[, reset]). Again: nothing. */
 static int l_net_close(lua_State *lua)
 {
-	struct channel **box = luaL_checkudata(lua, 1, CHANNEL), *channel = *box;
+	struct wire **box = luaL_checkudata(lua, 1, WIRE), *wire = *box;
 	*box = NULL;
-	if (!channel)
+	if (!wire)
 		return 0;
-	bool reset = lua_toboolean(lua, 2) && channel->is_tcp;
-	if (!reset || uv_tcp_close_reset(&channel->tcp, net_on_closed))
-		uv_close(&channel->handle, net_on_closed);
+	bool reset = lua_toboolean(lua, 2) && wire->is_tcp;
+	if (!reset || uv_tcp_close_reset(&wire->tcp, net_on_closed))
+		uv_close(&wire->handle, net_on_closed);
 	return 0;
 }
 
-/* is_closed(channel) */
+/* is_closed(wire) */
 static int l_net_is_closed(lua_State *lua)
 {
-	struct channel **box = luaL_checkudata(lua, 1, CHANNEL);
+	struct wire **box = luaL_checkudata(lua, 1, WIRE);
 	lua_pushboolean(lua, !*box);
 	return 1;
 }
 
-/* address(channel) → "127.0.0.1:40123", its own, as the server's log has it | nil */
+/* address(wire) → "127.0.0.1:40123", its own, as the server's log has it | nil */
 static int l_address(lua_State *lua)
 {
-	struct channel *channel = check_channel(lua);
+	struct wire *wire = check_wire(lua);
 	struct sockaddr_storage own;
 	char text[ADDRESS_TEXT_BYTES];
 	int n = sizeof own;
-	if (!channel->is_tcp || uv_tcp_getsockname(&channel->tcp, (struct sockaddr *)&own, &n))
+	if (!wire->is_tcp || uv_tcp_getsockname(&wire->tcp, (struct sockaddr *)&own, &n))
 		return 0;
 	lua_pushstring(lua, address_text((struct sockaddr *)&own, text, sizeof text));
 	return 1;
@@ -305,8 +305,8 @@ static char **read_words(lua_State *lua, int idx)
 }
 
 /*
- * MAY RAISE. spawn(words, inherits) → process, channel of its standard error | nil, code. This program, with these
- * arguments. `inherits`: its standard error is ours, and the channel of no use.
+ * MAY RAISE. spawn(words, inherits) → process, wire of its standard error | nil, code. This program, with these
+ * arguments. `inherits`: its standard error is ours, and the wire of no use.
  */
 static int l_spawn(lua_State *lua)
 {
@@ -320,7 +320,7 @@ static int l_spawn(lua_State *lua)
 	*box = NULL;
 	luaL_getmetatable(lua, PROCESS);
 	lua_setmetatable(lua, -2);
-	struct channel *errors = new_channel(lua, false);
+	struct wire *errors = new_wire(lua, false);
 	struct process *process = calloc(1, sizeof *process);
 	if (!process)
 		return luaL_error(lua, "not enough memory");
@@ -403,7 +403,7 @@ static const luaL_Reg FUNCTIONS[] = {
 
 void bench_push_net(lua_State *lua)
 {
-	luaL_newmetatable(lua, CHANNEL);
+	luaL_newmetatable(lua, WIRE);
 	luaL_newmetatable(lua, PROCESS);
 	lua_pop(lua, 2);
 	lua_newtable(lua);

@@ -107,7 +107,7 @@ static void workbench_peer_note_end(struct peer *peer)
 {
 	const struct conn *conn = &peer->conn;
 	uint64_t now_ms = peer->world->host.now_ms;
-	if (!peer->ended && !conn->opened) {
+	if (!peer->ended && !conn->first.opened) {
 		peer->ended = true;
 		peer->ended_ms = now_ms;
 	}
@@ -158,8 +158,9 @@ int peer_next_frame(struct peer *peer, struct frame_batch *batch)
 	if (!n)
 		return 0;
 	/* A codec in Lua runs for the specification, not on behalf of the connection. */
-	struct conn *accounted = agents->accounted, *decoding = host->decoding;
-	agents->accounted = &peer->conn;
+	struct channel *accounted = agents->accounted;
+	struct conn *decoding = host->decoding;
+	agents->accounted = &peer->conn.first;
 	host->decoding = NULL;
 	peer->codec.ops->decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->scanned,
 				batch);

@@ -86,7 +86,7 @@ static void world_refuse(struct world *world, struct peer *peer, const char *lim
 static void let_in(struct world *world, struct peer *peer)
 {
 	struct conn *conn = &peer->conn;
-	conn->agents = &world->agents;
+	conn->first.agents = &world->agents;
 	peer->live_link = world->live_end;
 	*world->live_end = peer;
 	world->live_end = &peer->next_live;

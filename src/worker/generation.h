@@ -16,7 +16,7 @@
 struct config;
 
 struct generation {
-	struct agents agents; /* first: conn->agents leads here */
+	struct agents agents; /* first: channel->agents leads here */
 	struct config *config;
 	struct generation *older;
 	unsigned worker;

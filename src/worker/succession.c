@@ -53,24 +53,24 @@ struct migrating {
 	uint64_t taken; /* by snapshot() and upgrade(), in base/ticks.h */
 };
 
-static bool waits_to_migrate(const struct conn *conn)
+static bool waits_to_migrate(const struct channel *channel)
 {
-	const struct agents *agents = conn->agents, *to = agents->successor;
-	return to && conn->suspended && conn->declined_by != to->generation &&
-	       agents_policy(agents, conn) == RELOAD_MIGRATE;
+	const struct agents *agents = channel->agents, *to = agents->successor;
+	return to && channel->suspended && channel->declined_by != to->generation &&
+	       agents_policy(agents, channel) == RELOAD_MIGRATE;
 }
 
 static void migrate_one(void *value, void *data)
 {
 	struct migrating *migrating = data;
-	struct conn *conn = value;
-	migrating->taken -= conn->handler_ticks;
-	if (agents_migrate(conn))
+	struct channel *channel = value;
+	migrating->taken -= channel->handler_ticks;
+	if (agents_migrate(channel))
 		migrating->migrated++;
 	else
-		agents_count_staying(conn);
-	migrating->taken += conn->handler_ticks;
-	migrating->waiting += waits_to_migrate(conn);
+		agents_count_staying(channel);
+	migrating->taken += channel->handler_ticks;
+	migrating->waiting += waits_to_migrate(channel);
 }
 
 /*
@@ -95,14 +95,15 @@ static void migrate_some(struct worker *worker)
 
 static bool is_to_drain(const struct generation *generation, const struct conn *conn)
 {
-	return conn->agents == &generation->agents &&
-	       (generation->drains_all || agents_policy(&generation->agents, conn) == RELOAD_DRAIN);
+	const struct channel *channel = &conn->first;
+	return channel->agents == &generation->agents &&
+	       (generation->drains_all || agents_policy(&generation->agents, channel) == RELOAD_DRAIN);
 }
 
 /* The same for a connection each time, and as good as random among them. */
 static unsigned share_of(const struct conn *conn)
 {
-	return (unsigned)(conn->id * UINT64_C(0x9e3779b97f4a7c15) >> 56);
+	return (unsigned)(conn->first.id * UINT64_C(0x9e3779b97f4a7c15) >> 56);
 }
 
 static uint64_t window_ms(const struct worker *worker)
@@ -113,13 +114,12 @@ static uint64_t window_ms(const struct worker *worker)
 static void drain_shares(struct worker *worker, const struct generation *generation, unsigned first,
 			 unsigned end)
 {
-	const struct idmap *ids = &worker->host.ids;
 	/* What drain() is told: each has as long as a stop of the server would give it. */
 	if (!worker->host.draining)
 		worker->host.drain_deadline_ms =
 		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
-	for (size_t i = 0; i < ids->capacity; i++) {
-		struct conn *conn = ids->slots[i].value;
+	for (size_t i = 0; i < worker->host.ids.capacity; i++) {
+		struct conn *conn = conn_host_at(&worker->host, i);
 		if (conn && share_of(conn) >= first && share_of(conn) < end && is_to_drain(generation, conn))
 			conn_drain(conn);
 	}
@@ -127,9 +127,8 @@ static void drain_shares(struct worker *worker, const struct generation *generat
 
 static void end_rest(struct worker *worker, const struct generation *generation)
 {
-	const struct idmap *ids = &worker->host.ids;
-	for (size_t i = 0; i < ids->capacity; i++) {
-		struct conn *conn = ids->slots[i].value;
+	for (size_t i = 0; i < worker->host.ids.capacity; i++) {
+		struct conn *conn = conn_host_at(&worker->host, i);
 		if (conn && is_to_drain(generation, conn))
 			conn_end_drain(conn, CLOSE_FLUSH);
 	}

@@ -75,7 +75,7 @@ void taping_begin(struct worker *worker, struct order *order)
 
 static void forget_conn(struct conn *conn)
 {
-	conn->recorded = false;
+	conn->first.recorded = false;
 }
 
 void taping_end(struct worker *worker)

@@ -60,7 +60,7 @@ static void worker_on_left(struct conn *conn)
 {
 	struct worker *worker = worker_of_conn(conn);
 	if (reason_is_fault((enum close_reason)conn->reason))
-		worker_note_failure(worker, conn->agents);
+		worker_note_failure(worker, conn->first.agents);
 	worker->links.left(worker->links.server, conn->endpoint->slot, &conn->peer);
 }
 
@@ -90,7 +90,7 @@ static void worker_on_gone(struct conn *conn)
 	struct worker *worker = worker_of_conn(conn);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
-	agents_count(conn->agents, (size_t)-1);
+	agents_count(conn->first.agents, (size_t)-1);
 	free(conn);
 }
 
@@ -121,7 +121,7 @@ static void worker_accept_one(struct worker *worker, const struct accept_order *
 	conn->peer = order->peer;
 	struct stream *socket = stack_init(PLAIN, conn + 1, &conn->io);
 	socket_stream_start(socket, &worker->poller, order->fd, order->peer.sin6_family == AF_UNIX);
-	conn->agents = &generation->agents;
+	conn->first.agents = &generation->agents;
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, agents_endpoint(&generation->agents, (unsigned)listener, order->slot),
 		  order->id);
@@ -161,7 +161,8 @@ static void raise_share(struct worker *worker, const struct generation *generati
 
 static void evict(struct worker *worker, struct eviction *eviction)
 {
-	struct conn *conn = idmap_get(&worker->host.ids, eviction->conn);
+	struct channel *channel = idmap_get(&worker->host.ids, eviction->conn);
+	struct conn *conn = channel ? channel->conn : NULL;
 	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
 	if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
