@@ -43,7 +43,7 @@ static bool choose(struct codec *codec, const uint8_t *head)
 	*codec = (struct codec){
 		.kind = (enum codec_kind)(head[0] % CODEC_LUA),
 		.empty = (enum codec_empty)(head[0] / CODEC_LUA % 3),
-		.max_bytes = 1u + head[4] + 256u * (head[5] & 15u),
+		.protocol.max_bytes = 1u + head[4] + 256u * (head[5] & 15u),
 	};
 	switch (codec->kind) {
 	case CODEC_LENGTH:
@@ -76,13 +76,13 @@ static void check_reencoded(const struct codec *codec, const uint8_t *flat, size
 		return;
 	if (codec->kind == CODEC_LINE && len == 0)
 		return;
-	MUST(codec->ops->encode(codec, flat, len, &pool, &b) == 0);
+	MUST(codec_encode(codec, flat, len, &pool, &b) == 0);
 	MUST(memcmp(b->data + b->start, end - buf_len(b), buf_len(b)) == 0);
 	buf_release(&pool, &b);
 }
 
 static void take(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-		 const struct frame_batch *batch, struct result *result)
+		 const struct batch *batch, struct result *result)
 {
 	size_t end = 0;
 
@@ -96,7 +96,7 @@ static void take(const struct codec *codec, const uint8_t *in, size_t n, unsigne
 
 		MUST(frame->end > end && frame->end <= batch->consumed);
 		MUST(frame->data >= in + end && frame->data + frame->len <= in + frame->end);
-		MUST(len <= codec->max_bytes);
+		MUST(len <= codec->protocol.max_bytes);
 		MUST(len > 0 || codec->empty == CODEC_EMPTY_DELIVER);
 		end = frame->end;
 		MUST(codec_flatten(codec, frame, flat) == len);
@@ -117,8 +117,8 @@ static struct result run(const struct codec *codec, const uint8_t *bytes, size_t
 			 uint32_t seed)
 {
 	struct result result = { 0 };
-	static struct frame_batch batch;
-	uint32_t scanned = 0;
+	static struct batch batch;
+	struct session session = { 0 };
 
 	for (size_t got = 0; got < n && !result.error;) {
 		size_t piece = seed ? 1 + (seed >> 16) % 16 : n;
@@ -132,7 +132,7 @@ static struct result run(const struct codec *codec, const uint8_t *bytes, size_t
 
 			memcpy(in, bytes + result.consumed, left);
 			memset(&batch, 0xa5, sizeof batch);
-			codec->ops->decode(codec, in, left, limit, &scanned, &batch);
+			codec_decode(codec, in, left, limit, &session, &batch);
 			take(codec, in, left, limit, &batch, &result);
 			free(in);
 		} while (!result.error && batch.count == limit);
@@ -153,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	const uint8_t *bytes = data + HEAD_BYTES;
 	size_t n = size - HEAD_BYTES;
-	struct result whole = run(&codec, bytes, n, FRAME_BATCH_MAX, 0);
+	struct result whole = run(&codec, bytes, n, BATCH_MAX, 0);
 	struct result cut = run(&codec, bytes, n, 1u + data[2], (uint32_t)data[3] << 16 | 1u);
 
 	MUST(whole.error == cut.error && whole.announced == cut.announced);
@@ -162,7 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (whole.log)
 		MUST(memcmp(whole.log->data, cut.log->data, buf_len(whole.log)) == 0);
 
-	struct frame_batch batch = { .error = whole.error, .announced = whole.announced };
+	struct batch batch = { .error = whole.error, .announced = whole.announced };
 	MUST(codec_error_text(&codec, &batch, text, sizeof text) == text && *text);
 
 	buf_release(&pool, &whole.log);

@@ -98,12 +98,12 @@ static void reframe(struct client *c)
 	struct conn *conn = conn_of(c);
 	const struct codec *codec = &codecs[below(CODECS)];
 	if (chance(5)) {
-		conn_share_codec(conn, codec);
+		conn_set_protocol(conn, &codec->protocol, 0);
 	} else if (chance(2)) {
-		int err = conn_set_codec(conn, codec);
+		int err = conn_set_protocol(conn, &codec->protocol, sizeof *codec);
 		assert(!err);
 	} else if (!conn->first.busy) {
-		conn->first.reading = codec;
+		conn->first.reading = &codec->protocol;
 		channel_set_busy(&conn->first, true);
 	}
 }
@@ -295,7 +295,7 @@ static void check_rest(const struct client *c)
 		assert(conn_pending_bytes(conn) == 0);
 	assert(conn->first.busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
 	assert(conn->counted_bytes <= buf_len(conn->in));
-	assert(conn->waiting_frames <= conn->endpoint->rules.inbox_frames + FRAME_BATCH_MAX);
+	assert(conn->waiting_frames <= conn->endpoint->rules.inbox_frames + BATCH_MAX);
 }
 
 static void rest(void)

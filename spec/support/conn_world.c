@@ -62,16 +62,16 @@ static void echo(struct conn *conn, const struct frame *frame)
 	assert(!err || conn->shut_asked);
 }
 
-static unsigned on_frames(struct channel *channel, struct frame_batch *batch)
+static unsigned on_frames(struct channel *channel, struct batch *batch)
 {
 	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
-	const struct codec *codec = conn->codec;
+	const struct protocol *next = conn->next_protocol;
 	unsigned used = 0;
 	bool reading = conn->first.reading;
 	assert(client->opened == 1);
 	assert(conn_is_open(conn) && !conn->first.paused && !conn->choked && (!conn->first.busy || reading));
-	assert(batch->count >= 1 && batch->count <= (reading ? 1 : FRAME_BATCH_MAX));
+	assert(batch->count >= 1 && batch->count <= (reading ? 1 : BATCH_MAX));
 	do {
 		const struct frame *frame = &batch->frames[used++];
 		char text[64];
@@ -83,7 +83,7 @@ static unsigned on_frames(struct channel *channel, struct frame_batch *batch)
 			echo(conn, frame);
 		if (client->on_frame)
 			client->on_frame(client, text);
-	} while (used < batch->count && world_may_go_on(conn) && conn->codec == codec);
+	} while (used < batch->count && world_may_go_on(conn) && conn->next_protocol == next);
 	handed_total += batch->frames[used - 1].end;
 	leave();
 	return used;
@@ -120,7 +120,7 @@ static bool on_timeout(struct channel *channel, enum timeout_kind kind)
 	return client->keep;
 }
 
-static void on_bad_frame(struct channel *channel, const struct frame_batch *batch)
+static void on_bad_frame(struct channel *channel, const struct batch *batch)
 {
 	struct conn *conn = channel->conn;
 	struct client *client = enter(conn);
@@ -260,7 +260,7 @@ static struct client *begin(struct client *client)
 {
 	clients[client->slot] = client;
 	begun_total++;
-	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .codec = &line };
+	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .protocol = &line.protocol };
 	conn_open(&client->conn, &host, &client->endpoint, ++last_id);
 	return client;
 }

@@ -6,6 +6,7 @@
 
 #include "base/counters.h"
 #include "conn/conn.h"
+#include "frame/codec.h"
 #include "stream/memory.h"
 #include "stream/socket.h"
 #include "support/nasty.h"

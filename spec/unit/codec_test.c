@@ -27,7 +27,7 @@ struct stream {
 	unsigned limit;
 	uint8_t *left; /* bytes not consumed yet */
 	size_t left_bytes;
-	uint32_t scanned;
+	struct session session;
 	size_t consumed, need;
 	int error;
 	uint64_t announced;
@@ -64,7 +64,7 @@ static void log_frame(struct stream *s, const struct frame *frame)
 }
 
 /* Takes the batch, after checking what holds for every batch. */
-static void take(struct stream *s, const struct frame_batch *batch)
+static void take(struct stream *s, const struct batch *batch)
 {
 	size_t end = 0;
 
@@ -75,7 +75,8 @@ static void take(struct stream *s, const struct frame_batch *batch)
 	for (unsigned i = 0; i < batch->count; i++) {
 		const struct frame *frame = &batch->frames[i];
 		assert_true(frame->data >= s->left && frame->data + frame->len <= s->left + frame->end);
-		assert_true(frame->end > end && frame->len + s->codec->offset <= s->codec->max_bytes);
+		assert_true(frame->end > end &&
+			    frame->len + s->codec->offset <= s->codec->protocol.max_bytes);
 		end = frame->end;
 		log_frame(s, frame);
 	}
@@ -90,7 +91,7 @@ static void take(struct stream *s, const struct frame_batch *batch)
 
 static void feed(struct stream *s, const void *bytes, size_t n)
 {
-	struct frame_batch batch;
+	struct batch batch;
 
 	if (s->error)
 		return;
@@ -101,7 +102,7 @@ static void feed(struct stream *s, const void *bytes, size_t n)
 		/* Exactly as long as the input, so that the sanitizer sees a byte read too many. */
 		s->left = realloc(s->left, s->left_bytes ? s->left_bytes : 1);
 		memset(&batch, 0xa5, sizeof batch);
-		s->codec->ops->decode(s->codec, s->left, s->left_bytes, s->limit, &s->scanned, &batch);
+		codec_decode(s->codec, s->left, s->left_bytes, s->limit, &s->session, &batch);
 		take(s, &batch);
 	} while (!batch.error && batch.count == s->limit);
 }
@@ -134,7 +135,7 @@ static struct codec custom(struct codec codec)
 static struct codec delimited(const char *bytes, size_t n, uint32_t max)
 {
 	struct codec codec = { .kind = CODEC_DELIMITER,
-			       .max_bytes = max,
+			       .protocol.max_bytes = max,
 			       .empty = CODEC_EMPTY_DELIVER,
 			       .delimiter_bytes = (uint8_t)n };
 	memcpy(codec.delimiter, bytes, n);
@@ -145,7 +146,7 @@ static struct codec length(unsigned bytes, bool little, uint32_t offset, int64_t
 			   enum codec_empty empty)
 {
 	return custom((struct codec){ .kind = CODEC_LENGTH,
-				      .max_bytes = max,
+				      .protocol.max_bytes = max,
 				      .empty = empty,
 				      .length_bytes = (uint8_t)bytes,
 				      .little_endian = little,
@@ -183,7 +184,8 @@ static unsigned all_codecs(struct codec *list, uint32_t max)
 	list[n++].empty = CODEC_EMPTY_IGNORE;
 	list[n] = named("netstring", max);
 	list[n++].empty = CODEC_EMPTY_IGNORE;
-	list[n++] = custom((struct codec){ .kind = CODEC_FIXED, .max_bytes = max, .fixed_bytes = 5 });
+	list[n++] =
+	    custom((struct codec){ .kind = CODEC_FIXED, .protocol.max_bytes = max, .fixed_bytes = 5 });
 	assert_true(n <= SAMPLES_MAX);
 	return n;
 }
@@ -203,7 +205,7 @@ static void fill(const struct codec *codec, uint8_t *to, size_t n)
 /* Frames of many sizes in a row; the decoded ones are logged in `want`. Returns the stream's bytes in *out. */
 static void sample(const struct codec *codec, struct buf_pool *pool, struct buf **out, struct stream *want)
 {
-	const uint32_t max = codec->max_bytes;
+	const uint32_t max = codec->protocol.max_bytes;
 	const uint32_t sizes[] = { 1, 0, max - 1, 0, max, 2, 0 };
 	uint8_t data[512];
 
@@ -213,7 +215,7 @@ static void sample(const struct codec *codec, struct buf_pool *pool, struct buf 
 		if (n == 0 && codec->empty == CODEC_EMPTY_ERROR)
 			continue;
 		fill(codec, data, n);
-		assert_int_equal(codec->ops->encode(codec, data, n, pool, out), 0);
+		assert_int_equal(codec_encode(codec, data, n, pool, out), 0);
 		if (n == 0 && codec->empty == CODEC_EMPTY_IGNORE)
 			continue;
 		struct frame frame = { data, n, 0 };
@@ -230,7 +232,7 @@ static void check_splits(const struct codec *codec, const uint8_t *bytes, size_t
 {
 	struct stream whole, cut;
 
-	stream_init(&whole, codec, FRAME_BATCH_MAX);
+	stream_init(&whole, codec, BATCH_MAX);
 	feed(&whole, bytes, n);
 	for (size_t a = 0; a <= n; a++)
 		for (size_t b = n <= 64 ? a : n; b <= n; b++) {
@@ -241,7 +243,7 @@ static void check_splits(const struct codec *codec, const uint8_t *bytes, size_t
 			assert_same(&cut, &whole);
 			stream_deinit(&cut);
 		}
-	stream_init(&cut, codec, FRAME_BATCH_MAX);
+	stream_init(&cut, codec, BATCH_MAX);
 	for (size_t i = 0; i < n; i++)
 		feed(&cut, bytes + i, 1);
 	assert_same(&cut, &whole);
@@ -279,8 +281,8 @@ static void gives_back_what_was_encoded(void **state)
 
 			if (list[i].length_bytes == 1 && m == 1)
 				continue;
-			stream_init(&want, &list[i], FRAME_BATCH_MAX);
-			stream_init(&got, &list[i], FRAME_BATCH_MAX);
+			stream_init(&want, &list[i], BATCH_MAX);
+			stream_init(&got, &list[i], BATCH_MAX);
 			sample(&list[i], &pool, &b, &want);
 			feed(&got, b->data + b->start, buf_len(b));
 			assert_int_equal(got.error, 0);
@@ -303,7 +305,7 @@ static void parses_any_split_the_same(void **state)
 		struct stream want;
 		struct buf *b = NULL;
 
-		stream_init(&want, &list[i], FRAME_BATCH_MAX);
+		stream_init(&want, &list[i], BATCH_MAX);
 		sample(&list[i], &pool, &b, &want);
 		check_splits(&list[i], b->data, buf_len(b));
 		assert_int_equal(buf_append(&pool, &b, junk, sizeof junk), 0);
@@ -370,10 +372,10 @@ static void waits_for_the_whole_frame(void **state)
 		if (codec->kind == CODEC_RAW)
 			continue;
 		fill(codec, data, len);
-		assert_int_equal(codec->ops->encode(codec, data, len, &pool, &b), 0);
+		assert_int_equal(codec_encode(codec, data, len, &pool, &b), 0);
 		for (size_t cut = 0; cut <= buf_len(b); cut++) {
 			struct stream s;
-			stream_init(&s, codec, FRAME_BATCH_MAX);
+			stream_init(&s, codec, BATCH_MAX);
 			feed(&s, b->data, cut);
 			assert_int_equal(s.error, 0);
 			assert_int_equal(s.count, cut == buf_len(b));
@@ -387,15 +389,15 @@ static void waits_for_the_whole_frame(void **state)
 
 /* ---- one decode, for the tables below ---- */
 
-static struct frame_batch batch;
+static struct batch batch;
 
 static int decode(const struct codec *codec, const void *bytes, size_t n)
 {
-	uint32_t scanned = 0;
+	struct session session = { 0 };
 	uint8_t *exact = malloc(n ? n : 1);
 
 	memcpy(exact, bytes, n);
-	codec->ops->decode(codec, exact, n, FRAME_BATCH_MAX, &scanned, &batch);
+	codec_decode(codec, exact, n, BATCH_MAX, &session, &batch);
 	for (unsigned i = 0; i < batch.count; i++)
 		batch.frames[i].data = (const uint8_t *)bytes + (batch.frames[i].data - exact);
 	free(exact);
@@ -524,7 +526,7 @@ static void finds_the_bytes_before_a_varint(void **state)
 	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
 		size_t n = lengths[i] + 2;
 		memset(data, 0xff, n);
-		assert_int_equal(codec.ops->encode(&codec, data, n, &pool, &b), 0);
+		assert_int_equal(codec_encode(&codec, data, n, &pool, &b), 0);
 		assert_memory_equal(b->data, "\377\377", 2);
 		uint8_t field[10];
 		size_t width = put_varint(field, lengths[i]);
@@ -570,7 +572,7 @@ static void handles_a_length_of_the_whole_message(void **state)
 	assert_int_equal(batch.count, 2);
 	assert_frame(0, "hi");
 	assert_frame(1, "!");
-	assert_int_equal(codec.ops->encode(&codec, (const uint8_t *)"hi", 2, &pool, &b), 0);
+	assert_int_equal(codec_encode(&codec, (const uint8_t *)"hi", 2, &pool, &b), 0);
 	assert_int_equal(buf_len(b), 6);
 	assert_memory_equal(b->data, "\0\0\0\6hi", 6);
 	buf_release(&pool, &b);
@@ -684,21 +686,21 @@ static void stops_at_the_batch_limit(void **state)
 		const struct codec *codec = &list[i];
 		size_t len = codec->kind == CODEC_FIXED ? codec->fixed_bytes : MAX, one = 0;
 		struct buf *b = NULL;
-		uint32_t scanned = 0;
+		struct session session = { 0 };
 
 		fill(codec, data, len);
-		for (unsigned k = 0; k < FRAME_BATCH_MAX + 1; k++) {
-			assert_int_equal(codec->ops->encode(codec, data, len, &pool, &b), 0);
+		for (unsigned k = 0; k < BATCH_MAX + 1; k++) {
+			assert_int_equal(codec_encode(codec, data, len, &pool, &b), 0);
 			if (k == 0)
 				one = buf_len(b);
 		}
-		codec->ops->decode(codec, b->data + b->start, buf_len(b), 3, &scanned, &batch);
+		codec_decode(codec, b->data + b->start, buf_len(b), 3, &session, &batch);
 		assert_int_equal(batch.count, 3);
 		assert_int_equal(batch.consumed, 3 * one);
 		assert_int_equal(batch.frames[2].end, 3 * one);
-		codec->ops->decode(codec, b->data + b->start, buf_len(b), FRAME_BATCH_MAX, &scanned, &batch);
-		assert_int_equal(batch.count, FRAME_BATCH_MAX);
-		assert_int_equal(batch.consumed, FRAME_BATCH_MAX * one);
+		codec_decode(codec, b->data + b->start, buf_len(b), BATCH_MAX, &session, &batch);
+		assert_int_equal(batch.count, BATCH_MAX);
+		assert_int_equal(batch.consumed, BATCH_MAX * one);
 		assert_int_equal(batch.error, 0);
 		buf_release(&pool, &b);
 	}
@@ -729,7 +731,7 @@ static void knows_what_it_needs(void **state)
 	decode(&codec, "\0\0\0\1a\0\0\2\1xyz", 12);
 	assert_int_equal(batch.consumed, 5);
 	assert_int_equal(batch.need, 4 + 513);
-	codec = custom((struct codec){ .kind = CODEC_FIXED, .max_bytes = 1000, .fixed_bytes = 32 });
+	codec = custom((struct codec){ .kind = CODEC_FIXED, .protocol.max_bytes = 1000, .fixed_bytes = 32 });
 	decode_text(&codec, "x");
 	assert_int_equal(batch.need, 32);
 	decode_text(&codec, "");
@@ -804,15 +806,15 @@ static void finds_overlapping_delimiters(void **state)
 static void remembers_what_it_searched(void **state)
 {
 	struct codec codec = delimited("aab", 3, 1000);
-	uint32_t scanned = 0;
+	struct session session = { 0 };
 
 	(void)state;
-	codec.ops->decode(&codec, (const uint8_t *)"xxxxaa", 6, FRAME_BATCH_MAX, &scanned, &batch);
-	assert_int_equal(scanned, 4);
-	codec.ops->decode(&codec, (const uint8_t *)"xxxxaab1234", 11, FRAME_BATCH_MAX, &scanned, &batch);
+	codec_decode(&codec, (const uint8_t *)"xxxxaa", 6, BATCH_MAX, &session, &batch);
+	assert_int_equal(session.scanned, 4);
+	codec_decode(&codec, (const uint8_t *)"xxxxaab1234", 11, BATCH_MAX, &session, &batch);
 	assert_int_equal(batch.count, 1);
 	assert_int_equal(batch.consumed, 7);
-	assert_int_equal(scanned, 2);
+	assert_int_equal(session.scanned, 2);
 }
 
 static void reads_netstrings(void **state)
@@ -859,7 +861,7 @@ static void cuts_raw_and_fixed_frames(void **state)
 	assert_frame(2, "9");
 	assert_int_equal(batch.consumed, 9);
 
-	codec = custom((struct codec){ .kind = CODEC_FIXED, .max_bytes = 4, .fixed_bytes = 4 });
+	codec = custom((struct codec){ .kind = CODEC_FIXED, .protocol.max_bytes = 4, .fixed_bytes = 4 });
 	assert_int_equal(decode_text(&codec, "123456789"), 0);
 	assert_int_equal(batch.count, 2);
 	assert_frame(1, "5678");
@@ -870,7 +872,7 @@ static int encode(const struct codec *codec, size_t len)
 {
 	uint8_t *data = calloc(1, len + 1);
 	struct buf *b = NULL;
-	int error = codec->ops->encode(codec, data, len, &pool, &b);
+	int error = codec_encode(codec, data, len, &pool, &b);
 
 	if (error)
 		assert_null(b);
@@ -882,7 +884,8 @@ static int encode(const struct codec *codec, size_t len)
 static void refuses_replies_it_cannot_carry(void **state)
 {
 	struct codec u8 = named("u8", 10), u16 = named("u16le", 10), u24 = named("u24be", 10);
-	struct codec fixed = custom((struct codec){ .kind = CODEC_FIXED, .max_bytes = 4, .fixed_bytes = 4 });
+	struct codec fixed =
+	    custom((struct codec){ .kind = CODEC_FIXED, .protocol.max_bytes = 4, .fixed_bytes = 4 });
 	struct codec whole = length(1, false, 0, -1, 100, CODEC_EMPTY_ERROR);
 	struct codec more = length(1, false, 0, 4, 100, CODEC_EMPTY_ERROR);
 	struct codec varint = length(0, false, 0, 4, 100, CODEC_EMPTY_ERROR);
@@ -944,7 +947,7 @@ static void copies_replies_of_every_size(void **state)
 			uint8_t *exact = malloc(len);
 
 			memcpy(exact, data, len);
-			assert_int_equal(list[c].ops->encode(&list[c], exact, len, &pool, &b), 0);
+			assert_int_equal(codec_encode(&list[c], exact, len, &pool, &b), 0);
 			assert_int_equal(decode(&list[c], b->data, buf_len(b)), 0);
 			assert_int_equal(batch.count, 1);
 			assert_int_equal(batch.frames[0].len, len);
@@ -957,29 +960,42 @@ static void copies_replies_of_every_size(void **state)
 static void checks_options(void **state)
 {
 	static const struct codec bad[] = {
-		{ .kind = CODEC_KINDS, .max_bytes = 10 },
-		{ .kind = CODEC_LUA, .max_bytes = 10 },
-		{ .kind = CODEC_RAW, .max_bytes = 0 },
-		{ .kind = CODEC_RAW, .max_bytes = CODEC_FRAME_LIMIT + 1u },
-		{ .kind = CODEC_RAW, .max_bytes = 10, .empty = (enum codec_empty)3 },
-		{ .kind = CODEC_LINE, .max_bytes = 10, .offset = 1 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 5 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 6 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 7 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 9 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 100, .length_bytes = 4, .offset = CODEC_OFFSET_MAX + 1 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 4, .offset = 11 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 4, .offset = 1, .view = true },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 0, .offset = 11 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 0, .offset = 1, .view = true },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 8, .adjust = INT64_MIN },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 8, .adjust = INT64_MAX },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 1, .adjust = -256 },
-		{ .kind = CODEC_LENGTH, .max_bytes = 10, .length_bytes = 1, .adjust = 11 },
-		{ .kind = CODEC_DELIMITER, .max_bytes = 10 },
-		{ .kind = CODEC_DELIMITER, .max_bytes = 10, .delimiter_bytes = CODEC_DELIMITER_MAX + 1 },
-		{ .kind = CODEC_FIXED, .max_bytes = 10 },
-		{ .kind = CODEC_FIXED, .max_bytes = 10, .fixed_bytes = 11 },
+		{ .kind = CODEC_KINDS, .protocol.max_bytes = 10 },
+		{ .kind = CODEC_LUA, .protocol.max_bytes = 10 },
+		{ .kind = CODEC_RAW, .protocol.max_bytes = 0 },
+		{ .kind = CODEC_RAW, .protocol.max_bytes = CODEC_FRAME_LIMIT + 1u },
+		{ .kind = CODEC_RAW, .protocol.max_bytes = 10, .empty = (enum codec_empty)3 },
+		{ .kind = CODEC_LINE, .protocol.max_bytes = 10, .offset = 1 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 5 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 6 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 7 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 9 },
+		{ .kind = CODEC_LENGTH,
+		  .protocol.max_bytes = 100,
+		  .length_bytes = 4,
+		  .offset = CODEC_OFFSET_MAX + 1 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 4, .offset = 11 },
+		{ .kind = CODEC_LENGTH,
+		  .protocol.max_bytes = 10,
+		  .length_bytes = 4,
+		  .offset = 1,
+		  .view = true },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 0, .offset = 11 },
+		{ .kind = CODEC_LENGTH,
+		  .protocol.max_bytes = 10,
+		  .length_bytes = 0,
+		  .offset = 1,
+		  .view = true },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 8, .adjust = INT64_MIN },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 8, .adjust = INT64_MAX },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 1, .adjust = -256 },
+		{ .kind = CODEC_LENGTH, .protocol.max_bytes = 10, .length_bytes = 1, .adjust = 11 },
+		{ .kind = CODEC_DELIMITER, .protocol.max_bytes = 10 },
+		{ .kind = CODEC_DELIMITER,
+		  .protocol.max_bytes = 10,
+		  .delimiter_bytes = CODEC_DELIMITER_MAX + 1 },
+		{ .kind = CODEC_FIXED, .protocol.max_bytes = 10 },
+		{ .kind = CODEC_FIXED, .protocol.max_bytes = 10, .fixed_bytes = 11 },
 	};
 	struct codec codec;
 

@@ -236,12 +236,12 @@ static void a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it(void *
 static void go_to_and_fro(struct client *c, const char *text)
 {
 	if (!strcmp(text, "switch"))
-		assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+		assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
 	if (!strcmp(text, "back"))
-		conn_share_codec(conn_of(c), &line);
+		conn_set_protocol(conn_of(c), &line.protocol, 0);
 }
 
-static void a_shared_codec_takes_over_and_the_own_one_is_gone(void **state)
+static void a_shared_protocol_takes_over_and_the_own_one_is_gone(void **state)
 {
 	(void)state;
 	for (size_t read_max = 0; read_max < 6; read_max++) {
@@ -250,40 +250,71 @@ static void a_shared_codec_takes_over_and_the_own_one_is_gone(void **state)
 		c->memory.read_max = read_max;
 		put(c, "a\nswitch\n\1b\4backc\nswitch\n\1d\4backe\n");
 		assert_string_equal(c->seen, "a|switch|b|back|c|switch|d|back|e|");
-		assert_ptr_equal(conn_of(c)->codec, &line);
-		assert_null(conn_of(c)->own_codecs);
+		assert_ptr_equal(conn_of(c)->protocol, &line.protocol);
+		assert_false(conn_of(c)->own_protocol || conn_of(c)->own_next);
 	}
 }
 
-static void changing_ones_mind_about_codecs_keeps_none(void **state)
+static void changing_ones_mind_about_protocols_keeps_none(void **state)
 {
 	(void)state;
 	struct client *c = join();
 	for (int i = 0; i < 10; i++) {
-		assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
-		conn_share_codec(conn_of(c), &line);
-		assert_null(conn_of(c)->own_codecs);
+		assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
+		conn_set_protocol(conn_of(c), &line.protocol, 0);
+		assert_false(conn_of(c)->own_protocol || conn_of(c)->own_next);
 	}
 	put(c, "a\n");
 	assert_string_equal(c->seen, "a|");
 }
 
-static void a_codec_that_decoded_nothing_is_replaced_in_place(void **state)
+/* Of those that are set while a batch is handed up the last one counts; until then replies are by it, too. */
+static void change_ones_mind(struct client *c, const char *text)
+{
+	if (strcmp(text, "switch") != 0)
+		return;
+	const struct protocol *before = conn_of(c)->protocol;
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(conn_set_protocol(conn_of(c), &line.protocol, sizeof line), 0);
+		assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
+	}
+	assert_ptr_equal(conn_of(c)->protocol, before);
+	assert_true(conn_of(c)->own_next);
+	bool is_below;
+	assert_int_equal(channel_send(channel_of(c), "hi", 2, &is_below), 0);
+}
+
+static void the_last_protocol_set_in_a_batch_follows_it(void **state)
 {
 	(void)state;
 	struct client *c = join();
-	struct codec codec;
-	assert_int_equal(codec_init_named(&codec, "line", 64), 0);
-	assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
-	const struct codec *first = conn_of(c)->codec;
-	assert_int_equal(codec_init_named(&codec, "u8", 64), 0);
-	for (int i = 0; i < 10; i++)
-		assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
-	assert_ptr_equal(conn_of(c)->codec, first);
-	put_bytes(c, "\1a", 2);
-	assert_string_equal(c->seen, "a|");
-	assert_int_equal(conn_set_codec(conn_of(c), &codec), 0);
-	assert_ptr_not_equal(conn_of(c)->codec, first); /* a batch may be of that one */
+	c->on_frame = change_ones_mind;
+	put(c, "a\nswitch\n\1b");
+	assert_string_equal(c->seen, "a|switch|b|");
+	assert_true(conn_of(c)->own_protocol);
+	assert_false(conn_of(c)->own_next);
+	expect_output(c, "\2hi");
+}
+
+/* A trial leaves what there was, or what it has made of it, and nothing behind. */
+static void a_trial_of_a_protocol_is_taken_back_or_kept(void **state)
+{
+	(void)state;
+	struct codec nets;
+	assert_int_equal(codec_init_named(&nets, "netstring", 64), 0);
+	for (int own = 0; own < 2; own++) {
+		for (int keep = 0; keep < 2; keep++) {
+			struct client *c = join();
+			if (own)
+				assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
+			struct conn_mark mark = conn_mark(conn_of(c));
+			assert_int_equal(conn_set_protocol(conn_of(c), &nets.protocol, sizeof nets), 0);
+			assert_int_equal(conn_set_protocol(conn_of(c), &nets.protocol, sizeof nets), 0);
+			(keep ? conn_keep : conn_restore)(conn_of(c), &mark);
+			put(c, keep ? "1:a," : own ? "\1a" : "a\n");
+			assert_string_equal(c->seen, "a|");
+		}
+	}
 }
 
 static void our_half_close_reads_on(void **state)
@@ -403,7 +434,7 @@ static void a_suspended_agents_frames_wait(void **state)
 		world_run();
 		assert_string_equal(c->seen, "!|");
 		assert_false(c->memory.watched & STREAM_READ);
-		assert_in_range(conn_of(c)->waiting_frames, 16, 16 + FRAME_BATCH_MAX);
+		assert_in_range(conn_of(c)->waiting_frames, 16, 16 + BATCH_MAX);
 		if (read_max)
 			assert_int_equal(conn_of(c)->waiting_frames, 16);
 		wait_ms(10 * TIMEOUT_MS);
@@ -523,9 +554,10 @@ int main(void)
 		WITH_CONNS(the_end_of_stream_comes_after_the_frames),
 		WITH_CONNS(a_half_closed_connection_can_be_kept),
 		WITH_CONNS(a_kept_half_closed_connection_is_idle_when_nothing_goes_to_it),
-		WITH_CONNS(a_shared_codec_takes_over_and_the_own_one_is_gone),
-		WITH_CONNS(changing_ones_mind_about_codecs_keeps_none),
-		WITH_CONNS(a_codec_that_decoded_nothing_is_replaced_in_place),
+		WITH_CONNS(a_shared_protocol_takes_over_and_the_own_one_is_gone),
+		WITH_CONNS(changing_ones_mind_about_protocols_keeps_none),
+		WITH_CONNS(the_last_protocol_set_in_a_batch_follows_it),
+		WITH_CONNS(a_trial_of_a_protocol_is_taken_back_or_kept),
 		WITH_CONNS(our_half_close_reads_on),
 		WITH_CONNS(a_suspended_agent_is_asked_again_about_the_end),
 		WITH_CONNS(a_reset_ends_it_after_the_frames_before_it),

@@ -8,24 +8,24 @@ static struct {
 	uint64_t frames, bytes;
 } cost;
 
-static void decode_counted(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			   uint32_t *scanned, struct frame_batch *out)
+static void decode_counted(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			   struct session *session, struct batch *out)
 {
-	uint32_t known = *scanned;
-	codec_ops_of(codec->kind)->decode(codec, in, n, limit, scanned, out);
+	uint32_t known = session->scanned;
+	codec_ops_of(codec_of(protocol)->kind)->decode(protocol, in, n, limit, session, out);
 	cost.frames += out->count;
 	cost.bytes += (out->count < limit ? n : out->consumed) - known;
 }
 
-static struct codec_ops counted;
+static struct protocol_ops counted;
 
 /* A client of an inbox in which all finds room, and whose decoding is counted. */
 static struct client *join_counted(void)
 {
-	counted = *line.ops;
+	counted = *line.protocol.ops;
 	counted.decode = decode_counted;
-	line.ops = &counted;
-	line.max_bytes = 1 << 20;
+	line.protocol.ops = &counted;
+	line.protocol.max_bytes = 1 << 20;
 	rules.inbox_frames = 1 << 20;
 	cost.frames = cost.bytes = 0;
 	return join();
@@ -53,7 +53,7 @@ static void sleep_at_each(struct client *c, const char *text)
 /* The counts are linear: twice would be a quarter of a million frames, or a gigabyte. */
 static void expect_linear_cost(void)
 {
-	assert_in_range(cost.frames, LINES, 3 * LINES + 2 * FRAME_BATCH_MAX);
+	assert_in_range(cost.frames, LINES, 3 * LINES + 2 * BATCH_MAX);
 	assert_in_range(cost.bytes, ALL_BYTES, 4 * ALL_BYTES);
 }
 
@@ -80,7 +80,7 @@ static void read_at_each(struct client *c, const char *text)
 {
 	bool was_reading = conn_of(c)->first.reading;
 	(void)text;
-	conn_of(c)->first.reading = was_reading ? NULL : &line;
+	conn_of(c)->first.reading = was_reading ? NULL : &line.protocol;
 	channel_set_busy(channel_of(c), true);
 }
 
@@ -103,14 +103,14 @@ static void what_waits_is_counted_once_when_the_agent_reads_and_sleeps(void **st
 static void what_waits_is_counted_once_when_the_agent_reads_in_another_framing(void **state)
 {
 	(void)state;
-	struct codec twenty = { .kind = CODEC_FIXED, .fixed_bytes = 20, .max_bytes = 100 };
+	struct codec twenty = { .kind = CODEC_FIXED, .fixed_bytes = 20, .protocol.max_bytes = 100 };
 	struct client *c = join_counted();
 	assert_null(codec_init(&twenty));
 	c->on_frame = sleep_at_each;
 	put_lines(c);
 	for (unsigned i = 1; i + 10 < LINES; i += 11) {
 		assert_int_equal(conn_of(c)->counted_bytes, 2 * (LINES - i));
-		conn_of(c)->first.reading = &twenty;
+		conn_of(c)->first.reading = &twenty.protocol;
 		channel_set_busy(channel_of(c), true);
 		world_run();
 		channel_set_busy(channel_of(c), false);
@@ -128,7 +128,7 @@ static void the_bound_holds_after_what_was_counted(void **state)
 		put(c, "a\nb\nc\n");
 		channel_set_busy(channel_of(c), false);
 		world_run();
-		assert_in_range(conn_of(c)->waiting_frames, 0, 16 + FRAME_BATCH_MAX);
+		assert_in_range(conn_of(c)->waiting_frames, 0, 16 + BATCH_MAX);
 	}
 	assert_false(c->memory.watched & STREAM_READ);
 	while (c->frames_seen < 600) {
@@ -144,11 +144,11 @@ static void what_was_searched_for_one_framing_is_searched_for_another(void **sta
 {
 	(void)state;
 	struct codec ends = {
-		.kind = CODEC_DELIMITER, .max_bytes = 100, .delimiter = "\r\n", .delimiter_bytes = 2
+		.kind = CODEC_DELIMITER, .protocol.max_bytes = 100, .delimiter = "\r\n", .delimiter_bytes = 2
 	};
 	assert_null(codec_init(&ends));
 	struct client *c = join();
-	assert_int_equal(conn_set_codec(conn_of(c), &ends), 0);
+	assert_int_equal(conn_set_protocol(conn_of(c), &ends.protocol, sizeof ends), 0);
 	c->on_frame = read_at_each;
 	put(c, "go\r\none\ntwo");
 	assert_string_equal(c->seen, "go|one|");

@@ -328,7 +328,7 @@ static void a_wait_for_one_frame_looks_first(void **state)
 	for (size_t read_max = 0; read_max < 3; read_max++) {
 		struct client *c = join();
 		c->memory.read_max = read_max;
-		conn_of(c)->first.reading = &u8;
+		conn_of(c)->first.reading = &u8.protocol;
 		channel_set_busy(channel_of(c), true);
 		world_run();
 		put_bytes(c, "\5ab", 3);

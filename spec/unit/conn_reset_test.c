@@ -125,7 +125,7 @@ static void frames_that_the_agent_does_not_take_are_counted(void **state)
 static void take_one(struct client *c, const char *text)
 {
 	(void)text;
-	conn_of(c)->first.reading = c->frames_seen < 5 ? &line : NULL;
+	conn_of(c)->first.reading = c->frames_seen < 5 ? &line.protocol : NULL;
 	channel_set_busy(channel_of(c), c->frames_seen < 5);
 }
 

@@ -137,9 +137,9 @@ static void a_bad_frame_ends_it_after_the_good_ones(void **state)
 static void switch_to_u8(struct client *c, const char *text)
 {
 	if (!strcmp(text, "switch"))
-		assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+		assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
 	if (!strcmp(text, "back"))
-		assert_int_equal(conn_set_codec(conn_of(c), &line), 0);
+		assert_int_equal(conn_set_protocol(conn_of(c), &line.protocol, sizeof line), 0);
 }
 
 static void a_new_codec_takes_over_with_the_next_byte(void **state)
@@ -159,7 +159,7 @@ static void a_codec_set_in_mid_frame_keeps_the_bytes(void **state)
 	(void)state;
 	struct client *c = join();
 	put(c, "\3ab");
-	assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+	assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
 	world_run();
 	assert_string_equal(c->seen, "");
 	put(c, "c\2x");
@@ -168,7 +168,7 @@ static void a_codec_set_in_mid_frame_keeps_the_bytes(void **state)
 	assert_string_equal(c->seen, "abc|xy|");
 	c = join();
 	put(c, "\1a\1b\1");
-	assert_int_equal(conn_set_codec(conn_of(c), &u8), 0);
+	assert_int_equal(conn_set_protocol(conn_of(c), &u8.protocol, sizeof u8), 0);
 	world_run(); /* whole frames by the new codec: they need no further byte */
 	assert_string_equal(c->seen, "a|b|");
 }
@@ -176,7 +176,7 @@ static void a_codec_set_in_mid_frame_keeps_the_bytes(void **state)
 static void read_one_u8(struct client *c, const char *text)
 {
 	if (!strcmp(text, "want")) {
-		conn_of(c)->first.reading = &u8;
+		conn_of(c)->first.reading = &u8.protocol;
 		channel_set_busy(channel_of(c), true);
 	} else if (conn_of(c)->first.reading) {
 		conn_of(c)->first.reading = NULL;

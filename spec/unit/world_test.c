@@ -48,7 +48,7 @@ static void a_client_gets_frames_with_their_times(void **state)
 {
 	(void)state;
 	static struct world world;
-	struct frame_batch batch;
+	struct batch batch;
 	open_world(&world);
 	struct peer *peer = world_connect(&world, 0, NULL, 0, 0);
 	put(peer, "one\n");

@@ -185,7 +185,7 @@ static void on_opened(struct channel *channel)
 		callback_finish(agents, &run, outcome);
 }
 
-static unsigned on_frames(struct channel *channel, struct frame_batch *batch)
+static unsigned on_frames(struct channel *channel, struct batch *batch)
 {
 	struct agents *agents = agents_of_channel(channel);
 	/* The frames are decoded anew: they may be others under the new generation's codec. */
@@ -260,13 +260,13 @@ static void log_bad_frame(struct agents *agents, const struct channel *channel, 
 		  F_INT("generation", agents->generation));
 }
 
-static void on_bad_frame(struct channel *channel, const struct frame_batch *batch)
+static void on_bad_frame(struct channel *channel, const struct batch *batch)
 {
 	struct agents *agents = agents_of_channel(channel);
-	const struct codec *codec = batch->codec;
-	char text[128];
-	bool by_lua = codec->kind == CODEC_LUA && batch->error == ERR_FRAME_MALFORMED;
-	const char *error = by_lua ? agents->codec_error : codec_error_text(codec, batch, text, sizeof text);
+	const struct protocol *by = batch->by;
+	char error[sizeof agents->codec_error];
+	bool by_lua = by->messages->are_values && batch->error == ERR_FRAME_MALFORMED;
+	by->ops->explain(by, batch, error, sizeof error);
 	if (channel->recorded)
 		record_note(channel, TRACE_BAD_FRAME);
 	if (by_lua && agents->decode_failed)

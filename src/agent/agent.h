@@ -17,6 +17,7 @@
 #include "base/wheel.h"
 #include "config/config.h"
 #include "conn/conn.h"
+#include "frame/codec.h"
 #include "vm/vm.h"
 
 #include <lua.h>
@@ -89,9 +90,9 @@ struct agents {
 	struct agent_endpoint *endpoints; /* of the listeners, in the order of the configuration */
 	unsigned endpoint_count;
 
-	uint8_t echoed[FRAME_BATCH_MAX]; /* views that came back as replies */
-	struct view *view;               /* what this VM's view object stands for now; NULL: no views */
-	const void *view_object;         /* to know it again */
+	uint8_t echoed[BATCH_MAX]; /* views that came back as replies */
+	struct view *view;         /* what this VM's view object stands for now; NULL: no views */
+	const void *view_object;   /* to know it again */
 
 	uint64_t memory_warning_ms; /* when the next may be logged */
 	uint64_t finaliser_warning_ms;

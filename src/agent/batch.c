@@ -101,7 +101,7 @@ static bool send_moved(struct agents *agents, struct channel *channel, lua_State
 static bool send_values(struct agents *agents, struct channel *channel, lua_State *lua, int first, int last)
 {
 	struct portion portion;
-	bool plain = channel->conn->codec->kind != CODEC_LUA, below;
+	bool plain = !messages_of(channel)->send, below;
 	portion.n = 0;
 	portion.bytes = 0;
 	for (int i = first; i <= last; i++) {
@@ -137,8 +137,8 @@ static bool send_echoed(const struct run *run, lua_State *lua, unsigned first, u
 	const struct frame *frames = channel->conn->host->batch.frames;
 	const uint8_t *raw;
 	size_t bytes;
-	if (channel->conn->codec == run->codec &&
-	    codec_is_verbatim(channel->conn->codec, frames, first, first + n, &raw, &bytes)) {
+	if (conn_speaks(channel->conn) == run->by &&
+	    codec_is_verbatim(codec_of(run->by), frames, first, first + n, &raw, &bytes)) {
 		bool sent = !channel_send_raw(channel, raw, bytes, n);
 		for (unsigned i = first; channel->recorded && sent && i < first + n; i++)
 			record_out(channel, frames[i].data, frames[i].len);
@@ -229,13 +229,17 @@ static void push_flattened(lua_State *lua, const struct codec *codec, const stru
 		lua_remove(lua, -2);
 }
 
-/* MAY RAISE where vm_may_push() forbids it. Pushes frame number i as the batch's codec delivers it: one value. */
-static void batch_push_frame(struct agents *agents, lua_State *lua, const struct frame_batch *batch,
-			     unsigned i)
+static void push_parts(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
 {
-	const struct frame *frame = &batch->frames[i];
-	const struct codec *codec = batch->codec;
-	if (codec->kind == CODEC_LUA) {
+	(void)agents;
+	for (unsigned i = 0; i < count; i++)
+		push_flattened(lua, codec_of(batch->by), &batch->frames[i]);
+}
+
+static void push_values(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
+{
+	(void)batch;
+	for (unsigned i = 0; i < count; i++) {
 		lua_pushvalue(agents->vm.lua, AT_VALUES);
 		lua_rawgeti(agents->vm.lua, -1, (int)i + 1);
 		if (lua != agents->vm.lua)
@@ -244,82 +248,18 @@ static void batch_push_frame(struct agents *agents, lua_State *lua, const struct
 			lua_remove(lua, -2);
 		if (lua != agents->vm.lua)
 			lua_pop(agents->vm.lua, 1);
-	} else if (codec->offset) {
-		push_flattened(lua, codec, frame);
-	} else {
-		lua_pushlstring(lua, (const char *)frame->data, frame->len);
 	}
-}
-
-/* Frames that the spare might not suffice for. */
-struct large {
-	struct agents *agents;
-	const struct frame_batch *batch;
-	int count;
-};
-
-static int l_push_large(lua_State *lua)
-{
-	enum { SPARE_SLOTS = 8 };
-	const struct large *large = lua_touserdata(lua, 1);
-	luaL_checkstack(lua, large->count + SPARE_SLOTS, "not enough memory");
-	for (int i = 0; i < large->count; i++)
-		batch_push_frame(large->agents, lua, large->batch, (unsigned)i);
-	return large->count;
-}
-
-/* Values of a codec in Lua are there already. */
-static bool may_push(const struct agents *agents, const struct frame_batch *batch)
-{
-	return vm_may_push(&agents->vm, batch->consumed) || batch->codec->kind == CODEC_LUA;
-}
-
-static bool push_large(struct agents *agents, lua_State *to, const struct frame_batch *batch, int count)
-{
-	return vm_push(&agents->vm, to, l_push_large, &(struct large){ agents, batch, count });
-}
-
-bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_batch *batch)
-{
-	if (!may_push(agents, batch))
-		return push_large(agents, lua, batch, 1);
-	batch_push_frame(agents, lua, batch, 0);
-	return true;
-}
-
-/* -1: there is no memory for it. */
-static int push_one(struct agents *agents, struct run *run, const struct frame_batch *batch)
-{
-	struct channel *channel = run->channel;
-	lua_State *co = run->co.lua;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->single_ref);
-	agent_push_anchored(agents, co, channel);
-	if (!batch_push_first(agents, co, batch))
-		return -1;
-	if (batch->codec->kind != CODEC_LUA)
-		return 3;
-	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
-	lua_xmove(agents->vm.lua, co, 1);
-	return 4;
-}
-
-static int loop_of(const struct channel *channel, const struct codec *codec)
-{
-	const struct agent_endpoint *endpoint = agent_endpoint_of(channel);
-	if (codec->view)
-		return endpoint->view_loop_ref;
-	return codec->kind == CODEC_LUA ? endpoint->meta_loop_ref : endpoint->loop_ref;
 }
 
 /*
  * Where the table of strings is large, LuaJIT would wait for its memory with each frame. Here the places of all of them
  * are fetched at once, and what lies there.
  */
-static __attribute__((noinline)) void expect_strings(const struct vm *vm, const struct frame_batch *batch)
+static __attribute__((noinline)) void expect_strings(const struct vm *vm, const struct batch *batch)
 {
 	const struct layout_strings *strings = vm->layout.strings;
-	const struct layout_string *first[FRAME_BATCH_MAX];
-	uint32_t slots[FRAME_BATCH_MAX];
+	const struct layout_string *first[BATCH_MAX];
+	uint32_t slots[BATCH_MAX];
 	for (unsigned i = 0; i < batch->count; i++) {
 		const struct frame *frame = &batch->frames[i];
 		slots[i] = frame->len ? layout_slot(strings, frame->data, frame->len) : 0;
@@ -330,35 +270,90 @@ static __attribute__((noinline)) void expect_strings(const struct vm *vm, const 
 	layout_fetch(first, batch->count);
 }
 
+static void push_strings(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
+{
+	if (count > 1 && __builtin_expect(vm_expects_misses(&agents->vm), 0))
+		expect_strings(&agents->vm, batch);
+	for (unsigned i = 0; i < count; i++)
+		lua_pushlstring(lua, (const char *)batch->frames[i].data, batch->frames[i].len);
+}
+
+/* Frames that the spare might not suffice for. */
+struct large {
+	struct agents *agents;
+	const struct batch *batch;
+	int count;
+};
+
+static int l_push_large(lua_State *lua)
+{
+	enum { SPARE_SLOTS = 8 };
+	const struct large *large = lua_touserdata(lua, 1);
+	luaL_checkstack(lua, large->count + SPARE_SLOTS, "not enough memory");
+	large->batch->by->messages->push(large->agents, lua, large->batch, (unsigned)large->count);
+	return large->count;
+}
+
+/* Values of a codec in Lua are there already. */
+static bool may_push(const struct agents *agents, const struct batch *batch)
+{
+	return vm_may_push(&agents->vm, batch->consumed) || batch->by->messages->are_values;
+}
+
+static bool push_large(struct agents *agents, lua_State *to, const struct batch *batch, int count)
+{
+	return vm_push(&agents->vm, to, l_push_large, &(struct large){ agents, batch, count });
+}
+
+bool batch_push_first(struct agents *agents, lua_State *lua, const struct batch *batch)
+{
+	if (!may_push(agents, batch))
+		return push_large(agents, lua, batch, 1);
+	if (batch->by->messages == &MESSAGE_STRINGS) /* of nearly all, without a call by way of a pointer */
+		lua_pushlstring(lua, (const char *)batch->frames[0].data, batch->frames[0].len);
+	else
+		batch->by->messages->push(agents, lua, batch, 1);
+	return true;
+}
+
+/* -1: there is no memory for it. */
+static int push_one(struct agents *agents, struct run *run, const struct batch *batch)
+{
+	struct channel *channel = run->channel;
+	lua_State *co = run->co.lua;
+	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->single_ref);
+	agent_push_anchored(agents, co, channel);
+	if (!batch_push_first(agents, co, batch))
+		return -1;
+	if (!batch->by->messages->are_values)
+		return 3;
+	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
+	lua_xmove(agents->vm.lua, co, 1);
+	return 4;
+}
+
 /* -1: there is no memory for them. */
-static int push_many(struct agents *agents, struct run *run, const struct frame_batch *batch)
+static int push_many(struct agents *agents, struct run *run, const struct batch *batch)
 {
 	enum { STACK_FRAMES = 24 }; /* for which every stack has room */
 	struct channel *channel = run->channel;
-	const struct codec *codec = batch->codec;
+	const struct message_kind *messages = batch->by->messages;
 	lua_State *lua = agents->vm.lua, *co = run->co.lua;
-	int count = codec->view ? 0 : (int)batch->count;
+	int count = messages->are_views ? 0 : (int)batch->count;
 	run->batched = true;
 	lua_pushinteger(lua, 0); /* a loop that fails before its first frame has none */
 	lua_rawseti(lua, AT_CONTROL, CONTROL_INDEX);
 	if (count > STACK_FRAMES && !vm_make_stack(&agents->vm, co, count + 8))
 		return -1;
-	lua_rawgeti(co, LUA_REGISTRYINDEX, loop_of(channel, codec));
+	lua_rawgeti(co, LUA_REGISTRYINDEX, messages->loop(agent_endpoint_of(channel)));
 	agent_push(agents, co, channel);
 	lua_pushvalue(lua, AT_CONTROL);
 	lua_xmove(lua, co, 1);
 	lua_pushinteger(co, (lua_Integer)batch->count);
 	if (count && !may_push(agents, batch))
 		return push_large(agents, co, batch, count) ? 3 + count : -1;
-	if (codec->kind == CODEC_LUA || codec->offset)
-		for (int i = 0; i < count; i++)
-			batch_push_frame(agents, co, batch, (unsigned)i);
-	else {
-		if (__builtin_expect(vm_expects_misses(&agents->vm), 0))
-			expect_strings(&agents->vm, batch);
-		for (int i = 0; i < count; i++)
-			lua_pushlstring(co, (const char *)batch->frames[i].data, batch->frames[i].len);
-	}
+	if (count)
+		messages->push(agents, co, batch, (unsigned)count);
 	return 3 + count;
 }
 
@@ -382,7 +377,7 @@ static unsigned frames_answered(const struct run *run)
 /* Each is encoded by a call of its own. */
 static bool is_encoded_in_turns(const struct run *run)
 {
-	return run->channel->conn->codec->kind == CODEC_LUA && !run->resumed;
+	return messages_of(run->channel)->send && !run->resumed;
 }
 
 /* The coroutine holds the action, then the replies, which are in the control table as well (views: only there). */
@@ -442,8 +437,7 @@ static bool finish_plainly(struct run *run)
 	lua_State *co = run->co.lua;
 	size_t len;
 	bool below;
-	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING ||
-	    run->channel->conn->codec->kind == CODEC_LUA)
+	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING || messages_of(run->channel)->send)
 		return false;
 	const char *data = lua_tolstring(co, 1, &len);
 	if (channel_send(run->channel, data, len, &below))
@@ -473,12 +467,12 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 	run_end(agents, run, outcome == RUN_FAILED);
 }
 
-unsigned batch_run(struct agents *agents, struct channel *channel, struct frame_batch *batch)
+unsigned batch_run(struct agents *agents, struct channel *channel, struct batch *batch)
 {
 	struct run run;
 	run_begin(agents, &run, channel, CALL_PROCEED);
-	run.codec = batch->codec;
-	run.views = batch->codec->view;
+	run.by = batch->by;
+	run.views = batch->by->messages->are_views;
 	bool one = batch->count == 1 && !run.views;
 	int nargs = one ? push_one(agents, &run, batch) : push_many(agents, &run, batch);
 	enum outcome outcome = nargs < 0 ? run_starve(agents, &run) : run_enter(agents, &run, nargs);
@@ -494,3 +488,31 @@ unsigned batch_run(struct agents *agents, struct channel *channel, struct frame_
 	batch_finish(agents, &run, outcome);
 	return used;
 }
+
+/* ---- the kinds of messages ---- */
+
+static int strings_loop(const struct agent_endpoint *endpoint)
+{
+	return endpoint->loop_ref;
+}
+
+static int views_loop(const struct agent_endpoint *endpoint)
+{
+	return endpoint->view_loop_ref;
+}
+
+static int values_loop(const struct agent_endpoint *endpoint)
+{
+	return endpoint->meta_loop_ref;
+}
+
+const struct message_kind MESSAGE_STRINGS = { .push = push_strings, .loop = strings_loop };
+const struct message_kind MESSAGE_PARTS = { .push = push_parts, .loop = strings_loop };
+const struct message_kind MESSAGE_VIEWS = { .push = push_strings, .loop = views_loop, .are_views = true };
+const struct message_kind MESSAGE_VALUES = { .push = push_values, .loop = values_loop, .are_values = true };
+const struct message_kind MESSAGE_VALUES_ENCODED = {
+	.push = push_values,
+	.loop = values_loop,
+	.send = reply_send_encoded,
+	.are_values = true,
+};

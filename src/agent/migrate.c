@@ -78,14 +78,13 @@ struct belongings {
 	struct agents *agents;
 	const struct endpoint *endpoint;
 	uint32_t anchor;
-	const struct codec *codec;
 	bool has_defers;
 };
 
 static struct belongings belongings_of(const struct channel *channel)
 {
 	return (struct belongings){ channel->agents, channel->conn->endpoint, channel->anchor,
-				    channel->conn->codec, channel->has_defers };
+				    channel->has_defers };
 }
 
 static void migrate_give(struct channel *channel, const struct belongings *theirs)
@@ -93,20 +92,23 @@ static void migrate_give(struct channel *channel, const struct belongings *their
 	channel->agents = theirs->agents;
 	channel->conn->endpoint = theirs->endpoint;
 	channel->anchor = theirs->anchor;
-	channel->conn->codec = theirs->codec;
 	channel->has_defers = theirs->has_defers;
 	if (!channel->conn->own_timeouts)
 		channel->conn->timeouts = &channel->conn->endpoint->rules.timeouts;
-	conn_forget_scanned(channel->conn);
 }
 
 static struct belongings belongings_in(struct agents *to, const struct channel *channel)
 {
-	bool listeners_own = channel->conn->codec == channel->conn->endpoint->codec;
 	unsigned at = (unsigned)listener_in(to, channel);
-	const struct endpoint *endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot);
-	return (struct belongings){ to, endpoint, 0, listeners_own ? endpoint->codec : channel->conn->codec,
-				    false };
+	return (struct belongings){ to, agents_endpoint(to, at, channel->conn->endpoint->slot), 0, false };
+}
+
+/* The listener's framing, as the new generation has it, or the connection's own, which stays. */
+static void migrate_speak(struct conn *conn, const struct conn_mark *mark, const struct endpoint *old,
+			  const struct endpoint *new)
+{
+	const struct protocol *spoke = mark->next_protocol ? mark->next_protocol : conn->protocol;
+	conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
 }
 
 /* What upgrade() has done before it failed. */
@@ -139,6 +141,7 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 	struct belongings old = belongings_of(channel), new = belongings_in(to, channel);
 	struct conn_mark mark = conn_mark(channel->conn);
 	migrate_give(channel, &new);
+	migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint);
 	bool ok = upgrade(to, channel, bytes, len, from->generation);
 	run_end(from, &run, false);
 	new = belongings_of(channel);

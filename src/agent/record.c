@@ -60,12 +60,12 @@ void record_open(struct channel *channel)
 	channel->batch_limit = 1;
 }
 
-void record_in(struct channel *channel, const struct frame_batch *batch)
+void record_in(struct channel *channel, const struct batch *batch)
 {
-	const struct codec *codec = batch->codec;
 	const struct frame *frame = &batch->frames[0];
-	bool wire = codec->kind == CODEC_LUA;
-	size_t len = wire ? frame->end : (size_t)frame->len + codec->offset;
+	bool wire = batch->by->messages->are_values, is_flat = batch->by->messages != &MESSAGE_PARTS;
+	size_t before = is_flat ? 0 : codec_of(batch->by)->offset;
+	size_t len = wire ? frame->end : frame->len + before;
 	struct tape_entry entry = entry_of(channel, TRACE_IN, len);
 	entry.wire = wire;
 	uint8_t *to = tape_put(channel->conn->host->tape, &entry);
@@ -73,14 +73,16 @@ void record_in(struct channel *channel, const struct frame_batch *batch)
 		agent_record_give_up(channel);
 	else if (wire)
 		memcpy(to, channel->conn->host->input, len);
+	else if (is_flat)
+		memcpy(to, frame->data, len);
 	else
-		codec_flatten(codec, frame, to);
+		codec_flatten(codec_of(batch->by), frame, to);
 }
 
 void record_out(struct channel *channel, const void *data, size_t len)
 {
 	struct tape_entry entry = entry_of(channel, TRACE_OUT, len);
-	entry.wire = channel->conn->codec->kind == CODEC_LUA;
+	entry.wire = messages_of(channel)->are_values;
 	agent_record_put(channel, &entry, data);
 }
 

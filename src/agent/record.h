@@ -20,7 +20,7 @@ struct agents;
 void record_open(struct channel *channel);
 
 /* The first frame of a batch of this codec is about to be handed up. */
-void record_in(struct channel *channel, const struct frame_batch *batch);
+void record_in(struct channel *channel, const struct batch *batch);
 
 /* Something was sent: as it is before it is framed, or after a codec in Lua has framed it. */
 void record_out(struct channel *channel, const void *data, size_t len);

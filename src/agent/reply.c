@@ -17,7 +17,7 @@ bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
 	if (err != ERR_FRAME_REPLY)
 		return true; /* the connection has ended or is about to: there is nobody to tell */
 	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len,
-			codec_name(channel->conn->codec));
+			protocol_label(conn_speaks(channel->conn)));
 	return false;
 }
 
@@ -47,10 +47,9 @@ static int call_encode(struct agents *agents, struct channel *channel, lua_State
 	return status;
 }
 
-/* A codec in Lua takes any value and makes a string of it. */
-static bool send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
+bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
 {
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, channel->conn->codec->lua_encode_ref);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, codec_of(conn_speaks(channel->conn))->lua_encode_ref);
 	lua_pushvalue(lua, idx);
 	if (call_encode(agents, channel, lua)) {
 		agents->encode_failed = true;
@@ -149,7 +148,8 @@ static bool check_item(struct agents *agents, struct channel *channel, lua_State
 		return false;
 	}
 	size_t len = views ? agents->view->len : lua_objlen(lua, -1);
-	return codec_carries(channel->conn->codec, len) || reply_explain(channel, lua, len, ERR_FRAME_REPLY);
+	return protocol_carries(conn_speaks(channel->conn), len) ||
+	       reply_explain(channel, lua, len, ERR_FRAME_REPLY);
 }
 
 /*
@@ -227,8 +227,9 @@ bool reply_send(struct agents *agents, struct channel *channel, lua_State *lua, 
 	*below = true;
 	if (type == LUA_TNIL || type == LUA_TNONE)
 		return true;
-	if (channel->conn->codec->kind == CODEC_LUA && channel->conn->codec->lua_encode_ref != LUA_NOREF)
-		return send_encoded(agents, channel, lua, idx, below);
+	const struct message_kind *messages = messages_of(channel);
+	if (messages->send)
+		return messages->send(agents, channel, lua, idx, below);
 	if (type == LUA_TSTRING || type == LUA_TNUMBER) {
 		size_t len;
 		const char *data = lua_tolstring(lua, idx, &len);

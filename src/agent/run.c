@@ -88,8 +88,8 @@ void run_begin(struct agents *agents, struct run *run, struct channel *channel, 
 	/* Field by field: read_codec is large, and set only where it is used. */
 	run->co = take_coroutine(agents);
 	run->channel = channel;
-	run->codec = channel->conn->codec;
-	run->views = channel->conn->codec->view;
+	run->by = NULL;
+	run->views = false;
 	run->callback = callback;
 	run->verdict = GUARD_FINE;
 	run->wait = WAIT_NONE;
@@ -133,7 +133,7 @@ static bool suspend(struct agents *agents, struct run *run)
 	}
 	if (run->until_ms != WHEEL_NEVER)
 		wheel_arm(&agents->sleeps, &run->timer, run->until_ms);
-	channel->reading = run->wait == WAIT_READ ? &run->read_codec : NULL;
+	channel->reading = run->wait == WAIT_READ ? &run->read_codec.protocol : NULL;
 	channel->flushing = run->wait == WAIT_FLUSH;
 	channel_set_busy(channel, true);
 	return true;

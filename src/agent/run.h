@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "agent/agent.h"
+#include "agent/message.h"
 
 enum callback {
 	CALL_OPENED,
@@ -43,7 +43,7 @@ struct run {
 	enum wait wait;
 	bool batched;              /* a batch loop runs, and the control table tells how far it is */
 	bool views;                /* the handler got views */
-	const struct codec *codec; /* under which the frames came; only to compare: it may be gone */
+	const struct protocol *by; /* what made the frames; only to compare: it may be gone */
 	bool resumed;              /* it has been suspended: the frames it came with are gone */
 	int control_ref;           /* its control table, once suspended; LUA_NOREF: the worker's own */
 	unsigned sent;             /* replies of the batch already taken */
@@ -177,7 +177,7 @@ void batch_new_control(lua_State *lua);
 unsigned batch_index(struct agents *agents, const struct run *run);
 
 /* Hands a batch to conn's agent; returns how many frames were used. */
-unsigned batch_run(struct agents *agents, struct channel *channel, struct frame_batch *batch);
+unsigned batch_run(struct agents *agents, struct channel *channel, struct batch *batch);
 
 /* Handles the end of a CALL_PROCEED, whose coroutine holds results. Ends the run. */
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
@@ -186,7 +186,7 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome);
 void batch_go_on(struct agents *agents, struct run *run);
 
 /* Pushes the first frame as the batch's codec delivers it: one value. False: there is no memory for it. */
-bool batch_push_first(struct agents *agents, lua_State *lua, const struct frame_batch *batch);
+bool batch_push_first(struct agents *agents, lua_State *lua, const struct batch *batch);
 
 /* ---- reply.c ---- */
 
@@ -201,6 +201,9 @@ bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
  * a codec in Lua, whatever its encode() takes. True, or false with an error message pushed.
  */
 bool reply_send(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
+
+/* reply_send() where a codec in Lua encodes: it takes any value and makes a string of it. */
+bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
 
 /* What made reply_send() fail is somebody else's error now, or nobody's. */
 static inline void reply_forget(struct agents *agents)

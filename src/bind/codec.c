@@ -23,7 +23,7 @@ struct decoding {
 	struct agents *agents;
 	const struct channel *channel; /* whose bytes they are; NULL: nobody's, in a test */
 	const struct codec *codec;
-	struct frame_batch *out;
+	struct batch *out;
 	const uint8_t *in;
 	size_t n;
 	size_t from, to;    /* the stretch */
@@ -40,7 +40,7 @@ enum { STRETCH_BYTES = 16384, STRETCH_OF_ONE_BYTES = 4096 };
  */
 static size_t most_bytes(const struct codec *codec)
 {
-	return (size_t)codec->max_bytes + CODEC_OVERHEAD_MAX;
+	return (size_t)codec->protocol.max_bytes + PROTOCOL_OVERHEAD_MAX;
 }
 
 /* `why` is escaped here: it may have any bytes, a peer's among them. */
@@ -120,7 +120,7 @@ static void take_need(struct decoding *d, lua_State *lua, int idx)
 
 static void take_frame(struct decoding *d, lua_State *lua, int results)
 {
-	struct frame_batch *out = d->out;
+	struct batch *out = d->out;
 	out->frames[out->count++] = (struct frame){ .end = (uint32_t)out->consumed };
 	lua_pushvalue(lua, results);
 	lua_rawseti(lua, AT_VALUES, (int)out->count);
@@ -138,7 +138,7 @@ static bool may_deliver(const struct decoding *d)
 static bool goes_on(const struct decoding *d)
 {
 	const struct channel *channel = d->channel;
-	return may_deliver(d) && (!channel || channel->reading || channel->conn->codec == d->codec);
+	return may_deliver(d) && (!channel || channel->reading || !channel->conn->next_protocol);
 }
 
 /* Takes one frame from what decode() returned at results … results + 2. False: stop. */
@@ -163,7 +163,7 @@ static bool take_decoded(struct decoding *d, lua_State *lua, int results)
 	}
 	size_t bytes = (size_t)next - 1 - at;
 	bool is_text = lua_type(lua, results) == LUA_TSTRING;
-	if (is_text && lua_objlen(lua, results) > d->codec->max_bytes)
+	if (is_text && lua_objlen(lua, results) > d->codec->protocol.max_bytes)
 		too_large(d, lua_objlen(lua, results));
 	else if (bytes > most_bytes(d->codec))
 		too_large(d, bytes);
@@ -237,10 +237,11 @@ static void decode_all(struct decoding *d, unsigned limit, size_t least)
 	} while (d->out->consumed < d->n);
 }
 
-/* *scanned is how many bytes decode() is known to need. */
-static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			     uint32_t *scanned, struct frame_batch *out)
+/* session->scanned is how many bytes decode() is known to need. */
+static void lua_codec_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			     struct session *session, struct batch *out)
 {
+	const struct codec *codec = codec_of(protocol);
 	struct agents *agents = codec->lua_owner;
 	struct conn *decoding = agents->host->decoding;
 	struct channel *channel = decoding ? &decoding->first : NULL;
@@ -252,13 +253,13 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 	out->error = 0;
 	agents->decode_failed = false;
 	agents->decode_verdict = GUARD_FINE;
-	if (n < *scanned) {
-		out->need = *scanned;
+	if (n < session->scanned) {
+		out->need = session->scanned;
 		return;
 	}
 	bool opened = ledger_open(agents, channel);
 	d.began = channel ? ticks_of(channel) : 0;
-	decode_all(&d, limit, *scanned);
+	decode_all(&d, limit, session->scanned);
 	if (opened)
 		ledger_close(agents);
 	if (agents->decode_failed && out->count && channel && !channel_is_open(channel)) {
@@ -268,25 +269,46 @@ static void lua_codec_decode(const struct codec *codec, const uint8_t *in, size_
 	}
 	bool has_need = goes_on(&d) && !out->error;
 	if (has_need && d.need > most_bytes(codec)) {
-		too_large(&d, (size_t)codec->max_bytes + 1);
+		too_large(&d, (size_t)codec->protocol.max_bytes + 1);
 		has_need = false;
 	}
-	*scanned = has_need ? (uint32_t)d.need : 0;
+	session->scanned = has_need ? (uint32_t)d.need : 0;
 	out->need = has_need && d.said_its_need ? d.need : 0;
 }
 
 /* The user's encode() has run by now (reply.c): these bytes go out as they are. */
-static int lua_codec_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
-			    struct buf **out)
+static unsigned lua_codec_encode(const struct protocol *protocol, struct session *session,
+				 const struct reply *replies, unsigned n, struct buf_pool *pool,
+				 struct buf **out, int *error)
 {
-	(void)codec;
-	return buf_append(pool, out, data, len);
+	(void)protocol;
+	(void)session;
+	*error = 0;
+	for (unsigned i = 0; i < n; i++) {
+		*error = buf_append(pool, out, replies[i].data, replies[i].len);
+		if (*error)
+			return i;
+	}
+	return n;
 }
 
-static const struct codec_ops LUA_CODEC_OPS = {
+/* What it said of the frame, or how large it is. */
+static void lua_codec_explain(const struct protocol *protocol, const struct batch *batch, char *text,
+			      size_t size)
+{
+	const struct agents *agents = codec_of(protocol)->lua_owner;
+	if (batch->error == ERR_FRAME_MALFORMED)
+		snprintf(text, size, "%s", agents->codec_error);
+	else
+		codec_error_text(codec_of(protocol), batch, text, size);
+}
+
+static const struct protocol_ops LUA_CODEC_OPS = {
 	.name = "lua",
+	.rewinds = true,
 	.decode = lua_codec_decode,
 	.encode = lua_codec_encode,
+	.explain = lua_codec_explain,
 };
 
 static int ref_field(lua_State *lua, int idx, const char *key)
@@ -348,6 +370,16 @@ static void read_delimiter(lua_State *lua, int idx, struct codec *codec)
 	lua_pop(lua, 1);
 }
 
+/* How handlers get its frames. */
+static const struct message_kind *messages_for(const struct codec *codec)
+{
+	if (codec->kind == CODEC_LUA)
+		return codec->lua_encode_ref != LUA_NOREF ? &MESSAGE_VALUES_ENCODED : &MESSAGE_VALUES;
+	if (codec->view)
+		return &MESSAGE_VIEWS;
+	return codec->offset ? &MESSAGE_PARTS : &MESSAGE_STRINGS;
+}
+
 const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 {
 	static const char *const KINDS[] = {
@@ -364,7 +396,7 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 	static const char *const ENDIAN[] = { "big", "little", NULL };
 	memset(codec, 0, sizeof *codec);
 	codec->kind = (enum codec_kind)bind_codec_choice_field(lua, idx, "kind", KINDS);
-	codec->max_bytes = (uint32_t)bind_codec_number_field(lua, idx, "max");
+	codec->protocol.max_bytes = (uint32_t)bind_codec_number_field(lua, idx, "max");
 	codec->empty = (enum codec_empty)bind_codec_choice_field(lua, idx, "empty", EMPTY);
 	codec->view = flag_field(lua, idx, "view");
 	codec->length_bytes = (uint8_t)bind_codec_number_field(lua, idx, "bytes");
@@ -374,12 +406,15 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 	codec->fixed_bytes = (uint32_t)bind_codec_number_field(lua, idx, "fixed");
 	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
 	read_delimiter(lua, idx, codec);
-	if (codec->kind != CODEC_LUA)
+	if (codec->kind != CODEC_LUA) {
+		codec->protocol.messages = messages_for(codec);
 		return codec_init(codec);
-	codec->ops = &LUA_CODEC_OPS;
+	}
+	codec->protocol.ops = &LUA_CODEC_OPS;
 	codec->lua_owner = agents_of(lua);
 	codec->lua_decode_ref = ref_field(lua, idx, "decode");
 	codec->lua_encode_ref = ref_field(lua, idx, "encode");
+	codec->protocol.messages = messages_for(codec);
 	return NULL;
 }
 
@@ -399,8 +434,11 @@ void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec 
 {
 	memset(codec, 0, sizeof *codec);
 	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
-	if (lua_type(lua, idx) == LUA_TSTRING && !codec_init_named(codec, lua_tostring(lua, idx), max_bytes))
+	if (lua_type(lua, idx) == LUA_TSTRING &&
+	    !codec_init_named(codec, lua_tostring(lua, idx), max_bytes)) {
+		codec->protocol.messages = messages_for(codec);
 		return;
+	}
 	bind_push_module_function(lua, "perilune.config", "frame");
 	lua_pushvalue(lua, idx);
 	lua_pushnumber(lua, max_bytes);

@@ -95,7 +95,7 @@ static int l_conn_send(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 2, "conn:send");
 	bool is_open = channel && channel_is_open(channel);
-	bool takes_any = !is_open || channel->conn->codec->kind == CODEC_LUA;
+	bool takes_any = !is_open || messages_of(channel)->are_values;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
 		return luaL_argerror(
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
@@ -175,11 +175,13 @@ static int l_conn_read(lua_State *lua)
 		until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
 	}
 	if (lua_isnoneornil(lua, 2)) {
-		run->read_codec = *channel->conn->codec;
+		run->read_codec = *codec_of(conn_speaks(channel->conn));
 	} else {
-		bind_codec_check(lua, 2, agent_endpoint_of(channel)->codec.max_bytes, &run->read_codec);
+		bind_codec_check(lua, 2, agent_endpoint_of(channel)->codec.protocol.max_bytes,
+				 &run->read_codec);
 	}
-	run->read_codec.view = false;
+	if (run->read_codec.view)
+		run->read_codec.protocol.messages = &MESSAGE_STRINGS;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
 
@@ -269,15 +271,13 @@ static int l_conn_set_frame(lua_State *lua)
 	struct codec codec;
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	const struct codec *listeners = channel->conn->endpoint->codec;
+	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
 		bind_codec_check(lua, 2, listeners->max_bytes, &codec);
 	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run); /* they were made under the old framing */
 	cut_batch(agents, channel);
-	if (!own)
-		conn_share_codec(channel->conn, listeners);
-	else if (conn_set_codec(channel->conn, &codec))
+	if (conn_set_protocol(channel->conn, own ? &codec.protocol : listeners, own ? sizeof codec : 0))
 		return luaL_error(lua, "conn:set_frame: not enough memory");
 	lua_pushboolean(lua, 1);
 	return 1;

@@ -5,88 +5,6 @@
 #include <stdlib.h>
 #include <uv.h>
 
-/* ---- codecs of its own ---- */
-
-/* A codec that was replaced lives to the end of the event: a batch may have been decoded with it. */
-struct own_codec {
-	struct codec codec;
-	struct own_codec *older;
-};
-
-static void free_codecs(struct own_codec *own)
-{
-	while (own) {
-		struct own_codec *older = own->older;
-		free(own);
-		own = older;
-	}
-}
-
-static void take_codec(struct conn *conn, const struct codec *codec)
-{
-	conn->codec = codec;
-	conn_forget_scanned(conn);
-	conn_attend(conn);
-}
-
-int conn_set_codec(struct conn *conn, const struct codec *codec)
-{
-	/* No batch is of the newest one yet: a handler may change its mind as often as it likes. */
-	if (conn->fresh_codec) {
-		conn->own_codecs->codec = *codec;
-		take_codec(conn, &conn->own_codecs->codec);
-		return 0;
-	}
-	struct own_codec *own = malloc(sizeof *own);
-	if (!own)
-		return UV_ENOMEM;
-	own->codec = *codec;
-	own->older = conn->own_codecs;
-	conn->own_codecs = own;
-	conn->fresh_codec = true;
-	take_codec(conn, &own->codec);
-	return 0;
-}
-
-void conn_share_codec(struct conn *conn, const struct codec *codec)
-{
-	if (conn->codec == codec)
-		return;
-	if (conn->fresh_codec) {
-		struct own_codec *unused = conn->own_codecs;
-		conn->own_codecs = unused->older;
-		conn->fresh_codec = false;
-		free(unused);
-	}
-	take_codec(conn, codec);
-}
-
-static void drop_newer_codecs(struct conn *conn, const struct own_codec *newest)
-{
-	while (conn->own_codecs != newest) {
-		struct own_codec *own = conn->own_codecs;
-		conn->own_codecs = own->older;
-		free(own);
-	}
-}
-
-/* Those that a batch may still have been of. */
-static void retire_codecs(struct conn *conn)
-{
-	struct own_codec *own = conn->own_codecs;
-	if (!own)
-		return;
-	struct own_codec **past = conn->codec == &own->codec ? &own->older : &conn->own_codecs;
-	free_codecs(*past);
-	*past = NULL;
-}
-
-void conn_drop_codecs(struct conn *conn)
-{
-	free_codecs(conn->own_codecs);
-	conn->own_codecs = NULL;
-}
-
 /* ---- what it is at ---- */
 
 static enum conn_phase phase_of(const struct conn *conn)
@@ -144,7 +62,6 @@ static void conn_watch(struct conn *conn)
 
 static void settle(struct conn *conn)
 {
-	retire_codecs(conn);
 	if (conn->eof || conn->draining || conn->lost)
 		end_prepare(conn);
 	output_flush(conn);
@@ -330,7 +247,6 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	conn->host = host;
 	conn->endpoint = endpoint;
 	conn->timeouts = &endpoint->rules.timeouts;
-	conn->codec = endpoint->codec;
 	conn->first.conn = conn;
 	conn->first.id = id;
 	conn->idle_since_ms = conn->first_since_ms = host->now_ms;
@@ -341,6 +257,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	conn->state = conn->layered ? CONN_OPENING : CONN_OPEN;
 	host->open++;
 	host->current = conn;
+	protocol_begin(conn, endpoint->protocol);
 	if (idmap_put(&host->ids, id, &conn->first))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
@@ -384,8 +301,11 @@ void channel_resume(struct channel *channel)
 void channel_set_busy(struct channel *channel, bool busy)
 {
 	struct conn *conn = channel->conn;
+	assert(!channel->reading || channel->reading == conn->protocol || conn->protocol->ops->rewinds);
 	channel->busy = busy;
-	conn->scanned = 0; /* channel->reading may have changed with it, and is a framing of its own */
+	/* channel->reading may have changed with it, and is a framing of its own */
+	if (conn->protocol->ops->rewinds)
+		conn->session.scanned = 0;
 	conn_begin_wait(conn);
 	if ((conn->in && !busy) || (channel->reading && (conn->in || conn->eof)))
 		conn_attend(conn);
@@ -419,54 +339,4 @@ int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms)
 	*timeout_field((struct timeouts *)conn->timeouts, kind) = ms;
 	changed(conn);
 	return 0;
-}
-
-/* ---- taking back ---- */
-
-struct conn_mark conn_mark(struct conn *conn)
-{
-	assert(conn->state == CONN_OPEN);
-	struct conn_mark mark = { .newest = conn->own_codecs,
-				  .codec = conn->codec,
-				  .timeouts = *conn->timeouts,
-				  .was_fresh = conn->fresh_codec,
-				  .had_own_timeouts = conn->own_timeouts,
-				  .was_paused = conn->first.paused,
-				  .was_shut_asked = conn->shut_asked };
-	conn->fresh_codec = false; /* neither replaced nor freed */
-	return mark;
-}
-
-void conn_keep(struct conn *conn, const struct conn_mark *mark)
-{
-	if (conn->codec == mark->codec)
-		conn->fresh_codec = mark->was_fresh;
-}
-
-static void restore_timeouts(struct conn *conn, const struct conn_mark *mark)
-{
-	if (!conn->own_timeouts)
-		return;
-	struct timeouts *own = (struct timeouts *)conn->timeouts;
-	if (mark->had_own_timeouts) {
-		*own = mark->timeouts;
-		return;
-	}
-	free(own);
-	conn->own_timeouts = false;
-	conn->timeouts = &conn->endpoint->rules.timeouts;
-}
-
-void conn_restore(struct conn *conn, const struct conn_mark *mark)
-{
-	drop_newer_codecs(conn, mark->newest);
-	conn->fresh_codec = mark->was_fresh;
-	take_codec(conn, mark->codec);
-	restore_timeouts(conn, mark);
-	conn->first.paused = mark->was_paused;
-	conn->shut_asked = mark->was_shut_asked;
-	/* An end that was asked for takes place when the event is over. */
-	conn->state = CONN_OPEN;
-	conn->reason = REASON_NONE;
-	conn->how = CLOSE_FLUSH;
 }

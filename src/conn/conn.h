@@ -27,7 +27,7 @@
 #include "base/wheel.h"
 #include "conn/channel.h"
 #include "conn/endpoint.h"
-#include "frame/codec.h"
+#include "proto/protocol.h"
 #include "stream/stream.h"
 
 #include <netinet/in.h>
@@ -36,7 +36,6 @@
 #include <stdint.h>
 
 struct conn;
-struct own_codec;
 struct tape;
 
 enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
@@ -56,7 +55,7 @@ struct conn_handler {
 	 * the bytes of the others are kept and decoded again later. When channel->reading is set
 	 * the batch is the one frame that the agent waits for. It may leave frames for the connection's next turn.
 	 */
-	unsigned (*frames)(struct channel *channel, struct frame_batch *batch);
+	unsigned (*frames)(struct channel *channel, struct batch *batch);
 
 	/* The peer will send no more, and all its frames were handed up. */
 	enum eof_answer (*eof)(struct channel *channel);
@@ -65,7 +64,7 @@ struct conn_handler {
 	bool (*timeout)(struct channel *channel, enum timeout_kind kind);
 
 	/* A frame broke the rules; the connection ends after this. */
-	void (*bad_frame)(struct channel *channel, const struct frame_batch *batch);
+	void (*bad_frame)(struct channel *channel, const struct batch *batch);
 
 	/* Pending output fell below the low-water mark again. */
 	void (*writable)(struct channel *channel);
@@ -109,9 +108,9 @@ struct conn_host {
 	struct buf_pool pool;
 	struct counters *counters;
 	struct conn *attention, **attention_tail; /* queued by conn_attend() */
-	struct frame_batch batch;
+	struct batch batch;
 	struct conn
-	    *decoding;    /* whose bytes a codec was last given: for codecs, which do not see connections */
+	    *decoding;    /* whose bytes are being decoded and handed up: a batch may be of its protocol */
 	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
 	const uint8_t *input; /* what the batch was decoded from */
 	struct tape *tape;    /* the layer above: what new connections are recorded on, or NULL */
@@ -150,27 +149,26 @@ struct conn {
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
 	const struct endpoint *endpoint;
-	const struct timeouts *timeouts; /* the endpoint's, or this connection's own */
-	const struct codec *codec;       /* the endpoint's, or this connection's own */
-	struct own_codec *own_codecs;    /* what conn_set_codec() made, the newest first; or NULL */
-	struct buf *in;                  /* bytes received and not yet used, or NULL */
-	struct outq out;                 /* what is to be sent */
+	const struct timeouts *timeouts;      /* the endpoint's, or this connection's own */
+	const struct protocol *protocol;      /* the endpoint's, or this connection's own */
+	const struct protocol *next_protocol; /* what it is to speak from the next message on; or NULL */
+	struct buf *in;                       /* bytes received and not yet used, or NULL */
+	struct outq out;                      /* what is to be sent */
 	struct conn *next_attention;
-	struct wheel_node timer;  /* the earliest deadline, or earlier */
-	uint64_t idle_since_ms;   /* last completed frame, or when the agent last became free */
-	uint64_t first_since_ms;  /* the same, but for frames that are ignored */
-	uint64_t read_since_ms;   /* when the partial frame in `in` was begun */
-	uint64_t write_since_ms;  /* last progress of pending output; lingering: its deadline */
-	size_t unsent;            /* what the stream held when it was last asked */
-	uint32_t scanned;         /* decode state of the frame at the beginning of `in` */
-	uint32_t counted_scanned; /* ... and of that behind counted_bytes */
-	uint32_t counted_bytes;   /* of `in`, how far they were counted */
-	uint32_t waiting_frames;  /* whole frames in `in` while the agent is suspended */
-	uint8_t state;            /* enum conn_state */
-	uint8_t how;              /* enum close_how */
-	uint8_t watching;         /* what is watched at the lowest stream */
-	uint8_t wanted;           /* STREAM_*: what reading and writing wait for */
-	uint8_t phase;            /* enum conn_phase, as it is counted */
+	struct wheel_node timer; /* the earliest deadline, or earlier */
+	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
+	uint64_t first_since_ms; /* the same, but for frames that are ignored */
+	uint64_t read_since_ms;  /* when the partial frame in `in` was begun */
+	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
+	size_t unsent;           /* what the stream held when it was last asked */
+	struct session session;  /* the protocol's; `counted` is of what follows counted_bytes */
+	uint32_t counted_bytes;  /* of `in`, how far they were counted */
+	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
+	uint8_t state;           /* enum conn_state */
+	uint8_t how;             /* enum close_how */
+	uint8_t watching;        /* what is watched at the lowest stream */
+	uint8_t wanted;          /* STREAM_*: what reading and writing wait for */
+	uint8_t phase;           /* enum conn_phase, as it is counted */
 	/* Those that are asked for together are in one byte. */
 	bool choked : 1; /* output past the high-water mark */
 	bool more : 1;   /* input at hand that was left for fairness */
@@ -192,8 +190,10 @@ struct conn {
 	bool drain_over : 1; /* the deadline of its drain has come */
 	bool drain_cuts : 1; /* ... and drops what cannot be written at once */
 	bool own_timeouts : 1;
-	bool fresh_codec : 1; /* the newest of own_codecs has decoded nothing yet */
-	bool has_left : 1;    /* the host was told that the place is free */
+	bool own_protocol : 1;
+	bool own_next : 1;
+	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
+	bool has_left : 1; /* the host was told that the place is free */
 
 	struct channel first; /* what its agent talks through */
 };
@@ -283,36 +283,36 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 /* Half-close: once the output is gone, our end-of-stream. */
 void conn_shutdown(struct conn *conn);
 
-/* From the next frame on. Takes a copy. 0 or UV_ENOMEM. */
-int conn_set_codec(struct conn *conn, const struct codec *codec);
+/*
+ * What it speaks from the next message on; replies are encoded by it at once. It takes effect now, or where a batch
+ * is being handed up, when that is over. own_bytes: of the description, of which a copy is taken; 0: it outlives the
+ * connection. 0 or UV_ENOMEM.
+ */
+int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t own_bytes);
 
-/* The same with one that outlives the connection, as that of conn_open() does. */
-void conn_share_codec(struct conn *conn, const struct codec *codec);
+/* By what replies are encoded now. */
+static inline const struct protocol *conn_speaks(const struct conn *conn)
+{
+	return conn->next_protocol ? conn->next_protocol : conn->protocol;
+}
 
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
 
 /*
- * What an agent asks for after conn_mark() can be taken back, or kept: one of the two follows within the same event.
- * That is its framing (what was the codec before is untouched until then), time-outs, pausing and the end; not what it
- * has sent. The connection is open, and has the rules that it had when it was marked.
+ * A trial: what an agent asks for after conn_mark() can be taken back, or kept: one of the two follows within the same
+ * event. That is its protocol, time-outs, pausing and the end; not what it has sent. The connection is open, and has
+ * the rules that it had when it was marked.
  */
 struct conn_mark {
-	struct own_codec *newest;
-	const struct codec *codec;
+	const struct protocol *next_protocol;
 	struct timeouts timeouts;
-	bool was_fresh, had_own_timeouts, was_paused, was_shut_asked;
+	bool had_own_next, had_own_timeouts, was_paused, was_shut_asked;
 };
 
 struct conn_mark conn_mark(struct conn *conn);
 void conn_keep(struct conn *conn, const struct conn_mark *mark);
 void conn_restore(struct conn *conn, const struct conn_mark *mark);
-
-/* Its codec is another: what is known of the bytes in `in` was known of frames as the old one saw them. */
-static inline void conn_forget_scanned(struct conn *conn)
-{
-	conn->scanned = conn->counted_scanned = conn->counted_bytes = conn->waiting_frames = 0;
-}
 
 /* May frames be handed up? Nothing is, once an end was decided. */
 static inline bool conn_is_open(const struct conn *conn)

@@ -32,10 +32,15 @@ static bool peers_turn(const struct conn *conn)
  * A peer that half-closed completes no frame any more, and an agent that keeps the connection for its own
  * sake may forget it. So idle goes on from the end of the stream while nothing is under way.
  */
-static bool may_be_idle(const struct conn *conn)
+static bool is_kept_idle(const struct conn *conn)
 {
 	bool kept = conn->eof_done && conn->state == CONN_OPEN && !conn->first.busy && !conn->first.paused;
-	return peers_turn(conn) || (kept && !conn->blocked);
+	return kept && !conn->blocked;
+}
+
+static bool may_be_idle(const struct conn *conn)
+{
+	return peers_turn(conn) || is_kept_idle(conn);
 }
 
 /*
@@ -92,11 +97,12 @@ static uint64_t deadline_earliest(const struct conn *conn)
 	if (conn->state == CONN_OPENING)
 		return deadline_after(conn->first_since_ms, conn->timeouts->opening);
 	uint64_t first = conn->blocked ? write_deadline(conn) : WHEEL_NEVER, at;
-	if (!may_be_idle(conn))
+	bool is_peers = peers_turn(conn);
+	if (!is_peers && !is_kept_idle(conn))
 		return first;
 	if ((at = idle_deadline(conn)) < first)
 		first = at;
-	if (!peers_turn(conn))
+	if (!is_peers)
 		return first;
 	if (conn->in && (at = read_deadline(conn)) < first)
 		first = at;

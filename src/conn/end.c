@@ -91,7 +91,7 @@ static bool end_tell_closed(struct conn *conn)
 	return true;
 }
 
-/* Its codecs stay until it is forgotten: who is served in the same poll may still ask for them. */
+/* What it speaks stays until it is forgotten: who is served in the same poll may still ask for it. */
 static void release(struct conn *conn)
 {
 	buf_release(&conn->host->pool, &conn->in);

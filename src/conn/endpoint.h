@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-struct codec;
+struct protocol;
 
 /* Milliseconds; 0: off. */
 struct timeouts {
@@ -38,7 +38,7 @@ struct conn_rules {
 struct endpoint {
 	const char *name; /* for logs: the listener's address, or the name that the script gives it */
 	struct conn_rules rules;
-	const struct codec *codec; /* of its connections, until they have one of their own */
-	uint16_t index;            /* its place in the configuration of its generation, */
-	uint16_t slot;             /* ... and its number in all of them */
+	const struct protocol *protocol; /* of its connections, until they have one of their own */
+	uint16_t index;                  /* its place in the configuration of its generation, */
+	uint16_t slot;                   /* ... and its number in all of them */
 };

@@ -32,7 +32,7 @@ void host_forget(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	idmap_remove(&host->ids, conn->first.id);
-	conn_drop_codecs(conn);
+	protocol_end(conn);
 	host->open--;
 	host->gone(conn);
 }

@@ -7,14 +7,16 @@
 
 bool input_may_deliver(const struct conn *conn)
 {
-	return conn->state == CONN_OPEN && !conn->first.paused && !conn->choked &&
-	       (!conn->first.busy || conn->first.reading);
+	const struct channel *channel = &conn->first;
+	if (conn->state != CONN_OPEN || conn->choked)
+		return false;
+	return (!channel->paused && !channel->busy) || (!channel->paused && channel->reading);
 }
 
 bool input_is_full(const struct conn *conn)
 {
 	return conn->waiting_frames >= conn->endpoint->rules.inbox_frames ||
-	       buf_len(conn->in) >= (size_t)conn->codec->max_bytes + CONN_SCRATCH_BYTES;
+	       buf_len(conn->in) >= (size_t)conn->protocol->max_bytes + CONN_SCRATCH_BYTES;
 }
 
 bool input_partial(const struct conn *conn)
@@ -28,21 +30,24 @@ bool input_partial(const struct conn *conn)
  */
 static void count_waiting(struct conn *conn)
 {
-	struct frame_batch *batch = &conn->host->batch;
-	if (!conn->in || conn->codec->kind == CODEC_LUA)
-		return; /* only bytes bound a codec in Lua: counting would mean running it */
+	const struct protocol *protocol = conn->protocol;
+	struct batch *batch = &conn->host->batch;
+	if (!conn->in || !protocol->ops->counts)
+		return; /* only its bytes bound what waits */
 	while (conn->waiting_frames < conn->endpoint->rules.inbox_frames) {
 		const uint8_t *from = conn->in->data + conn->in->start + conn->counted_bytes;
 		size_t n = buf_len(conn->in) - conn->counted_bytes;
-		uint32_t *scanned = conn->counted_bytes ? &conn->counted_scanned : &conn->scanned;
-		conn->codec->ops->decode(conn->codec, from, n, FRAME_BATCH_MAX, scanned, batch);
-		if (!conn->counted_bytes && batch->consumed) {
-			conn->counted_scanned = conn->scanned;
-			conn->scanned = 0;
-		}
+		struct session ahead = { .scanned = conn->session.counted };
+		bool is_ahead = conn->counted_bytes;
+		protocol->ops->decode(protocol, from, n, BATCH_MAX, is_ahead ? &ahead : &conn->session,
+				      batch);
+		if (is_ahead)
+			conn->session.counted = ahead.scanned;
+		else if (batch->consumed)
+			conn->session = (struct session){ .counted = conn->session.scanned };
 		conn->waiting_frames += batch->count;
 		conn->counted_bytes += (uint32_t)batch->consumed;
-		if (batch->count < FRAME_BATCH_MAX)
+		if (batch->count < BATCH_MAX)
 			break;
 	}
 }
@@ -55,12 +60,13 @@ static void uncount(struct conn *conn, size_t used, unsigned frames)
 		conn->waiting_frames -= frames < conn->waiting_frames ? frames : conn->waiting_frames;
 		return;
 	}
-	if (used == conn->counted_bytes && !conn->first.reading && conn->scanned < conn->counted_scanned)
-		conn->scanned = conn->counted_scanned;
-	conn->counted_bytes = conn->counted_scanned = conn->waiting_frames = 0;
+	if (used == conn->counted_bytes && !conn->first.reading &&
+	    conn->session.scanned < conn->session.counted)
+		conn->session.scanned = conn->session.counted;
+	conn->counted_bytes = conn->session.counted = conn->waiting_frames = 0;
 }
 
-static unsigned deliver(struct conn *conn, struct frame_batch *batch)
+static unsigned deliver(struct conn *conn, struct batch *batch)
 {
 	struct conn_host *host = conn->host;
 	conn->framed = true;
@@ -75,19 +81,18 @@ static unsigned deliver(struct conn *conn, struct frame_batch *batch)
  * An agent that suspends makes decoding ahead a waste; trust returns by doubling. One that takes long gets batches
  * that fit its turn: nobody else is served before a batch has come to its end.
  */
-static void fit_batch(struct conn *conn, unsigned used, uint64_t ticks)
+static void fit_batch(struct channel *channel, const struct protocol_ops *by, unsigned used, uint64_t ticks)
 {
-	if (conn->first.busy || conn->choked || !used || conn->first.recorded)
-		conn->first.batch_limit = 1;
+	uint16_t limit = channel->batch_limit;
+	if (channel->busy || channel->conn->choked || !used || channel->recorded)
+		channel->batch_limit = 1;
 	else if (ticks > CHANNEL_TICKS_PER_TURN)
-		conn->first.batch_limit = (uint16_t)(used * (uint64_t)CHANNEL_TICKS_PER_TURN / ticks + 1);
-	else if (conn->first.batch_limit < FRAME_BATCH_MAX && ticks < CHANNEL_TICKS_PER_TURN / 2)
-		conn->first.batch_limit =
-		    (uint16_t)(conn->first.batch_limit < FRAME_BATCH_MAX / 2 ? conn->first.batch_limit * 2
-									     : FRAME_BATCH_MAX);
+		channel->batch_limit = (uint16_t)(used * (uint64_t)CHANNEL_TICKS_PER_TURN / ticks + 1);
+	else if (limit < BATCH_MAX && ticks < CHANNEL_TICKS_PER_TURN / 2 && by->rewinds)
+		channel->batch_limit = (uint16_t)(limit < BATCH_MAX / 2 ? limit * 2 : BATCH_MAX);
 }
 
-static void input_refuse(struct conn *conn, const struct frame_batch *batch)
+static void input_refuse(struct conn *conn, const struct batch *batch)
 {
 	conn->host->handler->bad_frame(&conn->first, batch);
 	bool too_large = batch->error == ERR_FRAME_TOO_LARGE;
@@ -95,34 +100,84 @@ static void input_refuse(struct conn *conn, const struct frame_batch *batch)
 }
 
 /*
- * A codec in Lua is code of the user's: after it the connection may have ended, be paused, or have another codec.
- * Frames in the batch came before that, and are handed up as what they are, by the codec that they were decoded with.
+ * A codec in Lua is code of the user's: after it the connection may have ended, be paused, or have asked for another
+ * framing. Messages in the batch came before that, and are handed up as what they are, by what decoded them.
  */
 static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigned limit)
 {
 	struct conn_host *host = conn->host;
-	const struct codec *codec = conn->first.reading ? conn->first.reading : conn->codec;
-	conn->fresh_codec = false;
+	const struct protocol *protocol = conn->first.reading ? conn->first.reading : conn->protocol;
 	host->decoding = conn;
 	host->input = in;
-	codec->ops->decode(codec, in, n, limit, &conn->scanned, &host->batch);
-	host->batch.codec = codec;
+	host->batch.answers = &conn->out.bytes;
+	protocol->ops->decode(protocol, in, n, limit, &conn->session, &host->batch);
+	host->batch.by = protocol;
 }
 
-/* Those that are left will be decoded again, and with them what has set another codec behind them. */
-static __attribute__((noinline)) void take_back_codec(struct conn *conn, const struct frame_batch *batch)
+/* Nothing is of the batch any more. */
+static void end_batch(struct conn *conn)
 {
-	if (conn->codec != batch->codec)
-		conn_share_codec(conn, batch->codec);
+	conn->host->decoding = NULL;
+	if (__builtin_expect(conn->next_protocol != NULL, 0))
+		protocol_advance(conn);
+}
+
+/* What has been decoded and holds no message; returns how many bytes are done with. */
+static size_t feed_nothing(struct conn *conn, const struct batch *batch)
+{
+	bool later = batch->error == ERR_FRAME_LATER;
+	size_t consumed = batch->consumed;
+	if (batch->error && !later)
+		input_refuse(conn, batch);
+	else if (consumed)
+		conn->idle_since_ms = conn->host->now_ms; /* frames to be ignored: a keep-alive */
+	end_batch(conn);
+	return consumed;
 }
 
 /*
- * Hands up the frames of in[0 .. n); returns how many bytes are done with. Part of both its callers: a call would be
- * thirty instructions for each read.
+ * Hands up the batch. Adds how many bytes are done with to *used, and how many messages to *frames. False: some of it
+ * are left, or what follows is to be looked at in another way.
+ */
+static inline __attribute__((always_inline)) bool feed_batch(struct conn *conn, struct batch *batch,
+							     size_t *used, unsigned *frames)
+{
+	/* What decodes one frame for an agent that waits may go with its wait. */
+	const struct protocol_ops *by = batch->by->ops;
+	const struct protocol *asked = conn->next_protocol; /* by decode(): for what follows */
+	struct session session = conn->session;
+	bool reading = conn->first.reading;
+	unsigned count = batch->count;
+	size_t consumed = batch->consumed;
+	uint64_t ticks = conn->first.handler_ticks;
+	unsigned taken = deliver(conn, batch);
+	ticks = conn->first.handler_ticks - ticks;
+	fit_batch(&conn->first, by, taken, ticks);
+	if (ticks > CHANNEL_TICKS_PER_TURN)
+		conn_begin_wait(conn); /* its peer has its replies only now */
+	*frames += taken;
+	bool is_whole = taken == count && !reading && !conn->first.reading && conn->next_protocol == asked;
+	if (is_whole || !by->rewinds) {
+		*used += consumed;
+		conn->session = session;
+	} else {
+		*used += taken ? batch->frames[taken - 1].end : 0;
+		conn->session.scanned = 0;
+		/* Those that are left will be decoded again, and with them what has asked for it behind them. */
+		if (taken < count && asked && conn->next_protocol == asked)
+			protocol_drop_next(conn);
+	}
+	end_batch(conn);
+	return is_whole;
+}
+
+/*
+ * Hands up the messages of in[0 .. n); returns how many bytes are done with. Part of both its callers: a call would
+ * be thirty instructions for each read.
  */
 static inline __attribute__((always_inline)) size_t feed(struct conn *conn, const uint8_t *in, size_t n)
 {
-	struct frame_batch *batch = &conn->host->batch;
+	struct batch *batch = &conn->host->batch;
 	size_t used = 0;
 	unsigned frames = 0;
 	uint64_t began = conn->first.handler_ticks;
@@ -137,39 +192,14 @@ static inline __attribute__((always_inline)) size_t feed(struct conn *conn, cons
 		input_decode(conn, in + used, n - used, limit);
 		if (!batch->count) {
 			bool later = batch->error == ERR_FRAME_LATER;
-			used += batch->consumed;
-			if (batch->error && !later)
-				input_refuse(conn, batch);
-			else if (batch->consumed)
-				conn->idle_since_ms =
-				    conn->host->now_ms; /* frames to be ignored: a keep-alive */
+			used += feed_nothing(conn, batch);
 			if (later)
 				continue;
 			break;
 		}
-		bool reading = conn->first.reading, last = batch->count < limit && !batch->error;
-		unsigned count = batch->count;
-		size_t consumed = batch->consumed;
-		uint32_t scanned = conn->scanned;
-		const struct codec *next_codec = conn->codec;
-		uint64_t ticks = conn->first.handler_ticks;
-		unsigned taken = deliver(conn, batch);
-		ticks = conn->first.handler_ticks - ticks;
-		fit_batch(conn, taken, ticks);
-		if (ticks > CHANNEL_TICKS_PER_TURN)
-			conn_begin_wait(conn); /* its peer has its replies only now */
-		frames += taken;
-		if (taken == count && !reading && !conn->first.reading && next_codec == conn->codec) {
-			used += consumed;
-			conn->scanned = scanned;
-			if (last)
-				break;
-		} else {
-			used += taken ? batch->frames[taken - 1].end : 0;
-			conn->scanned = 0;
-			if (taken < count && conn->codec == next_codec)
-				take_back_codec(conn, batch);
-		}
+		bool is_last = batch->count < limit && !batch->error;
+		if (feed_batch(conn, batch, &used, &frames) && is_last)
+			break;
 	}
 	if (conn->counted_bytes)
 		uncount(conn, used, frames);

@@ -111,10 +111,21 @@ void conn_begin_wait(struct conn *conn);
 void conn_settle(struct conn *conn);
 
 void conn_count_phase(struct conn *conn);
-void conn_drop_codecs(struct conn *conn);
 
 /* The layers of its stream go on with their beginning; where they have come to the end of it, it is open. */
 void conn_advance_opening(struct conn *conn);
+
+/* protocol.c */
+
+/* The first and the last of what it speaks. */
+void protocol_begin(struct conn *conn, const struct protocol *protocol);
+void protocol_end(struct conn *conn);
+
+/* Takes up next_protocol, unless that has to wait for the end of a batch, or of a trial. */
+void protocol_advance(struct conn *conn);
+
+/* What it was to speak next it is not. */
+void protocol_drop_next(struct conn *conn);
 
 /* end.c */
 

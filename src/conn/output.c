@@ -145,12 +145,14 @@ int channel_send_batch(struct channel *channel, const struct reply *replies, uns
 		*sent = n;
 		return 0;
 	}
+	const struct protocol *protocol = conn_speaks(conn);
+	struct session *session = conn->next_protocol ? NULL : &conn->session;
 	int err = 0;
 	while (*sent < n) {
-		*sent += codec_encode_batch(conn->codec, replies + *sent, n - *sent, &conn->host->pool,
-					    &conn->out.bytes, &err);
+		*sent += protocol->ops->encode(protocol, session, replies + *sent, n - *sent,
+					       &conn->host->pool, &conn->out.bytes, &err);
 		if (err == ERR_BUFFER_LIMIT &&
-		    output_make_room(conn, replies[*sent].len + CODEC_OVERHEAD_MAX))
+		    output_make_room(conn, replies[*sent].len + PROTOCOL_OVERHEAD_MAX))
 			continue;
 		if (err)
 			break;

@@ -1,7 +1,7 @@
 /*
  * The list of framings, and what they have in common.
  */
-#include "frame/codec.h"
+#include "frame/internal.h"
 
 #include "base/err.h"
 
@@ -11,10 +11,10 @@
 #include <string.h>
 
 /* Declared here only: everybody else asks codec_ops_of(). */
-extern const struct codec_ops codec_length_ops, codec_delimiter_ops, codec_line_ops, codec_fixed_ops,
+extern const struct protocol_ops codec_length_ops, codec_delimiter_ops, codec_line_ops, codec_fixed_ops,
     codec_netstring_ops, codec_raw_ops;
 
-static const struct codec_ops *const registry[CODEC_KINDS] = {
+static const struct protocol_ops *const registry[CODEC_KINDS] = {
 	[CODEC_LENGTH] = &codec_length_ops,       [CODEC_DELIMITER] = &codec_delimiter_ops,
 	[CODEC_LINE] = &codec_line_ops,           [CODEC_FIXED] = &codec_fixed_ops,
 	[CODEC_NETSTRING] = &codec_netstring_ops, [CODEC_RAW] = &codec_raw_ops,
@@ -42,7 +42,7 @@ static const struct short_name short_names[] = {
 	{ .name = "raw", .kind = CODEC_RAW },
 };
 
-const struct codec_ops *codec_ops_of(enum codec_kind kind)
+const struct protocol_ops *codec_ops_of(enum codec_kind kind)
 {
 	return (unsigned)kind < CODEC_KINDS ? registry[kind] : NULL;
 }
@@ -52,19 +52,19 @@ const char *codec_init(struct codec *codec)
 	if ((unsigned)codec->kind >= CODEC_KINDS)
 		return "unknown framing";
 	if (codec->kind != CODEC_LUA)
-		codec->ops = codec_ops_of(codec->kind);
-	if (!codec->ops)
+		codec->protocol.ops = codec_ops_of(codec->kind);
+	if (!codec->protocol.ops)
 		return "framing in Lua needs its functions";
-	if (codec->max_bytes == 0)
+	if (codec->protocol.max_bytes == 0)
 		return "the frame limit must be at least 1 byte";
-	if (codec->max_bytes > CODEC_FRAME_LIMIT)
+	if (codec->protocol.max_bytes > CODEC_FRAME_LIMIT)
 		return "the frame limit must be at most 1 GiB";
 	if ((unsigned)codec->empty > CODEC_EMPTY_IGNORE)
 		return "empty must be error, deliver or ignore";
 	/* codec_flatten() relies on it. */
 	if (codec->offset && codec->kind != CODEC_LENGTH)
 		return "offset is for length framing only";
-	return codec->ops->check ? codec->ops->check(codec) : NULL;
+	return codec->protocol.ops->check ? codec->protocol.ops->check(&codec->protocol) : NULL;
 }
 
 int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes)
@@ -78,15 +78,14 @@ int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes)
 			.empty = found->empty,
 			.length_bytes = found->length_bytes,
 			.little_endian = found->little_endian,
-			.max_bytes = max_bytes,
+			.protocol.max_bytes = max_bytes,
 		};
 		return codec_init(codec) ? -EINVAL : 0;
 	}
 	return -EINVAL;
 }
 
-const char *codec_error_text(const struct codec *codec, const struct frame_batch *batch, char *text,
-			     size_t size)
+const char *codec_error_text(const struct codec *codec, const struct batch *batch, char *text, size_t size)
 {
 	switch (batch->error) {
 	case 0:
@@ -97,11 +96,11 @@ const char *codec_error_text(const struct codec *codec, const struct frame_batch
 		break;
 	case ERR_FRAME_TOO_LARGE:
 		snprintf(text, size, "frame too large: %" PRIu64 " > %" PRIu32, batch->announced,
-			 codec->max_bytes);
+			 codec->protocol.max_bytes);
 		break;
 	case ERR_FRAME_MALFORMED:
 		if (codec->kind != CODEC_LENGTH)
-			snprintf(text, size, "malformed %s", codec->ops->name);
+			snprintf(text, size, "malformed %s", codec->protocol.ops->name);
 		else if (codec->length_bytes == 0)
 			snprintf(text, size, "malformed varint");
 		else
@@ -139,14 +138,21 @@ size_t codec_flatten(const struct codec *codec, const struct frame *frame, uint8
 	return codec->offset + frame->len;
 }
 
-unsigned codec_encode_batch(const struct codec *codec, const struct reply *replies, unsigned n,
-			    struct buf_pool *pool, struct buf **out, int *error)
+int codec_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+		 struct buf **out)
 {
-	if (codec->ops->encode_batch)
-		return codec->ops->encode_batch(codec, replies, n, pool, out, error);
+	struct reply reply = { data, len };
+	int error;
+	codec->protocol.ops->encode(&codec->protocol, NULL, &reply, 1, pool, out, &error);
+	return error;
+}
+
+unsigned codec_encode_each(const struct codec *codec, codec_encode_one *encode, const struct reply *replies,
+			   unsigned n, struct buf_pool *pool, struct buf **out, int *error)
+{
 	*error = 0;
 	for (unsigned i = 0; i < n; i++) {
-		*error = codec->ops->encode(codec, replies[i].data, replies[i].len, pool, out);
+		*error = encode(codec, replies[i].data, replies[i].len, pool, out);
 		if (*error)
 			return i;
 	}
@@ -169,11 +175,6 @@ bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, un
 	return true;
 }
 
-bool codec_carries(const struct codec *codec, size_t len)
-{
-	return !codec->ops->carries || codec->ops->carries(codec, len);
-}
-
 const char *codec_name(const struct codec *codec)
 {
 	for (size_t i = 0; i < sizeof short_names / sizeof *short_names; i++) {
@@ -184,5 +185,15 @@ const char *codec_name(const struct codec *codec)
 		if (known->kind == codec->kind && (codec->kind != CODEC_LENGTH || same_length))
 			return known->name;
 	}
-	return codec->ops->name;
+	return codec->protocol.ops->name;
+}
+
+const char *codec_label(const struct protocol *protocol)
+{
+	return codec_name(codec_of(protocol));
+}
+
+void codec_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
+{
+	codec_error_text(codec_of(protocol), batch, text, size);
 }

@@ -8,7 +8,7 @@
  */
 #include "base/buf.h"
 #include "base/err.h"
-#include "frame/codec.h"
+#include "frame/internal.h"
 
 #include <string.h>
 
@@ -20,7 +20,7 @@ enum { VARINT_BYTES_MAX = 10 };
 /* No adjust (at most 1 << 30 either way) makes a frame within limits of a larger value. */
 static const uint64_t VALUE_MAX = UINT64_C(1) << 32;
 
-extern const struct codec_ops codec_length_ops;
+extern const struct protocol_ops codec_length_ops;
 
 ALWAYS_INLINE uint64_t load(const uint8_t *p, unsigned width, bool little)
 {
@@ -75,7 +75,7 @@ ALWAYS_INLINE void store(uint8_t *p, uint64_t value, unsigned width, bool little
 }
 
 /* A field that announces no ordinary frame: true when it is to be skipped, else *out says what is wrong. */
-COLD static bool skip_or_fail(const struct codec *codec, uint64_t value, struct frame_batch *out)
+COLD static bool skip_or_fail(const struct codec *codec, uint64_t value, struct batch *out)
 {
 	uint64_t total;
 
@@ -91,7 +91,7 @@ COLD static bool skip_or_fail(const struct codec *codec, uint64_t value, struct 
 	if (__builtin_add_overflow(total, codec->offset, &total))
 		total = UINT64_MAX;
 	out->announced = total;
-	if (total > codec->max_bytes) {
+	if (total > codec->protocol.max_bytes) {
 		out->error = ERR_FRAME_TOO_LARGE;
 		return false;
 	}
@@ -101,7 +101,7 @@ COLD static bool skip_or_fail(const struct codec *codec, uint64_t value, struct 
 	return false;
 }
 
-static void length_finish(struct frame_batch *out, unsigned count, size_t consumed, size_t need)
+static void length_finish(struct batch *out, unsigned count, size_t consumed, size_t need)
 {
 	out->count = count;
 	out->consumed = consumed;
@@ -116,11 +116,11 @@ ALWAYS_INLINE uint64_t least_payload(const struct codec *codec)
 
 /* `plain`: neither offset nor adjust. */
 ALWAYS_INLINE void decode_field(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-				struct frame_batch *out, unsigned width, bool little, bool plain)
+				struct batch *out, unsigned width, bool little, bool plain)
 {
 	const size_t before = plain ? 0 : codec->offset, header = before + width;
 	const uint64_t adjust = plain ? 0 : (uint64_t)codec->adjust;
-	const uint64_t least = least_payload(codec), span = codec->max_bytes - before - least;
+	const uint64_t least = least_payload(codec), span = codec->protocol.max_bytes - before - least;
 	unsigned count = 0;
 	size_t at = 0, need = 0;
 
@@ -168,9 +168,9 @@ static int read_varint(const uint8_t *p, size_t n, uint64_t *value)
 
 /* `before`: codec->offset; 0 is a constant where it is inlined. */
 ALWAYS_INLINE void decode_varint(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-				 struct frame_batch *out, size_t before)
+				 struct batch *out, size_t before)
 {
-	const uint64_t least = least_payload(codec), span = codec->max_bytes - before - least;
+	const uint64_t least = least_payload(codec), span = codec->protocol.max_bytes - before - least;
 	unsigned count = 0;
 	size_t at = 0, need = 0;
 
@@ -208,7 +208,7 @@ ALWAYS_INLINE void decode_varint(const struct codec *codec, const uint8_t *in, s
 }
 
 ALWAYS_INLINE void decode_width(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-				struct frame_batch *out, bool little, bool plain)
+				struct batch *out, bool little, bool plain)
 {
 	switch (codec->length_bytes) {
 	case 1:
@@ -228,12 +228,13 @@ ALWAYS_INLINE void decode_width(const struct codec *codec, const uint8_t *in, si
 	}
 }
 
-static void length_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			  uint32_t *scanned, struct frame_batch *out)
+static void length_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			  struct session *session, struct batch *out)
 {
+	const struct codec *codec = codec_of(protocol);
 	const bool plain = !codec->offset && !codec->adjust;
 
-	(void)scanned;
+	(void)session;
 	out->error = 0;
 	out->announced = 0;
 	if (codec->length_bytes == 0)
@@ -342,8 +343,8 @@ ALWAYS_INLINE int encode_width(const struct codec *codec, const uint8_t *data, s
 	}
 }
 
-static int encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
-		  struct buf **out)
+static int encode_one(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+		      struct buf **out)
 {
 	if (codec->length_bytes == 0)
 		return encode_varint(codec, data, len, pool, out);
@@ -351,8 +352,9 @@ static int encode(const struct codec *codec, const uint8_t *data, size_t len, st
 				    : encode_width(codec, data, len, pool, out, false);
 }
 
-static bool carries(const struct codec *codec, size_t len)
+static bool carries(const struct protocol *protocol, size_t len)
 {
+	const struct codec *codec = codec_of(protocol);
 	const unsigned width = codec->length_bytes;
 	uint64_t value;
 	return field_value(codec, len, &value) && (width == 0 || width >= 8 || !(value >> 8 * width));
@@ -362,7 +364,7 @@ static unsigned encode_each(const struct codec *codec, const struct reply *repli
 			    struct buf_pool *pool, struct buf **out, int *error)
 {
 	for (unsigned i = 0; i < n; i++) {
-		*error = encode(codec, replies[i].data, replies[i].len, pool, out);
+		*error = encode_one(codec, replies[i].data, replies[i].len, pool, out);
 		if (*error)
 			return i;
 	}
@@ -392,9 +394,12 @@ static unsigned encode_u32be(const struct codec *codec, const struct reply *repl
 	return n;
 }
 
-static unsigned encode_batch(const struct codec *codec, const struct reply *replies, unsigned n,
-			     struct buf_pool *pool, struct buf **out, int *error)
+static unsigned length_encode(const struct protocol *protocol, struct session *session,
+			      const struct reply *replies, unsigned n, struct buf_pool *pool,
+			      struct buf **out, int *error)
 {
+	const struct codec *codec = codec_of(protocol);
+	(void)session;
 	*error = 0;
 	if (codec->length_bytes == 4 && !codec->little_endian && !codec->offset && !codec->adjust)
 		return encode_u32be(codec, replies, n, pool, out, error);
@@ -408,18 +413,20 @@ static bool adjust_is_possible(const struct codec *codec)
 			   ? (INT64_C(1) << 8 * codec->length_bytes) - 1
 			   : (int64_t)UINT32_MAX;
 
-	return most + codec->adjust >= 0 && codec->adjust <= (int64_t)codec->max_bytes - codec->offset;
+	return most + codec->adjust >= 0 &&
+	       codec->adjust <= (int64_t)codec->protocol.max_bytes - codec->offset;
 }
 
-static const char *length_check(const struct codec *codec)
+static const char *length_check(const struct protocol *protocol)
 {
+	const struct codec *codec = codec_of(protocol);
 	if (codec->length_bytes > 4 && codec->length_bytes != 8)
 		return "a length field has 1, 2, 3, 4 or 8 bytes";
 	if (codec->offset > CODEC_OFFSET_MAX)
 		return "offset must be at most 64 bytes";
 	if (codec->view && codec->offset)
 		return "view needs an offset of 0";
-	if (codec->offset > codec->max_bytes)
+	if (codec->offset > codec->protocol.max_bytes)
 		return "offset is larger than the frame limit";
 	if (codec->adjust > CODEC_FRAME_LIMIT || codec->adjust < -CODEC_FRAME_LIMIT)
 		return "adjust must be at most 1 GiB either way";
@@ -428,11 +435,14 @@ static const char *length_check(const struct codec *codec)
 	return NULL;
 }
 
-const struct codec_ops codec_length_ops = {
+const struct protocol_ops codec_length_ops = {
 	.name = "length",
+	.rewinds = true,
+	.counts = true,
+	.label = codec_label,
+	.explain = codec_explain,
 	.decode = length_decode,
-	.encode = encode,
-	.encode_batch = encode_batch,
+	.encode = length_encode,
 	.carries = carries,
 	.check = length_check,
 };

@@ -7,14 +7,14 @@
  */
 #include "base/buf.h"
 #include "base/err.h"
-#include "frame/codec.h"
+#include "frame/internal.h"
 
 #include <assert.h>
 #include <string.h>
 
 enum { NETSTRING_DIGITS_MAX = 10 };
 
-extern const struct codec_ops codec_delimiter_ops, codec_line_ops, codec_netstring_ops;
+extern const struct protocol_ops codec_delimiter_ops, codec_line_ops, codec_netstring_ops;
 
 struct terminator {
 	const uint8_t *bytes;
@@ -22,7 +22,7 @@ struct terminator {
 	bool drop_cr; /* one "\r" in front belongs to the terminator, not to the frame */
 };
 
-static void frame_text_reset(struct frame_batch *out)
+static void frame_text_reset(struct batch *out)
 {
 	out->count = 0;
 	out->consumed = out->need = 0;
@@ -30,7 +30,7 @@ static void frame_text_reset(struct frame_batch *out)
 	out->announced = 0;
 }
 
-static void frame_text_fail(struct frame_batch *out, int error, uint64_t announced)
+static void frame_text_fail(struct batch *out, int error, uint64_t announced)
 {
 	out->error = error;
 	out->announced = announced;
@@ -41,7 +41,7 @@ static void frame_text_fail(struct frame_batch *out, int error, uint64_t announc
  * ones say. False when the frame is an error.
  */
 static inline bool frame_text_add(const struct codec *codec, const uint8_t *data, size_t len, size_t end,
-				  struct frame_batch *out)
+				  struct batch *out)
 {
 	if (len == 0 && codec->empty != CODEC_EMPTY_DELIVER) {
 		if (codec->empty == CODEC_EMPTY_ERROR) {
@@ -86,9 +86,9 @@ static bool can_end_in_time(const uint8_t *p, size_t n, size_t searched, size_t 
  * same stream gives the same error however it is split.
  */
 static void decode_terminated(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			      uint32_t *scanned, struct frame_batch *out, const struct terminator *end)
+			      uint32_t *scanned, struct batch *out, const struct terminator *end)
 {
-	const size_t max = codec->max_bytes, window_max = max + end->drop_cr + end->len;
+	const size_t max = codec->protocol.max_bytes, window_max = max + end->drop_cr + end->len;
 	size_t searched = *scanned;
 
 	assert(searched <= n);
@@ -138,21 +138,31 @@ static int encode_terminated(const uint8_t *data, size_t len, struct buf_pool *p
 	return 0;
 }
 
-static void delimiter_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			     uint32_t *scanned, struct frame_batch *out)
+static void delimiter_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			     struct session *session, struct batch *out)
 {
+	const struct codec *codec = codec_of(protocol);
 	const struct terminator end = { codec->delimiter, codec->delimiter_bytes, false };
-	decode_terminated(codec, in, n, limit, scanned, out, &end);
+	decode_terminated(codec, in, n, limit, &session->scanned, out, &end);
 }
 
-static int delimiter_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
-			    struct buf **out)
+static int delimiter_encode_one(const struct codec *codec, const uint8_t *data, size_t len,
+				struct buf_pool *pool, struct buf **out)
 {
 	return encode_terminated(data, len, pool, out, codec->delimiter, codec->delimiter_bytes);
 }
 
-static const char *delimiter_check(const struct codec *codec)
+static unsigned delimiter_encode(const struct protocol *protocol, struct session *session,
+				 const struct reply *replies, unsigned n, struct buf_pool *pool,
+				 struct buf **out, int *error)
 {
+	(void)session;
+	return codec_encode_each(codec_of(protocol), delimiter_encode_one, replies, n, pool, out, error);
+}
+
+static const char *delimiter_check(const struct protocol *protocol)
+{
+	const struct codec *codec = codec_of(protocol);
 	if (codec->delimiter_bytes == 0)
 		return "the delimiter must not be empty";
 	if (codec->delimiter_bytes > CODEC_DELIMITER_MAX)
@@ -162,18 +172,27 @@ static const char *delimiter_check(const struct codec *codec)
 
 static const uint8_t newline[] = { '\n' };
 
-static void line_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			uint32_t *scanned, struct frame_batch *out)
+static void line_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			struct session *session, struct batch *out)
 {
+	const struct codec *codec = codec_of(protocol);
 	const struct terminator end = { newline, sizeof newline, true };
-	decode_terminated(codec, in, n, limit, scanned, out, &end);
+	decode_terminated(codec, in, n, limit, &session->scanned, out, &end);
 }
 
-static int line_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
-		       struct buf **out)
+static int line_encode_one(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
+			   struct buf **out)
 {
 	(void)codec;
 	return encode_terminated(data, len, pool, out, newline, sizeof newline);
+}
+
+static unsigned line_encode(const struct protocol *protocol, struct session *session,
+			    const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
+			    int *error)
+{
+	(void)session;
+	return codec_encode_each(codec_of(protocol), line_encode_one, replies, n, pool, out, error);
 }
 
 /*
@@ -193,10 +212,11 @@ static int read_digits(const uint8_t *p, size_t n, uint64_t *value)
 	return 0;
 }
 
-static void netstring_decode(const struct codec *codec, const uint8_t *in, size_t n, unsigned limit,
-			     uint32_t *scanned, struct frame_batch *out)
+static void netstring_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+			     struct session *session, struct batch *out)
 {
-	(void)scanned;
+	const struct codec *codec = codec_of(protocol);
+	(void)session;
 	frame_text_reset(out);
 	while (out->count < limit && out->consumed < n) {
 		const uint8_t *p = in + out->consumed;
@@ -210,7 +230,7 @@ static void netstring_decode(const struct codec *codec, const uint8_t *in, size_
 			frame_text_fail(out, ERR_FRAME_MALFORMED, len);
 			return;
 		}
-		if (len > codec->max_bytes) {
+		if (len > codec->protocol.max_bytes) {
 			frame_text_fail(out, ERR_FRAME_TOO_LARGE, len);
 			return;
 		}
@@ -228,8 +248,8 @@ static void netstring_decode(const struct codec *codec, const uint8_t *in, size_
 	}
 }
 
-static int netstring_encode(const struct codec *codec, const uint8_t *data, size_t len, struct buf_pool *pool,
-			    struct buf **out)
+static int netstring_encode_one(const struct codec *codec, const uint8_t *data, size_t len,
+				struct buf_pool *pool, struct buf **out)
 {
 	uint8_t digits[24];
 	size_t at = sizeof digits;
@@ -254,21 +274,41 @@ static int netstring_encode(const struct codec *codec, const uint8_t *data, size
 	return 0;
 }
 
-const struct codec_ops codec_delimiter_ops = {
+static unsigned netstring_encode(const struct protocol *protocol, struct session *session,
+				 const struct reply *replies, unsigned n, struct buf_pool *pool,
+				 struct buf **out, int *error)
+{
+	(void)session;
+	return codec_encode_each(codec_of(protocol), netstring_encode_one, replies, n, pool, out, error);
+}
+
+const struct protocol_ops codec_delimiter_ops = {
 	.name = "delimiter",
+	.rewinds = true,
+	.counts = true,
+	.label = codec_label,
+	.explain = codec_explain,
 	.decode = delimiter_decode,
 	.encode = delimiter_encode,
 	.check = delimiter_check,
 };
 
-const struct codec_ops codec_line_ops = {
+const struct protocol_ops codec_line_ops = {
 	.name = "line",
+	.rewinds = true,
+	.counts = true,
+	.label = codec_label,
+	.explain = codec_explain,
 	.decode = line_decode,
 	.encode = line_encode,
 };
 
-const struct codec_ops codec_netstring_ops = {
+const struct protocol_ops codec_netstring_ops = {
 	.name = "netstring",
+	.rewinds = true,
+	.counts = true,
+	.label = codec_label,
+	.explain = codec_explain,
 	.decode = netstring_decode,
 	.encode = netstring_encode,
 };

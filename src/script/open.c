@@ -55,8 +55,8 @@ static void lay_out(struct agents *agents)
 	keep_function(lua, "runtime", "describe_fault");
 	run_keep_ended(lua);
 	batch_new_control(lua);
-	lua_createtable(lua, FRAME_BATCH_MAX, 0);
-	lua_createtable(lua, FRAME_BATCH_MAX, 0);
+	lua_createtable(lua, BATCH_MAX, 0);
+	lua_createtable(lua, BATCH_MAX, 0);
 	open_push_runtime(lua, "invoke");
 	open_push_runtime(lua, "has");
 	open_push_runtime(lua, "take_defer");
@@ -93,7 +93,7 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	struct agent_endpoint *listener = &agents->endpoints[i];
 	listener->endpoint.name = name;
 	listener->endpoint.index = (uint16_t)i;
-	listener->endpoint.codec = &listener->codec;
+	listener->endpoint.protocol = &listener->codec.protocol;
 	lua_getfield(lua, -1, "frame");
 	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
 	listener->codec.lua_listener = i;

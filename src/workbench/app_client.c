@@ -188,7 +188,7 @@ static int push_value(struct world *world, lua_State *lua)
 	return 2;
 }
 
-static void app_client_push_frame(lua_State *lua, struct peer *peer, const struct frame_batch *batch)
+static void app_client_push_frame(lua_State *lua, struct peer *peer, const struct batch *batch)
 {
 	const struct frame *frame = &batch->frames[0];
 	if (!peer->codec.offset) {
@@ -206,7 +206,7 @@ static int l_frame(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	struct world *world = app_check_world(lua);
-	struct frame_batch batch;
+	struct batch batch;
 	int found = peer_next_frame(peer, &batch);
 	if (found < 1) {
 		char text[128];
@@ -280,7 +280,7 @@ static int l_encode(lua_State *lua)
 	if (codec->kind == CODEC_LUA && codec->lua_encode_ref != LUA_NOREF)
 		return encode_in_lua(lua, &app->world, codec);
 	buf_release(&app->pool, &app->encoded);
-	int err = codec->ops->encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded);
+	int err = codec_encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded);
 	if (err)
 		return luaL_error(lua, "%d bytes do not fit a %s frame", (int)n, codec_name(codec));
 	const struct buf *out = app->encoded;
@@ -302,10 +302,11 @@ static int l_set_frame(lua_State *lua)
 	struct codec codec;
 	bind_codec_check(lua, 3, CODEC_FRAME_LIMIT, &codec);
 	/* A piece of a stream is as long as the server takes it. */
-	if (codec.kind == CODEC_RAW && codec.max_bytes == CODEC_FRAME_LIMIT)
-		codec.max_bytes = agents_codec(&peer->world->agents, peer->listener)->max_bytes;
+	if (codec.kind == CODEC_RAW && codec.protocol.max_bytes == CODEC_FRAME_LIMIT)
+		codec.protocol.max_bytes =
+		    agents_codec(&peer->world->agents, peer->listener)->protocol.max_bytes;
 	peer->codec = codec;
-	peer->scanned = 0;
+	peer->session = (struct session){ 0 };
 	return 0;
 }
 

@@ -92,7 +92,7 @@ static int l_put_frame(lua_State *lua)
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
 		return app_tape_refuse(lua, "the connection has ended");
-	const struct codec *codec = conn->first.reading ? conn->first.reading : conn->codec;
+	const struct codec *codec = codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
 		return app_tape_refuse(
@@ -101,7 +101,7 @@ static int l_put_frame(lua_State *lua)
 		memory_stream_put(&peer->memory, frame, n);
 	} else {
 		buf_release(&app->pool, &app->encoded);
-		if (codec->ops->encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded)) {
+		if (codec_encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded)) {
 			lua_pushboolean(lua, 0);
 			lua_pushfstring(lua, "%d bytes do not fit a %s frame", (int)n, codec_name(codec));
 			return 2;

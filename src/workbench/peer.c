@@ -18,7 +18,7 @@ struct peer *peer_new(struct world *world, unsigned listener)
 	peer->codec = *agents_codec(&world->agents, listener);
 	peer->codec.view = false;
 	if (peer->codec.kind != CODEC_RAW)
-		peer->codec.max_bytes = CODEC_FRAME_LIMIT;
+		peer->codec.protocol.max_bytes = CODEC_FRAME_LIMIT;
 	return peer;
 }
 
@@ -149,12 +149,12 @@ enum close_reason peer_reason(const struct peer *peer)
 	return peer->ended ? (enum close_reason)peer->conn.reason : REASON_NONE;
 }
 
-int peer_next_frame(struct peer *peer, struct frame_batch *batch)
+int peer_next_frame(struct peer *peer, struct batch *batch)
 {
 	struct agents *agents = &peer->world->agents;
 	struct conn_host *host = &peer->world->host;
 	size_t n = peer->received_bytes - peer->taken_bytes;
-	*batch = (struct frame_batch){ 0 };
+	*batch = (struct batch){ 0 };
 	if (!n)
 		return 0;
 	/* A codec in Lua runs for the specification, not on behalf of the connection. */
@@ -162,9 +162,8 @@ int peer_next_frame(struct peer *peer, struct frame_batch *batch)
 	struct conn *decoding = host->decoding;
 	agents->accounted = &peer->conn.first;
 	host->decoding = NULL;
-	peer->codec.ops->decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->scanned,
-				batch);
-	batch->codec = &peer->codec;
+	codec_decode(&peer->codec, peer->received + peer->taken_bytes, n, 1, &peer->session, batch);
+	batch->by = &peer->codec.protocol;
 	agents->accounted = accounted;
 	host->decoding = decoding;
 	/* What is to be skipped comes alone, or before the frame. */

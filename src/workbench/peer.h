@@ -28,7 +28,7 @@ struct peer {
 	size_t received_bytes, received_room, taken_bytes;
 	struct peer_mark *marks;
 	size_t mark_count, mark_room;
-	uint32_t scanned; /* the codec's */
+	struct session session; /* the codec's */
 	struct codec
 	    codec; /* the listener's; but limits.frame is for what the server gets, not for its replies */
 	uint64_t ended_ms;
@@ -65,7 +65,7 @@ enum close_reason peer_reason(const struct peer *peer);
  * The next frame of what was received: 1, and batch->frames[0] until more is received; 0: there is none yet; or the
  * error that batch->error tells of.
  */
-int peer_next_frame(struct peer *peer, struct frame_batch *batch);
+int peer_next_frame(struct peer *peer, struct batch *batch);
 
 /* When the byte came. */
 uint64_t peer_time_of(const struct peer *peer, size_t offset);

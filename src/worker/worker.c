@@ -147,7 +147,7 @@ static void raise_share(struct worker *worker, const struct generation *generati
 {
 	size_t total = worker->config->buffer_bytes, largest = 0;
 	for (unsigned i = 0; i < generation->config->listener_count; i++) {
-		size_t frame = agents_codec(&generation->agents, i)->max_bytes;
+		size_t frame = agents_codec(&generation->agents, i)->protocol.max_bytes;
 		largest = frame > largest ? frame : largest;
 	}
 	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);

@@ -1,0 +1,99 @@
+/*
+ * What an agent talks through. A connection has one in itself, its first, and for most protocols that is all.
+ *
+ * Here is what is an agent's: who it is, what it waits for, what its handlers have used. What belongs to the bytes
+ * (the stream, buffers, deadlines, the end) is the connection's, `conn`.
+ *
+ * Threads: the connection's worker's.
+ */
+#pragma once
+
+#include "base/reason.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct protocol;
+struct conn;
+struct reply;
+struct shared;
+
+/* How an ending treats output that is still pending. */
+enum close_how {
+	CLOSE_FLUSH, /* deliver it first */
+	CLOSE_NOW,   /* drop it */
+	CLOSE_RESET, /* drop it, and let the peer see a reset */
+};
+
+enum { CHANNEL_TICKS_PER_TURN = 5000000 }; /* of base/ticks.h: one to five milliseconds of handlers */
+
+struct channel {
+	struct conn *conn;
+	const struct protocol *reading; /* one frame is wanted in this framing, by an agent that waits */
+
+	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
+	uint64_t handler_ticks, handler_bytes;
+	uint64_t frames_in;   /* whole frames handed up */
+	uint64_t id;          /* unique in the process, ascending; 0 is nobody */
+	uint16_t batch_limit; /* frames per batch now: 1 after a suspension, doubling */
+	bool busy : 1;        /* the agent is suspended: no frames, but for `reading` */
+	bool flushing : 1;    /* the agent waits until the output is gone */
+	bool paused : 1;      /* by the agent */
+	bool opened : 1;      /* the handler has been told of the start, and not yet of the end */
+
+	/* The layer above: its memory in here. `agents` is set before conn_open(). */
+	bool recorded : 1;      /* on the host's tape. Frames are handed up one by one */
+	bool owes_writable : 1; /* to be told once it is free */
+	bool has_defers : 1;
+	bool told_closed : 1; /* its agent knows, deferred functions are left */
+	bool overran : 1;     /* a call on its behalf was ended for the time it took */
+	uint32_t anchor;      /* where its agent is anchored; 0: there is none */
+	void *agents;
+	void *suspended;      /* the call that is suspended, or NULL */
+	uint32_t declined_by; /* the newest generation that was to take it over, and could not; 0: none */
+};
+
+/* ---- for the layer above: state changes only, effective from the loop ---- */
+
+/*
+ * Appends one framed reply. 0 and *below: is the output still below its mark?
+ * ERR_FRAME_REPLY, UV_EPIPE when it is closing or shut.
+ */
+int channel_send(struct channel *channel, const void *data, size_t len, bool *below);
+
+/*
+ * The same for several replies. *sent says how many are done with. Past the high-water mark it goes on:
+ * who has more than a few dozen calls it in portions.
+ */
+int channel_send_batch(struct channel *channel, const struct reply *replies, unsigned n, unsigned *sent);
+
+/* Appends bytes that are framed already: `frames` of them. */
+int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames);
+
+/*
+ * The same with a part of what is shared, which is held until it is sent: `frames` of them end with it.
+ * 0 or UV_EPIPE.
+ */
+int channel_share(struct channel *channel, struct shared *shared, uint32_t at, uint32_t len, unsigned frames);
+
+/* Asks for the end. The first reason given is the one that counts. */
+void channel_close(struct channel *channel, enum close_reason reason, enum close_how how);
+
+/* A call on its behalf was ended for the time it took: all others have a turn before its end goes on. */
+void channel_give_way(struct channel *channel);
+
+/* Half-close: once the output is gone, our end-of-stream. */
+void channel_shutdown(struct channel *channel);
+
+/* The agent is suspended, or free again. */
+void channel_set_busy(struct channel *channel, bool busy);
+
+void channel_pause(struct channel *channel);
+void channel_resume(struct channel *channel);
+
+/* Its handlers have taken so much since their ticks were at `began` that others should have their turn. */
+static inline bool channel_turn_is_over(const struct channel *channel, uint64_t began)
+{
+	return channel->handler_ticks - began > CHANNEL_TICKS_PER_TURN;
+}

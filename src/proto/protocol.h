@@ -1,0 +1,141 @@
+/*
+ * What turns bytes into messages, and replies into bytes: one at a time for each connection.
+ *
+ * A protocol is an immutable description that begins with a struct protocol: a framing is a struct codec
+ * (frame/codec.h). What it knows of one connection's bytes is its session. It sees neither sockets nor connections nor
+ * Lua. It is given bytes and says what messages there are in them, and what it has to answer by itself.
+ *
+ * Threads: a protocol is immutable once a connection speaks it, so any thread may use it; a session belongs to its
+ * connection.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buf;
+struct buf_pool;
+struct message_kind;
+struct protocol_ops;
+
+enum {
+	BATCH_MAX = 256,           /* messages decoded in one go */
+	PROTOCOL_OVERHEAD_MAX = 64 /* bytes that a protocol adds to a reply */
+};
+
+/* The beginning of every protocol. */
+struct protocol {
+	const struct protocol_ops *ops;
+	const struct message_kind *messages; /* the layer above: how Lua sees them, and what replies are */
+	uint32_t max_bytes;                  /* of one message as delivered; a larger one is refused */
+};
+
+/*
+ * What a protocol knows of one connection's bytes. All zero where a connection begins to speak it, before begin().
+ * Protocols that rewind have `scanned`, which decode() keeps up; others have what they like behind `own`.
+ */
+struct session {
+	union {
+		struct {
+			/* At how many places from `consumed` on no terminator begins, or what else is known of them. */
+			uint32_t scanned;
+			uint32_t counted; /* the caller's, while it counts ahead */
+		};
+		void *own;
+	};
+};
+
+/*
+ * A decoded message. `end` is the offset just past all of its bytes (header, payload, terminator) from the start of
+ * the input, so that a batch can be cut after any message and the rest decoded again, perhaps by another protocol.
+ */
+struct frame {
+	const uint8_t *data;
+	uint32_t len;
+	uint32_t end;
+};
+
+/* What decode() found. Messages are in stream order, and all of one channel. */
+struct batch {
+	struct frame frames[BATCH_MAX];
+	unsigned count;
+	size_t consumed;    /* input bytes that are done with: the messages' and ignored ones */
+	size_t need;        /* total bytes from `consumed` that a begun message takes, if known; else 0 */
+	int error;          /* 0 or ERR_FRAME_*, met after the messages in this batch */
+	uint64_t announced; /* with an error: the length announced (malformed: the field's value, as far
+			     * as it could be read), or max_bytes + 1 where a terminator did not come */
+
+	/* Of the caller: by what it was decoded (the connection may speak something else by now). */
+	const struct protocol *by;
+
+	/* Of protocols that do not rewind. The caller's: where they put what they answer by themselves. */
+	struct buf_pool *pool;
+	struct buf **answers;
+};
+
+/* Bytes of a reply, not yet encoded; somebody else keeps them alive. */
+struct reply {
+	const uint8_t *data;
+	size_t len;
+};
+
+struct protocol_ops {
+	const char *name;
+
+	/*
+	 * Its session is `scanned` alone, so what was not taken of a batch can be decoded again: the caller zeroes
+	 * `scanned` when it consumes less than `consumed`, or goes on with another protocol. One that does not rewind
+	 * is asked for one message at a time, which is always taken.
+	 */
+	bool rewinds;
+
+	/* It rewinds, and decode() runs no code of the user's: messages that wait can be counted by it. */
+	bool counts;
+
+	/* 0, or UV_ENOMEM: the connection ends. NULL: there is nothing to begin. */
+	int (*begin)(const struct protocol *protocol, struct session *session);
+
+	/* Frees what the session has. NULL: nothing. */
+	void (*end)(const struct protocol *protocol, struct session *session);
+
+	/*
+	 * Decodes up to `limit` messages (1 .. BATCH_MAX) of in[0 .. n), n below 4 GiB.
+	 * Sets every field of *out but the caller's and the unused frames. Never allocates where it rewinds.
+	 * The same bytes give the same messages and error however they are split.
+	 */
+	void (*decode)(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
+		       struct session *session, struct batch *out);
+
+	/*
+	 * Appends n replies to *out; `data` is never NULL. max_bytes does not apply. Returns how many were appended;
+	 * when fewer than n, *error says why the next one was not: ERR_FRAME_REPLY (it cannot carry it) or
+	 * ERR_BUFFER_LIMIT; else it is 0. A reply that holds a terminator is let through: the peer sees several
+	 * messages. `session` is NULL while the connection has yet to begin to speak it.
+	 */
+	unsigned (*encode)(const struct protocol *protocol, struct session *session,
+			   const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
+			   int *error);
+
+	/* Has a reply of so many bytes a place in it? Else encode() says ERR_FRAME_REPLY. NULL: any has. */
+	bool (*carries)(const struct protocol *protocol, size_t len);
+
+	/* What users call it; static text. NULL: `name`. */
+	const char *(*label)(const struct protocol *protocol);
+
+	/* Says in words what batch->error is, in text, always terminated. */
+	void (*explain)(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);
+
+	/* Checks a filled-in description. NULL, or what is wrong with it (static text). May be NULL. */
+	const char *(*check)(const struct protocol *protocol);
+};
+
+static inline const char *protocol_label(const struct protocol *protocol)
+{
+	return protocol->ops->label ? protocol->ops->label(protocol) : protocol->ops->name;
+}
+
+static inline bool protocol_carries(const struct protocol *protocol, size_t len)
+{
+	return !protocol->ops->carries || protocol->ops->carries(protocol, len);
+}
