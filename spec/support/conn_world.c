@@ -12,10 +12,11 @@ struct codec line, u8;
 uint64_t now_ms;
 struct client *clients[CLIENTS];
 bool world_frees;
+const struct protocol *world_protocol;
+uint64_t world_frames;
 
 static uint64_t last_id;
 static unsigned begun_total, closed_total, gone_total;
-static uint64_t frames_total;
 static uint64_t put_total, handed_total; /* bytes that peers sent, and that agents were handed */
 static bool in_handler;
 
@@ -78,7 +79,7 @@ static unsigned on_frames(struct channel *channel, struct batch *batch)
 		snprintf(text, sizeof text, "%.*s", (int)frame->len, (const char *)frame->data);
 		see(client, frame->data, frame->len);
 		client->frames_seen++;
-		frames_total++;
+		world_frames++;
 		if (client->echo)
 			echo(conn, frame);
 		if (client->on_frame)
@@ -210,7 +211,8 @@ int world_start(size_t buffer_limit_bytes)
 {
 	now_ms = START_MS;
 	last_id = begun_total = closed_total = gone_total = 0;
-	frames_total = put_total = handed_total = 0;
+	world_frames = put_total = handed_total = 0;
+	world_protocol = &line.protocol;
 	world_frees = in_handler = false;
 	memset(&counters, 0, sizeof counters);
 	memset(clients, 0, sizeof clients);
@@ -260,7 +262,7 @@ static struct client *begin(struct client *client)
 {
 	clients[client->slot] = client;
 	begun_total++;
-	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .protocol = &line.protocol };
+	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .protocol = world_protocol };
 	conn_open(&client->conn, &host, &client->endpoint, ++last_id);
 	return client;
 }
@@ -393,7 +395,7 @@ void world_end(void)
 	assert(begun_total == gone_total);
 	assert(begun_total == closed_total);
 	assert(begun_total == counters_closed(&counters));
-	assert(frames_total == count_read(&counters.frames_in));
+	assert(world_frames == count_read(&counters.frames_in));
 	check_bytes();
 	conn_host_deinit(&host);
 	for (unsigned i = 0; i < CLIENTS; i++) {

@@ -41,7 +41,9 @@ extern struct conn_rules rules; /* of connections that begin */
 extern struct codec line, u8;
 extern uint64_t now_ms;
 extern struct client *clients[CLIENTS];
-extern bool world_frees; /* memory of connections that are gone, and their place */
+extern const struct protocol *world_protocol; /* of connections that begin: lines, at first */
+extern uint64_t world_frames;                 /* that agents were handed */
+extern bool world_frees;                      /* memory of connections that are gone, and their place */
 
 /* 0 or an error. */
 int world_start(size_t buffer_limit_bytes);

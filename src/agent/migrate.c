@@ -21,6 +21,10 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 	struct agents *to = from->successor;
 	if (!to || channel->declined_by == to->generation)
 		return false;
+	if (!channel->conn->protocol->ops->rewinds) { /* its session is of the old generation */
+		channel->declined_by = to->generation;
+		return false;
+	}
 	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
 		channel->declined_by = to->generation;
 		return false;

@@ -1,5 +1,6 @@
 /*
- * What an agent talks through. A connection has one in itself, its first, and for most protocols that is all.
+ * What an agent talks through. A connection has one in itself, its first, and for most protocols that is all. One that
+ * has streams of its own has others beside it (further.c), each with an agent.
  *
  * Here is what is an agent's: who it is, what it waits for, what its handlers have used. What belongs to the bytes
  * (the stream, buffers, deadlines, the end) is the connection's, `conn`.
@@ -40,6 +41,7 @@ struct channel {
 	bool busy : 1;        /* the agent is suspended: no frames, but for `reading` */
 	bool flushing : 1;    /* the agent waits until the output is gone */
 	bool paused : 1;      /* by the agent */
+	bool ended : 1;       /* it is to end, or has, and its connection goes on; never of the first */
 	bool opened : 1;      /* the handler has been told of the start, and not yet of the end */
 
 	/* The layer above: its memory in here. `agents` is set before conn_open(). */

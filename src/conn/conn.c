@@ -64,6 +64,8 @@ static void settle(struct conn *conn)
 {
 	if (conn->eof || conn->draining || conn->lost)
 		end_prepare(conn);
+	if (__builtin_expect(conn->has_further, 0))
+		further_advance(conn);
 	output_flush(conn);
 	if (conn->state == CONN_OPEN && conn->shut_asked)
 		end_advance_shutdown(conn);
@@ -283,10 +285,19 @@ void conn_begin_wait(struct conn *conn)
 	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = host_now(conn->host);
 }
 
+/* Whether it takes messages is another matter now. */
+static void channel_changed(struct channel *channel)
+{
+	if (channel_is_first(channel))
+		changed(channel->conn);
+	else
+		further_changed(channel);
+}
+
 void channel_pause(struct channel *channel)
 {
 	channel->paused = true;
-	changed(channel->conn);
+	channel_changed(channel);
 }
 
 void channel_resume(struct channel *channel)
@@ -296,6 +307,7 @@ void channel_resume(struct channel *channel)
 	channel->paused = false;
 	conn_begin_wait(channel->conn);
 	conn_attend(channel->conn); /* even when current: frames at hand must be fed again */
+	channel_changed(channel);
 }
 
 void channel_set_busy(struct channel *channel, bool busy)
@@ -309,7 +321,7 @@ void channel_set_busy(struct channel *channel, bool busy)
 	conn_begin_wait(conn);
 	if ((conn->in && !busy) || (channel->reading && (conn->in || conn->eof)))
 		conn_attend(conn);
-	changed(conn);
+	channel_changed(channel);
 }
 
 static uint32_t *timeout_field(struct timeouts *timeouts, enum timeout_kind kind)

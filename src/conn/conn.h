@@ -82,6 +82,9 @@ struct conn_handler {
 	bool (*closed)(struct channel *channel, enum close_reason reason);
 };
 
+/* Ids from here on are those of channels that are no connection's first. */
+#define CONN_FURTHER_IDS (UINT64_C(1) << 45)
+
 enum {
 	CONN_SCRATCH_BYTES = 65536,
 	CONN_UNSETTLED_MAX = 32,
@@ -133,6 +136,8 @@ struct conn_host {
 	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
 	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
 	struct idmap ids;                  /* the channels of all connections that are not yet gone, by id */
+	uint64_t
+	    last_further_id; /* of channels that are no connection\'s first; the worker has begun it with its own part */
 };
 
 /* CONN_OPENING: a layer of its stream has a beginning, which goes on; the handler knows nothing of it yet. */
@@ -140,11 +145,15 @@ enum conn_state { CONN_OPEN, CONN_CLOSING, CONN_LINGER, CONN_CLOSED, CONN_OPENIN
 
 struct conn {
 	/* What is seldom looked at comes first: the rest of it lies in as few lines of the caches as it can. */
-	struct sockaddr_in6 peer; /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
-	uint8_t reason;           /* enum close_reason, once an end was decided */
-	uint8_t drain_reads;      /* that its drain was granted */
-	uint8_t eof_reads;        /* how often conn:read() was told of the end */
-	uint8_t gives_way;        /* turns of the others to wait for before the end goes on */
+	struct sockaddr_in6 peer;    /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
+	uint8_t reason;              /* enum close_reason, once an end was decided */
+	uint8_t drain_reads;         /* that its drain was granted */
+	uint8_t eof_reads;           /* how often conn:read() was told of the end */
+	unsigned char gives_way : 2; /* turns of the others to wait for before the end goes on */
+	bool has_finished : 1;       /* its protocol has said its last word */
+	bool own_timeouts : 1;
+	bool has_left : 1; /* the host was told that the place is free */
+	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
 
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
@@ -162,13 +171,20 @@ struct conn {
 	uint64_t write_since_ms; /* last progress of pending output; lingering: its deadline */
 	size_t unsent;           /* what the stream held when it was last asked */
 	struct session session;  /* the protocol's; `counted` is of what follows counted_bytes */
-	uint32_t counted_bytes;  /* of `in`, how far they were counted */
-	uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
-	uint8_t state;           /* enum conn_state */
-	uint8_t how;             /* enum close_how */
-	uint8_t watching;        /* what is watched at the lowest stream */
-	uint8_t wanted;          /* STREAM_*: what reading and writing wait for */
-	uint8_t phase;           /* enum conn_phase, as it is counted */
+	union {
+		/* Of a protocol that counts. */
+		struct {
+			uint32_t counted_bytes;  /* of `in`, how far they were counted */
+			uint32_t waiting_frames; /* whole frames in `in` while the agent is suspended */
+		};
+		struct further
+		    *further; /* of one that does not rewind: its other channels, the latest first */
+	};
+	uint8_t state;    /* enum conn_state */
+	uint8_t how;      /* enum close_how */
+	uint8_t watching; /* what is watched at the lowest stream */
+	uint8_t wanted;   /* STREAM_*: what reading and writing wait for */
+	uint8_t phase;    /* enum conn_phase, as it is counted */
 	/* Those that are asked for together are in one byte. */
 	bool choked : 1; /* output past the high-water mark */
 	bool more : 1;   /* input at hand that was left for fairness */
@@ -186,14 +202,12 @@ struct conn {
 	bool shut : 1;      /* we have sent our end-of-stream */
 	bool gone : 1;      /* the carrier is done; free when it leaves the list */
 	bool drain_told : 1;
-	bool drain_kept : 1; /* the agent closes by itself */
-	bool drain_over : 1; /* the deadline of its drain has come */
-	bool drain_cuts : 1; /* ... and drops what cannot be written at once */
-	bool own_timeouts : 1;
+	bool drain_kept : 1;  /* the agent closes by itself */
+	bool drain_over : 1;  /* the deadline of its drain has come */
+	bool drain_cuts : 1;  /* ... and drops what cannot be written at once */
+	bool has_further : 1; /* channels beside its first */
 	bool own_protocol : 1;
 	bool own_next : 1;
-	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
-	bool has_left : 1; /* the host was told that the place is free */
 
 	struct channel first; /* what its agent talks through */
 };
@@ -322,7 +336,7 @@ static inline bool conn_is_open(const struct conn *conn)
 
 static inline bool channel_is_open(const struct channel *channel)
 {
-	return conn_is_open(channel->conn);
+	return conn_is_open(channel->conn) && !channel->ended;
 }
 
 static inline size_t conn_pending_bytes(const struct conn *conn)

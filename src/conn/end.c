@@ -27,7 +27,10 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 
 void channel_close(struct channel *channel, enum close_reason reason, enum close_how how)
 {
-	conn_close(channel->conn, reason, how);
+	if (channel_is_first(channel))
+		conn_close(channel->conn, reason, how);
+	else
+		further_close(channel, reason, how);
 }
 
 void channel_give_way(struct channel *channel)
@@ -82,6 +85,8 @@ static void advance_lost(struct conn *conn)
 /* The agent hears of the end before the stream is gone. False: that goes on in the next turn. */
 static bool end_tell_closed(struct conn *conn)
 {
+	if (conn->has_further && !further_tell_end(conn))
+		return false;
 	if (conn->first.opened &&
 	    !conn->host->handler->closed(&conn->first, (enum close_reason)conn->reason)) {
 		conn_attend(conn);
@@ -113,10 +118,20 @@ static void end_leave(struct conn *conn)
 		conn->host->left(conn);
 }
 
+/* Its stream stays open while its agents have more to do, and has nothing to tell. */
+static void end_unwatch(struct conn *conn)
+{
+	if (conn->watching)
+		stream_watch(&conn->io, 0);
+	conn->watching = 0;
+}
+
 void end_finish(struct conn *conn)
 {
-	if (!end_tell_closed(conn))
+	if (!end_tell_closed(conn)) {
+		end_unwatch(conn);
 		return;
+	}
 	end_leave(conn);
 	count(&conn->host->counters->closed[conn->reason]);
 	input_drop(conn, buf_len(conn->in));
@@ -183,10 +198,22 @@ static bool has_said_last(struct conn *conn)
 	return is_shut(conn) || conn->how != CLOSE_FLUSH;
 }
 
+/* The protocol's last word is behind all replies, and once it is said there are none. */
+static void end_say_last(struct conn *conn)
+{
+	conn->has_finished = true;
+	if (!conn->lost && conn->protocol->ops->finish) {
+		output_finish(conn, 0, (enum close_reason)conn->reason);
+		output_flush(conn);
+	}
+}
+
 void end_advance(struct conn *conn)
 {
 	if (conn->out.bytes && conn->drain_cuts && conn->how == CLOSE_FLUSH)
 		conn_cut(conn, CLOSE_NOW);
+	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH && !conn->has_finished)
+		end_say_last(conn);
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH) {
 		if (conn->out.bytes || gives_way(conn))
 			return;
@@ -214,7 +241,10 @@ void conn_shutdown(struct conn *conn)
 
 void channel_shutdown(struct channel *channel)
 {
-	conn_shutdown(channel->conn);
+	if (channel_is_first(channel))
+		conn_shutdown(channel->conn);
+	else
+		further_shutdown(channel);
 }
 
 void end_advance_shutdown(struct conn *conn)
@@ -335,7 +365,7 @@ static bool take_what_arrived(struct conn *conn)
 /* Is something under way that is to come to its end? */
 static bool is_in_flight(const struct conn *conn)
 {
-	return conn->first.busy || (conn->more && !conn->first.paused) ||
+	return conn->first.busy || conn->has_further || (conn->more && !conn->first.paused) ||
 	       (conn->in && !conn->first.paused && !conn->eof);
 }
 

@@ -11,12 +11,14 @@ int conn_host_init(struct conn_host *host, const struct conn_handler *handler, s
 {
 	*host = (struct conn_host){ .handler = handler, .counters = counters, .now_ms = now_ms };
 	host->attention_tail = &host->attention;
+	host->last_further_id = CONN_FURTHER_IDS;
 	host->scratch = malloc(CONN_SCRATCH_BYTES);
 	if (!host->scratch)
 		return UV_ENOMEM;
 	wheel_init(&host->wheel, now_ms);
 	idmap_init(&host->ids);
 	buf_pool_init(&host->pool, buffer_limit_bytes, HOST_KEPT_BUFFERS);
+	host->batch.pool = &host->pool;
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "conn/internal.h"
 
+#include <assert.h>
 #include <string.h>
 #include <uv.h>
 
@@ -15,7 +16,7 @@ bool input_may_deliver(const struct conn *conn)
 
 bool input_is_full(const struct conn *conn)
 {
-	return conn->waiting_frames >= conn->endpoint->rules.inbox_frames ||
+	return (conn->protocol->ops->counts && conn->waiting_frames >= conn->endpoint->rules.inbox_frames) ||
 	       buf_len(conn->in) >= (size_t)conn->protocol->max_bytes + CONN_SCRATCH_BYTES;
 }
 
@@ -206,6 +207,74 @@ static inline __attribute__((always_inline)) size_t feed(struct conn *conn, cons
 	return used;
 }
 
+/* ---- of protocols that do not rewind ---- */
+
+static bool has_kept(const struct conn *conn)
+{
+	const struct protocol *protocol = conn->protocol;
+	return protocol->ops->has_kept && protocol->ops->has_kept(protocol, &conn->session);
+}
+
+/* Hands up the one message that there is, to its channel. One that has ended gets none. */
+static void deliver_one(struct conn *conn, struct batch *batch)
+{
+	struct conn_host *host = conn->host;
+	struct channel *channel = further_channel(conn, batch->channel);
+	conn->framed = true;
+	conn->idle_since_ms = conn->read_since_ms = host->now_ms;
+	if (!channel || !channel_is_open(channel))
+		return;
+	unsigned used = host->handler->frames(channel, batch);
+	assert(used == batch->count);
+	count_add(&host->counters->frames_in, used);
+	channel->frames_in += used;
+}
+
+/* What decode() has found: a message, or what is wrong; and perhaps the end of a channel. */
+static void take_one(struct conn *conn, struct batch *batch)
+{
+	uint32_t number = batch->channel;
+	bool ends = batch->ends;
+	output_appended(conn, 0);
+	if (batch->count)
+		deliver_one(conn, batch);
+	else if (batch->error == ERR_BUFFER_LIMIT)
+		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+	else if (batch->error)
+		input_refuse(conn, batch);
+	if (ends && number)
+		further_end_by_peer(conn, number);
+	end_batch(conn);
+}
+
+/* feed() message by message; what its protocol keeps comes without another byte. */
+static __attribute__((noinline)) size_t feed_session(struct conn *conn, const uint8_t *in, size_t n)
+{
+	struct batch *batch = &conn->host->batch;
+	const struct protocol *protocol = conn->protocol;
+	uint64_t began = ticks_now();
+	unsigned frames = 0;
+	size_t used = 0;
+	conn->more = false;
+	while (conn->protocol == protocol && input_may_deliver(conn) && (used < n || has_kept(conn))) {
+		if (frames++ >= CONN_FRAMES_PER_TURN || ticks_now() - began > CHANNEL_TICKS_PER_TURN) {
+			conn->more = true;
+			conn_attend(conn);
+			break;
+		}
+		batch->channel = 0;
+		batch->ends = false;
+		input_decode(conn, in + used, n - used, 1);
+		size_t consumed = batch->consumed;
+		bool goes_on = consumed || batch->count || batch->ends;
+		used += consumed;
+		take_one(conn, batch);
+		if (!goes_on)
+			break;
+	}
+	return used;
+}
+
 /* Bytes that nobody will look at any more are not kept. */
 static bool keep_rest(const struct conn *conn)
 {
@@ -228,7 +297,8 @@ void input_drop_unread(struct conn *conn)
 static void feed_scratch(struct conn *conn, size_t n)
 {
 	struct conn_host *host = conn->host;
-	size_t used = feed(conn, host->scratch, n);
+	bool rewinds = conn->protocol->ops->rewinds;
+	size_t used = rewinds ? feed(conn, host->scratch, n) : feed_session(conn, host->scratch, n);
 	if (used == n)
 		return;
 	if (!keep_rest(conn)) {
@@ -247,15 +317,23 @@ static void feed_scratch(struct conn *conn, size_t n)
 		count_waiting(conn);
 }
 
+static __attribute__((noinline)) size_t feed_kept(struct conn *conn)
+{
+	const uint8_t *in = conn->in ? conn->in->data + conn->in->start : conn->host->scratch;
+	return feed_session(conn, in, buf_len(conn->in));
+}
+
 void input_feed(struct conn *conn)
 {
-	if (!conn->in)
+	bool rewinds = conn->protocol->ops->rewinds;
+	if (!conn->in && rewinds)
 		return;
 	if (conn->first.busy && !conn->first.reading) {
 		count_waiting(conn);
 		return;
 	}
-	size_t used = feed(conn, conn->in->data + conn->in->start, buf_len(conn->in));
+	size_t used =
+	    rewinds ? feed(conn, conn->in->data + conn->in->start, buf_len(conn->in)) : feed_kept(conn);
 	if (used)
 		buf_consume(&conn->host->pool, &conn->in, used);
 	if (conn->in && !keep_rest(conn)) {

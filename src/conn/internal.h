@@ -115,6 +115,39 @@ void conn_count_phase(struct conn *conn);
 /* The layers of its stream go on with their beginning; where they have come to the end of it, it is open. */
 void conn_advance_opening(struct conn *conn);
 
+/* Appends the protocol's last word in a channel, 0: in the connection. */
+void output_finish(struct conn *conn, uint32_t number, enum close_reason reason);
+
+/* What was appended may be too much for a peer that does not read. */
+void output_appended(struct conn *conn, unsigned frames);
+
+/* further.c */
+
+/* The channel of that number, which begins where there is none; 0: the first. NULL: there is no memory. */
+struct channel *further_channel(struct conn *conn, uint32_t number);
+uint32_t further_number(const struct channel *channel);
+
+/* The same as of a connection's first: whether it takes messages is another matter; it ends; it is told. */
+void further_changed(struct channel *channel);
+void further_close(struct channel *channel, enum close_reason reason, enum close_how how);
+void further_shutdown(struct channel *channel);
+void further_writable(struct conn *conn);
+void further_flushed(struct conn *conn);
+
+/* Its peer sends no more in it. */
+void further_end_by_peer(struct conn *conn, uint32_t number);
+
+/* What they have asked for takes place. */
+void further_advance(struct conn *conn);
+
+/* Its connection has ended. False: one of them has more to do, in the connection's next turn. */
+bool further_tell_end(struct conn *conn);
+
+static inline bool channel_is_first(const struct channel *channel)
+{
+	return channel == &channel->conn->first;
+}
+
 /* protocol.c */
 
 /* The first and the last of what it speaks. */

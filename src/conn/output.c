@@ -72,11 +72,15 @@ void output_flush(struct conn *conn)
 		conn_attend(conn);
 		if (conn->state == CONN_OPEN)
 			conn->host->handler->writable(&conn->first);
+		if (conn->has_further)
+			further_writable(conn);
 	}
 	if (!conn->out.bytes && conn->first.flushing && conn->state == CONN_OPEN) {
 		conn->host->handler->flushed(&conn->first);
 		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
 	}
+	if (!conn->out.bytes && conn->has_further)
+		further_flushed(conn);
 }
 
 /*
@@ -105,10 +109,11 @@ bool conn_flush_now(struct conn *conn)
 	return !conn->out.bytes && !conn->lost;
 }
 
-static bool is_sendable(const struct conn *conn)
+static bool is_sendable(const struct channel *channel)
 {
+	const struct conn *conn = channel->conn;
 	bool open = conn->state == CONN_OPEN || (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH);
-	return open && !conn->shut_asked;
+	return open && !conn->shut_asked && !channel->ended;
 }
 
 static bool is_dropping(const struct conn *conn)
@@ -125,7 +130,7 @@ static bool output_make_room(struct conn *conn, size_t n)
 	return false;
 }
 
-static void appended(struct conn *conn, unsigned frames)
+static inline void appended(struct conn *conn, unsigned frames)
 {
 	count_add(&conn->host->counters->frames_out, frames);
 	if (above_mark(conn) && !conn->choked)
@@ -134,23 +139,39 @@ static void appended(struct conn *conn, unsigned frames)
 		conn_attend(conn);
 }
 
+void output_appended(struct conn *conn, unsigned frames)
+{
+	appended(conn, frames);
+}
+
+/* As protocol_ops.encode(), of what the connection speaks. */
+static inline unsigned output_encode(struct channel *channel, const struct reply *replies, unsigned n,
+				     int *error)
+{
+	struct conn *conn = channel->conn;
+	const struct protocol *protocol = conn_speaks(conn);
+	struct session *session = conn->next_protocol ? NULL : &conn->session;
+	struct buf_pool *pool = &conn->host->pool;
+	if (__builtin_expect(channel_is_first(channel), 1))
+		return protocol->ops->encode(protocol, session, replies, n, pool, &conn->out.bytes, error);
+	return protocol->ops->encode_in(protocol, session, further_number(channel), replies, n, pool,
+					&conn->out.bytes, error);
+}
+
 int channel_send_batch(struct channel *channel, const struct reply *replies, unsigned n, unsigned *sent)
 {
 	struct conn *conn = channel->conn;
 	*sent = 0;
-	if (!is_sendable(conn))
+	if (!is_sendable(channel))
 		return UV_EPIPE;
 	if (is_dropping(conn)) {
 		count_add(&conn->host->counters->dropped_frames, n);
 		*sent = n;
 		return 0;
 	}
-	const struct protocol *protocol = conn_speaks(conn);
-	struct session *session = conn->next_protocol ? NULL : &conn->session;
 	int err = 0;
 	while (*sent < n) {
-		*sent += protocol->ops->encode(protocol, session, replies + *sent, n - *sent,
-					       &conn->host->pool, &conn->out.bytes, &err);
+		*sent += output_encode(channel, replies + *sent, n - *sent, &err);
 		if (err == ERR_BUFFER_LIMIT &&
 		    output_make_room(conn, replies[*sent].len + PROTOCOL_OVERHEAD_MAX))
 			continue;
@@ -160,6 +181,20 @@ int channel_send_batch(struct channel *channel, const struct reply *replies, uns
 	if (*sent)
 		appended(conn, *sent);
 	return err == ERR_BUFFER_LIMIT ? UV_EPIPE : err;
+}
+
+void output_finish(struct conn *conn, uint32_t number, enum close_reason reason)
+{
+	const struct protocol *protocol = conn->protocol;
+	int err = 0;
+	if (!protocol->ops->finish || conn->shut)
+		return;
+	do
+		err = protocol->ops->finish(protocol, &conn->session, number, reason, &conn->host->pool,
+					    &conn->out.bytes);
+	while (err && output_make_room(conn, PROTOCOL_OVERHEAD_MAX));
+	if (!err)
+		appended(conn, 0);
 }
 
 int channel_send(struct channel *channel, const void *data, size_t len, bool *below)
@@ -174,7 +209,7 @@ int channel_send(struct channel *channel, const void *data, size_t len, bool *be
 int channel_share(struct channel *channel, struct shared *shared, uint32_t at, uint32_t len, unsigned frames)
 {
 	struct conn *conn = channel->conn;
-	if (!is_sendable(conn))
+	if (!is_sendable(channel))
 		return UV_EPIPE;
 	if (is_dropping(conn)) {
 		count_add(&conn->host->counters->dropped_frames, frames);
@@ -190,7 +225,7 @@ int channel_share(struct channel *channel, struct shared *shared, uint32_t at, u
 int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames)
 {
 	struct conn *conn = channel->conn;
-	if (!is_sendable(conn))
+	if (!is_sendable(channel))
 		return UV_EPIPE;
 	if (is_dropping(conn)) {
 		count_add(&conn->host->counters->dropped_frames, frames);

@@ -9,6 +9,7 @@
 static void end_session(struct conn *conn)
 {
 	const struct protocol *protocol = conn->protocol;
+	assert(!conn->has_further);
 	if (protocol->ops->end)
 		protocol->ops->end(protocol, &conn->session);
 	conn->session = (struct session){ 0 };

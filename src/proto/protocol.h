@@ -10,6 +10,8 @@
  */
 #pragma once
 
+#include "base/reason.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,7 +58,7 @@ struct frame {
 	uint32_t end;
 };
 
-/* What decode() found. Messages are in stream order, and all of one channel. */
+/* What decode() found. Messages are in the order of the bytes. */
 struct batch {
 	struct frame frames[BATCH_MAX];
 	unsigned count;
@@ -69,7 +71,17 @@ struct batch {
 	/* Of the caller: by what it was decoded (the connection may speak something else by now). */
 	const struct protocol *by;
 
-	/* Of protocols that do not rewind. The caller's: where they put what they answer by themselves. */
+	/*
+	 * Of protocols that do not rewind: of which of its channels the messages are, and whether the peer sends no
+	 * more there. The caller has set them to 0 and false. 0 is the connection's first.
+	 */
+	uint32_t channel;
+	bool ends;
+
+	/*
+	 * ... and where they put what they answer by themselves, the caller's. It goes out before the replies to the
+	 * messages of this batch, and behind all others.
+	 */
 	struct buf_pool *pool;
 	struct buf **answers;
 };
@@ -86,7 +98,8 @@ struct protocol_ops {
 	/*
 	 * Its session is `scanned` alone, so what was not taken of a batch can be decoded again: the caller zeroes
 	 * `scanned` when it consumes less than `consumed`, or goes on with another protocol. One that does not rewind
-	 * is asked for one message at a time, which is always taken.
+	 * is asked for one message at a time, which is always taken. It says that it cannot answer, for want of memory,
+	 * by ERR_BUFFER_LIMIT.
 	 */
 	bool rewinds;
 
@@ -116,6 +129,26 @@ struct protocol_ops {
 	unsigned (*encode)(const struct protocol *protocol, struct session *session,
 			   const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
 			   int *error);
+
+	/*
+	 * Where there are several channels, the same for another than the first; and what a channel takes no messages
+	 * for the time being, or does again: meanwhile decode() keeps them. NULL: there is only the first.
+	 */
+	unsigned (*encode_in)(const struct protocol *protocol, struct session *session, uint32_t channel,
+			      const struct reply *replies, unsigned n, struct buf_pool *pool,
+			      struct buf **out, int *error);
+	void (*hold)(const struct protocol *protocol, struct session *session, uint32_t channel,
+		     bool is_held);
+
+	/* Has decode() kept messages that it would give now, without another byte? NULL: never. */
+	bool (*has_kept)(const struct protocol *protocol, const struct session *session);
+
+	/*
+	 * Appends its last word in a channel, 0: in the connection, behind which nothing of it is sent. It is asked for
+	 * once. 0 or ERR_BUFFER_LIMIT. NULL: there is none.
+	 */
+	int (*finish)(const struct protocol *protocol, struct session *session, uint32_t channel,
+		      enum close_reason reason, struct buf_pool *pool, struct buf **out);
 
 	/* Has a reply of so many bytes a place in it? Else encode() says ERR_FRAME_REPLY. NULL: any has. */
 	bool (*carries)(const struct protocol *protocol, size_t len);
