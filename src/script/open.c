@@ -16,23 +16,10 @@
 /* Keeps module.name where C finds it by name. */
 static void keep_function(lua_State *lua, const char *module, const char *name)
 {
-	lua_getglobal(lua, "require");
-	lua_pushfstring(lua, "perilune.%s", module);
-	lua_call(lua, 1, 1);
-	lua_getfield(lua, -1, name);
-	lua_pushfstring(lua, "perilune.%s.%s", module, name);
+	vm_push_function(lua, module, name);
+	lua_pushfstring(lua, "%s.%s", module, name);
 	lua_insert(lua, -2);
 	lua_settable(lua, LUA_REGISTRYINDEX);
-	lua_pop(lua, 1);
-}
-
-static void open_push_runtime(lua_State *lua, const char *name)
-{
-	lua_getglobal(lua, "require");
-	lua_pushliteral(lua, "perilune.runtime");
-	lua_call(lua, 1, 1);
-	lua_getfield(lua, -1, name);
-	lua_remove(lua, -2);
 }
 
 /* The runtime's anchor(agent): called by an opener, on behalf of the connection being opened. */
@@ -48,25 +35,25 @@ static int l_anchor(lua_State *lua)
 static void lay_out(struct agents *agents)
 {
 	lua_State *lua = agents->vm.lua;
-	keep_function(lua, "runtime", "defer");
-	keep_function(lua, "runtime", "conn_index");
-	keep_function(lua, "runtime", "snapshot");
-	keep_function(lua, "runtime", "describe_phase");
-	keep_function(lua, "runtime", "describe_fault");
+	keep_function(lua, "perilune.runtime", "defer");
+	keep_function(lua, "perilune.runtime", "conn_index");
+	keep_function(lua, "perilune.runtime", "snapshot");
+	keep_function(lua, "perilune.runtime", "describe_phase");
+	keep_function(lua, "perilune.runtime", "describe_fault");
 	run_keep_ended(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
 	lua_createtable(lua, FRAME_BATCH_MAX, 0);
-	open_push_runtime(lua, "invoke");
-	open_push_runtime(lua, "has");
-	open_push_runtime(lua, "take_defer");
+	vm_push_function(lua, "perilune.runtime", "invoke");
+	vm_push_function(lua, "perilune.runtime", "has");
+	vm_push_function(lua, "perilune.runtime", "take_defer");
 	lua_pushnil(lua); /* AT_ERROR */
 	bind_conn(lua);
 }
 
 static int runtime_ref(lua_State *lua, const char *name, int nargs)
 {
-	open_push_runtime(lua, name);
+	vm_push_function(lua, "perilune.runtime", name);
 	lua_insert(lua, -1 - nargs);
 	lua_call(lua, nargs, 1);
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
@@ -75,7 +62,7 @@ static int runtime_ref(lua_State *lua, const char *name, int nargs)
 static int view_loop_ref(struct agents *agents)
 {
 	lua_State *lua = agents->vm.lua;
-	open_push_runtime(lua, "view_loop");
+	vm_push_function(lua, "perilune.runtime", "view_loop");
 	reply_push_surplus(lua);
 	lua_pushlightuserdata(lua, agents->host->batch.frames);
 	lua_pushlightuserdata(lua, agents->echoed);
@@ -192,10 +179,7 @@ static void open_script(lua_State *lua)
 	bind_core(lua);
 	lua_setfield(lua, -2, "perilune.core");
 	lua_settop(lua, AT_TOP);
-	lua_getglobal(lua, "require");
-	lua_pushliteral(lua, "perilune.app");
-	lua_call(lua, 1, 1);
-	lua_getfield(lua, -1, "load");
+	vm_push_function(lua, "perilune.app", "load");
 	lua_pushstring(lua, config->script);
 	config_push_options(lua, config);
 	lua_pushinteger(lua, (lua_Integer)agents->generation);
@@ -221,7 +205,7 @@ static void open_script(lua_State *lua)
 	lua_getfield(lua, -1, "setup");
 	lua_replace(lua, AT_TOP + 1);
 	lua_settop(lua, AT_TOP + 1);
-	open_push_runtime(lua, "forget_loaders");
+	vm_push_function(lua, "perilune.runtime", "forget_loaders");
 	lua_call(lua, 0, 0);
 	run_setup(opening);
 }
