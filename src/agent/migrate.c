@@ -12,16 +12,16 @@
 /* Its listener's place in another generation, or -1. */
 static int listener_in(const struct agents *agents, const struct conn *conn)
 {
-	return config_find_slot(agents->config, conn->endpoint->slot, conn->endpoint->index);
+	return config_find_slot(agents->instance.config, conn->endpoint->slot, conn->endpoint->index);
 }
 
 static bool may_migrate(struct conn *conn, const struct agents *from)
 {
 	struct agents *to = from->successor;
-	if (!to || conn->declined_by == to->generation)
+	if (!to || conn->declined_by == to->instance.generation)
 		return false;
 	if (listener_in(to, conn) < 0) { /* it has nowhere to go */
-		conn->declined_by = to->generation;
+		conn->declined_by = to->instance.generation;
 		return false;
 	}
 	return agents_policy(from, conn) == RELOAD_MIGRATE && conn_is_open(conn) && conn->anchor &&
@@ -137,7 +137,7 @@ static bool migrate_hand_over(struct conn *conn, struct agents *from, struct age
 	struct belongings old = belongings_of(conn), new = belongings_in(to, conn);
 	struct conn_mark mark = conn_mark(conn);
 	migrate_give(conn, &new);
-	bool ok = upgrade(to, conn, bytes, len, from->generation);
+	bool ok = upgrade(to, conn, bytes, len, from->instance.generation);
 	run_end(from, &run, false);
 	new = belongings_of(conn);
 	if (!ok) {
@@ -162,7 +162,7 @@ static void count_one(atomic_uint *n)
 /* It stays where it is, until another generation asks. `whose` fault it is; NULL: nobody's. */
 static void decline(struct conn *conn, struct agents *from, struct agents *to, const struct agents *whose)
 {
-	conn->declined_by = to->generation;
+	conn->declined_by = to->instance.generation;
 	count_one(&from->not_migrated);
 	count(&from->counters->not_migrated);
 	if (whose && !*to->declined_why)
@@ -174,7 +174,7 @@ void agents_count_staying(const struct conn *conn)
 {
 	const struct agents *from = agents_of_conn(conn);
 	struct agents *to = from->successor;
-	if (!to || conn->declined_by != to->generation || !conn_is_open(conn) || conn->draining ||
+	if (!to || conn->declined_by != to->instance.generation || !conn_is_open(conn) || conn->draining ||
 	    agents_policy(from, conn) != RELOAD_MIGRATE)
 		return;
 	struct takeovers *takeovers = &to->takeovers;

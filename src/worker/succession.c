@@ -56,7 +56,7 @@ struct migrating {
 static bool waits_to_migrate(const struct conn *conn)
 {
 	const struct agents *agents = conn->agents, *to = agents->successor;
-	return to && conn->suspended && conn->declined_by != to->generation &&
+	return to && conn->suspended && conn->declined_by != to->instance.generation &&
 	       agents_policy(agents, conn) == RELOAD_MIGRATE;
 }
 
