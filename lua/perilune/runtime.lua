@@ -326,7 +326,7 @@ end
 
 --- The same for what belongs to no connection.
 ---@param err any the error value
----@param about table directory, script, callback (nil: the top level), is_loading, generation: see src/agent/phase.c
+---@param about table directory, script, callback (nil: the top level), is_loading, generation: see src/script/phase.c
 ---@param called function? setup() or teardown()
 ---@return string message one line
 ---@return string rendered the excerpt for people

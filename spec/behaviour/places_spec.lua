@@ -209,7 +209,7 @@ describe("the table", function()
     ["src/agent/batch.c"] = { 1, "proceed batch" },
     ["src/agent/fault.c"] = { 2, "tostring failed" },
     ["src/agent/migrate.c"] = { 2, "snapshot upgrade" },
-    ["src/script/open.c"] = { 2, "teardown" }, -- and what is loaded: above
+    ["src/script/instance.c"] = { 2, "teardown" }, -- and what is loaded: above
     ["src/script/phase.c"] = { 1, "tostring" },
     ["src/agent/record.c"] = { 1, "redact" },
     -- The other one sends a list, whose items are read as they are: nothing of the user's is called.

@@ -256,8 +256,8 @@ static void log_bad_frame(struct agents *agents, const struct channel *channel, 
 		return;
 	log_write(LOG_WARN, "bad frame", F_TEXT("error", error), F_INT("conn", channel->id),
 		  F_TEXT("peer", peer_text(channel->conn, peer, sizeof peer)),
-		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation));
+		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
 }
 
 static void on_bad_frame(struct channel *channel, const struct batch *batch)
@@ -367,8 +367,8 @@ static void log_end(struct agents *agents, const struct channel *channel, enum c
 		return;
 	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", channel->id),
 		  F_TEXT("peer", peer_text(channel->conn, peer, sizeof peer)),
-		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation));
+		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
 }
 
 static void agent_tell_closed(struct agents *agents, struct channel *channel, enum close_reason reason)
@@ -471,32 +471,21 @@ static void warn_of_memory(struct agents *agents, uint64_t now_ms)
 	agents->memory_warning_ms = now_ms + EVERY_MS;
 	vm->stays_full = 1; /* the next relief decides about the next line */
 	log_write(LOG_WARN, "memory stays over the limit", F_INT("live_bytes", vm->live_bytes),
-		  F_INT("limit_bytes", vm->memory_bytes), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation),
+		  F_INT("limit_bytes", vm->memory_bytes), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation),
 		  F_TEXT("hint",
 			 "bound what the script keeps for all connections (a cache in a local of a file), or "
 			 "raise limits.memory; until then calls that need more end with memory"));
 }
 
 /* It was called between calls, so there is no connection to blame. */
-void agent_tell_of_finalisers(struct agents *agents)
-{
-	struct vm *vm = &agents->vm;
-	if (!vm->finaliser_failures)
-		return;
-	log_write(LOG_WARN, "a finaliser failed", F_TEXT("error", vm->finaliser_error),
-		  F_INT("times", vm->finaliser_failures), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation));
-	vm->finaliser_failures = 0;
-}
-
 static void warn_of_finalisers(struct agents *agents, uint64_t now_ms)
 {
 	enum { EVERY_MS = 60000 };
 	if (!agents->vm.finaliser_failures || now_ms < agents->finaliser_warning_ms)
 		return;
 	agents->finaliser_warning_ms = now_ms + EVERY_MS;
-	agent_tell_of_finalisers(agents);
+	instance_tell_of_finalisers(&agents->instance);
 }
 
 void agents_report(struct agents *agents)
@@ -522,7 +511,7 @@ void agents_succeed(struct agents *agents, struct agents *successor, const struc
 static enum reload_policy policy_for(const struct agents *agents, unsigned slot, unsigned listener)
 {
 	const struct agents *by = agents->policies;
-	int theirs = config_find_slot(by->config, slot, listener);
+	int theirs = config_find_slot(by->instance.config, slot, listener);
 	return theirs < 0 ? by->removed_policy : by->endpoints[theirs].policy;
 }
 
@@ -537,7 +526,8 @@ enum drains agents_note_drains(struct agents *agents)
 	for (unsigned i = 0; i < agents->endpoint_count; i++) {
 		struct agent_endpoint *listener = &agents->endpoints[i];
 		bool drained = listener->drains;
-		listener->drains = policy_for(agents, agents->config->listeners[i].slot, i) == RELOAD_DRAIN;
+		listener->drains =
+		    policy_for(agents, agents->instance.config->listeners[i].slot, i) == RELOAD_DRAIN;
 		if (listener->drains && !drained)
 			noted = DRAINS_MORE;
 		else if (listener->drains && !noted)

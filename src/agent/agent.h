@@ -18,6 +18,7 @@
 #include "config/config.h"
 #include "conn/conn.h"
 #include "frame/codec.h"
+#include "script/instance.h"
 #include "vm/vm.h"
 
 #include <lua.h>
@@ -46,15 +47,18 @@ struct coroutine {
 
 /* One per worker and generation of the script. */
 struct agents {
-	struct vm vm; /* first: vm_of() leads here */
+	/* First: vm_of() leads here. The instance begins with its VM, which nearly all that agents do is about. */
+	union {
+		struct instance instance;
+		struct vm vm;
+	};
 	struct conn_host *host;
-	const struct config *config;
 	struct wheel sleeps;       /* perilune.sleep, conn:read time-outs */
 	struct wheel_node due;     /* those whose time has come, and that wait for their turn: a list */
 	struct ticks_start ticks;  /* since when there are agents */
 	struct run *current;       /* the call that is running, or NULL */
 	struct channel *accounted; /* whose ledger is open (ledger.h), or NULL */
-	uint32_t generation;
+	bool attached;             /* to the host's thread */
 	enum reload_policy
 	    removed_policy;            /* for connections of older generations whose listener is no more */
 	struct agents *successor;      /* who takes its connections over; NULL: nobody does */
@@ -67,8 +71,6 @@ struct agents {
 	atomic_uint migrated, not_migrated;
 	struct takeovers takeovers;            /* of older generations' connections by this one */
 	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
-	bool attached;                         /* to the host's thread */
-	unsigned worker;
 	struct counters *counters;
 
 	struct coroutine pool[AGENT_COROUTINES_KEPT];
@@ -97,14 +99,12 @@ struct agents {
 	uint64_t memory_warning_ms; /* when the next may be logged */
 	uint64_t finaliser_warning_ms;
 	uint32_t log_frame_bytes;            /* of a faulty frame in the log */
+	int redact_ref;                      /* record.redact, or LUA_NOREF */
 	struct repeats repeats;              /* of faults and bad frames */
 	char first_fault[256];               /* written once, */
 	atomic_bool has_first_fault;         /* ... before this is set */
 	char last_fault[TAKEOVER_WHY_BYTES]; /* "upgrade, chat.lua:14: …" */
-	char directory[1024];                /* of the script, for excerpts */
 	char codec_error[256];               /* what the last codec in Lua that failed had to say */
-	int app_ref, teardown_ref;
-	int redact_ref; /* record.redact, or LUA_NOREF */
 };
 
 /* Bytes lent to a handler; dead (data is NULL) once proceed() has returned or waits. Its layout is

@@ -44,13 +44,13 @@ static void fault_push_about(lua_State *lua, const struct description *descripti
 	const struct run *run = description->run;
 	struct channel *channel = run->channel;
 	lua_createtable(lua, 0, 8);
-	fault_set_text(lua, "directory", agents->directory);
+	fault_set_text(lua, "directory", agents->instance.directory);
 	fault_set_text(lua, "callback", callback_name(description->blamed));
 	fault_set_text(lua, "peer", description->peer);
 	fault_set_text(lua, "listener", channel->conn->endpoint->name);
 	lua_pushnumber(lua, (lua_Number)channel->id);
 	lua_setfield(lua, -2, "conn");
-	lua_pushinteger(lua, (lua_Integer)agents->generation);
+	lua_pushinteger(lua, (lua_Integer)agents->instance.generation);
 	lua_setfield(lua, -2, "generation");
 	if (channel->anchor && agents_of_channel(channel) == agents)
 		agent_push(agents, lua, channel);
@@ -126,7 +126,7 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
 		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->channel->id),
 		  F_TEXT("peer", peer), F_TEXT("listener", run->channel->conn->endpoint->name),
-		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
+		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation),
 		  F_INT("used_ms", used_ms(agents, run->channel)), F_TEXT("frame", frame),
 		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }

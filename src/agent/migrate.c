@@ -12,21 +12,21 @@
 /* Its listener's place in another generation, or -1. */
 static int listener_in(const struct agents *agents, const struct channel *channel)
 {
-	return config_find_slot(agents->config, channel->conn->endpoint->slot,
+	return config_find_slot(agents->instance.config, channel->conn->endpoint->slot,
 				channel->conn->endpoint->index);
 }
 
 static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
-	if (!to || channel->declined_by == to->generation)
+	if (!to || channel->declined_by == to->instance.generation)
 		return false;
 	if (!channel->conn->protocol->ops->rewinds) { /* its session is of the old generation */
-		channel->declined_by = to->generation;
+		channel->declined_by = to->instance.generation;
 		return false;
 	}
 	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
-		channel->declined_by = to->generation;
+		channel->declined_by = to->instance.generation;
 		return false;
 	}
 	return agents_policy(from, channel) == RELOAD_MIGRATE && channel_is_open(channel) &&
@@ -146,7 +146,7 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 	struct conn_mark mark = conn_mark(channel->conn);
 	migrate_give(channel, &new);
 	migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint);
-	bool ok = upgrade(to, channel, bytes, len, from->generation);
+	bool ok = upgrade(to, channel, bytes, len, from->instance.generation);
 	run_end(from, &run, false);
 	new = belongings_of(channel);
 	if (!ok) {
@@ -172,7 +172,7 @@ static void count_one(atomic_uint *n)
 static void decline(struct channel *channel, struct agents *from, struct agents *to,
 		    const struct agents *whose)
 {
-	channel->declined_by = to->generation;
+	channel->declined_by = to->instance.generation;
 	count_one(&from->not_migrated);
 	count(&from->counters->not_migrated);
 	if (whose && !*to->declined_why)
@@ -184,7 +184,7 @@ void agents_count_staying(const struct channel *channel)
 {
 	const struct agents *from = agents_of_channel(channel);
 	struct agents *to = from->successor;
-	if (!to || channel->declined_by != to->generation || !channel_is_open(channel) ||
+	if (!to || channel->declined_by != to->instance.generation || !channel_is_open(channel) ||
 	    channel->conn->draining || agents_policy(from, channel) != RELOAD_MIGRATE)
 		return;
 	struct takeovers *takeovers = &to->takeovers;

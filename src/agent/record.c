@@ -16,7 +16,7 @@ static struct tape_entry entry_of(const struct channel *channel, enum trace_kind
 	const struct agents *agents = agents_of_channel(channel);
 	return (struct tape_entry){ .conn = channel->id,
 				    .agents = channel->agents,
-				    .generation = agents->generation,
+				    .generation = agents->instance.generation,
 				    .len = (uint32_t)len,
 				    .listener = channel->conn->endpoint->index,
 				    .kind = (uint8_t)kind };
@@ -116,8 +116,8 @@ static void complain_of(struct tape *tape, const struct agents *agents, const ch
 		return;
 	tape->complained = true;
 	log_write(LOG_WARN, "record.redact failed: the frame is left out, as are all for which it fails",
-		  F_BYTES("error", why, n), F_INT("worker", agents->worker),
-		  F_INT("generation", agents->generation));
+		  F_BYTES("error", why, n), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
 }
 
 static void agent_record_complain(struct tape *tape, const struct agents *agents, const char *why)

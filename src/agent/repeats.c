@@ -33,7 +33,7 @@ static void repeats_report(struct agents *agents, const struct fold_entry *entry
 	times_text(times, sizeof times, entry, lasted_ms);
 	log_write(level, message, F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
 		  F_TEXT("listener", agents->endpoints[entry->about].endpoint.name),
-		  F_INT("worker", agents->worker), F_INT("generation", agents->generation));
+		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation));
 }
 
 static void report_fault(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,

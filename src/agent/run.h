@@ -152,9 +152,6 @@ void agent_release(struct agents *agents, struct channel *channel);
 /* Its deferred functions are not run. */
 void agent_drop_defers(struct agents *agents, const struct channel *channel);
 
-/* Logs what finalisers have done outside of calls, if anything. */
-void agent_tell_of_finalisers(struct agents *agents);
-
 /* Pushes a conn object. */
 void agent_push_conn(struct agents *agents, lua_State *lua, const struct channel *channel);
 

@@ -46,9 +46,6 @@ void bind_raise_too_large(lua_State *lua, const char *what, size_t max);
 /* pack.c: pushes the table with string.pack and its kin. */
 void bind_pack(lua_State *lua);
 
-/* codec.c: pushes a function of a Lua module of ours, which is loaded if it is not there. MAY RAISE. */
-void bind_push_module_function(lua_State *lua, const char *module, const char *name);
-
 /* paths.c: pushes the table behind `require "perilune.paths"`. */
 void bind_paths(lua_State *lua);
 

@@ -420,16 +420,6 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 
 /* ---- from what users write ---- */
 
-/* A function of a module that loading has used and forgotten; see runtime.forget_loaders(). */
-void bind_push_module_function(lua_State *lua, const char *module, const char *name)
-{
-	lua_getfield(lua, LUA_GLOBALSINDEX, "require");
-	lua_pushstring(lua, module);
-	lua_call(lua, 1, 1);
-	lua_getfield(lua, -1, name);
-	lua_remove(lua, -2);
-}
-
 void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec *codec)
 {
 	memset(codec, 0, sizeof *codec);
@@ -439,7 +429,7 @@ void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec 
 		codec->protocol.messages = messages_for(codec);
 		return;
 	}
-	bind_push_module_function(lua, "perilune.config", "frame");
+	vm_push_function(lua, "perilune.config", "frame");
 	lua_pushvalue(lua, idx);
 	lua_pushnumber(lua, max_bytes);
 	lua_call(lua, 2, 2);
@@ -462,7 +452,7 @@ uint32_t bind_duration_check(lua_State *lua, int idx)
 		double seconds = lua_tonumber(lua, idx);
 		return seconds > 0 && seconds < 0.001 ? 1 : (uint32_t)(seconds * 1000 + 0.5);
 	}
-	bind_push_module_function(lua, "perilune.units", "duration");
+	vm_push_function(lua, "perilune.units", "duration");
 	lua_pushvalue(lua, idx);
 	lua_call(lua, 1, 2);
 	if (lua_isnil(lua, -2))

@@ -43,8 +43,8 @@ static int l_core_log(lua_State *lua)
 		fields[entry.count++] = F_TEXT("peer", peer_text(run->channel->conn, peer, sizeof peer));
 		fields[entry.count++] = F_TEXT("listener", run->channel->conn->endpoint->name);
 	}
-	fields[entry.count++] = F_INT("worker", agents->worker);
-	fields[entry.count++] = F_INT("generation", agents->generation);
+	fields[entry.count++] = F_INT("worker", agents->instance.worker);
+	fields[entry.count++] = F_INT("generation", agents->instance.generation);
 	log_entry(&entry);
 	return 0;
 }

@@ -49,7 +49,7 @@ struct integer {
 /* MAY RAISE. An int64_t or uint64_t: lua/perilune/int64.lua takes it apart. */
 static struct integer check_box(lua_State *lua, int arg)
 {
-	bind_push_module_function(lua, "perilune.int64", "split");
+	vm_push_function(lua, "perilune.int64", "split");
 	lua_pushvalue(lua, arg);
 	lua_call(lua, 1, 3);
 	if (lua_isnil(lua, -3))
@@ -127,7 +127,7 @@ static void push_integer(lua_State *lua, uint64_t bits, bool is_signed)
 		lua_pushnumber(lua, is_negative ? -(lua_Number)-bits : (lua_Number)bits);
 		return;
 	}
-	bind_push_module_function(lua, "perilune.int64", is_signed ? "signed" : "unsigned");
+	vm_push_function(lua, "perilune.int64", is_signed ? "signed" : "unsigned");
 	lua_pushnumber(lua, is_signed ? (lua_Number)((int64_t)bits >> 32) : (lua_Number)(bits >> 32));
 	lua_pushnumber(lua, (lua_Number)(bits & UINT32_MAX));
 	lua_call(lua, 2, 1);

@@ -1,6 +1,5 @@
 #include "script/phase.h"
 
-#include "agent/run.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "config/config.h"
@@ -13,7 +12,7 @@ static const struct vm_budget DESCRIBE_BUDGET = { .ms = 100 };
 #define UNDESCRIBED "an error that cannot be described"
 
 struct description {
-	struct agents *agents;
+	struct instance *instance;
 	const struct phase *phase;
 	bool is_loading;
 };
@@ -21,18 +20,18 @@ struct description {
 /* MAY RAISE. Pushes what runtime.describe_phase() wants to know. */
 static void phase_push_about(lua_State *lua, const struct description *description)
 {
-	const struct agents *agents = description->agents;
+	const struct instance *instance = description->instance;
 	lua_createtable(lua, 0, 5);
-	lua_pushstring(lua, agents->directory);
+	lua_pushstring(lua, instance->directory);
 	lua_setfield(lua, -2, "directory");
-	lua_pushstring(lua, agents->config->script);
+	lua_pushstring(lua, instance->config->script);
 	lua_setfield(lua, -2, "script");
 	lua_pushstring(lua, description->phase->name);
 	lua_setfield(lua, -2, "callback");
 	lua_pushboolean(lua, description->is_loading);
 	lua_setfield(lua, -2, "is_loading");
 	if (!description->is_loading)
-		lua_pushinteger(lua, (lua_Integer)agents->generation);
+		lua_pushinteger(lua, (lua_Integer)instance->generation);
 	else
 		lua_pushnil(lua);
 	lua_setfield(lua, -2, "generation");
@@ -62,7 +61,7 @@ static void describe_plainly(lua_State *lua, int at, char *text, size_t size)
 /* Pushes message, report and place of the error value at `at`, the top. False: nothing but another error value. */
 static bool try_to_describe(struct description *description, int at)
 {
-	struct vm *vm = &description->agents->vm;
+	struct vm *vm = &description->instance->vm;
 	vm_make_room(vm);
 	lua_pushcfunction(vm->lua, l_phase_describe);
 	lua_pushlightuserdata(vm->lua, description);
@@ -73,7 +72,7 @@ static bool try_to_describe(struct description *description, int at)
 
 static bool phase_describe(struct description *description, int at)
 {
-	lua_State *lua = description->agents->vm.lua;
+	lua_State *lua = description->instance->vm.lua;
 	if (try_to_describe(description, at))
 		return true;
 	lua_settop(lua, at);
@@ -84,10 +83,10 @@ static bool phase_describe(struct description *description, int at)
 	return try_to_describe(description, at);
 }
 
-void phase_explain(struct agents *agents, const struct phase *phase, char *why, size_t size)
+void phase_explain(struct instance *instance, const struct phase *phase, char *why, size_t size)
 {
-	struct description description = { agents, phase, true };
-	lua_State *lua = agents->vm.lua;
+	struct description description = { instance, phase, true };
+	lua_State *lua = instance->vm.lua;
 	int at = lua_gettop(lua);
 	if (phase_describe(&description, at))
 		snprintf(why, size, "%s", lua_tostring(lua, -2));
@@ -96,10 +95,10 @@ void phase_explain(struct agents *agents, const struct phase *phase, char *why, 
 	lua_settop(lua, at - 1);
 }
 
-void phase_log(struct agents *agents, const struct phase *phase)
+void phase_log(struct instance *instance, const struct phase *phase)
 {
-	struct description description = { agents, phase, false };
-	lua_State *lua = agents->vm.lua;
+	struct description description = { instance, phase, false };
+	lua_State *lua = instance->vm.lua;
 	int at = lua_gettop(lua);
 	char what[32], plain[256];
 	const char *message = plain, *report = "", *place = "";
@@ -112,7 +111,7 @@ void phase_log(struct agents *agents, const struct phase *phase)
 		describe_plainly(lua, at, plain, sizeof plain);
 	}
 	log_write(LOG_ERROR, what, F_TEXT("error", message), F_TEXT("place", place),
-		  F_INT("worker", agents->worker), F_INT("generation", agents->generation),
+		  F_INT("worker", instance->worker), F_INT("generation", instance->generation),
 		  F_TEXT("excerpt", report));
 	lua_settop(lua, at - 1);
 }

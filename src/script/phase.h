@@ -1,7 +1,7 @@
-/* A script's first and last calls in a worker, which belong to no connection: what is said when they fail. */
+/* A script's first and last calls in an instance, which belong to no connection: what is said when they fail. */
 #pragma once
 
-#include "agent/agent.h"
+#include "script/instance.h"
 
 struct phase {
 	const char *name; /* "setup", "teardown"; NULL: the top level */
@@ -14,7 +14,7 @@ struct phase {
  */
 
 /* Writes the report, at most size - 1 bytes: of what fails to load, which has no generation's number. */
-void phase_explain(struct agents *agents, const struct phase *phase, char *why, size_t size);
+void phase_explain(struct instance *instance, const struct phase *phase, char *why, size_t size);
 
 /* Logs "<phase> failed", with the generation. */
-void phase_log(struct agents *agents, const struct phase *phase);
+void phase_log(struct instance *instance, const struct phase *phase);

@@ -585,7 +585,7 @@ void reloads_bury(struct reloads *reloads, struct report *report)
 {
 	struct generation *generation =
 	    (struct generation *)(void *)((char *)report - offsetof(struct generation, retired));
-	log_write(LOG_INFO, "generation retired", F_INT("generation", generation->agents.generation),
+	log_write(LOG_INFO, "generation retired", F_INT("generation", generation->number),
 		  F_INT("worker", generation->worker),
 		  F_INT("migrated", atomic_load(&generation->agents.migrated)),
 		  F_INT("not_migrated", atomic_load(&generation->agents.not_migrated)));

@@ -120,3 +120,12 @@ void vm_open_modules(lua_State *lua, const char *pattern)
 	lua_call(lua, 3, 0);
 	lua_pop(lua, 1);
 }
+
+void vm_push_function(lua_State *lua, const char *module, const char *name)
+{
+	lua_getglobal(lua, "require");
+	lua_pushstring(lua, module);
+	lua_call(lua, 1, 1);
+	lua_getfield(lua, -1, name);
+	lua_remove(lua, -2);
+}

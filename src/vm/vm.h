@@ -185,6 +185,12 @@ void vm_share_modules(bool share);
 void vm_open_modules(lua_State *lua, const char *pattern);
 
 /*
+ * MAY RAISE. Pushes a function of a Lua module of ours, which is loaded if it is not there: what only loading needs is
+ * forgotten afterwards (runtime.forget_loaders()).
+ */
+void vm_push_function(lua_State *lua, const char *module, const char *name);
+
+/*
  * Finds Perilune's Lua modules: beside the binary, in the source tree it was built in, or where
  * they were installed. Writes a pattern for vm_set_lua_path(). 0 or UV_ENOENT.
  */

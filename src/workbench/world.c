@@ -1,7 +1,7 @@
 #include "workbench/world.h"
 
+#include "bind/open.h"
 #include "conn/peer.h"
-#include "script/open.h"
 #include "server/admission.h"
 
 #include <stdio.h>

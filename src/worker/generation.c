@@ -1,8 +1,8 @@
 #include "worker/generation.h"
 
 #include "base/log.h"
+#include "bind/open.h"
 #include "config/config.h"
-#include "script/open.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -56,7 +56,7 @@ struct migrating {
 static bool waits_to_migrate(const struct channel *channel)
 {
 	const struct agents *agents = channel->agents, *to = agents->successor;
-	return to && channel->suspended && channel->declined_by != to->generation &&
+	return to && channel->suspended && channel->declined_by != to->instance.generation &&
 	       agents_policy(agents, channel) == RELOAD_MIGRATE;
 }
 

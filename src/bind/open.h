@@ -1,15 +1,13 @@
 /*
- * A script in a VM of its own, from its top level to its teardown().
- *
- * Above agents and what Lua sees of them: it puts the two together.
+ * How agents are opened: the role that makes an instance of the script (script/instance.h) into agents, with what Lua
+ * sees of them and of its listeners; and how they are closed.
  */
 #pragma once
 
 #include "agent/agent.h"
 
 /*
- * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. On failure returns a negative
- * code and writes an explanation of up to size - 1 bytes.
+ * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. Fails as instance_open() does.
  */
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		uint32_t generation, struct counters *counters, char *why, size_t size);

@@ -1,0 +1,210 @@
+#include "bind/open.h"
+
+#include "agent/run.h"
+#include "base/limits.h"
+#include "bind/bind.h"
+#include "config/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+/* The runtime's anchor(agent): called by an opener, on behalf of the connection being opened. */
+static int l_anchor(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	lua_settop(lua, 1);
+	agent_anchor(agents, lua, agents->current->channel);
+	return 0;
+}
+
+/* In the order of enum AT_*. */
+static void lay_out_agents(lua_State *lua)
+{
+	instance_keep_function(lua, "perilune.runtime", "defer");
+	instance_keep_function(lua, "perilune.runtime", "conn_index");
+	instance_keep_function(lua, "perilune.runtime", "snapshot");
+	instance_keep_function(lua, "perilune.runtime", "describe_fault");
+	run_keep_ended(lua);
+	batch_new_control(lua);
+	lua_createtable(lua, BATCH_MAX, 0);
+	lua_createtable(lua, BATCH_MAX, 0);
+	vm_push_function(lua, "perilune.runtime", "invoke");
+	vm_push_function(lua, "perilune.runtime", "has");
+	vm_push_function(lua, "perilune.runtime", "take_defer");
+	lua_pushnil(lua); /* AT_ERROR */
+	bind_conn(lua);
+}
+
+static int runtime_ref(lua_State *lua, const char *name, int nargs)
+{
+	vm_push_function(lua, "perilune.runtime", name);
+	lua_insert(lua, -1 - nargs);
+	lua_call(lua, nargs, 1);
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
+}
+
+static int view_loop_ref(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	vm_push_function(lua, "perilune.runtime", "view_loop");
+	reply_push_surplus(lua);
+	lua_pushlightuserdata(lua, agents->host->batch.frames);
+	lua_pushlightuserdata(lua, agents->echoed);
+	lua_call(lua, 3, 3);
+	agents->view = (struct view *)lua_topointer(lua, -1);
+	agents->view_object = lua_topointer(lua, -2);
+	lua_pop(lua, 2); /* the loop keeps both alive */
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
+}
+
+/* conf.listeners[i + 1] is on top of the stack; pops it. */
+static void open_listener(struct agents *agents, unsigned i, const char *name)
+{
+	lua_State *lua = agents->vm.lua;
+	struct agent_endpoint *listener = &agents->endpoints[i];
+	listener->endpoint.name = name;
+	listener->endpoint.index = (uint16_t)i;
+	listener->endpoint.protocol = &listener->codec.protocol;
+	lua_getfield(lua, -1, "frame");
+	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
+	listener->codec.lua_listener = i;
+	if (wrong)
+		luaL_error(lua, "listener %s: frame: %s", name, wrong);
+	lua_pop(lua, 1);
+	lua_getfield(lua, -1, "agent");
+	lua_pushcfunction(lua, l_anchor);
+	listener->opener_ref = runtime_ref(lua, "opener", 2);
+	lua_getfield(lua, -1, "agent");
+	lua_pushcfunction(lua, l_anchor);
+	listener->upgrader_ref = runtime_ref(lua, "upgrader", 2);
+	reply_push_surplus(lua);
+	listener->loop_ref = runtime_ref(lua, "batch_loop", 1);
+	listener->single_ref = runtime_ref(lua, "single", 0);
+	reply_push_surplus(lua);
+	lua_pushvalue(lua, AT_METAS);
+	listener->meta_loop_ref = runtime_ref(lua, "meta_loop", 2);
+	listener->view_loop_ref = listener->codec.view ? view_loop_ref(agents) : LUA_NOREF;
+	lua_pop(lua, 1);
+}
+
+/* conf is on top of the stack. */
+static void keep_redact(struct agents *agents)
+{
+	lua_State *lua = agents->vm.lua;
+	lua_getfield(lua, -1, "record");
+	lua_getfield(lua, -1, "redact");
+	if (lua_isfunction(lua, -1))
+		agents->redact_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	else
+		lua_pop(lua, 1);
+	lua_pop(lua, 1);
+}
+
+/* conf is on top of the stack. */
+static void open_listeners(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	const struct config *config = agents->instance.config;
+	lua_getfield(lua, -1, "listeners");
+	if (lua_objlen(lua, -1) != config->listener_count)
+		luaL_error(lua, "the script returns other listeners each time it is loaded");
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		lua_rawgeti(lua, -1, (int)i + 1);
+		open_listener(agents, i, config->listeners[i].name);
+	}
+	lua_pop(lua, 1);
+	keep_redact(agents);
+}
+
+static uint32_t least_of_listeners(const struct config *config)
+{
+	uint32_t least_ms = 0;
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		uint32_t ms = config->listeners[i].budget.ms;
+		if (ms && (!least_ms || ms < least_ms))
+			least_ms = ms;
+	}
+	return least_ms;
+}
+
+static const struct instance_role AGENTS_ROLE = {
+	.lay_out = lay_out_agents,
+	.kept = AT_TOP,
+	.push_core = bind_core,
+	.take_conf = open_listeners,
+	.least_ms = least_of_listeners,
+	.progress = run_progress,
+	.cut = batch_cut_current,
+	.abandon = run_abandon,
+};
+
+static bool make_endpoints(struct agents *agents, const struct config *config)
+{
+	agents->endpoint_count = config->listener_count;
+	agents->endpoints = calloc(config->listener_count, sizeof *agents->endpoints);
+	if (!agents->endpoints)
+		return false;
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		agents->endpoints[i].budget = config->listeners[i].budget;
+		agents->endpoints[i].endpoint.rules = config->listeners[i].rules;
+		agents->endpoints[i].policy = config->listeners[i].policy;
+	}
+	return true;
+}
+
+static void free_tables(struct agents *agents)
+{
+	free(agents->anchor_tables);
+	free(agents->anchor_next);
+	free(agents->endpoints);
+	/* All else stays: `conns` may be read by others still. */
+	agents->anchor_tables = NULL;
+	agents->anchor_next = NULL;
+	agents->endpoints = NULL;
+}
+
+int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
+		uint32_t generation, struct counters *counters, char *why, size_t size)
+{
+	memset(agents, 0, sizeof *agents);
+	agents->host = host;
+	agents->removed_policy = config->reload_policy;
+	agents->ticks = ticks_start();
+	agents->counters = counters;
+	agents->log_frame_bytes = config->log_frame_bytes;
+	agents->redact_ref = LUA_NOREF;
+	repeats_init(&agents->repeats);
+	if (!make_endpoints(agents, config)) {
+		limits_explain(UV_ENOMEM, why, size);
+		return UV_ENOMEM;
+	}
+	int err = instance_open(&agents->instance, &AGENTS_ROLE, config, worker, generation, why, size);
+	if (err)
+		free_tables(agents);
+	return err;
+}
+
+void agents_detach(struct agents *agents)
+{
+	if (agents->attached) /* the clock is the host's thread's */
+		repeats_flush(agents, agents->host->now_ms);
+	agents->attached = false;
+	instance_detach(&agents->instance);
+}
+
+void agents_attach(struct agents *agents)
+{
+	instance_attach(&agents->instance);
+	wheel_init(&agents->sleeps, agents->host->now_ms);
+	wheel_list_init(&agents->due);
+	agents->attached = true;
+}
+
+bool agents_close(struct agents *agents, uint32_t teardown_ms)
+{
+	agents_detach(agents);
+	bool done = instance_close(&agents->instance, teardown_ms);
+	free_tables(agents);
+	return done;
+}
