@@ -8,6 +8,7 @@
 #include <uv.h>
 
 unsigned mux_sessions;
+bool mux_fails;
 
 struct unit {
 	uint8_t channel, kind, len;
@@ -29,7 +30,8 @@ static struct mux *mux_of(const struct session *session)
 static int mux_begin(const struct protocol *protocol, struct session *session)
 {
 	(void)protocol;
-	session->own = calloc(1, sizeof(struct mux));
+	session->own = mux_fails ? NULL : calloc(1, sizeof(struct mux));
+	mux_fails = false;
 	mux_sessions += session->own != NULL;
 	return session->own ? 0 : UV_ENOMEM;
 }

@@ -16,5 +16,8 @@ extern const struct protocol MUX;
 /* How many sessions there are. */
 extern unsigned mux_sessions;
 
+/* The next session cannot begin, for want of memory. */
+extern bool mux_fails;
+
 /* Writes a unit to `to`; returns how many bytes it has. */
 size_t mux_unit(void *to, unsigned channel, char kind, const void *bytes, size_t n);

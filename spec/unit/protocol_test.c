@@ -507,6 +507,22 @@ static void a_connection_speaks_one_after_the_other(void **state)
 	}
 }
 
+static void a_session_that_cannot_begin_ends_it(void **state)
+{
+	(void)state;
+	mux_fails = true;
+	struct client *c = join();
+	world_run();
+	expect_end(c, REASON_MEMORY);
+	world_protocol = &line.protocol;
+	c = join();
+	c->on_frame = go_over;
+	mux_fails = true;
+	put(c, "a\nmux\n0m");
+	expect_end(c, REASON_MEMORY);
+	assert_string_equal(c->seen, "a|mux|");
+}
+
 /* The same whatever carries it and however it is cut. */
 static void it_is_the_same_over_every_stream(void **state)
 {
@@ -680,6 +696,7 @@ int main(void)
 		WITH_MUX(what_is_wrong_ends_it_behind_what_was_right),
 		WITH_MUX(one_that_keeps_too_much_is_refused),
 		WITH_MUX(a_connection_speaks_one_after_the_other),
+		WITH_MUX(a_session_that_cannot_begin_ends_it),
 		WITH_MUX(it_is_the_same_over_every_stream),
 		WITH_MUX(it_is_spoken_over_sockets),
 		WITH_MUX(whatever_happens_each_channel_ends_once),

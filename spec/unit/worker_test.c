@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ASKED_MAX = 100 };
 
@@ -111,11 +112,29 @@ static void the_others_get_what_they_take(void **state)
 	assert_int_equal(count_orders(&other), 1);
 }
 
+/* Mail to a worker that has gone away: clients that it was given are not left hanging. */
+static void who_was_given_to_one_that_has_ended_is_let_go(void **state)
+{
+	(void)state;
+	struct sockaddr_in6 peer = { 0 };
+	int fds[2];
+	char byte;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(worker_give(&one, fds[1], 3, 4, &peer, false), 0);
+	worker_set_policy(&one, RELOAD_DRAIN);
+	worker_drain(&one); /* part of the worker: nothing of it is to be freed */
+	worker_drop_orders(&one);
+	assert_int_equal(read(fds[0], &byte, 1), 0);
+	assert_int_equal(count_orders(&one), 0);
+	close(fds[0]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_WORKERS(a_worker_that_turns_again_keeps_its_clients),
 		WITH_WORKERS(the_others_get_what_they_take),
+		WITH_WORKERS(who_was_given_to_one_that_has_ended_is_let_go),
 	};
 	return cmocka_run_group_tests_name("worker", tests, NULL, NULL);
 }

@@ -694,15 +694,20 @@ void worker_stop(struct worker *worker)
 	send_order(worker, &worker->stop, deliver_stop);
 }
 
-void worker_join(struct worker *worker)
+void worker_drop_orders(struct worker *worker)
 {
-	uv_thread_join(&worker->thread);
-	uv_loop_close(&worker->loop);
 	struct mail *mail;
 	while ((mail = orders_pop(&worker->orders))) {
 		struct order *order = (struct order *)(void *)mail;
 		if (order->drop)
 			order->drop(order);
 	}
+}
+
+void worker_join(struct worker *worker)
+{
+	uv_thread_join(&worker->thread);
+	uv_loop_close(&worker->loop);
+	worker_drop_orders(worker);
 	orders_close(&worker->orders);
 }

@@ -155,5 +155,8 @@ void worker_drain(struct worker *worker);
 /* Asks it to cut what is left and stop. Any thread. */
 void worker_stop(struct worker *worker);
 
+/* What it was told and has not done is not done any more. Once its thread has ended. */
+void worker_drop_orders(struct worker *worker);
+
 /* After it has reported that it has stopped, or failed: waits for the thread and frees what it had. */
 void worker_join(struct worker *worker);
