@@ -303,7 +303,7 @@ size_t world_take(struct client *client, void *to, size_t n)
 	for (unsigned layer = 0; layer < client->layers; layer++) {
 		size_t kept = 0;
 		for (size_t i = 0; i < n; i++)
-			if (bytes[i] != NASTY_FILLER && bytes[i] != NASTY_END)
+			if (bytes[i] > NASTY_ASK)
 				bytes[kept++] = bytes[i];
 		nasty_translate(bytes, kept, client->nasty[layer].key);
 		n = kept;

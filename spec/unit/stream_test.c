@@ -284,7 +284,7 @@ static void write_some(struct peer_end *end)
 
 static void take_byte(struct peer_end *end, char byte)
 {
-	if (end->is_nasty && byte == NASTY_FILLER)
+	if (end->is_nasty && (byte == NASTY_FILLER || byte == NASTY_ASK))
 		return;
 	if (end->is_nasty)
 		nasty_translate(&byte, 1, NASTY_KEY);
