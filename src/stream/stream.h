@@ -62,7 +62,8 @@ struct stream_ops {
 	/*
 	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with
 	 * come again, perhaps with others behind them and at another address, and nothing else comes before them: a
-	 * layer may have begun to work on them.
+	 * layer may have begun to work on them. A layer may also be done with fewer than fit: no event tells then, and
+	 * only UV_EAGAIN says that it takes no more.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
 
