@@ -5,6 +5,7 @@
 #   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
 #   spec/behaviour/X_spec.lua  behaviour.X  the executable runs it, on apps in memory: perilune test
 #   spec/workbench/X_spec.lua  workbench.X  the same, of perilune.test itself
+#   some of spec/server and spec/behaviour  nasty.server.X, nasty.behaviour.X  once more over nasty streams
 #   examples/X_spec.lua     example.X   the same, of the examples
 #   fuzz/X_fuzz.c           fuzz.X      replays fuzz/corpus/X
 #   bench/core/kill_soak.c  soak.kill   some seconds of it
@@ -141,6 +142,20 @@ endfunction()
 perilune_own_specs(behaviour spec/behaviour _spec.lua)
 perilune_own_specs(workbench spec/workbench _spec.lua)
 perilune_own_specs(example examples _spec.lua)
+
+include(cmake/nasty.cmake)
+
+# perilune_nasty_test($NASTY name command...)
+function(perilune_nasty_test nasty name)
+  perilune_test(nasty.${name} ${ARGN})
+  set_property(TEST ${PERILUNE_TEST_PREFIX}nasty.${name} APPEND PROPERTY ENVIRONMENT
+    PERILUNE=$<TARGET_FILE:perilune_nasty> NASTY=${nasty})
+endfunction()
+
+perilune_nasty_test(2 server.matrix ${busted} spec/server/matrix_spec.lua)
+# In memory a second is soon over, and nobody waits for it.
+perilune_nasty_test(2,1,1000 behaviour.matrix
+  perilune_nasty test --timeout=600 --output=gtest spec/behaviour/matrix_spec.lua)
 
 find_program(PYTHON_COMMAND python3)
 if(PYTHON_COMMAND)

@@ -1,63 +1,99 @@
---- Streams in memory × every framing × what happens to connections; see spec/support/matrix.lua.
+--- Streams in memory × every framing × what happens to connections; see spec/support/matrix.lua. Once more with layers
+--- on them, by perilune_nasty: spec/support/nasty.lua.
 local matrix = require "spec.support.matrix"
 local memory = require "spec.support.memory"
+local nasty = require "spec.support.nasty"
 
 -- One that hands out and takes bytes in small pieces, and one that does not.
 local STREAMS = { plain = {}, pieces = { read_max = 3, write_max = 5 } }
 
+local LAYERS = nasty.LAYERS == 0 and "" or (" below %d nasty"):format(nasty.LAYERS)
+
 local wire = {}
 wire.__index = wire
 
-function wire:send(bytes) self.client:send_raw(bytes) end
-function wire:send_bytewise(bytes) for byte in bytes:gmatch "." do self.client:send_raw(byte) end end
+local function new_wire(app, client)
+  local peer = nasty.peer(function(bytes) client:send_raw(bytes) end)
+  return setmetatable({ app = app, client = client, peer = peer, got = "" }, wire)
+end
+
+function wire:open() self.peer:open(function() return memory.bytes(self.client) end) end
+function wire:misbegin() self.peer:misbegin() end
+function wire:send(bytes) self.client:send_raw(self.peer:encode(bytes)) end
+function wire:send_bytewise(bytes) for byte in bytes:gmatch "." do self:send(byte) end end
 function wire:half_close() self.client:half_close() end
 function wire:reset() self.client:reset() end
-function wire:stall() self.client:stall(0) end
+function wire:stall() self.client:stall(nasty.LAYERS == 0 and 0 or 100) end -- layers write to read
 function wire:unstall() self.client:unstall() end
+function wire:settle() self.app:advance(0) end
+
+function wire:filled()
+  local notes = self.app:log()
+  for i = #notes, 1, -1 do
+    local sent = notes[i].message:match "^full (%d+)$"
+    if sent then return tonumber(sent) end
+  end
+end
+
+-- What has come, and what comes of the answers to it.
+function wire:gather()
+  repeat
+    local bytes = memory.bytes(self.client)
+    self.got = self.got .. self.peer:decode(bytes)
+  until bytes == ""
+end
 
 function wire:expect(bytes)
   self.app:advance "10ms"
-  self.got = self.got .. memory.bytes(self.client)
+  self:gather()
   assert.equal(bytes, self.got)
   self.got = ""
 end
 
 function wire:expect_end()
+  self:gather()
   self.app:advance "1s"
+  self:gather()
+  assert.equal("", self.got)
   assert.is_truthy(self.client:closed())
+  assert.is_true(self.client:closed() == "tls" or self.peer:has_ended())
 end
 
 -- One listener for each cell.
-local function start(settings)
+local function start(of_each)
   local addresses = {}
   for i = 1, #matrix.CELLS do addresses[i] = "tcp://127.0.0.1:" .. 7000 + i end
   return memory.script(matrix.AGENT:format "1" .. ([[
-    return { agent = Agent, listen = %s, %s }]]):format(matrix.listeners(addresses), settings or ""))
+    return { agent = Agent, listen = %s }]]):format(matrix.listeners(addresses, of_each)))
 end
 
-local function each_cell(app, options, run)
+local function each_cell(app, options, run, begins)
   for i, cell in ipairs(matrix.CELLS) do
     local with = { listener = "cell" .. i, frame = "raw" }
     for key, value in pairs(options) do with[key] = value end
     local client = app:connect(with)
     local ok, message = xpcall(function()
-      run(setmetatable({ app = app, client = client, got = "" }, wire), cell, client)
+      local one = new_wire(app, client)
+      if begins ~= false then one:open() end
+      run(one, cell, client)
     end, debug.traceback)
     if not ok then error(("%s: %s"):format(cell.name, tostring(message)), 0) end
   end
 end
 
-describe("over streams in memory", function()
+describe("over streams in memory" .. LAYERS, function()
   after_each(memory.finish)
 
   for stream, options in pairs(STREAMS) do
     for event, what in pairs(matrix.EVENTS) do
-      it(("%s, every framing: %s"):format(stream, event), function()
-        each_cell(assert(start()), options, function(one, cell, client)
-          what.run(one, cell.encode)
-          assert.equal(what.reason, client:closed())
+      if nasty.LAYERS > 0 or not what.of_layers then
+        it(("%s, every framing: %s"):format(stream, event), function()
+          each_cell(assert(start(what.settings)), options, function(one, cell, client)
+            what.run(one, cell.encode)
+            assert.equal(what.reason, client:closed())
+          end, what.begins)
         end)
-      end)
+      end
     end
 
     it(stream .. ", every framing: drain", function()

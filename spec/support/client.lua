@@ -10,6 +10,7 @@ local wait = require "spec.support.wait"
 local M = {}
 
 local CHUNK = 262144
+local TCP_MAXSEG = 2 -- luaposix has no name for it
 local INPUT, OUTPUT = { IN = true }, { OUT = true }
 
 ---@class perilune.client
@@ -135,6 +136,17 @@ function client:recv_frame()
   return self:recv_exact(((a * 256 + b) * 256 + c) * 256 + d)
 end
 
+--- What comes next, all of it that has come; or nil and how the stream has ended.
+---@return string? bytes
+---@return "closed"|"reset"|nil how
+function client:recv_some()
+  local ok, why = self.buffered > 0, nil
+  if not ok then ok, why = receive(self, wait.deadline(self.seconds)) end
+  if why == "timeout" then error("recv: nothing came", 2) end
+  if not ok then return nil, why end
+  return take(self, self.buffered)
+end
+
 --- Everything up to the end.
 ---@return string bytes
 ---@return "closed"|"reset" how
@@ -238,6 +250,7 @@ local function prepare(fd, to, family)
   end
   if family ~= posix_socket.AF_UNIX then
     assert(posix_socket.setsockopt(fd, posix_socket.IPPROTO_TCP, posix_socket.TCP_NODELAY, 1))
+    if to.segment then assert(posix_socket.setsockopt(fd, posix_socket.IPPROTO_TCP, TCP_MAXSEG, to.segment)) end
   end
   if to.source then assert(posix_socket.bind(fd, { family = family, addr = to.source, port = 0 })) end
 end
@@ -263,7 +276,8 @@ end
 
 --- Connects, or gives nil, message, code.
 ---@param to { port: integer?, host: string?, path: string?, source: string?, receive_buffer: integer?,
----  send_buffer: integer?, seconds: number? } `source` is the address to connect from
+---  send_buffer: integer?, segment: integer?, seconds: number? } `source` is the address to connect from; `segment`: of
+---  TCP, so many bytes at most; with little, both sides' systems hold little
 ---@return perilune.client?
 ---@return string? message
 ---@return integer? code

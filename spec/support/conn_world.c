@@ -289,17 +289,11 @@ struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choos
 struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, bool is_nasty,
 				 uint32_t (*choose)(uint32_t bound))
 {
-	static stream_stack PLAIN = { &SOCKET_STREAM }, NASTY = { &SOCKET_STREAM, &NASTY_STREAM };
 	struct client *client = make(slot);
 	client->memory.closed = true; /* it reports nothing */
-	/* The two lie as a stack does: one behind the other. */
-	assert(stack_bytes(NASTY) == sizeof client->socket + sizeof *client->nasty);
-	assert((char *)client->nasty == (char *)&client->socket + sizeof client->socket);
-	client->layers = is_nasty;
-	client->nasty->key = NASTY_KEY;
-	client->nasty->choose = choose;
-	struct stream *lowest = stack_init(is_nasty ? NASTY : PLAIN, &client->socket, &client->conn.io);
-	socket_stream_start(lowest, poller, fd, true);
+	socket_stream_start(&client->socket, &client->conn.io, poller, fd, true);
+	if (is_nasty)
+		put_nasty(client, choose, 0);
 	return begin(client);
 }
 
@@ -318,7 +312,7 @@ size_t world_take(struct client *client, void *to, size_t n)
 	for (unsigned layer = 0; layer < client->layers; layer++) {
 		size_t kept = 0;
 		for (size_t i = 0; i < n; i++)
-			if (bytes[i] != NASTY_FILLER && bytes[i] != NASTY_END)
+			if (bytes[i] > NASTY_ASK)
 				bytes[kept++] = bytes[i];
 		nasty_translate(bytes, kept, client->nasty[layer].key);
 		n = kept;

@@ -1,5 +1,7 @@
 --- What is promised of a connection whatever its stream and its framing. Specifications run it over what they have:
---- spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix sockets.
+--- spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix sockets, and
+--- both of them over nasty streams on those (spec/support/nasty.lua). All that happens to connections does so over
+--- layers; only a replay has none, as what it plays is what they have made of the bytes.
 local framings = require "spec.support.framings"
 
 local M = {}
@@ -10,6 +12,17 @@ local perilune = require "perilune"
 local VERSION = "%s"
 local Agent = {}
 function Agent:opened() self.n = 0 end
+-- Past the mark, and five more: "full", and how many there were before those.
+local function fill(self, text)
+  local sent = 0
+  repeat
+    local below = self.conn:send(text)
+    sent = sent + 1
+  until not below
+  for _ = 1, 5 do self.conn:send((text:gsub("be full", "dropped"))) end
+  perilune.log("info", "full " .. sent)
+  self.is_full = true
+end
 function Agent:proceed(frame)
   local text = tostring(frame)
   self.n = self.n + 1
@@ -22,7 +35,16 @@ function Agent:proceed(frame)
     return text
   end
   if text:find "be read" then return (tostring((self.conn:read()))) end
+  if text:find "be full" then return fill(self, text) end
+  if text:find "be open" then
+    self.open = text -- what is sent once there is room again
+    return nil
+  end
   return frame
+end
+function Agent:writable()
+  if self.is_full and self.open then self.conn:send(self.open) end
+  self.is_full = false
 end
 function Agent:snapshot() return { n = self.n } end
 function Agent:upgrade(data) self.n = data.n end
@@ -65,7 +87,8 @@ function M.listeners(addresses, settings)
   return "{ " .. table.concat(list, ",\n  ") .. " }"
 end
 
---- A connection, however it is made. What it sends and gets is what is on the wire.
+--- A connection, however it is made. What it sends and gets is what its framing makes of payloads; layers of its stream
+--- add what is theirs.
 ---@class perilune.spec.wire
 ---@field send fun(self, bytes: string)
 ---@field send_bytewise fun(self, bytes: string)
@@ -73,12 +96,45 @@ end
 ---@field expect_end fun(self)
 ---@field half_close fun(self)
 ---@field reset fun(self)
----@field stall fun(self) reads nothing
+---@field stall fun(self) reads nothing, or little
 ---@field unstall fun(self)
+---@field misbegin fun(self) its layers' beginning is none
+---@field filled fun(self): integer waits for the agent's word that it has sent more than is taken: how many frames
+---@field settle fun(self) what has been sent has been read, if it is read at all
 
---- What happens, by its name: fn(wire, encode), and the reason that connections end for; a Unix socket knows no reset.
----@type table<string, { run: fun(wire: perilune.spec.wire, encode: fun(payload: string): string), reason: string,
----  unix_reason: string? }>
+local function fill_up(is_kept)
+  return function(wire, encode)
+    wire:send(encode "be open")
+    wire:stall()
+    wire:send(encode "be full")
+    local sent = wire:filled()
+    wire:send(encode "a count")
+    wire:settle()
+    wire:unstall()
+    -- It is not read before there is room.
+    wire:expect(encode("be full"):rep(sent) .. encode("dropped"):rep(is_kept and 5 or 0) .. encode "be open"
+      .. encode "0000003")
+    wire:send(encode "closing")
+    wire:expect(encode "closing")
+    wire:expect_end()
+  end
+end
+
+local function slow_consumer(policy)
+  return ([[limits = { send_buffer = "1k", proceed = "10m", slow_consumer = %q }]]):format(policy)
+end
+
+--- What happens, by its name, over each kind of stream.
+---@class perilune.spec.event
+---@field run fun(wire: perilune.spec.wire, encode: fun(payload: string): string)
+---@field reason string that the connection ends for
+---@field unix_reason string? the same over a Unix socket, which knows no reset
+---@field settings string? of all listeners
+---@field dropped integer? frames that are
+---@field begins boolean? false: by itself, if layers have a beginning
+---@field of_layers boolean? there is no such thing where there are none
+
+---@type table<string, perilune.spec.event>
 M.EVENTS = {
   ["splits"] = { reason = "agent", run = function(wire, encode)
     wire:send_bytewise(encode "one two" .. encode "version" .. encode "a count")
@@ -107,7 +163,7 @@ M.EVENTS = {
     wire:send(encode("one two"):sub(1, -2))
     wire:reset()
   end },
-  ["stall"] = { reason = "agent", run = function(wire, encode)
+  ["many frames, read late"] = { reason = "agent", run = function(wire, encode)
     wire:stall()
     for _ = 1, 20 do wire:send(encode("one two"):rep(50)) end
     wire:unstall()
@@ -115,6 +171,14 @@ M.EVENTS = {
     wire:send(encode "closing")
     wire:expect(encode "closing")
     wire:expect_end()
+  end },
+  ["a stall that pauses it"] = { reason = "agent", settings = slow_consumer "pause", run = fill_up(true) },
+  ["a stall that drops frames"] = { reason = "agent", settings = slow_consumer "drop", dropped = 5,
+    run = fill_up(false) },
+  ["a stall that ends it"] = { reason = "slow_consumer", settings = slow_consumer "close", run = function(wire, encode)
+    wire:stall()
+    wire:send(encode "be full")
+    wire:filled()
   end },
   ["a read"] = { reason = "agent", run = function(wire, encode)
     wire:send(encode "be read")
@@ -125,6 +189,11 @@ M.EVENTS = {
   ["time-out"] = { reason = "idle_timeout", run = function(wire, encode)
     wire:send(encode "be idle")
     wire:expect(encode "be idle")
+    wire:expect_end()
+  end },
+  ["no beginning"] = { reason = "tls", begins = false, of_layers = true, run = function(wire) wire:expect_end() end },
+  ["a false beginning"] = { reason = "tls", begins = false, of_layers = true, run = function(wire)
+    wire:misbegin()
     wire:expect_end()
   end },
 }

@@ -13,16 +13,37 @@ static struct nasty_stream *self(const struct stream *stream)
 	return (struct nasty_stream *)(void *)stream;
 }
 
+static const struct conn *conn_of(const struct nasty_stream *nasty)
+{
+	const char *io = (const char *)nasty->layer.stream.user;
+	return (const struct conn *)(const void *)(io - offsetof(struct conn, io));
+}
+
+static uint32_t random_below(uint64_t *seed, uint32_t bound)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return (uint32_t)(*seed >> 16) % bound;
+}
+
 static uint32_t choose(struct nasty_stream *nasty, uint32_t bound)
 {
-	return nasty->choose ? nasty->choose(bound) : bound - 1;
+	if (nasty->choose)
+		return nasty->choose(bound);
+	return nasty->seed ? random_below(&nasty->seed, bound) : bound - 1;
+}
+
+/* Never, where it is the mildest of all. */
+static bool chance(struct nasty_stream *nasty, uint32_t in)
+{
+	return (nasty->choose || nasty->seed) && !choose(nasty, in);
 }
 
 /* Then what it was to write is forgotten. */
 static bool is_lost(const struct nasty_stream *nasty)
 {
-	const char *io = (const char *)nasty->layer.stream.user;
-	return ((const struct conn *)(const void *)(io - offsetof(struct conn, io)))->lost;
+	return conn_of(nasty)->lost;
 }
 
 static bool fails(struct nasty_stream *nasty)
@@ -57,12 +78,25 @@ static int write_byte(struct nasty_stream *nasty, uint8_t byte)
 
 /* ---- the beginning ---- */
 
+uint64_t nasty_seed;
+
+/* By whom it serves, and where it stands: the upper one of two has another key. */
+static void choose_by_itself(struct nasty_stream *nasty)
+{
+	static const uint64_t SPREAD = 0x9e3779b97f4a7c15;
+	bool is_upper = stream_below(nasty->layer.below);
+	nasty->key = is_upper ? NASTY_UPPER_KEY : NASTY_KEY;
+	nasty->seed = (nasty_seed + 2 * conn_of(nasty)->first.id + is_upper) * SPREAD | 1;
+}
+
 static int nasty_open(struct stream *stream)
 {
 	struct nasty_stream *nasty = self(stream);
 	uint8_t byte;
 	if (nasty->opened)
 		return 0;
+	if (!nasty->key)
+		choose_by_itself(nasty);
 	if (fails(nasty))
 		return ENDS_BY;
 	/* In turns: the peer's byte, and ours. */
@@ -118,6 +152,10 @@ static ssize_t hold(struct nasty_stream *nasty)
 	ssize_t n = read_below(nasty, nasty->held, 1 + choose(nasty, NASTY_PIECE_BYTES));
 	nasty->held_at = 0;
 	nasty->below_ended = !n;
+	if (n >= 0) {
+		nasty->asked = false;
+		nasty->write_needs = 0;
+	}
 	for (ssize_t i = 0; i < n; i++)
 		if (nasty->held[i] != NASTY_FILLER)
 			nasty->held[nasty->held_bytes++] = nasty->held[i];
@@ -125,13 +163,18 @@ static ssize_t hold(struct nasty_stream *nasty)
 	return n;
 }
 
-/* What it owes before it goes on reading; whoever else writes lets it go first. */
-static int write_filler(struct nasty_stream *nasty)
+/* What goes before whatever else is written: a filler, before it goes on reading, or what asks the peer for one. */
+static int write_owed(struct nasty_stream *nasty)
 {
-	int err = nasty->read_needs ? write_byte(nasty, NASTY_FILLER) : 0;
-	if (!err)
-		nasty->read_needs = 0;
-	return err;
+	if (!nasty->read_needs && !nasty->asks)
+		return 0;
+	int err = write_byte(nasty, nasty->asks ? NASTY_ASK : NASTY_FILLER);
+	if (err)
+		return err;
+	nasty->asked = nasty->asked || nasty->asks;
+	nasty->asks = false;
+	nasty->read_needs = 0;
+	return 0;
 }
 
 static ssize_t nasty_read(struct stream *stream, void *to, size_t n)
@@ -141,10 +184,10 @@ static ssize_t nasty_read(struct stream *stream, void *to, size_t n)
 	if (fails(nasty))
 		return ENDS_BY;
 	/* Nothing may come between a piece that was begun and its end. */
-	bool may_write = !nasty->piece_bytes && !nasty->ends;
-	if (may_write && nasty->choose && !nasty->held_bytes && !choose(nasty, 8))
+	bool may_write = !nasty->piece_bytes && !nasty->ends && !nasty->asks;
+	if (may_write && !nasty->held_bytes && chance(nasty, 8))
 		nasty->read_needs = STREAM_WRITE;
-	int err = may_write ? write_filler(nasty) : nasty->read_needs ? UV_EAGAIN : 0;
+	int err = may_write ? write_owed(nasty) : nasty->read_needs ? UV_EAGAIN : 0;
 	if (err)
 		return err;
 	ssize_t got;
@@ -153,7 +196,7 @@ static ssize_t nasty_read(struct stream *stream, void *to, size_t n)
 	while (got > 0 && !nasty->held_bytes);
 	if (got <= 0)
 		return got;
-	size_t most = nasty->choose && choose(nasty, 2) ? 1 : nasty->held_bytes;
+	size_t most = chance(nasty, 2) ? 1 : nasty->held_bytes;
 	n = n < most ? n : most;
 	memcpy(to, nasty->held + nasty->held_at, n);
 	nasty->held_at += (unsigned)n;
@@ -186,19 +229,37 @@ static void take_piece(struct nasty_stream *nasty, const void *from, size_t n)
 	nasty->piece_written = 0;
 }
 
-/* Before it writes it wants to read: something, or the end. */
-static int read_first(struct nasty_stream *nasty)
+/* Now and then the peer is asked to send something, though not while a piece is under way. */
+static int ask(struct nasty_stream *nasty)
 {
-	if (!nasty->write_needs && nasty->choose && !nasty->held_bytes && !nasty->below_ended &&
-	    !choose(nasty, 16))
-		nasty->write_needs = STREAM_READ;
-	if (!nasty->write_needs)
+	if (nasty->piece_bytes)
 		return 0;
+	if (!nasty->asked && !nasty->held_bytes && !nasty->below_ended && chance(nasty, 16))
+		nasty->asks = true;
+	return write_owed(nasty);
+}
+
+/* Reads what the peer was asked for: something, or the end. */
+static int hear(struct nasty_stream *nasty)
+{
+	if (!nasty->asked)
+		return 0;
+	nasty->write_needs = STREAM_READ;
 	ssize_t n = hold(nasty);
 	if (n < 0)
 		return (int)n;
+	nasty->asked = false;
 	nasty->write_needs = 0;
 	return 0;
+}
+
+/* It may want to do that before it writes on, and does before its last word: who answers still finds it there. */
+static int read_first(struct nasty_stream *nasty)
+{
+	int err = ask(nasty);
+	if (!err && (nasty->write_needs || chance(nasty, 2)))
+		err = hear(nasty);
+	return err;
 }
 
 static ssize_t nasty_write(struct stream *stream, const void *from, size_t n)
@@ -208,23 +269,23 @@ static ssize_t nasty_write(struct stream *stream, const void *from, size_t n)
 	assert(nasty->opened && !nasty->end_written);
 	if (fails(nasty))
 		return ENDS_BY;
-	int err = nasty->piece_bytes ? 0 : write_filler(nasty);
+	int err = nasty->piece_bytes ? 0 : write_owed(nasty);
 	err = err ? err : read_first(nasty);
 	if (err)
 		return err;
 	take_piece(nasty, from, n);
-	size_t left = nasty->piece_bytes - nasty->piece_written;
-	memcpy(piece, nasty->piece + nasty->piece_written, left);
-	nasty_translate(piece, left, nasty->key);
-	ssize_t put = write_below(nasty, piece, left);
-	if (put < 0)
-		return put;
-	nasty->piece_written += (unsigned)put;
-	if (nasty->piece_written < nasty->piece_bytes)
-		return UV_EAGAIN;
-	put = nasty->piece_bytes;
+	memcpy(piece, nasty->piece, nasty->piece_bytes);
+	nasty_translate(piece, nasty->piece_bytes, nasty->key);
+	while (nasty->piece_written < nasty->piece_bytes) {
+		unsigned at = nasty->piece_written;
+		ssize_t put = write_below(nasty, piece + at, nasty->piece_bytes - at);
+		if (put <= 0)
+			return put ? put : UV_EAGAIN;
+		nasty->piece_written += (unsigned)put;
+	}
+	ssize_t done = nasty->piece_bytes;
 	nasty->piece_bytes = 0;
-	return put;
+	return done;
 }
 
 /* ---- the end ---- */
@@ -236,7 +297,8 @@ static int nasty_shutdown(struct stream *stream)
 	assert(nasty->opened && !nasty->piece_bytes);
 	if (fails(nasty))
 		return ENDS_BY;
-	int err = nasty->ends ? 0 : write_filler(nasty);
+	int err = nasty->ends ? 0 : write_owed(nasty);
+	err = err ? err : hear(nasty);
 	if (err)
 		return err;
 	nasty->ends = true;

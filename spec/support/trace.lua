@@ -76,12 +76,12 @@ function M.events(lines, kind)
   return found
 end
 
---- `perilune replay` of a trace against a script's text.
+--- `perilune replay` of a trace against a script's text. What it plays is what layers have made of it: it has none.
 ---@param app perilune.server
 ---@return { code: integer, out: string, err: string }
 function M.replay(app, path, text, ...)
   local script = command.write(app.folder .. "/candidate.lua", text)
-  return command.run { "replay", path, script, ... }
+  return command.run { env = { NASTY = "" }, "replay", path, script, ... }
 end
 
 M.run = operator.run

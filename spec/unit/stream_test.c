@@ -284,7 +284,7 @@ static void write_some(struct peer_end *end)
 
 static void take_byte(struct peer_end *end, char byte)
 {
-	if (end->is_nasty && byte == NASTY_FILLER)
+	if (end->is_nasty && (byte == NASTY_FILLER || byte == NASTY_ASK))
 		return;
 	if (end->is_nasty)
 		nasty_translate(&byte, 1, NASTY_KEY);
@@ -352,6 +352,59 @@ static void echo_over_sockets(bool is_nasty)
 	uv_loop_close(&loop);
 }
 
+/* What it sends in pieces of 40 bytes is one write for each, and the socket has room for all of them. */
+static void over_sockets_a_piece_waits_for_no_event_while_there_is_room(void **state)
+{
+	enum { BYTES = 4000 };
+	static const char HELLO[NASTY_HELLO_BYTES] = { NASTY_FILLER };
+	static char text[BYTES], got[2 * BYTES];
+	uv_loop_t loop;
+	struct poller poller;
+	int fds[2];
+	bool below;
+	(void)state;
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(poller_init(&poller, &loop), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	rules.send_buffer_bytes = 2 * BYTES;
+	struct client *c = world_join_socket(free_slot(), &poller, fds[0], true, NULL);
+	assert_int_equal(write(fds[1], HELLO, sizeof HELLO), sizeof HELLO);
+	while (!c->opened)
+		serve(&poller, -1);
+	assert_int_equal(read(fds[1], got, sizeof got), NASTY_HELLO_BYTES);
+	memset(text, 'x', sizeof text);
+	assert_int_equal(channel_send(channel_of(c), text, sizeof text, &below), 0);
+	conn_host_turn(&host, now_ms);
+	serve(&poller, 0);
+	serve(&poller, 0);
+	assert_int_equal(conn_pending_bytes(conn_of(c)), 0);
+	size_t n = 0;
+	while (n < BYTES + 1)
+		n += (size_t)read(fds[1], got + n, sizeof got - n);
+	close(fds[1]);
+	while (!c->gone)
+		serve(&poller, -1);
+	poller_deinit(&poller);
+	uv_loop_close(&loop);
+}
+
+static void who_takes_a_reply_at_once_is_not_slow_whatever_its_pieces(void **state)
+{
+	(void)state;
+	static char text[5000];
+	bool below;
+	rules.slow = SLOW_CLOSE;
+	struct client *c = join_nasty(NULL);
+	world_run();
+	memset(text, 'x', sizeof text);
+	assert_int_equal(channel_send(channel_of(c), text, sizeof text, &below), 0);
+	assert_true(below);
+	world_run();
+	assert_int_equal(c->closed, 0);
+	hang_up(c);
+	expect_end(c, REASON_PEER);
+}
+
 static void over_sockets_all_arrives_in_order(void **state)
 {
 	(void)state;
@@ -374,6 +427,8 @@ int main(void)
 		WITH_CONNS(wherever_it_fails_it_ends),
 		WITH_CONNS(a_piece_is_shared_whatever_the_stream),
 		WITH_CONNS(who_ends_lets_go_of_what_it_shares),
+		WITH_CONNS(who_takes_a_reply_at_once_is_not_slow_whatever_its_pieces),
+		WITH_CONNS(over_sockets_a_piece_waits_for_no_event_while_there_is_room),
 		WITH_CONNS(over_sockets_all_arrives_in_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

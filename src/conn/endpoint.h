@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct protocol;
+struct stream_ops;
 
 /* Milliseconds; 0: off. */
 struct timeouts {
@@ -41,4 +42,7 @@ struct endpoint {
 	const struct protocol *protocol; /* of its connections, until they have one of their own */
 	uint16_t index;                  /* its place in the configuration of its generation, */
 	uint16_t slot;                   /* ... and its number in all of them */
+
+	/* Of its connections' streams, above what their carrier puts lowest: stream_layers, or NULL. */
+	const struct stream_ops *const *layers;
 };

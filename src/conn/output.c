@@ -31,22 +31,31 @@ static __attribute__((noinline)) ssize_t write_parts(struct conn *conn)
 	return stream_writev(&conn->io, parts, outq_parts(&conn->out, parts));
 }
 
-int output_write(struct conn *conn)
+/* As stream_write(); what is done with is taken off the output. */
+static ssize_t write_once(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	const struct buf *own = conn->out.bytes;
 	ssize_t n =
 	    own->pieces ? write_parts(conn) : stream_write(&conn->io, own->data + own->start, buf_len(own));
-	if (n < 0 && n != UV_EAGAIN)
-		return (int)n;
-	if (n > 0) {
-		count_add(&host->counters->bytes_out, (uint64_t)n);
-		outq_consume(&conn->out, &host->pool, (size_t)n);
-		conn->untaken = true;
-		if (conn->eof_done)
-			conn->idle_since_ms =
-			    host->now_ms; /* no frame can complete any more, but it listens */
-	}
+	if (n <= 0)
+		return n;
+	count_add(&host->counters->bytes_out, (uint64_t)n);
+	outq_consume(&conn->out, &host->pool, (size_t)n);
+	conn->untaken = true;
+	if (conn->eof_done)
+		conn->idle_since_ms = host->now_ms; /* no frame can complete any more, but it listens */
+	return n;
+}
+
+int output_write(struct conn *conn)
+{
+	ssize_t n = write_once(conn), last = n;
+	/* A layer may take a piece at a time, and no event tells that there is room for the next. */
+	while (conn->out.bytes && conn->layered && last > 0)
+		last = write_once(conn);
+	if (last < 0 && last != UV_EAGAIN)
+		return (int)last;
 	bool began = !conn->blocked;
 	conn->blocked = conn->out.bytes;
 	if (conn->blocked && (n > 0 || began))

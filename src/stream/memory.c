@@ -103,9 +103,8 @@ static int memory_local_address(struct stream *stream, struct sockaddr_storage *
 	return UV_ENOTSUP;
 }
 
-const struct stream_ops MEMORY_STREAM = {
+static const struct stream_ops MEMORY_STREAM = {
 	.name = "memory",
-	.bytes = sizeof(struct memory_stream),
 	.read = memory_read,
 	.write = memory_write,
 	.unsent = memory_unsent,

@@ -27,9 +27,7 @@ struct memory_stream {
 	bool asked_again; /* again() was called */
 };
 
-/* For stacks; memory_stream_init() is all that one which stands alone needs. */
-extern const struct stream_ops MEMORY_STREAM;
-
+/* Begins a stack. */
 void memory_stream_init(struct memory_stream *memory, struct stream_user *user);
 void memory_stream_deinit(struct memory_stream *memory);
 

@@ -125,9 +125,8 @@ static int socket_local_address(struct stream *stream, struct sockaddr_storage *
 	return getsockname(polled_of(stream)->fd, (struct sockaddr *)address, &len) ? -errno : 0;
 }
 
-const struct stream_ops SOCKET_STREAM = {
+static const struct stream_ops SOCKET_STREAM = {
 	.name = "socket",
-	.bytes = sizeof(struct socket_stream),
 	.read = socket_read,
 	.write = socket_write,
 	.writev = socket_writev,
@@ -192,9 +191,11 @@ static void socket_on_closed(struct polled *polled)
 
 static const struct polled_ops POLLED_OPS = { socket_on_ready, socket_on_closed };
 
-void socket_stream_start(struct stream *stream, struct poller *poller, int fd, bool is_local)
+void socket_stream_start(struct socket_stream *socket, struct stream_user *user, struct poller *poller,
+			 int fd, bool is_local)
 {
-	struct polled *polled = polled_of(stream);
-	polled_init(polled, poller, fd, &POLLED_OPS);
-	polled->flags = is_local ? FALLS_SHORT : 0;
+	socket->stream = (struct stream){ &SOCKET_STREAM, user };
+	user->stream = &socket->stream;
+	polled_init(&socket->polled, poller, fd, &POLLED_OPS);
+	socket->polled.flags = is_local ? FALLS_SHORT : 0;
 }

@@ -2,26 +2,21 @@
 
 #include <assert.h>
 
-size_t stack_bytes(stream_stack stack)
+size_t layers_bytes(stream_layers layers)
 {
 	size_t bytes = 0;
-	for (int i = 0; stack[i]; i++)
-		bytes += stack[i]->bytes;
+	for (int i = 0; layers && layers[i]; i++)
+		bytes += layers[i]->bytes;
 	return bytes;
 }
 
-struct stream *stack_init(stream_stack stack, void *memory, struct stream_user *user)
+void layers_init(stream_layers layers, void *memory, struct stream_user *user)
 {
 	char *place = memory;
-	assert(stack[0] && !stack[0]->is_layer);
-	struct stream *lowest = memory;
-	*lowest = (struct stream){ stack[0], user };
-	user->stream = lowest;
-	for (int i = 1; stack[i]; i++) {
-		place += stack[i - 1]->bytes;
-		stack_push((struct stream_layer *)(void *)place, stack[i], user);
+	for (int i = 0; layers && layers[i]; i++) {
+		stack_push((struct stream_layer *)(void *)place, layers[i], user);
+		place += layers[i]->bytes;
 	}
-	return lowest;
 }
 
 void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user)

@@ -3,7 +3,7 @@
  *
  * A connection reads and writes through a stack of at most three streams. The lowest one has the descriptor, or in
  * tests two queues in memory; each of the others (layers: TLS, the PROXY protocol) reads and writes through the one
- * below it. A stack is a constant array of stream_ops, and its state is allocated with the connection.
+ * below it. Its state is allocated with the connection.
  *
  *   struct conn ── io.stream ──▶ [ layer ] ── below ──▶ [ socket or memory ] ──▶ poller
  *        ▲                                                     │
@@ -47,9 +47,8 @@ struct stream_user {
 
 struct stream_ops {
 	const char *name;
-	size_t
-	    bytes; /* of its state, which begins with a struct stream or, of a layer, with a struct stream_layer */
 	bool is_layer;
+	size_t bytes; /* of a layer's state, which begins with a struct stream_layer */
 
 	/*
 	 * The layer's beginning (a handshake): 0 when bytes can pass, UV_EAGAIN while it waits for what stream_needs()
@@ -63,7 +62,8 @@ struct stream_ops {
 	/*
 	 * Writes what fits. >= 0: how many bytes are done with; UV_EAGAIN; or an error. Those that are not done with
 	 * come again, perhaps with others behind them and at another address, and nothing else comes before them: a
-	 * layer may have begun to work on them.
+	 * layer may have begun to work on them. A layer may also be done with fewer than fit: no event tells then, and
+	 * only UV_EAGAIN says that it takes no more.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
 
@@ -119,18 +119,18 @@ struct stream_layer {
 	struct stream *below;
 };
 
-enum { STREAM_STACK_MAX = 3 };
+enum { STREAM_LAYERS_MAX = 2 };
 
-/* Lowest first, ended by NULL. */
-typedef const struct stream_ops *const stream_stack[STREAM_STACK_MAX + 1];
+/* What stands on the lowest stream, the lower one first, ended by NULL. Functions take NULL for none as well. */
+typedef const struct stream_ops *const stream_layers[STREAM_LAYERS_MAX + 1];
 
 /* ---- a stack ---- */
 
-/* Of the state of all its streams. */
-size_t stack_bytes(stream_stack stack);
+/* Of the state of these layers. */
+size_t layers_bytes(stream_layers layers);
 
-/* Lays the streams out in zeroed memory, which is aligned for pointers, for `user`. Returns the lowest. */
-struct stream *stack_init(stream_stack stack, void *memory, struct stream_user *user);
+/* Lays them out on top of a stack, in zeroed memory, which is aligned for pointers. */
+void layers_init(stream_layers layers, void *memory, struct stream_user *user);
 
 /* Puts one more, whose state is zeroed, on top of a stack. */
 void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user);

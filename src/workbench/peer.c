@@ -7,10 +7,12 @@
 
 struct peer *peer_new(struct world *world, unsigned listener)
 {
-	struct peer *peer = calloc(1, sizeof *peer);
+	const struct stream_ops *const *layers = world->agents.endpoints[listener].endpoint.layers;
+	struct peer *peer = calloc(1, sizeof *peer + layers_bytes(layers));
 	if (!peer)
 		return NULL;
 	memory_stream_init(&peer->memory, &peer->conn.io);
+	layers_init(layers, peer + 1, &peer->conn.io);
 	peer->conn.peer.sin6_family = AF_UNIX;
 	peer->world = world;
 	peer->listener = (uint16_t)listener;

@@ -17,6 +17,7 @@ struct peer_mark {
 	uint64_t at_ms;
 };
 
+/* The layers of its connection's stream lie behind it. */
 struct peer {
 	struct conn conn; /* first */
 	struct memory_stream memory;

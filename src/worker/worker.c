@@ -103,28 +103,42 @@ static void refuse_accepted(struct worker *worker, const struct accept_order *or
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
 
-static stream_stack PLAIN = { &SOCKET_STREAM };
+/* The layers of its stream lie behind it. */
+struct carried {
+	struct conn conn; /* first */
+	struct socket_stream socket;
+};
+
+static struct conn *carry(struct worker *worker, const struct accept_order *order, stream_layers layers)
+{
+	struct carried *carried = calloc(1, sizeof *carried + layers_bytes(layers));
+	if (!carried)
+		return NULL;
+	socket_stream_start(&carried->socket, &carried->conn.io, &worker->poller, order->fd,
+			    order->peer.sin6_family == AF_UNIX);
+	layers_init(layers, carried + 1, &carried->conn.io);
+	carried->conn.peer = order->peer;
+	return &carried->conn;
+}
 
 static void worker_accept_one(struct worker *worker, const struct accept_order *order)
 {
-	struct conn *conn = calloc(1, sizeof *conn + stack_bytes(PLAIN));
-	if (!conn) {
-		refuse_accepted(worker, order);
-		close(order->fd);
-		return;
-	}
 	bool to_candidate = order->to_candidate && worker->candidate;
 	struct generation *generation = to_candidate ? worker->candidate : worker->generation;
 	/* Orders come in the order in which they were given: whoever came by a new listener, after its generation. */
 	int listener = config_find_slot(generation->config, order->slot, order->slot);
 	assert(listener >= 0);
-	conn->peer = order->peer;
-	struct stream *socket = stack_init(PLAIN, conn + 1, &conn->io);
-	socket_stream_start(socket, &worker->poller, order->fd, order->peer.sin6_family == AF_UNIX);
+	const struct endpoint *endpoint =
+	    agents_endpoint(&generation->agents, (unsigned)listener, order->slot);
+	struct conn *conn = carry(worker, order, endpoint->layers);
+	if (!conn) {
+		refuse_accepted(worker, order);
+		close(order->fd);
+		return;
+	}
 	conn->first.agents = &generation->agents;
 	agents_count(&generation->agents, 1);
-	conn_open(conn, &worker->host, agents_endpoint(&generation->agents, (unsigned)listener, order->slot),
-		  order->id);
+	conn_open(conn, &worker->host, endpoint, order->id);
 }
 
 /* ---- generations ---- */
