@@ -32,7 +32,7 @@ static __attribute__((noinline)) ssize_t write_parts(struct conn *conn)
 }
 
 /* As stream_write(); what is done with is taken off the output. */
-static ssize_t write_once(struct conn *conn)
+static inline __attribute__((always_inline)) ssize_t write_once(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	const struct buf *own = conn->out.bytes;
@@ -48,12 +48,21 @@ static ssize_t write_once(struct conn *conn)
 	return n;
 }
 
+/* A layer may take a piece at a time, and no event tells that there is room for the next. */
+static __attribute__((noinline)) ssize_t write_on(struct conn *conn)
+{
+	ssize_t n;
+	do
+		n = write_once(conn);
+	while (conn->out.bytes && n > 0);
+	return n;
+}
+
 int output_write(struct conn *conn)
 {
 	ssize_t n = write_once(conn), last = n;
-	/* A layer may take a piece at a time, and no event tells that there is room for the next. */
-	while (conn->out.bytes && conn->layered && last > 0)
-		last = write_once(conn);
+	if (conn->out.bytes && conn->layered && n > 0)
+		last = write_on(conn);
 	if (last < 0 && last != UV_EAGAIN)
 		return (int)last;
 	bool began = !conn->blocked;
