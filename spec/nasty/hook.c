@@ -16,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static stream_layers STREAMS = { &NASTY_STREAM, &NASTY_STREAM };
+enum { NASTY_LAYERS = 2 };
+
+static stream_layers STREAMS = { { &NASTY_STREAM, NULL }, { &NASTY_STREAM, NULL } };
 
 int __real_agents_open(struct agents *agents, struct conn_host *host, const struct config *config,
 		       unsigned worker, uint32_t generation, struct counters *counters, char *why,
@@ -35,7 +37,7 @@ static __attribute__((constructor)) void read_variable(void)
 	opening_ms = TEN_MINUTES_MS;
 	if (text && *text && sscanf(text, "%u,%" SCNu64 ",%u", &layers, &nasty_seed, &opening_ms) < 1)
 		abort();
-	if (layers > STREAM_LAYERS_MAX)
+	if (layers > NASTY_LAYERS)
 		abort();
 }
 
@@ -46,7 +48,7 @@ int __wrap_agents_open(struct agents *agents, struct conn_host *host, const stru
 	int err = __real_agents_open(agents, host, config, worker, generation, counters, why, size);
 	for (unsigned i = 0; !err && layers && i < agents->endpoint_count; i++) {
 		struct endpoint *endpoint = &agents->endpoints[i].endpoint;
-		endpoint->layers = STREAMS + STREAM_LAYERS_MAX - layers;
+		endpoint->layers = STREAMS + NASTY_LAYERS - layers;
 		endpoint->rules.timeouts.opening = opening_ms;
 	}
 	return err;

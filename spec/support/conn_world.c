@@ -247,7 +247,7 @@ static void put_nasty(struct client *client, uint32_t (*choose)(uint32_t bound),
 	nasty->key = client->layers > 1 ? NASTY_UPPER_KEY : NASTY_KEY;
 	nasty->choose = choose;
 	nasty->fails_in = fails_in;
-	stack_push(&nasty->layer, &NASTY_STREAM, &client->conn.io);
+	stack_push(&nasty->layer, &(struct layer){ &NASTY_STREAM, NULL }, &client->conn.io);
 }
 
 bool world_is_stuck(const struct client *client)

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 struct protocol;
-struct stream_ops;
+struct layer;
 
 /* Milliseconds; 0: off. */
 struct timeouts {
@@ -44,5 +44,5 @@ struct endpoint {
 	uint16_t slot;                   /* ... and its number in all of them */
 
 	/* Of its connections' streams, above what their carrier puts lowest: stream_layers, or NULL. */
-	const struct stream_ops *const *layers;
+	const struct layer *layers;
 };

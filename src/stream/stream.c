@@ -5,31 +5,40 @@
 size_t layers_bytes(stream_layers layers)
 {
 	size_t bytes = 0;
-	for (int i = 0; layers && layers[i]; i++)
-		bytes += layers[i]->bytes;
+	for (int i = 0; layers && layers[i].ops; i++)
+		bytes += layers[i].ops->bytes;
 	return bytes;
 }
 
 void layers_init(stream_layers layers, void *memory, struct stream_user *user)
 {
 	char *place = memory;
-	for (int i = 0; layers && layers[i]; i++) {
-		stack_push((struct stream_layer *)(void *)place, layers[i], user);
-		place += layers[i]->bytes;
+	for (int i = 0; layers && layers[i].ops; i++) {
+		stack_push((struct stream_layer *)(void *)place, &layers[i], user);
+		place += layers[i].ops->bytes;
 	}
 }
 
-void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user)
+void stack_push(struct stream_layer *state, const struct layer *layer, struct stream_user *user)
 {
-	assert(ops->is_layer);
-	layer->stream = (struct stream){ ops, user };
-	layer->below = user->stream;
-	user->stream = &layer->stream;
+	assert(layer->ops->is_layer);
+	state->stream = (struct stream){ layer->ops, user };
+	state->below = user->stream;
+	state->settings = layer->settings;
+	user->stream = &state->stream;
 }
 
 struct stream *stream_below(const struct stream *stream)
 {
 	return stream->ops->is_layer ? ((const struct stream_layer *)(const void *)stream)->below : NULL;
+}
+
+struct stream *stream_find(const struct stream_user *user, const struct stream_ops *ops)
+{
+	struct stream *stream = user->stream;
+	while (stream && stream->ops != ops)
+		stream = stream_below(stream);
+	return stream;
 }
 
 static struct stream *lowest_of(const struct stream_user *user)

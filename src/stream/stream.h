@@ -117,12 +117,19 @@ struct stream {
 struct stream_layer {
 	struct stream stream;
 	struct stream *below;
+	const void *settings; /* of all streams of this layer; they outlive it, or its opening at least */
 };
 
-enum { STREAM_LAYERS_MAX = 2 };
+enum { STREAM_LAYERS_MAX = 3 };
 
-/* What stands on the lowest stream, the lower one first, ended by NULL. Functions take NULL for none as well. */
-typedef const struct stream_ops *const stream_layers[STREAM_LAYERS_MAX + 1];
+/* A layer of a stack: what it does, and by which settings, or NULL. */
+struct layer {
+	const struct stream_ops *ops; /* NULL: the end of a list of layers */
+	const void *settings;
+};
+
+/* What stands on the lowest stream, the lowest layer first. Functions take NULL for none as well. */
+typedef const struct layer stream_layers[STREAM_LAYERS_MAX + 1];
 
 /* ---- a stack ---- */
 
@@ -133,9 +140,12 @@ size_t layers_bytes(stream_layers layers);
 void layers_init(stream_layers layers, void *memory, struct stream_user *user);
 
 /* Puts one more, whose state is zeroed, on top of a stack. */
-void stack_push(struct stream_layer *layer, const struct stream_ops *ops, struct stream_user *user);
+void stack_push(struct stream_layer *state, const struct layer *layer, struct stream_user *user);
 
 struct stream *stream_below(const struct stream *stream);
+
+/* The stream of a stack that has these ops, or NULL. */
+struct stream *stream_find(const struct stream_user *user, const struct stream_ops *ops);
 
 /* ---- what a user calls ---- */
 

@@ -7,7 +7,7 @@
 
 struct peer *peer_new(struct world *world, unsigned listener)
 {
-	const struct stream_ops *const *layers = world->agents.endpoints[listener].endpoint.layers;
+	const struct layer *layers = world->agents.endpoints[listener].endpoint.layers;
 	struct peer *peer = calloc(1, sizeof *peer + layers_bytes(layers));
 	if (!peer)
 		return NULL;
