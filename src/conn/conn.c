@@ -96,7 +96,8 @@ void conn_settle(struct conn *conn)
 /*
  * Small output waits for the other events of this poll. Writing after writing, as reading after
  * reading, finds the kernel's code in the caches; and one peer is awake when the next is written to,
- * so most writes need not wake anybody. It is a seventh of what 16 small frames cost.
+ * so most writes need not wake anybody. It is a seventh of what 16 small frames cost; to read all
+ * before any is answered would save no more.
  */
 static bool may_settle_later(const struct conn *conn)
 {

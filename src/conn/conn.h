@@ -3,10 +3,10 @@
  *
  * A state machine over a stack of streams and an injected clock. It never sees Lua:
  * what happens is reported upwards through struct conn_handler, which the
- * agent layer implements. Calls from above (channel_send, conn_close, …) only
- * change state and queue the connection for attention; sockets are touched,
- * and handlers called, from the loop alone. So no handler is ever entered from
- * within another.
+ * agent layer implements. Handlers are called from the loop alone: calls from
+ * above (channel_send, conn_close, …) change state and queue the connection for
+ * attention. So no handler is ever entered from within another. Such a call writes
+ * at once only past the high-water mark, and in conn_flush_now().
  *
  *   OPENING (where a layer of the stream has a handshake)
  *     │

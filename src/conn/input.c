@@ -1,4 +1,10 @@
-/* From readable bytes to frames handed up. */
+/*
+ * From readable bytes to frames handed up.
+ *
+ * A read goes to the worker's scratch buffer. What is left of it (a partial frame, frames that wait for a suspended
+ * agent) moves to a buffer of the connection's own, from the worker's pool. Frames wait there as bytes: they are
+ * counted for limits.inbox, none becomes a string twice, and set_frame still applies to them.
+ */
 #include "base/err.h"
 #include "conn/internal.h"
 
