@@ -121,7 +121,7 @@ static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigne
 	host->batch.by = protocol;
 }
 
-/* Nothing is of the batch any more. */
+/* Nobody uses the batch any more, so another protocol may be taken up. */
 static void end_batch(struct conn *conn)
 {
 	conn->host->decoding = NULL;
