@@ -14,6 +14,12 @@
 #   bench/containment.py    soak.containment  the same, of a release
 #   bench/restarts.py       soak.restarts  the same
 #   install.*               what `cmake --install` leaves works
+#
+# spec/unit mirrors src/ and lua/; connections are tested over streams in memory, with a virtual clock. spec/behaviour
+# is what handlers are promised. spec/server is for what needs sockets, processes, signals, the log or the command line.
+# spec/faults fails each allocation and each call of the system in turn. spec/corpus is broken handlers, spec/support
+# what they all share.
+#
 # Paths of Lua modules for the specs: .busted.
 
 pkg_check_modules(CMOCKA IMPORTED_TARGET cmocka)

@@ -108,7 +108,7 @@ void callback_prepare(struct agents *agents, struct run *run, struct channel *ch
 	lua_pushstring(co, callback_name(callback));
 }
 
-/* What a callback that asks "shall the connection go on?" means by not saying so. */
+/* eof() and drain() return true to keep the connection. Of one that has waited, that is known only here. */
 static void unless_kept(struct run *run, bool keep)
 {
 	struct channel *channel = run->channel;

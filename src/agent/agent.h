@@ -54,7 +54,7 @@ struct agents {
 	};
 	struct conn_host *host;
 	struct wheel sleeps;       /* perilune.sleep, conn:read time-outs */
-	struct wheel_node due;     /* those whose time has come, and that wait for their turn: a list */
+	struct wheel_node due;     /* of `sleeps`: those that are over and wait for agents_turn(); a list */
 	struct ticks_start ticks;  /* since when there are agents */
 	struct run *current;       /* the call that is running, or NULL */
 	struct channel *accounted; /* whose ledger is open (ledger.h), or NULL */
@@ -65,8 +65,8 @@ struct agents {
 	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
 	/*
-	 * Connections of this generation that have gone to newer ones, and those that the newest was to take over, and
-	 * could not. The thread's that has the agents; anyone may read them.
+	 * How many connections of this generation have gone to newer ones, and how many the newest one could not take over.
+	 * Written by the thread that has the agents; anyone may read them.
 	 */
 	atomic_uint migrated, not_migrated;
 	struct takeovers takeovers;            /* of older generations' connections by this one */
@@ -124,7 +124,7 @@ struct agent_endpoint {
 	int opener_ref;            /* runtime.opener: conn → agent, opened */
 	int upgrader_ref;          /* runtime.upgrader: the same for what comes from another generation */
 	int loop_ref, single_ref;  /* the compiled loops of this listener alone */
-	int view_loop_ref, meta_loop_ref; /* LUA_NOREF until such a codec is used */
+	int view_loop_ref, meta_loop_ref; /* for views, or LUA_NOREF; for values of codecs in Lua */
 };
 
 static inline struct agent_endpoint *agent_endpoint_of(const struct channel *channel)
@@ -139,7 +139,8 @@ static inline struct agent_endpoint *agent_endpoint_of(const struct channel *cha
 bool agents_migrate(struct channel *channel);
 
 /*
- * Counts one that has just been asked, or was before, among its successor's takeovers, if it was to migrate and stays.
+ * Counts the connection among its successor's takeovers if it was to migrate and stays, whether agents_migrate() has
+ * just said so or did at an earlier call.
  */
 void agents_count_staying(const struct channel *channel);
 
@@ -152,7 +153,7 @@ void agents_succeed(struct agents *agents, struct agents *successor, const struc
 /* What becomes of one of their connections; they have a successor. */
 enum reload_policy agents_policy(const struct agents *agents, const struct channel *channel);
 
-/* Whose connections the policies have drained: no listener's, those of the last time or fewer, or of one more. */
+/* The listeners whose connections are to be drained: there are none; none is new since the last call; one is. */
 enum drains { DRAINS_NONE, DRAINS_NO_MORE, DRAINS_MORE };
 enum drains agents_note_drains(struct agents *agents);
 

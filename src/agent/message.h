@@ -21,8 +21,8 @@ struct message_kind {
 	bool (*send)(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
 
 	bool are_views; /* handlers get views: nothing is pushed, the loop has the batch */
-	bool
-	    are_values; /* code of the user's has made values of them, each with a second; the VM has them already */
+	/* A codec in Lua has made them, each with a second value. They are in the VM already: AT_VALUES, AT_METAS. */
+	bool are_values;
 };
 
 extern const struct message_kind MESSAGE_STRINGS, /* in one piece each */

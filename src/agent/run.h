@@ -93,12 +93,12 @@ void run_keep_ended(lua_State *lua);
 void run_begin(struct agents *agents, struct run *run, struct channel *channel, enum callback callback);
 
 /*
- * Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use channel->suspended. Failed: the error
- * is at AT_ERROR, and nothing may be pushed on the coroutine's stack any more.
+ * Resumes with nargs values on the coroutine's stack. Suspended: *run is moved; use channel->suspended. Failed: the
+ * error is at AT_ERROR, and nothing may be pushed on the coroutine's stack any more.
  */
 enum outcome run_enter(struct agents *agents, struct run *run, int nargs);
 
-/* In its place, when there is not even memory for the call: it has failed. */
+/* In place of run_enter(), where there is no memory for the call's arguments: the call has failed. */
 enum outcome run_starve(struct agents *agents, struct run *run);
 
 /* For the guard: which frame of its batch the running call is at; it only ever changes to another. */
@@ -140,7 +140,7 @@ bool callback_finish(struct agents *agents, struct run *run, enum outcome outcom
 /* Pushes the connection's agent on `lua`. It must have one. */
 void agent_push(struct agents *agents, lua_State *lua, const struct channel *channel);
 
-/* The same, and what holds it below it: two values, which spares the hot path a call. */
+/* Pushes the table that anchors the agent, then the agent: two values, which spares the hot path a call. */
 void agent_push_anchored(struct agents *agents, lua_State *lua, const struct channel *channel);
 
 /* Keeps the value on top of lua's stack (popped) as conn's agent. */
@@ -224,8 +224,9 @@ bool reply_action(struct channel *channel, lua_State *lua, int idx);
 
 /* ---- fault.c ---- */
 
-/* Logs the error at AT_ERROR, asks failed(), ends the connection. The run goes on to its end. */
 enum close_reason reason_of_verdict(enum guard_verdict verdict);
+
+/* Logs the error at AT_ERROR, asks failed(), ends the connection. The caller still ends the run. */
 void fault_raise(struct agents *agents, struct run *run);
 
 /* The same for what a codec's decode() has raised for conn, outside of any call. */

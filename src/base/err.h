@@ -3,7 +3,7 @@
  *
  * Every C function that can fail returns 0 or a negative code: UV_E* for what
  * the system says, ERR_* for what only Perilune can say. The two ranges do not
- * meet (libuv's end above -5000).
+ * meet (libuv's end above -5000). Leaves include uv.h for these codes alone.
  */
 #pragma once
 

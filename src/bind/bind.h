@@ -2,7 +2,8 @@
  * The C/Lua boundary: one file per Lua library, one list of openers.
  *
  * Functions marked MAY RAISE leave by longjmp on bad arguments: they validate
- * before they acquire anything.
+ * before they acquire anything. Misuse raises; for what a network can do a function
+ * returns nil, message and, where programs tell cases apart, a code.
  */
 #pragma once
 

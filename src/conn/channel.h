@@ -1,9 +1,9 @@
 /*
- * What an agent talks through. A connection has one in itself, its first, and for most protocols that is all. One that
- * has streams of its own has others beside it (further.c), each with an agent.
+ * A channel: what an agent talks through. Every connection contains one, its first; most protocols have no other. A
+ * protocol with streams of its own has further channels in a connection (further.c), each with an agent.
  *
- * Here is what is an agent's: who it is, what it waits for, what its handlers have used. What belongs to the bytes
- * (the stream, buffers, deadlines, the end) is the connection's, `conn`.
+ * A channel has what is an agent's: who it is, what it waits for, what its handlers have used. What belongs to the
+ * bytes (the stream, buffers, deadlines, the end) is the connection's, `conn`.
  *
  * Threads: the connection's worker's.
  */
@@ -31,24 +31,24 @@ enum { CHANNEL_TICKS_PER_TURN = 5000000 }; /* of base/ticks.h: one to five milli
 
 struct channel {
 	struct conn *conn;
-	const struct protocol *reading; /* one frame is wanted in this framing, by an agent that waits */
+	const struct protocol *reading; /* the framing in which conn:read waits for one frame; or NULL */
 
 	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
 	uint64_t handler_ticks, handler_bytes;
 	uint64_t frames_in;   /* whole frames handed up */
-	uint64_t id;          /* unique in the process, ascending; 0 is nobody */
+	uint64_t id;          /* ascending; a first channel's is unique in the process; 0 is nobody's */
 	uint16_t batch_limit; /* frames per batch now: 1 after a suspension, doubling */
 	bool busy : 1;        /* the agent is suspended: no frames, but for `reading` */
 	bool flushing : 1;    /* the agent waits until the output is gone */
 	bool paused : 1;      /* by the agent */
-	bool ended : 1;       /* it is to end, or has, and its connection goes on; never of the first */
-	bool opened : 1;      /* the handler has been told of the start, and not yet of the end */
+	bool ended : 1;       /* its end was decided, whatever its connection's; never set in a first one */
+	bool opened : 1;      /* the handler has yet to be told of the end; set from the start */
 
 	/* The layer above: its memory in here. `agents` is set before conn_open(). */
 	bool recorded : 1;      /* on the host's tape. Frames are handed up one by one */
 	bool owes_writable : 1; /* to be told once it is free */
 	bool has_defers : 1;
-	bool told_closed : 1; /* its agent knows, deferred functions are left */
+	bool told_closed : 1; /* closed() was called; deferred functions may be left */
 	bool overran : 1;     /* a call on its behalf was ended for the time it took */
 	uint32_t anchor;      /* where its agent is anchored; 0: there is none */
 	void *agents;
@@ -82,7 +82,7 @@ int channel_share(struct channel *channel, struct shared *shared, uint32_t at, u
 /* Asks for the end. The first reason given is the one that counts. */
 void channel_close(struct channel *channel, enum close_reason reason, enum close_how how);
 
-/* A call on its behalf was ended for the time it took: all others have a turn before its end goes on. */
+/* A call of its agent was ended for the time it took: the other connections have a turn before this one ends. */
 void channel_give_way(struct channel *channel);
 
 /* Half-close: once the output is gone, our end-of-stream. */

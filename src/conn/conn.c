@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <uv.h>
 
-/* ---- what it is at ---- */
+/* ---- phases ---- */
 
 static enum conn_phase phase_of(const struct conn *conn)
 {
@@ -96,7 +96,8 @@ void conn_settle(struct conn *conn)
 /*
  * Small output waits for the other events of this poll. Writing after writing, as reading after
  * reading, finds the kernel's code in the caches; and one peer is awake when the next is written to,
- * so most writes need not wake anybody. It is a seventh of what 16 small frames cost.
+ * so most writes need not wake anybody. It is a seventh of what 16 small frames cost; to read all
+ * before any is answered would save no more.
  */
 static bool may_settle_later(const struct conn *conn)
 {
@@ -192,7 +193,7 @@ static struct conn *conn_of_io(struct stream_user *io)
 	return (struct conn *)(void *)((char *)io - offsetof(struct conn, io));
 }
 
-/* What was waited for is needed no more: something else is. */
+/* The event lets neither reading nor writing go on. Its layers may need another one now: settling asks for that. */
 static void on_nothing(struct conn *conn)
 {
 	conn->host->current = conn;
@@ -285,7 +286,7 @@ void conn_begin_wait(struct conn *conn)
 	conn->idle_since_ms = conn->first_since_ms = conn->read_since_ms = host_now(conn->host);
 }
 
-/* Whether it takes messages is another matter now. */
+/* It takes messages now and did not before, or the other way round. */
 static void channel_changed(struct channel *channel)
 {
 	if (channel_is_first(channel))

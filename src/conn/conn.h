@@ -3,10 +3,10 @@
  *
  * A state machine over a stack of streams and an injected clock. It never sees Lua:
  * what happens is reported upwards through struct conn_handler, which the
- * agent layer implements. Calls from above (channel_send, conn_close, …) only
- * change state and queue the connection for attention; sockets are touched,
- * and handlers called, from the loop alone. So no handler is ever entered from
- * within another.
+ * agent layer implements. Handlers are called from the loop alone: calls from
+ * above (channel_send, conn_close, …) change state and queue the connection for
+ * attention. So no handler is ever entered from within another. Such a call writes
+ * at once only past the high-water mark, and in conn_flush_now().
  *
  *   OPENING (where a layer of the stream has a handshake)
  *     │
@@ -88,7 +88,7 @@ struct conn_handler {
 enum {
 	CONN_SCRATCH_BYTES = 65536,
 	CONN_UNSETTLED_MAX = 32,
-	CONN_TICKS_PER_STAGE = 2 * CHANNEL_TICKS_PER_TURN, /* of all whom the same thing concerns, together */
+	CONN_TICKS_PER_STAGE = 2 * CHANNEL_TICKS_PER_TURN, /* of all deadlines in a turn, or all accepts */
 };
 
 /*
@@ -119,14 +119,14 @@ struct conn_host {
 	struct tape *tape;    /* the layer above: what new connections are recorded on, or NULL */
 	struct conn *current; /* whose event is being served; settled when it ends */
 	size_t open;          /* connections not yet closed */
-	/* Their events of this poll have been served, but for writing and what follows from it. */
+	/* Connections whose events of this poll are served, but whose output is not written: conn_host_settle(). */
 	struct conn *unsettled[CONN_UNSETTLED_MAX];
 	unsigned unsettled_count;
 	size_t unsettled_bytes;     /* of output they have */
-	unsigned lingering;         /* of those, ended and waiting for the peer */
+	unsigned lingering;         /* connections in CONN_LINGER */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
-	bool draining;              /* all of them, and those that come */
-	bool overdue;               /* that deadline has come, or somebody does not want to wait for it */
+	bool draining;              /* conn_host_drain(): all connections drain, new ones too */
+	bool overdue;               /* the drain's deadline has come, or was brought forward */
 	/* Reads the clock anew, sets now_ms and clock_ticks: a handler may have taken long. NULL: now_ms is right. */
 	uint64_t (*clock_ms)(struct conn_host *host);
 	/* By the clock, and rounded up; now_ms stays as it is. NULL: of now_ms. See conn_host_after(). */
@@ -136,8 +136,7 @@ struct conn_host {
 	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
 	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
 	struct idmap ids;                  /* the channels of all connections that are not yet gone, by id */
-	uint64_t
-	    last_further_id; /* of channels that are no connection\'s first; the worker has begun it with its own part */
+	uint64_t last_further_id;          /* of further channels; each host counts from CONN_FURTHER_IDS */
 };
 
 /* CONN_OPENING: a layer of its stream has a beginning, which goes on; the handler knows nothing of it yet. */
@@ -147,7 +146,7 @@ struct conn {
 	/* What is seldom looked at comes first: the rest of it lies in as few lines of the caches as it can. */
 	struct sockaddr_in6 peer;    /* IPv4 is kept mapped; family AF_UNIX: neither address nor port */
 	uint8_t reason;              /* enum close_reason, once an end was decided */
-	uint8_t drain_reads;         /* that its drain was granted */
+	uint8_t drain_reads;         /* reads that its drain has used, of CONN_DRAIN_READS */
 	uint8_t eof_reads;           /* how often conn:read() was told of the end */
 	unsigned char gives_way : 2; /* turns of the others to wait for before the end goes on */
 	bool has_finished : 1;       /* its protocol has said its last word */

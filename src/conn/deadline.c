@@ -44,8 +44,8 @@ static bool may_be_idle(const struct conn *conn)
 }
 
 /*
- * Nor is one idle that takes, slowly, what it was sent. So once output was written, the stream is asked a while later
- * how much of it is still there; and when the time has come, whether it has become less.
+ * A peer that slowly takes what it was sent is not idle either. So some time after output was written, the stream is
+ * asked how much of it is unsent; and when timeout.idle has passed, whether that has become less.
  */
 static uint64_t idle_deadline(const struct conn *conn)
 {

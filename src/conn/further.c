@@ -16,8 +16,8 @@ struct further {
 	uint8_t reason, how;   /* of its end, once one was decided: enum close_reason, enum close_how */
 	bool eof : 1;          /* the peer sends no more in it */
 	bool eof_done : 1;     /* ... and the agent knows */
-	bool shut_asked : 1;   /* nor do we */
-	bool has_finished : 1; /* the protocol has said so */
+	bool shut_asked : 1;   /* the agent sends no more in it */
+	bool has_finished : 1; /* ... and the protocol has told the peer */
 };
 
 static struct further *further_of(struct channel *channel)

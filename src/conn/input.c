@@ -1,4 +1,10 @@
-/* From readable bytes to frames handed up. */
+/*
+ * From readable bytes to frames handed up.
+ *
+ * A read goes to the worker's scratch buffer. What is left of it (a partial frame, frames that wait for a suspended
+ * agent) moves to a buffer of the connection's own, from the worker's pool. Frames wait there as bytes: they are
+ * counted for limits.inbox, none becomes a string twice, and set_frame still applies to them.
+ */
 #include "base/err.h"
 #include "conn/internal.h"
 
@@ -115,7 +121,7 @@ static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigne
 	host->batch.by = protocol;
 }
 
-/* Nothing is of the batch any more. */
+/* Nobody uses the batch any more, so another protocol may be taken up. */
 static void end_batch(struct conn *conn)
 {
 	conn->host->decoding = NULL;

@@ -16,10 +16,10 @@ enum {
 	CONN_DRAIN_READS = 200,   /* reads granted to input that arrived before a drain has come to its end */
 	CONN_LATE_DRAIN_MS = 500, /* so long after its deadline what has arrived is still served */
 	CONN_LATE_READS = 64,     /* reads granted to a deadline, whatever has come meanwhile */
-	CONN_HELD_MS = 1000,      /* a wait that takes so much longer than it should was no wait */
-	CONN_GRACE_MAX_MS = 5000, /* that peers have then, but no longer than it took */
-	CONN_LOOKS = 8, /* part of timeout.idle after which a peer is looked at that may take its output */
-	CONN_TAKEN_BYTES = 4096, /* no more than so much is on its way to any peer */
+	CONN_HELD_MS = 1000,      /* a poll that ends so much too late: the process was stopped */
+	CONN_GRACE_MAX_MS = 5000, /* then no peer times out for as long as it was stopped, but at most this */
+	CONN_LOOKS = 8,           /* so often in timeout.idle we look whether a peer takes its output */
+	CONN_TAKEN_BYTES = 4096,  /* up to so much output is on its way to an idle peer, too */
 };
 
 /*
@@ -60,7 +60,8 @@ ssize_t input_read(struct conn *conn);
 void input_feed(struct conn *conn);
 
 /*
- * What had come by a deadline, and so in time, however late it is looked at. All zero: nothing of it has been read.
+ * How far the input is read that had come by a deadline: it came in time, however late it is read. All zero: nothing is
+ * read yet.
  */
 struct input_late {
 	unsigned reads;
@@ -104,7 +105,7 @@ void deadline_fire(struct conn *conn);
 
 /* conn.c */
 
-/* What the peer is given time for begins now: it is its turn, or will be. */
+/* The peer's time-outs begin anew: it is the peer's turn now, or will be. */
 void conn_begin_wait(struct conn *conn);
 
 /* Brings streams, timers and state in line with what happened. Ends every event. */
@@ -127,7 +128,7 @@ void output_appended(struct conn *conn, unsigned frames);
 struct channel *further_channel(struct conn *conn, uint32_t number);
 uint32_t further_number(const struct channel *channel);
 
-/* The same as of a connection's first: whether it takes messages is another matter; it ends; it is told. */
+/* What is done elsewhere for a first channel: it was paused, suspended or resumed; it ends; its agent is told. */
 void further_changed(struct channel *channel);
 void further_close(struct channel *channel, enum close_reason reason, enum close_how how);
 void further_shutdown(struct channel *channel);
@@ -137,7 +138,7 @@ void further_flushed(struct conn *conn);
 /* Its peer sends no more in it. */
 void further_end_by_peer(struct conn *conn, uint32_t number);
 
-/* What they have asked for takes place. */
+/* Tells the agents of further channels that the peer has ended, and ends the channels that are to end. */
 void further_advance(struct conn *conn);
 
 /* Its connection has ended. False: one of them has more to do, in the connection's next turn. */
@@ -150,14 +151,14 @@ static inline bool channel_is_first(const struct channel *channel)
 
 /* protocol.c */
 
-/* The first and the last of what it speaks. */
+/* Begins the connection's first protocol; ends its last one. */
 void protocol_begin(struct conn *conn, const struct protocol *protocol);
 void protocol_end(struct conn *conn);
 
 /* Takes up next_protocol, unless that has to wait for the end of a batch, or of a trial. */
 void protocol_advance(struct conn *conn);
 
-/* What it was to speak next it is not. */
+/* Forgets next_protocol: the connection goes on with the one it speaks. */
 void protocol_drop_next(struct conn *conn);
 
 /* end.c */
@@ -177,7 +178,7 @@ void end_prepare(struct conn *conn);
 /* Our end of the stream, once the output has gone. */
 void end_advance_shutdown(struct conn *conn);
 
-/* One that is to end goes as far towards it as it can. */
+/* A connection in CLOSING or LINGER goes as far towards CLOSED as it can. */
 void end_advance(struct conn *conn);
 
 /* One that is CLOSED, and has more to do than fits into a turn: its agent is told, then the stream is closed. */

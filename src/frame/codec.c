@@ -1,5 +1,8 @@
 /*
  * The list of framings, and what they have in common.
+ *
+ * A new framing is a kind in codec.h, an entry of the list here, a name in lua/perilune/config/frame.lua and in
+ * bind/codec.c, a type in lua/perilune/library/, and a row of spec/support/framings.lua.
  */
 #include "frame/internal.h"
 

@@ -3,7 +3,8 @@
  *
  * A protocol is an immutable description that begins with a struct protocol: a framing is a struct codec
  * (frame/codec.h). What it knows of one connection's bytes is its session. It sees neither sockets nor connections nor
- * Lua. It is given bytes and says what messages there are in them, and what it has to answer by itself.
+ * Lua. It is given bytes and says what messages there are in them, and what it has to answer by itself. Protocols that
+ * need more of a session than `scanned` have their place in this folder.
  *
  * Threads: a protocol is immutable once a connection speaks it, so any thread may use it; a session belongs to its
  * connection.

@@ -7,7 +7,7 @@
  * The way of one: reloads_begin() mails the loader, which reads the script set. If that differs from the one that is
  * served, the loader checks the script and makes a generation for each worker, or none. Listeners that are new are
  * opened, those that are no more are closed, and then the workers are told: so the order of a worker's orders says
- * which generation a client is for (acceptor.h). Each worker answers REPORT_ADOPTED. A canary is first adopted as a
+ * which generation a client is for (acceptor.h). Each worker reports it as adopted. A canary is first adopted as a
  * candidate, for the connections that the acceptor gives to it; reloads_look() counts how many of them have failed.
  *
  * Threads: the main thread. The loading itself is the loader's.

@@ -26,12 +26,14 @@ struct generation {
 	bool drains_all;         /* whatever the policy of their listener */
 	uint32_t number;
 	bool is_candidate; /* it is to be tried on some connections before it serves all: the main thread's */
-	atomic_uint failed;    /* connections that a fault has ended; the worker's, anyone may read it */
-	struct order adopt;    /* the mail that it comes with, */
-	struct report adopted; /* ... that says it has come, */
-	struct order verdict;  /* ... that tells what becomes of a candidate, */
-	struct report retired; /* ... that it goes with, */
-	struct job burial;     /* ... and that ends it: parts of it, so that none can fail */
+	atomic_uint failed; /* connections that a fault has ended; the worker's, anyone may read it */
+
+	/* Mail about it: embedded, so that sending it cannot fail. */
+	struct order adopt;    /* main thread to worker: take it */
+	struct report adopted; /* worker to main thread: it is taken, or promoted */
+	struct order verdict;  /* main thread to worker: promote or withdraw the candidate */
+	struct report retired; /* worker to main thread: its last connection has gone */
+	struct job burial;     /* main thread to loader: close it */
 
 	atomic_uint holders; /* the thread that has it, and the main thread; its memory goes with the last */
 	/* The main thread's, while it is listed there (reload.h). */

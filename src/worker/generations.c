@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-/* From now on it goes by what the newest one's script says; the candidate by nothing. */
+/* The newest becomes the successor of all older ones, and its policies hold for them. Not for the candidate. */
 static void follow_newest(struct worker *worker)
 {
 	struct agents *newest = &worker->generation->agents;

@@ -171,7 +171,7 @@ static void drain_all(struct worker *worker, struct generation *generation)
 	generation->drains_all = true;
 }
 
-/* Who has not been drained yet has its share anew, with whoever is to be drained from now on. */
+/* If one listener more is to be drained, the drain begins anew with all connections that are left. */
 static void drain_by_policy(struct worker *worker, struct generation *generation)
 {
 	enum drains drains = agents_note_drains(&generation->agents);

@@ -47,7 +47,7 @@ struct worker {
 	    *generation; /* the newest; behind it the candidate and those that have connections still */
 	struct generation *candidate; /* it has only the connections that are given to it; or NULL */
 	struct counters counters;
-	/* Said and heard at most once each; part of the worker, so that neither can fail. */
+	/* Reports and orders that are sent at most once; embedded so that sending them cannot fail. */
 	struct report first_words, last_words;
 	struct order drain, stop;
 
@@ -66,7 +66,7 @@ struct worker {
 	/* For others. */
 	bool has_stopped;        /* the main thread's, as are held_up and overtime */
 	atomic_bool poked;       /* asked whether it turns, and has not answered */
-	atomic_int off;          /* not 0: the script is not wanted that it loads at its start */
+	atomic_int off;          /* not 0: the loading of its first script is called off */
 	atomic_uint generations; /* how many; anyone may read it */
 	_Atomic pid_t tid;       /* of its thread; 0: it has not begun */
 	struct held_up held_up;

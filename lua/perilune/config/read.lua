@@ -1,6 +1,6 @@
 --- Reads the layers of a configuration: the script's top level, the entries of its
 --- `listen`, and the overrides. Values are parsed one by one here; what they mean
---- together is for perilune.config.
+--- together is for perilune.config. An unknown key is an error, never ignored.
 local meant = require "perilune.config.meant"
 local printable = require "perilune.printable"
 local schema = require "perilune.config.schema"
