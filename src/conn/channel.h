@@ -36,7 +36,7 @@ struct channel {
 	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
 	uint64_t handler_ticks, handler_bytes;
 	uint64_t frames_in;   /* whole frames handed up */
-	uint64_t id;          /* ascending; a first channel's is unique in the process; 0 is nobody's */
+	uint64_t id;          /* unique in the process, ascending among first channels; 0 is nobody's */
 	uint16_t batch_limit; /* frames per batch now: 1 after a suspension, doubling */
 	bool busy : 1;        /* the agent is suspended: no frames, but for `reading` */
 	bool flushing : 1;    /* the agent waits until the output is gone */

@@ -82,8 +82,12 @@ struct conn_handler {
 	bool (*closed)(struct channel *channel, enum close_reason reason);
 };
 
-/* Ids from here on are those of channels that are no connection's first. */
+/*
+ * Ids from here on are those of channels that are no connection's first. Each host counts its own, from where its
+ * part of them begins: 2^37 for each of 256.
+ */
 #define CONN_FURTHER_IDS (UINT64_C(1) << 45)
+#define CONN_FURTHER_IDS_OF(host_number) (CONN_FURTHER_IDS + ((uint64_t)(host_number) << 37))
 
 enum {
 	CONN_SCRATCH_BYTES = 65536,
@@ -136,7 +140,7 @@ struct conn_host {
 	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
 	void (*gone)(struct conn *conn);   /* the carrier may free its memory */
 	struct idmap ids;                  /* the channels of all connections that are not yet gone, by id */
-	uint64_t last_further_id;          /* of further channels; each host counts from CONN_FURTHER_IDS */
+	uint64_t last_further_id; /* of further channels: CONN_FURTHER_IDS_OF(), at first of host 0 */
 };
 
 /* CONN_OPENING: a layer of its stream has a beginning, which goes on; the handler knows nothing of it yet. */

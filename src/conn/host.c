@@ -11,7 +11,7 @@ int conn_host_init(struct conn_host *host, const struct conn_handler *handler, s
 {
 	*host = (struct conn_host){ .handler = handler, .counters = counters, .now_ms = now_ms };
 	host->attention_tail = &host->attention;
-	host->last_further_id = CONN_FURTHER_IDS;
+	host->last_further_id = CONN_FURTHER_IDS_OF(0);
 	host->scratch = malloc(CONN_SCRATCH_BYTES);
 	if (!host->scratch)
 		return UV_ENOMEM;

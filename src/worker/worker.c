@@ -515,6 +515,7 @@ static void worker_run(void *data)
 	} else {
 		worker->host.clock_ms = worker_read_clock;
 		worker->host.after_ms = worker_after;
+		worker->host.last_further_id = CONN_FURTHER_IDS_OF(worker->index);
 		worker->host.left = worker_on_left;
 		worker->host.closes = on_closes;
 		worker->host.gone = worker_on_gone;
