@@ -257,7 +257,7 @@ static void lua_codec_decode(const struct protocol *protocol, const uint8_t *in,
 		out->need = session->scanned;
 		return;
 	}
-	bool opened = ledger_open(agents, channel);
+	bool opened = channel && ledger_open(agents, channel);
 	d.began = channel ? ticks_of(channel) : 0;
 	decode_all(&d, limit, session->scanned);
 	if (opened)
