@@ -1,10 +1,11 @@
-# Targets: luajit, luajit_for_modules, libuv, PkgConfig::JANSSON, Threads::Threads.
+# Targets: luajit, luajit_for_modules, libuv, PkgConfig::JANSSON, PkgConfig::OPENSSL, Threads::Threads.
 
 find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
 find_package(Threads REQUIRED)
 # Reads and writes what the control socket speaks.
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.13)
+pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl>=3.0)
 pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv>=1.42)
 if(PERILUNE_FAULTS)
   # What a shared library calls cannot be made to fail.

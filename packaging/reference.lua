@@ -90,6 +90,10 @@ function PARTS.conn(lines)
   add_fields(lines, "perilune.conn", "conn.")
   add_class(lines, "perilune.usage")
   add_fields(lines, "perilune.usage", "conn.usage.")
+  add_class(lines, "perilune.tls")
+  add_fields(lines, "perilune.tls", "conn.tls.")
+  add_class(lines, "perilune.certificate")
+  add_fields(lines, "perilune.certificate", "conn.tls.peer_certificate.")
   add_functions(lines, "conn")
 end
 

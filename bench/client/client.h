@@ -15,6 +15,8 @@ struct options {
 	size_t size;  /* bytes of payload, at least 8 */
 	double warmup_s, duration_s, hold_s;
 	bool verify; /* compare the serial number of every reply as well */
+	bool tls;
+	bool resume; /* sessions of TLS */
 };
 
 /* The modes. Each prints one JSON object and returns the exit status: 0, or 1 when errors were counted. */

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "dial.h"
 
+#include "tls.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -68,10 +70,10 @@ bool dial_wait(int fd, short events)
 	return poll(&p, 1, PATIENCE_MS) == 1;
 }
 
-bool dial_send(int fd, const uint8_t *bytes, size_t len)
+bool dial_send(int fd, SSL *tls, const uint8_t *bytes, size_t len)
 {
 	while (len) {
-		ssize_t sent = send(fd, bytes, len, MSG_NOSIGNAL);
+		ssize_t sent = tls ? tls_send(tls, bytes, len) : send(fd, bytes, len, MSG_NOSIGNAL);
 
 		if (sent < 0 && (errno != EAGAIN || !dial_wait(fd, POLLOUT)))
 			return false;
@@ -83,10 +85,10 @@ bool dial_send(int fd, const uint8_t *bytes, size_t len)
 	return true;
 }
 
-bool dial_receive(int fd, uint8_t *bytes, size_t len)
+bool dial_receive(int fd, SSL *tls, uint8_t *bytes, size_t len)
 {
 	while (len) {
-		ssize_t got = recv(fd, bytes, len, 0);
+		ssize_t got = tls ? tls_recv(tls, bytes, len) : recv(fd, bytes, len, 0);
 
 		if (got == 0 || (got < 0 && (errno != EAGAIN || !dial_wait(fd, POLLIN))))
 			return false;

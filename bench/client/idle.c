@@ -5,6 +5,7 @@
 #include "dial.h"
 #include "frame.h"
 #include "proc.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,10 +25,10 @@ static void pause_s(double seconds)
 		;
 }
 
-static bool exchange(int fd, uint8_t *request, uint8_t *reply, size_t len, uint64_t serial)
+static bool exchange(int fd, SSL *tls, uint8_t *request, uint8_t *reply, size_t len, uint64_t serial)
 {
 	frame_put_serial(request, serial);
-	return dial_send(fd, request, len) && dial_receive(fd, reply, len) &&
+	return dial_send(fd, tls, request, len) && dial_receive(fd, tls, reply, len) &&
 	       memcmp(request, reply, len) == 0;
 }
 
@@ -43,6 +44,7 @@ int idle_run(const struct options *o)
 	size_t len = FRAME_HEADER + o->size;
 	uint8_t *request = need_zeroed(1, len), *reply = need_zeroed(1, len);
 	int *fds = need_zeroed((size_t)o->connections, sizeof *fds);
+	SSL **tls = need_zeroed((size_t)o->connections, sizeof *tls);
 	uint64_t serial = frame_first_serial(), errors = 0, opened_ns;
 	int64_t before, held, after;
 
@@ -54,13 +56,15 @@ int idle_run(const struct options *o)
 	/* One after the other: a burst would make the server's shared buffers and queues grow, and count them in. */
 	for (int i = 0; i < o->connections; i++) {
 		fds[i] = dial(o, (uint64_t)i);
-		errors += !exchange(fds[i], request, reply, len, serial + (uint64_t)i);
+		tls[i] = o->tls ? tls_dial(fds[i]) : NULL;
+		errors += !exchange(fds[i], tls[i], request, reply, len, serial + (uint64_t)i);
 	}
 	opened_ns = now_ns() - opened_ns;
 	pause_s(o->hold_s);
 	held = proc_rss_bytes(o->server_pid);
 	for (int i = 0; i < o->connections; i++) {
 		errors += !is_silent(fds[i]);
+		tls_end(tls[i]);
 		close(fds[i]);
 	}
 	pause_s(o->hold_s);
@@ -71,6 +75,7 @@ int idle_run(const struct options *o)
 	       o->connections, errors, (double)opened_ns / 1e9, before, held, after,
 	       (double)(held - before) / (double)o->connections);
 	free(fds);
+	free(tls);
 	free(request);
 	free(reply);
 	return errors ? 1 : 0;

@@ -12,6 +12,7 @@
 #include "frame.h"
 #include "hist.h"
 #include "proc.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -38,6 +39,7 @@ struct batch {
 struct conn {
 	int fd; /* -1 when lost */
 	bool out_armed;
+	SSL *tls;                 /* NULL: there is none */
 	uint64_t released;        /* frames allowed to leave */
 	uint64_t sent_bytes;      /* of the request stream */
 	uint64_t received;        /* complete replies */
@@ -59,6 +61,7 @@ struct load {
 	size_t frame_bytes;
 	uint64_t first_serial;
 	uint8_t *image, *in;
+	size_t in_bytes;
 	struct conn *conns;
 	uint64_t batch_mask;
 	bool draining;
@@ -74,6 +77,7 @@ static uint64_t serial_of(const struct load *l, const struct conn *c, uint64_t n
 
 static void lose(struct load *l, struct conn *c)
 {
+	tls_end(c->tls);
 	close(c->fd);
 	c->fd = -1;
 	l->errors++;
@@ -100,7 +104,8 @@ static bool flush(struct load *l, struct conn *c)
 
 	for (size_t i = 0; i < count; i++, serial += (uint64_t)l->o->connections)
 		frame_put_serial(l->image + i * l->frame_bytes, serial);
-	sent = send(c->fd, l->image + begin, len, MSG_NOSIGNAL);
+	sent = c->tls ? tls_send(c->tls, l->image + begin, len)
+		      : send(c->fd, l->image + begin, len, MSG_NOSIGNAL);
 	if (sent < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			return false;
@@ -178,7 +183,7 @@ static void note_latency(struct load *l, struct conn *c, uint64_t replies, uint6
 static bool on_readable(struct load *l, struct conn *c)
 {
 	uint64_t before = c->received, now, replies;
-	ssize_t got = recv(c->fd, l->in, READ_BYTES, 0);
+	ssize_t got = c->tls ? tls_recv(c->tls, l->in, l->in_bytes) : recv(c->fd, l->in, READ_BYTES, 0);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return true;
@@ -309,7 +314,10 @@ static void prepare(struct load *l)
 	l->first_serial = frame_first_serial();
 	l->image = need_zeroed(pipeline, l->frame_bytes);
 	frame_fill(l->image, pipeline, l->o->size);
-	l->in = need_zeroed(1, READ_BYTES);
+	l->in_bytes = READ_BYTES;
+	if (l->o->tls && pipeline * l->frame_bytes > READ_BYTES) /* no event tells of what OpenSSL holds */
+		l->in_bytes = pipeline * l->frame_bytes;
+	l->in = need_zeroed(1, l->in_bytes);
 	l->conns = need_zeroed((size_t)l->o->connections, sizeof *l->conns);
 	batches = need_zeroed((size_t)l->o->connections * ring, sizeof *batches);
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -320,6 +328,7 @@ static void prepare(struct load *l)
 
 		c->batches = batches + (size_t)i * ring;
 		c->fd = dial(l->o, (uint64_t)i);
+		c->tls = l->o->tls ? tls_dial(c->fd) : NULL;
 		watch(l, c, EPOLL_CTL_ADD, false);
 	}
 }

@@ -1,6 +1,7 @@
 /* The load client of the benchmark: reads the command line, pins itself to a core, runs one mode. */
 #define _GNU_SOURCE
 #include "client.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -42,6 +43,8 @@ static const char usage[] =
     "  --duration S       measured (2)\n"
     "  --hold S           idle: silence before memory is read (1)\n"
     "  --verify           compare the serial number of each reply\n"
+    "  --tls              TLS 1.3 with TLS_AES_128_GCM_SHA256, trusting any certificate\n"
+    "  --resume           churn: resume the newest session\n"
     "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
 
 void die(const char *what)
@@ -123,6 +126,8 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "duration", required_argument, NULL, 't' },
 		{ "hold", required_argument, NULL, 'h' },
 		{ "verify", no_argument, NULL, 'v' },
+		{ "tls", no_argument, NULL, 'T' },
+		{ "resume", no_argument, NULL, 'r' },
 		{ 0 },
 	};
 	int opt;
@@ -165,6 +170,12 @@ static void parse(struct options *o, int argc, char **argv)
 		case 'v':
 			o->verify = true;
 			break;
+		case 'T':
+			o->tls = true;
+			break;
+		case 'r':
+			o->resume = true;
+			break;
 		default:
 			fputs(usage, stderr);
 			exit(2);
@@ -193,7 +204,10 @@ int main(int argc, char **argv)
 	errno = 0;
 	if ((size_t)o.pipeline * (o.size + 4) > MAX_IN_FLIGHT_BYTES)
 		die("--pipeline times --size is too much");
+	if (o.resume && !o.tls)
+		die("--resume is of --tls");
 	raise_descriptor_limit();
+	tls_prepare(&o);
 	/* Whatever hangs, this does not: SIGALRM ends it. */
 	alarm((unsigned)(o.warmup_s + o.duration_s + 2 * o.hold_s) + GRACE_S);
 	for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)

@@ -446,6 +446,21 @@ function M.load(path, options)
   return { conf = conf, file = path, env = env }
 end
 
+--- What load() returns of an app whose files for tls:// are not right.
+---@param path string the script's file
+---@param conf perilune.conf
+---@param nth integer of the listener
+---@param why string
+---@return nil
+---@return string message
+---@return table[] errors
+function M.refuse_tls(path, conf, nth, why)
+  local key = #conf.listeners > 1 and ("listen[%d].tls"):format(nth) or "tls"
+  local errors = { { path = key, message = why } }
+  add_lines(errors, path:match("[^/]*$"))
+  return nil, config.format_errors(errors, path), errors
+end
+
 --- Is it the command line that is at fault, given the errors that load() returned?
 M.is_usage = config.is_usage
 

@@ -58,6 +58,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field reload table<string, any> keep, when_full, canary, window, max_errors; policy: of removed listeners
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
+---@field handshakes integer of TLS at once, for each worker
 ---@field drain_ms integer
 ---@field upgrade_ms integer
 ---@field listeners perilune.listener[]
@@ -139,6 +140,7 @@ local function build_process(state)
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
   conf.buffers, conf.memory, conf.garbage = conf.limits.buffers, conf.limits.memory, conf.limits.garbage
+  conf.handshakes = conf.limits.handshakes
   conf.limits = nil
   conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil
   -- For connections whose listener is no more.

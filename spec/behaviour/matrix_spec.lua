@@ -1,11 +1,15 @@
 --- Streams in memory × every framing × what happens to connections; see spec/support/matrix.lua. Once more with layers
 --- on them, by perilune_nasty: spec/support/nasty.lua.
+local certificates = require "spec.support.certificates"
 local matrix = require "spec.support.matrix"
 local memory = require "spec.support.memory"
 local nasty = require "spec.support.nasty"
 
--- One that hands out and takes bytes in small pieces, and one that does not.
-local STREAMS = { plain = {}, pieces = { read_max = 3, write_max = 5 } }
+-- One that hands out and takes bytes in small pieces, and one that does not; and the same with TLS on them.
+local STREAMS = {
+  plain = {}, pieces = { read_max = 3, write_max = 5 },
+  tls = { scheme = "tls" }, ["tls in pieces"] = { scheme = "tls", read_max = 3, write_max = 5 },
+}
 
 local LAYERS = nasty.LAYERS == 0 and "" or (" below %d nasty"):format(nasty.LAYERS)
 
@@ -59,18 +63,21 @@ function wire:expect_end()
   assert.is_true(self.client:closed() == "tls" or self.peer:has_ended())
 end
 
+local made, server
+
 -- One listener for each cell.
-local function start(of_each)
-  local addresses = {}
-  for i = 1, #matrix.CELLS do addresses[i] = "tcp://127.0.0.1:" .. 7000 + i end
+local function start(options, of_each)
+  local addresses, scheme = {}, options.scheme or "tcp"
+  for i = 1, #matrix.CELLS do addresses[i] = ("%s://127.0.0.1:%d"):format(scheme, 7000 + i) end
+  local tls = options.scheme and ("tls = { certificate = %q, key = %q },"):format(server.certificate, server.key) or ""
   return memory.script(matrix.AGENT:format "1" .. ([[
-    return { agent = Agent, listen = %s }]]):format(matrix.listeners(addresses, of_each)))
+    return { agent = Agent, %s listen = %s }]]):format(tls, matrix.listeners(addresses, of_each)))
 end
 
 local function each_cell(app, options, run, begins)
   for i, cell in ipairs(matrix.CELLS) do
     local with = { listener = "cell" .. i, frame = "raw" }
-    for key, value in pairs(options) do with[key] = value end
+    with.read_max, with.write_max = options.read_max, options.write_max
     local client = app:connect(with)
     local ok, message = xpcall(function()
       local one = new_wire(app, client)
@@ -82,13 +89,18 @@ local function each_cell(app, options, run, begins)
 end
 
 describe("over streams in memory" .. LAYERS, function()
+  setup(function()
+    made = certificates.new()
+    server = made:make "server"
+  end)
+  teardown(function() made:remove() end)
   after_each(memory.finish)
 
-  for stream, options in pairs(STREAMS) do
+  for stream, options in pairs(nasty.LAYERS == 0 and STREAMS or { plain = STREAMS.plain, pieces = STREAMS.pieces }) do
     for event, what in pairs(matrix.EVENTS) do
       if nasty.LAYERS > 0 or not what.of_layers then
         it(("%s, every framing: %s"):format(stream, event), function()
-          each_cell(assert(start(what.settings)), options, function(one, cell, client)
+          each_cell(assert(start(options, what.settings)), options, function(one, cell, client)
             what.run(one, cell.encode)
             assert.equal(what.reason, client:closed())
           end, what.begins)
@@ -97,7 +109,7 @@ describe("over streams in memory" .. LAYERS, function()
     end
 
     it(stream .. ", every framing: drain", function()
-      local app, wires = assert(start()), {}
+      local app, wires = assert(start(options)), {}
       each_cell(app, options, function(one, cell)
         wires[#wires + 1] = one
         one.cell = cell
@@ -112,7 +124,7 @@ describe("over streams in memory" .. LAYERS, function()
     end)
 
     it(stream .. ", every framing: no memory for a frame that is begun", function()
-      local app = assert(start())
+      local app = assert(start(options))
       app:no_memory()
       each_cell(app, options, function(one, cell, client)
         one:send(cell.encode("one two"):sub(1, -2))

@@ -254,7 +254,7 @@ describe("the command line", function()
       local VALUES = {
         listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
         ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false",
-        ["limits.memory"] = "8m", ["limits.garbage"] = "0.75",
+        ["limits.memory"] = "8m", ["limits.garbage"] = "0.75", ["limits.handshakes"] = "10",
         ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
         reuse_port = "true",
         frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",
@@ -262,7 +262,7 @@ describe("the command line", function()
         ["limits.send_buffer"] = "16k", ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m",
         ["limits.slow_consumer"] = "drop", ["limits.reject"] = '"x"', ["timeout.read"] = "21s",
         ["timeout.write"] = "22s", ["timeout.idle"] = "23s", ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
-        ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
+        ["timeout.upgrade"] = "26s", ["timeout.handshake"] = "28s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
       }

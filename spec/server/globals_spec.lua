@@ -85,9 +85,22 @@ describe("a global that is not defined, in a function that was not called,", fun
     has("undefined global 'debug': it leads out of the VM", check(use:format "").err)
   end)
 
+  -- A copy of the examples, with the certificates that the first lines of some make.
+  local function copy_examples()
+    local copies = command.folder()
+    command.shell(("cp -r examples '%s'"):format(copies))
+    for path in command.shell "ls examples/*.lua":gmatch "[^\n]+" do
+      for line in command.read(path):gsub("\\\n%-%- *", ""):gmatch "\n%-%-   (openssl req [^\n]*)" do
+        command.shell(("cd '%s' && %s 2>&1"):format(copies, line))
+      end
+    end
+    return copies
+  end
+
   it("is in none of the examples and templates", function()
-    local n = 0
-    local list = "ls examples/*.lua lua/perilune/templates/*/app.lua | grep -v '_spec.lua$\\|_test.lua$'"
+    local n, copies = 0, copy_examples()
+    local list = ("ls '%s'/examples/*.lua lua/perilune/templates/*/app.lua | grep -v '_spec.lua$\\|_test.lua$'")
+      :format(copies)
     for path in command.shell(list):gmatch "[^\n]+" do
       local result = command.run { "check", path, dir = (command.shell "pwd":gsub("\n", "")) }
       -- Which of them would lose something in a reload is reload_examples_spec's to say.
@@ -95,6 +108,7 @@ describe("a global that is not defined, in a function that was not called,", fun
       assert.equal("", result.code == 0 and others or result.err, path)
       n = n + 1
     end
+    command.remove(copies)
     assert.is_true(n >= 15, n .. " scripts")
   end)
 end)

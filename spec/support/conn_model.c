@@ -293,7 +293,8 @@ static void check_rest(const struct client *c)
 	}
 	if (c->memory.window_bytes > c->memory.outward_bytes)
 		assert(conn_pending_bytes(conn) == 0);
-	assert(conn->first.busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
+	/* Where a read took bytes in another framing the count is an estimate, and so it stays until they are used. */
+	assert(c->wild || conn->first.busy || !world_may_go_on(conn) || conn->waiting_frames == 0);
 	assert(conn->counted_bytes <= buf_len(conn->in));
 	assert(conn->waiting_frames <= conn->endpoint->rules.inbox_frames + BATCH_MAX);
 }

@@ -13,6 +13,7 @@ uint64_t now_ms;
 struct client *clients[CLIENTS];
 bool world_frees;
 const struct protocol *world_protocol;
+struct layer world_top;
 uint64_t world_frames;
 
 static uint64_t last_id;
@@ -213,6 +214,7 @@ int world_start(size_t buffer_limit_bytes)
 	last_id = begun_total = closed_total = gone_total = 0;
 	world_frames = put_total = handed_total = 0;
 	world_protocol = &line.protocol;
+	world_top = (struct layer){ 0 };
 	world_frees = in_handler = false;
 	memset(&counters, 0, sizeof counters);
 	memset(clients, 0, sizeof clients);
@@ -262,6 +264,10 @@ static struct client *begin(struct client *client)
 {
 	clients[client->slot] = client;
 	begun_total++;
+	if (world_top.ops) {
+		assert(world_top.ops->bytes <= sizeof client->top);
+		stack_push((struct stream_layer *)(void *)client->top, &world_top, &client->conn.io);
+	}
 	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .protocol = world_protocol };
 	conn_open(&client->conn, &host, &client->endpoint, ++last_id);
 	return client;
@@ -355,7 +361,8 @@ void world_run(void)
 {
 	for (unsigned turns = 0, more = 1; more; turns++) {
 		assert(turns < 100000);
-		while (poll_all())
+		/* What asks for another turn of others is asked again in each poll. */
+		for (unsigned polls = 0; polls < 100 && poll_all(); polls++)
 			;
 		more = conn_host_turn(&host, now_ms);
 		more |= conn_host_next_ms(&host) <= now_ms;
@@ -369,7 +376,7 @@ void world_run(void)
 static void check_bytes(void)
 {
 	uint64_t bytes = count_read(&counters.bytes_in), discarded = count_read(&counters.discarded_bytes);
-	assert(bytes == put_total);
+	assert(bytes == put_total || world_top.ops); /* a layer may make more or fewer of them */
 	if (line.empty != CODEC_EMPTY_IGNORE)
 		assert(bytes == handed_total + discarded);
 }

@@ -11,16 +11,17 @@
 #include "stream/socket.h"
 #include "support/nasty.h"
 
-enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40, LAYERS_MAX = 2 };
+enum { START_MS = 5, FRAME_MAX_BYTES = 10000, CLIENTS = 40, LAYERS_MAX = 2, TOP_BYTES = 4096 };
 
 /* A connection, its peer, and what its agent has seen and shall do. */
 struct client {
 	struct conn conn;         /* first */
 	struct endpoint endpoint; /* its own */
 	struct memory_stream memory;
-	struct socket_stream socket;           /* instead of `memory`, where there is a poller */
-	struct nasty_stream nasty[LAYERS_MAX]; /* above, so many as `layers` says, the lower one first */
-	char seen[4096];                       /* "frame|frame|", and EOF, TIMEOUT … */
+	struct socket_stream socket;               /* instead of `memory`, where there is a poller */
+	_Alignas(max_align_t) char top[TOP_BYTES]; /* world_top's, above all others */
+	struct nasty_stream nasty[LAYERS_MAX];     /* above, so many as `layers` says, the lower one first */
+	char seen[4096];                           /* "frame|frame|", and EOF, TIMEOUT … */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;
@@ -42,6 +43,7 @@ extern struct codec line, u8;
 extern uint64_t now_ms;
 extern struct client *clients[CLIENTS];
 extern const struct protocol *world_protocol; /* of connections that begin: lines, at first */
+extern struct layer world_top;                /* a layer that they have above the others; none, at first */
 extern uint64_t world_frames;                 /* that agents were handed */
 extern bool world_frees;                      /* memory of connections that are gone, and their place */
 

@@ -20,7 +20,7 @@ M.SHORT = [[
   perilune.log perilune.now
   file.setvbuf file.__tostring
   conn.close conn.abort conn.shutdown conn.pause conn.resume conn.set_frame conn.set_timeout conn.defer conn.id
-  conn.peer conn.local_addr conn.listener conn.usage conn.tostring
+  conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.tostring
 ]]
 
 --- These let the system work, and take as long as that does.

@@ -1,5 +1,7 @@
 #include "support/nasty.h"
 
+#include "base/err.h"
+
 #include "conn/conn.h"
 
 #include <assert.h>
@@ -317,7 +319,7 @@ static void nasty_close(struct stream *stream, bool reset)
 
 static enum close_reason nasty_reason_of(int err)
 {
-	return err == ENDS_BY || err == UV_ETIMEDOUT ? REASON_TLS : REASON_NONE;
+	return err == ENDS_BY || err == ERR_OPENING_LATE ? REASON_TLS : REASON_NONE;
 }
 
 const struct stream_ops NASTY_STREAM = {

@@ -8,7 +8,7 @@ local M = {}
 --- Methods and properties of conn.
 M.METHODS = {
   "send", "flush", "close", "abort", "shutdown", "pause", "resume", "read", "set_frame", "set_timeout", "defer", "id",
-  "peer", "local_addr", "listener", "usage", "tostring",
+  "peer", "local_addr", "listener", "usage", "tls", "tostring",
 }
 
 --- Those of require "perilune".
@@ -37,44 +37,44 @@ M.SIGNS = {
 ---  redact: record.redact
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
 M.TABLE = [[
-place            send flus clos abor shut paus resu read fram time defe id   peer loca list usag tost slee now  log
-opened           ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-factory          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-proceed          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-batch            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-after_wait       ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-eof              ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-timeout          ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-writable         ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-oversize         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-malformed        ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-failed           ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-injected         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-drain            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-closed           c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-defer            c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-tostring         ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-index            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-finaliser        ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
-coroutine        ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  k    +    +
-kept_coroutine   ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  k    +    +
-sort             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
-gsub             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
-look_up          ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  +    +    +
-look_up_waiting  ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-decode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-decode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-decode_read      ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-decode_raises    ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-encode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-encode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-encode_send      ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  y    +    +
-clients_encode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-clients_decode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-redact           ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  h    +    +
-snapshot         ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-upgrade          ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  +++  m    +    +
-teardown         ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  +++  ---  ---  ---  ---  +++  h    +    +
+place            send flus clos abor shut paus resu read fram time defe id   peer loca list usag tls  tost slee now  log
+opened           ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+factory          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+proceed          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+batch            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+after_wait       ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+eof              ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+timeout          ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+writable         ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+oversize         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+malformed        ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+failed           ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+injected         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+drain            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+closed           c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+defer            c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+tostring         ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+index            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+finaliser        ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
+coroutine        ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  k    +    +
+kept_coroutine   ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  k    +    +
+sort             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
+gsub             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
+look_up          ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
+look_up_waiting  ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+decode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+decode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+decode_read      ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+decode_raises    ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+encode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+encode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+encode_send      ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
+clients_encode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+clients_decode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+redact           ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
+snapshot         ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+upgrade          ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
+teardown         ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  +++  ---  ---  ---  ---  ---  +++  h    +    +
 ]]
 
 M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded", "netstrings" }
@@ -99,6 +99,7 @@ local METHODS = {
   local_addr = function(conn) return conn.local_addr end,
   listener = function(conn) return conn.listener end,
   usage = function(conn) return conn.usage end,
+  tls = function(conn) return conn.tls end,
   tostring = function(conn) return tostring(conn):find "^conn %d+ %(" end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,

@@ -96,6 +96,9 @@ describe("config.address", function()
     ["tcp://[::ffff:10.0.0.1]:1"] = { kind = "tcp", host = "::ffff:10.0.0.1", port = 1 },
     ["unix:///run/app.sock"] = { kind = "unix", path = "/run/app.sock" },
     ["unix://app.sock"] = { kind = "unix", path = "app.sock" },
+    ["tls://example.org:443"] = { kind = "tcp", secure = true, host = "example.org", port = 443 },
+    ["tls://[::1]:443"] = { kind = "tcp", secure = true, host = "::1", port = 443 },
+    ["tls://:443"] = { kind = "tcp", secure = true, host = "", port = 443 },
     ["unix://" .. ("a"):rep(107)] = { kind = "unix", path = ("a"):rep(107) },
   }
   for text, expected in pairs(good) do
@@ -114,7 +117,8 @@ describe("config.address", function()
     ["tpc://:9000"] = 'unknown scheme "tpc" (did you mean "tcp"?)', ["unxi:///a"] = '(did you mean "unix"?)',
     ["http://:80"] = 'unknown scheme "http"',
     ["udp://:9000"] = "udp:// is not available in this version",
-    ["tls://:9000"] = "tls:// is not available in this version",
+    ["tls://localhost"] = 'no port in "tls://localhost" (write it as in "tls://localhost:9000"',
+    ["tls://:65536"] = "expects a port", ["tls://[::1"] = 'no closing "]"',
     ["tcp://localhost"] = 'no port in "tcp://localhost" (write it as in "tcp://localhost:9000"',
     ["tcp://localhost:"] = 'no port in "tcp://localhost:"', ["tcp://"] = "no port", ["tcp://[::1]"] = "no port",
     ["tcp://:65536"] = 'expects a port from 0 to 65535, got "65536"', ["tcp://:-1"] = "expects a port",
@@ -281,7 +285,7 @@ describe("config.normalise", function()
       record = {},
       reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, garbage = 0.28,
-      drain_ms = 10000,
+      drain_ms = 10000, handshakes = 1000,
       upgrade_ms = 30000, control = "auto",
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -294,7 +298,8 @@ describe("config.normalise", function()
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
           proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false,
         },
-        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0 }, reload = { policy = "pin" },
+        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000 }, tls = false,
+        reload = { policy = "pin" },
       } },
     }, conf)
   end)
@@ -317,9 +322,9 @@ describe("config.normalise", function()
       limits = {
         connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
         slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", garbage = 1, proceed = "5ms",
-        allocation = "1m",
+        allocation = "1m", handshakes = 8,
       },
-      timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, drain = false },
+      timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, handshake = "4s", drain = false },
     }
     assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop },
       { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
@@ -333,8 +338,8 @@ describe("config.normalise", function()
       slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20,
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
-    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500 }, front.timeout)
-    assert.equal(0, conf.drain_ms)
+    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000 }, front.timeout)
+    assert.same({ 0, 8 }, { conf.drain_ms, conf.handshakes })
   end)
 
   it("takes the control socket's place as a path, or false and \"off\" for none", function()
@@ -422,7 +427,6 @@ describe("config.normalise", function()
       ["the log in an entry"] = { { { "tcp://:1", log = {} } }, "listen[1].log: applies to the whole process" },
       ["buffers in an entry"] =
         { { { "tcp://:1", limits = { buffers = 1 } } }, "listen[1].limits.buffers: applies to the whole process" },
-      ["tls in an entry"] = { { { "tcp://:1", tls = {} } }, "listen[1].tls: not available in this version" },
       ["the same address twice"] = { { "tcp://:1", "tcp://:1" },
         "app.lua: listen[2]: has the same address as listen[1]" },
       ["the same name twice"] = { { { "tcp://:1", name = "a" }, { "tcp://:2", name = "a" } },
@@ -565,10 +569,7 @@ describe("config.normalise", function()
       end)
     end
 
-    for path, fields in pairs {
-      ["timeout.proceed"] = { timeout = { proceed = 1 } },
-      tls = { tls = {} },
-    } do
+    for path, fields in pairs { ["timeout.proceed"] = { timeout = { proceed = 1 } } } do
       it(path .. ", which is yet to come", function()
         assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
       end)

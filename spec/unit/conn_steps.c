@@ -1,5 +1,7 @@
 #include "conn_steps.h"
 
+#include "net/poller.h"
+
 #include <string.h>
 
 char hundred[] = "123456789012345678901234567890123456789012345678901234567890"
@@ -96,4 +98,23 @@ void expect_timeout_after(struct client *c, uint64_t ms, enum timeout_kind kind,
 	assert_int_equal(c->ended_ms, from_ms + ms);
 	hang_up(c); /* a partial frame makes it linger */
 	expect_end(c, reason);
+}
+
+uint64_t at_random_seed = 20261129;
+
+uint32_t at_random(uint32_t bound)
+{
+	at_random_seed ^= at_random_seed << 13;
+	at_random_seed ^= at_random_seed >> 7;
+	at_random_seed ^= at_random_seed << 17;
+	return (uint32_t)(at_random_seed >> 16) % bound;
+}
+
+void serve_polled(struct poller *poller, int timeout_ms)
+{
+	poller_wait(poller, timeout_ms);
+	poller_serve(poller);
+	conn_host_settle(&host);
+	conn_host_turn(&host, now_ms);
+	poller_forget(poller);
 }

@@ -50,3 +50,11 @@ void expect_end(struct client *client, enum close_reason reason);
 
 /* The kind of time-out ends it after so long, and not a millisecond sooner. */
 void expect_timeout_after(struct client *c, uint64_t ms, enum timeout_kind kind, enum close_reason reason);
+
+/* Chance that is the same each time: what it comes of begins anew in each program, or where a test says so. */
+extern uint64_t at_random_seed;
+uint32_t at_random(uint32_t bound);
+
+/* A poll of connections over sockets, and what follows. */
+struct poller;
+void serve_polled(struct poller *poller, int timeout_ms);

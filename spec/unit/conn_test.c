@@ -517,20 +517,10 @@ enum { MODEL_ROUNDS = 100000 }; /* there is but one thread */
 enum { MODEL_ROUNDS = 1000000 };
 #endif
 
-static uint64_t seed;
-
-static uint32_t at_random(uint32_t bound)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (uint32_t)(seed >> 16) % bound;
-}
-
 static int start_model(void **state)
 {
 	(void)state;
-	seed = 20260104;
+	at_random_seed = 20260104;
 	return model_start(60000, at_random);
 }
 

@@ -29,16 +29,6 @@ static unsigned closed_takes; /* turns, of channels that begin */
 static const struct conn_handler *base;
 static struct conn_handler handler;
 
-static uint64_t seed;
-
-static uint32_t at_random(uint32_t bound)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (uint32_t)(seed >> 16) % bound;
-}
-
 /* ---- agents of channels ---- */
 
 static bool is_first(const struct channel *channel)
@@ -182,7 +172,7 @@ static int mux_begin(void **state)
 	world_protocol = &MUX;
 	line.empty = CODEC_EMPTY_IGNORE; /* what the protocol has answered itself nobody was handed */
 	record_count = ended_count = closed_takes = 0;
-	seed = 20261130;
+	at_random_seed = 20261130;
 	return err;
 }
 
@@ -507,6 +497,55 @@ static void a_connection_speaks_one_after_the_other(void **state)
 	}
 }
 
+/* What follows the switch in the same read belongs to other channels, too. */
+static void channels_begin_right_behind_the_switch(void **state)
+{
+	(void)state;
+	world_protocol = &line.protocol;
+	uint8_t bytes[256];
+	struct client *c = join();
+	c->on_frame = go_over;
+	size_t n = (size_t)sprintf((char *)bytes, "a\nmux\n");
+	n += units(bytes + n, "0m:b 3m:three 4m:four 3e:");
+	put_bytes(c, bytes, n);
+	assert_string_equal(c->seen, "a|mux|b|");
+	assert_int_equal(record_count, 2);
+	assert_string_equal(records[0].seen, "three|");
+	assert_int_equal(records[0].eofs, 1);
+	assert_string_equal(records[1].seen, "four|");
+	assert_int_equal(conn_set_protocol(conn_of(c), &line.protocol, 0), UV_EBUSY);
+}
+
+static void who_is_shut_says_no_more(void **state)
+{
+	(void)state;
+	struct client *c = join();
+	put_units(c, "3m:a");
+	bool is_below;
+	channel_shutdown(records[0].channel);
+	assert_int_equal(channel_send(records[0].channel, "late", 4, &is_below), UV_EPIPE);
+	world_run();
+	assert_int_equal(channel_send(records[0].channel, "later", 5, &is_below), UV_EPIPE);
+	reply(channel_of(c), "b", 1);
+	world_run();
+	expect_units(c, "3m:a 3e: 0m:b");
+}
+
+/* An agent of another channel that works is reason enough to stay. */
+static void one_that_works_keeps_its_connection(void **state)
+{
+	(void)state;
+	rules.timeouts.idle = TIMEOUT_MS;
+	struct client *c = join();
+	put_units(c, "3m:wait");
+	wait_ms(3 * TIMEOUT_MS);
+	expect_open(c);
+	channel_set_busy(records[0].channel, false);
+	world_run();
+	wait_ms(TIMEOUT_MS);
+	expect_end(c, REASON_IDLE_TIMEOUT);
+}
+
 static void a_session_that_cannot_begin_ends_it(void **state)
 {
 	(void)state;
@@ -559,15 +598,6 @@ static void it_is_the_same_over_every_stream(void **state)
 	}
 }
 
-static void serve(struct poller *poller, int timeout_ms)
-{
-	poller_wait(poller, timeout_ms);
-	poller_serve(poller);
-	conn_host_settle(&host);
-	conn_host_turn(&host, now_ms);
-	poller_forget(poller);
-}
-
 static void it_is_spoken_over_sockets(void **state)
 {
 	(void)state;
@@ -585,13 +615,13 @@ static void it_is_spoken_over_sockets(void **state)
 	c->memory.put_bytes = n;
 	for (size_t i = 0; i < n; i++) {
 		assert_int_equal(write(fds[1], bytes + i, 1), 1);
-		serve(&poller, -1);
+		serve_polled(&poller, -1);
 	}
 	channel_set_busy(records[0].channel, false);
 	conn_host_turn(&host, now_ms);
 	shutdown(fds[1], SHUT_WR);
 	while (!c->gone)
-		serve(&poller, -1);
+		serve_polled(&poller, -1);
 	ssize_t came = read(fds[1], bytes, sizeof bytes);
 	assert_true(came > 0);
 	show(bytes, (size_t)came, got, sizeof got);
@@ -696,6 +726,9 @@ int main(void)
 		WITH_MUX(what_is_wrong_ends_it_behind_what_was_right),
 		WITH_MUX(one_that_keeps_too_much_is_refused),
 		WITH_MUX(a_connection_speaks_one_after_the_other),
+		WITH_MUX(channels_begin_right_behind_the_switch),
+		WITH_MUX(who_is_shut_says_no_more),
+		WITH_MUX(one_that_works_keeps_its_connection),
 		WITH_MUX(a_session_that_cannot_begin_ends_it),
 		WITH_MUX(it_is_the_same_over_every_stream),
 		WITH_MUX(it_is_spoken_over_sockets),

@@ -2,6 +2,7 @@
 #include "conn_steps.h"
 
 #include "net/poller.h"
+#include "support/datagrams.h"
 #include "support/nasty.h"
 
 #include <stdio.h>
@@ -12,16 +13,6 @@
 #include <uv.h>
 
 enum { OPENING_MS = 100, CALLS = 60, ECHOES = 3000 };
-
-static uint64_t seed = 20261129;
-
-static uint32_t at_random(uint32_t bound)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (uint32_t)(seed >> 16) % bound;
-}
 
 static unsigned free_slot(void)
 {
@@ -91,6 +82,22 @@ static void who_does_not_open_in_time_is_ended(void **state)
 	expect_end(c, REASON_TLS);
 	assert_int_equal(c->opened, 0);
 	assert_int_equal(c->timeouts, 0);
+}
+
+/* Others have their turn first: it goes on in the next poll. */
+static void an_opening_waits_where_others_have_taken_their_time(void **state)
+{
+	(void)state;
+	struct client *c = join_nasty(NULL);
+	host.opening_ticks = UINT64_MAX;
+	memory_stream_report(&c->memory);
+	assert_int_equal(conn_of(c)->state, CONN_OPENING);
+	assert_int_equal(c->opened, 0);
+	conn_host_turn(&host, now_ms);
+	world_run();
+	assert_int_equal(c->opened, 1);
+	put(c, "one\n");
+	expect_output(c, "one\n");
 }
 
 static void what_had_come_in_time_opens_it_however_late_it_is_read(void **state)
@@ -314,15 +321,6 @@ static void read_some(struct peer_end *end)
 		take_byte(end, bytes[i]);
 }
 
-static void serve(struct poller *poller, int timeout_ms)
-{
-	poller_wait(poller, timeout_ms);
-	poller_serve(poller);
-	conn_host_settle(&host);
-	conn_host_turn(&host, now_ms);
-	poller_forget(poller);
-}
-
 static void echo_over_sockets(bool is_nasty)
 {
 	static const char HELLO[NASTY_HELLO_BYTES] = { NASTY_FILLER };
@@ -341,11 +339,11 @@ static void echo_over_sockets(bool is_nasty)
 		write_some(&end);
 		write_filler(&end);
 		read_some(&end);
-		serve(&poller, 0);
+		serve_polled(&poller, 0);
 	}
 	shutdown(end.fd, SHUT_WR);
 	while (!c->gone)
-		serve(&poller, -1);
+		serve_polled(&poller, -1);
 	assert_int_equal(c->reason, REASON_PEER);
 	close(end.fd);
 	poller_deinit(&poller);
@@ -370,20 +368,20 @@ static void over_sockets_a_piece_waits_for_no_event_while_there_is_room(void **s
 	struct client *c = world_join_socket(free_slot(), &poller, fds[0], true, NULL);
 	assert_int_equal(write(fds[1], HELLO, sizeof HELLO), sizeof HELLO);
 	while (!c->opened)
-		serve(&poller, -1);
+		serve_polled(&poller, -1);
 	assert_int_equal(read(fds[1], got, sizeof got), NASTY_HELLO_BYTES);
 	memset(text, 'x', sizeof text);
 	assert_int_equal(channel_send(channel_of(c), text, sizeof text, &below), 0);
 	conn_host_turn(&host, now_ms);
-	serve(&poller, 0);
-	serve(&poller, 0);
+	serve_polled(&poller, 0);
+	serve_polled(&poller, 0);
 	assert_int_equal(conn_pending_bytes(conn_of(c)), 0);
 	size_t n = 0;
 	while (n < BYTES + 1)
 		n += (size_t)read(fds[1], got + n, sizeof got - n);
 	close(fds[1]);
 	while (!c->gone)
-		serve(&poller, -1);
+		serve_polled(&poller, -1);
 	poller_deinit(&poller);
 	uv_loop_close(&loop);
 }
@@ -412,12 +410,61 @@ static void over_sockets_all_arrives_in_order(void **state)
 	echo_over_sockets(true);
 }
 
+/* Datagrams are frames: their boundaries stay, whatever waits. */
+static void datagrams_keep_their_boundaries(void **state)
+{
+	(void)state;
+	static const struct layer DATAGRAMS = { &DATAGRAM_STREAM, NULL };
+	static const char *const SENT[] = { "one", "a longer one than the others", "4" };
+	enum { COUNT = sizeof SENT / sizeof *SENT };
+	struct codec records;
+	char got[DATAGRAM_BYTES_MAX];
+	uv_loop_t loop;
+	struct poller poller;
+	int fds[2];
+	assert_int_equal(codec_init_named(&records, "u16be", DATAGRAM_BYTES_MAX), 0);
+	records.empty = CODEC_EMPTY_DELIVER;
+	world_protocol = &records.protocol;
+	world_top = DATAGRAMS;
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(poller_init(&poller, &loop), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, fds), 0);
+	struct client *c = world_join_socket(free_slot(), &poller, fds[0], false, at_random);
+	c->echo = true;
+	serve_polled(&poller, 0);
+	channel_set_busy(channel_of(c), true);
+	for (int i = 0; i < COUNT; i++)
+		assert_int_equal(write(fds[1], SENT[i], strlen(SENT[i])), strlen(SENT[i]));
+	for (int i = 0; i < 2 * COUNT; i++)
+		serve_polled(&poller, 0);
+	assert_int_equal(conn_of(c)->waiting_frames, COUNT);
+	assert_string_equal(c->seen, "");
+	channel_set_busy(channel_of(c), false);
+	while (c->frames_seen < COUNT)
+		serve_polled(&poller, 0);
+	serve_polled(&poller, 0);
+	for (int i = 0; i < COUNT; i++) {
+		ssize_t n = read(fds[1], got, sizeof got);
+		assert_int_equal(n, strlen(SENT[i]));
+		assert_memory_equal(got, SENT[i], strlen(SENT[i]));
+	}
+	c->memory.put_bytes = COUNT * DATAGRAM_HEAD_BYTES + 3 + 28 + 1;
+	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
+	conn_host_turn(&host, now_ms);
+	while (!c->gone)
+		serve_polled(&poller, 0);
+	close(fds[1]);
+	poller_deinit(&poller);
+	uv_loop_close(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_CONNS(an_agent_begins_when_its_stream_has_opened),
 		WITH_CONNS(layers_stand_on_layers),
 		WITH_CONNS(who_does_not_open_in_time_is_ended),
+		WITH_CONNS(an_opening_waits_where_others_have_taken_their_time),
 		WITH_CONNS(what_had_come_in_time_opens_it_however_late_it_is_read),
 		WITH_CONNS(a_drain_does_not_wait_for_who_has_not_opened),
 		WITH_CONNS(a_reset_ends_who_has_not_opened),
@@ -430,6 +477,7 @@ int main(void)
 		WITH_CONNS(who_takes_a_reply_at_once_is_not_slow_whatever_its_pieces),
 		WITH_CONNS(over_sockets_a_piece_waits_for_no_event_while_there_is_room),
 		WITH_CONNS(over_sockets_all_arrives_in_order),
+		WITH_CONNS(datagrams_keep_their_boundaries),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

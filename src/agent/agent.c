@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "conn/peer.h"
+#include "tls/stream.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -360,6 +361,20 @@ static bool run_defers(struct agents *agents, struct channel *channel)
 	return !is_over;
 }
 
+/* It has not opened: a client that speaks something else, or does not like the certificate. */
+static void log_failed_opening(struct agents *agents, const struct channel *channel)
+{
+	char peer[PEER_TEXT_BYTES];
+	const struct conn *conn = channel->conn;
+	const char *why = tls_stream_why(&conn->io);
+	if (!why || !repeats_show_bad_frame(agents, conn->endpoint->index, ERR_TLS))
+		return;
+	log_write(LOG_WARN, "TLS failed", F_TEXT("error", why), F_INT("conn", channel->id),
+		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
+		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
+}
+
 static void log_end(struct agents *agents, const struct channel *channel, enum close_reason reason)
 {
 	char peer[PEER_TEXT_BYTES];
@@ -374,6 +389,8 @@ static void log_end(struct agents *agents, const struct channel *channel, enum c
 static void agent_tell_closed(struct agents *agents, struct channel *channel, enum close_reason reason)
 {
 	run_cancel(agents, channel);
+	if (reason == REASON_TLS)
+		log_failed_opening(agents, channel);
 	log_end(agents, channel, reason);
 	if (channel->recorded)
 		record_close(channel, reason);

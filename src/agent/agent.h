@@ -25,6 +25,7 @@
 #include <stdatomic.h>
 
 struct agent_endpoint;
+struct tls_context;
 
 enum { TAKEOVER_WHY_BYTES = 320 };
 
@@ -118,12 +119,14 @@ struct view {
 struct agent_endpoint {
 	struct endpoint endpoint; /* first */
 	struct codec codec;
-	enum reload_policy policy; /* for connections that older generations have */
-	bool drains;               /* its connections are to be drained: agents_note_drains() */
-	struct vm_budget budget;   /* of each call */
-	int opener_ref;            /* runtime.opener: conn → agent, opened */
-	int upgrader_ref;          /* runtime.upgrader: the same for what comes from another generation */
-	int loop_ref, single_ref;  /* the compiled loops of this listener alone */
+	struct layer layers[STREAM_LAYERS_MAX + 1]; /* of its connections' streams */
+	struct tls_context *tls;                    /* the settings of one of them, or NULL */
+	enum reload_policy policy;                  /* for connections that older generations have */
+	bool drains;              /* its connections are to be drained: agents_note_drains() */
+	struct vm_budget budget;  /* of each call */
+	int opener_ref;           /* runtime.opener: conn → agent, opened */
+	int upgrader_ref;         /* runtime.upgrader: the same for what comes from another generation */
+	int loop_ref, single_ref; /* the compiled loops of this listener alone */
 	int view_loop_ref, meta_loop_ref; /* for views, or LUA_NOREF; for values of codecs in Lua */
 };
 

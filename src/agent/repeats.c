@@ -5,6 +5,7 @@
 #include "base/log.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum {
 	WINDOW_MS = 10000,
@@ -12,6 +13,8 @@ enum {
 	PER_LISTENER = 32,
 	PER_BAD_FRAME = 5,
 };
+
+#define TLS_FAILED "TLS failed" /* whatever has */
 
 /* "×318 in 10 s" */
 static void times_text(char *text, size_t size, const struct fold_entry *entry, uint64_t lasted_ms)
@@ -59,7 +62,10 @@ static void report_listener(void *data, const struct fold_entry *entry, uint64_t
 
 static void report_bad_frame(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	repeats_report(data, entry, lasted_ms, LOG_WARN, "bad frame again", entry->text, "");
+	if (!strcmp(entry->text, TLS_FAILED))
+		repeats_report(data, entry, lasted_ms, LOG_WARN, "TLS failed again", "", "");
+	else
+		repeats_report(data, entry, lasted_ms, LOG_WARN, "bad frame again", entry->text, "");
 }
 
 static void find_next(struct repeats *repeats)
@@ -113,6 +119,7 @@ bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err)
 	struct repeats *repeats = &agents->repeats;
 	const char *kind = err == ERR_FRAME_TOO_LARGE ? "frame too large"
 			   : err == ERR_FRAME_EMPTY   ? "empty frame"
+			   : err == ERR_TLS           ? TLS_FAILED
 						      : "malformed frame";
 	const struct fold_event event = { kind, listener, PER_BAD_FRAME - 1 };
 	bool show = fold_note(&repeats->bad_frames, &event, agents->host->now_ms, report_bad_frame, agents);

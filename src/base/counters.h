@@ -15,7 +15,8 @@ typedef _Atomic(uint64_t) counter;
 
 /* What a connection is at. Where several are true, the first of them. */
 enum conn_phase {
-	PHASE_NONE,      /* it is not open yet, or no more */
+	PHASE_NONE,      /* it is no more */
+	PHASE_OPENING,   /* its stream has yet to open: a handshake */
 	PHASE_CLOSING,   /* its end was decided: output is delivered, or the peer's end waited for */
 	PHASE_SUSPENDED, /* its handler waits */
 	PHASE_CHOKED,    /* the peer does not read: output is past the high-water mark */
@@ -43,6 +44,7 @@ enum conn_phase {
 	X(accept_errors,                                                                                   \
 	  "times that accepting failed for a while (open files, memory, a network that is down)")          \
 	X(accept_delays, "times that `accept_rate` made clients wait")                                     \
+	X(handshakes, "connections whose TLS, or what else stands before them, has opened")                \
 	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for " \
 		   "over a second")                                                                        \
 	X(migrated, "connections that went to a newer generation")                                         \

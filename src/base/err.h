@@ -14,4 +14,6 @@ enum {
 	ERR_FRAME_REPLY = -5004,     /* a reply that this framing cannot carry */
 	ERR_BUFFER_LIMIT = -5005,    /* the worker's buffers are at their limit */
 	ERR_FRAME_LATER = -5006,     /* none: there may be more, but decoding has taken its time */
+	ERR_TLS = -5007,             /* a handshake has failed, or a record is broken */
+	ERR_OPENING_LATE = -5008,    /* a layer of a stream has not opened in time */
 };

@@ -56,6 +56,10 @@ void bind_logging(lua_State *lua);
 /* compile.c: pushes the table that load() of scripts compiles with. */
 void bind_compile(lua_State *lua);
 
+/* tls.c: pushes what is known of a connection that has TLS: conn.tls. MAY RAISE. */
+struct ssl_st;
+void bind_push_tls(lua_State *lua, struct ssl_st *ssl);
+
 /* files.c: pushes the table that lua/perilune/files.lua reads lines with. */
 void bind_files(lua_State *lua);
 

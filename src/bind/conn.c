@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "bind/bind.h"
 #include "conn/peer.h"
+#include "tls/stream.h"
 
 #include <string.h>
 #include <uv.h>
@@ -365,6 +366,16 @@ static int get_usage(lua_State *lua, struct channel *channel)
 	return 1;
 }
 
+/* nil where there is no TLS. */
+static int get_tls(lua_State *lua, struct channel *channel)
+{
+	SSL *ssl = tls_stream_of(&channel->conn->io);
+	if (!ssl)
+		return 0;
+	bind_push_tls(lua, ssl);
+	return 1;
+}
+
 static const struct {
 	const char *name;
 	int (*get)(lua_State *lua, struct channel *channel);
@@ -374,6 +385,7 @@ static const struct {
 	{ "local_addr", get_local_addr },
 	{ "listener", get_listener },
 	{ "usage", get_usage },
+	{ "tls", get_tls },
 };
 
 static const luaL_Reg METHODS[] = {

@@ -4,6 +4,8 @@
 #include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
+#include "tls/context.h"
+#include "tls/stream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +60,20 @@ static int view_loop_ref(struct agents *agents)
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
+/* MAY RAISE. What stands between its connections and their sockets. */
+static void open_layers(lua_State *lua, struct agent_endpoint *listener, const struct listener_config *config)
+{
+	char why[256];
+	unsigned count = 0;
+	if (config->tls) {
+		listener->tls = tls_context_new(config->tls, why, sizeof why);
+		if (!listener->tls)
+			luaL_error(lua, "listener %s: tls: %s", config->name, why);
+		listener->layers[count++] = (struct layer){ &TLS_STREAM, listener->tls };
+	}
+	listener->endpoint.layers = count ? listener->layers : NULL;
+}
+
 /* conf.listeners[i + 1] is on top of the stack; pops it. */
 static void open_listener(struct agents *agents, unsigned i, const char *name)
 {
@@ -66,6 +82,7 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	listener->endpoint.name = name;
 	listener->endpoint.index = (uint16_t)i;
 	listener->endpoint.protocol = &listener->codec.protocol;
+	open_layers(lua, listener, &agents->instance.config->listeners[i]);
 	lua_getfield(lua, -1, "frame");
 	const char *wrong = bind_codec(lua, lua_gettop(lua), &listener->codec);
 	listener->codec.lua_listener = i;
@@ -155,6 +172,8 @@ static bool make_endpoints(struct agents *agents, const struct config *config)
 
 static void free_tables(struct agents *agents)
 {
+	for (unsigned i = 0; agents->endpoints && i < agents->endpoint_count; i++)
+		tls_context_free(agents->endpoints[i].tls);
 	free(agents->anchor_tables);
 	free(agents->anchor_next);
 	free(agents->endpoints);

@@ -33,6 +33,11 @@ static void restore_stdout(int saved)
 	close(saved);
 }
 
+static void tell_certificate_of(const char *text)
+{
+	text_printf(stdout, "  %s\n", text);
+}
+
 static int approve(const struct app_load *load, const struct options *options)
 {
 	const struct config *config = &load->config;
@@ -43,6 +48,8 @@ static int approve(const struct app_load *load, const struct options *options)
 		text_printf(stdout, "%s: ok (%u listener%s, %u worker%s)\n", config->script,
 			    config->listener_count, check_plural(config->listener_count), config->workers,
 			    check_plural(config->workers));
+	if (!options->json)
+		config_tell_certificates(config, tell_certificate_of);
 	return EXIT_OK;
 }
 

@@ -61,7 +61,9 @@ bool config_has_same_listeners(const struct config *a, const struct config *b)
 
 static bool again_is_same(const struct listener_config *a, const struct listener_config *b, bool by_name)
 {
-	return !strcmp(a->address, b->address) && (!by_name || !strcmp(a->name, b->name));
+	/* The same socket, be it with TLS or without. */
+	bool is_same = a->kind == b->kind && !strcmp(strchr(a->address, ':'), strchr(b->address, ':'));
+	return is_same && (!by_name || !strcmp(a->name, b->name));
 }
 
 /* The first of that address, and if wanted of that name, whose slot nobody has yet. */

@@ -4,12 +4,15 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "config/sources.h"
+#include "config/tls.h"
+#include "tls/settings.h"
 #include "vm/vm.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -188,6 +191,7 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 	timeouts->write = u32_field(load, "write");
 	timeouts->idle = u32_field(load, "idle");
 	timeouts->first_frame = u32_field(load, "first_frame");
+	timeouts->opening = u32_field(load, "handshake");
 	config_leave(load);
 }
 
@@ -222,6 +226,83 @@ static void read_listener(struct load *load, struct listener_config *listener)
 	config_leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
+}
+
+/* ---- tls:// ---- */
+
+struct tls_load {
+	struct load *load;
+	struct tls_settings **settings;
+};
+
+/* tls_load, the table */
+static int read_tls_protected(lua_State *lua)
+{
+	const struct tls_load *tls = lua_touserdata(lua, 1);
+	config_read_tls(lua, tls->load->config, tls->settings);
+	return 0;
+}
+
+/* In place of the app on the stack: nil, message and errors, of what is at the top. */
+static void refuse_tls(struct load *load, int listener)
+{
+	lua_State *lua = load->lua;
+	push_function(lua, "perilune.app", "refuse_tls");
+	lua_pushstring(lua, load->config->script);
+	lua_getfield(lua, 1, "conf");
+	lua_pushinteger(lua, listener);
+	lua_pushvalue(lua, -5);
+	lua_call(lua, 4, 3);
+	for (int i = 3; i >= 1; i--)
+		lua_replace(lua, i);
+	lua_settop(lua, 3);
+}
+
+/*
+ * The files of all listeners, once each is known to be right by itself. False: nil, message, errors are on the stack
+ * instead of the app. May raise.
+ */
+static bool read_tls(struct load *load)
+{
+	lua_State *lua = load->lua;
+	struct config *config = load->config;
+	lua_getfield(lua, 1, "conf");
+	lua_getfield(lua, -1, "listeners");
+	for (unsigned i = 0; i < config->listener_count; i++) {
+		struct tls_load tls = { load, &config->listeners[i].tls };
+		lua_rawgeti(lua, -1, (int)i + 1);
+		lua_pushcfunction(lua, read_tls_protected);
+		lua_pushlightuserdata(lua, &tls);
+		lua_getfield(lua, -3, "tls");
+		bool has = lua_toboolean(lua, -1);
+		if (has && lua_pcall(lua, 2, 0, 0)) {
+			refuse_tls(load, (int)i + 1);
+			return false;
+		}
+		lua_pop(lua, has ? 1 : 4);
+	}
+	lua_pop(lua, 2);
+	return true;
+}
+
+/* One more line. */
+static void add_tls_warning(void *data, const char *text)
+{
+	struct config *config = data;
+	size_t n = config->tls_warnings ? strlen(config->tls_warnings) : 0, more = strlen(text) + 2;
+	char *grown = realloc(config->tls_warnings, n + more);
+	if (!grown)
+		return;
+	snprintf(grown + n, more, "%s\n", text);
+	config->tls_warnings = grown;
+}
+
+static void note_tls_warnings(struct config *config)
+{
+	for (unsigned i = 0; i < config->listener_count; i++)
+		if (config->listeners[i].tls)
+			tls_settings_warn(config->listeners[i].tls, (int64_t)time(NULL), add_tls_warning,
+					  config);
 }
 
 static void read_listeners(struct load *load)
@@ -280,6 +361,7 @@ static void read_config(struct load *load)
 	config->workers = u32_field(load, "workers");
 	config->buffer_bytes = (size_t)config_number_field(load, "buffers", (double)(SIZE_MAX / 2));
 	config->memory_bytes = (size_t)config_number_field(load, "memory", (double)(SIZE_MAX / 2));
+	config->handshakes = u32_field(load, "handshakes");
 	config->garbage_share = config_number_field(load, "garbage", 1);
 	config->control = text_field(load, "control", NULL);
 	config->jit = bool_field(load, "jit");
@@ -343,17 +425,22 @@ static int load_protected(lua_State *lua)
 	lua_pushboolean(lua, true); /* here, once, and not by each worker */
 	lua_setfield(lua, -2, "finds_globals");
 	lua_call(lua, 2, 3);
-	take_text(load);
 	load->status = CONFIG_BAD;
 	/* app or nil, message, errors */
-	if (!lua_toboolean(lua, 1)) {
-		if (is_usage(lua, 3))
-			load->status = CONFIG_USAGE;
-		return 0;
+	bool is_right = lua_toboolean(lua, 1);
+	if (is_right) {
+		lua_getfield(lua, 1, "conf");
+		read_config(load);
+		lua_pop(lua, 1);
+		is_right = read_tls(load);
 	}
-	lua_getfield(lua, 1, "conf");
-	read_config(load);
-	load->status = CONFIG_OK;
+	take_text(load);
+	if (is_right) {
+		note_tls_warnings(load->config);
+		load->status = CONFIG_OK;
+	} else if (is_usage(lua, 3)) {
+		load->status = CONFIG_USAGE;
+	}
 	return 0;
 }
 
@@ -410,6 +497,21 @@ void config_tell_globals(const struct config *config, void (*tell)(const char *t
 void config_tell_warnings(const struct config *config, void (*tell)(const char *text))
 {
 	tell_lines(config->warnings, tell);
+	tell_lines(config->tls_warnings, tell);
+}
+
+static void tell_certificate(void *data, const char *text)
+{
+	void (*const *tell)(const char *text) = data;
+	(*tell)(text);
+}
+
+void config_tell_certificates(const struct config *config, void (*tell)(const char *text))
+{
+	for (unsigned i = 0; i < config->listener_count; i++)
+		if (config->listeners[i].tls)
+			tls_settings_describe(config->listeners[i].tls, (int64_t)time(NULL), tell_certificate,
+					      &tell);
 }
 
 void config_tell_shared(const struct config *config, void (*tell)(const char *text))
@@ -420,6 +522,11 @@ void config_tell_shared(const struct config *config, void (*tell)(const char *te
 static void warn_of_script(const char *text)
 {
 	log_write(LOG_WARN, "the script has what is hardly meant", F_TEXT("error", text));
+}
+
+static void warn_of_certificate(const char *text)
+{
+	log_write(LOG_WARN, "a certificate or its key needs attention", F_TEXT("error", text));
 }
 
 static void warn_of_global(const char *text)
@@ -433,7 +540,8 @@ void config_warn(const struct config *config)
 		log_write(LOG_WARN, "the agent has methods that nothing calls",
 			  F_TEXT("methods", config->strays));
 	config_tell_globals(config, warn_of_global);
-	config_tell_warnings(config, warn_of_script);
+	tell_lines(config->warnings, warn_of_script);
+	tell_lines(config->tls_warnings, warn_of_certificate);
 }
 
 int config_read(struct config *config)
@@ -517,6 +625,7 @@ static void free_listener(struct listener_config *listener)
 	free(listener->host);
 	free(listener->path);
 	free(listener->reject);
+	tls_settings_free(listener->tls);
 }
 
 void config_free(struct config *config)
@@ -537,6 +646,7 @@ void config_free(struct config *config)
 	free(config->shared);
 	free(config->globals);
 	free(config->warnings);
+	free(config->tls_warnings);
 	sources_free(config->sources);
 	memset(config, 0, sizeof *config);
 }

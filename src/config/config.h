@@ -31,6 +31,8 @@ extern const char *const RELOAD_POLICY_NAMES[];
 bool reload_policy_of(const char *name, enum reload_policy *policy);
 enum { LISTENER_NO_SLOT = UINT16_MAX };
 
+struct tls_settings;
+
 struct listener_config {
 	/* The number that the process has for it, while its place may change from one configuration to the next
 	 * (server/listeners.h); LISTENER_NO_SLOT: none yet. Set before the workers see it. */
@@ -54,7 +56,8 @@ struct listener_config {
 	struct vm_budget budget;   /* of each call of a handler */
 	uint32_t keepalive_ms;     /* 0: off */
 	bool nodelay;
-	bool reuse_port; /* other processes may listen at the same address */
+	bool reuse_port;          /* other processes may listen at the same address */
+	struct tls_settings *tls; /* of tls://; else NULL */
 };
 
 /* A setting from outside of the script, weakest first. */
@@ -75,6 +78,7 @@ struct config {
 	unsigned workers;
 	size_t buffer_bytes;  /* for all buffers of the process; 0: no limit */
 	size_t memory_bytes;  /* of each worker's VM; until it is loaded: of the one that it comes after */
+	unsigned handshakes;  /* of TLS at once, for each worker */
 	double garbage_share; /* of what is live in a VM: so much garbage may wait for the collector */
 	char *control;        /* where the control socket is: "auto", "off" or a path */
 	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
@@ -85,6 +89,7 @@ struct config {
 	char *globals;
 	/* The same of other things that are hardly meant. */
 	char *warnings;
+	char *tls_warnings; /* ... and of certificates and keys */
 	bool jit;
 	char unsafe[256];                 /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;                /* 0: as long as it takes */
@@ -132,6 +137,9 @@ void config_tell_globals(const struct config *config, void (*tell)(const char *t
 
 /* Tells of each other place where something is allowed and hardly meant. */
 void config_tell_warnings(const struct config *config, void (*tell)(const char *text));
+
+/* Tells of each certificate of tls://, a line each: whose it is, and how long. */
+void config_tell_certificates(const struct config *config, void (*tell)(const char *text));
 
 /* Logs all of that. */
 void config_warn(const struct config *config);

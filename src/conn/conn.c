@@ -9,8 +9,10 @@
 
 static enum conn_phase phase_of(const struct conn *conn)
 {
-	if (conn->state == CONN_CLOSED || conn->state == CONN_OPENING)
+	if (conn->state == CONN_CLOSED)
 		return PHASE_NONE;
+	if (conn->state == CONN_OPENING)
+		return PHASE_OPENING;
 	if (conn->state != CONN_OPEN)
 		return PHASE_CLOSING;
 	if (conn->first.busy)
@@ -153,6 +155,10 @@ static void on_broken(struct conn *conn)
 
 static void conn_begin(struct conn *conn)
 {
+	if (conn->state == CONN_OPENING) {
+		conn->host->opening--;
+		count(&conn->host->counters->handshakes);
+	}
 	conn->state = CONN_OPEN;
 	conn->host->handler->opened(&conn->first);
 	conn_begin_wait(conn);
@@ -167,12 +173,20 @@ void conn_advance_opening(struct conn *conn)
 		conn_fail(conn, err);
 }
 
+/* A handshake takes long, and a thousand may go on in one poll: when they have taken their time, the rest waits. */
 static void on_opening(struct conn *conn)
 {
-	conn->host->current = conn;
+	struct conn_host *host = conn->host;
+	if (host->opening_ticks > CONN_TICKS_PER_STAGE) {
+		stream_again(&conn->io);
+		return;
+	}
+	uint64_t began = ticks_now();
+	host->current = conn;
 	conn_advance_opening(conn);
 	conn_settle(conn);
-	conn->host->current = NULL;
+	host->current = NULL;
+	host->opening_ticks += ticks_now() - began;
 }
 
 void conn_read_late(struct conn *conn)
@@ -261,10 +275,13 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	host->open++;
 	host->current = conn;
 	protocol_begin(conn, endpoint->protocol);
+	host->opening += conn->layered;
 	if (idmap_put(&host->ids, id, &conn->first))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
+	else if (host->opening_max && host->opening > host->opening_max)
+		conn_close(conn, REASON_LIMIT, CLOSE_NOW);
 	conn_settle(conn);
 	host->current = NULL;
 	if (host->overdue)

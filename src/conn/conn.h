@@ -128,6 +128,9 @@ struct conn_host {
 	unsigned unsettled_count;
 	size_t unsettled_bytes;     /* of output they have */
 	unsigned lingering;         /* connections in CONN_LINGER */
+	unsigned opening;           /* connections whose streams have yet to open: handshakes */
+	unsigned opening_max;       /* so many at once; 0: as many as come */
+	uint64_t opening_ticks;     /* that they have taken since the last turn */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
 	bool draining;              /* conn_host_drain(): all connections drain, new ones too */
 	bool overdue;               /* the drain's deadline has come, or was brought forward */
@@ -303,7 +306,7 @@ void conn_shutdown(struct conn *conn);
 /*
  * What it speaks from the next message on; replies are encoded by it at once. It takes effect now, or where a batch
  * is being handed up, when that is over. own_bytes: of the description, of which a copy is taken; 0: it outlives the
- * connection. 0 or UV_ENOMEM.
+ * connection. 0, UV_ENOMEM, or UV_EBUSY: it has channels that the present one has made.
  */
 int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t own_bytes);
 

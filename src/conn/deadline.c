@@ -5,9 +5,8 @@
  * is moved when a deadline becomes earlier than it stands, and one that fires
  * too early is filed again. So the hot path does not touch the wheel.
  */
+#include "base/err.h"
 #include "conn/internal.h"
-
-#include <uv.h>
 
 static const enum close_reason REASONS[TIMEOUT_KINDS] = {
 	[TIMEOUT_READ] = REASON_READ_TIMEOUT,
@@ -25,6 +24,8 @@ static uint64_t deadline_after(uint64_t since_ms, uint32_t ms)
 /* Is it the peer's turn? A suspended or paused agent makes no peer idle. */
 static bool peers_turn(const struct conn *conn)
 {
+	if (conn->has_further && further_is_busy(conn))
+		return false;
 	return input_may_deliver(conn) && !conn->more && !conn->eof;
 }
 
@@ -218,7 +219,7 @@ static void end_opening(struct conn *conn)
 	conn_advance_opening(conn);
 	if (conn->state != CONN_OPENING)
 		return;
-	enum close_reason reason = stream_reason_of(&conn->io, UV_ETIMEDOUT);
+	enum close_reason reason = stream_reason_of(&conn->io, ERR_OPENING_LATE);
 	conn_close(conn, reason == REASON_NONE ? REASON_IDLE_TIMEOUT : reason, CLOSE_NOW);
 }
 

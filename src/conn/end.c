@@ -19,6 +19,7 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		how = CLOSE_NOW;
 	if (how > conn->how)
 		conn->how = (uint8_t)how;
+	conn->host->opening -= conn->state == CONN_OPENING;
 	if (conn->state == CONN_OPEN || conn->state == CONN_OPENING)
 		conn->state = CONN_CLOSING;
 	if (conn->host->current != conn)

@@ -17,7 +17,7 @@ struct timeouts {
 	uint32_t read;        /* a started frame must complete */
 	uint32_t write;       /* pending output must make progress */
 	uint32_t idle;        /* a frame must complete now and then */
-	uint32_t first_frame; /* the first frame must complete after the accept */
+	uint32_t first_frame; /* the first frame must complete after the stream has opened */
 	uint32_t opening;     /* the layers of its stream must have opened after the accept */
 };
 

@@ -108,6 +108,20 @@ void further_shutdown(struct channel *channel)
 	conn_attend(channel->conn);
 }
 
+bool further_is_shut(const struct channel *channel)
+{
+	return ((const struct further *)(const void *)channel)->shut_asked;
+}
+
+/* Is one of them at something? */
+bool further_is_busy(const struct conn *conn)
+{
+	for (const struct further *each = conn->further; each; each = each->next)
+		if (each->channel.busy)
+			return true;
+	return false;
+}
+
 /* ---- what takes place while its connection settles ---- */
 
 /* The protocol's last word in it, once. */

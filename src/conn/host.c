@@ -179,6 +179,7 @@ bool conn_host_turn(struct conn_host *host, uint64_t now_ms)
 	/* Whoever was served before may have read the clock anew. */
 	if (now_ms > host->now_ms)
 		host->now_ms = now_ms;
+	host->opening_ticks = 0;
 	serve_deadlines(host);
 	serve_queued(host);
 	if (host->now_ms >= drain_ms(host))

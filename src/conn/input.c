@@ -187,6 +187,7 @@ static inline __attribute__((always_inline)) size_t feed(struct conn *conn, cons
 	struct batch *batch = &conn->host->batch;
 	size_t used = 0;
 	unsigned frames = 0;
+	const struct protocol *protocol = conn->protocol;
 	uint64_t began = conn->first.handler_ticks;
 	conn->more = false;
 	while (used < n && input_may_deliver(conn)) {
@@ -207,6 +208,9 @@ static inline __attribute__((always_inline)) size_t feed(struct conn *conn, cons
 		bool is_last = batch->count < limit && !batch->error;
 		if (feed_batch(conn, batch, &used, &frames) && is_last)
 			break;
+		/* What it speaks now is fed in another way, when its turn comes again. */
+		if (__builtin_expect(conn->protocol != protocol, 0) && !conn->protocol->ops->rewinds)
+			return used;
 	}
 	if (conn->counted_bytes)
 		uncount(conn, used, frames);

@@ -132,6 +132,8 @@ uint32_t further_number(const struct channel *channel);
 void further_changed(struct channel *channel);
 void further_close(struct channel *channel, enum close_reason reason, enum close_how how);
 void further_shutdown(struct channel *channel);
+bool further_is_shut(const struct channel *channel);
+bool further_is_busy(const struct conn *conn);
 void further_writable(struct conn *conn);
 void further_flushed(struct conn *conn);
 

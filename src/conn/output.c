@@ -131,7 +131,8 @@ static bool is_sendable(const struct channel *channel)
 {
 	const struct conn *conn = channel->conn;
 	bool open = conn->state == CONN_OPEN || (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH);
-	return open && !conn->shut_asked && !channel->ended;
+	bool is_first = channel_is_first(channel);
+	return open && !channel->ended && !(is_first ? conn->shut_asked : further_is_shut(channel));
 }
 
 static bool is_dropping(const struct conn *conn)

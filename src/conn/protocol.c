@@ -68,6 +68,8 @@ void protocol_advance(struct conn *conn)
 
 int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t own_bytes)
 {
+	if (conn->has_further)
+		return UV_EBUSY;
 	void *own = own_bytes ? malloc(own_bytes) : NULL;
 	if (own_bytes && !own)
 		return UV_ENOMEM;

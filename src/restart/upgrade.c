@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "restart/program.h"
 #include "restart/variables.h"
+#include "tls/tickets.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -285,12 +286,17 @@ static pid_t start_with(struct upgrade *upgrade, const struct testament *testame
 	snprintf(listen_fds, sizeof listen_fds, "LISTEN_FDS=%u", count);
 	snprintf(watchdog, sizeof watchdog, "WATCHDOG_USEC=%llu",
 		 (unsigned long long)upgrade->notify->watchdog_us);
-	const char *variables[] = { socket,           manager,  listen_fds, testament->names,
-				    testament->files, watchdog, NULL };
-	if (!upgrade->notify->watchdog_us)
-		variables[5] = NULL;
+	char tickets[sizeof TICKETS_VARIABLE + TICKETS_TEXT_BYTES] = TICKETS_VARIABLE "=";
+	const char *variables[8] = { socket, manager, listen_fds, testament->names, testament->files };
+	unsigned n = 5;
+	if (upgrade->notify->watchdog_us)
+		variables[n++] = watchdog;
+	if (tickets_save(tickets + sizeof TICKETS_VARIABLE))
+		variables[n++] = tickets;
 	struct program_gifts gifts = { testament->fds, count, variables };
-	return program_start(&gifts, &upgrade->errors);
+	pid_t pid = program_start(&gifts, &upgrade->errors);
+	explicit_bzero(tickets, sizeof tickets);
+	return pid;
 }
 
 static pid_t upgrade_start(struct upgrade *upgrade, const struct bequest *sockets, unsigned count)

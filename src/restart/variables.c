@@ -2,10 +2,12 @@
 
 #include "base/decimal.h"
 #include "base/log.h"
+#include "tls/tickets.h"
 
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { COMPLAINTS_MAX = 4 };
@@ -90,6 +92,19 @@ static uint64_t read_watchdog(const char *interval, const char *pid)
 	return 0;
 }
 
+/* ---- secrets ---- */
+
+/* They are wiped where they stood: /proc has the environment that a process began with. */
+static void take_tickets(void)
+{
+	char *text = getenv(TICKETS_VARIABLE);
+	unsetenv(TICKETS_VARIABLE);
+	if (!text)
+		return;
+	tickets_load(text);
+	explicit_bzero(text, strlen(text));
+}
+
 /* ---- all ---- */
 
 void variables_take(void)
@@ -105,6 +120,7 @@ void variables_take(void)
 	taken.watchdog_us = read_watchdog(interval, watchdog_pid);
 	taken.fd_count = read_count(pid, count);
 	look_at_descriptors();
+	take_tickets();
 }
 
 const struct variables *variables_taken(void)

@@ -16,6 +16,9 @@
 /* The files of the Unix sockets that are passed on, as LISTEN_FDNAMES has the names. */
 #define LISTEN_FILES_VARIABLE "LISTEN_FDFILES"
 
+/* The keys of TLS tickets, so that sessions outlive an upgrade (tls/tickets.h). */
+#define TICKETS_VARIABLE "TLS_TICKET_KEYS"
+
 enum { VARIABLES_FIRST_FD = 3, VARIABLES_FDS_MAX = 4096 };
 
 struct variables {

@@ -98,7 +98,8 @@ static void acceptor_refuse(struct listener *listener, int fd, const struct sock
 	char ignored[4096];
 	count(&owner_of(listener)->counters.closed[REASON_LIMIT]);
 	log_refusal(listener, peer, why);
-	if (config->reject &&
+	/* Who waits for a handshake would take the text for one. */
+	if (config->reject && !config->tls &&
 	    send(fd, config->reject, config->reject_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
 		shutdown(fd, SHUT_WR);
 		for (int i = 0; i < 16 && recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0; i++)

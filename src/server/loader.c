@@ -3,6 +3,7 @@
 #include "base/thread.h"
 #include "base/thread_state.h"
 #include "config/sources.h"
+#include "config/tls.h"
 #include "worker/worker.h"
 
 #include <stdio.h>
@@ -25,8 +26,9 @@ static bool read_sources(struct loading *loading)
 		return false;
 	}
 	uint64_t key = loading->next->sources->key;
-	loading->unchanged = key == loading->now->sources->key;
-	loading->is_candidate = loading->candidate && key == loading->candidate->sources->key;
+	loading->unchanged = key == loading->now->sources->key && !config_tls_is_outdated(loading->now);
+	loading->is_candidate = loading->candidate && key == loading->candidate->sources->key &&
+				!config_tls_is_outdated(loading->candidate);
 	return !loading->unchanged && !loading->is_candidate;
 }
 

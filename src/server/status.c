@@ -65,8 +65,9 @@ static json_t *status_listeners_of(const struct server_view *view)
 static json_t *phases_of(const struct counters *counters)
 {
 	static const char *const NAMES[PHASE_COUNT] = {
-		[PHASE_CLOSING] = "closing", [PHASE_SUSPENDED] = "suspended", [PHASE_CHOKED] = "choked",
-		[PHASE_PAUSED] = "paused",   [PHASE_DRAINING] = "draining",   [PHASE_OPEN] = "open"
+		[PHASE_OPENING] = "opening", [PHASE_CLOSING] = "closing", [PHASE_SUSPENDED] = "suspended",
+		[PHASE_CHOKED] = "choked",   [PHASE_PAUSED] = "paused",   [PHASE_DRAINING] = "draining",
+		[PHASE_OPEN] = "open"
 	};
 	json_t *all = json_object();
 	for (int phase = PHASE_COUNT - 1; phase > PHASE_NONE; phase--)

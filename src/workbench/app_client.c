@@ -1,6 +1,7 @@
 /* Clients of apps in memory: what they do and get. */
 #include "base/err.h"
 #include "bind/bind.h"
+#include "tls/client.h"
 #include "workbench/app.h"
 
 #include <stdio.h>
@@ -61,8 +62,42 @@ static void make_address(struct sockaddr_in6 *address, size_t number)
 	memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
 }
 
+static const char *text_at(lua_State *lua, int idx, const char *key)
+{
+	lua_getfield(lua, idx, key);
+	const char *text = lua_tostring(lua, -1); /* the table keeps it alive */
+	lua_pop(lua, 1);
+	return text;
+}
+
 /*
- * MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused
+ * MAY RAISE. The TLS of a client, by the table at idx: { server_name, alpn (as on the wire), version, certificate, key,
+ * authority (PEM) }.
+ */
+static struct tls_client *new_tls(lua_State *lua, int idx)
+{
+	char why[128];
+	struct tls_client_settings settings = { 0 };
+	if (lua_istable(lua, idx)) {
+		const char *version = text_at(lua, idx, "version");
+		settings.server_name = text_at(lua, idx, "server_name");
+		settings.certificate = text_at(lua, idx, "certificate");
+		settings.key = text_at(lua, idx, "key");
+		settings.authority = text_at(lua, idx, "authority");
+		settings.version = !version ? 0 : !strcmp(version, "1.2") ? TLS1_2_VERSION : TLS1_3_VERSION;
+		lua_getfield(lua, idx, "alpn");
+		settings.alpn = (const unsigned char *)lua_tolstring(lua, -1, &settings.alpn_bytes);
+		lua_pop(lua, 1);
+	}
+	struct tls_client *tls = tls_client_new(&settings, why, sizeof why);
+	if (!tls)
+		luaL_error(lua, "connect: tls: %s", why);
+	return tls;
+}
+
+/*
+ * MAY RAISE. connect(app, listener, address | nil, read_max, write_max, tls | false | nil) → number, id of its
+ * connection | nil: refused. false: it speaks plainly, though the listener has TLS.
  */
 static int l_app_client_connect(lua_State *lua)
 {
@@ -79,10 +114,17 @@ static int l_app_client_connect(lua_State *lua)
 		has_address = true;
 	}
 	size_t read_max = opt_bytes(lua, 4, 0), write_max = opt_bytes(lua, 5, 0);
+	bool has_tls = world->config->listeners[(unsigned)listener - 1].tls &&
+		       (lua_isnoneornil(lua, 6) || lua_toboolean(lua, 6));
+	struct tls_client *tls = has_tls ? new_tls(lua, 6) : NULL;
 	struct peer *peer =
 	    world_connect(world, (unsigned)listener - 1, has_address ? &address : NULL, read_max, write_max);
-	if (!peer)
+	if (!peer) {
+		tls_client_free(tls);
 		return luaL_error(lua, "not enough memory");
+	}
+	if (tls)
+		peer_begin_tls(peer, tls);
 	lua_pushnumber(lua, (lua_Number)world->peer_count);
 	if (peer->refused)
 		return 1;
@@ -120,16 +162,33 @@ static int l_put(lua_State *lua)
 	struct peer *peer = app_check_peer(lua);
 	size_t n;
 	const char *bytes = luaL_checklstring(lua, 3, &n);
-	if (!peer->gone)
-		memory_stream_put(&peer->memory, bytes, n);
+	if (!peer->gone && !peer_send(peer, bytes, n))
+		return luaL_error(lua, "TLS failed: %s",
+				  peer->tls && tls_client_why(peer->tls) ? tls_client_why(peer->tls)
+									 : "not enough memory");
 	return 0;
 }
 
 /* half_close(app, client) */
 static int l_app_client_half_close(lua_State *lua)
 {
-	memory_stream_half_close(&app_check_peer(lua)->memory);
+	peer_half_close(app_check_peer(lua));
 	return 0;
+}
+
+/* tls(app, client) → what its handshake has settled, as conn.tls | nil, why it has failed | nil: there is none yet */
+static int l_tls(lua_State *lua)
+{
+	const struct peer *peer = app_check_peer(lua);
+	SSL *ssl = peer->tls ? tls_client_ssl(peer->tls) : NULL;
+	const char *why = peer->tls ? tls_client_why(peer->tls) : NULL;
+	if (ssl && !why) {
+		bind_push_tls(lua, ssl);
+		return 1;
+	}
+	lua_pushnil(lua);
+	lua_pushstring(lua, why);
+	return 2;
 }
 
 /* reset(app, client) */
@@ -338,6 +397,7 @@ const luaL_Reg APP_CLIENT_FUNCTIONS[] = {
 	{ "receive", l_receive },
 	{ "put", l_put },
 	{ "half_close", l_app_client_half_close },
+	{ "tls", l_tls },
 	{ "reset", l_reset },
 	{ "hang_up", l_hang_up },
 	{ "stall", l_app_client_stall },

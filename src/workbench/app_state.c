@@ -15,7 +15,13 @@ static void app_state_set_text(lua_State *lua, const char *key, const char *text
 
 static const char *phase_text(const struct conn *conn)
 {
-	static const char *const STATES[] = { "open", "closing", "waits for the client to close", "closed" };
+	static const char *const STATES[] = {
+		[CONN_OPEN] = "open",
+		[CONN_CLOSING] = "closing",
+		[CONN_LINGER] = "waits for the client to close",
+		[CONN_CLOSED] = "closed",
+		[CONN_OPENING] = "in its handshake",
+	};
 	if (conn->state == CONN_OPEN && conn->first.paused)
 		return "paused";
 	return STATES[conn->state];

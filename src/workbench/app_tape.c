@@ -98,7 +98,7 @@ static int l_put_frame(lua_State *lua)
 		return app_tape_refuse(
 		    lua, "it was recorded in a framing that is not a codec in Lua, as the script's is");
 	if (is_framed) {
-		memory_stream_put(&peer->memory, frame, n);
+		peer_send(peer, frame, n);
 	} else {
 		buf_release(&app->pool, &app->encoded);
 		if (codec_encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded)) {
@@ -108,7 +108,7 @@ static int l_put_frame(lua_State *lua)
 		}
 		const struct buf *out = app->encoded;
 		if (out)
-			memory_stream_put(&peer->memory, out->data + out->start, buf_len(out));
+			peer_send(peer, out->data + out->start, buf_len(out));
 	}
 	lua_pushboolean(lua, 1);
 	return 1;

@@ -1,5 +1,6 @@
 #include "workbench/peer.h"
 
+#include "tls/client.h"
 #include "workbench/world.h"
 
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct peer *peer_new(struct world *world, unsigned listener)
 
 void peer_free(struct peer *peer)
 {
+	tls_client_free(peer->tls);
 	memory_stream_deinit(&peer->memory);
 	free(peer->received);
 	free(peer->marks);
@@ -77,6 +79,60 @@ bool peer_receive(struct peer *peer, const void *bytes, size_t n)
 	return true;
 }
 
+/* ---- on the wire ---- */
+
+enum { RECORDS_BYTES = 16384 };
+
+/* What TLS makes of what it was given. */
+static void flush_tls(struct peer *peer)
+{
+	char records[RECORDS_BYTES];
+	size_t n;
+	while ((n = tls_client_take(peer->tls, records, sizeof records)) > 0)
+		memory_stream_put(&peer->memory, records, n);
+}
+
+void peer_begin_tls(struct peer *peer, struct tls_client *tls)
+{
+	peer->tls = tls;
+	flush_tls(peer);
+}
+
+bool peer_send(struct peer *peer, const void *bytes, size_t n)
+{
+	if (!peer->tls) {
+		memory_stream_put(&peer->memory, bytes, n);
+		return true;
+	}
+	bool sent = tls_client_send(peer->tls, bytes, n);
+	flush_tls(peer);
+	return sent;
+}
+
+void peer_half_close(struct peer *peer)
+{
+	if (peer->tls) {
+		tls_client_end(peer->tls);
+		flush_tls(peer);
+	}
+	memory_stream_half_close(&peer->memory);
+}
+
+/* What has come by the wire, as the server has said it. */
+static void take_records(struct peer *peer, size_t n)
+{
+	char records[RECORDS_BYTES], said[RECORDS_BYTES];
+	while (n) {
+		size_t part =
+		    memory_stream_take(&peer->memory, records, n < sizeof records ? n : sizeof records);
+		n = part ? n - part : 0;
+		tls_client_put(peer->tls, records, part);
+		while ((part = tls_client_read(peer->tls, said, sizeof said)) > 0)
+			peer_receive(peer, said, part);
+	}
+	flush_tls(peer);
+}
+
 /* Whoever has hung up gets nothing any more; whoever sends to it learns that by a reset. */
 static bool refuse_output(struct peer *peer)
 {
@@ -99,7 +155,10 @@ static bool take_output(struct peer *peer)
 	uint8_t *place = n ? place_for(peer, n) : NULL;
 	if (!place)
 		return false;
-	peer->received_bytes += memory_stream_take(memory, place, n);
+	if (peer->tls)
+		take_records(peer, n);
+	else
+		peer->received_bytes += memory_stream_take(memory, place, n);
 	if (peer->may_read != SIZE_MAX)
 		peer_stall(peer, peer->may_read - n);
 	return true;
@@ -141,7 +200,7 @@ void peer_hang_up(struct peer *peer)
 {
 	peer->left = true;
 	peer_stall(peer, SIZE_MAX);
-	memory_stream_half_close(&peer->memory);
+	peer_half_close(peer);
 }
 
 enum close_reason peer_reason(const struct peer *peer)

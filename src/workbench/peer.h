@@ -10,6 +10,7 @@
 #include "stream/memory.h"
 
 struct world;
+struct tls_client;
 
 /* From this byte of what was received on, it came at that time. */
 struct peer_mark {
@@ -21,6 +22,7 @@ struct peer_mark {
 struct peer {
 	struct conn conn; /* first */
 	struct memory_stream memory;
+	struct tls_client *tls; /* of a listener with TLS, unless it is to speak plainly; or NULL */
 	struct world *world;
 	struct peer *next_live, **live_link; /* of those whose connection is not yet gone */
 	uint16_t listener;
@@ -46,6 +48,15 @@ struct peer {
 /* Of a listener's connection; NULL: no memory. Owned by the world. */
 struct peer *peer_new(struct world *world, unsigned listener);
 void peer_free(struct peer *peer);
+
+/* It sends these; in its next turn they are there. False: no memory. */
+bool peer_send(struct peer *peer, const void *bytes, size_t n);
+
+/* It sends no more. */
+void peer_half_close(struct peer *peer);
+
+/* What its TLS has to say is on its way. */
+void peer_begin_tls(struct peer *peer, struct tls_client *tls);
 
 /* Takes what was sent to it, unless it does not read; closes where clients do. True: something happened. */
 bool peer_look(struct peer *peer);

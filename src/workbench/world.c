@@ -77,7 +77,7 @@ static void world_refuse(struct world *world, struct peer *peer, const char *lim
 	log_write(LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", limit),
 		  F_TEXT("peer", peer_text(&peer->conn, text, sizeof text)),
 		  F_TEXT("listener", config->name));
-	if (config->reject)
+	if (config->reject && !config->tls)
 		peer_receive(peer, config->reject, config->reject_bytes);
 	peer->refused = peer->gone = peer->ended = peer->end_seen = true;
 	peer->ended_ms = peer->end_seen_ms = world->host.now_ms;
@@ -288,6 +288,7 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 	}
 	world->host.left = world_on_left;
 	world->host.gone = world_on_gone;
+	world->host.opening_max = config->handshakes;
 	struct log_sink *before = log_divert(&world->log.sink);
 	bool ok = open_limits(world);
 	if (!ok)

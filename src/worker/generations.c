@@ -22,6 +22,7 @@ static void make_newest(struct worker *worker, struct generation *generation)
 	generation->older = worker->generation;
 	worker->generation = generation;
 	worker->config = generation->config;
+	worker->host.opening_max = worker->config->handshakes;
 	for (struct generation *each = generation->older; each; each = each->older)
 		agents_ask_anew(&each->agents);
 	follow_newest(worker);

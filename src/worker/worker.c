@@ -177,7 +177,8 @@ static void evict(struct worker *worker, struct eviction *eviction)
 {
 	struct channel *channel = idmap_get(&worker->host.ids, eviction->conn);
 	struct conn *conn = channel ? channel->conn : NULL;
-	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
+	eviction->found =
+	    conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING || conn->state == CONN_OPENING);
 	if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
 	worker_report(worker, &eviction->report, worker->links.receivers->evicted);
@@ -515,6 +516,7 @@ static void worker_run(void *data)
 	} else {
 		worker->host.clock_ms = worker_read_clock;
 		worker->host.after_ms = worker_after;
+		worker->host.opening_max = worker->config->handshakes;
 		worker->host.last_further_id = CONN_FURTHER_IDS_OF(worker->index);
 		worker->host.left = worker_on_left;
 		worker->host.closes = on_closes;

@@ -1,4 +1,4 @@
---- Reads listener addresses: "tcp://host:port", "tcp://[v6]:port", "unix:///path".
+--- Reads listener addresses: "tcp://host:port", "tls://[v6]:port", "unix:///path".
 --- Only the text is checked; names are resolved and sockets bound elsewhere.
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
@@ -12,6 +12,7 @@ local HOST_MAX = 253
 
 ---@class perilune.address
 ---@field kind "tcp"|"unix"
+---@field secure boolean? tls://
 ---@field host string? tcp: a name, an address without brackets, or "" for all (dual-stack)
 ---@field port integer? tcp
 ---@field path string? unix
@@ -126,8 +127,16 @@ local function unavailable(_, address)
   return nil, address:match("^%a+") .. ":// is not available in this version"
 end
 
-local SCHEMES = { tcp = parse_tcp, unix = parse_unix, udp = unavailable, tls = unavailable }
-local SCHEME_NAMES = { "tcp", "unix" }
+-- TCP with TLS on it.
+local function parse_tls(rest, address)
+  local parsed, message = parse_tcp(rest, address)
+  if not parsed then return nil, (message:gsub("tcp://", "tls://")) end
+  parsed.secure = true
+  return parsed
+end
+
+local SCHEMES = { tcp = parse_tcp, tls = parse_tls, unix = parse_unix, udp = unavailable }
+local SCHEME_NAMES = { "tcp", "tls", "unix" }
 
 local function no_scheme(text)
   local hint = ""

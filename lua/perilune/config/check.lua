@@ -66,6 +66,25 @@ local function check_modes(state, entries, listeners)
   end
 end
 
+-- An inherited `tls` is for the tls:// among several listeners.
+local function check_tls(state, entries, listeners)
+  local has_secure = false
+  for i, listener in ipairs(listeners) do
+    local own = entries[i].layer.given.tls
+    has_secure = has_secure or listener.secure
+    if listener.secure and not listener.tls then
+      report(state, entries[i].place .. ".tls",
+        'tls:// needs a certificate: tls = { certificate = "cert.pem", key = "key.pem" }')
+    elseif listener.kind and not listener.secure and own and listener.tls then
+      report(state, entries[i].place .. ".tls", "only a tls:// address has TLS: write the address as tls://…")
+    end
+    if not listener.secure then listener.tls = false end
+  end
+  if state.top.given.tls and state.top.values.tls and #listeners > 0 and not has_secure then
+    report(state, "tls", "only a tls:// address has TLS: write the address as tls://…")
+  end
+end
+
 local TOO_SMALL = "%s in all cannot hold one frame of %s (up to %s): raise it, or lower limits.frame"
 
 local function check_buffers(state, entries, listeners, buffers)
@@ -94,6 +113,7 @@ function M.run(state, entries, conf)
   check_names(state, entries, conf.listeners)
   check_addresses(state, entries, conf.listeners)
   check_modes(state, entries, conf.listeners)
+  check_tls(state, entries, conf.listeners)
   check_buffers(state, entries, conf.listeners, conf.buffers)
   check_canary(state, conf)
 end

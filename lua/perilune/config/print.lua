@@ -31,7 +31,7 @@ local function add_rows(lines, rows, indent)
 end
 
 local function process_rows(conf)
-  local limits = { buffers = conf.buffers, garbage = conf.garbage, memory = conf.memory }
+  local limits = { buffers = conf.buffers, garbage = conf.garbage, memory = conf.memory, handshakes = conf.handshakes }
   local timeout = { drain = conf.drain_ms, upgrade = conf.upgrade_ms }
   local rows, top = {}, { limits = limits, timeout = timeout }
   setmetatable(top, { __index = conf })

@@ -4,6 +4,7 @@ local frame = require "perilune.config.frame"
 local printable = require "perilune.printable"
 local sandbox = require "perilune.sandbox"
 local suggest = require "perilune.suggest"
+local tls = require "perilune.config.tls"
 local units = require "perilune.units"
 
 local M = {}
@@ -223,6 +224,7 @@ M.TYPES = {
   modules = { parse = parse_modules, from_text = text_to_list, show = show_modules },
   unsafe = { parse = parse_unsafe, from_text = text_to_list, show = show_modules },
   frame = { parse = parse_frame, from_text = same, show = frame.describe },
+  tls = { parse = tls.parse, show = tls.describe },
   agent = { parse = agent.check },
   callback = { parse = parse_function },
   listen = { parse = same, from_text = same },
@@ -256,6 +258,7 @@ M.KEYS = {
   { path = "reload.max_errors", scope = "process", type = "share", default = 0.01 },
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.garbage", scope = "process", type = "share", min = 0.04, default = 0.28 },
+  { path = "limits.handshakes", scope = "process", type = "whole", min = 1, max = 1e6, default = 1000 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
@@ -266,6 +269,7 @@ M.KEYS = {
   { path = "reuse_port", scope = "listener", type = "boolean", default = false },
   { path = "frame", scope = "listener", type = "frame", default = "u32be" },
   { path = "agent", scope = "listener", type = "agent" },
+  { path = "tls", scope = "listener", type = "tls", default = false },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },
   { path = "limits.connections", scope = "listener", type = "whole", min = 1, max = 10e6, default = 10000 },
   { path = "limits.per_ip", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
@@ -281,13 +285,14 @@ M.KEYS = {
   { path = "timeout.write", scope = "listener", type = "duration", default = 10e3 },
   { path = "timeout.idle", scope = "listener", type = "duration", default = 60e3 },
   { path = "timeout.first_frame", scope = "listener", type = "duration", default = 0 },
+  { path = "timeout.handshake", scope = "listener", type = "duration", default = 10e3 },
   { path = "timeout.drain", scope = "process", type = "duration", default = 10e3 },
   { path = "timeout.upgrade", scope = "process", type = "duration", default = 30e3 },
 }
 
 --- Keys of the contract that are yet to come: refused, never ignored.
 M.UNAVAILABLE = {
-  ["timeout.proceed"] = true, tls = true,
+  ["timeout.proceed"] = true,
 }
 
 M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true }

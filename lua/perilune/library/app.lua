@@ -17,6 +17,7 @@
 ---@field keepalive? perilune.duration of TCP; default: 30s
 ---@field nodelay? boolean default: true
 ---@field reuse_port? boolean several processes of one user may listen at the same address; default: false
+---@field tls? perilune.tls_settings|false of tls://; default: false
 ---@field limits? perilune.limits
 ---@field timeout? perilune.timeouts
 ---@field reload? perilune.reload|"pin"|"migrate"|"drain"
@@ -28,7 +29,7 @@
 
 --- The table that a script returns.
 ---@class perilune.app: perilune.listener_settings
----@field listen string|(string|perilune.listen_entry)[] "tcp://127.0.0.1:9000", "unix:///run/app.sock", or a list
+---@field listen string|(string|perilune.listen_entry)[] "tcp://127.0.0.1:9000", "tls://:9443", "unix:///app.sock" …
 ---@field workers? integer worker threads; default: the processors available
 ---@field modules? string[] modules of the system that the script may require
 ---@field unsafe? perilune.door[] opens what leads out of the VM
@@ -38,6 +39,19 @@
 ---@field jit? boolean compile what runs often; default: true
 ---@field log? perilune.log_settings
 ---@field record? perilune.record
+
+--- Who the server is, to clients that ask for a name: paths of PEM files, beside the script unless they are absolute.
+---@class perilune.tls_identity
+---@field certificate string|string[] the server's own, then those that lead to an authority; or a list
+---@field key string|string[] of that certificate, without a password; or a list, of each
+---@field ocsp? string a response of the authority (DER) for the first certificate, to be stapled
+
+---@class perilune.tls_settings: perilune.tls_identity
+---@field names? table<string, perilune.tls_identity> for "example.org" and "*.example.org"; all others get the first
+---@field client? string|false certificates of clients: the file of who must have signed them, "request" or false
+---@field alpn? string|string[] protocols, the best first; who offers none of them is refused
+---@field min? "1.2"|"1.3" the oldest version; default: "1.2"
+---@field ciphers? string names of OpenSSL's with ":" between; default: its own choice
 
 ---@alias perilune.door
 ---| "debug"
@@ -57,6 +71,7 @@
 ---@field memory? perilune.size for the Lua of one worker; of the process. Default: half of the machine's, shared out
 ---@field garbage? number share of what is live that may wait as garbage; of the process. Default: 0.28
 ---@field buffers? perilune.size for all bytes that have to be kept; of the process. Default: 256m
+---@field handshakes? integer of TLS at once, for each worker; of the process. Default: 1000
 ---@field connections? integer at once; default: 10000
 ---@field per_ip? integer|false at once from one address; default: off
 ---@field accept_rate? integer|false connections a second; default: off
@@ -73,6 +88,7 @@
 ---@field write? perilune.duration pending output must make progress; default: 10s
 ---@field idle? perilune.duration a frame must complete now and then; default: 60s
 ---@field first_frame? perilune.duration the first frame must complete; default: off
+---@field handshake? perilune.duration the handshake of tls:// must be complete; default: 10s
 ---@field drain? perilune.duration how long a stop may take; of the process. Default: 10s
 ---@field upgrade? perilune.duration how long a new process may take until it serves; of the process. Default: 30s
 

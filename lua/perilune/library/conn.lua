@@ -17,7 +17,7 @@
 ---| "proceed_timeout" # a call took more CPU time than limits.proceed
 ---| "reset" # the peer reset the connection, or the network failed
 ---| "drain" # the server stopped
----| "tls" # reserved
+---| "tls" # the handshake failed, or what came after it is no TLS
 
 ---@alias perilune.timeout_kind "read"|"write"|"idle"|"first_frame"
 
@@ -32,11 +32,33 @@
 --- connection, outside of a handler.
 ---@class perilune.conn
 ---@field id integer ascending, and never reused in a process. Stays readable
----@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after closed(), as are the next three
+---@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after closed(), as are the next four
 ---@field local_addr string? our side's address; "unix:/run/app.sock"
 ---@field listener string? the listener's name
 ---@field usage perilune.usage? what this connection's handler has used so far
+---@field tls perilune.tls? what the handshake has settled; nil where there is no TLS
 local conn = {}
+
+--- What a handshake has settled. Each look makes it anew: keep what is needed more than once.
+---@class perilune.tls
+---@field version "1.2"|"1.3"
+---@field cipher string OpenSSL's name: "TLS_AES_256_GCM_SHA384"
+---@field server_name string? that the client asked for, in its own spelling
+---@field alpn string? the protocol that was chosen of tls.alpn
+---@field resumed boolean the client has come back with a session of before
+---@field peer_certificate perilune.certificate? the client's: where tls.client asks for one, and it has one
+
+--- Whose certificate it is. Texts are as the certificate has them: compare them, and escape them before they are shown.
+---@class perilune.certificate
+---@field subject string as RFC 2253 writes it: "CN=alice,O=Example"
+---@field issuer string the same, of who has signed it
+---@field names string[] alternative names of hosts: "example.org", "*.example.org"
+---@field emails string[] alternative names of people: "alice@example.org"
+---@field serial string hexadecimal
+---@field not_before number seconds since 1970
+---@field not_after number
+---@field fingerprint string SHA-256 of all of it, hexadecimal
+---@field verified boolean signed by tls.client's authority; with "request" nobody is known, and so it is false
 
 --- What a connection's handler has used, and its codec if that is in Lua. The time is that on the clock (the
 --- processor's time stamp counter), not CPU time: on a busy machine it has the time in it that others had the core. Who

@@ -285,6 +285,15 @@ local function act(self, method, text, ...)
   return self
 end
 
+--- What its TLS has settled, as conn.tls: `peer_certificate` is the server's. nil where there is none, or none yet;
+--- and why, where it has failed.
+---@return perilune.tls_facts?
+---@return string? why
+function client:tls()
+  if not self.wire.tls then return nil end
+  return self.wire:tls()
+end
+
 --- Reads no more: the app's output waits for it. `bytes`: so many are still read, of what is sent from now on.
 ---@param bytes integer?
 ---@return perilune.test.client

@@ -36,6 +36,7 @@ function wire:act(name, ...)
 end
 
 function wire:put(bytes) self:act("put", bytes) end
+function wire:tls() return core.tls(self.app.core, self.number) end
 function wire:stall(bytes) self:act("stall", bytes) end
 function wire:unstall() self:act("stall") end
 function wire:half_close() self:act("half_close") end
@@ -137,7 +138,37 @@ local function check_open(self)
   if self.is_closed then failing.misuse("the app is closed") end
 end
 
-local OPTIONS = { listener = true, from = true, read_max = true, write_max = true, frame = true, name = true }
+local OPTIONS = {
+  listener = true, from = true, read_max = true, write_max = true, frame = true, name = true, tls = true,
+}
+local TLS_OPTIONS = {
+  server_name = true, alpn = true, version = true, certificate = true, key = true, authority = true,
+}
+
+local function read_pem(path, option)
+  local file, message = io.open(path, "rb")
+  if not file then failing.misuse(("connect: tls.%s: %s"):format(option, message)) end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+-- What the client's TLS is made with: files are read here, and names of protocols are as on the wire.
+local function tls_of(options)
+  if options == nil or options == false or options == true then return options end
+  settings.check_options("connect: tls", options, TLS_OPTIONS)
+  local tls = { server_name = options.server_name, version = options.version }
+  if tls.version and tls.version ~= "1.2" and tls.version ~= "1.3" then
+    failing.misuse('connect: tls.version is "1.2" or "1.3"')
+  end
+  for _, option in ipairs { "certificate", "key", "authority" } do
+    tls[option] = options[option] and read_pem(options[option], option)
+  end
+  for _, protocol in ipairs(type(options.alpn) == "table" and options.alpn or { options.alpn }) do
+    tls.alpn = (tls.alpn or "") .. string.char(#protocol) .. protocol
+  end
+  return tls
+end
 
 ---@class perilune.test.connect_options
 ---@field listener integer|string|nil its number, or its name; default: the first
@@ -146,6 +177,7 @@ local OPTIONS = { listener = true, from = true, read_max = true, write_max = tru
 ---@field write_max integer? ... and its writes take so many
 ---@field frame any a framing of the client's own
 ---@field name string? for messages
+---@field tls perilune.test.tls_options|boolean|nil where the listener is tls://; false: it speaks plainly all the same
 
 --- A client connects. Where a limit refuses it, closed() tells "limit".
 ---@param options perilune.test.connect_options?
@@ -156,7 +188,8 @@ function app:connect(options)
   options = options or {}
   settings.check_options("connect", options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
-  local number, id = core.connect(self.core, listener, options.from, options.read_max or 0, options.write_max or 0)
+  local number, id = core.connect(self.core, listener, options.from, options.read_max or 0,
+    options.write_max or 0, tls_of(options.tls))
   local one = setmetatable({ app = self, number = number }, wire)
   one.is_stream = core.framing(self.core, number) == "raw"
   if options.frame then one:set_frame(options.frame) end
