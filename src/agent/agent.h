@@ -117,6 +117,7 @@ struct view {
 /* What a listener's agents have in common. */
 struct agent_endpoint {
 	struct endpoint endpoint; /* first */
+	struct layer layers[STREAM_LAYERS_MAX + 1];
 	struct codec codec;
 	enum reload_policy policy; /* for connections that older generations have */
 	bool drains;               /* its connections are to be drained: agents_note_drains() */

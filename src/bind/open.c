@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
+#include "stream/proxy.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -139,6 +140,19 @@ static const struct instance_role AGENTS_ROLE = {
 	.abandon = run_abandon,
 };
 
+/* What stands on the sockets of a listener, the lowest first. */
+static void choose_layers(struct agent_endpoint *endpoint, const struct listener_config *listener)
+{
+	unsigned n = 0;
+	if (listener->proxy != PROXY_OFF) {
+		bool is_optional = listener->proxy == PROXY_IF_THERE;
+		endpoint->layers[n++] =
+		    (struct layer){ &PROXY_STREAM, is_optional ? &PROXY_OPTIONAL : &PROXY_REQUIRED };
+		endpoint->endpoint.trust = &listener->trust;
+	}
+	endpoint->endpoint.layers = n ? endpoint->layers : NULL;
+}
+
 static bool make_endpoints(struct agents *agents, const struct config *config)
 {
 	agents->endpoint_count = config->listener_count;
@@ -149,6 +163,7 @@ static bool make_endpoints(struct agents *agents, const struct config *config)
 		agents->endpoints[i].budget = config->listeners[i].budget;
 		agents->endpoints[i].endpoint.rules = config->listeners[i].rules;
 		agents->endpoints[i].policy = config->listeners[i].policy;
+		choose_layers(&agents->endpoints[i], &config->listeners[i]);
 	}
 	return true;
 }

@@ -1,5 +1,6 @@
 /* The state machine; see conn.h for the picture. */
 #include "conn/internal.h"
+#include "net/networks.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -143,9 +144,12 @@ static void conn_on_writable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
+/* What had come before it went may be all that it was to say. */
 static void on_broken(struct conn *conn)
 {
 	conn->host->current = conn;
+	if (conn->state == CONN_OPENING)
+		conn_advance_opening(conn);
 	conn_lose(conn);
 	conn_settle(conn);
 	conn->host->current = NULL;
@@ -158,13 +162,44 @@ static void conn_begin(struct conn *conn)
 	conn_begin_wait(conn);
 }
 
+/* Nothing but what layers know is asked for: its own peer is the lowest stream's. */
+static void meet_peer(struct conn *conn)
+{
+	struct sockaddr_in6 peer;
+	int err = stream_peer_address(&conn->io, &peer);
+	if (!err)
+		conn->peer = peer;
+	if (err != UV_EADDRNOTAVAIL && conn->host->admit)
+		conn->host->admit(conn);
+}
+
+void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t bytes)
+{
+	conn->host->handler->refused(&conn->first, REASON_LIMIT, limit);
+	conn->state = CONN_OPEN; /* so far that it is sent something */
+	conn->has_finished = true;
+	if (words)
+		channel_send_raw(&conn->first, words, bytes, 0);
+	conn_close(conn, REASON_LIMIT, CLOSE_FLUSH);
+}
+
+static void fail_opening(struct conn *conn, int err)
+{
+	const char *why = stream_failure(&conn->io);
+	if (why)
+		conn->host->handler->refused(&conn->first, stream_reason_of(&conn->io, err), why);
+	conn_fail(conn, err);
+}
+
 void conn_advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
 	if (!err)
-		conn_begin(conn);
+		meet_peer(conn);
 	else if (err != UV_EAGAIN)
-		conn_fail(conn, err);
+		fail_opening(conn, err);
+	if (!err && conn->state == CONN_OPENING)
+		conn_begin(conn);
 }
 
 static void on_opening(struct conn *conn)
@@ -244,6 +279,20 @@ static const struct stream_events EVENTS = { conn_on_ready, conn_on_closed };
 
 /* ---- the beginning ---- */
 
+/* Before a byte of it is read. */
+static void refuse_stranger(struct conn *conn)
+{
+	const char *why = "it is not one of `trust`, whose PROXY headers are taken";
+	conn->host->handler->refused(&conn->first, REASON_PROXY, why);
+	conn_close(conn, REASON_PROXY, CLOSE_NOW);
+}
+
+static bool is_stranger(const struct conn *conn)
+{
+	const struct networks *trust = conn->endpoint->trust;
+	return conn->layered && trust && !networks_have(trust, &conn->peer);
+}
+
 void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id)
 {
 	conn->io.events = &EVENTS;
@@ -265,6 +314,8 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
+	else if (is_stranger(conn))
+		refuse_stranger(conn);
 	conn_settle(conn);
 	host->current = NULL;
 	if (host->overdue)

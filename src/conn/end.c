@@ -418,10 +418,18 @@ static void advance_drain(struct conn *conn)
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 }
 
+/* Its beginning may have arrived before the drain, and what it asks for with it. */
+static void end_drain_opening(struct conn *conn)
+{
+	conn_advance_opening(conn);
+	if (conn->state == CONN_OPENING)
+		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+}
+
 void end_prepare(struct conn *conn)
 {
 	if (conn->state == CONN_OPENING)
-		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+		end_drain_opening(conn);
 	if (conn->lost && conn->state == CONN_OPEN)
 		advance_lost(conn);
 	if (conn->eof && conn->state == CONN_OPEN)

@@ -11,6 +11,7 @@
 
 struct protocol;
 struct layer;
+struct networks;
 
 /* Milliseconds; 0: off. */
 struct timeouts {
@@ -45,4 +46,7 @@ struct endpoint {
 
 	/* Of its connections' streams, above what their carrier puts lowest: stream_layers, or NULL. */
 	const struct layer *layers;
+
+	/* A layer tells who the peer is, by what these say, and nobody else; others are refused. NULL: none does. */
+	const struct networks *trust;
 };

@@ -61,26 +61,37 @@ static void make_address(struct sockaddr_in6 *address, size_t number)
 	memcpy(&address->sin6_addr.s6_addr[12], &in.sin_addr, 4);
 }
 
+/* A proxy of a listener's, if there is one that it trusts. */
+static void make_trusted(const struct listener_config *listener, struct sockaddr_in6 *address)
+{
+	if (listener->proxy != PROXY_OFF && listener->trust.count)
+		address->sin6_addr = listener->trust.list[0].address;
+}
+
 /*
- * MAY RAISE. connect(app, listener, address | nil, read_max, write_max) → number, id of its connection | nil: refused
+ * MAY RAISE. connect(app, listener, address | nil, read_max, write_max[, "proxied" | "bare"]) → number, id of its
+ * connection | nil: refused. "proxied": without an address, it has one that the listener trusts. "bare": what it sends
+ * is what layers would have made of it
  */
 static int l_app_client_connect(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
-	lua_Number listener = luaL_checknumber(lua, 2);
-	struct sockaddr_in6 address;
-	bool has_address = !lua_isnoneornil(lua, 3);
-	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
+	lua_Number number = luaL_checknumber(lua, 2);
+	const char *how = luaL_optstring(lua, 6, "");
+	struct world_way way = { .read_max = opt_bytes(lua, 4, 0),
+				 .write_max = opt_bytes(lua, 5, 0),
+				 .is_bare = !strcmp(how, "bare") };
+	luaL_argcheck(lua, number >= 1 && number <= world->config->listener_count, 2,
 		      "there is no such listener");
-	if (has_address) {
-		app_client_read_address(lua, 3, &address);
-	} else if (world->config->listeners[(unsigned)listener - 1].kind == LISTENER_TCP) {
-		make_address(&address, world->peer_count);
-		has_address = true;
+	const struct listener_config *listener = &world->config->listeners[(unsigned)number - 1];
+	if (!lua_isnoneornil(lua, 3)) {
+		app_client_read_address(lua, 3, &way.from);
+	} else if (listener->kind == LISTENER_TCP) {
+		make_address(&way.from, world->peer_count);
+		if (!strcmp(how, "proxied"))
+			make_trusted(listener, &way.from);
 	}
-	size_t read_max = opt_bytes(lua, 4, 0), write_max = opt_bytes(lua, 5, 0);
-	struct peer *peer =
-	    world_connect(world, (unsigned)listener - 1, has_address ? &address : NULL, read_max, write_max);
+	struct peer *peer = world_connect(world, (unsigned)number - 1, &way);
 	if (!peer)
 		return luaL_error(lua, "not enough memory");
 	lua_pushnumber(lua, (lua_Number)world->peer_count);
