@@ -17,7 +17,10 @@ local function new_wire(app, client)
   return setmetatable({ app = app, client = client, peer = peer, got = "" }, wire)
 end
 
-function wire:open() self.peer:open(function() return memory.bytes(self.client) end) end
+function wire:open(front)
+  self.peer:open(function() return memory.bytes(self.client) end)
+  if front.begin then self:send(front.begin) end
+end
 function wire:misbegin() self.peer:misbegin() end
 function wire:send(bytes) self.client:send_raw(self.peer:encode(bytes)) end
 function wire:send_bytewise(bytes) for byte in bytes:gmatch "." do self:send(byte) end end
@@ -60,35 +63,42 @@ function wire:expect_end()
 end
 
 -- One listener for each cell.
-local function start(of_each)
+local function start(front, of_each)
   local addresses = {}
   for i = 1, #matrix.CELLS do addresses[i] = "tcp://127.0.0.1:" .. 7000 + i end
   return memory.script(matrix.AGENT:format "1" .. ([[
-    return { agent = Agent, listen = %s }]]):format(matrix.listeners(addresses, of_each)))
+    return { agent = Agent, listen = %s }]]):format(matrix.listeners(addresses, matrix.with(front, of_each))))
 end
 
-local function each_cell(app, options, run, begins)
+local function each_cell(app, front, options, run, begins)
   for i, cell in ipairs(matrix.CELLS) do
     local with = { listener = "cell" .. i, frame = "raw" }
     for key, value in pairs(options) do with[key] = value end
     local client = app:connect(with)
     local ok, message = xpcall(function()
       local one = new_wire(app, client)
-      if begins ~= false then one:open() end
+      if begins ~= false then one:open(front) end
       run(one, cell, client)
     end, debug.traceback)
     if not ok then error(("%s: %s"):format(cell.name, tostring(message)), 0) end
   end
 end
 
+-- Stacks: a front and a kind of stream each.
+local STACKS = {}
+for what, front in pairs(matrix.FRONTS) do
+  for stream, options in pairs(STREAMS) do STACKS[stream .. what] = { front = front, options = options } end
+end
+
 describe("over streams in memory" .. LAYERS, function()
   after_each(memory.finish)
 
-  for stream, options in pairs(STREAMS) do
+  for stream, stack in pairs(STACKS) do
+    local front, options = stack.front, stack.options
     for event, what in pairs(matrix.EVENTS) do
       if nasty.LAYERS > 0 or not what.of_layers then
         it(("%s, every framing: %s"):format(stream, event), function()
-          each_cell(assert(start(what.settings)), options, function(one, cell, client)
+          each_cell(assert(start(front, what.settings)), front, options, function(one, cell, client)
             what.run(one, cell.encode)
             assert.equal(what.reason, client:closed())
           end, what.begins)
@@ -97,8 +107,8 @@ describe("over streams in memory" .. LAYERS, function()
     end
 
     it(stream .. ", every framing: drain", function()
-      local app, wires = assert(start()), {}
-      each_cell(app, options, function(one, cell)
+      local app, wires = assert(start(front)), {}
+      each_cell(app, front, options, function(one, cell)
         wires[#wires + 1] = one
         one.cell = cell
         one:send(cell.encode "be slow" .. cell.encode "a count")
@@ -112,9 +122,9 @@ describe("over streams in memory" .. LAYERS, function()
     end)
 
     it(stream .. ", every framing: no memory for a frame that is begun", function()
-      local app = assert(start())
+      local app = assert(start(front))
       app:no_memory()
-      each_cell(app, options, function(one, cell, client)
+      each_cell(app, front, options, function(one, cell, client)
         one:send(cell.encode("one two"):sub(1, -2))
         assert.equal("memory", client:closed())
       end)

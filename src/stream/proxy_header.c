@@ -167,7 +167,7 @@ static bool is_intact(const uint8_t *bytes, size_t n, size_t at)
 }
 
 /* Type, length in two bytes, value. Nothing but the checksum concerns us. */
-static const char *check_fields(const uint8_t *bytes, size_t n, size_t at)
+static const char *check_tlvs(const uint8_t *bytes, size_t n, size_t at)
 {
 	enum { TYPE_CRC32C = 3, FIELD_HEAD_BYTES = 3, CRC_BYTES = 4 };
 	size_t crc_at = 0;
@@ -213,7 +213,7 @@ static int read_proxied(const uint8_t *bytes, size_t n, struct proxy_header *hea
 		return wrong(header, "it names a family of addresses that there is not");
 	if (n - V2_HEAD_BYTES < ENDS_BYTES[family])
 		return wrong(header, "it is too short for its addresses");
-	const char *why = check_fields(bytes, n, V2_HEAD_BYTES + ENDS_BYTES[family]);
+	const char *why = check_tlvs(bytes, n, V2_HEAD_BYTES + ENDS_BYTES[family]);
 	if (why)
 		return wrong(header, why);
 	if (transport != TRANSPORT_NONE)

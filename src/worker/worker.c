@@ -136,7 +136,7 @@ static struct conn *carry(struct worker *worker, const struct accept_order *orde
 }
 
 /* It was accepted by a generation that knows of no proxies, and it is a proxy. */
-static void uncount(struct worker *worker, struct conn *conn, uint16_t slot)
+static void give_count_back(struct worker *worker, struct conn *conn, uint16_t slot)
 {
 	worker->links.count_out(worker->links.server, slot, &conn->peer);
 	conn->counted = false;
@@ -158,7 +158,7 @@ static void worker_accept_one(struct worker *worker, const struct accept_order *
 		return;
 	}
 	if (endpoint->trust && conn->counted)
-		uncount(worker, conn, order->slot);
+		give_count_back(worker, conn, order->slot);
 	conn->first.agents = &generation->agents;
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, endpoint, order->id);

@@ -49,7 +49,10 @@ local function is_ipv6(host)
   return before ~= nil and after ~= nil and before + after <= 7
 end
 
---- What is wrong with an item of a list of hosts and networks, or nil: "10.0.0.7", "10.0.0.0/8", "2001:db8::/32", "unix".
+-- What a list of hosts and networks may have in it.
+local NETWORK_EXPECTED = 'expects addresses such as "10.0.0.7", "10.0.0.0/8", "2001:db8::/32", or "unix", got '
+
+--- What is wrong with an item of such a list, or nil.
 ---@param item any
 ---@return string?
 function M.check_network(item)
@@ -60,7 +63,7 @@ function M.check_network(item)
   if is_octal then most = nil end
   if type(item) == "string" and most and slash == "" then return nil end
   if type(item) ~= "string" or not most then
-    return 'expects addresses such as "10.0.0.7", "10.0.0.0/8", "2001:db8::/32", or "unix", got ' .. printable.value(item)
+    return NETWORK_EXPECTED .. printable.value(item)
   end
   if bits:find "^%d%d?%d?$" and tonumber(bits) <= most then return nil end
   return ("expects a prefix of up to %d bits, as in %q, got %s"):format(most, host .. "/" .. most / 4, quote(item))
