@@ -80,7 +80,7 @@ describe("a PROXY header", function()
   it("that ends too early is none", function()
     local app = start()
     app:connect(FROM):send_raw(V4:sub(1, -2)):half_close():expect_closed("proxy")
-    has("ends within the header", refused(app).error)
+    has("ends within it", refused(app).error)
   end)
 
   it("is not missed of who only looks whether somebody is there", function()
@@ -147,7 +147,7 @@ describe("a PROXY header", function()
     end
     local entry = app:log("connection refused")[1]
     assert.same({ "proxy", "11.0.0.1:999" }, { entry.reason, entry.peer })
-    has("it is not one of `trust`", entry.error)
+    has("not in `trust`", entry.error)
     assert.same({ 3, 3 }, { app:counters().accepted, app:counters().closed })
   end)
 
@@ -158,7 +158,7 @@ describe("a PROXY header", function()
     app:advance "10s"
     local again = app:log "connection refused again"
     assert.equal(1, #again)
-    has("there is none", again[1].error)
+    has("no PROXY header", again[1].error)
     has("100", again[1].repeats)
   end)
 

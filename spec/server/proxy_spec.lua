@@ -98,7 +98,7 @@ describe("a listener behind a proxy", function()
     local entry = app:wait_log("connection refused", nil, 2)
     assert.equal("proxy", entry.reason)
     has("127.0.0.2:", entry.peer)
-    has("it is not one of `trust`", entry.error)
+    has("not in `trust`", entry.error)
     assert.equal("203.0.113.7:5060 x", app:connect():send(V4 .. "x\n"):recv_line())
     local summary = app:stop().summary
     has("proxy=2", summary.reasons)
@@ -156,13 +156,15 @@ describe("a listener behind a proxy", function()
     assert.equal("", (app:connect():send(V4 .. "x\n"):recv_all()))
     local other = through(app, "203.0.113.9", { source = "127.0.0.2" })
     assert.equal("3 203.0.113.9:1 x", other:recv_line())
+    local slow = app:connect { source = "127.0.0.2" }:send "PROXY"
     reload.reload_to(app, script("4", limits .. "reload = 'migrate'"))
+    assert.equal("4 203.0.113.10:1 x", slow:send " TCP4 203.0.113.10 192.0.2.1 1 2\r\nx\n":recv_line())
     assert.equal("4 203.0.113.1:1 y", proxied[1]:send "y\n":recv_line())
     assert.equal(("4 127.0.0.1:%d y"):format(direct.port), direct:send "y\n":recv_line())
     local plain = app:connect():send "x\n"
     assert.equal(("4 127.0.0.1:%d x"):format(plain.port), plain:recv_line())
     assert.equal("", (app:connect():send "x\n":recv_all()))
-    for _, one in ipairs { direct, plain, other, unpack(proxied) } do one:close() end
+    for _, one in ipairs { direct, plain, other, slow, unpack(proxied) } do one:close() end
     wait.until_true("room for two again", function()
       local one = app:connect():send "x\n"
       return pcall(one.recv_line, one)

@@ -69,7 +69,7 @@ M.GOOD = {
 --- Headers that are none, and what the log says of them.
 ---@type table<string, { bytes: string, error: string }>
 M.BAD = {
-  ["another protocol"] = { bytes = "GET / HTTP/1.1\r\n", error = "there is none" },
+  ["another protocol"] = { bytes = "GET / HTTP/1.1\r\n", error = "no PROXY header" },
   ["a line without CR"] = { bytes = "PROXY UNKNOWN\n", error = "CR LF" },
   ["a line that is too long"] = { bytes = "PROXY UNKNOWN " .. ("x"):rep(100), error = "at most 107 bytes" },
   ["a line of no family"] = { bytes = "PROXY TCP5 1.1.1.1 2.2.2.2 1 2\r\n", error = "neither TCP4 nor" },

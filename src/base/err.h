@@ -14,5 +14,5 @@ enum {
 	ERR_FRAME_REPLY = -5004,     /* a reply that this framing cannot carry */
 	ERR_BUFFER_LIMIT = -5005,    /* the worker's buffers are at their limit */
 	ERR_FRAME_LATER = -5006,     /* none: there may be more, but decoding has taken its time */
-	ERR_PROXY_HEADER = -5007,    /* a connection does not begin with a PROXY header that is one */
+	ERR_PROXY_HEADER = -5009,    /* a connection does not begin with a PROXY header that is one */
 };

@@ -176,7 +176,6 @@ static void meet_peer(struct conn *conn)
 void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t bytes)
 {
 	conn->host->handler->refused(&conn->first, REASON_LIMIT, limit);
-	conn->state = CONN_OPEN; /* so far that it is sent something */
 	conn->has_finished = true;
 	if (words)
 		channel_send_raw(&conn->first, words, bytes, 0);
@@ -194,11 +193,14 @@ static void fail_opening(struct conn *conn, int err)
 void conn_advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
-	if (!err)
-		meet_peer(conn);
-	else if (err != UV_EAGAIN)
-		fail_opening(conn, err);
-	if (!err && conn->state == CONN_OPENING)
+	if (err) {
+		if (err != UV_EAGAIN)
+			fail_opening(conn, err);
+		return;
+	}
+	conn->state = CONN_OPEN;
+	meet_peer(conn);
+	if (conn->state == CONN_OPEN)
 		conn_begin(conn);
 }
 
@@ -282,7 +284,7 @@ static const struct stream_events EVENTS = { conn_on_ready, conn_on_closed };
 /* Before a byte of it is read. */
 static void refuse_stranger(struct conn *conn)
 {
-	const char *why = "it is not one of `trust`, whose PROXY headers are taken";
+	const char *why = "not in `trust`: if this is a proxy of yours, add its address there";
 	conn->host->handler->refused(&conn->first, REASON_PROXY, why);
 	conn_close(conn, REASON_PROXY, CLOSE_NOW);
 }

@@ -96,7 +96,7 @@ static int proxy_meet_end(struct proxy_stream *proxy)
 {
 	if (is_optional(proxy) && proxy_header_begins(proxy->held->data, proxy->held->bytes))
 		return have_opened(proxy, 0);
-	return proxy->held->bytes ? proxy_fail(proxy, "it ends within the header") : UV_EOF;
+	return proxy->held->bytes ? proxy_fail(proxy, "PROXY header: the stream ends within it") : UV_EOF;
 }
 
 static int proxy_open(struct stream *stream)

@@ -102,10 +102,10 @@ static int read_line(const char *line, size_t bytes, struct proxy_header *header
 	if (!strcmp(line, "UNKNOWN") || !strncmp(line, "UNKNOWN ", 8))
 		return (int)bytes;
 	if (!is_ipv4 && strncmp(line, "TCP6 ", 5) != 0)
-		return wrong(header, "it names neither TCP4 nor TCP6 nor UNKNOWN");
+		return wrong(header, "PROXY header: neither TCP4 nor TCP6 nor UNKNOWN");
 	if (!read_ends(header, is_ipv4 ? AF_INET : AF_INET6, line + 5))
-		return wrong(header, is_ipv4 ? "what follows TCP4 is not two IPv4 addresses and two ports"
-					     : "what follows TCP6 is not two IPv6 addresses and two ports");
+		return wrong(header, is_ipv4 ? "PROXY header: TCP4 without two IPv4 addresses and two ports"
+					     : "PROXY header: TCP6 without two IPv6 addresses and two ports");
 	return (int)bytes;
 }
 
@@ -116,13 +116,13 @@ static int read_v1(const uint8_t *bytes, size_t n, struct proxy_header *header)
 	const uint8_t *end = memchr(bytes, '\r', most);
 	size_t before = end ? (size_t)(end - bytes) : most;
 	if (memchr(bytes, '\n', before) || memchr(bytes, '\0', before))
-		return wrong(header, "a line of version 1 ends in CR LF, and has no zero byte");
+		return wrong(header, "PROXY header: a line of version 1 ends in CR LF, and has no zero byte");
 	if (before + 2 > PROXY_HEADER_V1_BYTES)
-		return wrong(header, "a line of version 1 has at most 107 bytes");
+		return wrong(header, "PROXY header: a line of version 1 has at most 107 bytes");
 	if (!end || before + 1 == n)
 		return incomplete(header, before + 2);
 	if (end[1] != '\n')
-		return wrong(header, "a line of version 1 ends in CR LF, and has no zero byte");
+		return wrong(header, "PROXY header: a line of version 1 ends in CR LF, and has no zero byte");
 	memcpy(line, bytes, before);
 	line[before] = '\0';
 	return read_line(line + V1_BEGIN_BYTES, before + 2, header);
@@ -173,15 +173,16 @@ static const char *check_tlvs(const uint8_t *bytes, size_t n, size_t at)
 	size_t crc_at = 0;
 	while (at < n) {
 		if (n - at < FIELD_HEAD_BYTES || n - at - FIELD_HEAD_BYTES < u16_at(bytes + at + 1))
-			return "its last field is longer than it";
+			return "PROXY header: its last field does not fit in it";
 		size_t value_bytes = u16_at(bytes + at + 1);
 		if (bytes[at] == TYPE_CRC32C && (value_bytes != CRC_BYTES || crc_at))
-			return "it has another checksum than one of four bytes";
+			return "PROXY header: its checksum is not one of four bytes";
 		if (bytes[at] == TYPE_CRC32C)
 			crc_at = at + FIELD_HEAD_BYTES;
 		at += FIELD_HEAD_BYTES + value_bytes;
 	}
-	return crc_at && !is_intact(bytes, n, crc_at) ? "its checksum is not that of its bytes" : NULL;
+	return crc_at && !is_intact(bytes, n, crc_at) ? "PROXY header: its checksum is not that of its bytes"
+						      : NULL;
 }
 
 enum { FAMILY_NONE, FAMILY_INET, FAMILY_INET6, FAMILY_UNIX, FAMILIES };
@@ -210,9 +211,10 @@ static int read_proxied(const uint8_t *bytes, size_t n, struct proxy_header *hea
 {
 	unsigned family = bytes[13] >> 4, transport = bytes[13] & 15u;
 	if (family >= FAMILIES || transport >= TRANSPORTS)
-		return wrong(header, "it names a family of addresses that there is not");
+		return wrong(header,
+			     "PROXY header: a family of addresses, or a transport, that there is not");
 	if (n - V2_HEAD_BYTES < ENDS_BYTES[family])
-		return wrong(header, "it is too short for its addresses");
+		return wrong(header, "PROXY header: it is too short for its addresses");
 	const char *why = check_tlvs(bytes, n, V2_HEAD_BYTES + ENDS_BYTES[family]);
 	if (why)
 		return wrong(header, why);
@@ -225,14 +227,14 @@ static int read_v2(const uint8_t *bytes, size_t n, struct proxy_header *header)
 {
 	enum { LOCAL, PROXY };
 	if (n > sizeof V2_BEGIN && bytes[sizeof V2_BEGIN] >> 4 != 2)
-		return wrong(header, "its version is neither 1 nor 2");
+		return wrong(header, "PROXY header: its version is neither 1 nor 2");
 	if (n > sizeof V2_BEGIN && (bytes[sizeof V2_BEGIN] & 15u) > PROXY)
-		return wrong(header, "its command is neither LOCAL nor PROXY");
+		return wrong(header, "PROXY header: its command is neither LOCAL nor PROXY");
 	if (n < V2_HEAD_BYTES)
 		return incomplete(header, V2_HEAD_BYTES);
 	size_t bytes_all = V2_HEAD_BYTES + u16_at(bytes + 14);
 	if (bytes_all > PROXY_HEADER_V2_BYTES)
-		return wrong(header, "a header of version 2 may have at most 4096 bytes");
+		return wrong(header, "PROXY header: one of version 2 may have at most 4096 bytes");
 	if (n < bytes_all)
 		return incomplete(header, bytes_all);
 	/* What LOCAL has with it is to be skipped, whatever it is. */
@@ -245,7 +247,7 @@ int proxy_header_read(const uint8_t *bytes, size_t n, struct proxy_header *heade
 {
 	*header = (struct proxy_header){ 0 };
 	if (!proxy_header_begins(bytes, n))
-		return wrong(header, "there is none");
+		return wrong(header, "no PROXY header: is the proxy to send one, as by send-proxy?");
 	if (n && bytes[0] == V2_BEGIN[0])
 		return n < sizeof V2_BEGIN ? incomplete(header, V2_HEAD_BYTES) : read_v2(bytes, n, header);
 	/* The shortest line is "PROXY UNKNOWN". */

@@ -200,7 +200,7 @@ static void evict(struct worker *worker, struct eviction *eviction)
 {
 	struct channel *channel = idmap_get(&worker->host.ids, eviction->conn);
 	struct conn *conn = channel ? channel->conn : NULL;
-	eviction->found = conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING);
+	eviction->found = conn && conn->state != CONN_LINGER && conn->state != CONN_CLOSED;
 	if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
 	worker_report(worker, &eviction->report, worker->links.receivers->evicted);
