@@ -166,6 +166,11 @@ static void a_line_is_no_longer_than_the_protocol_allows(void **state)
 	assert_int_equal(read_bytes(line, PROXY_HEADER_V1_BYTES - 2), 0);
 	assert_int_equal(header.need, PROXY_HEADER_V1_BYTES);
 	assert_true(read_bytes(line, PROXY_HEADER_V1_BYTES - 1) < 0);
+	for (size_t at = PROXY_HEADER_V1_BYTES - 4; at < sizeof line; at++) {
+		line[at] = '\n';
+		expect_wrong(line, sizeof line);
+		line[at] = 'x';
+	}
 }
 
 /* ---- version 2 ---- */

@@ -112,7 +112,8 @@ static int read_line(const char *line, size_t bytes, struct proxy_header *header
 static int read_v1(const uint8_t *bytes, size_t n, struct proxy_header *header)
 {
 	char line[PROXY_HEADER_V1_BYTES + 1];
-	size_t most = n < PROXY_HEADER_V1_BYTES ? n : PROXY_HEADER_V1_BYTES;
+	/* No further than the last place where it may end, so that it is wrong for one reason however it comes. */
+	size_t most = n < PROXY_HEADER_V1_BYTES - 1 ? n : PROXY_HEADER_V1_BYTES - 1;
 	const uint8_t *end = memchr(bytes, '\r', most);
 	size_t before = end ? (size_t)(end - bytes) : most;
 	if (memchr(bytes, '\n', before) || memchr(bytes, '\0', before))
