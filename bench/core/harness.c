@@ -32,7 +32,7 @@ void harness_open(struct world *world, const char *path)
 
 struct peer *harness_connect(struct world *world)
 {
-	struct peer *peer = world_connect(world, 0, NULL, 0, 0);
+	struct peer *peer = world_connect(world, 0, &(struct world_way){ 0 });
 	if (!peer)
 		die("not enough memory");
 	return peer;

@@ -45,8 +45,10 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field mode integer? permissions of a Unix socket; nil: as the umask says
 ---@field frame perilune.frame
 ---@field agent function|table
+---@field proxy boolean|"optional"
+---@field trust string[]
 ---@field limits table<string, any> connections, per_ip, accept_rate, frame, inbox, send_buffer, slow_consumer, reject
----@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame
+---@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame, handshake
 
 ---@class perilune.conf
 ---@field workers integer

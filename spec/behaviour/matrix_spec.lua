@@ -21,7 +21,11 @@ local function new_wire(app, client)
   return setmetatable({ app = app, client = client, peer = peer, got = "" }, wire)
 end
 
-function wire:open() self.peer:open(function() return memory.bytes(self.client) end) end
+-- Where there are nasty layers, they are the lowest.
+function wire:open(front)
+  self.peer:open(function() return memory.bytes(self.client) end)
+  if nasty.LAYERS > 0 and front.begin then self:send(front.begin) end
+end
 function wire:misbegin() self.peer:misbegin() end
 function wire:send(bytes) self.client:send_raw(self.peer:encode(bytes)) end
 function wire:send_bytewise(bytes) for byte in bytes:gmatch "." do self:send(byte) end end
@@ -66,25 +70,35 @@ end
 local made, server
 
 -- One listener for each cell.
-local function start(options, of_each)
-  local addresses, scheme = {}, options.scheme or "tcp"
+local function start(stack, of_each)
+  local addresses, scheme = {}, stack.options.scheme or "tcp"
   for i = 1, #matrix.CELLS do addresses[i] = ("%s://127.0.0.1:%d"):format(scheme, 7000 + i) end
-  local tls = options.scheme and ("tls = { certificate = %q, key = %q },"):format(server.certificate, server.key) or ""
+  local tls = scheme == "tls" and ("tls = { certificate = %q, key = %q },"):format(server.certificate, server.key) or ""
   return memory.script(matrix.AGENT:format "1" .. ([[
-    return { agent = Agent, %s listen = %s }]]):format(tls, matrix.listeners(addresses, of_each)))
+    return { agent = Agent, %s listen = %s }]]):format(tls,
+    matrix.listeners(addresses, matrix.with(stack.front, of_each))))
 end
 
-local function each_cell(app, options, run, begins)
+local function each_cell(app, stack, run, begins)
   for i, cell in ipairs(matrix.CELLS) do
-    local with = { listener = "cell" .. i, frame = "raw" }
-    with.read_max, with.write_max = options.read_max, options.write_max
-    local client = app:connect(with)
+    local client = app:connect {
+      listener = "cell" .. i, frame = "raw", proxy = nasty.LAYERS == 0 and stack.front.begin or nil,
+      read_max = stack.options.read_max, write_max = stack.options.write_max,
+    }
     local ok, message = xpcall(function()
       local one = new_wire(app, client)
-      if begins ~= false then one:open() end
+      if begins ~= false then one:open(stack.front) end
       run(one, cell, client)
     end, debug.traceback)
     if not ok then error(("%s: %s"):format(cell.name, tostring(message)), 0) end
+  end
+end
+
+-- Stacks: a front and a kind of stream each.
+local STACKS = {}
+for what, front in pairs(matrix.FRONTS) do
+  for stream, options in pairs(STREAMS) do
+    if nasty.LAYERS == 0 or not options.scheme then STACKS[stream .. what] = { front = front, options = options } end
   end
 end
 
@@ -96,11 +110,11 @@ describe("over streams in memory" .. LAYERS, function()
   teardown(function() made:remove() end)
   after_each(memory.finish)
 
-  for stream, options in pairs(nasty.LAYERS == 0 and STREAMS or { plain = STREAMS.plain, pieces = STREAMS.pieces }) do
+  for stream, stack in pairs(STACKS) do
     for event, what in pairs(matrix.EVENTS) do
       if nasty.LAYERS > 0 or not what.of_layers then
         it(("%s, every framing: %s"):format(stream, event), function()
-          each_cell(assert(start(options, what.settings)), options, function(one, cell, client)
+          each_cell(assert(start(stack, what.settings)), stack, function(one, cell, client)
             what.run(one, cell.encode)
             assert.equal(what.reason, client:closed())
           end, what.begins)
@@ -109,8 +123,8 @@ describe("over streams in memory" .. LAYERS, function()
     end
 
     it(stream .. ", every framing: drain", function()
-      local app, wires = assert(start(options)), {}
-      each_cell(app, options, function(one, cell)
+      local app, wires = assert(start(stack)), {}
+      each_cell(app, stack, function(one, cell)
         wires[#wires + 1] = one
         one.cell = cell
         one:send(cell.encode "be slow" .. cell.encode "a count")
@@ -124,9 +138,9 @@ describe("over streams in memory" .. LAYERS, function()
     end)
 
     it(stream .. ", every framing: no memory for a frame that is begun", function()
-      local app = assert(start(options))
+      local app = assert(start(stack))
       app:no_memory()
-      each_cell(app, options, function(one, cell, client)
+      each_cell(app, stack, function(one, cell, client)
         one:send(cell.encode("one two"):sub(1, -2))
         assert.equal("memory", client:closed())
       end)

@@ -12,13 +12,13 @@
 
 #include "support/nasty.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { NASTY_LAYERS = 2 };
-
-static stream_layers STREAMS = { { &NASTY_STREAM, NULL }, { &NASTY_STREAM, NULL } };
 
 int __real_agents_open(struct agents *agents, struct conn_host *host, const struct config *config,
 		       unsigned worker, uint32_t generation, struct counters *counters, char *why,
@@ -41,15 +41,24 @@ static __attribute__((constructor)) void read_variable(void)
 		abort();
 }
 
+/* Below those that it has. */
+static void put_below(struct agent_endpoint *endpoint)
+{
+	struct layer *list = endpoint->layers;
+	assert(!list[STREAM_LAYERS_MAX - layers].ops);
+	memmove(list + layers, list, (STREAM_LAYERS_MAX - layers) * sizeof *list);
+	for (unsigned i = 0; i < layers; i++)
+		list[i] = (struct layer){ &NASTY_STREAM, NULL };
+	endpoint->endpoint.layers = list;
+	endpoint->endpoint.rules.timeouts.opening = opening_ms;
+}
+
 int __wrap_agents_open(struct agents *agents, struct conn_host *host, const struct config *config,
 		       unsigned worker, uint32_t generation, struct counters *counters, char *why,
 		       size_t size)
 {
 	int err = __real_agents_open(agents, host, config, worker, generation, counters, why, size);
-	for (unsigned i = 0; !err && layers && i < agents->endpoint_count; i++) {
-		struct endpoint *endpoint = &agents->endpoints[i].endpoint;
-		endpoint->layers = STREAMS + NASTY_LAYERS - layers;
-		endpoint->rules.timeouts.opening = opening_ms;
-	}
+	for (unsigned i = 0; !err && layers && i < agents->endpoint_count; i++)
+		put_below(&agents->endpoints[i]);
 	return err;
 }

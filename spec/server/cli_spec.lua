@@ -262,7 +262,8 @@ describe("the command line", function()
         ["limits.send_buffer"] = "16k", ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m",
         ["limits.slow_consumer"] = "drop", ["limits.reject"] = '"x"', ["timeout.read"] = "21s",
         ["timeout.write"] = "22s", ["timeout.idle"] = "23s", ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
-        ["timeout.upgrade"] = "26s", ["timeout.handshake"] = "28s", control = "off", ["reload.keep"] = "4",
+        ["timeout.handshake"] = "28s", proxy = "false", trust = "10.0.0.0/8, unix",
+        ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
       }
@@ -273,7 +274,8 @@ describe("the command line", function()
         if key == "listen" then
           assert_has("address              = " .. value, run({ "check", "--print", "--set", key .. "=" .. given }).out)
         elseif key ~= "mode" then
-          assert.same({ value, "flag --set " .. key }, { printed(key, { "--set", key .. "=" .. given }) })
+          local call = { "--set", key .. "=" .. given, key == "trust" and "--set=proxy=true" or nil }
+          assert.same({ value, "flag --set " .. key }, { printed(key, call) })
         end
       end
     end)

@@ -19,7 +19,10 @@ local function new_wire(app, client)
   return setmetatable({ app = app, client = client, peer = peer, got = "" }, wire)
 end
 
-function wire:open() self.peer:open(function() return assert(self.client:recv_some()) end) end
+function wire:open()
+  self.peer:open(function() return assert(self.client:recv_some()) end)
+  if self.app.front.begin then self:send(self.app.front.begin) end
+end
 function wire:misbegin() self.peer:misbegin() end
 function wire:send(bytes) self.client:send(self.peer:encode(bytes)) end
 function wire:send_bytewise(bytes) self.client:trickle(self.peer:encode(bytes)) end
@@ -76,11 +79,20 @@ local function script(version, folder, settings, of_each)
       timeout = { write = "10m", drain = "10m" }, %s }]]):format(matrix.listeners(addresses, of_each), settings or "")
 end
 
-local function start(settings, of_each, env)
+local function start(front, settings, of_each, env)
   local folder = command.folder()
-  local app = server.start { folder = folder, script = script("1", folder, settings, of_each), env = env,
+  local all = matrix.with(front, settings)
+  local app = server.start { folder = folder, script = script("1", folder, all, of_each), env = env,
     control = "control.sock", args = { "--log-level=debug" } }
-  return app, function(version) return script(version, folder, settings, of_each) end
+  app.front = front
+  return app, function(version) return script(version, folder, all, of_each) end
+end
+
+-- The process that has taken over.
+local function upgrade(app)
+  local successor = app:upgrade()
+  successor.front = app.front
+  return successor
 end
 
 local function name_of(i)
@@ -142,99 +154,101 @@ local function wanted_reason(what, i, reason)
   return nasty.LAYERS > 0 and reason == what.reason and reason or what.unix_reason
 end
 
-describe("over sockets" .. LAYERS .. ", every framing:", function()
-  after_each(server.finish)
+for before, front in pairs(matrix.FRONTS) do
+  describe("over sockets" .. LAYERS .. before .. ", every framing:", function()
+    after_each(server.finish)
 
-  for event, what in pairs(matrix.EVENTS) do
-    local begins = what.begins ~= false
-    if nasty.LAYERS > 0 or not what.of_layers then
-      it(event, function()
-        local app = start(nil, what.settings, not begins and nasty.opening(50) or nil)
-        local wires = begins and open(app) or connect(app)
-        each(wires, what.run)
+    for event, what in pairs(matrix.EVENTS) do
+      local begins = what.begins ~= false
+      if nasty.LAYERS > 0 or not what.of_layers then
+        it(event, function()
+          local app = start(front, nil, what.settings, not begins and nasty.opening(50) or nil)
+          local wires = begins and open(app) or connect(app)
+          each(wires, what.run)
+          each(wires, function(one) one.client:close() end)
+          for i, reason in ipairs(reasons(app, #wires)) do
+            assert.equal(name_of(i) .. ": " .. wanted_reason(what, i, reason), name_of(i) .. ": " .. reason)
+          end
+          if app.other then app.other.client:close() end
+          assert.equal(what.dropped and what.dropped * #wires or 0, stop(app).dropped_frames)
+        end)
+      end
+    end
+
+    it("a drain finishes what has arrived", function()
+      local app = start(front)
+      local wires = open(app)
+      exchange(wires, "one two", "one two")
+      each(wires, function(one, encode) one:send(encode "be slow" .. encode "a count") end)
+      app:signal "TERM"
+      each(wires, function(one, encode)
+        one:expect(encode "be slow" .. encode "0000003")
+        one:expect_end()
+      end)
+      assert.equal(0, app:wait_end().code)
+      command.remove(app.folder)
+    end)
+
+    for policy, wanted in pairs { pin = { "1111111", "0000003" }, migrate = { "2222222", "0000003" } } do
+      it("a reload that is to " .. policy, function()
+        local app, source = start(front, ("reload = %q"):format(policy))
+        local wires = open(app)
+        exchange(wires, "version", "1111111")
+        reload.reload_to(app, source "2")
+        exchange(wires, "version", wanted[1])
+        exchange(wires, "a count", wanted[2])
+        local new = open(app)
+        exchange(new, "version", "2222222")
+        each(new, function(one) one.client:close() end)
         each(wires, function(one) one.client:close() end)
-        for i, reason in ipairs(reasons(app, #wires)) do
-          assert.equal(name_of(i) .. ": " .. wanted_reason(what, i, reason), name_of(i) .. ": " .. reason)
-        end
-        if app.other then app.other.client:close() end
-        assert.equal(what.dropped and what.dropped * #wires or 0, stop(app).dropped_frames)
+        stop(app)
       end)
     end
-  end
 
-  it("a drain finishes what has arrived", function()
-    local app = start()
-    local wires = open(app)
-    exchange(wires, "one two", "one two")
-    each(wires, function(one, encode) one:send(encode "be slow" .. encode "a count") end)
-    app:signal "TERM"
-    each(wires, function(one, encode)
-      one:expect(encode "be slow" .. encode "0000003")
-      one:expect_end()
-    end)
-    assert.equal(0, app:wait_end().code)
-    command.remove(app.folder)
-  end)
-
-  for policy, wanted in pairs { pin = { "1111111", "0000003" }, migrate = { "2222222", "0000003" } } do
-    it("a reload that is to " .. policy, function()
-      local app, source = start(("reload = %q"):format(policy))
+    it("a reload that is to drain", function()
+      local app, source = start(front, [[reload = "drain", timeout = { drain = "6s" }]])
       local wires = open(app)
       exchange(wires, "version", "1111111")
+      each(wires, function(one, encode) one:send(encode "be slow") end)
       reload.reload_to(app, source "2")
-      exchange(wires, "version", wanted[1])
-      exchange(wires, "a count", wanted[2])
+      each(wires, function(one, encode)
+        one:expect(encode "be slow")
+        one:expect_end()
+      end)
       local new = open(app)
       exchange(new, "version", "2222222")
       each(new, function(one) one.client:close() end)
-      each(wires, function(one) one.client:close() end)
       stop(app)
     end)
-  end
 
-  it("a reload that is to drain", function()
-    local app, source = start [[reload = "drain", timeout = { drain = "6s" }]]
-    local wires = open(app)
-    exchange(wires, "version", "1111111")
-    each(wires, function(one, encode) one:send(encode "be slow") end)
-    reload.reload_to(app, source "2")
-    each(wires, function(one, encode)
-      one:expect(encode "be slow")
-      one:expect_end()
+    it("an upgrade", function()
+      local app, source = start(front)
+      local wires = open(app)
+      exchange(wires, "version", "1111111")
+      reload.rewrite(app, source "2")
+      local successor = upgrade(app)
+      exchange(wires, "a count", "0000002")
+      local new = open(successor)
+      exchange(new, "version", "2222222")
+      each(wires, function(one) one.client:close() end)
+      each(new, function(one) one.client:close() end)
+      assert.equal(0, app:wait_end().code)
+      stop(successor)
     end)
-    local new = open(app)
-    exchange(new, "version", "2222222")
-    each(new, function(one) one.client:close() end)
-    stop(app)
-  end)
 
-  it("an upgrade", function()
-    local app, source = start()
-    local wires = open(app)
-    exchange(wires, "version", "1111111")
-    reload.rewrite(app, source "2")
-    local successor = app:upgrade()
-    exchange(wires, "a count", "0000002")
-    local new = open(successor)
-    exchange(new, "version", "2222222")
-    each(wires, function(one) one.client:close() end)
-    each(new, function(one) one.client:close() end)
-    assert.equal(0, app:wait_end().code)
-    stop(successor)
+    it("a recording, which is replayed", function()
+      local app, source = start(front)
+      local recording = trace.record(app)
+      local wires = open(app)
+      exchange(wires, "one two", "one two")
+      exchange(wires, "be slow", "be slow")
+      exchange(wires, "a count", "0000003")
+      exchange(wires, "closing", "closing")
+      each(wires, function(one) one:expect_end() end)
+      assert.equal(0, recording:stop().code)
+      local result = trace.replay(app, recording.path, source "1")
+      assert.same({ 0, "" }, { result.code, result.err })
+      stop(app)
+    end)
   end)
-
-  it("a recording, which is replayed", function()
-    local app, source = start()
-    local recording = trace.record(app)
-    local wires = open(app)
-    exchange(wires, "one two", "one two")
-    exchange(wires, "be slow", "be slow")
-    exchange(wires, "a count", "0000003")
-    exchange(wires, "closing", "closing")
-    each(wires, function(one) one:expect_end() end)
-    assert.equal(0, recording:stop().code)
-    local result = trace.replay(app, recording.path, source "1")
-    assert.same({ 0, "" }, { result.code, result.err })
-    stop(app)
-  end)
-end)
+end

@@ -170,8 +170,16 @@ static bool on_closed(struct channel *channel, enum close_reason reason)
 	return true;
 }
 
+static void on_refused(struct channel *channel, enum close_reason reason, const char *why)
+{
+	struct client *client = (struct client *)(void *)channel->conn;
+	assert(reason != REASON_NONE);
+	client->refused = why;
+}
+
 static const struct conn_handler HANDLER = {
 	.opened = on_opened,
+	.refused = on_refused,
 	.frames = on_frames,
 	.eof = on_eof,
 	.timeout = on_timeout,
@@ -205,6 +213,7 @@ static void on_gone(struct conn *conn)
 		return;
 	clients[client->slot] = NULL;
 	memory_stream_deinit(&client->memory);
+	free(client->proxy);
 	free(client); /* whoever touches it now is caught by the sanitizer */
 }
 
@@ -260,7 +269,7 @@ bool world_is_stuck(const struct client *client)
 	return false;
 }
 
-static struct client *begin(struct client *client)
+static struct client *begin(struct client *client, const struct networks *trust)
 {
 	clients[client->slot] = client;
 	begun_total++;
@@ -268,14 +277,15 @@ static struct client *begin(struct client *client)
 		assert(world_top.ops->bytes <= sizeof client->top);
 		stack_push((struct stream_layer *)(void *)client->top, &world_top, &client->conn.io);
 	}
-	client->endpoint = (struct endpoint){ .name = "a test", .rules = rules, .protocol = world_protocol };
+	client->endpoint =
+	    (struct endpoint){ .name = "a test", .rules = rules, .protocol = world_protocol, .trust = trust };
 	conn_open(&client->conn, &host, &client->endpoint, ++last_id);
 	return client;
 }
 
 struct client *world_join(unsigned slot)
 {
-	return begin(make_in_memory(slot));
+	return begin(make_in_memory(slot), NULL);
 }
 
 struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choose)(uint32_t bound),
@@ -289,7 +299,22 @@ struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choos
 		put_nasty(client, choose, i ? 0 : fails_in);
 	}
 	client->memory.put_bytes = 0; /* nobody above will hear of them */
-	return begin(client);
+	return begin(client, NULL);
+}
+
+struct client *world_join_proxied(unsigned slot, const struct proxy_settings *settings,
+				  const struct networks *trust, const char *arrived)
+{
+	static const uint8_t MAPPED[16] = { [10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1 };
+	struct client *client = make_in_memory(slot);
+	stream_layers layers = { { &PROXY_STREAM, settings } };
+	client->proxy = calloc(1, layers_bytes(layers));
+	assert(client->proxy);
+	layers_init(layers, client->proxy, &client->conn.io);
+	client->conn.peer = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(999) };
+	memcpy(&client->conn.peer.sin6_addr, MAPPED, sizeof MAPPED);
+	memory_stream_put(&client->memory, arrived, strlen(arrived));
+	return begin(client, trust);
 }
 
 struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, bool is_nasty,
@@ -300,7 +325,7 @@ struct client *world_join_socket(unsigned slot, struct poller *poller, int fd, b
 	socket_stream_start(&client->socket, &client->conn.io, poller, fd, true);
 	if (is_nasty)
 		put_nasty(client, choose, 0);
-	return begin(client);
+	return begin(client, NULL);
 }
 
 void world_put(struct client *client, const void *bytes, size_t n)
@@ -400,8 +425,10 @@ void world_end(void)
 	check_bytes();
 	conn_host_deinit(&host);
 	for (unsigned i = 0; i < CLIENTS; i++) {
-		if (clients[i])
+		if (clients[i]) {
 			memory_stream_deinit(&clients[i]->memory);
+			free(clients[i]->proxy);
+		}
 		free(clients[i]);
 		clients[i] = NULL;
 	}

@@ -8,6 +8,7 @@
 #include "conn/conn.h"
 #include "frame/codec.h"
 #include "stream/memory.h"
+#include "stream/proxy.h"
 #include "stream/socket.h"
 #include "support/nasty.h"
 
@@ -21,7 +22,9 @@ struct client {
 	struct socket_stream socket;               /* instead of `memory`, where there is a poller */
 	_Alignas(max_align_t) char top[TOP_BYTES]; /* world_top's, above all others */
 	struct nasty_stream nasty[LAYERS_MAX];     /* above, so many as `layers` says, the lower one first */
+	void *proxy;                               /* its state, of who comes by one */
 	char seen[4096];                           /* "frame|frame|", and EOF, TIMEOUT … */
+	const char *refused;                       /* why, where it was */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;
@@ -55,6 +58,13 @@ struct client *world_join(unsigned slot);
 /* The same behind nasty streams, one or two, which choose like this, and fail at that call; 0: never. */
 struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choose)(uint32_t bound),
 				unsigned fails_in);
+
+/*
+ * The same behind a proxy, or perhaps behind one. It comes from 10.0.0.1, and `trust` may be NULL: everybody is. This has
+ * arrived already.
+ */
+struct client *world_join_proxied(unsigned slot, const struct proxy_settings *settings,
+				  const struct networks *trust, const char *arrived);
 
 /* Does one of them wait for something that only the peer can do, in an unusual place? */
 bool world_is_stuck(const struct client *client);

@@ -26,7 +26,11 @@ local SCRIPT = [[
     return line
   end
   return { frame = "line", agent = Agent, limits = { per_ip = 100 }, timeout = { idle = "60s", drain = "3s" },
-    listen = { { address = "tcp://127.0.0.1:0" }, { address = "unix://]] .. "%s" .. [[/socket" } } }]]
+    listen = { { address = "tcp://127.0.0.1:0" },
+      { address = "unix://]] .. "%s" .. [[/socket", proxy = true, trust = { "unix" } } } }]]
+
+-- What comes first on the second listener.
+local HEADER = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n"
 
 -- What is sent, and what comes back.
 local TALK = {
@@ -113,6 +117,7 @@ local function serve(app)
   local before = descriptors_of(app)
   local clients = app:connect_many(2)
   clients[3] = app:connect { listener = 2 }
+  pcall(clients[3].send, clients[3], HEADER)
   local lost = talk(clients)
   leave(app, clients)
   -- Whatever was hit, the next one is served.

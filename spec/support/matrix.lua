@@ -87,6 +87,25 @@ function M.listeners(addresses, settings)
   return "{ " .. table.concat(list, ",\n  ") .. " }"
 end
 
+--- What stands in front of listeners, by its name: their settings, and what comes first on each connection. "": nothing.
+---@type table<string, { settings: string?, begin: string? }>
+M.FRONTS = {
+  [""] = {},
+  [", behind a proxy"] = {
+    settings = 'proxy = true, trust = { "127.0.0.0/8", "unix" }',
+    begin = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n",
+  },
+}
+
+--- Settings of all listeners, with those of a front.
+---@param front { settings: string? }
+---@param settings string?
+---@return string
+function M.with(front, settings)
+  if front.settings and settings then return front.settings .. ", " .. settings end
+  return front.settings or settings or ""
+end
+
 --- A connection, however it is made. What it sends and gets is what its framing makes of payloads; layers of its stream
 --- add what is theirs.
 ---@class perilune.spec.wire

@@ -47,7 +47,7 @@ describe("a key that means well", function()
     maxconn = "limits.connections", ["max-clients"] = "limits.connections", connection_limit = "limits.connections",
     idle_timeout = "timeout.idle", idleTimeout = "timeout.idle", timeout_idle = "timeout.idle",
     idle_timeout_ms = "timeout.idle", read_timeout = "timeout.read", readTimeout = "timeout.read",
-    handshake_timeout = "timeout.first_frame", write_timeout_seconds = "timeout.write", drain_timeout = "timeout.drain",
+    handshake_timeout = "timeout.handshake", write_timeout_seconds = "timeout.write", drain_timeout = "timeout.drain",
     graceful_timeout = "timeout.drain", address = "listen", listener = "listen", server = "listen", threads = "workers",
     worker_processes = "workers", max_frame_size = "limits.frame", max_message_size = "limits.frame",
     max_frame_bytes = "limits.frame", high_water_mark = "limits.send_buffer", max_per_ip = "limits.per_ip",
@@ -299,7 +299,7 @@ describe("config.normalise", function()
           proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false,
         },
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000 }, tls = false,
-        reload = { policy = "pin" },
+        reload = { policy = "pin" }, proxy = false, trust = {},
       } },
     }, conf)
   end)
@@ -325,6 +325,7 @@ describe("config.normalise", function()
         allocation = "1m", handshakes = 8,
       },
       timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, handshake = "4s", drain = false },
+      proxy = "optional", trust = { "unix", "10.0.0.0/8", "10.1.0.0/16", "::1", "2001:db8::/32" },
     }
     assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop },
       { conf.workers, conf.buffers, conf.drain_ms, conf.setup, conf.teardown })
@@ -339,7 +340,41 @@ describe("config.normalise", function()
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000 }, front.timeout)
+    assert.same({ "optional", { "unix", "10.0.0.0/8", "10.1.0.0/16", "::1", "2001:db8::/32" } },
+      { front.proxy, front.trust })
     assert.same({ 0, 8 }, { conf.drain_ms, conf.handshakes })
+  end)
+
+  it("wants to know whose PROXY headers are to be taken", function()
+    local function wrong(script, wanted)
+      local found = errors_of(script)
+      assert.truthy(found:find(wanted, 1, true), found)
+    end
+    wrong({ proxy = true }, 'trust: proxy needs it: the addresses of the proxies, such as trust = { "10.0.0.0/8" }')
+    wrong({ listen = { { "tcp://:1", proxy = "optional" } } }, "listen[1].trust: proxy needs it")
+    wrong({ proxy = true, trust = {} }, "trust: proxy needs it")
+    wrong({ proxy = true, trust = { "unix" } }, 'trust: nobody could connect: "unix" is for Unix sockets')
+    wrong({ listen = "unix://a.sock", proxy = true, trust = { "::1" } }, 'are "unix", as in trust = { "unix" }')
+    wrong({ trust = { "::1" } }, 'trust: has no effect without proxy = true, or "optional"')
+    wrong({ listen = { { "tcp://:1", trust = { "::1" } }, { "tcp://:2", proxy = true, trust = { "::1" } } } },
+      "listen[1].trust: has no effect")
+    wrong({ proxy = "yes" }, 'proxy: expects true, false or "optional", got "yes"')
+    wrong({ proxy = true, trust = "10.0.0.0/8" }, "trust: expects a list of addresses such as")
+    wrong({ proxy = true, trust = { "10.0.0.0/33" } }, 'up to 32 bits, as in "10.0.0.0/8", got "10.0.0.0/33"')
+    wrong({ proxy = true, trust = { "::1/x" } }, 'up to 128 bits, as in "::1/32"')
+    for _, item in ipairs { "localhost", "010.0.0.1", "10.0.0", "fe80::1%eth0", "", 5, "10.0.0.1:80" } do
+      wrong({ proxy = true, trust = { item } }, 'trust: expects addresses such as "10.0.0.7"')
+    end
+    assert.equal(1, #select(2, config.normalise({ listen = "tcp://:1", agent = agent, proxy = true, trust = { "x" } })))
+  end)
+
+  it("takes a list of trusted networks from the top level, for the listeners that have a proxy", function()
+    local conf = normalise { trust = { "10.0.0.0/8", "unix" }, listen = {
+      { "tcp://:1", proxy = true }, { "unix://a.sock", proxy = "optional" }, "tcp://:2",
+    } }
+    assert.same({ true, "optional", false },
+      { conf.listeners[1].proxy, conf.listeners[2].proxy, conf.listeners[3].proxy })
+    assert.equal(false, normalise({ trust = { "::1" }, proxy = false }).listeners[1].proxy)
   end)
 
   it("takes the control socket's place as a path, or false and \"off\" for none", function()

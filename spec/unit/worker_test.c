@@ -45,7 +45,7 @@ static int begin_test(void **state)
 	open_worker(&one);
 	open_worker(&other);
 	for (uint16_t slot = 0; slot < 3; slot++)
-		if (worker_give(&one, -1, slot, slot + 1, &peer, false))
+		if (worker_give(&one, -1, slot, slot + 1, &peer, &peer, false))
 			return -1;
 	return 0;
 }
@@ -120,7 +120,7 @@ static void who_was_given_to_one_that_has_ended_is_let_go(void **state)
 	int fds[2];
 	char byte;
 	assert_int_equal(pipe(fds), 0);
-	assert_int_equal(worker_give(&one, fds[1], 3, 4, &peer, false), 0);
+	assert_int_equal(worker_give(&one, fds[1], 3, 4, &peer, &peer, false), 0);
 	worker_set_policy(&one, RELOAD_DRAIN);
 	worker_drain(&one); /* part of the worker: nothing of it is to be freed */
 	worker_drop_orders(&one);

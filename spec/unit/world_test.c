@@ -50,7 +50,7 @@ static void a_client_gets_frames_with_their_times(void **state)
 	static struct world world;
 	struct batch batch;
 	open_world(&world);
-	struct peer *peer = world_connect(&world, 0, NULL, 0, 0);
+	struct peer *peer = world_connect(&world, 0, &(struct world_way){ 0 });
 	put(peer, "one\n");
 	assert_int_equal(world_settle(&world), WORLD_QUIET);
 	assert_int_equal(world_advance(&world, WORLD_BEGIN_MS + 50), WORLD_QUIET);
@@ -71,7 +71,7 @@ static void time_ends_a_silent_connection_to_the_millisecond(void **state)
 	(void)state;
 	static struct world world;
 	open_world(&world);
-	struct peer *peer = world_connect(&world, 0, NULL, 0, 0);
+	struct peer *peer = world_connect(&world, 0, &(struct world_way){ 0 });
 	assert_int_equal(world_advance(&world, WORLD_BEGIN_MS + 300000 - 1), WORLD_QUIET);
 	assert_int_equal(peer_reason(peer), REASON_NONE);
 	assert_int_equal(world_advance(&world, WORLD_BEGIN_MS + 300000), WORLD_QUIET);
@@ -87,7 +87,7 @@ static void whoever_writes_to_one_that_hung_up_gets_a_reset(void **state)
 	(void)state;
 	static struct world world;
 	open_world(&world);
-	struct peer *peer = world_connect(&world, 0, NULL, 0, 0);
+	struct peer *peer = world_connect(&world, 0, &(struct world_way){ 0 });
 	put(peer, "x\n");
 	peer_hang_up(peer);
 	assert_int_equal(world_settle(&world), WORLD_QUIET);

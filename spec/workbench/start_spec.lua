@@ -34,6 +34,14 @@ describe("perilune.start", function()
     assert.equal("peer", ann:closed())
   end)
 
+  it("has clients that come through a proxy", function()
+    app = perilune.start(CHAT, { proxy = true, trust = "127.0.0.1" })
+    local ann = app:connect { proxy = { client = "203.0.113.7:5060" } }:expect("nick?"):send("ann")
+    ann:expect("* ann joined"):close()
+    assert.equal("peer", ann:closed())
+    app:connect { proxy = "none at all" }:expect_closed("proxy")
+  end)
+
   it("reads all that an app logs, as an app in memory has it", function()
     local file, entries = "spec/workbench/fixtures/logging.lua", {}
     local in_memory = perilune.app(file)

@@ -186,6 +186,21 @@ static void on_opened(struct channel *channel)
 		callback_finish(agents, &run, outcome);
 }
 
+/* Whoever may knock may do so as often as it likes: entries are few. */
+static void on_refused(struct channel *channel, enum close_reason reason, const char *why)
+{
+	struct agents *agents = agents_of_channel(channel);
+	const struct conn *conn = channel->conn;
+	char peer[PEER_TEXT_BYTES];
+	if (!repeats_show_refusal(agents, conn->endpoint->index, why))
+		return;
+	log_write(LOG_WARN, "connection refused", F_TEXT("reason", reason_name(reason)),
+		  F_TEXT(reason == REASON_LIMIT ? "limit" : "error", why), F_INT("conn", channel->id),
+		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
+		  F_TEXT("listener", conn->endpoint->name), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
+}
+
 static unsigned on_frames(struct channel *channel, struct batch *batch)
 {
 	struct agents *agents = agents_of_channel(channel);
@@ -415,6 +430,7 @@ static bool agent_on_closed(struct channel *channel, enum close_reason reason)
 
 const struct conn_handler AGENT_HANDLER = {
 	.opened = on_opened,
+	.refused = on_refused,
 	.frames = on_frames,
 	.eof = on_eof,
 	.timeout = agent_on_timeout,

@@ -12,6 +12,7 @@ enum {
 	PER_PLACE = 5, /* entries in a window: enough to see what the errors have in common */
 	PER_LISTENER = 32,
 	PER_BAD_FRAME = 5,
+	OF_REFUSALS = 1 << 16, /* beside the listener, in what an event is about */
 };
 
 #define TLS_FAILED "TLS failed" /* whatever has */
@@ -35,7 +36,7 @@ static void repeats_report(struct agents *agents, const struct fold_entry *entry
 	char times[48];
 	times_text(times, sizeof times, entry, lasted_ms);
 	log_write(level, message, F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
-		  F_TEXT("listener", agents->endpoints[entry->about].endpoint.name),
+		  F_TEXT("listener", agents->endpoints[entry->about % OF_REFUSALS].endpoint.name),
 		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation));
 }
 
@@ -62,7 +63,9 @@ static void report_listener(void *data, const struct fold_entry *entry, uint64_t
 
 static void report_bad_frame(void *data, const struct fold_entry *entry, uint64_t lasted_ms)
 {
-	if (!strcmp(entry->text, TLS_FAILED))
+	if (entry->about & OF_REFUSALS)
+		repeats_report(data, entry, lasted_ms, LOG_WARN, "connection refused again", entry->text, "");
+	else if (!strcmp(entry->text, TLS_FAILED))
 		repeats_report(data, entry, lasted_ms, LOG_WARN, "TLS failed again", "", "");
 	else
 		repeats_report(data, entry, lasted_ms, LOG_WARN, "bad frame again", entry->text, "");
@@ -114,17 +117,26 @@ bool repeats_show_fault(struct agents *agents, unsigned listener, const char *ki
 	return show;
 }
 
-bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err)
+static bool show_one_of_few(struct agents *agents, unsigned about, const char *kind)
 {
 	struct repeats *repeats = &agents->repeats;
-	const char *kind = err == ERR_FRAME_TOO_LARGE ? "frame too large"
-			   : err == ERR_FRAME_EMPTY   ? "empty frame"
-			   : err == ERR_TLS           ? TLS_FAILED
-						      : "malformed frame";
-	const struct fold_event event = { kind, listener, PER_BAD_FRAME - 1 };
+	const struct fold_event event = { kind, about, PER_BAD_FRAME - 1 };
 	bool show = fold_note(&repeats->bad_frames, &event, agents->host->now_ms, report_bad_frame, agents);
 	find_next(repeats);
 	return show;
+}
+
+bool repeats_show_refusal(struct agents *agents, unsigned listener, const char *why)
+{
+	return show_one_of_few(agents, listener | OF_REFUSALS, why);
+}
+
+bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err)
+{
+	const char *kind = err == ERR_FRAME_TOO_LARGE ? "frame too large"
+			   : err == ERR_FRAME_EMPTY   ? "empty frame"
+						      : "malformed frame";
+	return show_one_of_few(agents, listener, kind);
 }
 
 typedef void sweep_fn(struct fold *fold, uint64_t now_ms, fold_report_fn *report, void *data);

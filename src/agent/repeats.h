@@ -14,7 +14,7 @@ struct repeats {
 	struct fold same;       /* the same error at the same place */
 	struct fold places;     /* whatever the error says */
 	struct fold listeners;  /* whatever the place: an error may name any */
-	struct fold bad_frames; /* by listener and kind */
+	struct fold bad_frames; /* by listener and kind; refusals, too */
 	uint64_t next_ms;       /* when some are to be reported; WHEEL_NEVER */
 };
 
@@ -26,6 +26,9 @@ bool repeats_show_fault(struct agents *agents, unsigned listener, const char *ki
 
 /* Has this bad frame? err is of the frame codec's. */
 bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err);
+
+/* Has this connection that is refused? `why` is one of few. */
+bool repeats_show_refusal(struct agents *agents, unsigned listener, const char *why);
 
 /* Reports what was counted in windows that have ended. */
 void repeats_sweep(struct agents *agents, uint64_t now_ms);

@@ -16,4 +16,5 @@ enum {
 	ERR_FRAME_LATER = -5006,     /* none: there may be more, but decoding has taken its time */
 	ERR_TLS = -5007,             /* a handshake has failed, or a record is broken */
 	ERR_OPENING_LATE = -5008,    /* a layer of a stream has not opened in time */
+	ERR_PROXY_HEADER = -5009,    /* a connection does not begin with a PROXY header that is one */
 };

@@ -18,6 +18,7 @@ static const char *const NAMES[REASON_COUNT] = {
 	[REASON_DRAIN] = "drain",
 	[REASON_KICK] = "kick",
 	[REASON_TLS] = "tls",
+	[REASON_PROXY] = "proxy",
 };
 
 const char *reason_name(enum close_reason reason)

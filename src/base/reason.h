@@ -24,6 +24,7 @@ enum close_reason {
 	REASON_DRAIN,
 	REASON_KICK,
 	REASON_TLS,
+	REASON_PROXY,
 	REASON_COUNT
 };
 

@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
+#include "stream/proxy.h"
 #include "tls/context.h"
 #include "tls/stream.h"
 
@@ -60,16 +61,23 @@ static int view_loop_ref(struct agents *agents)
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
-/* MAY RAISE. What stands between its connections and their sockets. */
+/* MAY RAISE. What stands on the sockets of a listener, the lowest first. */
 static void open_layers(lua_State *lua, struct agent_endpoint *listener, const struct listener_config *config)
 {
 	char why[256];
 	unsigned count = 0;
+	if (config->proxy != PROXY_OFF) {
+		bool is_optional = config->proxy == PROXY_IF_THERE;
+		listener->layers[count++] =
+		    (struct layer){ &PROXY_STREAM, is_optional ? &PROXY_OPTIONAL : &PROXY_REQUIRED };
+		listener->endpoint.trust = &config->trust;
+	}
 	if (config->tls) {
 		listener->tls = tls_context_new(config->tls, why, sizeof why);
 		if (!listener->tls)
 			luaL_error(lua, "listener %s: tls: %s", config->name, why);
 		listener->layers[count++] = (struct layer){ &TLS_STREAM, listener->tls };
+		listener->endpoint.has_handshake = true;
 	}
 	listener->endpoint.layers = count ? listener->layers : NULL;
 }

@@ -195,6 +195,35 @@ static void read_timeouts(struct load *load, struct timeouts *timeouts)
 	config_leave(load);
 }
 
+/* The item on top of the stack. */
+static void read_network(struct load *load, struct networks *trust)
+{
+	const char *text = lua_tostring(load->lua, -1);
+	if (text && !strcmp(text, "unix"))
+		trust->has_unix = true;
+	else if (text && network_read(text, &trust->list[trust->count]))
+		trust->count++;
+	else
+		luaL_error(load->lua, "configuration: 'trust' has what is no network");
+}
+
+static void read_proxy(struct load *load, struct listener_config *listener)
+{
+	lua_getfield(load->lua, -1, "proxy");
+	bool is_optional = lua_type(load->lua, -1) == LUA_TSTRING, is_on = lua_toboolean(load->lua, -1);
+	lua_pop(load->lua, 1);
+	listener->proxy = is_optional ? PROXY_IF_THERE : is_on ? PROXY_ON : PROXY_OFF;
+	enter(load, "trust");
+	size_t n = lua_objlen(load->lua, -1);
+	listener->trust.list = config_allocate(load, n, sizeof *listener->trust.list);
+	for (size_t i = 1; i <= n; i++) {
+		lua_rawgeti(load->lua, -1, (int)i);
+		read_network(load, &listener->trust);
+		lua_pop(load->lua, 1);
+	}
+	config_leave(load);
+}
+
 static enum reload_policy policy_field(struct load *load)
 {
 	return (enum reload_policy)config_choice_field(load, "policy", RELOAD_POLICY_NAMES);
@@ -226,6 +255,7 @@ static void read_listener(struct load *load, struct listener_config *listener)
 	config_leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, &listener->rules.timeouts);
+	read_proxy(load, listener);
 }
 
 /* ---- tls:// ---- */
@@ -626,6 +656,7 @@ static void free_listener(struct listener_config *listener)
 	free(listener->path);
 	free(listener->reject);
 	tls_settings_free(listener->tls);
+	free(listener->trust.list);
 }
 
 void config_free(struct config *config)

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "conn/conn.h"
+#include "net/networks.h"
 #include "vm/vm.h"
 
 #include <lua.h>
@@ -15,6 +16,9 @@
 #include <stdint.h>
 
 enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
+
+/* Does a connection begin with a PROXY header? */
+enum proxy_use { PROXY_OFF, PROXY_ON, PROXY_IF_THERE };
 
 /* What becomes of connections when a new generation comes. */
 enum reload_policy {
@@ -50,7 +54,9 @@ struct listener_config {
 	uint32_t connections; /* at most so many at once */
 	uint32_t per_ip;      /* 0: no limit */
 	double accept_rate;   /* a second; 0: no limit */
-	char *reject;         /* told to whom is refused, or NULL */
+	enum proxy_use proxy;
+	struct networks trust; /* whose PROXY headers are taken */
+	char *reject;          /* told to whom is refused, or NULL */
 	size_t reject_bytes;
 	enum reload_policy policy; /* of connections that an older generation has */
 	struct vm_budget budget;   /* of each call of a handler */

@@ -192,7 +192,7 @@ static bool file_is_outdated(const struct tls_file *file)
 	if (!file->path)
 		return false;
 	bool is_same = !read_all(file->place, &now) && now.count == file->count &&
-		       !memcmp(now.bytes, file->bytes, now.count);
+		       (!now.count || !memcmp(now.bytes, file->bytes, now.count));
 	if (now.bytes)
 		explicit_bzero(now.bytes, now.count);
 	free(now.bytes);

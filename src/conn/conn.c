@@ -1,5 +1,6 @@
 /* The state machine; see conn.h for the picture. */
 #include "conn/internal.h"
+#include "net/networks.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -145,9 +146,12 @@ static void conn_on_writable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
+/* What had come before it went may be all that it was to say. */
 static void on_broken(struct conn *conn)
 {
 	conn->host->current = conn;
+	if (conn->state == CONN_OPENING)
+		conn_advance_opening(conn);
 	conn_lose(conn);
 	conn_settle(conn);
 	conn->host->current = NULL;
@@ -155,22 +159,52 @@ static void on_broken(struct conn *conn)
 
 static void conn_begin(struct conn *conn)
 {
-	if (conn->state == CONN_OPENING) {
-		conn->host->opening--;
-		count(&conn->host->counters->handshakes);
-	}
-	conn->state = CONN_OPEN;
 	conn->host->handler->opened(&conn->first);
 	conn_begin_wait(conn);
+}
+
+/* Nothing but what layers know is asked for: its own peer is the lowest stream's. */
+static void meet_peer(struct conn *conn)
+{
+	struct sockaddr_in6 peer;
+	int err = stream_peer_address(&conn->io, &peer);
+	if (!err)
+		conn->peer = peer;
+	if (err != UV_EADDRNOTAVAIL && conn->host->admit)
+		conn->host->admit(conn);
+}
+
+void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t bytes)
+{
+	conn->host->handler->refused(&conn->first, REASON_LIMIT, limit);
+	conn->has_finished = true;
+	if (words)
+		channel_send_raw(&conn->first, words, bytes, 0);
+	conn_close(conn, REASON_LIMIT, CLOSE_FLUSH);
+}
+
+static void fail_opening(struct conn *conn, int err)
+{
+	const char *why = stream_failure(&conn->io);
+	if (why)
+		conn->host->handler->refused(&conn->first, stream_reason_of(&conn->io, err), why);
+	conn_fail(conn, err);
 }
 
 void conn_advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
-	if (!err)
+	if (err) {
+		if (err != UV_EAGAIN)
+			fail_opening(conn, err);
+		return;
+	}
+	conn_leave_opening(conn);
+	conn->state = CONN_OPEN;
+	count(&conn->host->counters->handshakes);
+	meet_peer(conn);
+	if (conn->state == CONN_OPEN)
 		conn_begin(conn);
-	else if (err != UV_EAGAIN)
-		conn_fail(conn, err);
 }
 
 /* A handshake takes long, and a thousand may go on in one poll: when they have taken their time, the rest waits. */
@@ -258,6 +292,20 @@ static const struct stream_events EVENTS = { conn_on_ready, conn_on_closed };
 
 /* ---- the beginning ---- */
 
+/* Before a byte of it is read. */
+static void refuse_stranger(struct conn *conn)
+{
+	const char *why = "not in `trust`: if this is a proxy of yours, add its address there";
+	conn->host->handler->refused(&conn->first, REASON_PROXY, why);
+	conn_close(conn, REASON_PROXY, CLOSE_NOW);
+}
+
+static bool is_stranger(const struct conn *conn)
+{
+	const struct networks *trust = conn->endpoint->trust;
+	return conn->layered && trust && !networks_have(trust, &conn->peer);
+}
+
 void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id)
 {
 	conn->io.events = &EVENTS;
@@ -275,12 +323,14 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	host->open++;
 	host->current = conn;
 	protocol_begin(conn, endpoint->protocol);
-	host->opening += conn->layered;
+	host->opening += conn->state == CONN_OPENING && endpoint->has_handshake;
 	if (idmap_put(&host->ids, id, &conn->first))
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
-	else if (host->opening_max && host->opening > host->opening_max)
+	else if (is_stranger(conn))
+		refuse_stranger(conn);
+	else if (endpoint->has_handshake && host->opening_max && host->opening > host->opening_max)
 		conn_close(conn, REASON_LIMIT, CLOSE_NOW);
 	conn_settle(conn);
 	host->current = NULL;

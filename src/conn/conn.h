@@ -50,6 +50,9 @@ enum eof_answer {
 struct conn_handler {
 	void (*opened)(struct channel *channel);
 
+	/* It is not opened, and ends: for `limit` the name of the one, else what is wrong with it, for the log. */
+	void (*refused)(struct channel *channel, enum close_reason reason, const char *why);
+
 	/*
 	 * Frames have arrived: batch->count of them, at least one. Returns how many were used;
 	 * the bytes of the others are kept and decoded again later. When channel->reading is set
@@ -128,7 +131,7 @@ struct conn_host {
 	unsigned unsettled_count;
 	size_t unsettled_bytes;     /* of output they have */
 	unsigned lingering;         /* connections in CONN_LINGER */
-	unsigned opening;           /* connections whose streams have yet to open: handshakes */
+	unsigned opening;           /* connections in a handshake: endpoint.has_handshake */
 	unsigned opening_max;       /* so many at once; 0: as many as come */
 	uint64_t opening_ticks;     /* that they have taken since the last turn */
 	uint64_t drain_deadline_ms; /* set before conn_drain() is called */
@@ -138,6 +141,11 @@ struct conn_host {
 	uint64_t (*clock_ms)(struct conn_host *host);
 	/* By the clock, and rounded up; now_ms stays as it is. NULL: of now_ms. See conn_host_after(). */
 	uint64_t (*after_ms)(struct conn_host *host, uint32_t ms);
+	/*
+	 * The layers of its stream have opened, and its peer is known. It may be refused, by conn_refuse(). Not called
+	 * where nobody knows who the peer is; may be NULL.
+	 */
+	void (*admit)(struct conn *conn);
 	void (*left)(
 	    struct conn *conn); /* its place is free: said before the peer can see the end; may be NULL */
 	void (*closes)(struct conn *conn); /* so is what the stream holds, in an instant; may be NULL */
@@ -160,6 +168,7 @@ struct conn {
 	bool own_timeouts : 1;
 	bool has_left : 1; /* the host was told that the place is free */
 	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
+	bool counted : 1;  /* the carrier's: among those of its address */
 
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
@@ -255,6 +264,9 @@ uint64_t conn_host_next_ms(const struct conn_host *host);
  * above keeps. Reports opened(), now or when the stream has opened, and starts watching.
  */
 void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint *endpoint, uint64_t id);
+
+/* In host->admit(): ends it with the reason `limit`, which is this one, after these bytes. */
+void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t bytes);
 
 /* The connection whose first channel has that place in host->ids, or NULL. */
 struct conn *conn_host_at(const struct conn_host *host, size_t slot);

@@ -19,7 +19,7 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 		how = CLOSE_NOW;
 	if (how > conn->how)
 		conn->how = (uint8_t)how;
-	conn->host->opening -= conn->state == CONN_OPENING;
+	conn_leave_opening(conn);
 	if (conn->state == CONN_OPEN || conn->state == CONN_OPENING)
 		conn->state = CONN_CLOSING;
 	if (conn->host->current != conn)
@@ -419,10 +419,18 @@ static void advance_drain(struct conn *conn)
 		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
 }
 
+/* Its beginning may have arrived before the drain, and what it asks for with it. */
+static void end_drain_opening(struct conn *conn)
+{
+	conn_advance_opening(conn);
+	if (conn->state == CONN_OPENING)
+		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+}
+
 void end_prepare(struct conn *conn)
 {
 	if (conn->state == CONN_OPENING)
-		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
+		end_drain_opening(conn);
 	if (conn->lost && conn->state == CONN_OPEN)
 		advance_lost(conn);
 	if (conn->eof && conn->state == CONN_OPEN)

@@ -116,6 +116,12 @@ void conn_count_phase(struct conn *conn);
 /* The layers of its stream go on with their beginning; where they have come to the end of it, it is open. */
 void conn_advance_opening(struct conn *conn);
 
+/* It is about to have another state: the host counts it among those in a handshake no longer. */
+static inline void conn_leave_opening(struct conn *conn)
+{
+	conn->host->opening -= conn->state == CONN_OPENING && conn->endpoint->has_handshake;
+}
+
 /* Appends the protocol's last word in a channel, 0: in the connection. */
 void output_finish(struct conn *conn, uint32_t number, enum close_reason reason);
 

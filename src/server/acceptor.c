@@ -110,6 +110,17 @@ static void acceptor_refuse(struct listener *listener, int fd, const struct sock
 
 /* ---- admission ---- */
 
+static struct peer_key key_of_peer(const struct sockaddr_in6 *peer)
+{
+	return peer_key_of((const struct sockaddr *)(const void *)peer);
+}
+
+/* Whose address counts, or NULL: who stands behind a proxy is known later (acceptor_count_in()). */
+static const struct sockaddr_in6 *whose(const struct listener *listener, const struct sockaddr_in6 *peer)
+{
+	return listener->config->proxy == PROXY_OFF ? peer : NULL;
+}
+
 /* Why the client may not come in, or NULL: it is counted in. */
 static const char *acceptor_admit(struct listener *listener, const struct sockaddr_in6 *peer)
 {
@@ -118,7 +129,7 @@ static const char *acceptor_admit(struct listener *listener, const struct sockad
 	if (atomic_load_explicit(&acceptor->descriptors, memory_order_relaxed) >= acceptor->descriptor_budget)
 		return "open files";
 	uint32_t open = atomic_load_explicit(&listener->open, memory_order_relaxed);
-	struct peer_key key = peer_key_of((const struct sockaddr *)(const void *)peer);
+	struct peer_key key = key_of_peer(whose(listener, peer));
 	const char *limit = admission_limit(open, config->connections, listener->peers, key, config->per_ip);
 	if (limit)
 		return limit;
@@ -132,9 +143,23 @@ void acceptor_left(struct acceptor *acceptor, uint16_t slot, const struct sockad
 {
 	struct listener *listener = acceptor->listeners->slots[slot];
 	if (listener->peers)
-		peer_table_leave(listener->peers, peer_key_of((const struct sockaddr *)(const void *)peer));
+		peer_table_leave(listener->peers, key_of_peer(peer));
 	/* The last look at it: it may be freed now (listeners_sweep()). */
 	atomic_fetch_sub_explicit(&listener->open, 1, memory_order_release);
+}
+
+bool acceptor_count_in(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer,
+		       uint32_t per_ip)
+{
+	struct peer_table *peers = acceptor->listeners->slots[slot]->peers;
+	return !peers || peer_table_enter(peers, key_of_peer(peer), per_ip ? per_ip : UINT32_MAX);
+}
+
+void acceptor_count_out(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer)
+{
+	struct peer_table *peers = acceptor->listeners->slots[slot]->peers;
+	if (peers)
+		peer_table_leave(peers, key_of_peer(peer));
 }
 
 void acceptor_closes(struct acceptor *acceptor)
@@ -172,9 +197,10 @@ static void acceptor_take_in(struct listener *listener, int fd, const struct soc
 	}
 	struct worker *worker = balance_choose(&acceptor->balance);
 	bool to_candidate = is_candidates(listener);
-	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, to_candidate)) {
+	const struct sockaddr_in6 *counted = whose(listener, peer);
+	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, counted, to_candidate)) {
 		count(&acceptor->counters.closed[REASON_MEMORY]);
-		acceptor_left(acceptor, listener->slot, peer);
+		acceptor_left(acceptor, listener->slot, counted);
 		acceptor_closes(acceptor);
 		acceptor_gone(acceptor);
 		close(fd);

@@ -73,5 +73,13 @@ bool acceptor_gone(struct acceptor *acceptor);
 /* A connection has ended; its place is free, though its descriptor may linger. Any thread. */
 void acceptor_left(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer);
 
+/*
+ * One that was accepted is counted among those of this address, unless they are too many for this limit (false), or no
+ * more. Any thread that has one of its connections.
+ */
+bool acceptor_count_in(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer,
+		       uint32_t per_ip);
+void acceptor_count_out(struct acceptor *acceptor, uint16_t slot, const struct sockaddr_in6 *peer);
+
 /* A connection's descriptor is about to be closed: before its client can know and come again. Any thread. */
 void acceptor_closes(struct acceptor *acceptor);

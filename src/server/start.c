@@ -18,6 +18,18 @@ static void note_left(void *data, uint16_t slot, const struct sockaddr_in6 *peer
 }
 
 /* From any worker's thread. */
+static bool count_in(void *data, uint16_t slot, const struct sockaddr_in6 *peer, uint32_t per_ip)
+{
+	return acceptor_count_in(&((struct server *)data)->acceptor, slot, peer, per_ip);
+}
+
+/* From any worker's thread. */
+static void count_out(void *data, uint16_t slot, const struct sockaddr_in6 *peer)
+{
+	acceptor_count_out(&((struct server *)data)->acceptor, slot, peer);
+}
+
+/* From any worker's thread. */
 static void note_closes(void *data)
 {
 	acceptor_closes(&((struct server *)data)->acceptor);
@@ -39,8 +51,8 @@ static void note_failed(void *data)
 
 int start_workers(struct server *server)
 {
-	struct worker_links links = { server,      reports_post, &REPORT_RECEIVERS, note_left,
-				      note_closes, note_gone,    note_failed };
+	struct worker_links links = { server,    reports_post, &REPORT_RECEIVERS, note_left, note_closes,
+				      note_gone, note_failed,  count_in,          count_out };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		int err = worker_start(&server->workers[i], server->config, i, links);
 		if (err) {

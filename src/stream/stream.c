@@ -1,6 +1,7 @@
 #include "stream/stream.h"
 
 #include <assert.h>
+#include <uv.h>
 
 size_t layers_bytes(stream_layers layers)
 {
@@ -66,7 +67,11 @@ static ssize_t write_each(struct stream *stream, const struct iovec *parts, int 
 
 ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n)
 {
-	struct stream *stream = user->stream;
+	return stream_write_parts(user->stream, parts, n);
+}
+
+ssize_t stream_write_parts(struct stream *stream, const struct iovec *parts, int n)
+{
 	return stream->ops->writev ? stream->ops->writev(stream, parts, n) : write_each(stream, parts, n);
 }
 
@@ -119,7 +124,11 @@ size_t stream_unsent(struct stream_user *user)
 
 size_t stream_unread(struct stream_user *user)
 {
-	struct stream *stream = user->stream;
+	return stream_unread_of(user->stream);
+}
+
+size_t stream_unread_of(struct stream *stream)
+{
 	while (!stream->ops->unread)
 		stream = stream_below(stream);
 	return stream->ops->unread(stream);
@@ -131,6 +140,22 @@ int stream_local_address(struct stream_user *user, struct sockaddr_storage *addr
 	while (!stream->ops->local_address)
 		stream = stream_below(stream);
 	return stream->ops->local_address(stream, address);
+}
+
+int stream_peer_address(struct stream_user *user, struct sockaddr_in6 *address)
+{
+	struct stream *stream = user->stream;
+	while (stream && !stream->ops->peer_address)
+		stream = stream_below(stream);
+	return stream ? stream->ops->peer_address(stream, address) : UV_ENOENT;
+}
+
+const char *stream_failure(const struct stream_user *user)
+{
+	const char *text = NULL;
+	for (const struct stream *stream = user->stream; stream && !text; stream = stream_below(stream))
+		text = stream->ops->failure ? stream->ops->failure(stream) : NULL;
+	return text;
 }
 
 enum close_reason stream_reason_of(const struct stream_user *user, int err)

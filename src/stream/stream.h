@@ -23,6 +23,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+struct sockaddr_in6;
 struct sockaddr_storage;
 struct stream;
 struct stream_user;
@@ -97,8 +98,18 @@ struct stream_ops {
 	/* Our side's address. 0 or an error. NULL: of the one below. */
 	int (*local_address)(struct stream *stream, struct sockaddr_storage *address);
 
+	/*
+	 * Of a layer, once it has opened: who the peer is, if not who the lowest stream is connected to. 0: that one;
+	 * UV_ENOENT: it knows of no other; UV_EADDRNOTAVAIL: it is another, and nobody knows who, or whoever is in between
+	 * speaks for itself. NULL: what the one below says.
+	 */
+	int (*peer_address)(struct stream *stream, struct sockaddr_in6 *address);
+
 	/* The reason that an error of its own has as a close reason. REASON_NONE, or NULL: it is the peer's reset. */
 	enum close_reason (*reason_of)(int err);
+
+	/* Of a layer: what its opening has failed for, in words for the log, or NULL. */
+	const char *(*failure)(const struct stream *stream);
 
 	/* ---- of the lowest stream only ---- */
 
@@ -159,7 +170,8 @@ static inline ssize_t stream_write(struct stream_user *user, const void *from, s
 	return user->stream->ops->write(user->stream, from, n);
 }
 
-/* As stream_write(), of n > 0 parts. */
+/* As stream_ops.write(), of n > 0 parts. */
+ssize_t stream_write_parts(struct stream *stream, const struct iovec *parts, int n);
 ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n);
 
 static inline int stream_shutdown(struct stream_user *user)
@@ -206,5 +218,8 @@ void stream_again(struct stream_user *user);
 /* These go down to whoever knows. */
 size_t stream_unsent(struct stream_user *user);
 size_t stream_unread(struct stream_user *user);
+size_t stream_unread_of(struct stream *stream);
 int stream_local_address(struct stream_user *user, struct sockaddr_storage *address);
+int stream_peer_address(struct stream_user *user, struct sockaddr_in6 *address);
 enum close_reason stream_reason_of(const struct stream_user *user, int err);
+const char *stream_failure(const struct stream_user *user);

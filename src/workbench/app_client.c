@@ -95,34 +95,48 @@ static struct tls_client *new_tls(lua_State *lua, int idx)
 	return tls;
 }
 
+/* A proxy of a listener's, if there is one that it trusts. */
+static void make_trusted(const struct listener_config *listener, struct sockaddr_in6 *address)
+{
+	if (listener->proxy != PROXY_OFF && listener->trust.count)
+		address->sin6_addr = listener->trust.list[0].address;
+}
+
 /*
- * MAY RAISE. connect(app, listener, address | nil, read_max, write_max, tls | false | nil) → number, id of its
- * connection | nil: refused. false: it speaks plainly, though the listener has TLS.
+ * MAY RAISE. connect(app, listener, address | nil, read_max, write_max, header | false | nil, tls | false | nil) →
+ * number, id of its connection | nil: refused. header: sent first, in clear; without an address, the client has one that
+ * the listener trusts. false: what it sends is what layers would have made of it. tls, false: it speaks plainly, though
+ * the listener has TLS.
  */
 static int l_app_client_connect(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
-	lua_Number listener = luaL_checknumber(lua, 2);
-	struct sockaddr_in6 address;
-	bool has_address = !lua_isnoneornil(lua, 3);
-	luaL_argcheck(lua, listener >= 1 && listener <= world->config->listener_count, 2,
+	lua_Number number = luaL_checknumber(lua, 2);
+	size_t header_bytes = 0;
+	const char *header = lua_tolstring(lua, 6, &header_bytes);
+	struct world_way way = { .read_max = opt_bytes(lua, 4, 0),
+				 .write_max = opt_bytes(lua, 5, 0),
+				 .is_bare = lua_isboolean(lua, 6) };
+	luaL_argcheck(lua, number >= 1 && number <= world->config->listener_count, 2,
 		      "there is no such listener");
-	if (has_address) {
-		app_client_read_address(lua, 3, &address);
-	} else if (world->config->listeners[(unsigned)listener - 1].kind == LISTENER_TCP) {
-		make_address(&address, world->peer_count);
-		has_address = true;
+	const struct listener_config *listener = &world->config->listeners[(unsigned)number - 1];
+	if (!lua_isnoneornil(lua, 3)) {
+		app_client_read_address(lua, 3, &way.from);
+	} else if (listener->kind == LISTENER_TCP) {
+		make_address(&way.from, world->peer_count);
+		if (header)
+			make_trusted(listener, &way.from);
 	}
-	size_t read_max = opt_bytes(lua, 4, 0), write_max = opt_bytes(lua, 5, 0);
-	bool has_tls = world->config->listeners[(unsigned)listener - 1].tls &&
-		       (lua_isnoneornil(lua, 6) || lua_toboolean(lua, 6));
-	struct tls_client *tls = has_tls ? new_tls(lua, 6) : NULL;
-	struct peer *peer =
-	    world_connect(world, (unsigned)listener - 1, has_address ? &address : NULL, read_max, write_max);
+	bool has_tls =
+	    listener->tls && !way.is_bare && (lua_isnoneornil(lua, 7) || lua_toboolean(lua, 7));
+	struct tls_client *tls = has_tls ? new_tls(lua, 7) : NULL;
+	struct peer *peer = world_connect(world, (unsigned)number - 1, &way);
 	if (!peer) {
 		tls_client_free(tls);
 		return luaL_error(lua, "not enough memory");
 	}
+	if (header)
+		memory_stream_put(&peer->memory, header, header_bytes);
 	if (tls)
 		peer_begin_tls(peer, tls);
 	lua_pushnumber(lua, (lua_Number)world->peer_count);

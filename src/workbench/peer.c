@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct peer *peer_new(struct world *world, unsigned listener)
+struct peer *peer_new(struct world *world, unsigned listener, bool is_bare)
 {
-	const struct layer *layers = world->agents.endpoints[listener].endpoint.layers;
+	const struct layer *layers = is_bare ? NULL : world->agents.endpoints[listener].endpoint.layers;
 	struct peer *peer = calloc(1, sizeof *peer + layers_bytes(layers));
 	if (!peer)
 		return NULL;

@@ -45,8 +45,11 @@ struct peer {
 	uint64_t end_seen_ms;
 };
 
-/* Of a listener's connection; NULL: no memory. Owned by the world. */
-struct peer *peer_new(struct world *world, unsigned listener);
+/*
+ * Of a listener's connection; NULL: no memory. Owned by the world. `is_bare`: it has no layers; what it sends is what
+ * they would have made of it.
+ */
+struct peer *peer_new(struct world *world, unsigned listener, bool is_bare);
 void peer_free(struct peer *peer);
 
 /* It sends these; in its next turn they are there. False: no memory. */

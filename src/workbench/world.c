@@ -58,15 +58,27 @@ static bool keep_peer(struct world *world, struct peer *peer)
 	return true;
 }
 
-/* Why it may not come in, or NULL. */
+/* Why it may not come in, or NULL. Who stands behind a proxy is known later. */
 static const char *world_admit(struct world *world, struct peer *peer)
 {
 	const struct listener_config *config = &world->config->listeners[peer->listener];
-	struct peer_table *addresses = config->per_ip ? world->addresses : NULL;
+	bool is_proxy = config->proxy != PROXY_OFF && stream_is_layered(&peer->conn.io);
+	struct peer_table *addresses = config->per_ip && !is_proxy ? world->addresses : NULL;
 	const char *why = admission_limit(world->open[peer->listener], config->connections, addresses,
 					  key_of(peer), config->per_ip);
 	peer->has_space = !why && addresses;
 	return why;
+}
+
+static void world_on_admit(struct conn *conn)
+{
+	struct peer *peer = (struct peer *)(void *)conn;
+	const struct listener_config *config = &peer->world->config->listeners[peer->listener];
+	if (peer->has_space || !config->per_ip)
+		return;
+	peer->has_space = peer_table_enter(peer->world->addresses, key_of(peer), config->per_ip);
+	if (!peer->has_space)
+		conn_refuse(conn, "per_ip", config->reject, config->reject_bytes);
 }
 
 static void world_refuse(struct world *world, struct peer *peer, const char *limit)
@@ -98,7 +110,7 @@ static void let_in(struct world *world, struct peer *peer)
 
 struct peer *world_add_codec(struct world *world, unsigned listener)
 {
-	struct peer *peer = peer_new(world, listener);
+	struct peer *peer = peer_new(world, listener, true);
 	if (peer && keep_peer(world, peer)) {
 		peer->gone = true;
 		return peer;
@@ -108,19 +120,18 @@ struct peer *world_add_codec(struct world *world, unsigned listener)
 	return NULL;
 }
 
-struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
-			   size_t read_max, size_t write_max)
+struct peer *world_connect(struct world *world, unsigned listener, const struct world_way *way)
 {
-	struct peer *peer = peer_new(world, listener);
+	struct peer *peer = peer_new(world, listener, way->is_bare);
 	if (!peer || !keep_peer(world, peer)) {
 		if (peer)
 			peer_free(peer);
 		return NULL;
 	}
-	if (from)
-		peer->conn.peer = *from;
-	peer->memory.read_max = read_max;
-	peer->memory.write_max = write_max;
+	if (way->from.sin6_family)
+		peer->conn.peer = way->from;
+	peer->memory.read_max = way->read_max;
+	peer->memory.write_max = way->write_max;
 	struct log_sink *before = log_divert(&world->log.sink);
 	count(&world->counters.accepted);
 	const char *limit = world_admit(world, peer);
@@ -286,6 +297,7 @@ bool world_open(struct world *world, struct config *config, const char *inside, 
 		snprintf(why, size, "not enough memory");
 		return false;
 	}
+	world->host.admit = world_on_admit;
 	world->host.left = world_on_left;
 	world->host.gone = world_on_gone;
 	world->host.opening_max = config->handshakes;

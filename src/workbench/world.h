@@ -56,12 +56,15 @@ void world_close(struct world *world);
 /* What is left of an app after world_close(): its log. */
 void world_free_log(struct world *world);
 
-/*
- * A client connects. It may be refused (peer->refused), as by a server. `from` is its address, or NULL. The bounds of
- * reads and writes are as in struct memory_stream. NULL: no memory.
- */
-struct peer *world_connect(struct world *world, unsigned listener, const struct sockaddr_in6 *from,
-			   size_t read_max, size_t write_max);
+/* How a client comes. All zero: from nowhere. */
+struct world_way {
+	struct sockaddr_in6 from;   /* its address; family 0: it has none, as on a Unix socket */
+	size_t read_max, write_max; /* as in struct memory_stream */
+	bool is_bare;               /* its connection has no layers (peer_new()) */
+};
+
+/* A client connects. It may be refused (peer->refused), as by a server. NULL: no memory. */
+struct peer *world_connect(struct world *world, unsigned listener, const struct world_way *way);
 
 /* A peer without a connection: for its codec alone. NULL: no memory. */
 struct peer *world_add_codec(struct world *world, unsigned listener);

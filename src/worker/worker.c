@@ -31,7 +31,7 @@ struct accept_order {
 	int fd;
 	uint16_t slot; /* of the listener */
 	uint64_t id;
-	bool to_candidate;
+	bool to_candidate, is_counted;
 	struct sockaddr_in6 peer;
 };
 
@@ -61,7 +61,20 @@ static void worker_on_left(struct conn *conn)
 	struct worker *worker = worker_of_conn(conn);
 	if (reason_is_fault((enum close_reason)conn->reason))
 		worker_note_failure(worker, conn->first.agents);
-	worker->links.left(worker->links.server, conn->endpoint->slot, &conn->peer);
+	worker->links.left(worker->links.server, conn->endpoint->slot, conn->counted ? &conn->peer : NULL);
+}
+
+/* Of one that has come by a proxy, which does not count itself. */
+static void worker_on_admit(struct conn *conn)
+{
+	const struct worker_links *links = &worker_of_conn(conn)->links;
+	const struct agents *agents = conn->first.agents;
+	const struct listener_config *config = &agents->instance.config->listeners[conn->endpoint->index];
+	if (conn->counted)
+		return;
+	conn->counted = links->count_in(links->server, conn->endpoint->slot, &conn->peer, config->per_ip);
+	if (!conn->counted)
+		conn_refuse(conn, "per_ip", config->reject, config->reject_bytes);
 }
 
 static void on_closes(struct conn *conn)
@@ -97,7 +110,7 @@ static void worker_on_gone(struct conn *conn)
 static void refuse_accepted(struct worker *worker, const struct accept_order *order)
 {
 	count(&worker->counters.closed[REASON_MEMORY]);
-	worker->links.left(worker->links.server, order->slot, &order->peer);
+	worker->links.left(worker->links.server, order->slot, order->is_counted ? &order->peer : NULL);
 	worker->links.closes(worker->links.server);
 	worker->links.gone(worker->links.server);
 	atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
@@ -118,7 +131,15 @@ static struct conn *carry(struct worker *worker, const struct accept_order *orde
 			    order->peer.sin6_family == AF_UNIX);
 	layers_init(layers, carried + 1, &carried->conn.io);
 	carried->conn.peer = order->peer;
+	carried->conn.counted = order->is_counted;
 	return &carried->conn;
+}
+
+/* It was accepted by a generation that knows of no proxies, and it is a proxy. */
+static void give_count_back(struct worker *worker, struct conn *conn, uint16_t slot)
+{
+	worker->links.count_out(worker->links.server, slot, &conn->peer);
+	conn->counted = false;
 }
 
 static void worker_accept_one(struct worker *worker, const struct accept_order *order)
@@ -136,6 +157,8 @@ static void worker_accept_one(struct worker *worker, const struct accept_order *
 		close(order->fd);
 		return;
 	}
+	if (endpoint->trust && conn->counted)
+		give_count_back(worker, conn, order->slot);
 	conn->first.agents = &generation->agents;
 	agents_count(&generation->agents, 1);
 	conn_open(conn, &worker->host, endpoint, order->id);
@@ -177,8 +200,7 @@ static void evict(struct worker *worker, struct eviction *eviction)
 {
 	struct channel *channel = idmap_get(&worker->host.ids, eviction->conn);
 	struct conn *conn = channel ? channel->conn : NULL;
-	eviction->found =
-	    conn && (conn->state == CONN_OPEN || conn->state == CONN_CLOSING || conn->state == CONN_OPENING);
+	eviction->found = conn && conn->state != CONN_LINGER && conn->state != CONN_CLOSED;
 	if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
 	worker_report(worker, &eviction->report, worker->links.receivers->evicted);
@@ -518,6 +540,7 @@ static void worker_run(void *data)
 		worker->host.after_ms = worker_after;
 		worker->host.opening_max = worker->config->handshakes;
 		worker->host.last_further_id = CONN_FURTHER_IDS_OF(worker->index);
+		worker->host.admit = worker_on_admit;
 		worker->host.left = worker_on_left;
 		worker->host.closes = on_closes;
 		worker->host.gone = worker_on_gone;
@@ -571,7 +594,7 @@ close_orders:
 /* ---- from other threads ---- */
 
 int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
-		bool to_candidate)
+		const struct sockaddr_in6 *counted, bool to_candidate)
 {
 	struct accept_order *order = malloc(sizeof *order);
 	if (!order)
@@ -581,6 +604,7 @@ int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const
 					.slot = slot,
 					.id = id,
 					.to_candidate = to_candidate,
+					.is_counted = counted,
 					.peer = *peer };
 	atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
 	orders_push(&worker->orders, &order->order.mail);

@@ -25,11 +25,17 @@ struct worker_links {
 	void *server;
 	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
 	const struct report_receivers *receivers;
-	/* The place of a client is free again: one that came by the listener of this slot, from this address. */
+	/*
+	 * The place of a client is free again: one that came by the listener of this slot, from this address. NULL: it
+	 * does not count for limits.per_ip.
+	 */
 	void (*left)(void *server, uint16_t slot, const struct sockaddr_in6 *peer);
 	void (*closes)(void *server); /* its descriptor is about to be closed */
 	void (*gone)(void *server);   /* it is forgotten */
 	void (*failed)(void *server); /* a fault has ended one of the candidate's */
+	/* A client counts for limits.per_ip from now on, if that allows it (else false); or no more. */
+	bool (*count_in)(void *server, uint16_t slot, const struct sockaddr_in6 *peer, uint32_t per_ip);
+	void (*count_out)(void *server, uint16_t slot, const struct sockaddr_in6 *peer);
 };
 
 struct worker {
@@ -97,11 +103,12 @@ void worker_promote(struct worker *worker, struct generation *candidate);
 void worker_withdraw(struct worker *worker, struct generation *candidate);
 
 /*
- * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. Any thread. 0 or
- * UV_ENOMEM, and then the descriptor is still the caller's. Call worker_kick() after the last of several.
+ * Gives it a connected, non-blocking descriptor, for its candidate if it has one and is told to. `counted` is the peer
+ * where that counts for limits.per_ip, or NULL. Any thread. 0 or UV_ENOMEM, and then the descriptor is still the
+ * caller's. Call worker_kick() after the last of several.
  */
 int worker_give(struct worker *worker, int fd, uint16_t slot, uint64_t id, const struct sockaddr_in6 *peer,
-		bool to_candidate);
+		const struct sockaddr_in6 *counted, bool to_candidate);
 void worker_kick(struct worker *worker);
 
 /* Since when it has been busy with one turn, by uv_now(); 0: it waits for events. Any thread. */

@@ -50,6 +50,26 @@ local function is_ipv6(host)
   return before ~= nil and after ~= nil and before + after <= 7
 end
 
+-- What a list of hosts and networks may have in it.
+local NETWORK_EXPECTED = 'expects addresses such as "10.0.0.7", "10.0.0.0/8", "2001:db8::/32", or "unix", got '
+
+--- What is wrong with an item of such a list, or nil.
+---@param item any
+---@return string?
+function M.check_network(item)
+  if item == "unix" then return nil end
+  local host, slash, bits = tostring(item):match "^([^/]*)(/?)(.*)$"
+  local is_octal = host:find "^0%d" or host:find "%.0%d"
+  local most = is_ipv4(host) and 32 or is_ipv6(host) and not host:find "%%" and 128
+  if is_octal then most = nil end
+  if type(item) == "string" and most and slash == "" then return nil end
+  if type(item) ~= "string" or not most then
+    return NETWORK_EXPECTED .. printable.value(item)
+  end
+  if bits:find "^%d%d?%d?$" and tonumber(bits) <= most then return nil end
+  return ("expects a prefix of up to %d bits, as in %q, got %s"):format(most, host .. "/" .. most / 4, quote(item))
+end
+
 local function check_host(host)
   if host == "*" then return nil, 'for all addresses leave the host out: "tcp://:9000"' end
   if #host > HOST_MAX or host:find("[^%w._-]") then

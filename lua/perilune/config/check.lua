@@ -85,6 +85,49 @@ local function check_tls(state, entries, listeners)
   end
 end
 
+local NO_TRUST = 'proxy needs it: the addresses of the proxies, such as trust = { "10.0.0.0/8" }, or "unix"'
+local NO_UNIX = 'nobody could connect: the clients of a Unix socket are "unix", as in trust = { "unix" }'
+local NO_ADDRESS = 'nobody could connect: "unix" is for Unix sockets; name the addresses of the proxies'
+local NO_PROXY = 'has no effect without proxy = true, or "optional"'
+
+-- What is wrong with whom a listener with a proxy in front trusts, or nil.
+local function check_trust(listener)
+  local has_unix, has_address = false, false
+  for _, item in ipairs(listener.trust) do
+    has_unix, has_address = has_unix or item == "unix", has_address or item ~= "unix"
+  end
+  if not has_unix and not has_address then return NO_TRUST end
+  if listener.kind == "unix" and not has_unix then return NO_UNIX end
+  if listener.kind == "tcp" and not has_address then return NO_ADDRESS end
+end
+
+-- Its value was refused: what is wrong with it is told already.
+local function is_refused(layer) return layer.given.trust and layer.values.trust == nil end
+
+local function check_proxy(state, entry, listener)
+  local top, own, forced = state.top, entry.layer, state.forced.trust
+  local message = check_trust(listener)
+  if not message or is_refused(own) or is_refused(top) then return end
+  local is_own = own.given.trust or own.given.proxy and not top.given.trust
+  report(state, not forced and is_own and entry.place .. ".trust" or "trust", message, forced and forced.origin)
+end
+
+local function check_proxies(state, entries, listeners)
+  local top, forced = state.top.given, state.forced
+  local is_used = top.proxy or forced.proxy
+  for i, listener in ipairs(listeners) do
+    local own = entries[i].layer.given
+    if listener.proxy then check_proxy(state, entries[i], listener) end
+    if own.trust and not (own.proxy or top.proxy or forced.proxy) then
+      report(state, entries[i].place .. ".trust", NO_PROXY)
+    end
+    is_used = is_used or own.proxy
+  end
+  if (top.trust or forced.trust) and not is_used then
+    report(state, "trust", NO_PROXY, forced.trust and forced.trust.origin)
+  end
+end
+
 local TOO_SMALL = "%s in all cannot hold one frame of %s (up to %s): raise it, or lower limits.frame"
 
 local function check_buffers(state, entries, listeners, buffers)
@@ -114,6 +157,7 @@ function M.run(state, entries, conf)
   check_addresses(state, entries, conf.listeners)
   check_modes(state, entries, conf.listeners)
   check_tls(state, entries, conf.listeners)
+  check_proxies(state, entries, conf.listeners)
   check_buffers(state, entries, conf.listeners, conf.buffers)
   check_canary(state, conf)
 end

@@ -51,7 +51,9 @@ reuse_port: so_reuseport
 setup: on_start on_load init start before_start startup initialise initialize on_worker_start
 teardown: on_stop cleanup on_exit stop shutdown finish on_worker_stop
 modules: require requires packages libs libraries
-unsafe: allow capabilities trusted
+unsafe: allow capabilities
+proxy: proxy_protocol accept_proxy proxyprotocol haproxy real_ip
+trust: trusted trusted_proxies trust_proxy set_real_ip_from trusted_networks allow_from
 control: control_socket admin admin_socket ctl pid_file pidfile
 log.level: loglevel verbosity verbose debug
 log.file: logfile log_path access_log error_log logger
@@ -71,7 +73,8 @@ limits.slow_consumer: slow_client slow_reader backpressure
 timeout.idle: idle_timeout timeout_idle keepalive_timeout inactivity_timeout inactivity idle_time heartbeat ping_timeout
 timeout.read: read_timeout receive_timeout recv_timeout request_timeout client_timeout
 timeout.write: write_timeout send_timeout
-timeout.first_frame: handshake_timeout connect_timeout login_timeout auth_timeout hello_timeout
+timeout.handshake: handshake_timeout tls_timeout ssl_timeout proxy_protocol_timeout
+timeout.first_frame: connect_timeout login_timeout auth_timeout hello_timeout
 timeout.drain: drain_timeout grace grace_period graceful_timeout shutdown_timeout stop_timeout
 ]]
 

@@ -83,7 +83,8 @@ end
 local function plain_list(list) return json.array(plain(list, {})) end
 
 local function plain_listener(listener)
-  return plain(listener, { agent = function(agent) return type(agent) == "table" and "table" or agent end })
+  local function plain_agent(agent) return type(agent) == "table" and "table" or agent end
+  return plain(listener, { agent = plain_agent, trust = plain_list })
 end
 
 local function plain_listeners(listeners)

@@ -1,4 +1,5 @@
 --- Every key of a configuration: its type, bounds and default, in one list.
+local address = require "perilune.config.address"
 local agent = require "perilune.config.agent"
 local frame = require "perilune.config.frame"
 local printable = require "perilune.printable"
@@ -113,6 +114,39 @@ local function parse_duration(value, key)
     :format(units.format_duration(least), units.format_duration(most)), value)
 end
 
+local PROXY_USES = { [true] = true, [false] = false, optional = "optional" }
+
+local function parse_proxy(value)
+  if value ~= nil and PROXY_USES[value] ~= nil then return PROXY_USES[value] end
+  return got('expects true, false or "optional"', value)
+end
+
+local TRUST_EXPECTED = 'expects a list of addresses such as { "10.0.0.0/8", "2001:db8::1", "unix" }'
+
+-- What was typed is shown as it is, and what is wrong with it is wrong with an item.
+local function refuse_text(text)
+  for _, item in ipairs(text_to_list(text)) do
+    local message = address.check_network(item)
+    if message then return nil, message end
+  end
+  return got(TRUST_EXPECTED, text)
+end
+
+local function parse_trust(value)
+  if type(value) == "string" then return refuse_text(value) end
+  if type(value) ~= "table" then return got(TRUST_EXPECTED, value) end
+  local list = {}
+  for key in next, value do
+    local item = value[key]
+    local is_item = type(key) == "number" and key >= 1 and key <= #value
+    if not is_item then return got(TRUST_EXPECTED, item) end
+    local message = address.check_network(item)
+    if message then return nil, message end
+    list[key] = item
+  end
+  return list
+end
+
 local function parse_boolean(value)
   if type(value) == "boolean" then return value end
   return got("expects true or false", value)
@@ -214,6 +248,8 @@ M.TYPES = {
   size = { parse = parse_size, from_text = same, show = units.format_size },
   size_or_off = { parse = parse_size_or_off, from_text = text_or_off, show = show_size_or_off },
   duration = { parse = parse_duration, from_text = text_or_off, show = units.format_duration },
+  proxy = { parse = parse_proxy, from_text = text_to_boolean, show = tostring },
+  trust = { parse = parse_trust, from_text = text_to_list, show = show_modules },
   boolean = { parse = parse_boolean, from_text = text_to_boolean },
   enum = { parse = parse_enum, from_text = same },
   reject = { parse = parse_reject, from_text = text_or_off, show = show_reject },
@@ -270,6 +306,8 @@ M.KEYS = {
   { path = "frame", scope = "listener", type = "frame", default = "u32be" },
   { path = "agent", scope = "listener", type = "agent" },
   { path = "tls", scope = "listener", type = "tls", default = false },
+  { path = "proxy", scope = "listener", type = "proxy", default = false },
+  { path = "trust", scope = "listener", type = "trust", default = {} },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },
   { path = "limits.connections", scope = "listener", type = "whole", min = 1, max = 10e6, default = 10000 },
   { path = "limits.per_ip", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },

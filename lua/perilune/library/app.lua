@@ -18,6 +18,8 @@
 ---@field nodelay? boolean default: true
 ---@field reuse_port? boolean several processes of one user may listen at the same address; default: false
 ---@field tls? perilune.tls_settings|false of tls://; default: false
+---@field proxy? boolean|"optional" connections begin with a PROXY header, which names the client; default: false
+---@field trust? string[] the proxies whose header is taken: "10.0.0.0/8", "2001:db8::1", "unix"
 ---@field limits? perilune.limits
 ---@field timeout? perilune.timeouts
 ---@field reload? perilune.reload|"pin"|"migrate"|"drain"
@@ -88,7 +90,7 @@
 ---@field write? perilune.duration pending output must make progress; default: 10s
 ---@field idle? perilune.duration a frame must complete now and then; default: 60s
 ---@field first_frame? perilune.duration the first frame must complete; default: off
----@field handshake? perilune.duration the handshake of tls:// must be complete; default: 10s
+---@field handshake? perilune.duration a PROXY header and the handshake of tls:// must be complete; default: 10s
 ---@field drain? perilune.duration how long a stop may take; of the process. Default: 10s
 ---@field upgrade? perilune.duration how long a new process may take until it serves; of the process. Default: 30s
 

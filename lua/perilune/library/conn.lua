@@ -18,6 +18,7 @@
 ---| "reset" # the peer reset the connection, or the network failed
 ---| "drain" # the server stopped
 ---| "tls" # the handshake failed, or what came after it is no TLS
+---| "proxy" # no PROXY header, or from whom the listener does not trust; no agent was made
 
 ---@alias perilune.timeout_kind "read"|"write"|"idle"|"first_frame"
 

@@ -74,11 +74,16 @@ function test.replay(file, what, options) end
 
 ---@class perilune.test.connect_options
 ---@field listener? integer|string its number or its name; default: the first
----@field from? string the client's address: "10.0.0.7:5060"
+---@field from? string the client's address: "10.0.0.7:5060"; with `proxy` the proxy's; default: one that is trusted
+---@field proxy? string|perilune.test.proxied it comes through a proxy: the bytes of the header, or what it says
 ---@field read_max? integer the app's reads bring so many bytes at most
 ---@field write_max? integer … and its writes take so many
 ---@field frame? perilune.framing a framing of the client's own
 ---@field name? string for messages
+
+---@class perilune.test.proxied
+---@field client string the client's address: "203.0.113.7:5060"
+---@field server? string the one that it has connected to
 
 ---@class perilune.test.app
 ---@field name string

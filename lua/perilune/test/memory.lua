@@ -9,6 +9,7 @@ local failing = require "perilune.test.fail"
 local image = require "perilune.test.image"
 local leftovers = require "perilune.test.leftovers"
 local methods = require "perilune.test.methods"
+local proxied = require "perilune.test.proxied"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -139,7 +140,7 @@ local function check_open(self)
 end
 
 local OPTIONS = {
-  listener = true, from = true, read_max = true, write_max = true, frame = true, name = true, tls = true,
+  listener = true, from = true, proxy = true, read_max = true, write_max = true, frame = true, name = true, tls = true,
 }
 local TLS_OPTIONS = {
   server_name = true, alpn = true, version = true, certificate = true, key = true, authority = true,
@@ -172,7 +173,8 @@ end
 
 ---@class perilune.test.connect_options
 ---@field listener integer|string|nil its number, or its name; default: the first
----@field from string? the client's address: "10.0.0.7:5060"
+---@field from string? the client's address: "10.0.0.7:5060"; with `proxy`: the proxy's; default: one that is trusted
+---@field proxy string|{ client: string, server: string? }|nil the PROXY header that comes first, or what it is to say
 ---@field read_max integer? the app's reads bring so many bytes at most
 ---@field write_max integer? ... and its writes take so many
 ---@field frame any a framing of the client's own
@@ -188,8 +190,9 @@ function app:connect(options)
   options = options or {}
   settings.check_options("connect", options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
-  local number, id = core.connect(self.core, listener, options.from, options.read_max or 0,
-    options.write_max or 0, tls_of(options.tls))
+  local header = options.proxy and proxied.header(options.proxy)
+  local number, id = core.connect(self.core, listener, options.from, options.read_max or 0, options.write_max or 0,
+    header, tls_of(options.tls))
   local one = setmetatable({ app = self, number = number }, wire)
   one.is_stream = core.framing(self.core, number) == "raw"
   if options.frame then one:set_frame(options.frame) end

@@ -64,9 +64,9 @@ local function open(run, one)
   if not listener then return problem(one, message) end
   core.next_conn(app.core, conn.id)
   local from = conn.peer:find(":%d+$") and conn.peer:gsub("[%[%]]", "") or nil
-  local connected, client, id = pcall(core.connect, app.core, listener, from, 0, 0)
+  local connected, client, id = pcall(core.connect, app.core, listener, from, 0, 0, false)
   -- The recorded machine's network interfaces need not be this one's.
-  if not connected then client, id = core.connect(app.core, listener, from and from:gsub("%%[^:]*", ""), 0, 0) end
+  if not connected then client, id = core.connect(app.core, listener, (from:gsub("%%[^:]*", "")), 0, 0, false) end
   if not id then return problem(one, "the connection is refused, by a limit of the script") end
   one.client, one.id = client, id
 end

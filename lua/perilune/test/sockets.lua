@@ -8,6 +8,7 @@ local failing = require "perilune.test.fail"
 local host = require "perilune.test.host"
 local leftovers = require "perilune.test.leftovers"
 local methods = require "perilune.test.methods"
+local proxied = require "perilune.test.proxied"
 local settings = require "perilune.test.settings"
 local transcript = require "perilune.test.transcript"
 local units = require "perilune.units"
@@ -179,7 +180,8 @@ function wire:ended(is_patient)
   local function look()
     local entry = self.address and find_entry(self.server, "closed", "peer", self.address)
     if entry then return entry.reason end
-    if self.address and find_entry(self.server, "connection refused", "peer", self.address) then return "limit" end
+    local refused = self.address and find_entry(self.server, "connection refused", "peer", self.address)
+    if refused then return refused.reason end
     local is_gone = net.is_closed(self.channel) or select(2, net.state(self.channel))
     return not self.address and is_gone and "closed" or nil
   end
@@ -218,7 +220,7 @@ function wire:close() net.close(self.channel) end
 
 -- ---- what one does with a server ----
 
-local OPTIONS = { listener = true, frame = true, name = true }
+local OPTIONS = { listener = true, proxy = true, frame = true, name = true }
 
 local function dial(address)
   if address.path then return net.connect_unix(address.path) end
@@ -226,13 +228,15 @@ local function dial(address)
 end
 
 --- A client connects.
----@param options { listener: integer|string|nil, frame: any, name: string? }?
+---@param options { listener: integer|string|nil, proxy: any, frame: any, name: string? }?
 ---@return perilune.test.client
 function server:connect(options)
   if self.is_closed then failing.misuse("the app is closed") end
   options = options or {}
   settings.check_options("connect", options, OPTIONS)
   local listener = settings.listener(core.listeners(self.core), options.listener)
+  local header, client
+  if options.proxy then header, client = proxied.header(options.proxy) end
   local channel = dial(self.addresses[listener])
   host.wait_until(PATIENCE_MS, function()
     local is_open, is_over = net.state(channel)
@@ -241,8 +245,9 @@ function server:connect(options)
   local is_open, _, why = net.state(channel)
   if not is_open then failing.fail(("%s: cannot connect: %s"):format(self.name, why or "no answer")) end
   local one = setmetatable({ server = self, channel = channel, number = core.codec(self.core, listener) }, wire)
-  one.address, one.is_stream = net.address(channel), core.framing(self.core, one.number) == "raw"
+  one.address, one.is_stream = client or net.address(channel), core.framing(self.core, one.number) == "raw"
   if options.frame then one:set_frame(options.frame) end
+  if header then one:put(header) end
   local name = options.name or "client " .. #self.clients + 1
   local made = clients.new(("%s of %s (%s)"):format(name, self.name, one.address or "unix"), one)
   self.clients[#self.clients + 1] = { client = made, wire = one, name = name }
