@@ -97,6 +97,12 @@ local BROKEN = {
     "ca.pem has no certificate of an authority" },
   ["no OCSP response"] = { pair_of "server", [[{ certificate = "cert.pem", key = "cert.key", ocsp = "cert.der" }]],
     "cert.der cannot be read: No such file or directory" },
+  ["an OCSP response that is none"] = { { ["cert.pem"] = "server.pem", ["cert.key"] = "server.key",
+    ["cert.der"] = "server.pem" }, [[{ certificate = "cert.pem", key = "cert.key", ocsp = "cert.der" }]],
+    "cert.der is no OCSP response in DER" },
+  ["an authority that is cut off"] = { { ["cert.pem"] = "server.pem", ["cert.key"] = "server.key",
+    ["ca.pem"] = "chain.pem" }, [[{ certificate = "cert.pem", key = "cert.key", client = "ca.pem" }]],
+    "ca.pem has a certificate of an authority that cannot be used" },
   ["unknown ciphers"] = { pair_of "server", [[{ certificate = "cert.pem", key = "cert.key", ciphers = "ROT13" }]],
     "ciphers: OpenSSL knows no ROT13" },
   ["a name's pair"] = { { ["cert.pem"] = "server.pem", ["cert.key"] = "server.key", ["o.key"] = "other.key" },
@@ -233,13 +239,63 @@ describe("the files of tls://", function()
       local app, folder = start(pair_of "server")
       local old = open(app):echo_line "hello"
       assert.equal("/CN=server", (old:certificate()))
-      place(folder, { ["new.pem"] = "other.pem", ["new.key"] = "other.key" })
-      reload.reload_to(app, script [[{ certificate = "new.pem", key = "new.key" }]])
+      place(folder, pair_of "other")
+      assert.equal("reloaded", reload.reload(app).message)
       old:echo_line "still here"
       assert.equal("/CN=other", (open(app):echo_line("hello"):certificate()))
       old:echo_line "still here"
       old:notify()
       app:wait_log "closed peer"
+    end)
+
+    it("are taken though nothing else has changed, again and again", function()
+      local app, folder = start(pair_of "server")
+      for i = 1, 6 do
+        local name = i % 2 == 1 and "other" or "rsa"
+        place(folder, pair_of(name))
+        assert.equal("reloaded", reload.reload(app).message)
+        open(app):echo_line("hello"):notify():close()
+        app:wait_log("closed peer", nil, i)
+      end
+      assert.equal("rsa", (select(2, open(app):certificate())))
+    end)
+
+    it("are read anew from where they are told to be", function()
+      local app, folder = start(pair_of "server")
+      place(folder, { ["new.pem"] = "other.pem", ["new.key"] = "other.key" })
+      reload.reload_to(app, script [[{ certificate = "new.pem", key = "new.key" }]])
+      assert.equal("/CN=other", (open(app):certificate()))
+    end)
+
+    it("that came half way change nothing, and the rest does", function()
+      local app, folder = start(pair_of "server")
+      place(folder, { ["cert.pem"] = "other.pem" })
+      local entry = reload.reload(app)
+      assert.equal("reload failed: the old generation serves on", entry.message)
+      has("cert.key is not the key of cert.pem", entry.excerpt)
+      assert.equal("/CN=server", (open(app):echo_line("hello"):certificate()))
+      place(folder, { ["cert.key"] = "other.key" })
+      assert.equal("reloaded", reload.reload(app).message)
+      assert.equal("/CN=other", (open(app):echo_line("hello"):certificate()))
+    end)
+
+    it("a client's authority goes, and another comes", function()
+      PKI:sign("alice")
+      PKI:authority "others"
+      PKI:sign("bob", { by = "others" })
+      local text = script [[{ certificate = "cert.pem", key = "cert.key", client = "clients.pem" }]]
+      local app, folder = start({ ["cert.pem"] = "server.pem", ["cert.key"] = "server.key",
+        ["clients.pem"] = "ca.pem" }, text)
+      local function client_of(name, session)
+        return { certificate = PKI:path(name .. ".pem"), key = PKI:path(name .. ".key"), session = session }
+      end
+      local alice = tls_client.open(app:connect(), client_of "alice"):echo_line "hello"
+      place(folder, { ["clients.pem"] = "others.pem" })
+      assert.equal("reloaded", reload.reload(app).message)
+      tls_client.open(app:connect(), client_of "bob"):echo_line "hello"
+      alice:echo_line "still here"
+      local _, how = tls_client.open(app:connect(), client_of("alice", alice:session())):recv_all()
+      has("unknown ca", how)
     end)
   end)
 end)

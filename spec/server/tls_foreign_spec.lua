@@ -106,9 +106,7 @@ describe("tls://, and a client that is", function()
     end)
 
     it("names, protocols and a stapled response", function()
-      PKI:shell [[
-        : >index; openssl ocsp -index index -rsigner ca.pem -rkey ca.key -CA ca.pem -issuer ca.pem -cert server.pem \
-          -respout server.der -ndays 2]]
+      PKI:respond "server"
       local app = start([[alpn = { "h2", "echo" }, ocsp = "server.der",
         names = { ["*.example.org"] = { certificate = "wild.pem", key = "wild.key" } }]])
       local out = run(app, S_CLIENT_TELLS .. "-alpn echo,h2 -servername a.example.org </dev/null")

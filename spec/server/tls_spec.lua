@@ -234,14 +234,8 @@ describe("tls://", function()
     end)
 
     it("staples the response of its own certificate to who asks for it", function()
-      PKI:shell [[
-        : >index
-        for name in server exact; do
-          serial=$(openssl x509 -in $name.pem -noout -serial | cut -d= -f2)
-          printf 'V\t301231235959Z\t\t%s\tunknown\t/CN=%s\n' $serial $name >>index
-          openssl ocsp -issuer ca.pem -cert $name.pem -no_nonce -reqout $name.request
-          openssl ocsp -index index -CA ca.pem -rsigner ca.pem -rkey ca.key -reqin $name.request -respout $name.der
-        done]]
+      PKI:respond "server"
+      PKI:respond "exact"
       local function response(name) return command.read(PKI:path(name .. ".der")) end
       local app = start(([[ocsp = %q, names = { ["a.example.org"] = { certificate = %q, key = %q, ocsp = %q },
         ["b.example.org"] = %s }]]):format(PKI:path "server.der", PKI:path "exact.pem", PKI:path "exact.key",

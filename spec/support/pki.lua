@@ -76,6 +76,16 @@ function pki:sign_ended(name)
     "-startdate 20200101000000Z -enddate 20200201000000Z"):format(name, name))
 end
 
+--- NAME.der: the authority's word that NAME.pem is still good, as it is stapled.
+function pki:respond(name)
+  self:shell(([[
+    serial=$(openssl x509 -in NAME.pem -noout -serial | cut -d= -f2)
+    printf 'V\t401231235959Z\t\t%s\tunknown\t/CN=NAME\n' $serial >index
+    openssl ocsp -issuer ca.pem -cert NAME.pem -no_nonce -reqout NAME.request
+    openssl ocsp -index index -CA ca.pem -rsigner ca.pem -rkey ca.key -reqin NAME.request -respout NAME.der -ndays 2]])
+    :gsub("NAME", name))
+end
+
 --- The path of a file of it.
 ---@param file string
 ---@return string

@@ -127,6 +127,7 @@ describe("config.tls", function()
     { with { min = "1.1" }, 'min expects "1.2" or "1.3", got "1.1"' }, { with { min = 1.2 }, "got 1.2" },
     { with { min = true }, "got true" },
     { with { ciphers = "" }, 'ciphers expects names of OpenSSL\'s with ":" between, got ""' },
+    { with { ciphers = "AES 128" }, "ciphers expects names" }, { with { ciphers = "@SECLEVEL=0" }, "ciphers expects" },
     { with { ciphers = { "a" } }, "ciphers expects names" }, { with { ciphers = ("x"):rep(1000) }, "ciphers expects" },
   } do
     it("refuses with: " .. case[2], function()

@@ -191,8 +191,8 @@ static bool file_is_outdated(const struct tls_file *file)
 	struct tls_file now = { 0 };
 	if (!file->path)
 		return false;
-	bool is_same = !read_all(file->place, &now) && now.count == file->count &&
-		       (!now.count || !memcmp(now.bytes, file->bytes, now.count));
+	bool is_same = !read_all(file->place, &now) && now.bytes && now.count == file->count &&
+		       !memcmp(now.bytes, file->bytes, now.count);
 	if (now.bytes)
 		explicit_bzero(now.bytes, now.count);
 	free(now.bytes);

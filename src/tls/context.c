@@ -370,7 +370,7 @@ void tls_context_free(struct tls_context *context)
 {
 	if (!context)
 		return;
-	for (unsigned i = 0; i < context->count; i++)
+	for (unsigned i = 0; context->identities && i < context->count; i++)
 		SSL_CTX_free(context->identities[i].ssl);
 	free(context->identities);
 	free(context);
