@@ -128,6 +128,32 @@ describe("tls://", function()
       end)
     end
 
+    it("comes behind a PROXY header, in the same bytes or in others, and the client is whom it names", function()
+      local app = start(nil, { more = 'proxy = true, trust = { "127.0.0.1" }, limits = { per_ip = 1 },' },
+        "function Agent:opened() note(self.conn.peer) end")
+      for port = 1, 5 do
+        local wire, send = app:connect(), nil
+        local header = ("PROXY TCP4 203.0.113.7 192.0.2.1 %d 9000\r\n"):format(port)
+        if port % 2 == 1 then
+          wire:send(header)
+        else
+          send = wire.send
+          wire.send = function(self, bytes)
+            self.send = nil
+            return send(self, header .. bytes)
+          end
+        end
+        local alice = tls_client.open(wire, { authority = PKI:path "ca.pem" }):echo_line "hello"
+        app:wait_log { message = "203.0.113.7:" .. port }
+        local bob = app:connect():send(header)
+        tls_client.try_open(bob, { authority = PKI:path "ca.pem" })
+        wait_end(app, "limit", port)
+        alice:echo_line "hello"
+        alice:close()
+        app:wait_log { message = "closed", conn = 2 * port - 1 }
+      end
+    end)
+
     it("has bytes that come together with its end served", function()
       local app = start()
       local wire = app:connect()

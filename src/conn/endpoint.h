@@ -46,7 +46,8 @@ struct endpoint {
 
 	/* Of its connections' streams, above what their carrier puts lowest: stream_layers, or NULL. */
 	const struct layer *layers;
-	bool has_handshake; /* their opening costs time: the host bounds how many are at it (conn_host.opening_max) */
+	bool
+	    has_handshake; /* their opening costs time: the host bounds how many are at it (conn_host.opening_max) */
 
 	/* A layer tells who the peer is, by what these say, and nobody else; others are refused. NULL: none does. */
 	const struct networks *trust;
