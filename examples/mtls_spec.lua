@@ -56,7 +56,7 @@ describe("examples/mtls.lua,", function()
   end)
 
   it("over a real socket, serves the client of its first lines", function()
-    app = perilune.start(path "mtls.lua", { listen = "tls://127.0.0.1:0" })
+    app = perilune.start(path "mtls.lua")
     local port = app:log("listening")[1].address:match "%d+$"
     local client = "openssl s_client -quiet -connect localhost:%s -CAfile examples/ca.pem -cert examples/%s.pem "
       .. "-key examples/%s.key"

@@ -47,11 +47,13 @@ describe("examples/tls_echo.lua,", function()
   end)
 
   it("over a real socket, serves the client of its first lines", function()
-    app = perilune.start(root .. "/examples/tls_echo.lua", { listen = "tls://127.0.0.1:0" })
+    app = perilune.start(root .. "/examples/tls_echo.lua")
     local port = app:log("listening")[1].address:match "%d+$"
     local client = ("openssl s_client -quiet -connect localhost:%s -CAfile examples/cert.pem -verify_return_error")
       :format(port)
     local said = shell(([[cd '%s' && printf 'hello\ntls\nquit\n' | timeout 60 %s 2>said]]):format(root, client))
     assert.matches("^hello\n1%.3 [%w_]+, asked for no name\nbye\n$", said)
+    app:connect { frame = "raw" }:send_raw("hello, is this encrypted?"):expect("\21\3\3\0\2\2\70"):expect_closed()
+    assert.has_error(function() app:connect() end) -- clients over sockets speak no TLS
   end)
 end)

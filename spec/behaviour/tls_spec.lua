@@ -171,6 +171,28 @@ describe("tls", function()
     for _ = 1, 5 do app:connect():send("hello"):expect "hello" end
   end)
 
+  it("counts who is named by a PROXY header before the handshake, and tells of them", function()
+    local app = start(nil, { proxy = true, trust = { "10.0.0.1" }, limits = { per_ip = 1 } })
+    local HEADER = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n"
+    local function begin() return app:connect { tls = false, frame = "raw", proxy = HEADER } end
+    local first = begin()
+    begin():expect_closed "limit"
+    assert.equal("203.0.113.7:5060", app:log "connection refused"[1].peer)
+    app:connect { proxy = { client = "198.51.100.1:1" } }:send("hello"):expect "hello"
+    first:send_raw("hello"):expect_closed "tls"
+    assert.equal("203.0.113.7:5060", app:log "TLS failed"[1].peer)
+    begin():close()
+    app:connect { proxy = HEADER }:send("hello"):expect "hello"
+  end)
+
+  it("is asked of listeners alone that have it", function()
+    local app = memory.script [[
+      local Agent = {}
+      function Agent:proceed(line) return line end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent } ]]
+    assert.has_error(function() app:connect { tls = {} } end)
+  end)
+
   it("ends with a close_notify when it is drained", function()
     local app = start()
     local client = app:connect()

@@ -56,6 +56,17 @@ end
 describe("a listener behind a proxy", function()
   after_each(server.finish)
 
+  it("sees the end of who has said nothing, or the beginning of a header, where none need come", function()
+    local app = start('proxy = "optional", trust = { "127.0.0.1" }, timeout = { idle = false }')
+    for i, bytes in ipairs { "", "PROX" } do
+      local half = app:connect():send(bytes)
+      half:shutdown "send"
+      assert.equal("", (half:recv_all()))
+      app:connect():send(bytes):close()
+      app:wait_log({ message = "closed", reason = "peer" }, nil, 2 * i)
+    end
+  end)
+
   it("takes headers of all kinds, by TCP and by a Unix socket, whole and byte by byte", function()
     local folder = command.folder()
     local path = folder .. "/app.sock"

@@ -47,7 +47,7 @@ local S_CLIENT = "timeout 60 openssl s_client -quiet -verify_quiet -verify_retur
 local S_CLIENT_TELLS = "timeout 60 openssl s_client -CAfile ca.pem -connect 127.0.0.1:{port} "
 
 local PYTHON_HEAD = [[
-import socket, ssl, sys, threading
+import socket, ssl, sys, select
 context = ssl.create_default_context(cafile="ca.pem")
 def connect():
     plain = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60)
@@ -206,16 +206,24 @@ print(got)
       local app = start(nil, nil, "raw")
       assert.equal("True\nTrue\n", python(app, "large.py", [[
 one = connect()
+one.setblocking(False)           # a connection is not to be used by two threads at once
+def attempt(call, *arguments):
+    try:
+        return call(*arguments)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
 def echo(pieces, whole):
-    def send():
-        for piece in pieces:
-            one.sendall(piece)
-    sender = threading.Thread(target=send)
-    sender.start()
-    got = bytearray()
+    pieces, left, got = iter(pieces), b"", bytearray()
     while len(got) < len(whole):
-        got += one.recv(65536)
-    sender.join()
+        left = left or memoryview(next(pieces, b""))
+        sent = attempt(one.send, left) if left else None
+        left = left[sent or 0:]
+        come = attempt(one.recv, 65536)
+        if come == b"":
+            break
+        got += come or b""
+        if not sent and not come:
+            select.select([one], [one] if left else [], [], 60)
     print(got == whole)
 whole = bytes(i * 7 % 251 for i in range(5000000))
 echo([whole], whole)

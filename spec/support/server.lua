@@ -191,7 +191,7 @@ end
 
 -- "tcp://[::1]:80", "unix:///a" in parts.
 local function listener_of(entry)
-  local host, port = entry.address:match("^tcp://%[?([^%]]-)%]?:(%d+)$")
+  local host, port = entry.address:match("^t[cl][ps]://%[?([^%]]-)%]?:(%d+)$")
   return {
     name = entry.listener, address = entry.address, host = host, port = tonumber(port),
     path = entry.address:match("^unix://(.*)$"),

@@ -47,7 +47,7 @@ struct option {
 
 static const struct option OPTIONS[] = {
 	{ "listen", "ADDR", OPTION_KEY, FOR_RUN | FOR_CHECK, "listen",
-	  "listen here, and only here: tcp://HOST:PORT or unix:///PATH" },
+	  "listen here, and only here: tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH" },
 	{ "workers", "N", OPTION_KEY, FOR_RUN | FOR_CHECK, "workers",
 	  "worker threads (default: the processors available)" },
 	{ "drain", "TIME", OPTION_KEY, FOR_RUN | FOR_CHECK, "timeout.drain",

@@ -163,14 +163,17 @@ static void conn_begin(struct conn *conn)
 	conn_begin_wait(conn);
 }
 
-/* Nothing but what layers know is asked for: its own peer is the lowest stream's. */
-static void meet_peer(struct conn *conn)
+/*
+ * Nothing but what layers know is asked for: its own peer is the lowest stream's. It may be known before all have
+ * opened: who has too many connections is to have no handshake.
+ */
+static void meet_peer(struct conn *conn, bool has_opened)
 {
 	struct sockaddr_in6 peer;
 	int err = stream_peer_address(&conn->io, &peer);
 	if (!err)
 		conn->peer = peer;
-	if (err != UV_EADDRNOTAVAIL && conn->host->admit)
+	if ((!err || (has_opened && err != UV_EADDRNOTAVAIL)) && conn->host->admit)
 		conn->host->admit(conn);
 }
 
@@ -178,7 +181,7 @@ void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t
 {
 	conn->host->handler->refused(&conn->first, REASON_LIMIT, limit);
 	conn->has_finished = true;
-	if (words)
+	if (words && conn->state == CONN_OPEN)
 		channel_send_raw(&conn->first, words, bytes, 0);
 	conn_close(conn, REASON_LIMIT, CLOSE_FLUSH);
 }
@@ -194,16 +197,15 @@ static void fail_opening(struct conn *conn, int err)
 void conn_advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
-	if (err) {
-		if (err != UV_EAGAIN)
-			fail_opening(conn, err);
-		return;
+	if (!err) {
+		conn_leave_opening(conn);
+		conn->state = CONN_OPEN;
+		count(&conn->host->counters->handshakes);
 	}
-	conn_leave_opening(conn);
-	conn->state = CONN_OPEN;
-	count(&conn->host->counters->handshakes);
-	meet_peer(conn);
-	if (conn->state == CONN_OPEN)
+	meet_peer(conn, !err);
+	if (err && err != UV_EAGAIN && conn->state == CONN_OPENING)
+		fail_opening(conn, err);
+	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
 }
 
@@ -331,7 +333,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	else if (is_stranger(conn))
 		refuse_stranger(conn);
 	else if (endpoint->has_handshake && host->opening_max && host->opening > host->opening_max)
-		conn_close(conn, REASON_LIMIT, CLOSE_NOW);
+		conn_refuse(conn, "handshakes", NULL, 0);
 	conn_settle(conn);
 	host->current = NULL;
 	if (host->overdue)

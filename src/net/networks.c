@@ -32,7 +32,8 @@ bool network_read(const char *text, struct network *network)
 	memcpy(host, text, n);
 	host[n] = '\0';
 	if (inet_pton(AF_INET6, host, &network->address) == 1)
-		return read_prefix(text + n, ALL_BITS, &network->prefix_bits);
+		return !IN6_IS_ADDR_V4MAPPED(&network->address) && /* peers of IPv4 are in networks of IPv4 */
+		       read_prefix(text + n, ALL_BITS, &network->prefix_bits);
 	network->is_ipv4 = true;
 	network->address = (struct in6_addr){ 0 };
 	network->address.s6_addr[10] = network->address.s6_addr[11] = 0xff;

@@ -87,6 +87,12 @@ static void log_refusal(struct listener *listener, const struct sockaddr_in6 *pe
 	    F_TEXT("listener", listener->config->name), F_INT("refused", listener->refused));
 }
 
+/* Who waits for a handshake would take the text for one; and a stranger, for whom there is a proxy, is told nothing. */
+static bool would_understand(const struct listener_config *config, const struct sockaddr_in6 *peer)
+{
+	return !config->tls && (config->proxy == PROXY_OFF || networks_have(&config->trust, peer));
+}
+
 /*
  * Tells the client why, if the script says so. What it may have sent already is read first: closing
  * with unread input would reset the connection, and the words be lost.
@@ -98,8 +104,7 @@ static void acceptor_refuse(struct listener *listener, int fd, const struct sock
 	char ignored[4096];
 	count(&owner_of(listener)->counters.closed[REASON_LIMIT]);
 	log_refusal(listener, peer, why);
-	/* Who waits for a handshake would take the text for one. */
-	if (config->reject && !config->tls &&
+	if (config->reject && would_understand(config, peer) &&
 	    send(fd, config->reject, config->reject_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
 		shutdown(fd, SHUT_WR);
 		for (int i = 0; i < 16 && recv(fd, ignored, sizeof ignored, MSG_DONTWAIT) > 0; i++)

@@ -121,6 +121,11 @@ static int open_tcp(struct listener *listener, const struct addrinfo *info)
 	return err;
 }
 
+static const char *scheme_of(const struct listener *listener)
+{
+	return listener->config->tls ? "tls" : "tcp";
+}
+
 static int remember_address(struct listener *listener)
 {
 	struct sockaddr_storage got;
@@ -128,7 +133,7 @@ static int remember_address(struct listener *listener)
 	char text[ADDRESS_TEXT_BYTES];
 	if (getsockname(listener->fd, (struct sockaddr *)&got, &len))
 		return -errno;
-	snprintf(listener->address, sizeof listener->address, "tcp://%s",
+	snprintf(listener->address, sizeof listener->address, "%s://%s", scheme_of(listener),
 		 address_text((struct sockaddr *)&got, text, sizeof text));
 	return 0;
 }
@@ -253,8 +258,10 @@ int listener_listen(struct listener *listener, char *why, size_t size)
 void listener_configure(struct listener *listener, const struct listener_config *config)
 {
 	listener->config = config;
-	if (config->kind == LISTENER_TCP)
+	if (config->kind == LISTENER_TCP) {
 		set_tcp_options(listener->fd, config);
+		memcpy(listener->address, scheme_of(listener), strlen(scheme_of(listener)));
+	}
 	listen(listener->fd, config->backlog); /* again: only the backlog's size changes */
 }
 

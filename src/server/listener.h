@@ -25,7 +25,7 @@ struct listener {
 	uint16_t slot;
 	struct config *held;     /* whose `config` is, once that is no more what is served; or NULL */
 	int fd;                  /* -1: closed */
-	char address[192];       /* what it really got: "tcp://127.0.0.1:40213" */
+	char address[192];       /* what it really got: "tcp://127.0.0.1:40213", "tls://…" */
 	struct socket_file file; /* of a Unix socket: no other is removed */
 	bool shared;             /* with our predecessor or our successor: the file is not ours to remove */
 	/* Who made the socket, as INHERITED_OWN has it: a service manager removes its files itself. */

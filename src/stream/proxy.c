@@ -21,8 +21,8 @@ struct proxy_stream {
 	struct stream_layer layer; /* first */
 	struct held *held; /* NULL: nothing; few connections have one for longer than their beginning */
 	struct sockaddr_in6 client;
-	const char *wrong; /* what it has failed for */
-	bool opened, has_header, has_client;
+	const char *wrong;                          /* what it has failed for */
+	bool opened, ended, has_header, has_client; /* ended: the peer's stream, read while it opened */
 };
 
 static struct proxy_stream *proxy_of(const struct stream *stream)
@@ -94,6 +94,7 @@ static bool is_optional(const struct proxy_stream *proxy)
 /* The peer's stream has ended. Who has said nothing has done nothing wrong: proxies look so whether we are there. */
 static int proxy_meet_end(struct proxy_stream *proxy)
 {
+	proxy->ended = true;
 	if (is_optional(proxy) && proxy_header_begins(proxy->held->data, proxy->held->bytes))
 		return have_opened(proxy, 0);
 	return proxy->held->bytes ? proxy_fail(proxy, "PROXY header: the stream ends within it") : UV_EOF;
@@ -136,7 +137,7 @@ static ssize_t proxy_read(struct stream *stream, void *to, size_t n)
 	struct stream *below = proxy->layer.below;
 	size_t left = held_bytes(proxy);
 	if (!left)
-		return below->ops->read(below, to, n);
+		return proxy->ended ? 0 : below->ops->read(below, to, n);
 	if (n > left)
 		n = left;
 	memcpy(to, proxy->held->data + proxy->held->at, n);
@@ -163,10 +164,12 @@ static unsigned proxy_needs(const struct stream *stream, unsigned wanted)
 	return proxy_of(stream)->opened ? wanted : STREAM_READ;
 }
 
+/* An end that was read while it opened is told by no event any more. */
 static bool proxy_has_input(const struct stream *stream)
 {
 	const struct proxy_stream *proxy = proxy_of(stream);
-	return (proxy->opened && held_bytes(proxy)) || stream_holds_input(proxy->layer.below);
+	return (proxy->opened && (held_bytes(proxy) || proxy->ended)) ||
+	       stream_holds_input(proxy->layer.below);
 }
 
 static size_t proxy_unread(struct stream *stream)

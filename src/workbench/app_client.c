@@ -127,6 +127,8 @@ static int l_app_client_connect(lua_State *lua)
 		if (header)
 			make_trusted(listener, &way.from);
 	}
+	if (lua_istable(lua, 7) && !listener->tls)
+		return luaL_error(lua, "connect: tls: the listener is not tls://");
 	bool has_tls = listener->tls && !way.is_bare && (lua_isnoneornil(lua, 7) || lua_toboolean(lua, 7));
 	struct tls_client *tls = has_tls ? new_tls(lua, 7) : NULL;
 	struct peer *peer = world_connect(world, (unsigned)number - 1, &way);

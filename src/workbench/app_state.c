@@ -139,11 +139,14 @@ static int l_listeners(lua_State *lua)
 {
 	const struct config *config = app_check_world(lua)->config;
 	lua_createtable(lua, (int)config->listener_count, 0);
+	lua_createtable(lua, (int)config->listener_count, 0);
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		lua_pushstring(lua, config->listeners[i].name);
+		lua_rawseti(lua, -3, (int)i + 1);
+		lua_pushboolean(lua, config->listeners[i].tls != NULL);
 		lua_rawseti(lua, -2, (int)i + 1);
 	}
-	return 1;
+	return 2;
 }
 
 const luaL_Reg APP_STATE_FUNCTIONS[] = {

@@ -61,7 +61,8 @@ function M.check_network(item)
   local host, slash, bits = tostring(item):match "^([^/]*)(/?)(.*)$"
   local is_octal = host:find "^0%d" or host:find "%.0%d"
   local most = is_ipv4(host) and 32 or is_ipv6(host) and not host:find "%%" and 128
-  if is_octal then most = nil end
+  local is_mapped = host:lower():find "^[0:]*:ffff:" -- whose peers are IPv4, and in no network of IPv6
+  if is_octal or is_mapped then most = nil end
   if type(item) == "string" and most and slash == "" then return nil end
   if type(item) ~= "string" or not most then
     return NETWORK_EXPECTED .. printable.value(item)

@@ -97,7 +97,7 @@ local function read_listeners(self)
   local addresses = {}
   for _, entry in ipairs(self.entries) do
     if entry.message == "listening" then
-      local at, port = entry.address:match("^tcp://%[?(.-)%]?:(%d+)$")
+      local at, port = entry.address:match("^t[cl][ps]://%[?(.-)%]?:(%d+)$")
       if at == "0.0.0.0" or at == "::" or at == "" then at = "127.0.0.1" end
       addresses[#addresses + 1] = { host = at, port = tonumber(port), path = entry.address:match("^unix://(.*)$") }
     end
@@ -114,7 +114,10 @@ local function words_of(self, overrides)
   end
   if not workers then words[#words + 1] = "--workers=1" end
   -- Several listeners may have settings of their own: then the script has to say port 0.
-  if not listens and #core.listeners(self.core) == 1 then words[#words + 1] = "--listen=tcp://127.0.0.1:0" end
+  local names, has_tls = core.listeners(self.core)
+  if not listens and #names == 1 then
+    words[#words + 1] = ("--listen=%s://127.0.0.1:0"):format(has_tls[1] and "tls" or "tcp")
+  end
   return words
 end
 
@@ -234,7 +237,11 @@ function server:connect(options)
   if self.is_closed then failing.misuse("the app is closed") end
   options = options or {}
   settings.check_options("connect", options, OPTIONS)
-  local listener = settings.listener(core.listeners(self.core), options.listener)
+  local names, has_tls = core.listeners(self.core)
+  local listener = settings.listener(names, options.listener)
+  if has_tls[listener] and options.frame ~= "raw" then
+    failing.misuse 'connect: clients over sockets do not speak TLS: test in memory, or send bytes: frame = "raw"'
+  end
   local header, client
   if options.proxy then header, client = proxied.header(options.proxy) end
   local channel = dial(self.addresses[listener])
