@@ -1,4 +1,5 @@
-# Targets: luajit, luajit_for_modules, libuv, PkgConfig::JANSSON, PkgConfig::OPENSSL, Threads::Threads.
+# Targets: luajit, luajit_for_modules, libuv, PkgConfig::JANSSON, PkgConfig::OPENSSL, PkgConfig::CARES, PkgConfig::PCRE2,
+# PkgConfig::ZLIB, Threads::Threads.
 
 find_package(PkgConfig REQUIRED)
 set(THREADS_PREFER_PTHREAD_FLAG ON)
@@ -6,6 +7,12 @@ find_package(Threads REQUIRED)
 # Reads and writes what the control socket speaks.
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.13)
 pkg_check_modules(OPENSSL REQUIRED IMPORTED_TARGET openssl>=3.0)
+# Asks DNS servers; 1.18 is the first that says how long each address of an answer may be kept.
+pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares>=1.18)
+# Sums and compresses what handlers ask for.
+pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib>=1.2.11)
+# Matches ngx.re of drivers.
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8>=10.30)
 pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv>=1.42)
 if(PERILUNE_FAULTS)
   # What a shared library calls cannot be made to fail.

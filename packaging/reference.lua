@@ -9,8 +9,10 @@ local M = {}
 local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
-local OWNERS = { agent = "", test = "perilune." }
-local SEPARATORS = { perilune = ".", test = ".", string = "." }
+local OWNERS = { agent = "", test = "perilune.", worker = "app:" }
+local SEPARATORS = {
+  perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", json = ".",
+}
 
 -- "perilune.test.client?" → "test.client?"
 local function type_text(text) return "`" .. text:gsub("perilune%.", "") .. "`" end
@@ -102,8 +104,96 @@ function PARTS.perilune(lines)
   add_functions(lines, "perilune")
 end
 
+-- What perilune.connect() and perilune.pool() take and return.
+function PARTS.connect(lines)
+  add_class(lines, "perilune.connect_options")
+  add_fields(lines, "perilune.connect_options", "")
+  add_fields(lines, "perilune.connect_timeouts", "timeout.")
+  add_fields(lines, "perilune.connect_limits", "limits.")
+  add_class(lines, "perilune.connect_tls")
+  add_fields(lines, "perilune.connect_tls", "tls.")
+  add_class(lines, "perilune.pool_options")
+  add_fields(lines, "perilune.pool_options", "")
+  add_class(lines, "perilune.pool")
+  add_functions(lines, "pool")
+  lines[#lines + 1] = "The options of `pool:request()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.request_options", "")
+  lines[#lines + 1] = "What `pool:status()` returns:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.pool_status", "")
+end
+
+-- What perilune.shared() returns.
+function PARTS.shared(lines)
+  add_class(lines, "perilune.shared")
+  add_functions(lines, "shared")
+  lines[#lines + 1] = "What `shared:status()` returns:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.shared_status", "")
+end
+
+-- What perilune.spawn() and its like return; and what setup() is given, which begins the same.
+function PARTS.tasks(lines)
+  for _, name in ipairs { "timer", "task", "channel", "semaphore" } do
+    add_class(lines, "perilune." .. name)
+    add_functions(lines, name)
+  end
+end
+
+function PARTS.setup(lines)
+  add_class(lines, "perilune.worker")
+  add_fields(lines, "perilune.worker", "app.")
+  add_functions(lines, "worker")
+end
+
+-- What protocols need at hand.
+for _, name in ipairs { "encoding", "crypto" } do
+  PARTS[name] = function(lines)
+    add_class(lines, "perilune." .. name)
+    add_functions(lines, name)
+  end
+end
+
+function PARTS.crc(lines)
+  add_class(lines, "perilune.crc")
+  add_functions(lines, "crc")
+  lines[#lines + 1] = "| name | check value |"
+  lines[#lines + 1] = "|---|---|"
+  add_values(lines, "perilune.crc16_name")
+end
+
+function PARTS.deflate(lines)
+  lines[#lines + 1] = "The options of `perilune.deflate()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.deflate_options", "")
+  lines[#lines + 1] = "The options of `perilune.inflate()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.inflate_options", "")
+end
+
+function PARTS.json(lines)
+  add_class(lines, "perilune.json")
+  add_fields(lines, "perilune.json", "json.")
+  add_functions(lines, "json")
+  lines[#lines + 1] = "The options of `json.decode()`, and of `json.encode()`, which has `sorted` besides:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.json_encode_options", "")
+end
+
 function PARTS.string(lines)
   add_functions(lines, "string")
+end
+
+function PARTS.http(lines)
+  add_class(lines, "perilune.http.request")
+  add_fields(lines, "perilune.http.request", "request.")
+  add_functions(lines, "request")
+  add_class(lines, "perilune.http")
+  add_functions(lines, "http")
+  lines[#lines + 1] = "The options of `http.response()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.options", "")
 end
 
 function PARTS.view(lines)
@@ -130,6 +220,8 @@ function PARTS.test(lines)
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.test.connect_options", "")
   add_functions(lines, "app")
+  add_class(lines, "perilune.test.net")
+  add_functions(lines, "net")
   add_class(lines, "perilune.test.client")
   add_functions(lines, "client")
 end

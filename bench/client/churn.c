@@ -121,7 +121,8 @@ static void run_until(struct churn *ch, uint64_t until)
 	}
 }
 
-static void report(const struct churn *ch, double wall, struct proc_times server, struct proc_times client)
+static void report(const struct churn *ch, double wall, struct proc_times server, struct proc_times backend,
+		   struct proc_times client)
 {
 	double cycles = ch->cycles ? (double)ch->cycles : 1;
 
@@ -140,6 +141,8 @@ static void report(const struct churn *ch, double wall, struct proc_times server
 	else
 		printf("\"server_ns_per_cycle\":null,\"cycles_per_cpu_s\":null,\"server_busy\":null,\"server_"
 		       "waited\":null,");
+	if (ch->o->backend_pid)
+		printf("\"backend_ns_per_cycle\":%.0f,", (double)backend.cpu_ns / cycles);
 	printf("\"client_ns_per_cycle\":%.0f,\"client_busy\":%.4f,\"client_waited\":%.4f}\n",
 	       (double)client.cpu_ns / cycles, (double)client.cpu_ns / wall, (double)client.wait_ns / wall);
 }
@@ -158,7 +161,7 @@ int churn_run(const struct options *o)
 {
 	static struct churn churn;
 	struct churn *ch = &churn;
-	struct proc_times server, client;
+	struct proc_times server, backend, client;
 	uint64_t start, wall;
 
 	ch->o = o;
@@ -173,13 +176,15 @@ int churn_run(const struct options *o)
 	hist_reset(&ch->latency);
 	ch->cycles = 0;
 	server = times_of(o->server_pid);
+	backend = times_of(o->backend_pid);
 	client = times_of(getpid());
 	start = now_ns();
 	run_until(ch, start + seconds_ns(o->duration_s));
 	wall = now_ns() - start;
 	server = since(times_of(o->server_pid), server);
+	backend = since(times_of(o->backend_pid), backend);
 	client = since(times_of(getpid()), client);
-	report(ch, (double)wall, server, client);
+	report(ch, (double)wall, server, backend, client);
 	ch->cycles = 0;
 	for (int i = 0; i < o->connections; i++) {
 		if (ch->slots[i].fd >= 0 && !ch->slots[i].asked)

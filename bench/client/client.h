@@ -8,7 +8,8 @@
 struct options {
 	const char *host; /* dotted IPv4 */
 	uint16_t port;
-	pid_t server_pid; /* zero: unknown, what concerns the server is reported as null */
+	pid_t server_pid;  /* zero: unknown, what concerns the server is reported as null */
+	pid_t backend_pid; /* another process that the server asks, reported apart; zero: there is none */
 	int connections;
 	int pipeline; /* frames in flight on each connection */
 	int sources;  /* how many addresses 127.0.0.1, 127.0.0.2 … to connect from */
@@ -16,6 +17,7 @@ struct options {
 	double warmup_s, duration_s, hold_s;
 	bool verify; /* compare the serial number of every reply as well */
 	bool tls;
+	bool udp;
 	bool resume; /* sessions of TLS */
 };
 
@@ -24,6 +26,9 @@ int load_run(const struct options *o);
 int idle_run(const struct options *o);
 int churn_run(const struct options *o);
 int rss_run(const struct options *o);
+
+/* load_run() with --udp. */
+int udp_run(const struct options *o);
 
 /* Reports what (with errno, when it is not zero) and exits with status 2. */
 _Noreturn void die(const char *what);

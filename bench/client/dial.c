@@ -24,10 +24,12 @@ static int bind_source(int fd, uint32_t host)
 	return bind(fd, (struct sockaddr *)&source, sizeof source);
 }
 
-int dial_start(const struct options *o, uint64_t nth)
+/* A non-blocking socket on its way to the server, or -1 with errno. */
+static int socket_to(const struct options *o, uint64_t nth, int type)
 {
 	struct sockaddr_in server = { .sin_family = AF_INET, .sin_port = htons(o->port) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	const int on = 1;
+	int fd = socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		return -1;
@@ -37,6 +39,9 @@ int dial_start(const struct options *o, uint64_t nth)
 	}
 	if (o->sources > 1 && bind_source(fd, INADDR_LOOPBACK + (uint32_t)(nth % (uint64_t)o->sources)) != 0)
 		goto fail;
+	/* Nagle's algorithm would keep a frame behind the handshake until the server sends something, or 40 ms. */
+	if (o->tls)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(fd, (struct sockaddr *)&server, sizeof server) == 0 || errno == EINPROGRESS)
 		return fd;
 fail:;
@@ -44,6 +49,20 @@ fail:;
 	close(fd);
 	errno = err;
 	return -1;
+}
+
+int dial_start(const struct options *o, uint64_t nth)
+{
+	return socket_to(o, nth, SOCK_STREAM);
+}
+
+int dial_datagrams(const struct options *o, uint64_t nth)
+{
+	int fd = socket_to(o, nth, SOCK_DGRAM);
+
+	if (fd < 0)
+		die("connect");
+	return fd;
 }
 
 int dial(const struct options *o, uint64_t nth)

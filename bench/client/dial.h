@@ -11,6 +11,9 @@ int dial_start(const struct options *o, uint64_t nth);
 /* The same with TCP_NODELAY, established. Dies when that fails. */
 int dial(const struct options *o, uint64_t nth);
 
+/* A connected, non-blocking socket of UDP, from the nth source address. Dies when that fails. */
+int dial_datagrams(const struct options *o, uint64_t nth);
+
 /* Waits until the socket is ready for `events` of poll(). Returns false after some seconds without. */
 bool dial_wait(int fd, short events);
 

@@ -46,12 +46,14 @@ int idle_run(const struct options *o)
 	int *fds = need_zeroed((size_t)o->connections, sizeof *fds);
 	SSL **tls = need_zeroed((size_t)o->connections, sizeof *tls);
 	uint64_t serial = frame_first_serial(), errors = 0, opened_ns;
-	int64_t before, held, after;
+	int64_t before, held, after, backend = 0;
 
 	if (!o->server_pid)
 		die("idle needs --pid");
 	frame_fill(request, 1, o->size);
 	before = proc_rss_bytes(o->server_pid);
+	if (o->backend_pid)
+		backend = -proc_rss_bytes(o->backend_pid);
 	opened_ns = now_ns();
 	/* One after the other: a burst would make the server's shared buffers and queues grow, and count them in. */
 	for (int i = 0; i < o->connections; i++) {
@@ -62,6 +64,8 @@ int idle_run(const struct options *o)
 	opened_ns = now_ns() - opened_ns;
 	pause_s(o->hold_s);
 	held = proc_rss_bytes(o->server_pid);
+	if (o->backend_pid)
+		backend += proc_rss_bytes(o->backend_pid);
 	for (int i = 0; i < o->connections; i++) {
 		errors += !is_silent(fds[i]);
 		tls_end(tls[i]);
@@ -71,9 +75,12 @@ int idle_run(const struct options *o)
 	after = proc_rss_bytes(o->server_pid);
 	printf("{\"mode\":\"idle\",\"connections\":%d,\"errors\":%" PRIu64 ",\"open_seconds\":%.3f,"
 	       "\"rss_before\":%" PRId64 ",\"rss_held\":%" PRId64 ",\"rss_closed\":%" PRId64
-	       ",\"bytes_per_connection\":%.1f}\n",
+	       ",\"bytes_per_connection\":%.1f",
 	       o->connections, errors, (double)opened_ns / 1e9, before, held, after,
 	       (double)(held - before) / (double)o->connections);
+	if (o->backend_pid)
+		printf(",\"backend_bytes_per_connection\":%.1f", (double)backend / (double)o->connections);
+	printf("}\n");
 	free(fds);
 	free(tls);
 	free(request);

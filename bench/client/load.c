@@ -10,13 +10,10 @@
 #include "clock.h"
 #include "dial.h"
 #include "frame.h"
-#include "hist.h"
-#include "proc.h"
+#include "loop.h"
 #include "tls.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -27,7 +24,6 @@ enum {
 	READ_BYTES = 256 << 10,
 	TICK_MS = 100,
 	DRAIN_NS = 2000000000,
-	STALL_NS = 2000000000, /* between progress and giving up, on top of the ticks */
 };
 
 /* Frames released together, hence sent together. */
@@ -50,12 +46,8 @@ struct conn {
 	uint64_t first_batch, next_batch;
 };
 
-struct sample {
-	uint64_t at_ns;
-	struct proc_times server, client;
-};
-
 struct load {
+	struct loop loop;
 	const struct options *o;
 	int epoll_fd;
 	size_t frame_bytes;
@@ -65,9 +57,6 @@ struct load {
 	struct conn *conns;
 	uint64_t batch_mask;
 	bool draining;
-	uint64_t frames, errors, total; /* total includes the warm-up */
-	struct hist latency;
-	struct sample start, end;
 };
 
 static uint64_t serial_of(const struct load *l, const struct conn *c, uint64_t nth)
@@ -80,7 +69,7 @@ static void lose(struct load *l, struct conn *c)
 	tls_end(c->tls);
 	close(c->fd);
 	c->fd = -1;
-	l->errors++;
+	l->loop.errors++;
 }
 
 static void watch(struct load *l, struct conn *c, int op, bool out)
@@ -171,7 +160,7 @@ static void note_latency(struct load *l, struct conn *c, uint64_t replies, uint6
 		struct batch *b = &c->batches[c->first_batch & l->batch_mask];
 		uint64_t n = b->frames < replies ? b->frames : replies;
 
-		hist_add(&l->latency, now - b->at_ns, n);
+		hist_add(&l->loop.latency, now - b->at_ns, n);
 		replies -= n;
 		b->frames -= n;
 		if (!b->frames)
@@ -193,8 +182,7 @@ static bool on_readable(struct load *l, struct conn *c)
 	replies = c->received - before;
 	if (!replies)
 		return true;
-	l->total += replies;
-	l->frames += replies;
+	l->loop.replies += replies;
 	note_latency(l, c, replies, now);
 	if (l->draining)
 		return true;
@@ -202,8 +190,9 @@ static bool on_readable(struct load *l, struct conn *c)
 	return flush(l, c);
 }
 
-static void turn(struct load *l)
+static void turn(void *self)
 {
+	struct load *l = self;
 	struct epoll_event events[EVENTS];
 	int n = epoll_wait(l->epoll_fd, events, EVENTS, TICK_MS);
 
@@ -217,41 +206,6 @@ static void turn(struct load *l)
 			fine = on_readable(l, c);
 		if (!fine)
 			lose(l, c);
-	}
-}
-
-static struct sample sample(const struct options *o)
-{
-	struct sample s = { .client = proc_times(getpid()) };
-
-	if (o->server_pid)
-		s.server = proc_times(o->server_pid);
-	s.at_ns = now_ns();
-	return s;
-}
-
-static void start_measuring(struct load *l)
-{
-	hist_reset(&l->latency);
-	l->frames = 0;
-	l->start = sample(l->o);
-}
-
-/* Turns until `until`; gives up on a server that has stopped answering. */
-static void run_until(struct load *l, uint64_t until)
-{
-	uint64_t seen = l->total, seen_at = now_ns(), now = seen_at;
-
-	while (now < until) {
-		turn(l);
-		now = now_ns();
-		if (l->total != seen) {
-			seen = l->total;
-			seen_at = now;
-		} else if (now - seen_at > STALL_NS) {
-			l->errors++;
-			return;
-		}
 	}
 }
 
@@ -273,33 +227,7 @@ static void drain(struct load *l)
 	l->draining = true;
 	while (in_flight(l) && now_ns() < deadline)
 		turn(l);
-	l->errors += in_flight(l);
-}
-
-static void report(const struct load *l)
-{
-	const struct options *o = l->o;
-	const struct sample *a = &l->start, *b = &l->end;
-	double wall = (double)(b->at_ns - a->at_ns);
-	double frames = l->frames ? (double)l->frames : 1;
-	double cpu = (double)(b->server.cpu_ns - a->server.cpu_ns);
-
-	printf("{\"mode\":\"load\",\"connections\":%d,\"pipeline\":%d,\"size\":%zu,\"verify\":%s,",
-	       o->connections, o->pipeline, o->size, o->verify ? "true" : "false");
-	printf("\"seconds\":%.3f,\"frames\":%" PRIu64 ",\"frames_per_s\":%.0f,\"errors\":%" PRIu64 ",",
-	       wall / 1e9, l->frames, (double)l->frames / wall * 1e9, l->errors);
-	printf("\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f,\"max_us\":%.2f,",
-	       (double)hist_quantile(&l->latency, 0.50) / 1e3, (double)hist_quantile(&l->latency, 0.99) / 1e3,
-	       (double)hist_quantile(&l->latency, 0.999) / 1e3, (double)l->latency.max / 1e3);
-	if (o->server_pid)
-		printf("\"server_ns_per_frame\":%.2f,\"server_busy\":%.4f,\"server_waited\":%.4f,",
-		       cpu / frames, cpu / wall, (double)(b->server.wait_ns - a->server.wait_ns) / wall);
-	else
-		printf("\"server_ns_per_frame\":null,\"server_busy\":null,\"server_waited\":null,");
-	printf("\"client_ns_per_frame\":%.2f,\"client_busy\":%.4f,\"client_waited\":%.4f}\n",
-	       (double)(b->client.cpu_ns - a->client.cpu_ns) / frames,
-	       (double)(b->client.cpu_ns - a->client.cpu_ns) / wall,
-	       (double)(b->client.wait_ns - a->client.wait_ns) / wall);
+	l->loop.errors += in_flight(l);
 }
 
 static void prepare(struct load *l)
@@ -338,20 +266,16 @@ int load_run(const struct options *o)
 	static struct load load;
 	struct load *l = &load;
 
-	l->o = o;
+	if (o->udp)
+		return udp_run(o);
+	l->o = l->loop.o = o;
 	prepare(l);
 	for (int i = 0; i < o->connections; i++) {
 		release(l, &l->conns[i], (uint64_t)o->pipeline, now_ns());
 		if (!flush(l, &l->conns[i]))
 			lose(l, &l->conns[i]);
 	}
-	run_until(l, now_ns() + seconds_ns(o->warmup_s));
-	start_measuring(l);
-	run_until(l, now_ns() + seconds_ns(o->duration_s));
-	l->end = sample(o);
-	uint64_t frames = l->frames;
+	loop_run(&l->loop, turn, l);
 	drain(l);
-	l->frames = frames;
-	report(l);
-	return l->errors ? 1 : 0;
+	return loop_report(&l->loop, "");
 }

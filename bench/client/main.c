@@ -34,6 +34,7 @@ static const char usage[] =
     "  --host ADDR        IPv4 address of the server (127.0.0.1)\n"
     "  --port N\n"
     "  --pid N            the server process, for its CPU time and memory\n"
+    "  --backend N        a process that the server asks, for the same, apart from it\n"
     "  --core N           run on this core\n"
     "  --connections N    connections, or slots of churn (50)\n"
     "  --pipeline N       frames in flight on each connection (1)\n"
@@ -44,6 +45,7 @@ static const char usage[] =
     "  --hold S           idle: silence before memory is read (1)\n"
     "  --verify           compare the serial number of each reply\n"
     "  --tls              TLS 1.3 with TLS_AES_128_GCM_SHA256, trusting any certificate\n"
+    "  --udp              load: datagrams, each of them a frame; tells how many were lost\n"
     "  --resume           churn: resume the newest session\n"
     "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
 
@@ -117,6 +119,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "host", required_argument, NULL, 'H' },
 		{ "port", required_argument, NULL, 'p' },
 		{ "pid", required_argument, NULL, 'P' },
+		{ "backend", required_argument, NULL, 'b' },
 		{ "core", required_argument, NULL, 'c' },
 		{ "connections", required_argument, NULL, 'n' },
 		{ "pipeline", required_argument, NULL, 'd' },
@@ -127,6 +130,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "hold", required_argument, NULL, 'h' },
 		{ "verify", no_argument, NULL, 'v' },
 		{ "tls", no_argument, NULL, 'T' },
+		{ "udp", no_argument, NULL, 'u' },
 		{ "resume", no_argument, NULL, 'r' },
 		{ 0 },
 	};
@@ -142,6 +146,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 'P':
 			o->server_pid = (pid_t)number(optarg, 1, 1 << 30);
+			break;
+		case 'b':
+			o->backend_pid = (pid_t)number(optarg, 1, 1 << 30);
 			break;
 		case 'c':
 			pin((int)number(optarg, 0, CPU_SETSIZE - 1));
@@ -172,6 +179,9 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case 'T':
 			o->tls = true;
+			break;
+		case 'u':
+			o->udp = true;
 			break;
 		case 'r':
 			o->resume = true;
@@ -206,6 +216,8 @@ int main(int argc, char **argv)
 		die("--pipeline times --size is too much");
 	if (o.resume && !o.tls)
 		die("--resume is of --tls");
+	if (o.udp && (o.tls || strcmp(argv[1], "load") != 0))
+		die("--udp is of load, and without --tls");
 	raise_descriptor_limit();
 	tls_prepare(&o);
 	/* Whatever hangs, this does not: SIGALRM ends it. */

@@ -50,7 +50,7 @@ static void exchange(struct bench *bench)
 	harness_serve(bench->peer);
 	while (memory->outward_bytes != bytes) {
 		size_t before = memory->outward_bytes;
-		conn_host_turn(&bench->world.host, bench->world.host.now_ms);
+		conn_host_turn(&bench->world.workers[0].host, bench->world.workers[0].host.now_ms);
 		harness_serve(bench->peer);
 		if (memory->outward_bytes == before) {
 			fprintf(stderr, "expected %u replies\n", bench->batch);
@@ -63,7 +63,7 @@ static void exchange(struct bench *bench)
 /* As a worker does after each poll. */
 static void turn(struct bench *bench)
 {
-	struct vm *vm = &bench->world.agents.vm;
+	struct vm *vm = &bench->world.workers[0].agents->vm;
 	int heap_kb = lua_gc(vm->lua, LUA_GCCOUNT, 0);
 	bench->peak_kb = heap_kb > bench->peak_kb ? heap_kb : bench->peak_kb;
 	vm_sample(vm);
@@ -145,7 +145,7 @@ int main(int argc, char **argv)
 	qsort(ns, RUNS, sizeof *ns, compare);
 	for (int i = 0; i < TIMED_RUNS; i++)
 		run_timed(&bench, frames);
-	lua_State *lua = bench.world.agents.vm.lua;
+	lua_State *lua = bench.world.workers[0].agents->vm.lua;
 	lua_gc(lua, LUA_GCCOLLECT, 0);
 	printf(
 	    "{\"batch\":%u,\"ns_per_frame\":%.1f,\"median_ns\":%.1f,\"longest_event_ms\":%.3f,\"live_kb\":%d,"

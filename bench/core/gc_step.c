@@ -35,9 +35,9 @@ static double serve(struct world *world, struct peer **peers, unsigned n, unsign
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
 		peer->memory.outward_bytes = 0;
-		vm_sample(&world->agents.vm);
+		vm_sample(&world->workers[0].agents->vm);
 		if (i % 4096 == 0)
-			vm_pace(&world->agents.vm, PAYLOAD);
+			vm_pace(&world->workers[0].agents->vm, PAYLOAD);
 	}
 	return longest;
 }
@@ -47,7 +47,7 @@ static double step_through(struct world *world)
 	double longest = 0;
 	for (int cycles = 0; cycles < 3;) {
 		uint64_t from = harness_cpu_ns();
-		cycles += lua_gc(world->agents.vm.lua, LUA_GCSTEP, 0);
+		cycles += lua_gc(world->workers[0].agents->vm.lua, LUA_GCSTEP, 0);
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
 	}
@@ -62,12 +62,12 @@ int main(int argc, char **argv)
 	struct peer **peers = calloc(n, sizeof *peers);
 	for (unsigned i = 0; i < n; i++)
 		peers[i] = harness_connect(&world);
-	vm_pace(&world.agents.vm, PAYLOAD);
+	vm_pace(&world.workers[0].agents->vm, PAYLOAD);
 	serve(&world, peers, n, 200000); /* warm: compiled, sized */
 	double served = serve(&world, peers, n, 400000), stepped = step_through(&world);
 	printf("{\"agents\":%u,\"heap_kb\":%d,\"longest_event_ms\":%.3f,\"longest_explicit_step_ms\":%.3f,"
 	       "\"longest_step_ms\":%.3f}\n",
-	       n, lua_gc(world.agents.vm.lua, LUA_GCCOUNT, 0), served, stepped,
+	       n, lua_gc(world.workers[0].agents->vm.lua, LUA_GCCOUNT, 0), served, stepped,
 	       served > stepped ? served : stepped);
 	free(peers);
 	harness_close(&world);

@@ -1,6 +1,7 @@
 #include "harness.h"
 
 #include "bind/bind.h"
+#include "config/config.h"
 #include "workbench/script.h"
 
 #include <stdio.h>
@@ -16,7 +17,8 @@ static void die(const char *what)
 void harness_open(struct world *world, const char *path)
 {
 	char pattern[4096], why[4096], *text;
-	const struct script script = { .path = path };
+	const struct override one_worker[] = { { (char *)"workers", (char *)"1", (char *)"benchmark" } };
+	const struct script script = { .path = path, .overrides = one_worker, .override_count = 1 };
 	if (vm_find_lua_path(pattern, sizeof pattern))
 		die("Perilune's Lua modules were not found");
 	vm_set_lua_path(pattern);

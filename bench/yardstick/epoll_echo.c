@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -41,7 +42,7 @@ struct conn {
 };
 
 static int epoll_fd, listen_fd;
-static bool zero_copy;
+static bool zero_copy, as_bytes;
 
 /* Shared by all connections: an incomplete frame is moved to the front of `in` before the read that continues it.
  * Aligned, so that how the two lie to each other, which the speed of copying depends on, is not the linker's choice. */
@@ -144,7 +145,7 @@ static bool on_readable(struct conn *c)
 	/* Quadratic for frames of many reads; no cell of the benchmark has any. */
 	if (kept)
 		memcpy(in, c->part, kept);
-	got = recv(c->fd, in + kept, READ_BYTES, 0);
+	got = recv(c->fd, in + kept, as_bytes ? sizeof in : READ_BYTES, 0);
 	if (got <= 0)
 		return got < 0 && (errno == EAGAIN || errno == EINTR);
 	if (kept) {
@@ -153,14 +154,14 @@ static bool on_readable(struct conn *c)
 		c->part_len = 0;
 	}
 	kept += (size_t)got;
-	whole = echo_frames(kept);
+	whole = as_bytes ? (ssize_t)kept : echo_frames(kept);
 	if (whole < 0)
 		return false;
 	if ((size_t)whole < kept) {
 		c->part_len = kept - (size_t)whole;
 		c->part = copy_of(in + whole, c->part_len);
 	}
-	return whole == 0 || reply(c, zero_copy ? in : out, (size_t)whole);
+	return whole == 0 || reply(c, zero_copy || as_bytes ? in : out, (size_t)whole);
 }
 
 static void on_acceptable(void)
@@ -189,28 +190,48 @@ static void on_acceptable(void)
 	}
 }
 
-static void listen_on(uint16_t port)
+static void listen_at(const struct sockaddr *addr, socklen_t len)
 {
-	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct epoll_event ev = { .events = EPOLLIN };
-	socklen_t len = sizeof addr;
 	const int on = 1;
 
-	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	listen_fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (listen_fd < 0)
 		die("socket");
 	setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	if (bind(listen_fd, (struct sockaddr *)&addr, sizeof addr) != 0)
+	if (bind(listen_fd, addr, len) != 0)
 		die("bind");
 	if (listen(listen_fd, BACKLOG) != 0)
 		die("listen");
-	if (getsockname(listen_fd, (struct sockaddr *)&addr, &len) != 0)
-		die("getsockname");
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &ev) != 0)
 		die("epoll");
+}
+
+static void listen_on(uint16_t port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+	socklen_t len = sizeof addr;
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	listen_at((struct sockaddr *)&addr, len);
+	if (getsockname(listen_fd, (struct sockaddr *)&addr, &len) != 0)
+		die("getsockname");
 	printf("listening on 127.0.0.1:%u\n", (unsigned)ntohs(addr.sin_port));
+	fflush(stdout);
+}
+
+static void listen_on_path(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	if (strlen(path) >= sizeof addr.sun_path) {
+		errno = ENAMETOOLONG;
+		die(path);
+	}
+	strcpy(addr.sun_path, path);
+	listen_at((struct sockaddr *)&addr, sizeof addr);
+	printf("listening on unix:%s\n", path);
 	fflush(stdout);
 }
 
@@ -247,11 +268,11 @@ static void pin(int core)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "port", required_argument, NULL, 'p' },
-		{ "core", required_argument, NULL, 'c' },
-		{ "zero-copy", no_argument, NULL, 'z' },
-		{ 0 },
+		{ "port", required_argument, NULL, 'p' }, { "unix", required_argument, NULL, 'u' },
+		{ "core", required_argument, NULL, 'c' }, { "zero-copy", no_argument, NULL, 'z' },
+		{ "bytes", no_argument, NULL, 'b' },      { 0 },
 	};
+	const char *path = NULL;
 	uint16_t port = 0;
 	int opt;
 
@@ -260,17 +281,27 @@ int main(int argc, char **argv)
 		case 'p':
 			port = (uint16_t)strtoul(optarg, NULL, 10);
 			break;
+		case 'u':
+			path = optarg;
+			break;
 		case 'c':
 			pin((int)strtol(optarg, NULL, 10));
 			break;
 		case 'z':
 			zero_copy = true;
 			break;
+		case 'b':
+			as_bytes = true;
+			break;
 		default:
-			fprintf(stderr, "usage: epoll_echo [--port N] [--core N] [--zero-copy]\n");
+			fprintf(stderr, "usage: epoll_echo [--port N | --unix PATH] [--core N] [--zero-copy "
+					"| --bytes]\n");
 			return 2;
 		}
 	}
-	listen_on(port);
+	if (path)
+		listen_on_path(path);
+	else
+		listen_on(port);
 	serve();
 }

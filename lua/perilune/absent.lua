@@ -27,11 +27,19 @@ local function without_long_texts(source)
   end))
 end
 
--- What the file calls it: the last local it is kept in, or nil.
-local function name_in(source)
-  local name
-  for each in source:gmatch "%f[%w_]local%s+([%a_][%w_]*)%s*=%s*require%s*%(?%s*[\"']perilune[\"']" do name = each end
-  return name
+local REQUIRED = "%f[%w_]local%s+([%a_][%w_]*)%s*=%s*require%s*%(?%s*[\"']perilune[\"']%s*%)?([^\n]*)"
+
+-- What the file calls it, and by name the libraries of it that the file keeps in locals.
+local function names_in(source)
+  local names, own = {}, nil
+  for name, behind in source:gmatch(REQUIRED) do
+    local field = behind:match "^%s*%.%s*([%a_][%w_]*)%s*$"
+    if field then names[name] = field elseif not behind:find "^%s*%." then own = name end
+  end
+  for name, owner, field in source:gmatch "%f[%w_]local%s+([%a_][%w_]*)%s*=%s*([%a_][%w_]*)%.([%a_][%w_]*)%s" do
+    if owner == own then names[name] = field end
+  end
+  return own, names
 end
 
 -- Is there a parameter, or another local, of that name? Then it may be what a line means.
@@ -64,16 +72,11 @@ local function text_of(path, number, name, field, line, source)
   return ("%s:%d: %s.%s does not exist%s"):format(path, number, name, field, hint and ": " .. hint or "")
 end
 
---- What a file takes from `require "perilune"` that is not there, a text for each name.
----@param path string the file's, for the texts
----@param chunk function that has been compiled from text
----@param source string? the file's text
----@return string[]
-function M.faults(path, chunk, source)
-  local name = source and name_in(source)
-  if not name or has_namesake(source, name) then return {} end
-  local module, texts, known, number = require "perilune", {}, {}, 0
-  local lines, pattern = lines_of(chunk), "%f[%w_.:]" .. name .. "%s*%.%s*([%a_][%w_]*)()"
+-- What is taken from a table by its name in the file, and is not there.
+local function add_faults(texts, path, source, lines, name, module)
+  if has_namesake(source, name) then return end
+  local known, number = {}, 0
+  local pattern = "%f[%w_.:]" .. name .. "%s*%.%s*([%a_][%w_]*)()"
   for line in (without_long_texts(source) .. "\n"):gmatch "([^\n]*)\n" do
     number = number + 1
     local masked = lines[number] and culprit.mask(line) or ""
@@ -85,6 +88,25 @@ function M.faults(path, chunk, source)
         end
       end
     end
+  end
+end
+
+--- What a file takes from `require "perilune"` that is not there, a text for each name.
+---@param path string the file's, for the texts
+---@param chunk function that has been compiled from text
+---@param source string? the file's text
+---@return string[]
+function M.faults(path, chunk, source)
+  if not source then return {} end
+  local module, lines, texts = require "perilune", lines_of(chunk), {}
+  local own, names = names_in(source)
+  if own then add_faults(texts, path, source, lines, own, module) end
+  local sorted = {}
+  for name in pairs(names) do sorted[#sorted + 1] = name end
+  table.sort(sorted)
+  for _, name in ipairs(sorted) do
+    local library = module[names[name]]
+    if type(library) == "table" then add_faults(texts, path, source, lines, name, library) end
   end
   return texts
 end

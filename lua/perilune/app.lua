@@ -111,7 +111,7 @@ end
 local UNSAFE = "%s leads out of the VM: to open it, add unsafe = { %q }"
 
 -- Perilune's modules that are for users. All others are not for scripts, whatever `modules` says.
-local PUBLIC = { perilune = true }
+local PUBLIC = { perilune = true, ["perilune.http"] = true }
 
 -- What LuaJIT opens to look whether it is there. A FIFO would be waited for.
 local function check_kind(name)
@@ -121,6 +121,43 @@ local function check_kind(name)
     local kind = paths.kind(path)
     if kind and kind ~= "a folder" then error(("require: %s is %s, not a file"):format(path, kind), 4) end
   end
+end
+
+--- What a script opens is only known once it has run, and what a door leads to may end the process. So as long as it
+--- runs, a door opens only if a file has `unsafe`, and one has the name in quotes; or a setting has both. So it is with
+--- `compat`.
+local function is_named(setting, name, overrides)
+  for _, override in ipairs(overrides or {}) do
+    if override.path == setting and override.value:find(name, 1, true) then return true end
+  end
+  if not sources.mention(setting) then return false end
+  return sources.mention(('"%s"'):format(name)) or sources.mention(("'%s'"):format(name))
+end
+
+-- Who has none of it shall not have a function for it either.
+local function may_have_compat(overrides)
+  for _, override in ipairs(overrides or {}) do
+    if override.path == "compat" then return true end
+  end
+  return sources.mention "compat"
+end
+
+--- What drivers of others are written for (`compat`); false: nothing. Who has none of it does not load it.
+local function compat_of(state)
+  if state.compat == nil and (is_named("compat", "ngx", state.overrides)
+    or is_named("compat", "socket", state.overrides)) then
+    state.compat = require("perilune.compat").new(state.env, function(feature)
+      return is_named("compat", feature, state.overrides)
+    end)
+  end
+  return state.compat
+end
+
+-- Drivers of others see what `compat` gives, and no globals but their own.
+local function load_system(name, state)
+  local compat = compat_of(state)
+  if compat and compat.finds(name) then return true, compat.require(name) end
+  return pcall(require, name)
 end
 
 --- A module of the system. While the script loads, those it takes are noted, for check_modules();
@@ -136,7 +173,7 @@ local function require_system(name, tried, state)
     error(("require: '%s' is no file of the app: if the system's is meant, add modules = { %q }"):format(name, name), 3)
   end
   check_kind(name)
-  local ok, value = pcall(require, name)
+  local ok, value = load_system(name, state)
   if not ok and sources.cut then error("require: '" .. name .. "' was not found: " .. sources.cut, 3) end
   if not ok then
     error("require: no module '" .. name .. "' beside the script (" .. table.concat(tried, ", ")
@@ -165,13 +202,20 @@ local function is_stale(entry)
   return type(loading) == "thread" and (ended[loading] or coroutine.status(loading) == "dead")
 end
 
+--- A module for users as scripts have it, and so what it makes later.
+local function read_only(name)
+  local module = require(name)
+  getmetatable(module).protect = sandbox.read_only
+  return sandbox.read_only(name, module)
+end
+
 --- `require` for one app: its own folder, Perilune's modules, and the system's by permission.
 local function new_require(folder, env, state)
   local loaded = {}
   return function(name)
     check_name(name)
     if PUBLIC[name] then
-      loaded[name] = loaded[name] or { value = sandbox.read_only(name, require(name)) }
+      loaded[name] = loaded[name] or { value = read_only(name) }
       return loaded[name].value
     end
     if sandbox.is_library(name) then return rawget(env, name) end
@@ -182,7 +226,9 @@ local function new_require(folder, env, state)
     end
     local file, tried = find_module(folder, name)
     if not file then
-      local value = require_system(name, tried, state)
+      local compat = compat_of(state)
+      local value = compat and compat.module(name)
+      if not value then value = require_system(name, tried, state) end
       loaded[name] = { value = value }
       return value
     end
@@ -198,6 +244,29 @@ local function new_require(folder, env, state)
     if value == nil then value = true end
     loaded[name] = { value = value }
     return value
+  end
+end
+
+local function check_compat(conf, state, errors)
+  local given = {}
+  for _, name in ipairs(conf.compat or {}) do given[name] = true end
+  for name in pairs(state.compat and state.compat.used or {}) do
+    if not given[name] then
+      errors[#errors + 1] = {
+        path = "compat", message = ("the script uses %s: to have it, add compat = { %q }"):format(name, name),
+      }
+    end
+  end
+  if not next(given) then
+    state.compat = false
+  else
+    local compat = compat_of(state)
+    if not compat then
+      compat = require("perilune.compat").new(state.env)
+      state.compat = compat
+    end
+    compat.has = function(name) return given[name] end
+    compat.global "ngx" -- now, while all of C's libraries can be had
   end
 end
 
@@ -218,6 +287,7 @@ local function check_modules(conf, state)
       }
     end
   end
+  check_compat(conf, state, errors)
   for name in pairs(state.system) do
     if not allowed[name] then
       errors[#errors + 1] = {
@@ -256,16 +326,6 @@ local function add_lines(errors, file)
   for _, err in ipairs(source and errors or {}) do
     if not err.origin then err.line = line_of_key(source, err.path) end
   end
-end
-
---- What a script opens is only known once it has run, and what a door leads to may end the process. So as long as it
---- runs, a door opens only if a file has `unsafe`, and one has the name in quotes; or a setting has both.
-local function is_named_unsafe(name, overrides)
-  for _, override in ipairs(overrides or {}) do
-    if override.path == "unsafe" and override.value:find(name, 1, true) then return true end
-  end
-  if not sources.mention("unsafe") then return false end
-  return sources.mention(('"%s"'):format(name)) or sources.mention(("'%s'"):format(name))
 end
 
 --- A failed load as printable text, with the place and an excerpt of the source. What fails to load never becomes
@@ -318,10 +378,12 @@ local function strays_of(conf, script_file, folder)
     end
     return false
   end
-  for _, listener in ipairs(conf.listeners) do
-    for _, text in ipairs(agent.strays(listener.agent, is_called)) do
-      if not seen[text] then found[#found + 1] = text end
-      seen[text] = true
+  for _, list in ipairs { conf.listeners, conf.agents } do
+    for _, one in ipairs(list) do
+      for _, text in ipairs(agent.strays(one.agent, is_called, list == conf.agents)) do
+        if not seen[text] then found[#found + 1] = text end
+        seen[text] = true
+      end
     end
   end
   return found[1] and table.concat(found, ", ") or nil
@@ -329,6 +391,17 @@ end
 
 local NO_WAY_OVER = 'reload = "migrate", but the agent has no method %s: at a reload '
   .. "its connections stay with the old code"
+local NO_WAY_OVER_ALONE = 'agents.%s: reload = "migrate", of its own or of the top level, but the agent has no method '
+  .. "%s: at a reload those that there are stay with the old code"
+
+local NOT_TAKEN = "snapshot(app) keeps what the next generation's setup(app, data) is given, but setup %s"
+
+-- What snapshot() keeps is taken by the same script most of the time.
+local function untaken(conf)
+  if not conf.snapshot then return nil end
+  if not conf.setup then return NOT_TAKEN:format "is missing" end
+  if not conf.takes_snapshot then return NOT_TAKEN:format "takes no data" end
+end
 
 --- What is allowed and hardly meant, in one text, a line each; nil: nothing is.
 local function warnings_of(conf, folder)
@@ -338,11 +411,15 @@ local function warnings_of(conf, folder)
     if not seen[text] then found[#found + 1] = text end
     seen[text] = true
   end
-  for _, listener in ipairs(conf.listeners) do
-    local migrates = type(listener.agent) == "table" and listener.reload.policy == "migrate"
+  local untaken_text = untaken(conf)
+  if untaken_text then add(untaken_text) end
+  local function warn_of(listener, kind)
+    local migrates = type(listener.agent) == "table" and listener.reload.policy == "migrate" and not listener.protocol
     for _, name in ipairs(migrates and { "snapshot", "upgrade" } or {}) do
       local ok, fn = pcall(index, listener.agent, name)
-      if ok and fn == nil then add(NO_WAY_OVER:format(name)) end
+      if ok and fn == nil then
+        add(kind and NO_WAY_OVER_ALONE:format(kind, name) or NO_WAY_OVER:format(name))
+      end
     end
     for _, name in ipairs(type(listener.agent) == "table" and selfless.GIVEN or {}) do
       local _, fn = pcall(index, listener.agent, name)
@@ -352,6 +429,8 @@ local function warnings_of(conf, folder)
       if way then add(("%s:%d: %s has no self: write %s"):format(file, line, name, way)) end
     end
   end
+  for _, one in ipairs(conf.listeners) do warn_of(one) end
+  for _, one in ipairs(conf.agents) do warn_of(one, one.name) end
   return found[1] and table.concat(found, "\n") or nil
 end
 
@@ -401,6 +480,18 @@ local function shared_tables(conf, state)
   end)
 end
 
+-- What files have asked for at their top level, and nobody declares.
+local function check_shared(conf, errors)
+  local dictionary = package.loaded["perilune.dictionary"]
+  local declared, names = {}, {}
+  for i, one in ipairs(conf.shared) do names[i], declared[one.name] = one.name, true end
+  for name in pairs(dictionary and dictionary.asked or {}) do
+    if not declared[name] then
+      errors[#errors + 1] = { path = "shared", message = dictionary.undeclared(name, names) }
+    end
+  end
+end
+
 --- Loads and validates.
 ---@param path string the script's file
 ---@param options { overrides: perilune.override[]?, cpus: integer?, generation: integer?, finds_globals: boolean? }
@@ -415,11 +506,16 @@ function M.load(path, options)
   state.chunks = options.finds_globals and {} or nil
   function state.may_open(name)
     if state.open then return state.open[name] == true end
-    if not is_named_unsafe(name, options.overrides) then error(UNSAFE:format(name, name), 3) end
+    if not is_named("unsafe", name, options.overrides) then error(UNSAFE:format(name, name), 3) end
     state.doors[name] = true -- check_modules() has the last word
     return true
   end
-  local env = sandbox.new(state.may_open)
+  state.overrides = options.overrides
+  local env = sandbox.new(state.may_open, may_have_compat(options.overrides) and function(name)
+    local compat = compat_of(state)
+    return compat and compat.global(name) or nil
+  end)
+  state.env = env
   rawset(env, "require", new_require(folder, env, state))
   local chunk, err = compile(path:match("[^/]*$"), path, env, state.generation)
   if not chunk then
@@ -431,19 +527,53 @@ function M.load(path, options)
   local conf, errors = config.normalise(script, { overrides = options.overrides, cpus = options.cpus, file = path })
   if conf then
     errors = check_modules(conf, state)
+    check_shared(conf, errors)
     if #errors > 0 then conf = nil end
   end
   if not conf then
     add_lines(errors, path:match("[^/]*$"))
     return nil, config.format_errors(errors, path), errors
   end
-  conf.shared = state.chunks and shared_tables(conf, state)
+  conf.shared_tables = state.chunks and shared_tables(conf, state)
   conf.strays = strays_of(conf, path:match("[^/]*$"), folder)
   conf.globals = state.chunks and misspelt_globals(state, env)
   conf.warnings = state.chunks and with_absent(warnings_of(conf, folder), state, env)
   state.chunks = nil
   if next(conf.unsafe or {}) or next(conf.modules or {}) then guard.watch_calls() end
   return { conf = conf, file = path, env = env }
+end
+
+local function set_of(names)
+  local set = {}
+  for _, name in ipairs(names) do set[name] = true end
+  return set
+end
+
+--- For a VM that runs jobs: the app's modules, without its script. What they may require and open is known.
+---@param path string the script's file
+---@param options { modules: string[], unsafe: string[], compat: string[], generation: integer }
+---@return { require: (fun(name: string): any), why_not: fun(name: string): string? } why there is no such module
+function M.bare(path, options)
+  local folder = folder_of(path)
+  local state = { system = {}, doors = {}, generation = options.generation }
+  state.open, state.allowed = set_of(options.unsafe), set_of(options.modules)
+  function state.may_open(name) return state.open[name] == true end
+  local env = sandbox.new(state.may_open, #options.compat > 0 and function(name)
+    return state.compat and state.compat.global(name) or nil
+  end)
+  state.env = env
+  local required = new_require(folder, env, state)
+  rawset(env, "require", required)
+  check_compat(options, state, {})
+  local function why_not(name)
+    local is_name, wrong = pcall(check_name, name)
+    if not is_name then return tostring(wrong) end
+    local ok, file, tried = pcall(find_module, folder, name)
+    if not ok then return tostring(file) end
+    if file or state.allowed[name] then return nil end
+    return "it is no file of the app (" .. table.concat(tried, ", ") .. ")"
+  end
+  return { require = required, why_not = why_not }
 end
 
 --- What load() returns of an app whose files for tls:// are not right.

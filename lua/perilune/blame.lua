@@ -7,8 +7,11 @@ local M = {}
 
 local TRACE_LINES, LEVELS_MAX = 12, 60
 
+-- A file of Perilune's own.
+local function is_ours(name) return name:find "/lua/perilune/" ~= nil or name:find "/lua/perilune%.lua" ~= nil end
+
 local function is_users(info)
-  return info.what ~= "C" and info.source:sub(1, 1) == "@" and not info.source:find("/lua/perilune/", 1, true)
+  return info.what ~= "C" and info.source:sub(1, 1) == "@" and not is_ours(info.source)
 end
 
 local function name_of(info)
@@ -44,7 +47,7 @@ end
 
 --- The runtime's own chunks and modules: errors that are raised at level 2, or after a tail call, name those.
 local function is_internal(file)
-  return file == "(batch)" or file == "(frame)" or file:find("/lua/perilune/", 1, true) ~= nil
+  return file == "(batch)" or file == "(frame)" or is_ours(file)
 end
 
 M.is_internal = is_internal
@@ -201,7 +204,7 @@ end
 ---@param co thread|nil where it was raised
 ---@param options perilune.blame_options
 ---@param about table callback, directory (of the script; files are shown below it), is_loading (places are without
----  the generation), and what fault.render() takes
+---  the generation), origin (where a task was begun, and below that its task), and what fault.render() takes
 ---@return string message one line
 ---@return string rendered the excerpt for people
 ---@return string trace lines of the user's files, separated by "\n"
@@ -218,6 +221,7 @@ function M.describe(err, co, options, about)
   if about.is_loading and place.file then place.file = place.file:gsub("#g%d+$", "") end
   file = place.file
   local lines = trace(frames, about.callback, file, place.line)
+  for origin in (about.origin or ""):gmatch "[^\n]+" do lines[#lines + 1] = origin .. ": begins the task" end
   local is_relative = file and file:sub(1, 1) ~= "/" and about.directory ~= "."
   local source = options.source_of(file, fault.SOURCE_MAX)
   local self, is_known = self_of(co, frames[1], source)
@@ -240,6 +244,7 @@ function M.describe(err, co, options, about)
     conn = about.conn,
     peer = about.peer,
     listener = about.listener,
+    agent_name = about.agent_name,
     generation = about.generation,
     traceback = lines,
     source = source,

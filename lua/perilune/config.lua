@@ -6,8 +6,10 @@
 --- override. A listener's value comes from the strongest that has one:
 --- override, then its own entry, then the top level, then the default.
 local address = require "perilune.config.address"
+local agents = require "perilune.config.agents"
 local check = require "perilune.config.check"
 local frame = require "perilune.config.frame"
+local http = require "perilune.config.http"
 local print_conf = require "perilune.config.print"
 local printable = require "perilune.printable"
 local read = require "perilune.config.read"
@@ -47,12 +49,25 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field agent function|table
 ---@field proxy boolean|"optional"
 ---@field trust string[]
----@field limits table<string, any> connections, per_ip, accept_rate, frame, inbox, send_buffer, slow_consumer, reject
----@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame, handshake
+---@field amplification integer of udp://; 0: off
+---@field limits table<string, any> connections, per_ip, accept_rate, frame, inbox, send_buffer, slow_consumer, reject,
+---  uri, headers, fields, body
+---@field timeout table<string, integer> milliseconds, 0: off; read, write, idle, first_frame, proceed, handshake,
+---  header, body
+
+---@class perilune.kind of agents without a socket
+---@field name string
+---@field agent function|table
+---@field idle integer milliseconds, 0: never
+---@field most integer at once, of each worker
+---@field reload { policy: string }
+---@field limits table<string, integer> proceed, allocation, mailbox
+---@field timeout { proceed: integer }
 
 ---@class perilune.conf
 ---@field workers integer
 ---@field modules string[]
+---@field compat string[]
 ---@field log { file: string|false, format: string, level: string, frame_bytes: integer }
 ---@field record { redact: function? }
 ---@field control string "auto", "off" or a path
@@ -61,10 +76,18 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field memory integer bytes for the VM of each worker
 ---@field buffers integer bytes for all buffers of the process
 ---@field handshakes integer of TLS at once, for each worker
+---@field outgoing integer connections out at once, for each worker
+---@field shared { name: string, bytes: integer }[] dictionaries that all workers share, by name
+---@field jobs table<string, any> workers (0: there are none), queue, when_full, lanes, timeout, proceed, memory,
+---  message, unsafe; all_modules, all_unsafe, all_compat: texts of what they may require and open
 ---@field drain_ms integer
 ---@field upgrade_ms integer
 ---@field listeners perilune.listener[]
+---@field agents perilune.kind[] of agents without a socket, by name
 ---@field setup function?
+---@field snapshot function?
+---@field snapshot_bytes integer the most that a worker is given of a snapshot()
+---@field takes_snapshot boolean setup() is given it
 ---@field teardown function?
 ---@field strays string? methods of agents that nobody calls, and what they may have been meant to be
 ---@field warnings string? what is allowed and hardly meant, a line each
@@ -83,6 +106,7 @@ end
 local function default_of(state, key)
   if key.path == "limits.memory" then return default_memory(state) end
   if key.path == "workers" then return math.max(1, math.min(schema.WORKERS_MAX, math.floor(state.cpus))) end
+  if key.type == "lanes" then return schema.LANES end
   if type(key.default) == "table" then return {} end
   return key.default
 end
@@ -120,18 +144,56 @@ local function parse_address(state, entry)
   return parsed or {}
 end
 
+-- What is otherwise by default where datagrams come.
+local UDP_DEFAULTS = { frame = "datagram", ["timeout.idle"] = 30e3 }
+
+-- The setting, where its default depends on what is listened to.
+local function default_by_kind(listener, path)
+  if listener.kind == "udp" then return UDP_DEFAULTS[path] end
+  return listener.protocol == "http" and http.DEFAULTS[path] or nil
+end
+
+-- What it speaks is known before its other settings: some of their defaults depend on it.
+local function set_protocol(state, entry, listener)
+  local scheme = listener.protocol
+  listener.protocol = resolve(state, entry.layer, schema.BY_PATH.protocol)
+  listener.protocol = http.protocol(state, entry, listener, scheme)
+end
+
 local function build_listener(state, entry, index)
   local listener = parse_address(state, entry)
+  set_protocol(state, entry, listener)
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "listener" then
       local value, origin = resolve(state, entry.layer, key)
-      put(listener, key.path, value)
+      local own = origin == "default" and default_by_kind(listener, key.path)
+      if own then value = own end
+      if key.path ~= "protocol" then put(listener, key.path, value) end
       state.origins[("listen[%d].%s"):format(index, key.path)] = origin
     end
   end
   state.origins[("listen[%d].address"):format(index)] = entry.origin or "script"
   listener.frame = frame.parse(listener.frame, listener.limits.frame)
   return listener
+end
+
+-- Does setup() take what a generation before keeps? One that has no parameter for it begins anew.
+local function takes_data(setup)
+  local info = setup and debug.getinfo(setup, "u")
+  return info ~= nil and (info.nparams >= 2 or info.isvararg)
+end
+
+-- What the VM of a job may require and open: all that the script may, and what is for jobs alone.
+local function add_open_to_jobs(conf)
+  local unsafe, more, seen = {}, {}, {}
+  for _, name in ipairs(conf.unsafe or {}) do unsafe[#unsafe + 1], seen[name] = name, true end
+  for _, name in ipairs(conf.jobs.unsafe or {}) do
+    if not seen[name] then unsafe[#unsafe + 1], more[#more + 1], seen[name] = name, name, true end
+  end
+  conf.jobs.all_modules = table.concat(conf.modules or {}, ",")
+  conf.jobs.all_unsafe = table.concat(unsafe, ",")
+  conf.jobs.all_more = #more > 0 and table.concat(more, ", ") or nil
+  conf.jobs.all_compat = table.concat(conf.compat or {}, ",")
 end
 
 local function build_process(state)
@@ -142,9 +204,11 @@ local function build_process(state)
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
   conf.buffers, conf.memory, conf.garbage = conf.limits.buffers, conf.limits.memory, conf.limits.garbage
-  conf.handshakes = conf.limits.handshakes
+  conf.handshakes, conf.outgoing = conf.limits.handshakes, conf.limits.outgoing
+  conf.snapshot_bytes, conf.takes_snapshot = conf.limits.snapshot, takes_data(conf.setup)
   conf.limits = nil
   conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil
+  add_open_to_jobs(conf)
   -- For connections whose listener is no more.
   conf.reload.policy = resolve(state, nil, schema.BY_PATH["reload.policy"])
   conf.origins = state.origins
@@ -153,6 +217,7 @@ end
 
 local function build(state, entries)
   local conf = build_process(state)
+  conf.agents = agents.build(state, state.kinds, resolve, put)
   conf.listeners = {}
   for i, entry in ipairs(entries) do conf.listeners[i] = build_listener(state, entry, i) end
   check.run(state, entries, conf)

@@ -29,6 +29,7 @@ local TRACEBACK_MAX = 16
 ---@field conn integer|string|nil id of the connection
 ---@field peer string?
 ---@field listener string?
+---@field agent_name string? of one without a socket
 ---@field generation integer?
 ---@field traceback string[]?
 ---@field source string? text of the file; else it is read
@@ -108,6 +109,12 @@ function M.describe(value)
   return escape(text_of(value), M.TEXT_MAX)
 end
 
+-- "127.0.0.1", of 127.0.0.1:80, is no file, and its port no line; nor are those behind other words.
+local function is_address(file)
+  local last = file:match "([^%s]+)$" or file
+  return last:find "^%d+%.%d+%.%d+%.%d+$" or last:find "^%[[%x:.]+%]$"
+end
+
 --- Splits "chat.lua:14: text". Text that has no such prefix comes back whole, without file and line.
 ---@param message any strings and error objects of any type
 ---@return string? file
@@ -117,7 +124,7 @@ function M.parse(message)
   local whole = text_of(message)
   if type(message) == "string" then
     local file, line, rest = whole:sub(1, 2 * M.TEXT_MAX):match("^([^\n]-[^\n]):(%d+): ?(.*)$")
-    if file and #line < 10 then return file, tonumber(line), cut(rest, M.TEXT_MAX) end
+    if file and #line < 10 and not is_address(file) then return file, tonumber(line), cut(rest, M.TEXT_MAX) end
   end
   return nil, nil, cut(whole, M.TEXT_MAX)
 end
@@ -290,6 +297,7 @@ local function place_line(f)
   end
   local who = {}
   if f.conn then who[1] = "conn " .. field(f.conn) end
+  if f.agent_name then who[1] = "agent " .. field(f.agent_name) end
   local ends = {}
   if f.peer then ends[1] = field(f.peer) end
   if f.listener then ends[#ends + 1] = "→ " .. field(f.listener) end
@@ -353,6 +361,16 @@ local function located(f)
   return f, cut(text_of(f.message), M.TEXT_MAX)
 end
 
+-- It is not the new script's, so mending that does not help.
+local KEEPS_NOTHING = "this is the snapshot of the script that serves: a new one whose setup takes no data begins "
+  .. "anew, without it"
+
+-- The way out of a script's own snapshot(app); those of agents have a connection, or a name.
+local function of_kept(f)
+  local is_of_script = f.method == "snapshot" and not f.conn and not f.agent_name
+  return is_of_script and KEEPS_NOTHING or nil
+end
+
 --- The report of a fault: several lines, at most 4 KiB, ends in a newline. Without the source, or when
 --- the message names no culprit, there is no excerpt or no underline. A mistake that is known has a hint.
 ---@param f perilune.fault
@@ -364,9 +382,9 @@ function M.render(f)
   local line, source = excerpt(lines, place, text)
   local hint = hints.find(text, {
     line = line, number = place.line, source = source, methods = f.methods, is_factory = f.is_factory,
-    self_type = f.self_type, self_is_agent = f.self_is_agent,
+    self_type = f.self_type, self_is_agent = f.self_is_agent, has_no_conn = f.agent_name ~= nil,
     method = f.method, way_out = f.way_out, param = f.param,
-  })
+  }) or of_kept(f)
   if hint then lines[#lines + 1] = "hint: " .. escape(hint, M.TEXT_MAX) end
   add_traceback(lines, without_place(place.traceback, place))
   return bounded(lines)

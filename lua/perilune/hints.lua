@@ -13,6 +13,7 @@ local M = {}
 ---@field is_factory boolean? the agent was made by a factory
 ---@field self_type string? of `self` where it happened
 ---@field self_is_agent boolean? is that the connection's agent?
+---@field has_no_conn boolean? it is an agent without a socket
 ---@field method string? what was called, where it was written without self
 ---@field way_out string? ... how it would be written with it: "function A:proceed(line)"
 ---@field param string? ... and its only parameter
@@ -44,6 +45,7 @@ local KNOWN_GLOBALS = {
   bit32 = "LuaJIT's library is called bit",
   debug = 'it leads out of the VM: to open it, add unsafe = { "debug" }',
   ffi = 'local ffi = require "ffi", and unsafe = { "ffi" }',
+  ngx = 'for what is written for OpenResty, add compat = { "ngx" }',
   loadfile = 'files beside the script are modules: require "name"',
   dofile = 'files beside the script are modules: require "name"',
 }
@@ -103,47 +105,90 @@ local function of_self(found, context)
   return ("self is a %s here: %s"):format(context.self_type, CALLED_WITH_DOT)
 end
 
+local NO_CONN = "an agent without a socket has no conn: what message() returns goes to who calls; to others, "
+  .. "perilune.send(name, data)"
+
 local function of_field_of_self(found, context)
   if found.kind ~= "field" or found.value ~= "nil" or not context.self_is_agent then return nil end
   if receiver_of(context, found) ~= "self" then return nil end
+  if found.name == "conn" and context.has_no_conn then return NO_CONN end
   if found.name == "conn" and context.is_factory then
     return "what a factory returns has no conn of its own: put it there, as in { conn = conn }"
   end
   if found.action == "call" then return did_you_mean(found.name, context.methods or {}) end
   if found.action ~= "index" then return nil end
-  if suggest.distance(found.name, "conn") == 1 then return "did you mean 'self.conn'?" end
+  if suggest.distance(found.name, "conn") == 1 and not context.has_no_conn then return "did you mean 'self.conn'?" end
   return ("nothing has set self.%s: opened() is the place for what each connection begins with"):format(found.name)
 end
 
-local NO_TIMERS = "there are no timers yet: perilune.sleep(…) waits in a handler, and timeout.idle calls timeout(kind)"
-local NO_TASKS = "each connection has a coroutine of its own: perilune.sleep and conn:read wait in it, and in no other"
+local TIMERS = "timers are perilune.after(duration, fn), once, and perilune.every(duration, fn)"
+local TASKS = "it is called perilune.spawn(fn): a task, beside the agent's callbacks"
+local CONNECT = 'it is called perilune.connect("tcp://host:port", options)'
+local POOL = 'it is called perilune.pool("tcp://host:port", options)'
+local RESOLVE = "it is called perilune.resolve(name)"
+local PIPE = "it is called self.conn:pipe(other)"
+local HMAC, UUID = 'perilune.crypto.hmac("sha256", key, data)', "perilune.crypto.uuid()"
 local NOT_YET = "this version does not have it"
 local KNOWN_FIELDS = {
   ["string.gfind"] = "it is called string.gmatch",
-  ["perilune.timer"] = NO_TIMERS, ["perilune.every"] = NO_TIMERS, ["perilune.after"] = NO_TIMERS,
-  ["perilune.interval"] = NO_TIMERS, ["perilune.set_interval"] = NO_TIMERS, ["perilune.setInterval"] = NO_TIMERS,
-  ["perilune.set_timeout"] = NO_TIMERS, ["perilune.setTimeout"] = NO_TIMERS, ["perilune.tick"] = NO_TIMERS,
-  ["perilune.wait"] = "it is called perilune.sleep", ["perilune.time"] = "it is called perilune.now",
+  ["perilune.timer"] = TIMERS, ["perilune.interval"] = TIMERS, ["perilune.set_interval"] = TIMERS,
+  ["perilune.setInterval"] = TIMERS, ["perilune.set_timeout"] = TIMERS, ["perilune.setTimeout"] = TIMERS,
+  ["perilune.tick"] = TIMERS, ["perilune.wait"] = "it is called perilune.sleep",
   ["perilune.clock"] = "it is called perilune.now", ["perilune.print"] = 'perilune.log("info", text)',
   ["perilune.info"] = 'perilune.log("info", text)', ["perilune.warn"] = 'perilune.log("warn", text)',
   ["perilune.error"] = 'perilune.log("error", text), or error(text)',
   ["perilune.debug"] = 'perilune.log("debug", text)',
-  ["perilune.send"] = "self.conn:send(text)", ["perilune.close"] = "self.conn:close()",
-  ["perilune.spawn"] = NO_TASKS, ["perilune.go"] = NO_TASKS, ["perilune.fork"] = NO_TASKS,
-  ["perilune.async"] = NO_TASKS,
-  ["perilune.connect"] = NOT_YET, ["perilune.publish"] = NOT_YET, ["perilune.subscribe"] = NOT_YET,
-  ["perilune.broadcast"] = NOT_YET, ["perilune.shared"] = NOT_YET, ["perilune.http"] = NOT_YET,
+  ["perilune.close"] = "self.conn:close()",
+  ["perilune.task"] = TASKS, ["perilune.go"] = TASKS, ["perilune.fork"] = TASKS, ["perilune.async"] = TASKS,
+  ["perilune.race"] = "it is called perilune.any", ["perilune.mutex"] = "perilune.semaphore(1)",
+  ["perilune.lock"] = "perilune.semaphore(1)", ["perilune.queue"] = "perilune.channel(n)",
+  ["perilune.dial"] = CONNECT, ["perilune.tcp"] = CONNECT, ["perilune.socket"] = CONNECT, ["perilune.open"] = CONNECT,
+  ["perilune.client"] = CONNECT, ["perilune.create_connection"] = CONNECT, ["perilune.createConnection"] = CONNECT,
+  ["perilune.lookup"] = RESOLVE, ["perilune.dns"] = RESOLVE, ["perilune.getaddrinfo"] = RESOLVE,
+  ["perilune.connection_pool"] = POOL, ["perilune.keepalive"] = POOL, ["perilune.set_keepalive"] = POOL,
+  ["perilune.setkeepalive"] = POOL, ["perilune.upstream"] = POOL, ["perilune.proxy"] = PIPE, ["perilune.pipe"] = PIPE,
+  ["perilune.net"] = 'that is of perilune.test, for specifications: require "perilune.test"',
+  ["perilune.base64"] = "perilune.encoding.encode_base64(bytes)",
+  ["perilune.hex"] = "perilune.encoding.encode_hex(bytes)",
+  ["perilune.sha256"] = 'perilune.crypto.digest("sha256", data)', ["perilune.hmac"] = HMAC, ["perilune.uuid"] = UUID,
+  ["perilune.gzip"] = 'perilune.deflate(data, { format = "gzip" })', ["perilune.zlib"] = "perilune.deflate(data)",
+  ["perilune.json.parse"] = "it is called perilune.json.decode",
+  ["perilune.json.stringify"] = "it is called perilune.json.encode",
+  ["perilune.publish"] = NOT_YET, ["perilune.subscribe"] = NOT_YET,
+  ["perilune.broadcast"] = NOT_YET,
+  ["perilune.http"] = 'that is a module of its own: require "perilune.http"',
   ["perilune.app"] = 'that is of perilune.test, for specifications: require "perilune.test"',
   ["perilune.start"] = 'that is of perilune.test, for specifications: require "perilune.test"',
 }
 -- Scripts may call the module what they like.
 local function unalias(receiver, context)
   if receiver == "perilune" or not context.source or receiver:find "[^%w_]" then return receiver end
-  local required = context.source:match("%f[%w_]local%s+" .. receiver .. "%s*=%s*require%s*%(?%s*[\"']([%w_.]+)[\"']")
-  return required == "perilune" and required or receiver
+  local head = "%f[%w_]local%s+" .. receiver .. "%s*=%s*"
+  local required, behind = context.source:match(head .. "require%s*%(?%s*[\"']([%w_.]+)[\"']%s*%)?%s*([^\n]*)")
+  if required == "perilune" then return required .. (behind:match "^%.[%w_]+" or "") end
+  return context.source:match(head .. "(perilune%.[%w_]+)%s") or receiver
 end
 
 local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
+
+-- The names of the library's fields; nil: it is none.
+local function fields_of(path)
+  if LIBRARIES[path] then return keys_of(LIBRARIES[path]) end
+  local perilune = require "perilune"
+  local inner = path:match "^perilune%.([%w_]+)$"
+  if inner then
+    local library = perilune[inner]
+    local metatable = type(library) == "table" and debug.getmetatable(library) -- of what stands for it
+    return type(library) == "table" and keys_of(metatable and metatable.__index or library) or nil
+  end
+  if path ~= "perilune" then return nil end
+  local names = keys_of(perilune)
+  for _, late in ipairs(getmetatable(perilune).late) do
+    for name in pairs(late) do names[#names + 1] = name end
+  end
+  return names
+end
+
 local function of_library(found, context)
   if found.kind ~= "field" or found.action ~= "call" then return nil end
   local receiver = receiver_of(context, found)
@@ -153,8 +198,10 @@ local function of_library(found, context)
   if require("perilune.sandbox").is_door(path) then
     return ("it leads out of the VM: to open it, add unsafe = { %q }"):format(path)
   end
-  local library = LIBRARIES[receiver] or receiver == "perilune" and require "perilune"
-  return KNOWN_FIELDS[path] or dialect.of_field(path) or library and did_you_mean(found.name, keys_of(library)) or nil
+  local known = KNOWN_FIELDS[path] or dialect.of_field(path)
+  if known then return known end
+  local fields = fields_of(receiver)
+  return fields and did_you_mean(found.name, fields) or nil
 end
 
 -- Where globals are not strict, as in `perilune exec`.
@@ -172,6 +219,15 @@ local function of_method(found, context)
 end
 
 -- ---- values of the wrong type ----------------------------------------------------
+
+local MAY_BE_NULL = "this may be json.null, which stands for null: ask if value == json.null first"
+
+-- The objects that scripts have can be indexed: what cannot is no more than a pointer.
+local function of_null(found, context)
+  if found.value ~= "userdata" then return nil end
+  local knows_json = not context.source or context.source:find "json"
+  return (found.action == "index" or knows_json) and MAY_BE_NULL or nil
+end
 
 local function of_concatenation(found, context)
   if found.action ~= "concatenate" then return nil end
@@ -199,6 +255,7 @@ local function of_comparison(text)
   local has = { [one] = true, [other] = true }
   if has.number and has.string then return "frames are strings: tonumber(…) makes a number of one, or nil" end
   if has["nil"] then return "one of the two is nil: check it first, as in if n and n > 0 then" end
+  if has.userdata then return MAY_BE_NULL end
 end
 
 local REPLIES = {
@@ -208,7 +265,14 @@ local REPLIES = {
   { "^a list of replies holds strings; item %d+ is a",
     "each item is sent as a frame: table.concat(…) makes one text of a list" },
   { "^a list of replies has no holes", "build it with list[#list + 1] = text, which leaves out what is nil" },
-  { "^a handler returns a reply and an action; a third value", "several replies are a list: return { a, b }" },
+  { "^a handler returns a reply and an action; a third value",
+    "several replies are a list: return { a, b }; what may fail returns nil, message, code, which is no reply: "
+      .. "local reply, why = …; return reply or why" },
+  { "^unknown action",
+    "several replies are a list: return { a, b }; what may fail returns nil, message, which is no reply: "
+      .. "local value, why = …; return value or why" },
+  { "^a handler returned an error as its reply",
+    "what may fail returns nil, message, code, which is no reply: local reply, why = …; return reply or why" },
   { "^a list of replies has items",
     "a frame is text: make one of the table, or give the framing an encode of its own" },
   { "^the agent factory returned nil", "its last line must be: return agent" },
@@ -248,7 +312,8 @@ local OF_TEXT = {
   of_syntax, of_missing_self, of_read_global, of_written_global, of_comparison, of_missing_colon, of_message,
 }
 local OF_NAME = {
-  of_self, of_ended_conn, of_field_of_self, of_library, of_nil_global, of_method, of_concatenation, of_arithmetic,
+  of_self, of_ended_conn, of_field_of_self, of_library, of_nil_global, of_method, of_null, of_concatenation,
+  of_arithmetic,
 }
 
 --- A hint in one line, or nil.

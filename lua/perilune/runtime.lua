@@ -3,14 +3,23 @@
 --- The core enters Lua with one of these functions in a pooled coroutine; an
 --- error in there is that agent's alone. No function here keeps state of a
 --- connection but `defers`.
+local jit = require "jit"
+
 local M = {}
+
+--- Never compiles a function.
+---@param fn function
+function M.interpret(fn) jit.off(fn) end
 
 --- What only loading needs is forgotten afterwards, and comes back when it is required again: the
 --- collector marks the whole heap in every cycle, so a worker keeps its own small. `fault`, the rest
 --- of `config` and so on thus live only while they are of use.
 local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune.view"] = true,
   ["perilune.guard"] = true, ["perilune.sources"] = true, ["perilune.ended"] = true,
-  ["perilune.files_core"] = true }
+  ["perilune.files_core"] = true, ["perilune.waiting"] = true,
+  ["perilune.http"] = true, ["perilune.http_core"] = true, ["perilune.requests"] = true,
+  ["perilune.connecting"] = true, ["perilune.pooling"] = true, ["perilune.jobs"] = true,
+  ["perilune.plain"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do
@@ -22,7 +31,7 @@ end
 --- results; between the two, each reply takes the place of its frame in `b`, where the core finds
 --- the first ones should it need them early. `c` is the core's control table, laid out in
 --- src/agent/run.h: c[1] is the index of the frame at hand, c[2] how many there are (the core
---- lowers it to end a batch early), c[3] is `b`. `surplus` is the action of who returns a third
+--- lowers it to end a batch early), c[3] is `b`. `surplus` marks the action of who returns a third
 --- value: src/agent/reply.c makes an error of it. One that follows after nils goes unnoticed, as
 --- counting what came back would make every frame dearer.
 ---
@@ -38,7 +47,7 @@ return function(agent, c, n, ...)
     c[1] = i
     local reply, action, more = agent:proceed(b[i])
     b[i] = reply
-    if more ~= nil then action = surplus end
+    if more ~= nil then action = { surplus, reply, action, more } end
     if action ~= nil then return action, unpack(b, 1, i) end
     i = i + 1
   until i > c[2]
@@ -57,7 +66,7 @@ return function(agent, c, n, ...)
     c[1] = i
     local reply, action, more = agent:proceed(b[i], m[i])
     b[i] = reply
-    if more ~= nil then action = surplus end
+    if more ~= nil then action = { surplus, reply, action, more } end
     if action ~= nil then return action, unpack(b, 1, i) end
     i = i + 1
   until i > c[2]
@@ -77,7 +86,7 @@ return function(agent, c, n)
     local frame = frames[i - 1]
     lent.data, lent.len = frame.data, frame.len
     local reply, action, more = agent:proceed(view)
-    if more ~= nil then action = surplus end
+    if more ~= nil then action = { surplus, reply, action, more } end
     if rawequal(reply, view) then
       echoed[i - 1] = 1
     else
@@ -137,13 +146,43 @@ function M.has(agent, name)
   return agent[name] ~= nil
 end
 
-local function check_agent(agent)
+-- ---- messages --------------------------------------------------------------
+
+local MESSAGE_BYTES = 1048576
+
+--- What perilune.send sends, as bytes; nil: they are too many.
+---@return string?
+function M.pack_message(value, what)
+  local bytes = require("perilune.plain").pack(value, MESSAGE_BYTES, what, "sent", 3)
+  return bytes
+end
+
+-- A string, a number, a boolean and nil go as they are.
+local PACKED = { table = true, cdata = true, userdata = true, thread = true, ["function"] = true }
+
+--- Calls agent:message(). Of a call what it returns goes back.
+---@return boolean is_packed
+---@return any reply of a call
+---@return any action
+---@return any more what would be lost
+function M.receive(agent, topic, data, from, is_packed, is_call)
+  local method = agent.message
+  if method == nil then error("the agent has no method message any more", 0) end
+  if is_packed then data = require("perilune.plain").unpack(data) end
+  local reply, action, more = method(agent, topic, data, from)
+  if is_call and PACKED[type(reply)] then
+    return true, require("perilune.plain").pack(reply, MESSAGE_BYTES, "message: the reply", "sent", -1), action, more
+  end
+  return false, reply, action, more
+end
+
+local function check_agent(agent, needed)
   if agent == nil then error("the agent factory returned nil; it must return the agent", 0) end
   local kind = type(agent)
   if kind ~= "table" and kind ~= "userdata" then
-    error("the agent factory returned a " .. kind .. "; it must return the agent, a table with a method proceed", 0)
+    error("the agent factory returned a " .. kind .. "; it must return the agent, a table with a method " .. needed, 0)
   end
-  if agent.proceed == nil then error("the agent has no method proceed", 0) end
+  if agent[needed] == nil then error("the agent has no method " .. needed, 0) end
   return agent
 end
 
@@ -156,10 +195,19 @@ end
 -- What makes an agent for a connection, of a factory or a prototype.
 local function maker(agent)
   if type(agent) == "function" then
-    return function(conn) return check_agent(agent(conn)) end
+    return function(conn) return check_agent(agent(conn), "proceed") end
   end
   local metatable = metatable_for(agent)
   return function(conn) return setmetatable({ conn = conn }, metatable) end
+end
+
+-- The same for one without a socket: of its key, and its whole name.
+local function resident_maker(agent)
+  if type(agent) == "function" then
+    return function(key, name) return check_agent(agent(key, name), "message") end
+  end
+  local metatable = metatable_for(agent)
+  return function(key) return setmetatable({ key = key }, metatable) end
 end
 
 -- What each opener makes agents of: where a factory is defined is told when it fails.
@@ -168,11 +216,12 @@ local made_of = setmetatable({}, { __mode = "k" })
 --- Makes agents.
 ---@param agent function|table
 ---@param anchor fun(agent: table) keeps it for the connection
----@return fun(conn: table) opener: makes the agent, then calls its opened()
-function M.opener(agent, anchor)
-  local make = maker(agent)
-  local function opener(conn)
-    local instance = make(conn)
+---@param is_kind boolean? they have no connection, but a key and a name
+---@return fun(conn: table|string, name: string?) opener: makes the agent, then calls its opened()
+function M.opener(agent, anchor, is_kind)
+  local make = is_kind and resident_maker(agent) or maker(agent)
+  local function opener(conn, name)
+    local instance = make(conn, name)
     anchor(instance)
     local opened = instance.opened
     if opened then return opened(instance) end
@@ -194,11 +243,15 @@ local function refuse_conns(value, path)
     refuse_conns(item, type(key) == "string" and path .. "." .. key or ("%s[%s]"):format(path, tostring(key)))
   end
 end
+jit.off(refuse_conns) -- as lua/perilune/plain.lua says
 
 --- What an agent wants to take along, as bytes: plain data, with nothing of this VM in it.
+---@param agent table
+---@param stands_alone boolean it may have nothing to take along: each of its requests stands alone
 ---@return string
-function M.snapshot(agent)
+function M.snapshot(agent, stands_alone)
   local method = agent.snapshot
+  if method == nil and stands_alone then return "" end
   if method == nil then error("the agent has no method snapshot: it cannot go to another generation", 0) end
   local data = method(agent)
   local bytes = require("string.buffer").encode(data) -- refuses what is endless
@@ -206,25 +259,25 @@ function M.snapshot(agent)
   return bytes
 end
 
--- A VM that has not met an int64_t yet, such as string.unpack returns, cannot make one.
-local function thaw(bytes)
-  local buffer = require "string.buffer"
-  local ok, data = pcall(buffer.decode, bytes)
-  if ok then return data end
-  require "perilune.int64"
-  return buffer.decode(bytes)
-end
-
 --- The opener's counterpart for a connection that comes from another generation.
----@return fun(conn: table, bytes: string, from: integer) upgrader
-function M.upgrader(agent, anchor)
-  local make = maker(agent)
-  return function(conn, bytes, from)
-    local instance = make(conn)
+---@param agent function|table
+---@param anchor fun(agent: table)
+---@param is_kind boolean? of agents without a socket
+---@param stands_alone boolean? where nothing was taken along, the agent begins as with a new connection
+---@return fun(conn: table|string, bytes: string, from: integer, name: string?) upgrader
+function M.upgrader(agent, anchor, is_kind, stands_alone)
+  local make = is_kind and resident_maker(agent) or maker(agent)
+  return function(conn, bytes, from, name)
+    local instance = make(conn, name)
     anchor(instance)
+    if stands_alone and bytes == "" then
+      local opened = instance.opened
+      if opened then opened(instance) end
+      return
+    end
     local upgrade = instance.upgrade
     if upgrade == nil then error("the agent has no method upgrade: it cannot take over from another generation", 0) end
-    upgrade(instance, thaw(bytes), from)
+    upgrade(instance, require("perilune.plain").unpack(bytes), from)
   end
 end
 
@@ -261,6 +314,19 @@ function M.take_defer(id)
   local fn = list and table.remove(list)
   if not fn then defers[id] = nil end
   return fn
+end
+
+-- ---- tasks and timers ------------------------------------------------------
+
+--- What setup() and teardown() are given gets its methods; they are loaded when one is looked for.
+function M.dress_app(app)
+  return setmetatable(app, { __index = function(_, key) return require("perilune.waiting").app_methods[key] end })
+end
+
+-- A fault that was a task's before it was that of who has joined it: its place is there.
+local function of_joined(err, serial)
+  local waiting = package.loaded["perilune.waiting"]
+  if waiting then return waiting.joined_fault(err, serial) end
 end
 
 -- ---- faults ----------------------------------------------------------------
@@ -321,7 +387,10 @@ function M.describe_fault(err, co, about)
   local called, name = called_of(about)
   local blame = require "perilune.blame"
   about.methods, about.is_factory = method_names(about.agent), type(made_of[about.opener]) == "function"
-  return blame.describe(err, co, { called = called, called_name = name, source_of = source_of }, about)
+  local task, origin = of_joined(err, about.serial)
+  if task then about.callback = "task" end
+  about.origin = origin or about.origin
+  return blame.describe(err, task or co, { called = called, called_name = name, source_of = source_of }, about)
 end
 
 --- The same for what belongs to no connection.

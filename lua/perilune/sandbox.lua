@@ -357,8 +357,9 @@ local function shut() return false end
 
 --- Also guards the methods of all strings and files of the VM.
 --- @param may_open (fun(name: string): boolean)? asked when the script wants one of M.UNSAFE
+--- @param find (fun(name: string): any)? asked for a global that there is not
 --- @return table env fresh globals; `require` is for the caller to add with rawset
-function M.new(may_open)
+function M.new(may_open, find)
   may_open = may_open or shut
   if not string_library then
     local strings = require "perilune.strings" -- stands on C, which is not there where names alone are of interest
@@ -391,6 +392,8 @@ function M.new(may_open)
   env._G = stand_in("a global", env, undeclared, "globals are strict")
   local function missing(_, name)
     if GLOBAL[name] and may_open(name) then return behind(name) end
+    local found = find and find(name)
+    if found then return found end
     error("undefined global '" .. tostring(name) .. "' (a missing 'local' or 'require'?)", 2)
   end
   return setmetatable(env, { __index = missing, __newindex = undeclared, __metatable = "globals are strict" })

@@ -127,7 +127,9 @@ local function add_uses(found, fn, is_users)
   local source = debug.getinfo(fn, "S").source
   if not is_users(source) then return end
   local names = {}
-  for name, value in pairs(upvalues_of(fn)) do names[name] = type(value) == "table" end
+  for name, value in pairs(upvalues_of(fn)) do
+    names[name] = type(value) == "table" and getmetatable(value) ~= "shared dictionary"
+  end
   -- Functions that are made within it see the same upvalues by the same names.
   protos.each(fn, function(part)
     for _, use in ipairs(uses_of(part, names)) do

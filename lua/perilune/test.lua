@@ -14,6 +14,7 @@ if not has_core then error("perilune.test: specifications that use it are run by
 local beside = require "perilune.test.beside"
 local memory = require "perilune.test.memory"
 local methods = require "perilune.test.methods"
+local net = require "perilune.test.net"
 local pattern = require "perilune.test.pattern"
 local property = require "perilune.test.property"
 local replay = require "perilune.test.replay"
@@ -26,9 +27,15 @@ local M = {}
 ---@param what string|table the script's file; or what a script returns: it is copied to the app's own VM, with all that
 ---  its functions refer to
 ---@param overrides table? settings that win over the script's: { timeout = { idle = "1s" } }
----@param options { takes: number|string|table<string, number|string>|nil }? `takes`: how long callbacks take
+---@param options { takes: number|string|table<string, number|string>|nil, workers: integer? }? `takes`: how long
+---  callbacks take; `workers`: how many there are
 ---@return perilune.test.app
 function M.app(what, overrides, options) return memory.open(beside.find(what), overrides, options) end
+
+--- Apps in memory that reach each other by their addresses, on one clock. What is drawn is drawn from the seed.
+---@param options { seed: integer? }?
+---@return perilune.test.net
+function M.net(options) return net.new(beside.find, options) end
 
 --- In a handler of an app that is a table: it takes so long, on the app's clock.
 ---@param time number|string

@@ -1,7 +1,7 @@
 # Completion of perilune for bash. Made by packaging/generate.lua.
 _perilune() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]}
-	local commands="run check test new exec record replay status generations reload upgrade reopen stop drain kick" keys="listen workers modules unsafe control log.format log.level log.file log.frame_bytes jit reload.keep reload.when_full reload.canary reload.window reload.max_errors limits.memory limits.garbage limits.handshakes limits.buffers name mode backlog keepalive nodelay reuse_port frame proxy trust reload.policy limits.connections limits.per_ip limits.accept_rate limits.frame limits.inbox limits.send_buffer limits.proceed limits.allocation limits.slow_consumer limits.reject timeout.read timeout.write timeout.idle timeout.first_frame timeout.handshake timeout.drain timeout.upgrade" options="" scripts=""
+	local commands="run check test new exec record replay status generations reload upgrade reopen stop drain kick" keys="listen workers modules unsafe compat shared jobs.workers jobs.queue jobs.when_full jobs.lanes jobs.timeout jobs.proceed jobs.memory jobs.message jobs.buffers jobs.unsafe control log.format log.level log.file log.frame_bytes jit reload.keep reload.when_full reload.canary reload.window reload.max_errors limits.memory limits.garbage limits.handshakes limits.outgoing limits.buffers limits.snapshot name mode backlog keepalive nodelay reuse_port protocol frame proxy trust amplification reload.policy limits.connections limits.per_ip limits.accept_rate limits.frame limits.uri limits.headers limits.fields limits.body limits.inbox limits.mailbox limits.send_buffer limits.proceed limits.allocation limits.slow_consumer limits.reject timeout.read timeout.write timeout.idle timeout.first_frame timeout.proceed timeout.handshake timeout.header timeout.body timeout.drain timeout.upgrade" options="" scripts=""
 	# --name=value comes as three words.
 	if [[ $prev == "=" ]]; then prev=${COMP_WORDS[COMP_CWORD - 2]}; fi
 	if [[ $cur == "=" ]]; then cur=""; fi
@@ -41,7 +41,7 @@ _perilune() {
 		return
 		;;
 	--template)
-		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game proxy worker-pool" -- "$cur")
 		return
 		;;
 	--log-file|--control|--record|--lpath|-m|--out)

@@ -355,6 +355,22 @@ describe("an agent", function()
       lines(Agent):connect():send("x"):expect(perilune.pattern "^false conn:send: a list of replies has no holes")
     end)
 
+    it("are no error of a call that may fail, and its message is told", function()
+      local function fails() return nil, "connection\nrefused", "ECONNREFUSED" end
+      local function waits() require("perilune").sleep(0.001) return fails() end
+      for _, case in ipairs {
+        { { proceed = fails } }, { { proceed = fails }, frame = { "line", view = true } }, { { proceed = waits } },
+        { { proceed = memory.echo().proceed, opened = fails } },
+        { { proceed = function() return false, "connection\nrefused", "ECONNREFUSED" end } },
+      } do
+        local app = memory.start(case[1], { frame = case.frame or "line" })
+        local one = memory.raw(app):send("x\nx\n")
+        app:advance "1ms"
+        one:expect_closed("error")
+        has("a handler returned an error as its reply: connection\\nrefused (ECONNREFUSED)", memory.error_of(app))
+      end
+    end)
+
     it("are one, and not three, of every callback and every framing", function()
       local function three() return "x", nil, "y" end
       local codec = { decode = function(bytes, at) return bytes:sub(at), #bytes + 1 end, encode = tostring }
@@ -472,14 +488,14 @@ describe("an agent", function()
     function Agent:opened() alive[self] = true end
     function Agent:proceed(line)
       local garbage, n = 0, 0
-      for i = 1, line == "count" and 2e5 or 0 do garbage = garbage + #("garbage " .. i) end
+      for i = 1, line == "count" and 2e4 or 0 do garbage = garbage + #("garbage " .. i) end
       for _ in pairs(alive) do n = n + 1 end
       return tostring(n)
     end
     local app = lines(Agent)
     for _, client in ipairs(memory.connect_many(app, 50)) do client:send("x"):skip():close() end
     local client, left = app:connect(), nil
-    for _ = 1, 50 do
+    for _ = 1, 500 do
       left = client:send("count"):receive()
       if left == "1" then break end
     end

@@ -84,6 +84,12 @@ local CASES = {
     ">", "frames are strings: tonumber(…) makes a number of one, or nil" },
   { "nil compared with a number", "if n < 3 then return end", "attempt to compare nil with number",
     "<", "one of the two is nil: check it first, as in if n and n > 0 then" },
+  { "null of JSON in a text", "n = perilune.json.decode '{\"a\":null}' n = 'hello ' .. n.a",
+    "attempt to concatenate field 'a' (a userdata value)", "a", "this may be json.null, which stands for null" },
+  { "a field of JSON's null", "n = perilune.json.decode '{\"a\":null}' n = n.a.b",
+    "attempt to index field 'a' (a userdata value)", "a", "this may be json.null, which stands for null" },
+  { "null of JSON compared with a number", "n = perilune.json.null if n > 3 then return end",
+    "attempt to compare number with userdata", ">", "this may be json.null, which stands for null" },
   { "arithmetic on what is no number", "n = tonumber(line) n = n + 1",
     "attempt to perform arithmetic on local 'n' (a nil value)", "n",
     "tonumber(…) gives nil for what is no number: check it first" },
@@ -101,13 +107,16 @@ local function hint_of(excerpt) return excerpt:match "\nhint: ([^\n]*)" end
 
 -- Function, what it says.
 local NOT_THERE = {
-  ["perilune.timer(1)"] = "there are no timers yet: perilune.sleep(…) waits in a handler, and timeout.idle calls",
-  ["perilune.every('1s', print)"] = "there are no timers yet",
-  ["perilune.setTimeout(print, 1)"] = "there are no timers yet",
-  ["perilune.spawn(print)"] = "each connection has a coroutine of its own",
-  ["perilune.wait(1)"] = "it is called perilune.sleep", ["perilune.time()"] = "it is called perilune.now",
-  ["perilune.info('x')"] = 'perilune.log("info", text)', ["perilune.connect('x')"] = "this version does not have it",
-  ["perilune.app('x')"] = "that is of perilune.test",
+  ["perilune.timer(1)"] = "timers are perilune.after(duration, fn), once, and perilune.every(duration, fn)",
+  ["perilune.setTimeout(print, 1)"] = "timers are perilune.after(duration, fn)",
+  ["perilune.go(print)"] = "it is called perilune.spawn(fn)", ["perilune.race {}"] = "it is called perilune.any",
+  ["perilune.wait(1)"] = "it is called perilune.sleep", ["perilune.mutex()"] = "perilune.semaphore(1)",
+  ["perilune.info('x')"] = 'perilune.log("info", text)', ["perilune.publish('x')"] = "this version does not have it",
+  ["perilune.app('x')"] = "that is of perilune.test", ["perilune.net()"] = "that is of perilune.test",
+  ["perilune.dial('tcp://db:1')"] = 'it is called perilune.connect("tcp://host:port", options)',
+  ["perilune.tcp()"] = "it is called perilune.connect", ["perilune.socket()"] = "it is called perilune.connect",
+  ["perilune.lookup('db')"] = "it is called perilune.resolve(name)", ["perilune.upstream()"] = "it is called perilune.pool",
+  ["perilune.setkeepalive()"] = "it is called perilune.pool", ["perilune.pipe(self)"] = "it is called self.conn:pipe(other)",
 }
 
 describe("a fault is shown with its culprit and a hint:", function()
@@ -127,7 +136,7 @@ describe("a fault is shown with its culprit and a hint:", function()
     } do
       local app = assert(memory.script(first .. "\n" .. SCRIPT:format("  " .. call)))
       app:connect():send("word"):expect_closed()
-      has("hint: there are no timers yet", app:faults()[1].excerpt)
+      has("hint: timers are perilune.after(duration, fn)", app:faults()[1].excerpt)
     end
     local app = assert(memory.script("local p = {}\n" .. SCRIPT:format("  p.timer(1)")))
     app:connect():send("word"):expect_closed()
@@ -180,6 +189,22 @@ describe("a fault is shown with its culprit and a hint:", function()
       has(case[3], app:faults()[1].excerpt)
     end)
   end
+
+  it("an agent without a socket that uses a conn", function()
+    local app = assert(memory.script [[
+      local perilune = require "perilune"
+      local Room, Agent = {}, {}
+      function Room:message(_, line)
+        self.conn:send(line)
+      end
+      function Agent:proceed(line) return perilune.call("room:1", line) or "no reply" end
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, agents = { room = { agent = Room } } }
+    ]])
+    app:connect():send("x"):expect "no reply"
+    has("hint: an agent without a socket has no conn: what message() returns goes to who calls; to others, "
+      .. "perilune.send(name, data)", app:faults()[1].excerpt)
+    app:close()
+  end)
 
   it("no method without self where it has one", function()
     for _, head in ipairs { "function A:proceed()", "function A.proceed(self)", "function A.proceed(_, line)",

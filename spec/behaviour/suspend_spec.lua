@@ -528,3 +528,65 @@ describe("conn:flush that waits", function()
     assert.same({ "flushing", "closed reset" }, notes(app, 1))
   end)
 end)
+
+describe("timeout.proceed", function()
+  after_each(memory.finish)
+
+  local function app_with(body)
+    return memory.script_lines([[
+      function Agent:closed(reason) note("closed " .. reason) end
+      function Agent:failed(err, callback) return callback .. ": " .. err end
+      ]] .. body, "timeout = { proceed = '5s', idle = false }")
+  end
+
+  local OVER = ": it took over 5 s, its waits included (timeout.proceed)"
+
+  for what, wait in pairs {
+    sleeps = "perilune.sleep '1h'", ["sleeps again and again"] = "while true do perilune.sleep '1s' end",
+    reads = "self.conn:read()", joins = "perilune.spawn(perilune.sleep, 3600):join()",
+    ["waits in a channel"] = "perilune.channel():receive()", flushes = "self.conn:send(('x'):rep(2e6)) self.conn:flush()",
+    ["reads with a time-out of its own"] = "while true do self.conn:read(nil, '3s') end",
+    ["waits as a callback of a timer"] = "perilune.after(0, function() perilune.sleep '1h' end)",
+  } do
+    it("ends a call that " .. what, function()
+      local app = app_with("function Agent:proceed(line) if line == 'go' then " .. wait .. " end return line end")
+      local client = app:connect()
+      if what == "flushes" then client:stall() end
+      client:send "go"
+      if what:find "timer" then client:expect "go" end
+      app:advance "4999ms"
+      assert.same({}, memory.notes(app, 1))
+      app:advance "1ms"
+      local callback = what:find "timer" and "timer" or "proceed"
+      if what ~= "flushes" then client:expect(callback .. OVER):expect_closed "proceed_timeout" end
+      local fault = app:log("handler failed")[1]
+      assert.equal(callback .. OVER, callback .. ": " .. fault.error)
+      assert.truthy(fault.traceback:find "^app.lua:4: in " or fault.traceback:find "^app.lua:%d+: in ", fault.traceback)
+      if what ~= "flushes" then assert.same({ "closed proceed_timeout" }, memory.notes(app, 1)) end
+    end)
+  end
+
+  it("lets those be that are over in time, call by call, and keeps what was replied before", function()
+    local app = app_with [[
+      function Agent:opened() perilune.sleep "4s" return "hello" end
+      function Agent:proceed(line) perilune.sleep(line) return line end]]
+    local client = app:connect():send("3s", "4s", "1h", "never")
+    app:advance "4s"
+    client:expect "hello"
+    app:advance "7s"
+    client:expect("3s", "4s")
+    app:advance "5s"
+    client:expect("proceed" .. OVER):expect_closed "proceed_timeout"
+  end)
+
+  it("lets tasks run for longer", function()
+    local app = app_with [[
+      function Agent:proceed(line)
+        perilune.spawn(function() perilune.sleep "1m" self.conn:send "done" end)
+        return "begun"
+      end]]
+    local client = app:connect():send("x"):expect "begun"
+    app:advance "1m"
+    client:expect "done"
+  end)
+end)

@@ -1,19 +1,18 @@
 --- TLS: what handlers and clients are promised over tls://, in memory, however the bytes are cut.
-local certificates = require "spec.support.certificates"
 local memory = require "spec.support.memory"
+local pki = require "spec.support.pki"
 
 describe("tls", function()
-  local made, server, other, authority, alice, stranger
+  local PKI, server, other, alice, stranger
 
   setup(function()
-    made = certificates.new()
-    server = made:make("server", { names = { "localhost" } })
-    other = made:make("other", { names = { "*.example.org" }, kind = "rsa" })
-    authority = made:make("authority")
-    alice = made:make("alice", { by = "authority", names = { "alice.example.org" } })
-    stranger = made:make("stranger")
+    PKI = pki.new()
+    server = PKI:sign("server", { names = { "localhost" } })
+    other = PKI:sign("other", { names = { "*.example.org" }, kind = "rsa" })
+    alice = PKI:sign("alice", { names = { "alice.example.org" } })
+    stranger = PKI:sign("stranger", { by = false })
   end)
-  teardown(function() made:remove() end)
+  teardown(function() PKI:remove() end)
   after_each(memory.finish)
 
   -- Says what conn.tls has, and else what it is told.
@@ -86,12 +85,12 @@ describe("tls", function()
   it("shows each name its certificate", function()
     local app = start(with { names = { ["*.example.org"] = other, ["exact.example.org"] = alice } })
     local function subject(name) return app:connect { tls = { server_name = name } }:tls().peer_certificate.subject end
-    assert.equal("CN=other,O=Perilune", subject "chat.example.org")
-    assert.equal("CN=other,O=Perilune", subject "CHAT.example.ORG")
-    assert.equal("CN=alice,O=Perilune", subject "exact.example.org")
-    assert.equal("CN=server,O=Perilune", subject "a.b.example.org")
-    assert.equal("CN=server,O=Perilune", subject "localhost")
-    assert.equal("CN=server,O=Perilune", subject(nil))
+    assert.equal("CN=other", subject "chat.example.org")
+    assert.equal("CN=other", subject "CHAT.example.ORG")
+    assert.equal("CN=alice", subject "exact.example.org")
+    assert.equal("CN=server", subject "a.b.example.org")
+    assert.equal("CN=server", subject "localhost")
+    assert.equal("CN=server", subject(nil))
   end)
 
   it("has certificates of several kinds for one name", function()
@@ -101,7 +100,7 @@ describe("tls", function()
 
   describe("of clients", function()
     local function try(tls)
-      local app = start(with { client = authority.certificate })
+      local app = start(with { client = PKI:path "ca.pem" })
       local client = app:connect { tls = tls }
       client:send "who"
       return app, client
@@ -109,7 +108,7 @@ describe("tls", function()
 
     it("takes those that the authority has signed, and the factory knows whose they are", function()
       local _, client = try(alice)
-      client:expect "CN=alice,O=Perilune"
+      client:expect "CN=alice"
     end)
 
     it("refuses others, and says why", function()
@@ -123,7 +122,7 @@ describe("tls", function()
 
     it("only asks, by request", function()
       local app = start(with { client = "request" })
-      app:connect { tls = stranger }:send("who"):expect "CN=stranger,O=Perilune"
+      app:connect { tls = stranger }:send("who"):expect "CN=stranger"
       app:connect():send("who"):expect "nobody"
     end)
   end)
@@ -148,6 +147,21 @@ describe("tls", function()
     local told = app:log "TLS failed"
     assert.equal("the client speaks HTTP, without TLS", told[1].error)
     assert.equal("the client does not speak TLS", told[2].error)
+  end)
+
+  it("that fails is logged a few times in ten seconds, and then how often", function()
+    local app = start()
+    for i = 1, 100 do
+      app:connect { tls = false, frame = "raw" }:send_raw(i % 2 == 0 and "GET / HTTP/1.1\r\n" or "hello, server\n")
+        :expect_closed "tls"
+    end
+    assert.equal(5, #app:log "TLS failed")
+    app:advance "10s"
+    local again = app:log "TLS failed again"
+    assert.equal(1, #again)
+    assert.matches("100", again[1].repeats)
+    assert.same({ "warn", "tls://127.0.0.1:0" }, { again[1].level, again[1].listener })
+    assert.same({}, app:log "bad frame again")
   end)
 
   it("gives a handshake its time, and no more", function()

@@ -43,7 +43,8 @@ describe("a view's readers", function()
       end
       return #wrong == 0 and "ok" or table.concat(wrong, "\n")
     end
-    return memory.start(Agent, { frame = { "u32be", view = true } })
+    -- However long that takes: it is about what is read.
+    return memory.start(Agent, { frame = { "u32be", view = true }, limits = { proceed = "10m" } })
   end
 
   local function reversed(list)

@@ -17,6 +17,19 @@ local function script(version, policy, more)
   return (SCRIPT:format(version, more and '"unix://FOLDER/more"' or "", policy):gsub("FOLDER", "%%s"))
 end
 
+-- What it keeps is said by who is given it.
+local KEPT = [[
+  local Agent, kept = {}, ""
+  function Agent:proceed(line) return "%s" .. kept .. " " .. line end
+  return { listen = "unix://%s/socket", frame = "line", agent = Agent, timeout = { drain = "2s", upgrade = "20s" },
+    workers = 2,
+    snapshot = function(app) return { worker = app.worker, text = ("y"):rep(70000) } end,
+    setup = function(app, data)
+      if not data then return end
+      assert(data.worker == app.worker and #data.text == 70000)
+      kept = "kept"
+    end }]]
+
 local function ask(client)
   local ok, answer = pcall(function() return client:send("x\n"):recv_line():match "^%w+" end)
   if not ok and tostring(answer):find("timeout", 1, true) then error(answer, 0) end
@@ -93,6 +106,38 @@ describe("a reload", function()
     it(("without %s() succeeds or says why not"):format(kind), function()
       local calls = each(kind, { script = script("one", "migrate") }, change_to("migrate", true))
       assert.is_true(calls > 0)
+    end)
+  end
+end)
+
+describe("what a script keeps", function()
+  after_each(server.finish)
+
+  it("goes to the next generation, or nothing does, without memory", function()
+    local calls, outcomes = each("memory", { script = KEPT:format("one", "%s"), workers = 2 }, function(app, fault)
+      reload.rewrite(app, KEPT:format("two", app.folder))
+      faults.arm(app)
+      local taken = reload.reload(app).message == "reloaded"
+      assert.equal(taken and "twokept" or "one", ask_anew(app))
+      assert.equal(0, app:stop().code, fault)
+      return taken and "reloaded" or "failed"
+    end)
+    assert.is_true(calls > 20 and outcomes.failed > 5, calls .. " calls")
+  end)
+
+  for _, kind in ipairs { "memory", "pthread_create", "pipe2" } do
+    it(("goes to the next process, or nothing does, without %s"):format(kind), function()
+      local _, outcomes = each(kind, { script = KEPT:format("one", "%s"), workers = 2 }, function(app, fault)
+        reload.rewrite(app, KEPT:format("two", app.folder))
+        faults.arm(app)
+        local entry = app:try_upgrade(25)
+        local successor = app:successor(entry)
+        assert.equal(successor and "twokept" or "one", ask_anew(successor or app))
+        if successor then assert.equal(0, app:wait_end().code) end
+        assert.equal(0, (successor or app):stop().code, fault)
+        return entry.message
+      end)
+      assert.is_true(outcomes["upgrade failed: this process serves on"] > 0)
     end)
   end
 end)

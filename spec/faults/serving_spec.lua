@@ -12,6 +12,7 @@ local POINTS = {
   { "sendto", "EINTR", 0 }, { "sendto", "EAGAIN", 0 }, { "sendto", "short", 0 },
   { "sendto", "EPIPE", 1 }, { "sendto", "ENOBUFS", 1 },
   { "epoll_wait", "EINTR", 0 },
+  { "connect", "ECONNREFUSED", 1 }, { "connect", "ENOMEM", 1 },
 }
 
 describe("a call that fails once", function()

@@ -50,6 +50,7 @@ static struct point {
 	[EPOLL_CTL] = { .name = "epoll_ctl", .error = ENOMEM },
 	[EPOLL_WAIT] = { .name = "epoll_wait", .error = EINTR },
 	[EVENTFD] = { .name = "eventfd", .error = EMFILE },
+	[GETPEERNAME] = { .name = "getpeername", .error = ENOBUFS },
 	[GETRLIMIT] = { .name = "getrlimit", .error = EPERM },
 	[GETSOCKNAME] = { .name = "getsockname", .error = ENOBUFS },
 	[IOCTL] = { .name = "ioctl", .error = EINVAL },
@@ -58,6 +59,8 @@ static struct point {
 	[PIPE2] = { .name = "pipe2", .error = EMFILE },
 	[PTHREAD_CREATE] = { .name = "pthread_create", .error = EAGAIN },
 	[RECVFROM] = { .name = "recvfrom", .error = ECONNRESET },
+	[RECVMMSG] = { .name = "recvmmsg", .error = ECONNREFUSED },
+	[SENDMMSG] = { .name = "sendmmsg", .error = EPERM },
 	[SENDTO] = { .name = "sendto", .error = EPIPE },
 	[SETSOCKOPT] = { .name = "setsockopt", .error = EINVAL },
 	[SHUTDOWN] = { .name = "shutdown", .error = ENOTCONN },
@@ -81,6 +84,11 @@ static const struct {
 	{ "EPIPE", EPIPE },
 	{ "ECONNRESET", ECONNRESET },
 	{ "ECONNABORTED", ECONNABORTED },
+	{ "ECONNREFUSED", ECONNREFUSED },
+	{ "EINVAL", EINVAL },
+	{ "EIO", EIO },
+	{ "EMSGSIZE", EMSGSIZE },
+	{ "ENETUNREACH", ENETUNREACH },
 };
 
 static atomic_bool armed;
@@ -255,6 +263,7 @@ WRAP(int, epoll_pwait, -1, EPOLL_WAIT,
      (int set, struct epoll_event *events, int max, int ms, const sigset_t *mask),
      (set, events, max, ms, mask))
 WRAP(int, eventfd, -1, EVENTFD, (unsigned count, int flags), (count, flags))
+WRAP(int, getpeername, -1, GETPEERNAME, (int fd, struct sockaddr *to, socklen_t *len), (fd, to, len))
 WRAP(int, getrlimit, -1, GETRLIMIT, (__rlimit_resource_t what, struct rlimit *limit), (what, limit))
 WRAP(int, getsockname, -1, GETSOCKNAME, (int fd, struct sockaddr *to, socklen_t *len), (fd, to, len))
 WRAP(int, listen, -1, LISTEN, (int fd, int backlog), (fd, backlog))
@@ -263,6 +272,11 @@ WRAP(int, pipe2, -1, PIPE2, (int fds[2], int flags), (fds, flags))
 WRAP(int, pthread_create, errno, PTHREAD_CREATE,
      (pthread_t * thread, const pthread_attr_t *attributes, void *(*run)(void *), void *data),
      (thread, attributes, run, data))
+WRAP(int, recvmmsg, -1, RECVMMSG,
+     (int fd, struct mmsghdr *messages, unsigned n, int flags, struct timespec *until),
+     (fd, messages, n, flags, until))
+WRAP(int, sendmmsg, -1, SENDMMSG, (int fd, struct mmsghdr *messages, unsigned n, int flags),
+     (fd, messages, n, flags))
 WRAP(int, setsockopt, -1, SETSOCKOPT, (int fd, int level, int option, const void *value, socklen_t len),
      (fd, level, option, value, len))
 WRAP(int, shutdown, -1, SHUTDOWN, (int fd, int how), (fd, how))

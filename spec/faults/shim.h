@@ -17,6 +17,7 @@ enum kind {
 	EPOLL_CTL, /* EPOLL_CTL_ADD: the others need nothing that the kernel might not have */
 	EPOLL_WAIT,
 	EVENTFD,
+	GETPEERNAME,
 	GETRLIMIT,
 	GETSOCKNAME,
 	IOCTL,
@@ -25,7 +26,9 @@ enum kind {
 	PIPE2,
 	PTHREAD_CREATE,
 	RECVFROM, /* and recv */
-	SENDTO,   /* and send */
+	RECVMMSG,
+	SENDMMSG,
+	SENDTO, /* and send */
 	SETSOCKOPT,
 	SHUTDOWN,
 	SOCKET,

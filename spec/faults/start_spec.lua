@@ -5,12 +5,21 @@ local server = require "spec.support.server"
 describe("a start", function()
   after_each(server.finish)
 
-  for _, kind in ipairs { "socket", "bind", "listen", "getsockname", "epoll_create1", "eventfd", "pthread_create" } do
+  for _, kind in ipairs { "bind", "listen", "getsockname", "epoll_create1", "eventfd", "pthread_create" } do
     it(("without %s() fails with one line and code 1"):format(kind), function()
       local calls = faults.each(kind, nil, function(result, fault) assert.is_false(result.started, fault) end)
       assert.is_true(calls > 0)
     end)
   end
+
+  it("without socket() fails with one line and code 1 if it is for a listener, and else one connection does", function()
+    local LISTENERS, failed = 3, 0
+    faults.each("socket", nil, function(result, fault)
+      failed = failed + (result.started and 0 or 1)
+      assert.is_true(not result.started or result.lost <= 1, fault)
+    end)
+    assert.equal(LISTENERS, failed)
+  end)
 
   it("without descriptors for pipes fails with one line and code 1", function()
     local result, message = faults.run("pipe2:1+")

@@ -61,7 +61,7 @@ describe("a worker that is held up", function()
       local function wait_for(gate) io.popen("until [ -e " .. gate .. " ]; do sleep 0.01; done"):read() end
       function Agent:opened()
         if not holds or number == 1 then return end
-        note("stuck")
+        note("stuck " .. self.conn.peer:match("%d+$"))
         wait_for "second"
       end
       function Agent:proceed(line)
@@ -72,16 +72,19 @@ describe("a worker that is held up", function()
         end
         return number .. " " .. line
       end]], { workers = 2, control = "control.sock" }, SETTINGS)
-    local holders = { app:connect():send "hold\n", app:connect():send "hold\n" }
+    for _ = 1, 2 do app:connect():send "hold\n" end
     app:wait_log("holds", nil, 2)
-    local clients = {}
-    for i = 1, 20 do clients[i] = app:connect():send "x\n" end
+    local clients, by_port = {}, {}
+    for i = 1, 20 do
+      clients[i] = app:connect():send "x\n"
+      by_port[clients[i].port] = clients[i]
+    end
     wait.until_true("all of them to be accepted", function() return operator.status(app).counters.accepted == 22 end)
     command.write(app.folder .. "/first", "")
     -- Nobody is where the two began to hold so far apart that worker 1 was given all before it was held up itself.
     local function stuck()
-      local entry = app:find_log("stuck")[1]
-      return entry and clients[entry.conn - #holders]
+      local entry = app:find_log(function(one) return one.message:find "^stuck" end)[1]
+      return entry and by_port[tonumber(entry.message:match "%d+")]
     end
     for _, one in ipairs(clients) do
       wait.until_true("an answer", function() return one == stuck() or poll.rpoll(one.fd, 0) == 1 end)

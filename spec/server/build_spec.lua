@@ -79,6 +79,7 @@ describe("scripts/build", function()
     -- Holds the lock until it is told to let go: no build may have begun before that.
     local out = succeeds [[
       mkfifo go
+      : >said # it is looked into before the build has opened it
       flock one/build/release.lock sh -c 'read _ <go; echo let go >>order' &
       until ! flock -n one/build/release.lock true; do :; done
       { one/scripts/build 2>&1; echo built >>order; } >said &

@@ -233,6 +233,20 @@ describe("the command line", function()
       end
     end)
 
+    -- All but those that need certificates, which their own specifications make.
+    it("shows every example", function()
+      local count, folder_of_examples = 0, require("lfs").currentdir() .. "/examples"
+      for name in require("lfs").dir(folder_of_examples) do
+        if name:find "%.lua$" and not name:find "_spec%.lua$" and name ~= "mtls.lua" and name ~= "tls_echo.lua" then
+          local result = command.run { "check", folder_of_examples .. "/" .. name, "--print" }
+          assert_code(0, result)
+          assert_has("listener 1: ", result.out)
+          count = count + 1
+        end
+      end
+      assert.is_true(count >= 20, count)
+    end)
+
     it("prefers flags to the environment, that to the script, that to defaults", function()
       local env = { PERILUNE_WORKERS = "5", PERILUNE_LIMITS_CONNECTIONS = "50" }
       local function settles(key, value, origin, call)
@@ -254,18 +268,32 @@ describe("the command line", function()
       local VALUES = {
         listen = "tcp://127.0.0.1:1", workers = "3", modules = "lpeg", unsafe = "ffi", ["log.format"] = "json",
         ["log.file"] = "x.log", ["log.level"] = "debug", ["log.frame_bytes"] = "7b", jit = "false",
-        ["limits.memory"] = "8m", ["limits.garbage"] = "0.75", ["limits.handshakes"] = "10",
-        ["limits.buffers"] = "9m", name = "front", backlog = "5", keepalive = "70s", nodelay = "false",
+        ["limits.memory"] = "8m", ["limits.garbage"] = "0.75", ["limits.snapshot"] = "64k",
+        ["limits.handshakes"] = "10", ["limits.outgoing"] = "10", ["limits.buffers"] = "9m", name = "front",
+        backlog = "5", keepalive = "70s", nodelay = "false",
         reuse_port = "true",
         frame = "u16be max=1m empty=error", ["limits.connections"] = "11", ["limits.per_ip"] = "12",
         ["limits.accept_rate"] = "13", ["limits.frame"] = "14k", ["limits.inbox"] = "15",
+        ["limits.mailbox"] = "18",
         ["limits.send_buffer"] = "16k", ["limits.proceed"] = "17ms", ["limits.allocation"] = "1m",
         ["limits.slow_consumer"] = "drop", ["limits.reject"] = '"x"', ["timeout.read"] = "21s",
         ["timeout.write"] = "22s", ["timeout.idle"] = "23s", ["timeout.first_frame"] = "24s", ["timeout.drain"] = "25s",
-        ["timeout.handshake"] = "28s", proxy = "false", trust = "10.0.0.0/8, unix",
+        ["timeout.handshake"] = "28s", ["timeout.proceed"] = "29s", proxy = "false", trust = "10.0.0.0/8, unix",
         ["timeout.upgrade"] = "26s", control = "off", ["reload.keep"] = "4",
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
+        protocol = "http", ["limits.uri"] = "1k", ["limits.headers"] = "2k", ["limits.fields"] = "3",
+        ["limits.body"] = "4k", ["timeout.header"] = "5s", ["timeout.body"] = "6s",
+        amplification = "7", compat = "ngx, socket", shared = "counts=64k, rates=1m",
+        ["jobs.workers"] = "3", ["jobs.queue"] = "30", ["jobs.when_full"] = "shed", ["jobs.lanes"] = "fast, slow=1",
+        ["jobs.timeout"] = "31s", ["jobs.proceed"] = "32s", ["jobs.memory"] = "33m", ["jobs.message"] = "34k",
+        ["jobs.buffers"] = "35m", ["jobs.unsafe"] = "io.popen",
+      }
+      local OF_HTTP = { "--listen=http://127.0.0.1:1" }
+      local NEEDS = {
+        protocol = { "--listen=unix://x.sock" }, ["limits.uri"] = OF_HTTP, ["limits.headers"] = OF_HTTP,
+        ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["timeout.header"] = OF_HTTP, ["timeout.body"] = OF_HTTP,
+        trust = { "--set=proxy=true" }, amplification = { "--listen=udp://127.0.0.1:1", "--set=frame=datagram" },
       }
       echo()
       for _, key in ipairs(require("perilune.config").paths()) do
@@ -274,7 +302,7 @@ describe("the command line", function()
         if key == "listen" then
           assert_has("address              = " .. value, run({ "check", "--print", "--set", key .. "=" .. given }).out)
         elseif key ~= "mode" then
-          local call = { "--set", key .. "=" .. given, key == "trust" and "--set=proxy=true" or nil }
+          local call = { "--set", key .. "=" .. given, unpack(NEEDS[key] or {}) }
           assert.same({ value, "flag --set " .. key }, { printed(key, call) })
         end
       end

@@ -14,6 +14,7 @@ local function script(version, settings)
     local Agent = {}
     function Agent:proceed(line)
       if line == "sleep" then note "asleep" perilune.sleep "500ms" end
+      if line == "sleep on" then note "asleep" perilune.sleep "10m" end
       return %q .. " " .. line
     end
     return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(version, settings or "")
@@ -164,13 +165,14 @@ describe("perilune upgrade fails, and the old process serves on, when", function
   end)
 
   it("the server drains", function()
-    local app = start()
-    app:connect():send "sleep\n"
+    local app = start { script = script("one", "timeout = { drain = '10m' }") }
+    local client = app:connect():send "sleep on\n"
     app:wait_log "asleep"
     assert.equal(0, run(app, "stop").code)
     local result = run(app, "upgrade", "--wait")
     assert.equal(1, result.code)
     has("upgrade refused: the server is not serving", result.err)
+    client:close()
     assert.equal(0, app:wait_end().code)
   end)
 end)

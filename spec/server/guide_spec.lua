@@ -1,5 +1,5 @@
---- The pages that teach: docs/guide.md, followed word for word, and the listings of docs/handlers.md and
---- docs/coming-from.md.
+--- The pages that teach: docs/guide.md and docs/guide-cores.md, followed word for word, and the listings of
+--- docs/handlers.md and docs/coming-from.md.
 local client = require "spec.support.client"
 local command = require "spec.support.command"
 local has = require "spec.support.has"
@@ -19,6 +19,13 @@ describe("the guide", function()
 end)
 
 local PATIENCE_SECONDS = walkthrough.nc_patience_seconds
+
+describe("the guide to many cores", function()
+  it("works word for word", function()
+    if not command.has "nc" then return pending "nc is not there" end
+    walkthrough.follow "docs/guide-cores.md"
+  end)
+end)
 
 describe("following a page", function()
   local folder

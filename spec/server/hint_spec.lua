@@ -110,7 +110,7 @@ describe("a method that nothing calls, and whose name is nearly one of the serve
       function A:proceed(line) return line end
       function A:message(line) return line end
       return { listen = "tcp://:0", frame = "line", agent = A }]])
-    has('"message" (nothing calls it in this version: frames come to proceed)',
+    has('"message" (it takes what is sent to a name, and nothing calls perilune.register: frames come to proceed)',
       command.run({ "check", dir = folder }).err)
     for _, name in ipairs { "on_data", "receive", "dataReceived", "handle", "channelRead", "on_message" } do
       command.write(folder .. "/app.lua",
@@ -168,5 +168,36 @@ describe("an agent that is to migrate and cannot", function()
     assert.equal('perilune: warning: reload = "migrate", but the agent has no method snapshot: at a reload '
       .. "its connections stay with the old code\n", result.err)
     assert.equal(1, #app:find_log "the script has what is hardly meant")
+  end)
+
+  it("is told of for a kind of agents without a socket, which is named", function()
+    local app = server.start { script = [[
+      local A = { snapshot = function() end, upgrade = function() end }
+      function A:proceed(line) return require("perilune").call("room:1", line) end
+      local Room = { message = function() return 1 end, upgrade = function() end }
+      return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A, reload = "migrate",
+        agents = { room = { agent = Room } } }]] }
+    local result = command.run { "check", app.folder .. "/app.lua" }
+    assert.equal('perilune: warning: agents.room: reload = "migrate", of its own or of the top level, but the agent has '
+      .. "no method snapshot: at a reload those that there are stay with the old code\n", result.err)
+  end)
+end)
+
+describe("a script that keeps what it does not take", function()
+  local function warnings_of(settings)
+    local folder = command.folder()
+    finally(function() command.remove(folder) end)
+    command.write(folder .. "/app.lua", ([[local function none(app) return app.worker end
+      return { listen = "tcp://127.0.0.1:0", agent = { proceed = function() end }, snapshot = none,
+        %s }]]):format(settings))
+    return command.run({ "check", folder .. "/app.lua" }).err
+  end
+
+  it("is told of by perilune check", function()
+    local TEXT = "perilune: warning: snapshot(app) keeps what the next generation's setup(app, data) is given, but setup "
+    assert.equal(TEXT .. "is missing\n", warnings_of "")
+    assert.equal(TEXT .. "takes no data\n", warnings_of "setup = none")
+    assert.equal("", warnings_of "setup = function(_, data) return data end")
+    assert.equal("", warnings_of "setup = function(...) return ... end")
   end)
 end)

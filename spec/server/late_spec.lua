@@ -113,6 +113,49 @@ describe("a time-out", function()
     assert.equal("it", client:recv_line())
   end)
 
+  it("of what is asked of a backend waits for as long again as the process stood still", function()
+    local backend, hold, release = start_blocking [[
+      function Agent:proceed(line)
+        if line == "block" then block() end
+        return "<" .. line .. ">"
+      end ]]
+    hold()
+    local app = server.start { script = ([[
+      local perilune = require "perilune"
+      local OPTIONS = { frame = "line", timeout = { read = "%ds" } }
+      local function pool(pipeline)
+        return perilune.pool("tcp://127.0.0.1:%d", { frame = "line", timeout = OPTIONS.timeout, pipeline = pipeline })
+      end
+      local shared, alone = pool(true), pool(false)
+      local ASK = {
+        shared = function(line) return shared:request(line) end,
+        alone = function(line) return alone:request(line) end,
+        forward = function(line) return shared:forward(line) end,
+        overdue = function(line) return shared:request(line, { timeout = 3600 }) end,
+        channel = function(line)
+          local channel = perilune.channel(1)
+          perilune.spawn(function() channel:send((shared:request(line, { timeout = 3600 }))) end)
+          return channel:receive(OPTIONS.timeout.read)
+        end,
+      }
+      return { listen = { { address = "tcp://127.0.0.1:0" },
+          { address = "tcp://127.0.0.1:0", timeout = { proceed = "%ds" } } }, frame = "line",
+        agent = { proceed = function(_, line)
+          perilune.log("info", "asks " .. line)
+          local reply, message = ASK[line](line)
+          return reply or "none: " .. message
+        end } }
+    ]]):format(TIMEOUT_S, backend.port, TIMEOUT_S) }
+    local clients = {}
+    for _, kind in ipairs { "shared", "alone", "forward", "channel", "overdue" } do
+      clients[kind] = app:connect { listener = kind == "overdue" and 2 or 1 }:send(kind .. "\n")
+      app:wait_log("asks " .. kind)
+    end
+    stand_still(app, function() end)
+    release()
+    for kind, client in pairs(clients) do assert.equal("<" .. kind .. ">", client:recv_line()) end
+  end)
+
   it("is none for who had hung up in time", function()
     local app = server.start_lines("function Agent:proceed(line) return line end", nil,
       ('timeout = { idle = "%ds" }'):format(TIMEOUT_S))

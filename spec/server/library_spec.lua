@@ -8,16 +8,18 @@ local stubs = stubs_of.read "lua/perilune/library"
 
 -- Runs each line in the handler, with the connection as ... , and answers with the results.
 local EVAL = [[
-local Agent = {}
+local Agent, first = {}, nil
+function Agent:opened() first = first or self.conn end
 function Agent:proceed(code)
   local function results(ok, ...)
     local texts = { tostring(ok) }
     for i = 1, select("#", ...) do texts[i + 1] = tostring((select(i, ...))) end
     return table.concat(texts, " ")
   end
-  return results(pcall(load("local conn, debug = ... " .. code), self.conn, debug))
+  return results(pcall(load("local conn, debug, first = ... " .. code), self.conn, debug, first))
 end
-return { listen = "tcp://127.0.0.1:0", frame = { "line", max = "64k" }, agent = Agent, unsafe = { "debug" } }
+return { listen = "tcp://127.0.0.1:0", frame = { "line", max = "64k" }, agent = Agent, unsafe = { "debug" },
+  workers = 1 }
 ]]
 
 local METHODS = [[local found = {}
@@ -32,6 +34,7 @@ local METHODS = [[local found = {}
 -- What each argument may be; those of one name are alike.
 local SAMPLES = {
   reply = '"x"', fn = "function() end", kind = '"idle"', duration = "1", level = '"info"', message = '"m"',
+  other = "first",
 }
 
 -- "(…)" with the first n of a function's arguments.
@@ -54,7 +57,11 @@ describe("the types of", function()
 
   local client
   local function eval(code)
-    client = client or server.start({ script = EVAL }):connect()
+    if not client then
+      local app = server.start { script = EVAL }
+      app:connect():echo_line("return 1", "true 1") -- another connection, for who wants one
+      client = app:connect()
+    end
     return client:send(code:gsub("%s+", " ") .. "\n"):recv_line()
   end
   before_each(function() client = nil end)
@@ -82,7 +89,9 @@ describe("the types of", function()
     for _, name in ipairs(stubs_of.names_of(stubs, "conn")) do
       local stub = stubs.functions["conn:" .. name]
       local n = required(stub)
-      if n > 0 then
+      if name == "pipe" then -- what it returns goes out without the end of a line
+        assert.matches("^false ", eval "conn:pipe()")
+      elseif n > 0 then
         assert.matches("^false ", eval("conn:" .. name .. arguments(stub, n - 1)), name)
         local answer = eval("conn:" .. name .. arguments(stub, n))
         if name == "send" then answer = client:recv_line() end -- "x" came first
@@ -107,15 +116,21 @@ describe("the types of", function()
     local names = stubs_of.names_of(stubs, "perilune")
     assert.equal(table.concat(names, " "), exec [[
       local found = {}
+      assert(perilune.deflate and perilune.inflate) -- which are made when they are asked for
       for name in pairs(perilune) do found[#found + 1] = name end
       table.sort(found)
       io.write(table.concat(found, " "))]])
-    for _, name in ipairs(names) do
+    -- What is for handlers alone says so here; spec/behaviour/places_spec.lua tries it there.
+    for _, name in ipairs { "sleep", "now", "time", "log" } do
       local stub = stubs.functions["perilune." .. name]
       local n = required(stub)
       local call = "print(pcall(function() perilune." .. name .. "%s end))"
       assert.matches("^true", exec(call:format(arguments(stub, n)):gsub("%(1%)", "(0)")), name)
       if n > 0 then assert.matches("^false", exec(call:format(arguments(stub, n - 1))), name) end
     end
+    for _, name in ipairs { "after", "every", "spawn", "defer", "all", "any", "timeout", "connect", "resolve" } do
+      assert.matches("perilune%." .. name .. ": only inside a running server", exec("print(pcall(perilune." .. name .. "))"))
+    end
+    assert.matches("false\tperilune%.pool: expects an address", exec "print(pcall(perilune.pool))")
   end)
 end)

@@ -4,14 +4,15 @@ local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
 local server = require "spec.support.server"
 
-local TEMPLATES = { "echo", "chat", "rpc", "binary", "game" }
+local TEMPLATES = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool" }
 local COMMON = {
   ".busted", ".dockerignore", ".gitignore", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua",
   "spec/app_spec.lua",
 }
 local MORE = {
-  echo = {}, chat = {}, rpc = { "json.lua", "methods.lua" }, binary = { "tlv.lua" },
-  game = { "spec/world_spec.lua", "world.lua" },
+  echo = {}, chat = {}, rpc = { "methods.lua" }, binary = { "tlv.lua" },
+  game = { "spec/world_spec.lua", "world.lua" }, proxy = { "backends.lua" },
+  ["worker-pool"] = { "spec/work_spec.lua", "work.lua" },
 }
 
 local folder
@@ -245,7 +246,7 @@ describe("what perilune new makes serves:", function()
     assert.equal('{"id":3,"jsonrpc":"2.0","result":0.01}', call '{"id":3,"method":"sleep","params":[0.01]}')
     for text, expected in pairs {
       ["{"] = "-32700", ['{"a":1}x'] = "-32700", ['"\\ud800"'] = "-32700", ["[01]"] = "-32700", ["null"] = "-32600",
-      ["[" .. ("["):rep(100)] = "nested too deep", ['{"id":1,"method":"x"}'] = "-32601",
+      ["[" .. ("["):rep(130)] = "nested too deep", ['{"id":1,"method":"x"}'] = "-32601",
       ['{"id":1,"method":"add","params":["2"]}'] = "params[0] must be a number",
     } do
       has(expected, call(text))
@@ -262,6 +263,23 @@ describe("what perilune new makes serves:", function()
     client:send "\0\3\2\0\9"
     assert.equal("\0\17\255\0\14a field is cut", client:recv_exact(19))
     client:expect_closed()
+  end)
+
+  it("proxy", function()
+    make "proxy"
+    local backend = server.start {
+      script = [[return { listen = "tcp://127.0.0.1:0", frame = "line",
+        agent = { proceed = function(_, line) return "<" .. line .. ">" end } }]],
+    }
+    local path, address = folder .. "/app/backends.lua", backend:wait_log("listening").address
+    command.write(path, (command.read(path):gsub("tcp://127%.0%.0%.1:9001", address)))
+    local app = serve()
+    for _ = 1, 4 do -- the other one refuses
+      local client = app:connect():echo_line("hello", "<hello>")
+      client:shutdown "send"
+      client:expect_closed()
+    end
+    app:wait_log "backend is down"
   end)
 
   describe("game:", function()

@@ -16,13 +16,16 @@ local function start()
   return server.start { script = places.script(), control = "control.sock", args = { "--log-level", "debug" } }
 end
 
-local CELLS = 0
-for _ in places.cells() do CELLS = CELLS + 1 end
+local CELLS, SPARES = 0, 0
+for _, method in places.cells() do
+  CELLS = CELLS + 1
+  if method == "link" or method == "pipe" then SPARES = SPARES + 1 end
+end
 
 -- A control of the newest generation, and what can be tried on in it: others for each cell, and one that has ended.
 local function prepare(app)
   local control, others = connect(app, "control"), {}
-  for i = 1, CELLS do others[i] = connect(app, "kept"):echo_line("x", "x") end
+  for i = 1, CELLS + SPARES do others[i] = connect(app, "kept"):echo_line("x", "x") end
   connect(app, "kept"):echo_line("x", "x"):close()
   app:wait_log { listener = "kept", message = "closed", reason = "peer" }
   return control, others
@@ -84,6 +87,16 @@ describe("whoever calls", function()
     support.reload_to(app, places.script "-- another\n")
     local control = prepare(app)
     try_row("upgrade", control, function(i) held[i]:send "go\n" end)
+  end)
+
+  it("from the script's own snapshot() gets what the table says", function()
+    local app = start()
+    local control = prepare(app)
+    try_row("keeping", control, function(i)
+      connect(app, "lines"):echo_line("mine", "mine")
+      support.rewrite(app, places.script(("-- version %d\n"):format(i)))
+      assert.equal("reload failed: the old generation serves on", support.reload(app).message)
+    end)
   end)
 
   it("from a teardown gets what the table says", function()

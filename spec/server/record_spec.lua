@@ -446,7 +446,7 @@ describe("record", function()
     it("makes no more of a frame than there is room for", function()
       local app = start({}, redacting [[
         return frame == "a" and ("x"):rep(257) or frame == "b" and ("x"):rep(258)
-          or frame == "c" and ("x"):rep(5e6) or "y"]])
+          or frame == "c" and ("x"):rep(3e5) or "y"]])
       local recording = trace.record(app)
       talk(app:connect(), "a\nb\nc\n", "hello", "1 a", "2 b", "3 c"):close()
       local result = recording:stop()

@@ -297,6 +297,19 @@ describe("perilune test", function()
     assert.is_nil(result.err:find("did you mean", 1, true))
   end)
 
+  it("says so where a method is called with a dot", function()
+    local result = spec("dotted", [[
+      it("of a client", function() local client = perilune.app("echo.lua"):connect() client.send "x" end)
+      it("of an app", function() perilune.app("echo.lua").connect() end)
+      it("of a net", function() perilune.net().app "echo.lua" end)
+      it("of a server", function() perilune.start("echo.lua").connect() end)]])
+    assert_code(1, result)
+    assert_has("dotted_spec.lua:3: send: call it with a colon, as in client:send(…)", result)
+    assert_has("dotted_spec.lua:4: connect: call it with a colon, as in app:connect(…)", result)
+    assert_has("dotted_spec.lua:5: app: call it with a colon, as in net:app(…)", result)
+    assert_has("dotted_spec.lua:6: connect: call it with a colon, as in app:connect(…)", result)
+  end)
+
   it("asks what was meant by a misspelt method", function()
     local result = spec("misspelt", [[
       it("of a client", function() perilune.app("echo.lua"):connect():expct("x") end)

@@ -61,6 +61,29 @@ local function python(app, name, text)
   return out ~= "" and out or said()
 end
 
+-- What comes is said as it comes, and the end; an error by its code.
+local NODE_HEAD = [[
+const tls = require("tls"), fs = require("fs")
+const base = { host: "127.0.0.1", port: Number(process.argv[2]), servername: "localhost", ca: fs.readFileSync("ca.pem") }
+const connect = more => {
+  const socket = tls.connect({ ...base, ...more })
+  socket.got = ""
+  socket.setEncoding("latin1")
+  socket.on("data", text => { socket.got += text })
+  socket.on("error", error => console.log(error.code))
+  return socket
+}
+const event = (socket, name) => new Promise(done => socket.once(name, done))
+const has = async (socket, text) => { while (!socket.got.includes(text)) await event(socket, "data") }
+]]
+
+local function node(app, name, text)
+  needs "node"
+  command.write(PKI:path(name), ("%s(async () => {\n%s})()\n"):format(NODE_HEAD, text))
+  local out = run(app, ("timeout 60 node %s {port}"):format(name))
+  return out ~= "" and out or said()
+end
+
 describe("tls://, and a client that is", function()
   setup(function()
     PKI = pki.new()
@@ -229,6 +252,93 @@ whole = bytes(i * 7 % 251 for i in range(5000000))
 echo([whole], whole)
 echo([whole[i:i + 1] for i in range(20000)], whole[:20000])
 ]]))
+    end)
+  end)
+
+  describe("Node:", function()
+    it("lines, a name and a protocol, in both versions", function()
+      local app = start [[alpn = { "other", "echo" }]]
+      assert.equal("1.2 localhost echo false -\nbye\ntrue echo false\n1.3 localhost echo false -\nbye\ntrue echo false\n",
+        node(app, "lines.js", [[
+for (const version of ["TLSv1.2", "TLSv1.3"]) {
+  const socket = connect({ minVersion: version, maxVersion: version, ALPNProtocols: ["echo"] })
+  socket.write("facts\nquit\n")
+  const failed = await event(socket, "close")
+  console.log(socket.got + [socket.authorized, socket.alpnProtocol, failed].join(" "))
+}
+]]))
+      app:wait_log("closed agent", nil, 2)
+    end)
+
+    it("a session of before", function()
+      local app = start()
+      for _, version in ipairs { "1.2", "1.3" } do
+        assert.equal(version .. " localhost - true -\n", node(app, "again.js", ([[
+const versions = { minVersion: "TLSvVERSION", maxVersion: "TLSvVERSION" }
+const one = connect(versions)
+one.write("facts\n")
+const session = await event(one, "session")
+one.destroy()
+const two = connect({ ...versions, session })
+two.write("facts\n")
+await has(two, "\n")
+process.stdout.write(two.got)
+two.destroy()
+]]):gsub("VERSION", version)))
+      end
+    end)
+
+    it("a certificate, and none", function()
+      local app = start [[client = "ca.pem"]]
+      assert.equal("1.3 localhost - false CN=alice,O=Example\n\nERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED\n",
+        node(app, "certificate.js", [[
+const alice = connect({ cert: fs.readFileSync("alice.pem"), key: fs.readFileSync("alice.key") })
+alice.write("facts\n")
+await has(alice, "\n")
+console.log(alice.got)
+alice.end()
+await event(connect(), "close")
+]]))
+    end)
+
+    it("whose end is its own: a close_notify, after which it reads on, or a reset", function()
+      local app = start(nil, [[
+        function Agent:eof() return { "first", ("x"):rep(100000), "last" }, "close" end]])
+      assert.equal("100012 false\n", node(app, "ends.js", [[
+const one = connect({ allowHalfOpen: true })
+await event(one, "secureConnect")
+one.end()
+const failed = await event(one, "close")
+console.log(one.got.length, failed)
+const two = connect()
+two.write("hello\n")
+await has(two, "hello")
+two.resetAndDestroy()
+]]))
+      app:wait_log "closed agent"
+      app:wait_log "closed reset"
+    end)
+
+    it("sends 5 MB of raw bytes and gets them back", function()
+      local app = start(nil, nil, "raw")
+      assert.equal("true\n", node(app, "large.js", [[
+const whole = Buffer.alloc(5000000)
+for (let i = 0; i < whole.length; i++) whole[i] = i * 7 % 251
+const one = tls.connect(base), pieces = []
+one.on("data", bytes => { pieces.push(bytes); if ((left -= bytes.length) === 0) one.end() })
+let left = whole.length
+one.write(whole)
+await event(one, "close")
+console.log(Buffer.concat(pieces).equals(whole))
+]]))
+    end)
+
+    it("that does not trust the authority leaves", function()
+      local app = start()
+      assert.equal("UNABLE_TO_VERIFY_LEAF_SIGNATURE\n", node(app, "stranger.js", [[
+await event(connect({ ca: [] }), "close")
+]]))
+      assert.equal("bye\n", run(app, [[echo quit | ]] .. S_CLIENT))
     end)
   end)
 

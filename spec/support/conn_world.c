@@ -165,6 +165,9 @@ static bool on_closed(struct channel *channel, enum close_reason reason)
 	client->closed++;
 	closed_total++;
 	client->reason = reason;
+	const char *failure = stream_failure(&conn->io);
+	snprintf(client->failure_text, sizeof client->failure_text, "%s", failure ? failure : "");
+	client->failure = failure ? client->failure_text : NULL;
 	client->ended_ms = now_ms;
 	leave();
 	return true;

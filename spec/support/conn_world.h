@@ -25,6 +25,8 @@ struct client {
 	void *proxy;                               /* its state, of who comes by one */
 	char seen[4096];                           /* "frame|frame|", and EOF, TIMEOUT … */
 	const char *refused;                       /* why, where it was */
+	const char *failure;                       /* what its stream had failed for when it ended */
+	char failure_text[128];                    /* ... in its own words, which go with it */
 	unsigned opened, closed, left, gone, eofs, timeouts, writables, flushes, drains, bad_frames;
 	enum close_reason reason;
 	enum timeout_kind timeout_kind;

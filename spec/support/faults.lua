@@ -4,6 +4,7 @@
 ---
 --- Whatever fails: nobody crashes, nothing leaks, every connection is accounted for, and who was not hit is served.
 local command = require "spec.support.command"
+local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
 
@@ -11,7 +12,13 @@ local M = {}
 
 local SCRIPT = [[
   local perilune = require "perilune"
-  local Agent = {}
+  local Agent, Backend = {}, {}
+  local BACKEND = "unix://]] .. "%s" .. [[/backend"
+  local pools = {
+    alone = perilune.pool(BACKEND, { frame = "line", idle = "50ms" }),
+    shared = perilune.pool(BACKEND, { frame = "line", idle = "50ms", pipeline = true }),
+  }
+  function Backend:proceed(line) return "<" .. line .. ">" end
   function Agent:proceed(line)
     if line == "sleep" then
       perilune.sleep("1ms")
@@ -20,6 +27,23 @@ local SCRIPT = [[
       self.conn:set_frame("line")
     elseif line == "read" then
       return "read " .. tostring(self.conn:read())
+    elseif line == "tasks" then
+      local channel, semaphore = perilune.channel(), perilune.semaphore(1)
+      perilune.after("1ms", function() end)
+      perilune.spawn(function() perilune.defer(function() end) channel:send "value" end)
+      return (perilune.all { function() return semaphore:with(channel.receive, channel) end })
+    elseif line == "out" then
+      local db = assert(perilune.connect(BACKEND, { frame = "line" }))
+      self.conn:link(db)
+      assert(db:send "out")
+      return (assert(db:read()))
+    elseif line == "alone" or line == "shared" then
+      local reply = pools[line]:request(line)
+      if reply then return reply end
+      perilune.sleep "100ms" -- what has failed once is not tried again before that, by nobody
+      return (assert(pools[line]:request(line)))
+    elseif line == "names" then
+      return (#assert(perilune.resolve "localhost") > 0 and "names")
     elseif line == "large" then
       return ("x"):rep(100000)
     end
@@ -27,12 +51,13 @@ local SCRIPT = [[
   end
   return { frame = "line", agent = Agent, limits = { per_ip = 100 }, timeout = { idle = "60s", drain = "3s" },
     listen = { { address = "tcp://127.0.0.1:0" },
-      { address = "unix://]] .. "%s" .. [[/socket", proxy = true, trust = { "unix" } } } }]]
+      { address = "unix://]] .. "%s" .. [[/socket", proxy = true, trust = { "unix" } },
+      { address = BACKEND, agent = Backend } } }]]
 
 -- What comes first on the second listener.
 local HEADER = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n"
 
--- What is sent, and what comes back.
+-- What is sent, and what comes back; some of it by the first client alone, since each call of the system is tried.
 local TALK = {
   { "hello\n", "hello\n" },
   { "sleep\n", "sleep\n" },
@@ -41,6 +66,11 @@ local TALK = {
   { "ee\nchange\n", "three\nchange\n" },
   { "read\n", "" },
   { "it\n", "read it\n" },
+  { "tasks\n", "value\n" },
+  { "out\n", "<out>\n", is_firsts = true },
+  { "alone\n", "<alone>\n", is_firsts = true },
+  { "shared\n", "<shared>\n", is_firsts = true },
+  { "names\n", "names\n", is_firsts = true },
   { "large\n", ("x"):rep(100000) .. "\n" },
   { "bye\n", "bye\n" },
 }
@@ -61,7 +91,7 @@ local function talk(clients)
   local lost = {}
   for _, step in ipairs(TALK) do
     for i, client in ipairs(clients) do
-      lost[i] = lost[i] or not say(client, step)
+      if i == 1 or not step.is_firsts then lost[i] = lost[i] or not say(client, step) end
     end
   end
   local n = 0
@@ -140,7 +170,8 @@ local function launch(fault, options)
   local env = { FAULT = fault, FAULT_REPORT = folder .. "/report",
     FAULT_ARM = options.late and folder .. "/arm" or nil }
   return server.try_start {
-    script = options.modules and options.script or (options.script or SCRIPT):format(folder), modules = options.modules,
+    script = options.modules and options.script or (options.script or SCRIPT):format(folder, folder),
+    modules = options.modules,
     folder = folder, env = env, workers = options.workers or 2, args = options.args,
     asan = server.SMALL_QUARANTINE, control = options.control,
   }
@@ -167,6 +198,14 @@ end
 
 --- Has the fault of a server come to pass?
 M.fired = fired
+
+--- What `perilune status --json` says. Of a fault that comes once, who asks may be the one whom it hits: then again.
+---@param app perilune.server with a control socket
+---@return table
+function M.status(app)
+  local ok, status = pcall(operator.status, app)
+  return ok and status.counters and status or operator.status(app)
+end
 
 --- Starts a server with a fault, talks to it and stops it.
 ---@param fault string

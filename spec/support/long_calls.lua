@@ -17,10 +17,13 @@ M.SHORT = [[
   os.clock os.difftime os.time
   string.byte string.char string.len
   table.getn
-  perilune.log perilune.now
+  perilune.log perilune.now perilune.time perilune.after perilune.every perilune.spawn perilune.defer perilune.channel
+  perilune.semaphore perilune.pool perilune.shared perilune.register perilune.unregister
+  perilune.send perilune.crypto.random perilune.crypto.uuid
+  perilune.json.array perilune.json.is_array
   file.setvbuf file.__tostring
   conn.close conn.abort conn.shutdown conn.pause conn.resume conn.set_frame conn.set_timeout conn.defer conn.id
-  conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.tostring
+  conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.tostring conn.link conn.pipe
 ]]
 
 --- These let the system work, and take as long as that does.
@@ -30,7 +33,10 @@ M.SYSTEM = [[
 ]]
 
 --- These let other connections go on.
-M.WAITING = "perilune.sleep conn.flush conn.read"
+M.WAITING = [[
+  perilune.sleep perilune.all perilune.any perilune.timeout perilune.connect perilune.resolve perilune.job conn.flush
+  conn.read perilune.call
+]]
 
 --- What they work on is no larger than limits.frame.
 M.FRAMES = [[
@@ -163,6 +169,41 @@ linear("file.read", FILE .. TEXT .. WRITTEN, "file:seek 'set' file:read(N)")
 linear("file.write", FILE .. TEXT, "file:write(s)")
 refused("os.date", [[local s = ("%c"):rep(N / 2)]], "os.date(s)")
 linear("os.date", [[local s = ("%c"):rep(32768)]], "os.date(s)")
+
+local HAND = [[local perilune = require "perilune" ]]
+local function at_hand(verdict, name, call, shown)
+  verdict("perilune." .. name, HAND .. TEXT, ("perilune.%s(%s)"):format(name, call), shown)
+end
+
+guarded("perilune.crypto.sign", HAND .. TEXT .. [[ local key = "" ]], "perilune.crypto.sign(key, s)")
+for _, name in ipairs { "encode_base64", "encode_base64url", "encode_hex", "encode_url", "decode_url" } do
+  at_hand(linear, "encoding." .. name, "s")
+end
+for _, name in ipairs { "decode_base64", "decode_base64url", "decode_hex" } do
+  at_hand(linear, "encoding." .. name, "s")
+end
+at_hand(guarded, "crc.crc32", "s")
+at_hand(guarded, "crc.crc32c", "s")
+at_hand(guarded, "crc.crc16", "'modbus', s", 150 * MB)
+at_hand(guarded, "crypto.digest", "'sha512', s", 150 * MB)
+at_hand(guarded, "crypto.hmac", "'sha512', '', s", 150 * MB)
+at_hand(guarded, "crypto.equal", "s, s .. 'b'")
+at_hand(linear, "crypto.seal", "('k'):rep(16), ('n'):rep(12), s")
+at_hand(linear, "crypto.open", "('k'):rep(16), ('n'):rep(12), s")
+at_hand(guarded, "crypto.verify", "'', s, ''")
+
+guarded("perilune.json.decode", HAND .. [[local s = "[" .. ("1.5,"):rep(N / 4) .. "1]"]],
+  "perilune.json.decode(s, { max = '1g' })", 20 * MB)
+guarded("perilune.json.decode", HAND .. [[local s = '"' .. ("\\n"):rep(N / 2) .. '"']],
+  "perilune.json.decode(s, { max = '1g' })", 100 * MB)
+guarded("perilune.json.encode", HAND .. REALS, "perilune.json.encode(t, { max = '1g' })", 100 * MB)
+guarded("perilune.json.encode", HAND .. KEYS, "perilune.json.encode(t, { max = '1g', sorted = true })", 40 * MB)
+guarded("perilune.deflate", HAND .. [[local s = ("abc"):rep(N / 3)]], "perilune.deflate(s)", 150 * MB)
+linear("perilune.deflate", HAND .. TEXT, "perilune.deflate(s, { level = 0 })")
+guarded("perilune.inflate", HAND .. [[local s = perilune.deflate(("a"):rep(N), { level = 1 })]],
+  "repeat local _ = pcall(perilune.inflate, s, { max = '1g' }) until false", 50 * MB)
+linear("perilune.inflate", HAND .. [[local s = perilune.deflate(("a"):rep(N))]], "perilune.inflate(s, { max = '1g' })")
+linear("perilune.json.encode", HAND .. TEXT, "perilune.json.encode(s, { max = '1g' })")
 
 linear("conn.send", TEXT, "self.conn:send(s)")
 guarded("conn.send", EMPTY, "self.conn:send(t)", 100 * MB)

@@ -1,8 +1,10 @@
---- What is promised of a connection whatever its stream and its framing. Specifications run it over what they have:
---- spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix sockets, and
---- both of them over nasty streams on those (spec/support/nasty.lua). All that happens to connections does so over
---- layers; only a replay has none, as what it plays is what they have made of the bytes.
+--- What is promised of a connection whatever its stream, its layers and its framing. Specifications run it over what
+--- they have: spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix
+--- sockets, each with what stands in front of them (TLS, a proxy), and both over nasty streams (spec/support/nasty.lua).
+--- Only a replay has no layers, as what it plays is what they have made of the bytes.
 local framings = require "spec.support.framings"
+local nasty = require "spec.support.nasty"
+local udp = require "spec.support.udp"
 
 local M = {}
 
@@ -74,37 +76,87 @@ for _, one in ipairs(framings.LIST) do
   end
 end
 
+-- What threads share has nothing to do with framings: ThreadSanitizer, under which all takes ten times as long, looks
+-- at every third.
+if os.getenv "SANITIZE" == "thread" then
+  local some = {}
+  for i = 1, #M.CELLS, 3 do some[#some + 1] = M.CELLS[i] end
+  M.CELLS = some
+end
+
+--- The same for listeners with datagrams.
+M.DATAGRAM_CELLS = {
+  { name = '"datagram"', framing = '"datagram"', encode = udp.record },
+  { name = '"datagram" with views', framing = '{ "datagram", view = true }', encode = udp.record },
+}
+
+--- Those of a front.
+---@param front perilune.spec.front
+---@return perilune.spec.cell[]
+function M.cells(front) return front.has_datagrams and M.DATAGRAM_CELLS or M.CELLS end
+
 --- Listeners of a script: an address and a cell each.
----@param addresses string[] in the order of M.CELLS, again and again
+---@param cells perilune.spec.cell[]
+---@param addresses string[] in the order of the cells, again and again
 ---@param settings string? more of each listener
 ---@return string source of `listen`
-function M.listeners(addresses, settings)
+function M.listeners(cells, addresses, settings)
   local list = {}
   for i, address in ipairs(addresses) do
-    local cell = M.CELLS[(i - 1) % #M.CELLS + 1]
+    local cell = cells[(i - 1) % #cells + 1]
     list[i] = ("{ address = %q, name = %q, frame = %s, %s }"):format(address, "cell" .. i, cell.framing, settings or "")
   end
   return "{ " .. table.concat(list, ",\n  ") .. " }"
 end
 
---- What stands in front of listeners, by its name: their settings, and what comes first on each connection. "": nothing.
----@type table<string, { settings: string?, begin: string? }>
+local PROXIED = 'proxy = true, trust = { "127.0.0.0/8", "unix" },'
+local HEADER = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n"
+
+--- What stands in front of listeners, by its name: their settings, what comes first on each connection, and whether
+--- they speak TLS. "": nothing.
+---@class perilune.spec.front
+---@field tls boolean?
+---@field settings string?
+---@field begin string?
+---@field has_datagrams boolean?
+
+---@type table<string, perilune.spec.front>
 M.FRONTS = {
   [""] = {},
-  [", behind a proxy"] = {
-    settings = 'proxy = true, trust = { "127.0.0.0/8", "unix" }',
-    begin = "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\n",
-  },
+  [", behind a proxy"] = { settings = PROXIED, begin = HEADER },
+  [", with TLS"] = { tls = true },
+  [", with TLS, behind a proxy"] = { tls = true, settings = PROXIED, begin = HEADER },
+  [", of datagrams"] = { has_datagrams = true },
 }
 
---- Settings of all listeners, with those of a front.
----@param front { settings: string? }
----@param settings string?
----@return string
-function M.with(front, settings)
-  if front.settings and settings then return front.settings .. ", " .. settings end
-  return front.settings or settings or ""
+--- Can clients speak to it through as many nasty layers as there are? Those do not carry all bytes, and TLS has all;
+--- and a datagram is nothing to be cut to pieces.
+---@param front perilune.spec.front
+---@return boolean
+function M.is_reached(front) return nasty.LAYERS == 0 or not (front.tls or front.has_datagrams) end
+
+--- Can that happen there?
+---@param event perilune.spec.event
+---@param front perilune.spec.front
+---@return boolean?
+function M.is_possible(event, front)
+  if front.has_datagrams then return event.of_datagrams end
+  return nasty.LAYERS > 0 or front.tls or not event.of_layers
 end
+
+--- Settings of listeners, with those of a front.
+---@param front perilune.spec.front
+---@param settings string?
+---@param pair { certificate: string, key: string } of those that speak TLS
+---@return string
+function M.with(front, settings, pair)
+  local tls = front.tls and ("tls = { certificate = %q, key = %q },"):format(pair.certificate, pair.key) or ""
+  return (front.settings or "") .. tls .. (settings or "")
+end
+
+---@param front perilune.spec.front
+---@return "tcp"|"tls"|"udp"
+function M.scheme(front) return front.tls and "tls" or front.has_datagrams and "udp" or "tcp" end
 
 --- A connection, however it is made. What it sends and gets is what its framing makes of payloads; layers of its stream
 --- add what is theirs.
@@ -117,7 +169,7 @@ end
 ---@field reset fun(self)
 ---@field stall fun(self) reads nothing, or little
 ---@field unstall fun(self)
----@field misbegin fun(self) its layers' beginning is none
+---@field misbegin fun(self) its layers' beginning is none, nor is a record of TLS
 ---@field filled fun(self): integer waits for the agent's word that it has sent more than is taken: how many frames
 ---@field settle fun(self) what has been sent has been read, if it is read at all
 
@@ -151,7 +203,9 @@ end
 ---@field settings string? of all listeners
 ---@field dropped integer? frames that are
 ---@field begins boolean? false: by itself, if layers have a beginning
+---@field is_late boolean? it does not begin in time
 ---@field of_layers boolean? there is no such thing where there are none
+---@field of_datagrams boolean? there is, where datagrams come
 
 ---@type table<string, perilune.spec.event>
 M.EVENTS = {
@@ -161,6 +215,13 @@ M.EVENTS = {
     wire:send(encode "in one!" .. encode "write!!" .. encode("closing"):sub(1, -2))
     wire:expect(encode "in one!" .. encode "write!!")
     wire:send(encode("closing"):sub(-1))
+    wire:expect(encode "closing")
+    wire:expect_end()
+  end },
+  ["several at once"] = { reason = "agent", of_datagrams = true, run = function(wire, encode)
+    wire:send(encode "one two" .. encode "version" .. encode "a count" .. encode "write!!")
+    wire:expect(encode "one two" .. encode "1111111" .. encode "0000003" .. encode "write!!")
+    wire:send(encode "closing")
     wire:expect(encode "closing")
     wire:expect_end()
   end },
@@ -199,18 +260,20 @@ M.EVENTS = {
     wire:send(encode "be full")
     wire:filled()
   end },
-  ["a read"] = { reason = "agent", run = function(wire, encode)
+  ["a read"] = { reason = "agent", of_datagrams = true, run = function(wire, encode)
     wire:send(encode "be read")
     wire:send(encode "one two" .. encode "a count" .. encode "closing")
     wire:expect(encode "one two" .. encode "0000002" .. encode "closing")
     wire:expect_end()
   end },
-  ["time-out"] = { reason = "idle_timeout", run = function(wire, encode)
+  ["time-out"] = { reason = "idle_timeout", of_datagrams = true, run = function(wire, encode)
     wire:send(encode "be idle")
     wire:expect(encode "be idle")
     wire:expect_end()
   end },
-  ["no beginning"] = { reason = "tls", begins = false, of_layers = true, run = function(wire) wire:expect_end() end },
+  ["no beginning"] = { reason = "tls", begins = false, is_late = true, of_layers = true, run = function(wire)
+    wire:expect_end()
+  end },
   ["a false beginning"] = { reason = "tls", begins = false, of_layers = true, run = function(wire)
     wire:misbegin()
     wire:expect_end()

@@ -18,11 +18,20 @@ function M.scaled(full, reduced) return is_sanitized and reduced or full end
 --- An app that finish() closes.
 ---@param what string|table
 ---@param overrides table?
+---@param options table? of perilune.app
 ---@return perilune.test.app
-function M.open(what, overrides)
-  local app = perilune.app(what, overrides)
+function M.open(what, overrides, options)
+  local app = perilune.app(what, overrides, options)
   open[#open + 1] = app
   return app
+end
+
+-- Whoever is to run out of time says so. The second that handlers have else is little where a machine that is busy with
+-- other things runs what is several times slower.
+local function with_time(limits)
+  local all = { proceed = is_sanitized and "10s" or nil }
+  for key, value in pairs(limits or {}) do all[key] = value end
+  return all
 end
 
 --- The same of what a script returns, with what all of them have in common.
@@ -32,6 +41,7 @@ end
 function M.start(agent, settings)
   local script = { listen = "tcp://127.0.0.1:0", agent = agent }
   for key, value in pairs(settings or {}) do script[key] = value end
+  script.limits = with_time(script.limits)
   return M.open(script)
 end
 
@@ -48,9 +58,10 @@ end
 --- An app of a file of its own, app.lua, which is read once: for what depends on lines, or on the top level.
 ---@param text string
 ---@param modules table<string, string>? what lies beside it, by the module's name
+---@param options table? of perilune.app
 ---@return perilune.test.app? app
 ---@return string? message why it cannot be loaded
-function M.script(text, modules)
+function M.script(text, modules, options)
   local folder = os.tmpname()
   os.remove(folder)
   assert(require("lfs").mkdir(folder))
@@ -62,7 +73,7 @@ function M.script(text, modules)
   end
   for name, content in pairs(modules or {}) do write(name, content) end
   write("app", text)
-  local ok, app = pcall(M.open, folder .. "/app.lua")
+  local ok, app = pcall(M.open, folder .. "/app.lua", nil, options)
   for _, path in ipairs(paths) do os.remove(path) end
   os.remove(folder)
   if ok then return app end
@@ -102,6 +113,17 @@ function M.notes(app, conn)
   local texts = {}
   for _, entry in ipairs(app:log()) do
     if entry.conn == conn and entry.level == "info" then texts[#texts + 1] = entry.message end
+  end
+  return texts
+end
+
+--- What anybody has noted so far, the app included.
+---@param app perilune.test.app
+---@return string[]
+function M.noted(app)
+  local texts = {}
+  for _, entry in ipairs(app:log()) do
+    if entry.level == "info" then texts[#texts + 1] = entry.message end
   end
   return texts
 end

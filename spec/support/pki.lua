@@ -55,6 +55,7 @@ end
 ---@param name string
 ---@param options { names: string[]?, by: string|false|nil, kind: "ec"|"rsa"|nil, days: integer?, subject: string?,
 ---  key: string? }? `key`: the file of one that there is
+---@return { certificate: string, key: string } paths
 function pki:sign(name, options)
   options = options or {}
   local by = options.by == nil and "ca" or options.by
@@ -63,6 +64,7 @@ function pki:sign(name, options)
   self:shell(("openssl req -x509 %s -out %s.pem -days %d -subj '%s' %s %s"):format(key, name, options.days or 30,
     options.subject or "/CN=" .. name, alternatives(options.names),
     by and ("-CA %s.pem -CAkey %s.key -addext basicConstraints=critical,CA:FALSE"):format(by, by) or ""))
+  return { certificate = self:path(name .. ".pem"), key = self:path(options.key or name .. ".key") }
 end
 
 --- One whose time is over since long ago.

@@ -8,11 +8,14 @@ local M = {}
 --- Methods and properties of conn.
 M.METHODS = {
   "send", "flush", "close", "abort", "shutdown", "pause", "resume", "read", "set_frame", "set_timeout", "defer", "id",
-  "peer", "local_addr", "listener", "usage", "tls", "tostring",
+  "peer", "local_addr", "listener", "usage", "tls", "tostring", "link", "pipe",
 }
 
 --- Those of require "perilune".
-M.FUNCTIONS = { "sleep", "now", "log" }
+M.FUNCTIONS = {
+  "sleep", "now", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
+  "connect", "resolve", "pool", "shared", "job", "register", "unregister", "perilune.send", "perilune.call",
+}
 
 --- On whose connection: the one that the place is of, another one, one that has ended. A cell has a sign for each.
 M.TARGETS = { "own", "other", "ended" }
@@ -23,9 +26,12 @@ M.SIGNS = {
   ["m"] = "raises: this callback must not wait", ["h"] = "raises: only a running handler can wait",
   ["o"] = "raises: for its own connection only", ["k"] = "raises: not in a coroutine of its own",
   ["y"] = "raises: not across a call of C", ["w"] = "it waits, and never goes on",
+  ["b"] = "raises: this callback must not begin anything", ["r"] = "raises: its bytes are being read, or decoded",
+  ["a"] = "raises: there is no agent yet",
 }
 
 --- "opened" and so on are callbacks. The others:
+---  task, timer, task_defer: what perilune.spawn(), after() and defer() are given
 ---  batch, after_wait: in the midst of frames that came together; after perilune.sleep()
 ---  injected: failed(), after a fault of app:fail()
 ---  tostring, index, finaliser: metamethods, of an error that is logged, of a table that a handler reads, of newproxy()
@@ -35,52 +41,68 @@ M.SIGNS = {
 ---  decode…, encode…: a codec in Lua, alone, in a batch, for conn:read(), in conn:send(), for a client of a test
 ---  decode_raises: the same, and then it raises
 ---  redact: record.redact
+---  keeping: the script's own snapshot(), on behalf of a connection that has said so
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
 M.TABLE = [[
-place            send flus clos abor shut paus resu read fram time defe id   peer loca list usag tls  tost slee now  log
-opened           ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-factory          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-proceed          ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-batch            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-after_wait       ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-eof              ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-timeout          ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-writable         ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-oversize         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-malformed        ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-failed           ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-injected         ++c  m+c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-drain            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-closed           c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-defer            c+c  c+c  ++c  ++c  c+c  c+c  c+c  cmc  c+c  c+c  c+c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-tostring         ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-index            ++c  ++c  ++c  ++c  ++c  ++c  ++c  +oc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-finaliser        ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
-coroutine        ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  k    +    +
-kept_coroutine   ++c  k+c  ++c  ++c  ++c  ++c  ++c  kkc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  k    +    +
-sort             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
-gsub             ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
-look_up          ++c  ++c  ++c  ++c  ++c  ++c  ++c  eoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  +    +    +
-look_up_waiting  ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-decode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-decode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-decode_read      ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-decode_raises    ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-encode           ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-encode_batch     ++c  h+c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-encode_send      ++c  y+c  ++c  ++c  ++c  ++c  ++c  yoc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  y    +    +
-clients_encode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-clients_decode   ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-redact           ++c  ++c  ++c  ++c  ++c  ++c  ++c  hhc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  h    +    +
-snapshot         ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-upgrade          ++c  ++c  ++c  ++c  ++c  ++c  ++c  mmc  ++c  ++c  ++c  +++  ++-  ++-  ++-  ++-  ---  +++  m    +    +
-teardown         ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  ccc  +++  ---  ---  ---  ---  ---  +++  h    +    +
+place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls tos lin pip snltaesaatcscrpdjrusc
+opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++aa++
+proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- +++ c+c c+c m+++bbbbbb++bbm+bb++m
+defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- +++ c+c c+c m+++bbbbbb++bbm+bb++m
+task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m+++bbbbbb++bbm+bb++m
+tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
+coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c k++++++kkk++kkk+k+++k
+kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c k++++++kkk++kkk+k+++k
+sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
+gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
+look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
+decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
+decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
+decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
+encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
+clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m+++bbbbbb++bbm+bbbbb
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
+keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
+teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- +++ ccc ccc h+++hhhhhh++hhh+hhhhh
+message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
 ]]
 
 M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded", "netstrings" }
 
 local HEAD = [[
 local perilune = require "perilune"
+
+local others = {} -- agents
+
+local ended -- conn
+
+-- For who needs one more: the first, for the last is what is tried on. In a teardown() all have ended.
+local function spare() return others[1] and others[1].conn or ended end
+
+-- Nobody listens at that port.
+local function is_refused(conn, _, code) return conn == nil and code == "ECONNREFUSED" end
 
 local METHODS = {
   send = function(conn) return conn:send("sent") end,
@@ -101,14 +123,43 @@ local METHODS = {
   usage = function(conn) return conn.usage end,
   tls = function(conn) return conn.tls end,
   tostring = function(conn) return tostring(conn):find "^conn %d+ %(" end,
+  link = function(conn) return conn:link(spare()) end,
+  pipe = function(conn) return conn:pipe(spare()) end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,
   log = function() perilune.log("debug", "logged") return true end,
+  time = function() return perilune.time() end,
+  after = function() return perilune.after("1h", function() end):cancel() end,
+  every = function() return perilune.every("1h", function() end):cancel() end,
+  spawn = function() return perilune.spawn(function() end) end,
+  all = function() return perilune.all { function() return true end } end,
+  any = function() return perilune.any { function() return true end } end,
+  timeout = function() return perilune.timeout("1s", function() return true end) end,
+  channel = function()
+    local channel = perilune.channel(1)
+    channel:send(true)
+    return channel:receive()
+  end,
+  semaphore = function() return perilune.semaphore():acquire() end,
+  connect = function() return is_refused(perilune.connect "tcp://127.0.0.1:1") end,
+  resolve = function() return perilune.resolve "127.0.0.1" end,
+  pool = function() return is_refused(perilune.pool("tcp://127.0.0.1:1"):request "x") end,
+  shared = function() return perilune.shared "places":incr "n" end,
+  job = function()
+    local _, why = pcall(perilune.job, "nowhere", "f")
+    return why:find "there is no module 'nowhere'" and true or error(why, 0)
+  end,
+  register = function() return perilune.register("places", { replace = true }) end,
+  unregister = function() return not perilune.unregister "nobody's" end,
+  ["perilune.send"] = function() return perilune.send("control", { "sent" }) end,
+  ["perilune.call"] = function() return perilune.call("control", true) end,
 }
 
 local RAISED = {
-  ["must not wait"] = "m", ["only a running handler can wait"] = "h", ["own connection only"] = "o",
+  ["must not wait"] = "m", ["only a running handler can"] = "h", ["must not begin anything"] = "b",
+  ["a function in C has called"] = "y", ["own connection only"] = "o",
   ["inside a coroutine of the handler's own"] = "k", ["across C-call boundary"] = "y",
+  ["a call reads from it"] = "r", ["there is no agent yet"] = "a", ["while its bytes are decoded"] = "r",
 }
 
 -- Not pcall(): what is ended must be seen to be.
@@ -126,7 +177,7 @@ local function sign_of(ok, value, message)
 end
 
 local armed, outcome = nil, "not tried"
-local others, other, ended, moved = {}, nil, nil, nil -- agents; conns
+local other, moved -- conns
 
 local function conn_of(target, own)
   if target == "own" then return own end
@@ -147,6 +198,9 @@ end
 
 local Control, Kept = {}, {}
 
+function Control:opened() perilune.register("control", { replace = true }) end
+function Control:message(_, data) return data end
+
 function Control:proceed(line)
   if line == "outcome" then
     return outcome
@@ -162,8 +216,6 @@ function Control:proceed(line)
 end
 
 function Control:drain() return true end
-function Kept:drain() return is_armed "drain" end
-
 function Kept:opened() others[#others + 1] = self end
 function Kept:proceed(line) return line end
 function Kept:drain() return is_armed "drain" end
@@ -184,12 +236,25 @@ function Agent:opened()
   at("opened", self.conn)
 end
 
-local resume_kept
+local resume_kept, keeper
 
 local TRIES = {
   proceed = function(conn) at("proceed", conn) end,
   batch = function(conn) at("batch", conn) end,
   after_wait = function(conn) perilune.sleep("1ms") at("after_wait", conn) end,
+  task = function(conn) perilune.spawn(function() at("task", conn) end) end,
+  timer = function(conn) perilune.after(0, function() at("timer", conn) end) end,
+  task_defer = function(conn)
+    perilune.spawn(function() perilune.defer(function() at("task_defer", conn) end) end)
+  end,
+  mine = function(conn)
+    keeper = conn
+    return "mine"
+  end,
+  message = function()
+    perilune.register("messages", { replace = true })
+    perilune.send "messages"
+  end,
   flood = function(conn) conn:send(("x"):rep(300)) end,
   raise = function() error("raised on purpose") end,
   tostring = function(conn)
@@ -232,6 +297,9 @@ function Agent:malformed() at("malformed", self.conn) end
 function Agent:failed() at("failed", self.conn) end
 function Agent:drain() at("drain", self.conn) end
 function Agent:closed() at("closed", self.conn) end
+function Agent:message() at("message", self.conn) end
+
+local function message() end
 
 local function factory(conn)
   at("factory", conn)
@@ -244,13 +312,13 @@ local function looking(conn)
     if line == "sleep" then perilune.sleep("100ms") end
     return line
   end
-  return setmetatable({ proceed = proceed }, { __index = function(_, name)
+  return setmetatable({ proceed = proceed, message = message }, { __index = function(_, name)
     if name == "eof" then at("look_up", conn) end
   end })
 end
 
 -- Goes to the next generation once it is told to.
-local Moving = {}
+local Moving = { message = message }
 
 function Moving:proceed(line)
   if line == "hold" then
@@ -272,7 +340,7 @@ function Moving:upgrade()
 end
 
 local redacted
-local Redacted = {}
+local Redacted = { message = message }
 function Redacted:opened() redacted = self.conn end
 function Redacted:proceed(line) return line end
 
@@ -283,7 +351,7 @@ end
 
 -- ---- a codec in Lua ----
 
-local Coded, coded = {}, nil
+local Coded, coded = { message = message }, nil
 
 local function decode(bytes, position)
   local stop = bytes:find("\n", position, true)
@@ -320,8 +388,15 @@ local function teardown()
   end
 end
 
+-- Nothing is to come of a reload in which something is tried.
+local function snapshot()
+  if at("keeping", keeper) then error("raised on purpose") end
+end
+
 return {
+  setup = function(_, data) return data end, snapshot = snapshot,
   teardown = teardown, record = { redact = redact }, agent = Agent, frame = "line", unsafe = { "newproxy" },
+  shared = { places = "64k" }, jobs = true,
   listen = {
     { "tcp://127.0.0.1:0", name = "control", agent = Control, timeout = { idle = false } },
     { "tcp://127.0.0.1:0", name = "kept", agent = Kept, timeout = { idle = false } },
@@ -347,9 +422,11 @@ for _, list in ipairs { M.METHODS, M.FUNCTIONS } do
   for _, name in ipairs(list) do NAMES[#NAMES + 1] = name end
 end
 
-local function words_of(text)
+-- The columns of functions have no blanks between them.
+local function words_of(line)
   local words = {}
-  for word in text:gmatch "%S+" do words[#words + 1] = word end
+  for word in line:gmatch "%S+" do words[#words + 1] = word end
+  for sign in table.remove(words):gmatch "." do words[#words + 1] = sign end
   return words
 end
 

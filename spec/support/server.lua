@@ -191,7 +191,7 @@ end
 
 -- "tcp://[::1]:80", "unix:///a" in parts.
 local function listener_of(entry)
-  local host, port = entry.address:match("^t[cl][ps]://%[?([^%]]-)%]?:(%d+)$")
+  local host, port = entry.address:match("^%a+://%[?([^%]]-)%]?:(%d+)$")
   return {
     name = entry.listener, address = entry.address, host = host, port = tonumber(port),
     path = entry.address:match("^unix://(.*)$"),
@@ -502,6 +502,10 @@ local function check_end(self)
   check_reports(self)
   local summary = summary_of(self)
   if not summary then error("the server ended without a summary; " .. said(self), 0) end
+  if summary.messages_sent ~= summary.messages_delivered + summary.messages_dropped then
+    error(("not every message is accounted for: %d sent, %d delivered, %d dropped"):format(summary.messages_sent,
+      summary.messages_delivered, summary.messages_dropped), 0)
+  end
   if summary.open ~= 0 or summary.accepted ~= summary.closed then
     error(("not every connection is accounted for: %d accepted, %d closed, %d open"):format(summary.accepted,
       summary.closed, summary.open), 0)

@@ -224,6 +224,22 @@ local function receive(self)
   return ffi.string(BUFFER, n)
 end
 
+--- The bytes of one record, each by itself.
+function client:trickle(bytes)
+  self.wire:trickle(self:record(bytes))
+  return self
+end
+
+--- What comes next, all of it that has come; or nil, and how the stream has ended.
+---@return string? bytes
+---@return string? how as of recv_all()
+function client:recv_some()
+  local held = self.held or ""
+  self.held = ""
+  if held ~= "" then return held end
+  return receive(self)
+end
+
 --- Without its "\n".
 function client:recv_line()
   self.held = self.held or ""

@@ -136,6 +136,57 @@ static void a_host_is_one_of_its_link(void **state)
 	assert_false(same(un("/a", 3), un("/a", 3)));
 }
 
+static void expect_read(const char *from, uint16_t port, const char *expected)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	union address address;
+	assert_true(address_read(from, &address));
+	address_set_port(&address, port);
+	assert_string_equal(address_text(&address.any, text, sizeof text), expected);
+	assert_int_equal(address_bytes(&address), address.any.sa_family == AF_INET
+						      ? sizeof(struct sockaddr_in)
+						      : sizeof(struct sockaddr_in6));
+}
+
+static void reads_what_people_write(void **state)
+{
+	static const char *const NONE[] = { "",           "localhost",    "127.0.0",
+					    "127.0.0.1.", "127.0.0.1%lo", "::1%",
+					    "[::1]",      "::1%nolink",   "::1%4294967296",
+					    "12345::" };
+	union address address;
+	char longest[300];
+	(void)state;
+	expect_read("127.0.0.1", 80, "127.0.0.1:80");
+	expect_read("::1", 80, "[::1]:80");
+	expect_read("fe80::1%lo", 80, "[fe80::1%lo]:80");
+	expect_read("fe80::1%1", 0, "[fe80::1%lo]:0");
+	expect_read("::ffff:10.0.0.7", 80, "10.0.0.7:80");
+	for (size_t i = 0; i < sizeof NONE / sizeof *NONE; i++)
+		assert_false(address_read(NONE[i], &address));
+	memset(longest, '1', sizeof longest);
+	longest[sizeof longest - 1] = '\0';
+	assert_false(address_read(longest, &address));
+}
+
+static void a_list_has_none_twice_and_so_many_at_most(void **state)
+{
+	struct addresses addresses = { .count = 0 };
+	union address address;
+	(void)state;
+	for (int i = 0; i < ADDRESSES_MAX; i++) { /* each of them twice */
+		assert_true(address_read(i % 2 ? "::1" : "127.0.0.1", &address));
+		address_set_port(&address, (uint16_t)(i / 4));
+		addresses_add(&addresses, &address);
+	}
+	assert_int_equal(addresses.count, ADDRESSES_MAX / 2);
+	for (int i = 0; i < ADDRESSES_MAX; i++) {
+		address_set_port(&address, (uint16_t)(1000 + i));
+		addresses_add(&addresses, &address);
+	}
+	assert_int_equal(addresses.count, ADDRESSES_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -145,6 +196,8 @@ int main(void)
 		cmocka_unit_test(paths_may_fill_their_field),
 		cmocka_unit_test(a_mapped_address_is_one_of_ipv4),
 		cmocka_unit_test(a_host_is_one_of_its_link),
+		cmocka_unit_test(reads_what_people_write),
+		cmocka_unit_test(a_list_has_none_twice_and_so_many_at_most),
 	};
 	return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }

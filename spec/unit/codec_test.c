@@ -157,8 +157,8 @@ static struct codec length(unsigned bytes, bool little, uint32_t offset, int64_t
 /* Every codec and option, with limits small enough to try all splits. */
 static unsigned all_codecs(struct codec *list, uint32_t max)
 {
-	static const char *const names[] = { "u8",    "u16be",  "u16le", "u24be", "u32be",    "u32le",
-					     "u64be", "varint", "line",  "raw",   "netstring" };
+	static const char *const names[] = { "u8",    "u16be",  "u16le", "u24be", "u32be",     "u32le",
+					     "u64be", "varint", "line",  "raw",   "netstring", "datagram" };
 	static const unsigned widths[] = { 0, 1, 2, 3, 4, 8 };
 	unsigned n = 0;
 
@@ -184,6 +184,10 @@ static unsigned all_codecs(struct codec *list, uint32_t max)
 	list[n++].empty = CODEC_EMPTY_IGNORE;
 	list[n] = named("netstring", max);
 	list[n++].empty = CODEC_EMPTY_IGNORE;
+	list[n] = named("datagram", max);
+	list[n++].empty = CODEC_EMPTY_IGNORE;
+	list[n] = named("datagram", max);
+	list[n++].empty = CODEC_EMPTY_ERROR;
 	list[n++] =
 	    custom((struct codec){ .kind = CODEC_FIXED, .protocol.max_bytes = max, .fixed_bytes = 5 });
 	assert_true(n <= SAMPLES_MAX);
@@ -848,6 +852,26 @@ static void reads_netstrings(void **state)
 		assert_int_equal(decode_text(&codec, table[i].text), table[i].error);
 }
 
+static void reads_datagrams_behind_the_header_of_udp(void **state)
+{
+	static const uint8_t TWO[] = "\0\0\0\0\0\012\0\0ab\0\0\0\0\0\010\0\0";
+	struct codec codec = named("datagram", MAX);
+
+	(void)state;
+	assert_int_equal(decode(&codec, TWO, 18), 0);
+	assert_int_equal(batch.count, 2);
+	assert_frame(0, "ab");
+	assert_frame(1, "");
+	assert_int_equal(decode(&codec, "\0\0\0\0\0\022\0\0", 8), ERR_FRAME_TOO_LARGE);
+	assert_int_equal(batch.announced, MAX + 1);
+	assert_int_equal(decode(&codec, "\0\0\0\0\0\007\0\0", 8), ERR_FRAME_MALFORMED);
+	/* Ports and checksum are nobody's. */
+	assert_int_equal(decode(&codec, "\0\1\0\0\0\010\0\0", 8), ERR_FRAME_MALFORMED);
+	assert_int_equal(decode(&codec, "\0\0\0\0\0\010\0\1", 8), ERR_FRAME_MALFORMED);
+	codec = (struct codec){ .kind = CODEC_DATAGRAM, .protocol.max_bytes = 65508 };
+	assert_string_equal(codec_init(&codec), "a datagram has at most 65507 bytes");
+}
+
 static void cuts_raw_and_fixed_frames(void **state)
 {
 	struct codec codec = named("raw", 4);
@@ -1036,6 +1060,7 @@ int main(void)
 		cmocka_unit_test(finds_overlapping_delimiters),
 		cmocka_unit_test(remembers_what_it_searched),
 		cmocka_unit_test(reads_netstrings),
+		cmocka_unit_test(reads_datagrams_behind_the_header_of_udp),
 		cmocka_unit_test(cuts_raw_and_fixed_frames),
 		cmocka_unit_test(refuses_replies_it_cannot_carry),
 		cmocka_unit_test(appends_nothing_past_the_pool_limit),

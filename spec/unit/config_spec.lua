@@ -42,7 +42,7 @@ describe("a key that means well", function()
 
   -- Each is one error, with the key that was meant.
   for given, meant in pairs {
-    framing = "frame", codec = "frame", protocol = "frame", handler = "agent", handlers = "agent", on_connect = "agent",
+    framing = "frame", codec = "frame", handler = "agent", handlers = "agent", on_connect = "agent",
     onConnection = "agent", max_connections = "limits.connections", maxConnections = "limits.connections",
     maxconn = "limits.connections", ["max-clients"] = "limits.connections", connection_limit = "limits.connections",
     idle_timeout = "timeout.idle", idleTimeout = "timeout.idle", timeout_idle = "timeout.idle",
@@ -53,7 +53,8 @@ describe("a key that means well", function()
     max_frame_bytes = "limits.frame", high_water_mark = "limits.send_buffer", max_per_ip = "limits.per_ip",
     rate_limit = "limits.accept_rate", loglevel = "log.level", log_file = "log.file", logfile = "log.file",
     verbose = "log.level", tcp_nodelay = "nodelay", so_reuseport = "reuse_port", on_start = "setup",
-    on_exit = "teardown", max_memory = "limits.memory", cpu_limit = "limits.proceed", hot_reload = "reload.policy",
+    on_exit = "teardown", on_save = "snapshot", max_snapshot = "limits.snapshot",
+    max_memory = "limits.memory", cpu_limit = "limits.proceed", hot_reload = "reload.policy",
     wrokers = "workers", pidfile = "control", keepalive_timeout = "timeout.idle",
   } do
     it("is asked for: " .. given, function()
@@ -115,8 +116,9 @@ describe("config.address", function()
     ["unix:/run/app.sock"] = 'did you mean "unix:///run/app.sock"?', ["unix:a"] = 'did you mean "unix:///a"?',
     ["tcp:127.0.0.1:9000"] = 'did you mean "tcp://127.0.0.1:9000"?', ["tcp:/:1"] = 'did you mean "tcp://:1"?',
     ["tpc://:9000"] = 'unknown scheme "tpc" (did you mean "tcp"?)', ["unxi:///a"] = '(did you mean "unix"?)',
-    ["http://:80"] = 'unknown scheme "http"',
-    ["udp://:9000"] = "udp:// is not available in this version",
+    ["ftp://:80"] = 'unknown scheme "ftp"', ["http://:80/"] = "expects a port", ["http://a"] = 'no port in "http://a"',
+    ["https://:"] = 'no port in "https://:"',
+    ["udp://:"] = 'no port in "udp://:"',
     ["tls://localhost"] = 'no port in "tls://localhost" (write it as in "tls://localhost:9000"',
     ["tls://:65536"] = "expects a port", ["tls://[::1"] = 'no closing "]"',
     ["tcp://localhost"] = 'no port in "tcp://localhost" (write it as in "tcp://localhost:9000"',
@@ -281,11 +283,18 @@ describe("config.normalise", function()
     local conf = normalise({}, { cpus = 6 })
     conf.origins = nil
     assert.same({
-      workers = 6, modules = {}, unsafe = {}, log = { format = "auto", level = "info", frame_bytes = 0, file = false },
-      record = {},
+      workers = 6, modules = {}, unsafe = {}, compat = {}, record = {},
+      log = { format = "auto", level = "info", frame_bytes = 0, file = false },
       reload = { keep = 3, when_full = "refuse", policy = "pin", canary = 0, window = 30000, max_errors = 0.01 },
       jit = true, memory = 2 ^ 32 / 2 / 6 - 2 ^ 32 / 2 / 6 % 1, buffers = 256 * 1024 * 1024, garbage = 0.28,
-      drain_ms = 10000, handshakes = 1000,
+      jobs = {
+        workers = 0, queue = 1024, when_full = "block", lanes = { { name = "main", workers = 0 } }, timeout = 30000,
+        proceed = 10000, memory = 256 * 1024 * 1024, message = 16 * 1024 * 1024,
+        buffers = 256 * 1024 * 1024, unsafe = {}, all_modules = "",
+        all_unsafe = "", all_compat = "",
+      },
+      shared = {}, agents = {}, drain_ms = 10000, handshakes = 1000, outgoing = 10000, snapshot_bytes = 16 * 2 ^ 20,
+      takes_snapshot = false,
       upgrade_ms = 30000, control = "auto",
       listeners = { {
         kind = "tcp", host = "127.0.0.1", port = 9000, address = "tcp://127.0.0.1:9000", name = "tcp://127.0.0.1:9000",
@@ -295,13 +304,69 @@ describe("config.normalise", function()
           view = false,
         },
         limits = {
-          connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, send_buffer = 1048576,
-          proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false,
+          connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, mailbox = 1000,
+          send_buffer = 1048576, proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false, uri = 8192,
+          headers = 16384, fields = 100, body = 1048576,
         },
-        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000 }, tls = false,
-        reload = { policy = "pin" }, proxy = false, trust = {},
+        timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000, proceed = 0,
+          header = 10000, body = 10000 },
+        tls = false, protocol = false,
+        reload = { policy = "pin" }, proxy = false, trust = {}, amplification = 3,
       } },
     }, conf)
+  end)
+
+  describe("agents", function()
+    local User = { message = function() end }
+
+    it("are kinds by name, which take what is a listener's as well from the top level", function()
+      local conf = normalise({ limits = { proceed = "2s" }, reload = "drain", agents = {
+        user = { agent = User, idle = "10s", most = 5, reload = "migrate", limits = { proceed = "50ms" } },
+        room = { agent = function() return User end, idle = false, timeout = { proceed = "3s" } },
+      } })
+      local room, user = conf.agents[1], conf.agents[2]
+      assert.same({ "room", 0, 1e5, "drain", 2000, 3000 },
+        { room.name, room.idle, room.most, room.reload.policy, room.limits.proceed, room.timeout.proceed })
+      assert.same({ "user", 10000, 5, "migrate", 50, 0 },
+        { user.name, user.idle, user.most, user.reload.policy, user.limits.proceed, user.timeout.proceed })
+      assert.equal(600e3, normalise({ agents = { user = { agent = User } } }).agents[1].idle)
+    end)
+
+    for text, agents in pairs {
+      ['agents: expects kinds of agents by name such as { user = { agent = User, idle = "10m" } }, got 1'] = 1,
+      ["agents: a kind's name has at most 32 of a-z, 0-9 and \"_\", and begins with a letter, got \"User\""] =
+        { User = { agent = User } },
+      ["agents.user: expects a kind's settings: write it as { agent = … }"] = { user = User },
+      ["agents.user: no agent: set agent = function(key) … end, or a table with a message method"] =
+        { user = { idle = 1 } },
+      ["agents.user.agent: no message: the table has no function message; it has \"mesage\" (did you mean"] =
+        { user = { agent = { mesage = function() end } } },
+      ["agents.user.mailbox: unknown key \"mailbox\" (did you mean \"limits.mailbox\"?)"] =
+        { user = { agent = User, mailbox = 1 } },
+      ["agents.user.idel: unknown key \"idel\" (did you mean \"idle\"?)"] = { user = { agent = User, idel = 1 } },
+      ["agents.user.frame: is of connections, and an agent without a socket has none"] =
+        { user = { agent = User, frame = "line" } },
+      ["agents.user.timeout.idle: has its own name: write idle = \"10m\""] =
+        { user = { agent = User, timeout = { idle = 1 } } },
+      ["agents.user.most: expects a whole number from 1 to 10000000, got 0"] = { user = { agent = User, most = 0 } },
+      ["agents.user.limits: expects a table, got 1"] = { user = { agent = User, limits = 1 } },
+    } do
+      it("refuse what makes no sense: " .. text, function()
+        assert.truthy(errors_of({ agents = agents }):find(text, 1, true))
+      end)
+    end
+
+    it("are at most 64", function()
+      local agents = {}
+      for i = 1, 65 do agents["k" .. i] = { agent = User } end
+      assert.truthy(errors_of({ agents = agents }):find("agents: has 65 kinds, at most 64 are possible", 1, true))
+    end)
+
+    it("are shown, each with its settings", function()
+      local text = config.print(normalise({ agents = { user = { agent = User, idle = false } } }))
+      assert.truthy(text:find("\nagents +%= user"))
+      assert.truthy(text:find("agents without a socket: user\n  agent +%= table +%(script%)\n  idle +%= never"))
+    end)
   end)
 
   it("takes a function that redacts, and nothing else in its place", function()
@@ -320,11 +385,12 @@ describe("config.normalise", function()
       modules = { "app.rooms", "app.users" }, setup = agent, teardown = noop, backlog = 5, keepalive = false,
       nodelay = false, frame = "line", log = { format = "json", level = "warn", frame_bytes = 64 },
       limits = {
-        connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, send_buffer = "6k",
+        connections = 1, per_ip = 2, accept_rate = 3, frame = "4k", inbox = 5, mailbox = 6, send_buffer = "6k",
         slow_consumer = "drop", reject = "busy\n", buffers = "7m", memory = "64m", garbage = 1, proceed = "5ms",
         allocation = "1m", handshakes = 8,
       },
-      timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, handshake = "4s", drain = false },
+      timeout = { read = 1, write = "2s", idle = "3m", first_frame = 0.5, handshake = "4s", proceed = "5s",
+        drain = false },
       proxy = "optional", trust = { "unix", "10.0.0.0/8", "10.1.0.0/16", "::1", "2001:db8::/32" },
     }
     assert.same({ 3, 7 * 2 ^ 20, 0, agent, noop },
@@ -335,14 +401,146 @@ describe("config.normalise", function()
     assert.same({ "front", 432, 5, 0, false, "line", 4096 },
       { front.name, front.mode, front.backlog, front.keepalive, front.nodelay, front.frame.kind, front.frame.max })
     assert.same({
-      connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, send_buffer = 6144,
-      slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20,
+      connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, mailbox = 6, send_buffer = 6144,
+      slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20, uri = 8192, headers = 16384,
+      fields = 100, body = 2 ^ 20,
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
-    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000 }, front.timeout)
+    assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000, proceed = 5000,
+      header = 10000, body = 10000 }, front.timeout)
     assert.same({ "optional", { "unix", "10.0.0.0/8", "10.1.0.0/16", "::1", "2001:db8::/32" } },
       { front.proxy, front.trust })
     assert.same({ 0, 8 }, { conf.drain_ms, conf.handshakes })
+  end)
+
+  describe("http://", function()
+    it("has requests for frames, and limits and time-outs of its own", function()
+      local conf = normalise { listen = { "http://127.0.0.1:80", { "https://:443", reload = "pin",
+        limits = { uri = "1k", headers = "2k", fields = 3, body = 0 }, timeout = { header = "4s", body = false },
+        tls = { certificate = "a", key = "b" } }, { "unix://app.sock", protocol = "http" }, "tcp://:9000" },
+        frame = "line" }
+      local one, two, three, four = unpack(conf.listeners)
+      assert.same({ "tcp", "127.0.0.1", 80, "http", "raw", "migrate" },
+        { one.kind, one.host, one.port, one.protocol, one.frame.kind, one.reload.policy })
+      assert.same({ 8192, 16384, 100, 2 ^ 20, 10000, 10000 }, { one.limits.uri, one.limits.headers, one.limits.fields,
+        one.limits.body, one.timeout.header, one.timeout.body })
+      assert.same({ "http", true, "pin", 1024, 2048, 3, 0, 4000, 0 }, { two.protocol, two.secure, two.reload.policy,
+        two.limits.uri, two.limits.headers, two.limits.fields, two.limits.body, two.timeout.header, two.timeout.body })
+      assert.same({ "unix", "http", "raw" }, { three.kind, three.protocol, three.frame.kind })
+      assert.same({ false, "line", "pin" }, { four.protocol, four.frame.kind, four.reload.policy })
+    end)
+
+    it("is shown with what concerns it", function()
+      local text = config.print(normalise { listen = { "http://:1", "tcp://:2", { "unix://a", protocol = "http" } } })
+      local one, two, three = text:match "listener 1: (.-)listener 2: (.-)listener 3: (.*)"
+      for _, key in ipairs { "protocol", "limits.uri", "limits.body", "timeout.header", "timeout.body" } do
+        assert.truthy(one:find(key .. " ", 1, true) and three:find(key .. " ", 1, true), key)
+        assert.is_nil(two:find(key .. " ", 1, true), key)
+      end
+      for _, key in ipairs { "frame", "limits.frame", "limits.inbox", "timeout.read" } do
+        assert.is_nil(one:find("\n  " .. key .. " ", 1, true), key)
+        assert.truthy(two:find("\n  " .. key .. " ", 1, true), key)
+      end
+    end)
+
+    for what, case in pairs {
+      ["a framing"] = { { listen = "http://:1", frame = "line" }, "frame: an http:// address has requests" },
+      ["a framing of an entry"] = { { listen = { { "http://:1", frame = "line" }, "tcp://:2" } },
+        "listen[1].frame: an http:// address has requests" },
+      ["timeout.read"] = { { listen = "http://:1", timeout = { read = 5 } }, "timeout.header is for the head" },
+      ["limits.frame"] = { { listen = "http://:1", limits = { frame = 5 } }, "limits.body are for the parts" },
+      ["limits.inbox"] = { { listen = "http://:1", limits = { inbox = 5 } }, "requests that wait are bytes" },
+      ["a body of tcp://"] = { { limits = { body = 5 } }, "limits.body: only an http:// address has requests" },
+      ["a head of tcp://"] = { { timeout = { header = 5 } }, "timeout.header: only an http:// address" },
+      ["another protocol"] = { { listen = "unix://a", protocol = "ws" }, 'protocol: expects "http", or false' },
+      ["a protocol of tcp://"] = { { listen = "tcp://:1", protocol = "http" }, "protocol: only for unix://" },
+      ["a protocol of an entry"] = { { listen = { { "tcp://:1", protocol = "http" }, "unix://a" } },
+        "listen[1].protocol: only for unix://" },
+      ["responses that are dropped"] = { { listen = "http://:1", limits = { slow_consumer = "drop" } },
+        "limits.slow_consumer: a response that is left out" },
+      ["a body that no buffer holds"] = { { listen = "http://:1", limits = { body = "300m" } },
+        "limits.buffers: 256m in all cannot hold one request" },
+      ["https:// without a certificate"] = { { listen = "https://:1" }, "https:// needs a certificate" },
+      ["TLS of http://"] = { { listen = { { "http://:1", tls = { certificate = "a", key = "b" } } } },
+        "write the address as https://" },
+      ["the same address twice"] = { { listen = { "http://:1", "tcp://:1" } }, "has the same address as listen[1]" },
+    } do
+      it("refuses " .. what, function()
+        local text = errors_of(case[1])
+        assert.truthy(text:find(case[2], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+  end)
+
+  describe("udp://", function()
+    it("has datagrams for frames, and time-outs of its own", function()
+      local conf = normalise { listen = { "udp://127.0.0.1:53", { "udp://:1", frame = { "datagram", max = "1k" },
+        timeout = { idle = "5s" }, amplification = false } } }
+      local one, two = conf.listeners[1], conf.listeners[2]
+      assert.same({ "udp", "127.0.0.1", 53, "datagram", 65507, 30000, 3 },
+        { one.kind, one.host, one.port, one.frame.kind, one.frame.max, one.timeout.idle, one.amplification })
+      assert.same({ 1024, 5000, 0 }, { two.frame.max, two.timeout.idle, two.amplification })
+      assert.equal("default", conf.origins["listen[1].frame"])
+      assert.equal(100, normalise({ listen = "udp://:1", limits = { frame = 100 } }).listeners[1].frame.max)
+    end)
+
+    it("has its port beside TCP's, and leaves what is meant for others to them", function()
+      local conf = normalise { listen = { "udp://:7000", "tcp://:7000" }, frame = "line", backlog = 5, proxy = true,
+        trust = { "10.0.0.1" }, amplification = 5 }
+      assert.same({ "datagram", "line", 5 },
+        { conf.listeners[1].frame.kind, conf.listeners[2].frame.kind, conf.listeners[1].amplification })
+      assert.same({ false, true, {}, { "10.0.0.1" } }, { conf.listeners[1].proxy, conf.listeners[2].proxy,
+        conf.listeners[1].trust, conf.listeners[2].trust })
+    end)
+
+    for what, case in pairs {
+      ["another framing"] = { { listen = "udp://:1", frame = "line" }, "frame: each datagram of udp:// is a frame" },
+      ["another framing of an entry"] = { { listen = { { "udp://:1", frame = "u32be" }, "tcp://:2" } },
+        "listen[1].frame: each datagram of udp:// is a frame" },
+      ["datagrams of tcp://"] = { { listen = "tcp://:1", frame = "datagram" }, "frame: only a udp:// address has" },
+      ["datagrams that are too large"] = { { listen = "udp://:1", frame = { "datagram", max = "64k" } },
+        'option "max": a datagram has at most 65507 bytes' },
+      ["TLS"] = { { listen = { { "udp://:1", tls = { certificate = "a", key = "b" } } } },
+        "listen[1].tls: DTLS, which is TLS over udp://, is not available" },
+      ["TLS at the top level"] = { { listen = "udp://:1", tls = { certificate = "a", key = "b" } }, "tls: DTLS" },
+      ["amplification of tcp://"] = { { amplification = 5 }, "amplification: only a udp:// address" },
+      ["amplification of nothing"] = { { listen = "udp://:1", amplification = 0 }, "from 1 to 1000, got 0" },
+      ["a mode"] = { { listen = "udp://:1", mode = "0600" }, "mode: only a Unix socket has permissions" },
+      ["a backlog"] = { { listen = "udp://:1", backlog = 5 }, "backlog: a udp:// address has no backlog" },
+      ["keep-alive"] = { { listen = { { "udp://:1", keepalive = false } } }, "listen[1].keepalive: a udp:// address" },
+      ["a reject"] = { { listen = "udp://:1", limits = { reject = "busy" } }, "its address may be forged" },
+      ["timeout.read"] = { { listen = "udp://:1", timeout = { read = 5 } }, "a datagram comes whole" },
+      ["timeout.first_frame"] = { { listen = "udp://:1", timeout = { first_frame = 5 } }, "begins with its first" },
+      ["a proxy"] = { { listen = "udp://:1", proxy = true }, "proxy: a udp:// address has no PROXY header" },
+      ["the same address twice"] = { { listen = { "udp://:1", "udp://:1" } }, "has the same address as listen[1]" },
+      ["one slash"] = { { listen = "udp:/127.0.0.1:1" }, '(did you mean "udp://127.0.0.1:1"?)' },
+      ["no port"] = { { listen = "udp://127.0.0.1" }, 'write it as in "udp://127.0.0.1:9000"' },
+    } do
+      it("refuses " .. what, function()
+        local text = errors_of(case[1])
+        assert.truthy(text:find(case[2], 1, true), text)
+        assert.is_nil(text:find("\n"), text)
+      end)
+    end
+
+    it("tells whose framing it is where the address comes from outside", function()
+      local text = errors_of({ frame = "line" }, { overrides = { override("listen", "udp://:1") } })
+      assert.truthy(text:find("or change the address", 1, true), text)
+      assert.is_nil(text:find("app.lua", 1, true), text)
+      assert.equal("datagram", normalise({}, { overrides = { override("listen", "udp://:1") } }).listeners[1].frame.kind)
+    end)
+
+    it("shows what concerns it, and nothing else", function()
+      local text = config.print(normalise { listen = { "udp://:1", "tcp://:2" } })
+      local one, two = text:match "listener 1: (.-)listener 2: (.*)"
+      assert.truthy(one:find "amplification" and one:find "datagram max=65507b")
+      for _, key in ipairs { "backlog", "nodelay", "proxy", "timeout.read", "tls" } do
+        assert.is_nil(one:find(key .. " ", 1, true), key)
+        assert.truthy(two:find(key .. " ", 1, true), key)
+      end
+      assert.is_nil(two:find "amplification")
+    end)
   end)
 
   it("wants to know whose PROXY headers are to be taken", function()
@@ -447,7 +645,6 @@ describe("config.normalise", function()
       ["a number"] = { 9000, "app.lua: listen: expects an address such as" },
       ["an empty list"] = { {}, "app.lua: listen: expects an address" },
       ["an unknown scheme"] = { "tpc://:1", 'app.lua: listen: unknown scheme "tpc" (did you mean "tcp"?)' },
-      ["udp"] = { { "udp://:1" }, "app.lua: listen[1]: udp:// is not available in this version" },
       ["a list with a number"] = { { "tcp://:1", 9000 }, "app.lua: listen[2]: expects an address" },
       ["an entry without address"] = { { { frame = "line" } }, "app.lua: listen[1]: has no address" },
       ["an entry with two"] = { { { "tcp://:1", address = "tcp://:2" } }, "app.lua: listen[1]: has two addresses" },
@@ -588,8 +785,13 @@ describe("config.normalise", function()
       { { listen = "unix://a", mode = "0999" }, 'got "0999"' },
       { { listen = "unix://a", mode = "4755" }, 'got "4755"' },
       { { modules = "app" }, "modules: expects a list of module names" }, { { modules = { 1 } }, "got 1" },
-      { { modules = { a = "b" } }, "modules: expects a list" }, { { setup = {} },
+      { { modules = { a = "b" } }, "modules: expects a list" },
+      { { compat = "ngx" }, 'compat: expects a list of names such as { "ngx", "socket" }' },
+      { { compat = { "nxg" } }, 'compat: knows no "nxg" (did you mean "ngx"?)' },
+      { { compat = { "resty" } }, 'compat: knows no "resty"; it knows ngx, socket' }, { { setup = {} },
         "setup: expects a function, got a table" }, { { teardown = 1 }, "teardown: expects a function, got 1" },
+      { { snapshot = true }, "snapshot: expects a function, got true" },
+      { { limits = { snapshot = "17m" } }, "limits.snapshot: expects a size from 1k to 16m, got \"17m\"" },
       { { frame = "u23be" }, 'frame: unknown framing "u23be" (did you mean "u32be"?)' },
       { { log = { level = "verbose" } }, 'log.level: expects "debug", "info", "warn" or "error", got "verbose"' },
       { { log = { format = "xml" } }, "log.format: expects" },
@@ -601,12 +803,6 @@ describe("config.normalise", function()
         assert.equal("app.lua: ", text:sub(1, 9))
         assert.truthy(text:find(case[2], 1, true), text)
         assert.is_nil(text:find("\n"), text)
-      end)
-    end
-
-    for path, fields in pairs { ["timeout.proceed"] = { timeout = { proceed = 1 } } } do
-      it(path .. ", which is yet to come", function()
-        assert.equal("app.lua: " .. path .. ": not available in this version", errors_of(fields))
       end)
     end
 
@@ -759,7 +955,7 @@ describe("config.normalise", function()
       { "limits.garbage", "2", "expects a share from 0.04 to 1 " },
       { "reload.canary", "1", "expects a share from 0 to less than 1" },
       { "reload.canary", "5%", 'got "5%"' }, { "reload.max_errors", "1.5", "expects a share from 0 to 1 " },
-      { "timeout.proceed", "1", "not available in this version" },
+      { "timeout.proceed", "soon", 'got "soon"' },
       { "agent", "x", "can only be set in the script" }, { "setup", "x", "can only be set in the script" },
       { "workers", "many", 'expects a whole number from 1 to 256, got "many"' },
       { "workers", "", 'got ""' }, { "workers", "1e2", 'got "1e2"' }, { "workers", "0x10", 'got "0x10"' },

@@ -272,6 +272,20 @@ static void what_is_interpreted_is_killed_too(void **state)
 static lua_State *may_be_abandoned;
 static bool signal_comes;
 
+/*
+ * As the watchdog, which is another thread, and may be at it just now. ThreadSanitizer has a lock for each atomic: a
+ * signal that came while this thread has it would wait for it for ever.
+ */
+static void kill_again(struct guard *guard)
+{
+	sigset_t kill_signal, before;
+	sigemptyset(&kill_signal);
+	sigaddset(&kill_signal, GUARD_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kill_signal, &before);
+	guard_kill(guard, atomic_load(&guard->dispatch));
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 /* The signal that is sent again while the first one is being obeyed. */
 static bool abandon(void *data, lua_State *lua)
 {
@@ -279,7 +293,7 @@ static bool abandon(void *data, lua_State *lua)
 	if (lua != may_be_abandoned)
 		return false;
 	if (signal_comes)
-		guard_kill(guard, atomic_load(&guard->dispatch));
+		kill_again(guard);
 	return true;
 }
 

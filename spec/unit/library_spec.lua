@@ -12,7 +12,8 @@ local reference = command.read(root .. "docs/reference.md")
 
 -- Where the functions of specifications are, and told of.
 local TESTING = { test = "lua/perilune/test.lua", app = "lua/perilune/test/memory.lua",
-  client = "lua/perilune/test/client.lua" }
+  client = "lua/perilune/test/client.lua", net = "lua/perilune/test/net.lua",
+  response = "lua/perilune/test/web.lua" }
 
 local function is_for_testing(name) return TESTING[name:match "^%w+"] ~= nil end
 
@@ -23,8 +24,8 @@ local function exists(path)
 end
 
 local GROUPS = {
-  limits = "perilune.limits", timeout = "perilune.timeouts", log = "perilune.log_settings", record = "perilune.record",
-  reload = "perilune.reload",
+  jobs = "perilune.job_settings", limits = "perilune.limits", timeout = "perilune.timeouts",
+  log = "perilune.log_settings", record = "perilune.record", reload = "perilune.reload",
 }
 
 local function sorted(list)
@@ -59,7 +60,7 @@ describe("the types of the API", function()
 
   it("have the signatures of the reference", function()
     for name, stub in pairs(stubs.functions) do
-      local shown = stubs_of.signature(name:gsub("^agent:", ""), stub)
+      local shown = stubs_of.signature(name:gsub("^agent:", ""):gsub("^worker:", "app:"), stub)
       local _, stop = reference:find("`" .. shown, 1, true)
       assert.truthy(is_for_testing(name) or stop and reference:find("^[` ]", stop + 1),
         "docs/reference.md does not have `" .. shown .. "`")
@@ -71,7 +72,8 @@ describe("the types of the API", function()
     for name in reference:gmatch "`([%l]+[.:][%l_]+)%b()`" do
       if stubs.order[name:match "^%l+"] and name:find ":" then
         n = n + 1
-        assert.truthy(stubs.functions[name], "no types of " .. name)
+        local own = stubs.functions[name] or stubs.functions[name:gsub("^app:", "worker:")]
+        assert.truthy(own, "no types of " .. name)
       end
     end
     assert.is_true(n >= 20, "only " .. n .. " functions were found in the reference")
@@ -107,11 +109,7 @@ describe("the types of the API", function()
   end)
 
   it("have the methods that the core calls", function()
-    local methods = {}
-    for _, name in ipairs(agent.METHODS) do
-      if name ~= "message" then methods[#methods + 1] = name end -- reserved
-    end
-    assert.same(sorted(methods), stubs_of.names_of(stubs, "agent"))
+    assert.same(sorted(agent.METHODS), stubs_of.names_of(stubs, "agent"))
   end)
 
   it("have the methods of views, and as many arguments", function()
@@ -125,6 +123,62 @@ describe("the types of the API", function()
     for name in command.read(root .. "lua/perilune/view.lua"):gmatch "function methods%.([%w_]+)" do
       assert.truthy(stubs.functions["view:" .. name], "no types of view:" .. name)
     end
+  end)
+
+  it("have the methods of pools, and what pool:status() returns", function()
+    local source = command.read(root .. "lua/perilune/pooling.lua")
+    local real = {}
+    for name in source:gmatch "\nfunction pool_methods%.([%l_]+)%(" do real[name] = true end
+    assert.same(keys(real), stubs_of.names_of(stubs, "pool"))
+    local told = {}
+    for name in source:match("local status = (%b{})"):gmatch "([%l_]+) = " do told[name] = true end
+    for name in source:match("own%.counts = (%b{})"):gmatch "([%l_]+) = " do told[name] = true end
+    assert.same(keys(told), keys(stubs.classes["perilune.pool_status"].fields))
+  end)
+
+  it("have the options of connections out and of pools, and their defaults", function()
+    local connecting, pooling = require "perilune.connecting", require "perilune.pooling"
+    local CLASSES = { timeout = "perilune.connect_timeouts", limits = "perilune.connect_limits" }
+    local known = { ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true } }
+    local of_agent = {}
+    for _, path in ipairs(connecting.OF_AGENT) do of_agent[path] = true end
+    local function check_default(field, key, default)
+      local told = field.text:match '[Dd]efault: "?([%w_.]+)'
+      if default == nil or default == 0 then return assert.is_true(told == nil or told == "off", key.path) end
+      assert.equal(default, (schema.parse(key, schema.TYPES[key.type].from_text(told))), key.path)
+    end
+    for path, key in pairs(connecting.KEYS) do
+      local group, name = path:match "^(%w+)%.(.+)$"
+      local class = CLASSES[group] or "perilune.connect_options"
+      local field = assert(stubs.classes[class].fields[name or path], path)
+      known[class] = known[class] or {}
+      known[class][name or path] = true
+      if of_agent[path] then
+        assert.truthy(field.text:find("default: the first listener's", 1, true), path)
+      elseif path ~= "frame" then
+        check_default(field, key, connecting.DEFAULTS[path] or key.default)
+      end
+    end
+    for class, names in pairs(known) do assert.same(keys(names), keys(stubs.classes[class].fields)) end
+    assert.same(keys(pooling.OPTIONS), keys(stubs.classes["perilune.pool_options"].fields))
+    for name, option in pairs(pooling.OPTIONS) do
+      local told = stubs.classes["perilune.pool_options"].fields[name].text:match "default: ([%w]+)"
+      if told == "false" then told = false elseif told == "off" then told = 0 end
+      assert.same(option[2], (option[1](tonumber(told) or told)), name)
+    end
+  end)
+
+  it("have the methods of timers, tasks, channels, semaphores, and of the app of setup()", function()
+    local source = command.read(root .. "lua/perilune/waiting.lua") .. command.read(root .. "src/bind/sync.c")
+    local real = { timer = {}, task = {}, semaphore = {}, channel = {}, worker = {} }
+    for owner, name in source:gmatch "function (%l+)_methods%.([%l_]+)%(" do real[owner][name] = true end
+    for owner, list in source:gmatch "luaL_Reg (%u+)%[%] = (%b{})" do
+      for name in list:gmatch '{ "([%l_]+)"' do
+        if real[owner:lower()] then real[owner:lower()][name] = true end
+      end
+    end
+    for name in source:match("M%.app_methods = (%b{})"):gmatch "([%l]+) = " do real.worker[name] = true end
+    for owner, methods in pairs(real) do assert.same(keys(methods), sorted(stubs_of.names_of(stubs, owner)), owner) end
   end)
 
   describe("have each key of the configuration:", function()
@@ -173,8 +227,9 @@ describe("the types of the API", function()
     assert.same(keys(frame.OPTIONS), keys(options))
   end)
 
-  it("have the names that unsafe opens, the levels and the close reasons", function()
+  it("have the names that unsafe opens, those of compat, the levels and the close reasons", function()
     assert.same(sorted(sandbox.UNSAFE), sorted(stubs.aliases["perilune.door"]))
+    assert.same(sorted(schema.COMPAT), sorted(stubs.aliases["perilune.compat"]))
     assert.same(sorted(schema.BY_PATH["log.level"].values), sorted(stubs.aliases["perilune.level"]))
     local reasons = {}
     for name in command.read(root .. "src/base/reason.c"):gmatch '%[REASON_%u-_?%u-_?%u+%] = "([%w_]+)"' do

@@ -111,7 +111,7 @@ static void a_wrong_header_ends_it(void **state)
 	put(c, "PROXY TCP4 nobody\r\none\n");
 	expect_end(c, REASON_PROXY);
 	assert_int_equal(c->opened, 0);
-	assert_non_null(c->refused);
+	assert_non_null(c->failure);
 }
 
 static void who_says_nothing_and_leaves_has_done_no_wrong(void **state)
@@ -120,12 +120,12 @@ static void who_says_nothing_and_leaves_has_done_no_wrong(void **state)
 	struct client *c = join_proxied(&PROXY_REQUIRED, "");
 	hang_up(c);
 	expect_end(c, REASON_PEER);
-	assert_null(c->refused);
+	assert_null(c->failure);
 	c = join_proxied(&PROXY_REQUIRED, "");
 	put(c, "PROXY");
 	hang_up(c);
 	expect_end(c, REASON_PROXY);
-	assert_non_null(c->refused);
+	assert_non_null(c->failure);
 }
 
 static void a_header_must_come_in_time(void **state)
@@ -186,6 +186,28 @@ static void what_arrived_before_a_reset_is_handed_up(void **state)
 	world_run();
 	expect_end(c, REASON_RESET);
 	assert_int_equal(c->opened, 0);
+}
+
+/* Others have taken all the time that openings have in a turn: its end is met again in the next. */
+static void a_reset_waits_until_it_may_go_on_with_its_opening(void **state)
+{
+	(void)state;
+	static const char *const ARRIVED[] = { "PROXY TCP4 203.0.113.7 192.0.2.1 5060 9000\r\none\n",
+					       "PROXY" };
+	for (int i = 0; i < 2; i++) {
+		struct client *c = join_proxied(&PROXY_REQUIRED, ARRIVED[i]);
+		c->memory.put_bytes -= i ? 0 : HEADER_BYTES;
+		memory_stream_reset(&c->memory);
+		host.opening_ticks = UINT64_MAX;
+		memory_stream_report(&c->memory);
+		assert_true(c->memory.broken_told);
+		assert_int_equal(c->opened + c->closed, 0);
+		conn_host_turn(&host, now_ms);
+		world_run();
+		expect_end(c, REASON_RESET);
+		assert_int_equal(c->opened, i == 0);
+	}
+	assert_int_equal(count_read(&counters.frames_in), 1);
 }
 
 static void where_it_is_optional_the_first_bytes_decide(void **state)
@@ -290,6 +312,7 @@ int main(void)
 		WITH_CONNS(one_that_came_in_time_counts_however_late_it_is_read),
 		WITH_CONNS(what_arrived_before_a_drain_is_served),
 		WITH_CONNS(what_arrived_before_a_reset_is_handed_up),
+		WITH_CONNS(a_reset_waits_until_it_may_go_on_with_its_opening),
 		WITH_CONNS(where_it_is_optional_the_first_bytes_decide),
 		WITH_CONNS(strangers_are_not_read_from),
 		WITH_CONNS(a_peer_is_admitted_once_it_is_known),

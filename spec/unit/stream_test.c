@@ -1,8 +1,8 @@
 /* Stacks of streams: connections whose stream has a beginning, an end and needs of its own. */
 #include "conn_steps.h"
 
+#include "base/ticks.h"
 #include "net/poller.h"
-#include "support/datagrams.h"
 #include "support/nasty.h"
 
 #include <stdio.h>
@@ -98,6 +98,41 @@ static void an_opening_waits_where_others_have_taken_their_time(void **state)
 	assert_int_equal(c->opened, 1);
 	put(c, "one\n");
 	expect_output(c, "one\n");
+}
+
+/* Each of these handshakes takes more time than all of them have in a turn. */
+static void take_long(struct conn *conn)
+{
+	(void)conn;
+	uint64_t began = ticks_now();
+	while (ticks_now() - began <= CONN_TICKS_PER_STAGE)
+		;
+}
+
+static unsigned opened_of(struct client *const *some, unsigned n)
+{
+	unsigned opened = 0;
+	for (unsigned i = 0; i < n; i++)
+		opened += some[i]->opened;
+	return opened;
+}
+
+static void a_drain_gives_openings_as_much_of_a_turn_as_others_do(void **state)
+{
+	(void)state;
+	enum { SOME = 5 };
+	struct client *some[SOME];
+	host.admit = take_long;
+	for (unsigned i = 0; i < SOME; i++)
+		some[i] = join_nasty(NULL);
+	conn_host_drain(&host, 0);
+	for (unsigned turn = 1; turn <= SOME; turn++) {
+		assert_int_equal(conn_host_turn(&host, now_ms), turn < SOME);
+		assert_int_equal(opened_of(some, SOME), turn);
+	}
+	world_run();
+	for (unsigned i = 0; i < SOME; i++)
+		expect_end(some[i], REASON_DRAIN);
 }
 
 static void what_had_come_in_time_opens_it_however_late_it_is_read(void **state)
@@ -410,54 +445,6 @@ static void over_sockets_all_arrives_in_order(void **state)
 	echo_over_sockets(true);
 }
 
-/* Datagrams are frames: their boundaries stay, whatever waits. */
-static void datagrams_keep_their_boundaries(void **state)
-{
-	(void)state;
-	static const struct layer DATAGRAMS = { &DATAGRAM_STREAM, NULL };
-	static const char *const SENT[] = { "one", "a longer one than the others", "4" };
-	enum { COUNT = sizeof SENT / sizeof *SENT };
-	struct codec records;
-	char got[DATAGRAM_BYTES_MAX];
-	uv_loop_t loop;
-	struct poller poller;
-	int fds[2];
-	assert_int_equal(codec_init_named(&records, "u16be", DATAGRAM_BYTES_MAX), 0);
-	records.empty = CODEC_EMPTY_DELIVER;
-	world_protocol = &records.protocol;
-	world_top = DATAGRAMS;
-	assert_int_equal(uv_loop_init(&loop), 0);
-	assert_int_equal(poller_init(&poller, &loop), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, fds), 0);
-	struct client *c = world_join_socket(free_slot(), &poller, fds[0], false, at_random);
-	c->echo = true;
-	serve_polled(&poller, 0);
-	channel_set_busy(channel_of(c), true);
-	for (int i = 0; i < COUNT; i++)
-		assert_int_equal(write(fds[1], SENT[i], strlen(SENT[i])), strlen(SENT[i]));
-	for (int i = 0; i < 2 * COUNT; i++)
-		serve_polled(&poller, 0);
-	assert_int_equal(conn_of(c)->waiting_frames, COUNT);
-	assert_string_equal(c->seen, "");
-	channel_set_busy(channel_of(c), false);
-	while (c->frames_seen < COUNT)
-		serve_polled(&poller, 0);
-	serve_polled(&poller, 0);
-	for (int i = 0; i < COUNT; i++) {
-		ssize_t n = read(fds[1], got, sizeof got);
-		assert_int_equal(n, strlen(SENT[i]));
-		assert_memory_equal(got, SENT[i], strlen(SENT[i]));
-	}
-	c->memory.put_bytes = COUNT * DATAGRAM_HEAD_BYTES + 3 + 28 + 1;
-	conn_close(conn_of(c), REASON_AGENT, CLOSE_FLUSH);
-	conn_host_turn(&host, now_ms);
-	while (!c->gone)
-		serve_polled(&poller, 0);
-	close(fds[1]);
-	poller_deinit(&poller);
-	uv_loop_close(&loop);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -465,6 +452,7 @@ int main(void)
 		WITH_CONNS(layers_stand_on_layers),
 		WITH_CONNS(who_does_not_open_in_time_is_ended),
 		WITH_CONNS(an_opening_waits_where_others_have_taken_their_time),
+		WITH_CONNS(a_drain_gives_openings_as_much_of_a_turn_as_others_do),
 		WITH_CONNS(what_had_come_in_time_opens_it_however_late_it_is_read),
 		WITH_CONNS(a_drain_does_not_wait_for_who_has_not_opened),
 		WITH_CONNS(a_reset_ends_who_has_not_opened),
@@ -477,7 +465,6 @@ int main(void)
 		WITH_CONNS(who_takes_a_reply_at_once_is_not_slow_whatever_its_pieces),
 		WITH_CONNS(over_sockets_a_piece_waits_for_no_event_while_there_is_room),
 		WITH_CONNS(over_sockets_all_arrives_in_order),
-		WITH_CONNS(datagrams_keep_their_boundaries),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -166,6 +166,64 @@ static void an_end_without_a_word_is_a_reset(void **state)
 	tls_client_free(client);
 }
 
+/* A line has arrived, in a record that no single read has whole, and nobody has looked. */
+static struct client *join_unread(struct tls_client *client)
+{
+	struct client *c = join();
+	char wire[WIRE_BYTES];
+	exchange(c, client);
+	assert_true(tls_client_send(client, "one\n", 4));
+	size_t n = tls_client_take(client, wire, sizeof wire);
+	c->memory.read_max = 4;
+	memory_stream_put(&c->memory, wire, n);
+	return c;
+}
+
+static void a_record_in_pieces_is_served_before_a_reset(void **state)
+{
+	(void)state;
+	struct tls_client *client = new_client(0);
+	struct client *c = join_unread(client);
+	memory_stream_reset(&c->memory);
+	world_run();
+	assert_string_equal(c->seen, "one|");
+	expect_end(c, REASON_RESET);
+	tls_client_free(client);
+}
+
+static void a_record_in_pieces_is_served_before_a_time_out(void **state)
+{
+	(void)state;
+	rules.timeouts.idle = OPENING_MS;
+	struct tls_client *client = new_client(0);
+	struct client *c = join_unread(client);
+	now_ms += 10 * OPENING_MS;
+	conn_host_turn(&host, now_ms);
+	assert_int_equal(c->timeouts, 0);
+	assert_string_equal(c->seen, "one|");
+	expect_open(c);
+	tls_client_free(client);
+}
+
+static void a_record_in_pieces_is_served_before_a_drain_closes(void **state)
+{
+	(void)state;
+	for (int is_over = 0; is_over < 2; is_over++) {
+		struct tls_client *client = new_client(0);
+		struct client *c = join_unread(client);
+		c->echo = true;
+		if (is_over)
+			conn_end_drain(conn_of(c), CLOSE_FLUSH);
+		else
+			conn_drain(conn_of(c));
+		conn_host_turn(&host, now_ms);
+		assert_string_equal(c->seen, "one|");
+		hang_up(c);
+		expect_end(c, REASON_DRAIN);
+		tls_client_free(client);
+	}
+}
+
 /* The first words of a client; how many bytes they have. */
 static size_t first_words(uint8_t *words)
 {
@@ -274,6 +332,57 @@ static void all_arrives_in_order_whatever_the_stream_takes(void **state)
 	}
 }
 
+static unsigned announced; /* writes that more is to follow at once */
+
+static ssize_t write_announced(struct stream *stream, const void *from, size_t n)
+{
+	announced++;
+	return stream->ops->write(stream, from, n);
+}
+
+/* As packets of their own, a record of a few bytes behind another would cost as much as that. */
+static void records_of_one_output_go_together(void **state)
+{
+	(void)state;
+	for (int version = 0x0303; version <= 0x0304; version++) {
+		static char text[40000], said[sizeof text];
+		struct tls_client *client = new_client(version);
+		struct client *c = join();
+		const struct stream_ops *ops = c->memory.stream.ops;
+		struct stream_ops announcing = *ops;
+		exchange(c, client);
+		announcing.write_more = write_announced;
+		c->memory.stream.ops = &announcing;
+		size_t sizes[] = { 100, 16384, 16400, sizeof text };
+		for (unsigned records = 1, i = 0; i < 4; i++) {
+			size_t got = 0, more;
+			unsigned before = c->memory.writes;
+			bool below;
+			announced = 0;
+			memset(text, 'a' + (int)i, sizes[i]);
+			assert_int_equal(channel_send(channel_of(c), text, sizes[i] - 1, &below), 0);
+			exchange(c, client);
+			while ((more = tls_client_read(client, said + got, sizeof said - got)))
+				got += more;
+			assert_int_equal(got, sizes[i]);
+			assert_memory_equal(said, text, got - 1);
+			records += i > 1;
+			assert_int_equal(c->memory.writes - before, records);
+			assert_int_equal(announced, records - 1);
+		}
+		announced = 0;
+		tls_client_end(client);
+		exchange(c, client);
+		assert_int_equal(announced, 1); /* the close_notify, and then the end of the stream */
+		assert_true(c->memory.our_shut);
+		c->memory.stream.ops = ops;
+		hang_up(c);
+		expect_end(c, REASON_PEER);
+		tls_client_free(client);
+		forget(c);
+	}
+}
+
 /* Over a socket no event tells of an end that came together with bytes. */
 static void an_end_behind_bytes_is_met_without_an_event(void **state)
 {
@@ -332,6 +441,7 @@ static void broken_records_end_it(void **state)
 		hang_up(c);
 		assert_int_equal(c->closed, 1);
 		assert_true(c->reason == REASON_TLS || c->reason == REASON_RESET);
+		assert_non_null(c->failure);
 		assert_string_equal(c->seen, "");
 		tls_client_free(client);
 		forget(c);
@@ -344,10 +454,14 @@ int main(void)
 		WITH_TLS(an_agent_begins_when_it_has_opened),
 		WITH_TLS(a_session_goes_on_again_and_again),
 		WITH_TLS(an_end_without_a_word_is_a_reset),
+		WITH_TLS(a_record_in_pieces_is_served_before_a_reset),
+		WITH_TLS(a_record_in_pieces_is_served_before_a_time_out),
+		WITH_TLS(a_record_in_pieces_is_served_before_a_drain_closes),
 		WITH_TLS(a_handshake_that_is_cut_ends_at_once),
 		WITH_TLS(one_that_is_begun_has_its_time),
 		WITH_TLS(whatever_it_begins_with_it_opens_or_ends),
 		WITH_TLS(all_arrives_in_order_whatever_the_stream_takes),
+		WITH_TLS(records_of_one_output_go_together),
 		WITH_TLS(an_end_behind_bytes_is_met_without_an_event),
 		WITH_TLS(broken_records_end_it),
 	};

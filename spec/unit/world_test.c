@@ -15,10 +15,11 @@
 static struct config *load(void)
 {
 	char *text;
-	const struct override overrides[] = { { (char *)"timeout.idle", (char *)"5m", (char *)"test" } };
+	const struct override overrides[] = { { (char *)"timeout.idle", (char *)"5m", (char *)"test" },
+					      { (char *)"workers", (char *)"2", (char *)"test" } };
 	const struct script script = { .path = "examples/echo.lua",
 				       .overrides = overrides,
-				       .override_count = 1 };
+				       .override_count = 2 };
 	struct config *config = script_load(&script, &text);
 	assert_non_null(config);
 	return config;
@@ -78,7 +79,7 @@ static void time_ends_a_silent_connection_to_the_millisecond(void **state)
 	assert_int_equal(peer_reason(peer), REASON_IDLE_TIMEOUT);
 	assert_true(peer->gone && peer->end_seen);
 	assert_int_equal(peer->ended_ms, WORLD_BEGIN_MS + 300000);
-	assert_null(world.live);
+	assert_null(world.workers[0].live);
 	close_world(&world);
 }
 
@@ -93,6 +94,29 @@ static void whoever_writes_to_one_that_hung_up_gets_a_reset(void **state)
 	assert_int_equal(world_settle(&world), WORLD_QUIET);
 	assert_true(peer->gone);
 	assert_int_equal(peer->received_bytes, 0);
+	close_world(&world);
+}
+
+static void each_worker_has_its_own_clients(void **state)
+{
+	(void)state;
+	static struct world world;
+	open_world(&world);
+	assert_int_equal(world.worker_count, 2);
+	for (unsigned i = 0; i < 4; i++) {
+		struct peer *peer = world_connect(&world, 0, &(struct world_way){ 0 });
+		assert_ptr_equal(peer->worker, &world.workers[i % 2]);
+		assert_int_equal(peer->id, i + 1);
+	}
+	world.workers[0].is_stalled = true;
+	struct peer *peer = world_connect(&world, 0, &(struct world_way){ .to = &world.workers[0] });
+	put(peer, "x\n");
+	assert_int_equal(world_settle(&world), WORLD_QUIET);
+	assert_int_equal(peer->received_bytes, 0);
+	world.workers[0].is_stalled = false;
+	assert_int_equal(world_settle(&world), WORLD_QUIET);
+	assert_int_equal(peer->received_bytes, 2);
+	assert_int_equal(world.workers[0].load, 3);
 	close_world(&world);
 }
 
@@ -117,6 +141,7 @@ int main(void)
 		cmocka_unit_test(a_client_gets_frames_with_their_times),
 		cmocka_unit_test(time_ends_a_silent_connection_to_the_millisecond),
 		cmocka_unit_test(whoever_writes_to_one_that_hung_up_gets_a_reset),
+		cmocka_unit_test(each_worker_has_its_own_clients),
 		cmocka_unit_test(the_same_script_is_loaded_once),
 	};
 	if (vm_find_lua_path(pattern, sizeof pattern))

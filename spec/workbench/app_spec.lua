@@ -492,7 +492,7 @@ describe("perilune.app", function()
       assert_has('no callback "proced"', failure(function() app:fail("proced") end))
       assert_has("expects a duration", failure(function() app:advance("soon") end))
       local function open_with(options) return failure(function() perilune.app(lines(echo()), nil, options) end) end
-      assert_has("app: unknown option take (there are: takes)", open_with { take = "1s" })
+      assert_has("app: unknown option take (there are: takes, workers)", open_with { take = "1s" })
       assert_has("app expects a table, got a string", open_with "1s")
       assert_has('takes: there is no callback "proced"', open_with { takes = { proced = "1s" } })
       assert_has("takes: expects a duration", open_with { takes = "soon" })

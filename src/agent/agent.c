@@ -7,12 +7,17 @@
 #include "agent/agent.h"
 
 #include "agent/handle.h"
+#include "agent/link.h"
+#include "agent/recipient.h"
 #include "agent/record.h"
+#include "agent/resident.h"
 #include "agent/run.h"
+#include "agent/task.h"
+#include "agent/whose.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "conn/outgoing.h"
 #include "conn/peer.h"
-#include "tls/stream.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -117,16 +122,23 @@ static void unless_kept(struct run *run, bool keep)
 		return;
 	if (run->callback == CALL_EOF)
 		channel_close(channel, REASON_PEER, CLOSE_FLUSH);
-	if (run->callback == CALL_DRAIN)
+	if (run->callback == CALL_DRAIN && channel->lone)
+		resident_keep_no_more(channel);
+	else if (run->callback == CALL_DRAIN)
 		channel->conn->drain_kept = false;
 }
 
 bool callback_finish(struct agents *agents, struct run *run, enum outcome outcome)
 {
+	if (run->callback == CALL_MESSAGE) {
+		recipient_finish(agents, run, outcome);
+		return false;
+	}
 	bool keep = false, failed = outcome == RUN_FAILED;
-	/* opened() is called by the opener, without a "found" before its results. */
-	int first = run->callback == CALL_OPENED ? 1 : 2;
-	if (outcome == RUN_DONE && !reply_take(agents, run, first, &keep))
+	/* opened() is called by the opener, and a timer is a function: no "found" is before their results. */
+	int first = run->callback == CALL_OPENED || run->callback == CALL_TIMER ? 1 : 2;
+	if (outcome == RUN_DONE &&
+	    !reply_take(agents, run, first, run->callback == CALL_TIMER ? NULL : &keep))
 		failed = true;
 	if (failed)
 		fault_raise(agents, run);
@@ -146,8 +158,7 @@ static bool call(struct agents *agents, struct channel *channel, enum callback c
 	return outcome == RUN_SUSPENDED || callback_finish(agents, &run, outcome);
 }
 
-/* Looking a method up may run an __index of the script, so it is protected. */
-static bool has_method(struct agents *agents, const struct channel *channel, enum callback callback)
+bool agent_has_method(struct agents *agents, const struct channel *channel, enum callback callback)
 {
 	lua_State *lua = agents->vm.lua;
 	lua_pushvalue(lua, AT_HAS);
@@ -187,9 +198,9 @@ static void on_opened(struct channel *channel)
 }
 
 /* Whoever may knock may do so as often as it likes: entries are few. */
-static void on_refused(struct channel *channel, enum close_reason reason, const char *why)
+static void agent_log_refusal(struct agents *agents, const struct channel *channel, enum close_reason reason,
+			      const char *why)
 {
-	struct agents *agents = agents_of_channel(channel);
 	const struct conn *conn = channel->conn;
 	char peer[PEER_TEXT_BYTES];
 	if (!repeats_show_refusal(agents, conn->endpoint->index, why))
@@ -201,56 +212,75 @@ static void on_refused(struct channel *channel, enum close_reason reason, const 
 		  F_INT("generation", agents->instance.generation));
 }
 
-static unsigned on_frames(struct channel *channel, struct batch *batch)
+static void on_refused(struct channel *channel, enum close_reason reason, const char *why)
 {
-	struct agents *agents = agents_of_channel(channel);
+	agent_log_refusal(agents_of_channel(channel), channel, reason, why);
+}
+
+static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agents, struct channel *channel,
+							    struct batch *batch)
+{
+	if (channel->is_piped)
+		return pipe_frames(channel, batch);
 	/* The frames are decoded anew: they may be others under the new generation's codec. */
-	if (__builtin_expect(agents->successor != NULL, 0) && !channel->reading &&
-	    (agents_migrate(channel) || !channel_is_open(channel)))
+	if (agents->successor && !channel->reading && (agents_migrate(channel) || !channel_is_open(channel)))
 		return 0;
-	if (__builtin_expect(channel->recorded, 0))
+	if (channel->recorded)
 		record_in(channel, batch);
-	if (!channel->reading)
-		return batch_run(agents, channel, batch);
-	struct run *run = channel->suspended;
+	if (!channel->reading) {
+		unsigned used = batch_run(agents, channel, batch);
+		/* One whose session rests between messages can go only then. */
+		if (agents->successor && !channel->conn->protocol->ops->rewinds && channel->agents == agents)
+			agents_migrate(channel);
+		return used;
+	}
+	struct run *run = work_reader(agents, channel);
 	run_wake(agents, run, batch_push_first(agents, run->co.lua, batch) ? 1 : -1);
 	return 1;
 }
 
-enum { EOF_READS_MAX = 100 };
-
-/* What it waits for in conn:read does not come: nil, message, code. */
-static void fail_read(struct agents *agents, struct run *run, const char *message, const char *code)
+static unsigned on_frames(struct channel *channel, struct batch *batch)
 {
-	lua_pushnil(run->co.lua);
-	lua_pushstring(run->co.lua, message);
-	lua_pushstring(run->co.lua, code);
-	run_wake(agents, run, 3);
+	struct agents *agents = agents_of_channel(channel);
+	bool is_unusual = channel->is_piped || channel->recorded || channel->reading || agents->successor;
+	if (__builtin_expect(is_unusual, 0))
+		return on_unusual_frames(agents, channel, batch);
+	return batch_run(agents, channel, batch);
 }
+
+enum { EOF_READS_MAX = 100 };
 
 static enum eof_answer on_eof(struct channel *channel)
 {
 	struct agents *agents = agents_of_channel(channel);
-	struct run *run = channel->suspended;
+	struct run *run = channel->suspended,
+		   *reader = channel->reading ? work_reader(agents, channel) : NULL;
 	if (channel->recorded && !channel->conn->eof_later && !channel->conn->eof_done)
 		record_note(channel, TRACE_EOF);
-	if (run && run->wait == WAIT_READ) {
+	if (channel->is_piped)
+		return pipe_eof(channel);
+	if (reader) {
+		bool is_task = reader->is_task;
 		/* It reads on and on, and does not look: that would be for ever. */
 		if (++channel->conn->eof_reads > EOF_READS_MAX)
 			return EOF_CLOSE;
-		fail_read(agents, run, "end of stream", "EOF");
-		return EOF_LATER;
+		run_fail_read(agents, reader, "end of stream", "EOF");
+		if (!is_task || channel->agents != agents || channel->reading || !channel_is_open(channel))
+			return EOF_LATER; /* that of another generation, perhaps: the task was what it had waited for */
+		run = channel->suspended; /* a task was told, and now the agent */
 	}
 	if (!channel->anchor)
 		return EOF_CLOSE;
-	if (run && run->wait == WAIT_TURN)
+	if (run && run_has_returned(run))
 		return EOF_LATER;
 	/*
 	 * An agent that has eof() finishes its call first. Any other ends, even one that waits: most clients that send
 	 * FIN have gone, and a protocol that half-closes says so by having the method.
 	 */
-	if (run)
-		return has_method(agents, channel, CALL_EOF) ? EOF_LATER : EOF_CLOSE;
+	if (run) /* a request is answered all the same: its client has said all that it has to */
+		return messages_of(channel)->answer || agent_has_method(agents, channel, CALL_EOF)
+			   ? EOF_LATER
+			   : EOF_CLOSE;
 	return call(agents, channel, CALL_EOF, 0) ? EOF_KEEP : EOF_CLOSE;
 }
 
@@ -289,14 +319,15 @@ static void on_bad_frame(struct channel *channel, const struct batch *batch)
 		fault_decode(agents, channel);
 	else
 		log_bad_frame(agents, channel, batch->error, error);
-	if (channel->suspended) { /* in conn:read, or nobody had looked at its frames */
-		fail_read(agents, channel->suspended, error,
-			  batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
+	struct run *reader = channel->reading ? work_reader(agents, channel) : channel->suspended;
+	if (reader) { /* in conn:read, or nobody had looked at its frames */
+		run_fail_read(agents, reader, error,
+			      batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 		return;
 	}
 	if (!channel->anchor || !channel_is_open(channel))
 		return;
-	if (batch->error == ERR_FRAME_TOO_LARGE) {
+	if (batch->error == ERR_FRAME_TOO_LARGE && !by->messages->answer) {
 		lua_pushnumber(agents->vm.lua, (lua_Number)batch->announced);
 		call(agents, channel, CALL_OVERSIZE, 1);
 	} else {
@@ -308,6 +339,8 @@ static void on_bad_frame(struct channel *channel, const struct batch *batch)
 static void agent_on_writable(struct channel *channel)
 {
 	struct agents *agents = agents_of_channel(channel);
+	if (channel->is_piped)
+		pipe_writable(channel);
 	if (channel->suspended)
 		channel->owes_writable = true;
 	else if (channel->anchor)
@@ -318,6 +351,9 @@ static void on_flushed(struct channel *channel)
 {
 	struct agents *agents = agents_of_channel(channel);
 	struct run *run = channel->suspended;
+	work_flushed(agents, channel);
+	if (!run || run->wait != WAIT_FLUSH || run->at != channel)
+		return;
 	lua_pushboolean(run->co.lua, 1);
 	run_wake(agents, run, 1);
 }
@@ -339,16 +375,21 @@ static bool on_drain(struct channel *channel, uint64_t remaining_ms)
 
 void agent_drop_defers(struct agents *agents, const struct channel *channel)
 {
+	agent_drop_defers_of(agents, (double)channel->id);
+}
+
+void agent_drop_defers_of(struct agents *agents, double key)
+{
 	lua_State *lua = agents->vm.lua;
 	do {
 		lua_settop(lua, AT_TOP);
 		lua_pushvalue(lua, AT_TAKE_DEFER);
-		lua_pushnumber(lua, (lua_Number)channel->id);
+		lua_pushnumber(lua, key);
 	} while (!lua_pcall(lua, 1, 1, 0) && !lua_isnil(lua, -1));
 	lua_settop(lua, AT_TOP);
 }
 
-/* False: there may be more of them, and its turn is over. */
+/* Runs the functions of conn:defer. False: there may be more of them, and its turn is over. */
 static bool run_defers(struct agents *agents, struct channel *channel)
 {
 	lua_State *lua = agents->vm.lua;
@@ -376,13 +417,11 @@ static bool run_defers(struct agents *agents, struct channel *channel)
 	return !is_over;
 }
 
-/* It has not opened: a client that speaks something else, or does not like the certificate. */
-static void log_failed_opening(struct agents *agents, const struct channel *channel)
+static void log_tls_failure(struct agents *agents, const struct channel *channel, const char *why)
 {
 	char peer[PEER_TEXT_BYTES];
 	const struct conn *conn = channel->conn;
-	const char *why = tls_stream_why(&conn->io);
-	if (!why || !repeats_show_bad_frame(agents, conn->endpoint->index, ERR_TLS))
+	if (!repeats_show_tls_failure(agents, conn->endpoint->index))
 		return;
 	log_write(LOG_WARN, "TLS failed", F_TEXT("error", why), F_INT("conn", channel->id),
 		  F_TEXT("peer", peer_text(conn, peer, sizeof peer)),
@@ -390,22 +429,32 @@ static void log_failed_opening(struct agents *agents, const struct channel *chan
 		  F_INT("generation", agents->instance.generation));
 }
 
+/* Its stream may have failed in its opening or later: a client that speaks something else, a record that is broken. */
+static void log_layer_failure(struct agents *agents, const struct channel *channel, enum close_reason reason)
+{
+	if ((reason != REASON_TLS && reason != REASON_PROXY) || channel != &channel->conn->first)
+		return;
+	const char *why = stream_failure(&channel->conn->io);
+	if (why && reason == REASON_TLS)
+		log_tls_failure(agents, channel, why);
+	else if (why)
+		agent_log_refusal(agents, channel, reason, why);
+}
+
 static void log_end(struct agents *agents, const struct channel *channel, enum close_reason reason)
 {
-	char peer[PEER_TEXT_BYTES];
+	struct whose about;
 	if (!log_enabled(LOG_DEBUG))
 		return;
-	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), F_INT("conn", channel->id),
-		  F_TEXT("peer", peer_text(channel->conn, peer, sizeof peer)),
-		  F_TEXT("listener", channel->conn->endpoint->name), F_INT("worker", agents->instance.worker),
+	whose(channel, &about);
+	log_write(LOG_DEBUG, "closed", F_TEXT("reason", reason_name(reason)), about.conn, about.peer,
+		  about.listener, about.agent, F_INT("worker", agents->instance.worker),
 		  F_INT("generation", agents->instance.generation));
 }
 
 static void agent_tell_closed(struct agents *agents, struct channel *channel, enum close_reason reason)
 {
-	run_cancel(agents, channel);
-	if (reason == REASON_TLS)
-		log_failed_opening(agents, channel);
+	log_layer_failure(agents, channel, reason);
 	log_end(agents, channel, reason);
 	if (channel->recorded)
 		record_close(channel, reason);
@@ -419,6 +468,13 @@ static bool agent_on_closed(struct channel *channel, enum close_reason reason)
 {
 	struct agents *agents = agents_of_channel(channel);
 	bool told = channel->told_closed;
+	if (channel->has_links)
+		link_end(agents, channel, reason);
+	run_cancel(agents, channel);
+	if (channel->has_post)
+		recipient_end(agents, channel);
+	if (channel->has_work && !work_end(agents, channel))
+		return false;
 	channel->told_closed = true;
 	if (!told)
 		agent_tell_closed(agents, channel, reason);
@@ -441,95 +497,6 @@ const struct conn_handler AGENT_HANDLER = {
 	.closed = agent_on_closed,
 };
 
-/* ---- time ---- */
-
-static struct run *run_of(struct wheel_node *timer)
-{
-	return (struct run *)(void *)((char *)timer - offsetof(struct run, timer));
-}
-
-/* What it waits for may have arrived in time, and not been looked at yet. */
-static void time_out_read(struct agents *agents, struct run *run, uint64_t now_ms)
-{
-	struct channel *channel = run->channel;
-	if (now_ms < agents->host->grace_until_ms) {
-		wheel_arm(&agents->sleeps, &run->timer, agents->host->grace_until_ms);
-		return;
-	}
-	conn_read_late(channel->conn);
-	if (channel->suspended == run && run->wait == WAIT_READ && run->until_ms <= now_ms)
-		fail_read(agents, run, "timeout", "ETIMEDOUT");
-}
-
-/* Whoever is left over from the last turn comes first: one that sleeps for no time would be before them each time. */
-void agents_turn(struct agents *agents, uint64_t now_ms)
-{
-	struct wheel_node *node;
-	uint64_t taken = 0;
-	vm_relieve(&agents->vm, true);
-	if (wheel_is_empty(&agents->due))
-		wheel_advance(&agents->sleeps, now_ms, &agents->due);
-	while (taken <= CONN_TICKS_PER_STAGE && (node = wheel_pop(&agents->due))) {
-		struct run *run = run_of(node);
-		const struct channel *channel = run->channel;
-		taken -= channel->handler_ticks;
-		if (run->wait == WAIT_SLEEP)
-			run_wake(agents, run, 0);
-		else if (run->wait == WAIT_TURN)
-			batch_go_on(agents, run);
-		else
-			time_out_read(agents, run, now_ms);
-		taken += channel->handler_ticks;
-	}
-}
-
-uint64_t agents_next_ms(const struct agents *agents)
-{
-	if (!wheel_is_empty(&agents->due))
-		return agents->host->now_ms;
-	uint64_t sleep_ms = wheel_next_ms(&agents->sleeps);
-	return sleep_ms < agents->repeats.next_ms ? sleep_ms : agents->repeats.next_ms;
-}
-
-/*
- * Ending calls does not help against what is kept on purpose: then every growth ends a connection, and somebody has to
- * be told why. Not after the first relief: an agent that was ended lives on until its peer has taken the last output.
- */
-static void warn_of_memory(struct agents *agents, uint64_t now_ms)
-{
-	enum { RELIEFS = 2, EVERY_MS = 60000 };
-	struct vm *vm = &agents->vm;
-	if (vm->stays_full < RELIEFS || now_ms < agents->memory_warning_ms)
-		return;
-	agents->memory_warning_ms = now_ms + EVERY_MS;
-	vm->stays_full = 1; /* the next relief decides about the next line */
-	log_write(LOG_WARN, "memory stays over the limit", F_INT("live_bytes", vm->live_bytes),
-		  F_INT("limit_bytes", vm->memory_bytes), F_INT("worker", agents->instance.worker),
-		  F_INT("generation", agents->instance.generation),
-		  F_TEXT("hint",
-			 "bound what the script keeps for all connections (a cache in a local of a file), or "
-			 "raise limits.memory; until then calls that need more end with memory"));
-}
-
-/* It was called between calls, so there is no connection to blame. */
-static void warn_of_finalisers(struct agents *agents, uint64_t now_ms)
-{
-	enum { EVERY_MS = 60000 };
-	if (!agents->vm.finaliser_failures || now_ms < agents->finaliser_warning_ms)
-		return;
-	agents->finaliser_warning_ms = now_ms + EVERY_MS;
-	instance_tell_of_finalisers(&agents->instance);
-}
-
-void agents_report(struct agents *agents)
-{
-	uint64_t now_ms = agents->host->now_ms;
-	warn_of_memory(agents, now_ms);
-	warn_of_finalisers(agents, now_ms);
-	if (now_ms >= agents->repeats.next_ms)
-		repeats_sweep(agents, now_ms);
-}
-
 void agents_ask_anew(struct agents *agents)
 {
 	atomic_store_explicit(&agents->not_migrated, 0, memory_order_relaxed);
@@ -539,6 +506,22 @@ void agents_succeed(struct agents *agents, struct agents *successor, const struc
 {
 	agents->successor = successor;
 	agents->policies = policies;
+	work_supersede_app(agents);
+}
+
+void agents_end_app(struct agents *agents)
+{
+	if (agents->app && !agents->app_is_over)
+		work_end_app(agents);
+}
+
+bool agents_have_ended(struct agents *agents)
+{
+	if (atomic_load_explicit(&agents->conns, memory_order_relaxed) || residents_count(agents))
+		return false;
+	if (agents->clients)
+		agents_end_app(agents); /* they are its, or on their way out */
+	return !agents->clients;
 }
 
 static enum reload_policy policy_for(const struct agents *agents, unsigned slot, unsigned listener)
@@ -550,22 +533,31 @@ static enum reload_policy policy_for(const struct agents *agents, unsigned slot,
 
 enum reload_policy agents_policy(const struct agents *agents, const struct channel *channel)
 {
+	if (channel->lone)
+		return residents_policy(agents->policies, channel->conn->endpoint->name);
 	return policy_for(agents, channel->conn->endpoint->slot, channel->conn->endpoint->index);
+}
+
+/* What those of this endpoint are to do now. */
+static void note_policy(struct agent_endpoint *endpoint, enum reload_policy policy, enum drains *noted)
+{
+	bool drained = endpoint->drains;
+	endpoint->drains = policy == RELOAD_DRAIN;
+	if (endpoint->drains && !drained)
+		*noted = DRAINS_MORE;
+	else if (endpoint->drains && !*noted)
+		*noted = DRAINS_NO_MORE;
 }
 
 enum drains agents_note_drains(struct agents *agents)
 {
 	enum drains noted = DRAINS_NONE;
-	for (unsigned i = 0; i < agents->endpoint_count; i++) {
-		struct agent_endpoint *listener = &agents->endpoints[i];
-		bool drained = listener->drains;
-		listener->drains =
-		    policy_for(agents, agents->instance.config->listeners[i].slot, i) == RELOAD_DRAIN;
-		if (listener->drains && !drained)
-			noted = DRAINS_MORE;
-		else if (listener->drains && !noted)
-			noted = DRAINS_NO_MORE;
-	}
+	const struct config *config = agents->instance.config;
+	for (unsigned i = 0; i < agents->endpoint_count; i++)
+		note_policy(&agents->endpoints[i], policy_for(agents, config->listeners[i].slot, i), &noted);
+	for (unsigned i = 0; i < config->kind_count; i++)
+		note_policy(residents_endpoint(agents, i),
+			    residents_policy(agents->policies, config->kinds[i].name), &noted);
 	return noted;
 }
 
@@ -579,6 +571,8 @@ void agents_set_policy(struct agents *agents, enum reload_policy policy)
 {
 	for (unsigned i = 0; i < agents->endpoint_count; i++)
 		agents->endpoints[i].policy = policy;
+	for (unsigned i = 0; i < agents->instance.config->kind_count; i++)
+		residents_endpoint(agents, i)->policy = policy;
 	agents->removed_policy = policy;
 }
 

@@ -18,13 +18,22 @@
 #include "config/config.h"
 #include "conn/conn.h"
 #include "frame/codec.h"
+#include "http/http.h"
 #include "script/instance.h"
+#include "stream/amplify.h"
 #include "vm/vm.h"
 
 #include <lua.h>
 #include <stdatomic.h>
 
 struct agent_endpoint;
+struct app_work;
+struct client_endpoint;
+struct job_crew;
+struct request;
+struct residents;
+struct task;
+struct timers;
 struct tls_context;
 
 enum { TAKEOVER_WHY_BYTES = 320 };
@@ -54,8 +63,11 @@ struct agents {
 		struct vm vm;
 	};
 	struct conn_host *host;
+	struct job_crew *crew;     /* which runs their jobs; NULL: they have none */
 	struct wheel sleeps;       /* perilune.sleep, conn:read time-outs */
 	struct wheel_node due;     /* of `sleeps`: those that are over and wait for agents_turn(); a list */
+	struct wheel_node posted;  /* who has messages to be called with (recipient.h); a list */
+	struct wheel_node ready;   /* calls that go on in agents_turn() (line.h); a list */
 	struct ticks_start ticks;  /* since when there are agents */
 	struct run *current;       /* the call that is running, or NULL */
 	struct channel *accounted; /* whose ledger is open (ledger.h), or NULL */
@@ -65,6 +77,7 @@ struct agents {
 	struct agents *successor;      /* who takes its connections over; NULL: nobody does */
 	const struct agents *policies; /* ... whose policies say whether: the successor's, or its own */
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
+	atomic_size_t lone;            /* agents without a socket; anyone may read it */
 	/*
 	 * How many connections of this generation have gone to newer ones, and how many the newest one could not take over.
 	 * Written by the thread that has the agents; anyone may read them.
@@ -73,9 +86,28 @@ struct agents {
 	struct takeovers takeovers;            /* of older generations' connections by this one */
 	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
 	struct counters *counters;
+	struct http_worker http; /* of http:// listeners */
+
+	/* What agents and the app have begun beside their calls: work.h, task.h, timer.h. */
+	struct idmap works;             /* by the ids of their channels */
+	struct idmap tasks;             /* by their serials */
+	struct idmap links;             /* what channels have to do with others, by their ids: link.h */
+	uint64_t last_serial;           /* of a call that has to do with tasks */
+	struct task *unborn;            /* the next one's memory, or NULL */
+	struct timers *timers;          /* NULL: there have been none */
+	struct app_work *app;           /* NULL: it has begun nothing */
+	struct residents *residents;    /* agents without a socket; NULL: the script declares none */
+	struct request *unborn_request; /* the same: request.c */
+	struct forward *kept_forwards;  /* memory of requests that are over: forward.h */
+	struct client_endpoint *client_endpoints; /* what connections out have in common: client.h */
+	struct client_endpoint *unborn_endpoint;  /* one that was not finished, or NULL */
+	uint64_t endpoint_uses;
+	size_t clients;         /* connections out, and those that are being made */
+	bool app_is_superseded; /* it begins no more timers */
+	bool app_is_over;       /* its work has ended, and it begins no more */
 
 	struct coroutine pool[AGENT_COROUTINES_KEPT];
-	unsigned pooled;
+	unsigned pooled, kept_forward_count;
 
 	/* Anchors: agents live in tables of ANCHORS_PER_TABLE, so that the collector never has
 	 * to traverse one huge table in a single step. */
@@ -89,6 +121,7 @@ struct agents {
 	 * reply_forget().
 	 */
 	bool decode_failed, encode_failed;
+	const struct channel *decoded; /* whose bytes decode() is being asked about; NULL: nobody's */
 	enum guard_verdict decode_verdict, reply_verdict;
 	struct agent_endpoint *endpoints; /* of the listeners, in the order of the configuration */
 	unsigned endpoint_count;
@@ -101,6 +134,7 @@ struct agents {
 	uint64_t finaliser_warning_ms;
 	uint32_t log_frame_bytes;            /* of a faulty frame in the log */
 	int redact_ref;                      /* record.redact, or LUA_NOREF */
+	int receive_ref;                     /* runtime.receive */
 	struct repeats repeats;              /* of faults and bad frames */
 	char first_fault[256];               /* written once, */
 	atomic_bool has_first_fault;         /* ... before this is set */
@@ -118,12 +152,17 @@ struct view {
 /* What a listener's agents have in common. */
 struct agent_endpoint {
 	struct endpoint endpoint; /* first */
-	struct codec codec;
+	struct codec codec;       /* of http://: raw, for what looks at bytes alone */
+	struct http http;         /* what its connections speak where `is_http` */
+	bool is_http;
 	struct layer layers[STREAM_LAYERS_MAX + 1]; /* of its connections' streams */
 	struct tls_context *tls;                    /* the settings of one of them, or NULL */
+	struct amplify_settings amplify;            /* ... of another */
 	enum reload_policy policy;                  /* for connections that older generations have */
 	bool drains;              /* its connections are to be drained: agents_note_drains() */
 	struct vm_budget budget;  /* of each call */
+	uint32_t proceed_ms;      /* of each call with its waits; 0: any */
+	uint32_t mailbox;         /* messages that may wait for a name of one of its agents */
 	int opener_ref;           /* runtime.opener: conn → agent, opened */
 	int upgrader_ref;         /* runtime.upgrader: the same for what comes from another generation */
 	int loop_ref, single_ref; /* the compiled loops of this listener alone */
@@ -134,6 +173,9 @@ static inline struct agent_endpoint *agent_endpoint_of(const struct channel *cha
 {
 	return (struct agent_endpoint *)(void *)channel->conn->endpoint;
 }
+
+/* Is there a call on its behalf, or a task, that has not come to its end? Then it cannot migrate now. */
+bool agents_is_occupied(const struct channel *channel);
 
 /*
  * Between frames, and from the loop: where the successor's policy for its listener is to migrate, hands the connection
@@ -175,8 +217,20 @@ static inline void agents_count(struct agents *agents, size_t more)
 	atomic_store_explicit(&agents->conns, conns + more, memory_order_relaxed);
 }
 
+static inline void agents_count_lone(struct agents *agents, size_t more)
+{
+	size_t lone = atomic_load_explicit(&agents->lone, memory_order_relaxed);
+	atomic_store_explicit(&agents->lone, lone + more, memory_order_relaxed);
+}
+
 /* What the connections of a listener are opened with: its place in the configuration, its number in all generations. */
 const struct endpoint *agents_endpoint(struct agents *agents, unsigned index, uint16_t slot);
+
+/* The app's work ends, for good, though the agents are with their worker still. */
+void agents_end_app(struct agents *agents);
+
+/* They have no connections any more, and what the app has begun has ended then. In the thread that has them. */
+bool agents_have_ended(struct agents *agents);
 
 /* The frame codec of a listener. */
 const struct codec *agents_codec(const struct agents *agents, unsigned listener);

@@ -5,6 +5,7 @@
  * replies come back as its results. That is four calls of Lua's API a frame less than a table
  * would take. A batch of one has a call of its own: the loop would learn the wrong thing from it.
  */
+#include "agent/forward.h"
 #include "agent/record.h"
 #include "agent/run.h"
 
@@ -30,10 +31,12 @@ static void push_control(struct agents *agents, const struct run *run)
 unsigned batch_index(struct agents *agents, const struct run *run)
 {
 	lua_State *lua = agents->vm.lua;
-	push_control(agents, run);
-	lua_rawgeti(lua, -1, CONTROL_INDEX);
+	int top = lua_gettop(lua);
+	if (run->control_ref != LUA_NOREF)
+		push_control(agents, run);
+	lua_rawgeti(lua, run->control_ref == LUA_NOREF ? AT_CONTROL : -1, CONTROL_INDEX);
 	unsigned index = (unsigned)lua_tointeger(lua, -1);
-	lua_pop(lua, 2);
+	lua_settop(lua, top);
 	return index;
 }
 
@@ -73,9 +76,9 @@ static bool send_portion(struct agents *agents, struct channel *channel, struct 
 	portion->n = 0;
 	portion->bytes = 0;
 	int err = n ? channel_send_batch(channel, portion->replies, n, &sent) : 0;
-	for (unsigned i = 0; __builtin_expect(channel->recorded, 0) && i < sent; i++)
+	for (unsigned i = 0; __builtin_expect(channel->recorded, 0) && i < sent && i < n; i++)
 		record_out(channel, portion->replies[i].data, portion->replies[i].len);
-	return !err || reply_explain(channel, agents->vm.lua, portion->replies[sent].len, err);
+	return !err || sent >= n || reply_explain(channel, agents->vm.lua, portion->replies[sent].len, err);
 }
 
 static bool send_values(struct agents *agents, struct channel *channel, lua_State *lua, int first, int last);
@@ -180,6 +183,8 @@ static bool send_left(struct agents *agents, struct run *run, lua_State *lua, un
 		} else {
 			n = 1;
 			lua_rawgeti(lua, replies, (int)run->sent + 1);
+			if (__builtin_expect(run->forwards && forward_is_token(lua, -1), 0))
+				break; /* it has not come: those behind it wait */
 			ok = reply_send(agents, channel, lua, lua_gettop(lua), &below);
 		}
 		if (!ok)
@@ -291,7 +296,7 @@ static int l_push_large(lua_State *lua)
 	const struct large *large = lua_touserdata(lua, 1);
 	luaL_checkstack(lua, large->count + SPARE_SLOTS, "not enough memory");
 	large->batch->by->messages->push(large->agents, lua, large->batch, (unsigned)large->count);
-	return large->count;
+	return large->count + large->batch->by->messages->more;
 }
 
 /* Values of a codec in Lua are there already. */
@@ -305,7 +310,8 @@ static bool push_large(struct agents *agents, lua_State *to, const struct batch 
 	return vm_push(&agents->vm, to, l_push_large, &(struct large){ agents, batch, count });
 }
 
-bool batch_push_first(struct agents *agents, lua_State *lua, const struct batch *batch)
+static inline __attribute__((always_inline)) bool push_first(struct agents *agents, lua_State *lua,
+							     const struct batch *batch)
 {
 	if (!may_push(agents, batch))
 		return push_large(agents, lua, batch, 1);
@@ -316,6 +322,41 @@ bool batch_push_first(struct agents *agents, lua_State *lua, const struct batch 
 	return true;
 }
 
+bool batch_push_first(struct agents *agents, lua_State *lua, const struct batch *batch)
+{
+	return push_first(agents, lua, batch);
+}
+
+/* A batch of its own, but for the frames that are not looked at. */
+struct one_frame {
+	const struct batch *batch;
+	unsigned i;
+};
+
+static void push_frame(lua_State *lua, const struct batch *batch, unsigned i)
+{
+	const struct frame *frame = &batch->frames[i];
+	if (batch->by->messages == &MESSAGE_PARTS)
+		push_flattened(lua, codec_of(batch->by), frame);
+	else
+		lua_pushlstring(lua, (const char *)frame->data, frame->len);
+}
+
+static int l_push_frame(lua_State *lua)
+{
+	const struct one_frame *one = lua_touserdata(lua, 1);
+	push_frame(lua, one->batch, one->i);
+	return 1;
+}
+
+bool batch_push_nth(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned i)
+{
+	if (!may_push(agents, batch))
+		return vm_push(&agents->vm, lua, l_push_frame, &(struct one_frame){ batch, i });
+	push_frame(lua, batch, i);
+	return true;
+}
+
 /* -1: there is no memory for it. */
 static int push_one(struct agents *agents, struct run *run, const struct batch *batch)
 {
@@ -323,10 +364,10 @@ static int push_one(struct agents *agents, struct run *run, const struct batch *
 	lua_State *co = run->co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->single_ref);
 	agent_push_anchored(agents, co, channel);
-	if (!batch_push_first(agents, co, batch))
+	if (!push_first(agents, co, batch))
 		return -1;
 	if (!batch->by->messages->are_values)
-		return 3;
+		return 3 + batch->by->messages->more;
 	lua_rawgeti(agents->vm.lua, AT_METAS, 1);
 	lua_xmove(agents->vm.lua, co, 1);
 	return 4;
@@ -374,6 +415,11 @@ static unsigned frames_answered(const struct run *run)
 	return used && !reply_is_action(run->co.lua, 1) ? used - 1 : used;
 }
 
+unsigned batch_returned(const struct run *run)
+{
+	return frames_answered(run);
+}
+
 /* Each is encoded by a call of its own. */
 static bool is_encoded_in_turns(const struct run *run)
 {
@@ -401,8 +447,8 @@ static bool take_action(struct agents *agents, struct run *run)
 	return reply_action(run->channel, lua, lua_gettop(lua));
 }
 
-/* False: it is not over, and waits for its connection's next turn. */
-static bool finish_many(struct agents *agents, struct run *run)
+/* What it has returned is sent, and done. False: it is not over, and waits for its connection's next turn. */
+static bool finish_results(struct agents *agents, struct run *run)
 {
 	lua_State *lua = agents->vm.lua;
 	int top = lua_gettop(lua);
@@ -420,6 +466,22 @@ static bool finish_many(struct agents *agents, struct run *run)
 	return true;
 }
 
+/* The same, where replies may have to come from others first. */
+static bool finish_many(struct agents *agents, struct run *run)
+{
+	if (__builtin_expect(!run->forwards, 1))
+		return finish_results(agents, run);
+	lua_State *lua = agents->vm.lua;
+	int top = lua_gettop(lua);
+	enum forward_hold held = forward_hold(agents, run);
+	if (held == FORWARD_FAILED)
+		lua_replace(lua, AT_ERROR);
+	lua_settop(lua, top);
+	if (held == FORWARD_FAILED)
+		fault_raise(agents, run);
+	return held == FORWARD_FAILED || (held == FORWARD_NONE && finish_results(agents, run));
+}
+
 void batch_go_on(struct agents *agents, struct run *run)
 {
 	struct channel *channel = run->channel;
@@ -431,14 +493,27 @@ void batch_go_on(struct agents *agents, struct run *run)
 	run_leave(agents, run);
 }
 
+/* The same of a string where each message is answered. */
+static bool answer_plainly(struct agents *agents, struct run *run)
+{
+	const struct message_kind *messages = messages_of(run->channel);
+	bool below;
+	if (messages->answer && messages->send(agents, run->channel, run->co.lua, 1, &below))
+		return true;
+	lua_settop(run->co.lua, 1); /* it is said again, where the fault is raised */
+	return false;
+}
+
 /* A string and nothing else, in a framing of ours: what nearly every call returns. */
-static bool finish_plainly(struct run *run)
+static bool finish_plainly(struct agents *agents, struct run *run)
 {
 	lua_State *co = run->co.lua;
 	size_t len;
 	bool below;
-	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING || messages_of(run->channel)->send)
+	if (lua_gettop(co) != 1 || lua_type(co, 1) != LUA_TSTRING)
 		return false;
+	if (__builtin_expect(messages_of(run->channel)->send != NULL, 0))
+		return answer_plainly(agents, run);
 	const char *data = lua_tolstring(co, 1, &len);
 	if (channel_send(run->channel, data, len, &below))
 		return false;
@@ -447,10 +522,61 @@ static bool finish_plainly(struct run *run)
 	return true;
 }
 
+/* It has forwarded its frame, and returned something else: a fault. */
+static __attribute__((noinline)) bool is_not_returned(struct agents *agents, struct run *run)
+{
+	if (!run->forwards->first)
+		return false;
+	lua_pushliteral(agents->vm.lua, FORWARD_NOT_RETURNED);
+	lua_replace(agents->vm.lua, AT_ERROR);
+	fault_raise(agents, run);
+	return true;
+}
+
 static void finish_one(struct agents *agents, struct run *run)
 {
-	if (!finish_plainly(run) && !reply_take(agents, run, 1, NULL))
+	if (__builtin_expect(run->forwards != NULL, 0) && is_not_returned(agents, run))
+		return;
+	if (!finish_plainly(agents, run) && !reply_take(agents, run, 1, NULL))
 		fault_raise(agents, run);
+}
+
+bool batch_send_until(struct agents *agents, struct run *run, unsigned last)
+{
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	bool below;
+	for (; run->sent < last; run->sent++) {
+		lua_pushvalue(co, 2 + (int)run->sent);
+		lua_xmove(co, lua, 1);
+		if (!reply_send(agents, run->channel, lua, lua_gettop(lua), &below))
+			return false;
+		lua_pop(lua, 1);
+	}
+	return true;
+}
+
+void batch_fail(struct agents *agents, struct run *run)
+{
+	struct channel *channel = run->channel;
+	channel->suspended = NULL;
+	channel_set_busy(channel, false);
+	run->resumed = true; /* the frames are gone */
+	fault_raise(agents, run);
+	run_end(agents, run, false);
+	run_leave(agents, run);
+}
+
+/* One frame whose reply is to come is a batch from here on: the action is first, then the reply. */
+static bool becomes_batch(struct run *run)
+{
+	lua_State *co = run->co.lua;
+	if (__builtin_expect(!run->forwards, 1) || !forward_is_token(co, 1) || !reply_is_action(co, 2) ||
+	    !lua_isnoneornil(co, 3))
+		return false;
+	lua_settop(co, 2);
+	lua_insert(co, 1);
+	run->batched = true;
+	return true;
 }
 
 void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
@@ -458,7 +584,7 @@ void batch_finish(struct agents *agents, struct run *run, enum outcome outcome)
 	if (outcome == RUN_FAILED) {
 		take_replies_quietly(agents, run);
 		fault_raise(agents, run);
-	} else if (run->batched) {
+	} else if (run->batched || becomes_batch(run)) {
 		if (!finish_many(agents, run))
 			return;
 	} else {

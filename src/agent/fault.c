@@ -5,10 +5,11 @@
  * (lua/perilune/fault.lua), logged, and folded with others of its kind (repeats.h); failed() is asked for a last word;
  * the connection is closed with `error`, or with the reason that belongs to the guard's verdict.
  */
-#include "agent/run.h"
+#include "agent/resident.h"
+#include "agent/task.h"
+#include "agent/whose.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "conn/peer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +24,7 @@ struct description {
 	struct agents *agents;
 	const struct run *run;
 	enum callback blamed;
-	const char *peer;
+	const struct whose *whose;
 };
 
 /* MAY RAISE. Pushes the function that is blamed, of a codec in Lua; else nil. */
@@ -37,6 +38,20 @@ static void push_codec(lua_State *lua, const struct codec *codec, enum callback 
 		lua_pushnil(lua);
 }
 
+/* MAY RAISE. Whose connection it is, or which agent. */
+static void push_who(lua_State *lua, const struct description *description)
+{
+	const struct channel *channel = description->run->channel;
+	if (channel->lone) {
+		fault_set_text(lua, "agent_name", resident_name(channel));
+		return;
+	}
+	fault_set_text(lua, "peer", description->whose->peer_text);
+	fault_set_text(lua, "listener", channel->conn->endpoint->name);
+	lua_pushnumber(lua, (lua_Number)channel->id);
+	lua_setfield(lua, -2, "conn");
+}
+
 /* MAY RAISE. Pushes what runtime.describe_fault() wants to know. */
 static void fault_push_about(lua_State *lua, const struct description *description)
 {
@@ -46,10 +61,8 @@ static void fault_push_about(lua_State *lua, const struct description *descripti
 	lua_createtable(lua, 0, 8);
 	fault_set_text(lua, "directory", agents->instance.directory);
 	fault_set_text(lua, "callback", callback_name(description->blamed));
-	fault_set_text(lua, "peer", description->peer);
-	fault_set_text(lua, "listener", channel->conn->endpoint->name);
-	lua_pushnumber(lua, (lua_Number)channel->id);
-	lua_setfield(lua, -2, "conn");
+	if (!work_is_apps(channel))
+		push_who(lua, description);
 	lua_pushinteger(lua, (lua_Integer)agents->instance.generation);
 	lua_setfield(lua, -2, "generation");
 	if (channel->anchor && agents_of_channel(channel) == agents)
@@ -61,6 +74,12 @@ static void fault_push_about(lua_State *lua, const struct description *descripti
 	lua_setfield(lua, -2, "opener");
 	push_codec(lua, &agent_endpoint_of(channel)->codec, description->blamed);
 	lua_setfield(lua, -2, "called");
+	lua_pushnumber(lua, (lua_Number)run->serial);
+	lua_setfield(lua, -2, "serial");
+	if (run->is_task) {
+		lua_rawgeti(lua, LUA_REGISTRYINDEX, ((const struct task *)(const void *)run)->origin_ref);
+		lua_setfield(lua, -2, "origin");
+	}
 }
 
 /* description, error value → what log_fault() wants to know */
@@ -109,9 +128,9 @@ static void keep_first(struct agents *agents, const char *place, const char *mes
 }
 
 /* `kind` is what faults of one cause have in common: see repeats_show_fault(). */
-static void log_fault(struct agents *agents, const struct run *run, enum callback blamed, const char *peer,
-		      const char *message, const char *excerpt, const char *trace, const char *place,
-		      const char *kind)
+static void log_fault(struct agents *agents, const struct run *run, enum callback blamed,
+		      const struct whose *about, const char *message, const char *excerpt, const char *trace,
+		      const char *place, const char *kind)
 {
 	keep_first(agents, place, message);
 	const char *name = callback_name(run->callback);
@@ -124,9 +143,9 @@ static void log_fault(struct agents *agents, const struct run *run, enum callbac
 	char frame[4 * FRAME_BYTES_MAX + 1];
 	frame_text(agents, run, frame, sizeof frame);
 	log_write(LOG_ERROR, "handler failed", F_TEXT("error", message), F_TEXT("place", place),
-		  F_TEXT("callback", callback_name(blamed)), F_INT("conn", run->channel->id),
-		  F_TEXT("peer", peer), F_TEXT("listener", run->channel->conn->endpoint->name),
-		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation),
+		  F_TEXT("callback", callback_name(blamed)), about->conn, about->peer, about->listener,
+		  about->agent, F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation),
 		  F_INT("used_ms", used_ms(agents, run->channel)), F_TEXT("frame", frame),
 		  F_TEXT("traceback", trace), F_TEXT("excerpt", excerpt));
 }
@@ -158,9 +177,16 @@ static struct vm_budget describe_budget(const struct run *run)
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
+static enum close_reason reason_of_run(const struct run *run)
+{
+	if (run->is_overdue)
+		return REASON_PROCEED_TIMEOUT;
+	return reason_of_verdict((enum guard_verdict)run->verdict);
+}
+
 /* Describing an error runs code that the error itself may upset; then what is at hand must do. */
 static void log_undescribed(struct agents *agents, const struct run *run, enum callback blamed,
-			    const char *peer)
+			    const struct whose *about)
 {
 	lua_State *lua = agents->vm.lua;
 	char message[256];
@@ -169,25 +195,25 @@ static void log_undescribed(struct agents *agents, const struct run *run, enum c
 			    lua_objlen(lua, AT_ERROR));
 	else
 		snprintf(message, sizeof message, "%s", "an error that cannot be described");
-	log_fault(agents, run, blamed, peer, message, "", "", "", "");
+	log_fault(agents, run, blamed, about, message, "", "", "", "");
 }
 
 static void fault_describe(struct agents *agents, const struct run *run, enum callback blamed)
 {
 	lua_State *lua = agents->vm.lua;
-	char peer[PEER_TEXT_BYTES];
-	peer_text(run->channel->conn, peer, sizeof peer);
+	struct whose about;
+	whose(run->channel, &about);
 	vm_make_room(&agents->vm);
-	struct description description = { agents, run, blamed, peer };
+	struct description description = { agents, run, blamed, &about };
 	lua_pushcfunction(lua, l_fault_describe);
 	lua_pushlightuserdata(lua, &description);
 	lua_pushvalue(lua, AT_ERROR);
 	struct vm_budget budget = describe_budget(run);
 	guard_name(&agents->vm.guard, callback_name(blamed), run->channel->id);
 	if (vm_pcall(&agents->vm, lua, 2, 5, &budget)) {
-		log_undescribed(agents, run, blamed, peer);
+		log_undescribed(agents, run, blamed, &about);
 	} else {
-		log_fault(agents, run, blamed, peer, lua_tostring(lua, -5), lua_tostring(lua, -4),
+		log_fault(agents, run, blamed, &about, lua_tostring(lua, -5), lua_tostring(lua, -4),
 			  lua_tostring(lua, -3), lua_tostring(lua, -2), lua_tostring(lua, -1));
 	}
 	lua_settop(lua, AT_TOP);
@@ -212,7 +238,7 @@ static enum callback note(struct agents *agents, struct run *run)
 		run->verdict = (uint8_t)agents->reply_verdict;
 	reply_forget(agents);
 	count(&agents->counters->faults);
-	count(&agents->counters->faults_by[reason_of_verdict((enum guard_verdict)run->verdict)]);
+	count(&agents->counters->faults_by[reason_of_run(run)]);
 	fault_describe(agents, run, blamed);
 	return blamed;
 }
@@ -226,20 +252,23 @@ static bool has_last_word(const struct run *run)
 {
 	const struct channel *channel = run->channel;
 	return run->callback != CALL_FAILED && run->callback != CALL_CLOSED && run->callback != CALL_DEFER &&
-	       channel_is_open(channel) && channel->anchor && !channel->suspended;
+	       channel_is_open(channel) && channel->anchor &&
+	       (!channel->suspended || channel->suspended == run);
 }
 
 void fault_raise(struct agents *agents, struct run *run)
 {
 	struct channel *channel = run->channel;
 	enum callback blamed = note(agents, run);
+	if (work_is_apps(channel))
+		return; /* there is nothing to end but the task */
 	if (run->verdict == GUARD_CPU)
 		channel_give_way(channel);
 	if (has_last_word(run))
 		ask_failed(agents, channel, blamed);
 	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
 	if (run->callback != CALL_FAILED)
-		channel_close(channel, reason_of_verdict((enum guard_verdict)run->verdict), CLOSE_FLUSH);
+		channel_close(channel, reason_of_run(run), CLOSE_FLUSH);
 }
 
 void fault_decode(struct agents *agents, struct channel *channel)

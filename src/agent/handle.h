@@ -32,11 +32,25 @@ static inline double handle_seal(const void *table, uint64_t id)
 	return sealed;
 }
 
-/* The id; 0: it is none that was sealed for this table. */
-static inline uint64_t handle_open(const void *table, double sealed)
+static inline uint64_t handle_open_any(const void *table, double sealed)
 {
 	uint64_t bits;
 	memcpy(&bits, &sealed, sizeof bits);
-	uint64_t id = bits ^ handle_mark(table);
+	return bits ^ handle_mark(table);
+}
+
+/* The id; 0: it is none that was sealed for this table. */
+static inline uint64_t handle_open(const void *table, double sealed)
+{
+	uint64_t id = handle_open_any(table, sealed);
+	return id <= HANDLE_ID_MAX ? id : 0;
+}
+
+/* Tasks have numbers of their own, and are sealed with this: no task is taken for the conn of the same number. */
+#define HANDLE_OF_TASK (UINT64_C(1) << HANDLE_ID_BITS)
+
+static inline uint64_t handle_open_task(const void *table, double sealed)
+{
+	uint64_t id = handle_open_any(table, sealed) ^ HANDLE_OF_TASK;
 	return id <= HANDLE_ID_MAX ? id : 0;
 }

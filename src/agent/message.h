@@ -7,10 +7,12 @@
 
 #include "agent/agent.h"
 
+struct run;
+
 struct message_kind {
 	/*
-	 * Pushes messages 0 .. count - 1 of a batch on lua, one value each. MAY RAISE where vm_may_push() forbids it, but
-	 * for values.
+	 * Pushes messages 0 .. count - 1 of a batch on lua, one value each, or `more`. MAY RAISE where vm_may_push()
+	 * forbids it, but for values.
 	 */
 	void (*push)(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count);
 
@@ -20,6 +22,13 @@ struct message_kind {
 	/* As reply_send(), of any value. NULL: replies are strings, numbers, views, lists of them. */
 	bool (*send)(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
 
+	/*
+	 * What a callback of `run` has returned at idx, and its action behind it, where that is more than a reply: NULL.
+	 * False with an error message pushed.
+	 */
+	bool (*answer)(struct agents *agents, struct run *run, lua_State *lua, int idx);
+
+	uint8_t more; /* values that are pushed for a message beside its first; then it is handed up alone */
 	bool are_views; /* handlers get views: nothing is pushed, the loop has the batch */
 	/* A codec in Lua has made them, each with a second value. They are in the VM already: AT_VALUES, AT_METAS. */
 	bool are_values;

@@ -3,34 +3,55 @@
  * the other VM, where a new agent's upgrade() takes it. Socket, bytes at hand, output, time-outs stay as they are.
  * Where either fails, the old agent goes on as if nothing had been asked of it.
  */
+#include "agent/recipient.h"
+#include "agent/resident.h"
 #include "agent/run.h"
+#include "agent/work.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "conn/outgoing.h"
 
 #include <string.h>
 
-/* Its listener's place in another generation, or -1. */
+/* Its listener's place in another generation, or its kind's; or -1. */
 static int listener_in(const struct agents *agents, const struct channel *channel)
 {
+	if (channel->lone)
+		return resident_kind_in(agents, channel);
 	return config_find_slot(agents->instance.config, channel->conn->endpoint->slot,
 				channel->conn->endpoint->index);
+}
+
+bool agents_is_occupied(const struct channel *channel)
+{
+	return channel->suspended || channel->has_links || work_is_busy(agents_of_channel(channel), channel);
+}
+
+static bool is_draining(const struct channel *channel)
+{
+	return channel->lone ? resident_of(channel)->draining : channel->conn->draining;
 }
 
 static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
-	if (!to || channel->declined_by == to->instance.generation)
+	if (!to || (!channel->lone && conn_is_outgoing(channel->conn)) ||
+	    channel->declined_by == to->instance.generation)
 		return false;
-	if (!channel->conn->protocol->ops->rewinds) { /* its session is of the old generation */
+	const struct protocol *protocol = channel->conn->protocol;
+	if (!protocol->ops->rewinds &&
+	    !protocol->ops->is_at_rest) { /* its session is of the old generation */
 		channel->declined_by = to->instance.generation;
 		return false;
 	}
+	if (!protocol->ops->rewinds && !protocol->ops->is_at_rest(protocol, &channel->conn->session))
+		return false;               /* it is asked again between two messages */
 	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
 		channel->declined_by = to->instance.generation;
 		return false;
 	}
 	return agents_policy(from, channel) == RELOAD_MIGRATE && channel_is_open(channel) &&
-	       channel->anchor && !channel->suspended && !channel->conn->draining;
+	       channel->anchor && !agents_is_occupied(channel) && !is_draining(channel);
 }
 
 static void migrate_push_runtime(lua_State *lua, const char *name)
@@ -46,7 +67,9 @@ static const char *take_snapshot(struct agents *from, struct run *run, struct ch
 	lua_State *co = run->co.lua;
 	migrate_push_runtime(co, "snapshot");
 	agent_push(from, co, channel);
-	enum outcome outcome = run_enter(from, run, 1);
+	/* The requests of HTTP stand alone. */
+	lua_pushboolean(co, !channel->lone && messages_of(channel)->answer);
+	enum outcome outcome = run_enter(from, run, 2);
 	if (outcome == RUN_DONE && lua_type(co, 1) == LUA_TSTRING)
 		return lua_tolstring(co, 1, len);
 	if (outcome == RUN_DONE) {
@@ -67,10 +90,17 @@ static bool upgrade(struct agents *to, struct channel *channel, const char *byte
 	run_begin(to, &run, channel, CALL_UPGRADE);
 	lua_State *co = run.co.lua;
 	lua_rawgeti(co, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->upgrader_ref);
-	agent_push_conn(to, co, channel);
+	if (channel->lone)
+		resident_push_key(co, channel);
+	else
+		agent_push_conn(to, co, channel);
 	bool is_pushed = vm_push_bytes(&to->vm, co, bytes, len);
 	lua_pushinteger(co, (lua_Integer)from_generation);
-	bool failed = (is_pushed ? run_enter(to, &run, 3) : run_starve(to, &run)) != RUN_DONE;
+	if (channel->lone)
+		resident_push_name(co, channel);
+	else
+		lua_pushnil(co);
+	bool failed = (is_pushed ? run_enter(to, &run, 4) : run_starve(to, &run)) != RUN_DONE;
 	if (failed)
 		fault_note(to, &run);
 	run_end(to, &run, failed);
@@ -80,31 +110,50 @@ static bool upgrade(struct agents *to, struct channel *channel, const char *byte
 /* What a connection has of its generation. */
 struct belongings {
 	struct agents *agents;
-	const struct endpoint *endpoint;
+	const struct endpoint *endpoint; /* of a connection */
+	unsigned place;                  /* of its kind, where it is none */
 	uint32_t anchor;
-	bool has_defers;
+	bool has_defers, has_work;
+	unsigned names;
 };
 
 static struct belongings belongings_of(const struct channel *channel)
 {
-	return (struct belongings){ channel->agents, channel->conn->endpoint, channel->anchor,
-				    channel->has_defers };
+	unsigned place = channel->lone ? (unsigned)resident_kind_in(channel->agents, channel) : 0;
+	return (struct belongings){ channel->agents,        channel->conn->endpoint, place,
+				    channel->anchor,        channel->has_defers,     channel->has_work,
+				    recipient_mark(channel) };
+}
+
+static void give_conn(struct channel *channel, const struct belongings *theirs)
+{
+	channel->agents = theirs->agents;
+	channel->conn->endpoint = theirs->endpoint;
+	layers_follow(theirs->endpoint->layers, &channel->conn->io);
+	stream_bound(&channel->conn->io, theirs->endpoint->protocol->max_bytes,
+		     theirs->endpoint->rules.inbox_frames);
+	if (!channel->conn->own_timeouts)
+		channel->conn->timeouts = &channel->conn->endpoint->rules.timeouts;
 }
 
 static void migrate_give(struct channel *channel, const struct belongings *theirs)
 {
-	channel->agents = theirs->agents;
-	channel->conn->endpoint = theirs->endpoint;
+	if (channel->lone)
+		resident_move(channel, theirs->agents, theirs->place);
+	else
+		give_conn(channel, theirs);
 	channel->anchor = theirs->anchor;
 	channel->has_defers = theirs->has_defers;
-	if (!channel->conn->own_timeouts)
-		channel->conn->timeouts = &channel->conn->endpoint->rules.timeouts;
+	channel->has_work = theirs->has_work;
 }
 
 static struct belongings belongings_in(struct agents *to, const struct channel *channel)
 {
 	unsigned at = (unsigned)listener_in(to, channel);
-	return (struct belongings){ to, agents_endpoint(to, at, channel->conn->endpoint->slot), 0, false };
+	if (channel->lone)
+		return (struct belongings){ .agents = to, .place = at };
+	return (struct belongings){ .agents = to,
+				    .endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot) };
 }
 
 /* The listener's framing, as the new generation has it, or the connection's own, which stays. */
@@ -115,15 +164,47 @@ static void migrate_speak(struct conn *conn, const struct conn_mark *mark, const
 	conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
 }
 
+/* What upgrade() asks for can be taken back: of a lone channel that is its end alone. */
+static struct conn_mark begin_trial(struct channel *channel)
+{
+	return channel->lone ? (struct conn_mark){ 0 } : conn_mark(channel->conn);
+}
+
+static void migrate_keep(struct channel *channel, const struct conn_mark *mark)
+{
+	if (!channel->lone)
+		conn_keep(channel->conn, mark);
+}
+
+static void migrate_restore(struct channel *channel, const struct conn_mark *mark)
+{
+	if (channel->lone)
+		resident_go_on(channel);
+	else
+		conn_restore(channel->conn, mark);
+}
+
 /* What upgrade() has done before it failed. */
 static void take_back(struct channel *channel, struct agents *to, const struct belongings *old,
 		      const struct conn_mark *mark)
 {
+	if (channel->has_post)
+		recipient_restore(channel, old->names);
+	work_end_now(to, channel);
 	if (channel->has_defers)
 		agent_drop_defers(to, channel);
 	agent_release(to, channel);
 	migrate_give(channel, old);
-	conn_restore(channel->conn, mark);
+	migrate_restore(channel, mark);
+}
+
+/* How many connections the generations have; agents without a socket are counted elsewhere. */
+static void count_moved(const struct channel *channel, struct agents *from, struct agents *to)
+{
+	if (channel->lone)
+		return;
+	agents_count(from, (size_t)-1);
+	agents_count(to, 1);
 }
 
 /* False: it stays, and *whose fault that is; NULL: nobody's. */
@@ -143,9 +224,10 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 		return false;
 	}
 	struct belongings old = belongings_of(channel), new = belongings_in(to, channel);
-	struct conn_mark mark = conn_mark(channel->conn);
+	struct conn_mark mark = begin_trial(channel);
 	migrate_give(channel, &new);
-	migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint);
+	if (new.endpoint)
+		migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint);
 	bool ok = upgrade(to, channel, bytes, len, from->instance.generation);
 	run_end(from, &run, false);
 	new = belongings_of(channel);
@@ -154,12 +236,14 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 		*whose = to;
 		return false;
 	}
-	conn_keep(channel->conn, &mark);
+	migrate_keep(channel, &mark);
 	migrate_give(channel, &old);
+	work_end_now(from, channel); /* its timers: upgrade() has begun its own */
 	agent_release(from, channel);
 	migrate_give(channel, &new);
-	agents_count(from, (size_t)-1);
-	agents_count(to, 1);
+	if (channel->has_post)
+		recipient_follow(channel, to);
+	count_moved(channel, from, to);
 	return true;
 }
 
@@ -185,7 +269,7 @@ void agents_count_staying(const struct channel *channel)
 	const struct agents *from = agents_of_channel(channel);
 	struct agents *to = from->successor;
 	if (!to || channel->declined_by != to->instance.generation || !channel_is_open(channel) ||
-	    channel->conn->draining || agents_policy(from, channel) != RELOAD_MIGRATE)
+	    is_draining(channel) || agents_policy(from, channel) != RELOAD_MIGRATE)
 		return;
 	struct takeovers *takeovers = &to->takeovers;
 	bool removed = listener_in(to, channel) < 0, deferred = !removed && channel->has_defers;
@@ -210,6 +294,7 @@ bool agents_migrate(struct channel *channel)
 	count_one(&from->migrated);
 	count(&from->counters->migrated);
 	to->takeovers.migrated++;
-	conn_attend(channel->conn); /* what upgrade() has sent, and other deadlines */
+	if (!channel->lone)
+		conn_attend(channel->conn); /* what upgrade() has sent, and other deadlines */
 	return true;
 }

@@ -1,6 +1,7 @@
 #include "agent/record.h"
 
 #include "agent/agent.h"
+#include "agent/http.h"
 #include "agent/run.h"
 #include "base/log.h"
 #include "conn/peer.h"
@@ -60,8 +61,29 @@ void record_open(struct channel *channel)
 	channel->batch_limit = 1;
 }
 
+void record_parts(struct channel *channel, enum trace_kind kind, const struct record_part *parts, size_t n)
+{
+	size_t len = 0;
+	for (size_t i = 0; i < n; i++)
+		len += parts[i].len;
+	struct tape_entry entry = entry_of(channel, kind, len);
+	uint8_t *to = tape_put(channel->conn->host->tape, &entry);
+	if (!to) {
+		agent_record_give_up(channel);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		memcpy(to, parts[i].data, parts[i].len);
+		to += parts[i].len;
+	}
+}
+
 void record_in(struct channel *channel, const struct batch *batch)
 {
+	if (batch->by->messages == &MESSAGE_REQUESTS) {
+		http_record_in(channel, batch);
+		return;
+	}
 	const struct frame *frame = &batch->frames[0];
 	bool wire = batch->by->messages->are_values, is_flat = batch->by->messages != &MESSAGE_PARTS;
 	size_t before = is_flat ? 0 : codec_of(batch->by)->offset;

@@ -25,6 +25,13 @@ void record_in(struct channel *channel, const struct batch *batch);
 /* Something was sent: as it is before it is framed, or after a codec in Lua has framed it. */
 void record_out(struct channel *channel, const void *data, size_t len);
 
+/* One entry of several parts, TRACE_IN or TRACE_OUT. */
+struct record_part {
+	const void *data;
+	size_t len;
+};
+void record_parts(struct channel *channel, enum trace_kind kind, const struct record_part *parts, size_t n);
+
 /* TRACE_EOF, TRACE_BAD_FRAME, TRACE_DRAIN. */
 void record_note(struct channel *channel, enum trace_kind kind);
 

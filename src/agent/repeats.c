@@ -30,13 +30,20 @@ static void times_text(char *text, size_t size, const struct fold_entry *entry, 
 		snprintf(text, size, "\xc3\x97%u in %llu s", times, ms / 1000);
 }
 
+/* The app's faults are none of a listener's. */
+static const char *listener_name(const struct agents *agents, unsigned about)
+{
+	unsigned listener = about % OF_REFUSALS;
+	return listener < agents->endpoint_count ? agents->endpoints[listener].endpoint.name : "";
+}
+
 static void repeats_report(struct agents *agents, const struct fold_entry *entry, uint64_t lasted_ms,
 			   enum log_level level, const char *message, const char *error, const char *place)
 {
 	char times[48];
 	times_text(times, sizeof times, entry, lasted_ms);
 	log_write(level, message, F_TEXT("error", error), F_TEXT("place", place), F_TEXT("repeats", times),
-		  F_TEXT("listener", agents->endpoints[entry->about % OF_REFUSALS].endpoint.name),
+		  F_TEXT("listener", listener_name(agents, entry->about)),
 		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation));
 }
 
@@ -129,6 +136,11 @@ static bool show_one_of_few(struct agents *agents, unsigned about, const char *k
 bool repeats_show_refusal(struct agents *agents, unsigned listener, const char *why)
 {
 	return show_one_of_few(agents, listener | OF_REFUSALS, why);
+}
+
+bool repeats_show_tls_failure(struct agents *agents, unsigned listener)
+{
+	return show_one_of_few(agents, listener, TLS_FAILED);
 }
 
 bool repeats_show_bad_frame(struct agents *agents, unsigned listener, int err)

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <uv.h>
 
-enum { SHOWN_BYTES = 48 }; /* of a name in a message */
+enum { SHOWN_BYTES = 48, ERROR_SHOWN_BYTES = 200 }; /* of a name in a message; of one that is another's */
 
 bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
 {
@@ -267,6 +267,35 @@ void reply_push_surplus(lua_State *lua)
 	lua_pushlightuserdata(lua, &surplus);
 }
 
+/* What the loops make of more than a reply and an action: { surplus, reply, action, more }. */
+static bool is_surplus(lua_State *lua, int idx)
+{
+	if (!lua_istable(lua, idx))
+		return false;
+	lua_rawgeti(lua, idx, 1);
+	bool is = lua_touserdata(lua, -1) == &surplus;
+	lua_pop(lua, 1);
+	return is;
+}
+
+/* Pushes what is wrong with a reply, an action and more, at reply and behind it on the stack of `from`. */
+static void push_surplus_error(lua_State *lua, lua_State *from, int reply)
+{
+	char message[ERROR_SHOWN_BYTES], code[SHOWN_BYTES];
+	size_t len;
+	const char *action = action_at(from, reply + 1, &len);
+	if (lua_toboolean(from, reply) || !action || is_close(action, len)) {
+		lua_pushliteral(lua, "a handler returns a reply and an action; a third value would be lost");
+		return;
+	}
+	text_escape(TEXT_LINE, message, sizeof message, action, len);
+	if (lua_type(from, reply + 2) == LUA_TSTRING)
+		lua_pushfstring(lua, "a handler returned an error as its reply: %s (%s)", message,
+				reply_show(from, reply + 2, code));
+	else
+		lua_pushfstring(lua, "a handler returned an error as its reply: %s", message);
+}
+
 bool reply_is_action(lua_State *lua, int idx)
 {
 	if (!lua_toboolean(lua, idx)) /* nil, or what `cond and "close"` leaves */
@@ -287,15 +316,43 @@ bool reply_action(struct channel *channel, lua_State *lua, int idx)
 		channel_close(channel, REASON_AGENT, CLOSE_FLUSH);
 		return true;
 	}
-	if (lua_touserdata(lua, idx) == &surplus)
-		lua_pushliteral(lua, "a handler returns a reply and an action; a third value would be lost");
-	else if (action)
+	if (is_surplus(lua, idx)) {
+		int top = lua_gettop(lua);
+		for (int i = 2; i <= 4; i++)
+			lua_rawgeti(lua, idx, i);
+		push_surplus_error(lua, lua, top + 1);
+	} else if (action)
 		lua_pushfstring(lua, "unknown action '%s'; the only one is \"close\"",
 				reply_show(lua, idx, shown));
 	else
 		lua_pushfstring(lua, "the action after a reply is \"close\" or nothing, not a %s",
 				luaL_typename(lua, idx));
 	return false;
+}
+
+/* More than a reply and an action: the error is at AT_ERROR. */
+static bool refuse_surplus(struct agents *agents, struct run *run, int first)
+{
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	if (lua_isnoneornil(co, first + 2))
+		return false;
+	push_surplus_error(lua, co, first);
+	lua_replace(lua, AT_ERROR);
+	return true;
+}
+
+bool reply_take_action(struct agents *agents, struct run *run, int first)
+{
+	lua_State *lua = agents->vm.lua, *co = run->co.lua;
+	if (refuse_surplus(agents, run, first))
+		return false;
+	lua_settop(co, first + 1);
+	lua_xmove(co, lua, 1);
+	bool ok = reply_action(run->channel, lua, lua_gettop(lua));
+	if (!ok)
+		lua_replace(lua, AT_ERROR);
+	lua_settop(lua, AT_TOP);
+	return ok;
 }
 
 bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
@@ -306,14 +363,18 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 	if (keep)
 		*keep = answers && lua_toboolean(co, first);
 	/* What is pushed here has no room on the other stack, if the handler returned as much as that holds. */
-	bool has_surplus = !lua_isnoneornil(co, first + 2);
-	lua_settop(co, first + !has_surplus);
-	if (has_surplus)
-		reply_push_surplus(co);
+	if (refuse_surplus(agents, run, first)) {
+		lua_settop(co, first - 1);
+		return false;
+	}
+	lua_settop(co, first + 1);
 	lua_xmove(co, lua, 2);
 	bool sends = !answers && reply_is_action(lua, at + 1); /* else it is a fault, and nothing goes out */
-	bool ok = (!sends || reply_send(agents, run->channel, lua, at, &below)) &&
-		  reply_action(run->channel, lua, at + 1);
+	const struct message_kind *messages = messages_of(run->channel);
+	bool ok = !sends || (__builtin_expect(messages->answer != NULL, 0)
+				 ? messages->answer(agents, run, lua, at)
+				 : reply_send(agents, run->channel, lua, at, &below));
+	ok = ok && reply_action(run->channel, lua, at + 1);
 	if (!ok)
 		lua_replace(lua, AT_ERROR);
 	lua_settop(lua, at - 1);

@@ -30,25 +30,52 @@ enum conn_phase {
  * X(name, what it counts). Of this table are made the sum over threads, `perilune status`, the entry `stopped` and the
  * table in docs/reference.md (packaging/generate.lua).
  */
-#define COUNTERS(X)                                                                                        \
-	X(cut, "connections ended by the drain's deadline, a second signal or `perilune stop --now`")      \
-	X(frames_in, "frames handed to agents")                                                            \
-	X(frames_out, "frames sent by agents")                                                             \
-	X(bytes_in, "bytes received")                                                                      \
-	X(bytes_out, "bytes taken by the system")                                                          \
-	X(faults, "errors raised by handlers")                                                             \
-	X(suspensions, "calls that waited")                                                                \
-	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                        \
-	X(discarded_bytes,                                                                                 \
-	  "bytes received that never became a frame for an agent, because the connection ended first")     \
-	X(accept_errors,                                                                                   \
-	  "times that accepting failed for a while (open files, memory, a network that is down)")          \
-	X(accept_delays, "times that `accept_rate` made clients wait")                                     \
-	X(handshakes, "connections whose TLS, or what else stands before them, has opened")                \
-	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for " \
-		   "over a second")                                                                        \
-	X(migrated, "connections that went to a newer generation")                                         \
-	X(not_migrated, "connections that were to migrate, and could not")
+#define COUNTERS(X)                                                                                         \
+	X(cut, "connections ended by the drain's deadline, a second signal or `perilune stop --now`")       \
+	X(frames_in, "frames handed to agents")                                                             \
+	X(frames_out, "frames sent by agents")                                                              \
+	X(bytes_in, "bytes received")                                                                       \
+	X(bytes_out, "bytes taken by the system")                                                           \
+	X(faults, "errors raised by handlers")                                                              \
+	X(suspensions, "calls that waited")                                                                 \
+	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                         \
+	X(discarded_bytes,                                                                                  \
+	  "bytes received that never became a frame for an agent, because the connection ended first")      \
+	X(dropped_datagrams,                                                                                \
+	  "datagrams received that nobody took: their flow had too many waiting, or was refused")           \
+	X(truncated_datagrams, "datagrams received that were larger than `frame` allows; they are dropped") \
+	X(lost_datagrams, "datagrams that the system dropped, because nobody read them in time")            \
+	X(unsent_datagrams, "datagrams not sent: the system refused them, or `amplification` did")          \
+	X(accept_errors,                                                                                    \
+	  "times that accepting failed for a while (open files, memory, a network that is down)")           \
+	X(accept_delays, "times that `accept_rate` made clients wait")                                      \
+	X(handshakes, "connections whose TLS, or what else stands before them, has opened")                 \
+	X(connect_failures, "connections out that could not be made, or that nobody waited for any more")   \
+	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for "  \
+		   "over a second")                                                                         \
+	X(migrated, "connections that went to a newer generation")                                          \
+	X(not_migrated, "connections that were to migrate, and could not")                                  \
+	X(messages_sent,                                                                                    \
+	  "messages of `perilune.send` and `perilune.call`: delivered, dropped, or still waiting")          \
+	X(messages_delivered, "messages that `message` was called with")                                    \
+	X(messages_dropped, "messages whose agent ended before it took them")                               \
+	X(calls_timed_out, "calls of `perilune.call` that nobody answered in time")                         \
+	X(replies_dropped, "replies to calls that nobody waited for any more")                              \
+	X(residents_begun, "[agents without a socket](agents.md) that were made")                           \
+	X(residents_ended, "agents without a socket that have ended")                                       \
+	X(http_requests, "HTTP requests handed to agents")                                                  \
+	X(http_400, "HTTP requests refused with 400: malformed")                                            \
+	X(http_408, "HTTP requests refused with 408: not come in time")                                     \
+	X(http_413, "HTTP requests refused with 413: with a body over `limits.body`")                       \
+	X(http_414, "HTTP requests refused with 414: with a target over `limits.uri`")                      \
+	X(http_417, "HTTP requests refused with 417: with an expectation that nobody can meet")             \
+	X(http_431,                                                                                         \
+	  "HTTP requests refused with 431: with header fields over `limits.headers` or `limits.fields`")    \
+	X(http_500, "HTTP requests refused with 500: that failed: their agent raised an error")             \
+	X(http_501,                                                                                         \
+	  "HTTP requests refused with 501: that asked for what is not there: CONNECT, a transfer coding")   \
+	X(http_503, "HTTP requests refused with 503: that the server, or its memory, had no time for")      \
+	X(http_505, "HTTP requests refused with 505: of another version of HTTP")
 
 #define COUNTERS_FIELD(name, help) counter name;
 #define COUNTERS_INDEX(name, help) COUNTER_##name,
@@ -57,10 +84,11 @@ enum { COUNTERS(COUNTERS_INDEX) COUNTER_COUNT };
 
 struct counters {
 	COUNTERS(COUNTERS_FIELD)
-	counter accepted;                /* connections taken from a listener */
-	counter closed[REASON_COUNT];    /* connections that ended, by reason */
-	counter faults_by[REASON_COUNT]; /* faults, by the reason that they are to a connection */
-	counter phases[PHASE_COUNT];     /* connections at this moment; PHASE_NONE's is of no use */
+	counter accepted;                   /* connections taken from a listener */
+	counter closed[REASON_COUNT];       /* connections that ended, by reason */
+	counter faults_by[REASON_COUNT];    /* faults, by the reason that they are to a connection */
+	counter residents_by[REASON_COUNT]; /* agents without a socket that have ended, by reason */
+	counter phases[PHASE_COUNT];        /* connections at this moment; PHASE_NONE's is of no use */
 };
 
 /* The owner only. */

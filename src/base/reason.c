@@ -19,6 +19,7 @@ static const char *const NAMES[REASON_COUNT] = {
 	[REASON_KICK] = "kick",
 	[REASON_TLS] = "tls",
 	[REASON_PROXY] = "proxy",
+	[REASON_LINK] = "link",
 };
 
 const char *reason_name(enum close_reason reason)

@@ -25,6 +25,7 @@ enum close_reason {
 	REASON_KICK,
 	REASON_TLS,
 	REASON_PROXY,
+	REASON_LINK, /* what it was linked to, or who had begun it, has ended */
 	REASON_COUNT
 };
 

@@ -27,7 +27,7 @@ struct place {
 
 /* ---- lists ---- */
 
-static void list_append(struct wheel_node *head, struct wheel_node *node)
+void wheel_list_append(struct wheel_node *head, struct wheel_node *node)
 {
 	node->next = head;
 	node->prev = head->prev;
@@ -77,7 +77,7 @@ static void file(struct wheel *wheel, struct wheel_node *node)
 	 * lies beyond the wheel, to be filed again when its turn comes. */
 	if (units(node->expires_ms, level) - units(wheel->now_ms, level) >= WHEEL_SLOTS)
 		slot = (digit(wheel->now_ms, level) + WHEEL_SLOTS - 1) % WHEEL_SLOTS;
-	list_append(&wheel->slots[level][slot], node);
+	wheel_list_append(&wheel->slots[level][slot], node);
 	wheel->occupied[level] |= UINT64_C(1) << slot;
 }
 

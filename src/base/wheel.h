@@ -63,6 +63,9 @@ static inline bool wheel_is_empty(const struct wheel_node *due)
 	return due->next == due;
 }
 
+/* Puts a node that is not armed at the end of such a list; wheel_disarm() takes it out. */
+void wheel_list_append(struct wheel_node *head, struct wheel_node *node);
+
 /* Takes the first node from a due list, no longer armed; NULL when it is empty. */
 struct wheel_node *wheel_pop(struct wheel_node *due);
 

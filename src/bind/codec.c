@@ -4,6 +4,7 @@
 #include "base/err.h"
 #include "base/text.h"
 #include "bind/bind.h"
+#include "conn/outgoing.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -184,7 +185,7 @@ static uint64_t ticks_of(const struct channel *channel)
 /* What takes long leaves the rest for its connection's next turn. */
 static bool has_time(struct decoding *d)
 {
-	if (!d->channel || ticks_of(d->channel) - d->began <= CHANNEL_TICKS_PER_TURN)
+	if (!d->channel || ticks_of(d->channel) - d->began <= d->channel->conn->host->turn_ticks)
 		return true;
 	if (!d->out->error && d->out->consumed < d->n)
 		d->out->error = ERR_FRAME_LATER;
@@ -243,7 +244,7 @@ static void lua_codec_decode(const struct protocol *protocol, const uint8_t *in,
 {
 	const struct codec *codec = codec_of(protocol);
 	struct agents *agents = codec->lua_owner;
-	struct conn *decoding = agents->host->decoding;
+	struct conn *decoding = host_decoding(agents->host);
 	struct channel *channel = decoding ? &decoding->first : NULL;
 	struct decoding d = {
 		.agents = agents, .channel = channel, .codec = codec, .out = out, .in = in, .n = n
@@ -259,7 +260,9 @@ static void lua_codec_decode(const struct protocol *protocol, const uint8_t *in,
 	}
 	bool opened = channel && ledger_open(agents, channel);
 	d.began = channel ? ticks_of(channel) : 0;
+	agents->decoded = channel;
 	decode_all(&d, limit, session->scanned);
+	agents->decoded = NULL;
 	if (opened)
 		ledger_close(agents);
 	if (agents->decode_failed && out->count && channel && !channel_is_open(channel)) {
@@ -389,6 +392,7 @@ const char *bind_codec(lua_State *lua, int idx, struct codec *codec)
 		[CODEC_FIXED] = "fixed",
 		[CODEC_NETSTRING] = "netstring",
 		[CODEC_RAW] = "raw",
+		[CODEC_DATAGRAM] = "datagram",
 		[CODEC_LUA] = "lua",
 		[CODEC_KINDS] = NULL,
 	};
@@ -425,7 +429,7 @@ void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec 
 	memset(codec, 0, sizeof *codec);
 	codec->lua_decode_ref = codec->lua_encode_ref = LUA_NOREF;
 	if (lua_type(lua, idx) == LUA_TSTRING &&
-	    !codec_init_named(codec, lua_tostring(lua, idx), max_bytes)) {
+	    !codec_init_named(codec, lua_tostring(lua, idx), max_bytes) && codec->kind != CODEC_DATAGRAM) {
 		codec->protocol.messages = messages_for(codec);
 		return;
 	}
@@ -440,12 +444,14 @@ void bind_codec_check(lua_State *lua, int idx, uint32_t max_bytes, struct codec 
 	if (has_function(lua, canonical, "decode") || flag_field(lua, canonical, "view"))
 		luaL_error(lua, "frame: a view or a codec in Lua can only be a listener's own");
 	const char *wrong = bind_codec(lua, canonical, codec);
+	if (!wrong && codec->kind == CODEC_DATAGRAM)
+		wrong = "only a udp:// listener has datagrams";
 	if (wrong)
 		luaL_error(lua, "frame: %s", wrong);
 	lua_pop(lua, 2);
 }
 
-uint32_t bind_duration_check(lua_State *lua, int idx)
+uint32_t bind_duration_of(lua_State *lua, int idx, const char *what)
 {
 	if (lua_type(lua, idx) == LUA_TNUMBER && lua_tonumber(lua, idx) >= 0 &&
 	    lua_tonumber(lua, idx) < 1e6) {
@@ -456,8 +462,13 @@ uint32_t bind_duration_check(lua_State *lua, int idx)
 	lua_pushvalue(lua, idx);
 	lua_call(lua, 1, 2);
 	if (lua_isnil(lua, -2))
-		luaL_error(lua, "%s", lua_tostring(lua, -1));
+		bind_raise(lua, "%s%s%s", what ? what : "", what ? " " : "", lua_tostring(lua, -1));
 	double ms = lua_tonumber(lua, -2);
 	lua_pop(lua, 2);
 	return ms < 0 ? 0 : ms > 0x7fffffff ? 0x7fffffff : (uint32_t)ms;
+}
+
+uint32_t bind_duration_check(lua_State *lua, int idx)
+{
+	return bind_duration_of(lua, idx, NULL);
 }

@@ -5,13 +5,18 @@
  * no userdata: the collector walks all userdata in one atomic phase, and 100,000 of them
  * make a visible pause. An object that has outlived its connection finds nothing.
  */
+#include "agent/client.h"
+#include "agent/forward.h"
 #include "agent/handle.h"
+#include "agent/http.h"
+#include "agent/link.h"
 #include "agent/run.h"
 #include "base/err.h"
 #include "base/suggest.h"
 #include "base/text.h"
 #include "bind/bind.h"
 #include "conn/peer.h"
+#include "net/datagram.h"
 #include "tls/stream.h"
 
 #include <string.h>
@@ -53,9 +58,15 @@ static uint64_t check_id(lua_State *lua)
 static struct channel *check_conn(lua_State *lua, struct agents *agents)
 {
 	uint64_t id = check_id(lua);
-	struct channel *channel = agents->attached ? idmap_get(&agents->host->ids, id) : NULL;
+	const struct conn_host *host = agents->attached ? host_of_id(agents->host, id) : NULL;
+	struct channel *channel = host ? idmap_get(&host->ids, id) : NULL;
 	/* To this generation it is closed once it has migrated. */
 	return channel && channel->agents == agents ? channel : NULL;
+}
+
+struct channel *bind_check_conn(lua_State *lua)
+{
+	return check_conn(lua, agents_of(lua));
 }
 
 static int closed(lua_State *lua)
@@ -63,6 +74,21 @@ static int closed(lua_State *lua)
 	lua_pushnil(lua);
 	lua_pushliteral(lua, "closed");
 	return 2;
+}
+
+/* A call may wait for its own connection, and for one out that its agent has made. */
+static bool may_wait_for(const struct run *run, const struct channel *channel)
+{
+	const struct client *client = client_of(channel);
+	return client ? client->work && client->work->channel == run->channel : run->channel == channel;
+}
+
+/* MAY RAISE. Bytes of HTTP are requests and responses, and nothing else. */
+static void refuse_http(lua_State *lua, const struct channel *channel, const char *method)
+{
+	if (http_is_spoken(channel))
+		luaL_error(lua, "%s: an HTTP connection has requests, which proceed gets, and no frames",
+			   method);
 }
 
 /* The running call, if it is on behalf of conn. */
@@ -81,6 +107,13 @@ static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
 	lua_error(lua);
 }
 
+/* MAY RAISE. What is owed to frames before was to go out first, and as the connection is now. */
+static void check_owed(lua_State *lua, const struct channel *channel, const struct run *run, const char *what)
+{
+	if (channel->owed || (run && run->forwards && run->forwards->first))
+		bind_raise(lua, "%s: replies of pool:forward are still owed to earlier frames", what);
+}
+
 /* The batch at hand must end here: what follows is not for it. */
 static void cut_batch(struct agents *agents, const struct channel *channel)
 {
@@ -89,7 +122,26 @@ static void cut_batch(struct agents *agents, const struct channel *channel)
 		batch_cut(agents, run);
 }
 
-/* MAY RAISE. conn:send(data) → true | false past the high-water mark | nil, "closed" */
+/*
+ * MAY RAISE. Why a datagram cannot be sent over a connection out: pushes nil, message, code and returns 3. 0: it can,
+ * or whatever is wrong is raised.
+ */
+static int refuse_datagram(lua_State *lua, const struct channel *channel)
+{
+	struct client *client = client_of(channel);
+	int refused = client ? client_push_refusal(lua, client) : 0;
+	size_t len = client && lua_isstring(lua, 2) ? lua_objlen(lua, 2) : 0;
+	if (refused || len <= DATAGRAM_BYTES_MAX)
+		return refused;
+	lua_pushfstring(lua, "a datagram has at most %d bytes, this one has %f", DATAGRAM_BYTES_MAX,
+			(lua_Number)len);
+	return client_push_error(lua, UV_EMSGSIZE, lua_tostring(lua, -1));
+}
+
+/*
+ * MAY RAISE. conn:send(data) → true | false past the high-water mark | nil, "closed" | nil, message, code: of a
+ * datagram that is too large, or since one that was sent before was refused
+ */
 static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
@@ -106,6 +158,8 @@ static int l_conn_send(lua_State *lua)
 	take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
+	if (__builtin_expect(channel->conn->endpoint->has_datagrams, 0) && refuse_datagram(lua, channel))
+		return 3;
 	if (!reply_send(agents, channel, lua, 2, &below)) {
 		bool is_encodes = agents->encode_failed; /* any value */
 		reply_forget(agents);
@@ -121,7 +175,7 @@ int bind_wait(lua_State *lua, struct run *run, enum wait wait, uint64_t until_ms
 {
 	/* Else lua_yield() raises, and the handler may catch that. */
 	if (lua_isyieldable(lua)) {
-		run->wait = wait;
+		run->wait = (uint8_t)wait;
 		run->until_ms = until_ms;
 	}
 	return lua_yield(lua, 0);
@@ -131,11 +185,11 @@ struct run *bind_check_may_wait(lua_State *lua, const char *what)
 {
 	struct run *run = agents_of(lua)->current;
 	if (!run)
-		RAISE(lua, "%s: only a running handler can wait", what);
+		bind_raise(lua, "%s: only a running handler can wait", what);
 	if (run->co.lua != lua)
-		RAISE(lua, "%s: cannot wait inside a coroutine of the handler's own", what);
+		bind_raise(lua, "%s: cannot wait inside a coroutine of the handler's own", what);
 	if (!callback_may_wait(run->callback))
-		RAISE(lua, "%s: %s() must not wait", what, callback_name(run->callback));
+		bind_raise(lua, "%s: %s() must not wait", what, callback_name(run->callback));
 	return run;
 }
 
@@ -154,9 +208,30 @@ static int l_conn_flush(lua_State *lua)
 		return 1;
 	}
 	run = bind_check_may_wait(lua, "conn:flush");
-	if (run->channel != channel)
+	if (!may_wait_for(run, channel))
 		return luaL_error(lua, "conn:flush: a handler can wait for its own connection only");
+	run->at = channel;
 	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
+}
+
+/* MAY RAISE. The framing at 2, of a connection whose bytes may have another than its listener's. */
+static void check_framing(lua_State *lua, const struct channel *channel, const char *method,
+			  struct codec *codec)
+{
+	if (channel->conn->endpoint->has_datagrams)
+		luaL_error(lua, "%s: a udp:// address has datagrams, and no other frames", method);
+	bind_codec_check(lua, 2, channel->conn->endpoint->protocol->max_bytes, codec);
+}
+
+static const char *why_not_read(const struct channel *channel)
+{
+	if (!conn_is_outgoing(channel->conn))
+		return "a handler can read from its own connection only";
+	if (client_of(channel))
+		return "a handler can read from its own connection only, and another agent or the app has "
+		       "made this "
+		       "one (what several use is a perilune.pool)";
+	return "it has an agent of its own, whose proceed() gets its frames";
 }
 
 /* MAY RAISE, MAY YIELD. conn:read([frame], [timeout]) → frame | nil, message, code */
@@ -165,24 +240,35 @@ static int l_conn_read(lua_State *lua)
 	struct agents *agents = agents_of(lua);
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 3, "conn:read");
-	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+	if (!channel || !channel_is_open(channel)) {
+		closed(lua);
+		lua_pushliteral(lua, "ECANCELED");
+		return 3;
+	}
 	struct run *run = bind_check_may_wait(lua, "conn:read");
-	if (run->channel != channel)
-		return luaL_error(lua, "conn:read: a handler can read from its own connection only");
-	uint64_t until_ms = WHEEL_NEVER;
-	if (!lua_isnoneornil(lua, 3)) {
-		uint32_t ms = bind_duration_check(lua, 3);
-		until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
-	}
-	if (lua_isnoneornil(lua, 2)) {
-		run->read_codec = *codec_of(conn_speaks(channel->conn));
-	} else {
-		bind_codec_check(lua, 2, agent_endpoint_of(channel)->codec.protocol.max_bytes,
-				 &run->read_codec);
-	}
-	if (run->read_codec.view)
-		run->read_codec.protocol.messages = &MESSAGE_STRINGS;
+	if (!may_wait_for(run, channel))
+		return luaL_error(lua, "conn:read: %s", why_not_read(channel));
+	if (channel->reading)
+		return luaL_error(lua, "conn:read: another call of this agent reads already");
+	if (channel->is_piped)
+		return luaL_error(lua, "conn:read: it is piped: its bytes go to the other connection");
+	refuse_http(lua, channel, "conn:read");
+	struct client *client = client_of(channel);
+	uint32_t ms = client ? client_endpoint(client)->read_ms : 0;
+	if (client && client->refusal)
+		return client_push_refusal(lua, client);
+	if (!lua_isnoneornil(lua, 3))
+		ms = bind_duration_check(lua, 3);
+	uint64_t until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
+	struct codec codec; /* the run's own only when it waits: what raises here leaves that as it is */
+	if (lua_isnoneornil(lua, 2))
+		codec = *codec_of(conn_speaks(channel->conn));
+	else
+		check_framing(lua, channel, "conn:read", &codec);
+	if (codec.view)
+		codec.protocol.messages = &MESSAGE_STRINGS;
+	run->read_codec = codec;
+	run->at = channel;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
 
@@ -226,8 +312,10 @@ static int l_conn_shutdown(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "conn:shutdown");
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
+	refuse_http(lua, channel, "conn:shutdown");
 	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
+	check_owed(lua, channel, run, "conn:shutdown");
 	channel_shutdown(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
@@ -272,11 +360,15 @@ static int l_conn_set_frame(lua_State *lua)
 	struct codec codec;
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
+	if (channel->is_piped)
+		return luaL_error(lua, "conn:set_frame: it is piped: its bytes go to the other connection");
+	refuse_http(lua, channel, "conn:set_frame");
 	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
-		bind_codec_check(lua, 2, listeners->max_bytes, &codec);
+		check_framing(lua, channel, "conn:set_frame", &codec);
 	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run); /* they were made under the old framing */
+	check_owed(lua, channel, run, "conn:set_frame");
 	cut_batch(agents, channel);
 	if (conn_set_protocol(channel->conn, own ? &codec.protocol : listeners, own ? sizeof codec : 0))
 		return luaL_error(lua, "conn:set_frame: not enough memory");
@@ -316,6 +408,99 @@ static int l_conn_defer(lua_State *lua)
 	lua_pushvalue(lua, 2);
 	lua_call(lua, 2, 0);
 	channel->has_defers = true;
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* ---- with another connection ---- */
+
+/* Is there a conn object at 1, as far as one can see? */
+static bool has_handle(lua_State *lua)
+{
+	if (!lua_istable(lua, 1))
+		return false;
+	lua_rawgeti(lua, 1, HANDLE_AT);
+	bool has = lua_type(lua, -1) == LUA_TNUMBER;
+	lua_pop(lua, 1);
+	return has;
+}
+
+/* MAY RAISE. The other connection at 2, which is open; NULL: it is not. */
+static struct channel *check_other(lua_State *lua, struct agents *agents, const char *method)
+{
+	lua_pushvalue(lua, 1);
+	lua_pushvalue(lua, 2);
+	lua_replace(lua, 1);
+	if (!has_handle(lua))
+		luaL_error(lua, "%s: another connection expected, got %s", method,
+			   lua_istable(lua, 1) ? "something else" : luaL_typename(lua, 1));
+	struct channel *other = check_conn(lua, agents);
+	lua_replace(lua, 1);
+	return other && channel_is_open(other) ? other : NULL;
+}
+
+/* MAY RAISE. conn:link(other[, how]): when one of them ends the other does. true | nil, "closed" */
+static int l_conn_link(lua_State *lua)
+{
+	static const char *const HOW[] = { "close", "abort", NULL };
+	struct agents *agents = agents_of(lua);
+	struct channel *channel = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 3, "conn:link");
+	unsigned how = lua_isnoneornil(lua, 3) ? 0 : bind_choice_check(lua, 3, HOW);
+	struct channel *other = check_other(lua, agents, "conn:link");
+	if (!channel || !channel_is_open(channel) || !other)
+		return closed(lua);
+	if (channel == other)
+		return luaL_error(lua, "conn:link: another connection expected, got this one");
+	if (link_join(agents, channel, other, how ? CLOSE_RESET : CLOSE_FLUSH))
+		return luaL_error(lua, "conn:link: not enough memory");
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* MAY RAISE. What is to be piped, and cannot be. */
+static void check_pipeable(lua_State *lua, const struct channel *channel)
+{
+	const struct endpoint *endpoint = channel->conn->endpoint;
+	refuse_http(lua, channel, "conn:pipe");
+	if (endpoint->has_datagrams)
+		luaL_error(lua, "conn:pipe: udp:// has datagrams, and no stream of bytes");
+	if (endpoint->rules.slow != SLOW_PAUSE)
+		luaL_error(lua,
+			   "conn:pipe: bytes that are dropped would be missing: it needs "
+			   "limits.slow_consumer = \"pause\" (at %s)",
+			   endpoint->name);
+	if (channel->reading)
+		luaL_error(lua, "conn:pipe: a call reads from it");
+	/* What decode() has made of its bytes would be lost. */
+	if (agents_of(lua)->decoded == channel)
+		luaL_error(lua, "conn:pipe: not while its bytes are decoded");
+}
+
+/* MAY RAISE. conn:pipe(other): the bytes of each go to the other, without Lua. true | nil, "closed" */
+static int l_conn_pipe(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	struct channel *channel = check_conn(lua, agents);
+	BIND_AT_MOST(lua, 2, "conn:pipe");
+	struct channel *other = check_other(lua, agents, "conn:pipe");
+	if (!channel || !channel_is_open(channel) || !other)
+		return closed(lua);
+	if (channel == other)
+		return luaL_error(lua, "conn:pipe: another connection expected, got this one");
+	check_pipeable(lua, channel);
+	check_pipeable(lua, other);
+	take_replies(lua, agents, own_run(agents, channel));
+	take_replies(lua, agents, own_run(agents, other));
+	check_owed(lua, channel, own_run(agents, channel), "conn:pipe");
+	check_owed(lua, other, own_run(agents, other), "conn:pipe");
+	cut_batch(agents, channel);
+	cut_batch(agents, other);
+	int err = link_pipe(agents, channel, other);
+	if (err == UV_EBUSY)
+		return luaL_error(lua, "conn:pipe: it is piped already");
+	if (err)
+		return luaL_error(lua, "conn:pipe: not enough memory");
 	lua_pushboolean(lua, 1);
 	return 1;
 }
@@ -394,7 +579,8 @@ static const luaL_Reg METHODS[] = {
 	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
 	{ "resume", l_conn_resume },       { "read", l_conn_read },
 	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
-	{ "defer", l_conn_defer },         { NULL, NULL },
+	{ "defer", l_conn_defer },         { "link", l_conn_link },
+	{ "pipe", l_conn_pipe },           { NULL, NULL },
 };
 
 enum { KEY_BYTES = SUGGEST_WORD_MAX };

@@ -1,8 +1,8 @@
 /* The C side of `require "perilune"`; its Lua side is lua/perilune.lua. */
-#include "agent/run.h"
+#include "agent/whose.h"
+#include "agent/work.h"
 #include "base/log.h"
 #include "bind/bind.h"
-#include "conn/peer.h"
 
 #include <uv.h>
 
@@ -16,14 +16,37 @@ static int l_core_sleep(lua_State *lua)
 	return bind_wait(lua, run, WAIT_SLEEP, conn_host_after(agents_of(lua)->host, ms));
 }
 
+/*
+ * While the script is loaded, by another thread perhaps, there is no loop to ask; but an app in memory has its own
+ * time.
+ */
+uint64_t bind_now_ms(const struct agents *agents)
+{
+	return agents->attached || agents->host->epoch_ms ? agents->host->now_ms : uv_hrtime() / 1000000;
+}
+
 /* now() → seconds on the loop's monotonic clock, as it was last read: it stands still while a handler computes. */
 static int l_core_now(lua_State *lua)
 {
 	const struct agents *agents = agents_of(lua);
 	BIND_AT_MOST(lua, 0, "perilune.now");
-	/* While the script is loaded, by another thread perhaps, there is no loop to ask yet. */
-	uint64_t now_ms = agents->attached ? agents->host->now_ms : uv_hrtime() / 1000000;
+	uint64_t now_ms = bind_now_ms(agents);
 	lua_pushnumber(lua, (lua_Number)now_ms / 1000);
+	return 1;
+}
+
+/* time() → seconds since 1970, with fractions: of an app in memory, as far as its own clock has come. */
+static int l_core_time(lua_State *lua)
+{
+	const struct conn_host *host = agents_of(lua)->host;
+	BIND_AT_MOST(lua, 0, "perilune.time");
+	uv_timeval64_t now = { 0 };
+	if (host->epoch_ms) {
+		lua_pushnumber(lua, (lua_Number)(host->epoch_ms + host->now_ms) / 1000);
+		return 1;
+	}
+	uv_gettimeofday(&now);
+	lua_pushnumber(lua, (lua_Number)now.tv_sec + (lua_Number)now.tv_usec / 1e6);
 	return 1;
 }
 
@@ -31,17 +54,19 @@ static int l_core_now(lua_State *lua)
 static int l_core_log(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
-	struct log_field fields[BIND_LOG_FIELDS + 5];
+	struct log_field fields[BIND_LOG_FIELDS + 6];
 	struct log_entry entry;
 	bind_log_check(lua, &entry, fields);
 	if (!log_enabled(entry.level))
 		return 0;
 	const struct run *run = agents->current;
-	char peer[PEER_TEXT_BYTES];
-	if (run) {
-		fields[entry.count++] = F_INT("conn", run->channel->id);
-		fields[entry.count++] = F_TEXT("peer", peer_text(run->channel->conn, peer, sizeof peer));
-		fields[entry.count++] = F_TEXT("listener", run->channel->conn->endpoint->name);
+	struct whose about;
+	if (run && !work_is_apps(run->channel)) {
+		whose(run->channel, &about);
+		fields[entry.count++] = about.conn;
+		fields[entry.count++] = about.peer;
+		fields[entry.count++] = about.listener;
+		fields[entry.count++] = about.agent;
 	}
 	fields[entry.count++] = F_INT("worker", agents->instance.worker);
 	fields[entry.count++] = F_INT("generation", agents->instance.generation);
@@ -49,15 +74,28 @@ static int l_core_log(lua_State *lua)
 	return 0;
 }
 
+/* place() → which worker this is, from 0, and how many there are */
+static int l_core_place(lua_State *lua)
+{
+	const struct instance *instance = &agents_of(lua)->instance;
+	lua_pushinteger(lua, (lua_Integer)instance->worker);
+	lua_pushinteger(lua, (lua_Integer)instance->config->workers);
+	return 2;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
-	{ "sleep", l_core_sleep },
-	{ "now", l_core_now },
-	{ "log", l_core_log },
-	{ NULL, NULL },
+	{ "sleep", l_core_sleep }, { "now", l_core_now },     { "time", l_core_time },
+	{ "log", l_core_log },     { "place", l_core_place }, { NULL, NULL },
 };
 
 void bind_core(lua_State *lua)
 {
 	lua_newtable(lua);
 	luaL_register(lua, NULL, FUNCTIONS);
+	bind_begin(lua);
+	bind_sync(lua);
+	bind_connect(lua);
+	bind_dict(lua);
+	bind_job(lua);
+	bind_names(lua);
 }

@@ -1,6 +1,10 @@
 #include "bind/open.h"
 
-#include "agent/run.h"
+#include "agent/http.h"
+#include "agent/line.h"
+#include "agent/resident.h"
+#include "agent/sync.h"
+#include "agent/work.h"
 #include "base/limits.h"
 #include "bind/bind.h"
 #include "config/config.h"
@@ -28,7 +32,12 @@ static void lay_out_agents(lua_State *lua)
 	instance_keep_function(lua, "perilune.runtime", "conn_index");
 	instance_keep_function(lua, "perilune.runtime", "snapshot");
 	instance_keep_function(lua, "perilune.runtime", "describe_fault");
+	instance_keep_function(lua, "perilune.runtime", "pack_message");
+	vm_push_function(lua, "perilune.runtime", "receive");
+	agents_of(lua)->receive_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
 	run_keep_ended(lua);
+	line_open(lua);
+	sync_open(lua);
 	batch_new_control(lua);
 	lua_createtable(lua, BATCH_MAX, 0);
 	lua_createtable(lua, BATCH_MAX, 0);
@@ -47,12 +56,33 @@ static int runtime_ref(lua_State *lua, const char *name, int nargs)
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
-static int view_loop_ref(struct agents *agents)
+static int requests_ref(lua_State *lua)
 {
-	lua_State *lua = agents->vm.lua;
+	vm_push_function(lua, "perilune.requests", "single");
+	lua_call(lua, 0, 1);
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
+}
+
+/* MAY RAISE. It speaks HTTP: its handler gets requests. */
+static void open_http(lua_State *lua, struct agent_endpoint *listener, const struct listener_config *config)
+{
+	luaL_unref(lua, LUA_REGISTRYINDEX, listener->single_ref);
+	listener->single_ref = requests_ref(lua);
+	instance_keep_function(lua, "perilune.requests", "ready");
+	listener->is_http = true;
+	listener->http = (struct http){ .protocol.messages = &MESSAGE_REQUESTS,
+					.limits = config->http,
+					.worker = &agents_of(lua)->http };
+	http_init(&listener->http);
+	listener->endpoint.protocol = &listener->http.protocol;
+}
+
+static int view_loop_ref(lua_State *lua, const struct batch *batch)
+{
+	struct agents *agents = agents_of(lua);
 	vm_push_function(lua, "perilune.runtime", "view_loop");
 	reply_push_surplus(lua);
-	lua_pushlightuserdata(lua, agents->host->batch.frames);
+	lua_pushlightuserdata(lua, (void *)batch->frames);
 	lua_pushlightuserdata(lua, agents->echoed);
 	lua_call(lua, 3, 3);
 	agents->view = (struct view *)lua_topointer(lua, -1);
@@ -79,7 +109,30 @@ static void open_layers(lua_State *lua, struct agent_endpoint *listener, const s
 		listener->layers[count++] = (struct layer){ &TLS_STREAM, listener->tls };
 		listener->endpoint.has_handshake = true;
 	}
+	if (config->amplification && config->kind == LISTENER_UDP) {
+		listener->amplify =
+		    (struct amplify_settings){ .factor = config->amplification,
+					       .name = config->name,
+					       .refused = &agents_of(lua)->counters->unsent_datagrams };
+		listener->layers[count++] = (struct layer){ &AMPLIFY_STREAM, &listener->amplify };
+	}
+	listener->endpoint.has_datagrams = config->kind == LISTENER_UDP;
 	listener->endpoint.layers = count ? listener->layers : NULL;
+}
+
+void bind_open_agent(lua_State *lua, struct agent_endpoint *endpoint, int idx, const struct batch *batch)
+{
+	lua_pushvalue(lua, idx);
+	lua_pushcfunction(lua, l_anchor);
+	endpoint->opener_ref = runtime_ref(lua, "opener", 2);
+	reply_push_surplus(lua);
+	endpoint->loop_ref = runtime_ref(lua, "batch_loop", 1);
+	endpoint->single_ref = runtime_ref(lua, "single", 0);
+	reply_push_surplus(lua);
+	lua_pushvalue(agents_of(lua)->vm.lua, AT_METAS);
+	lua_xmove(agents_of(lua)->vm.lua, lua, 1);
+	endpoint->meta_loop_ref = runtime_ref(lua, "meta_loop", 2);
+	endpoint->view_loop_ref = endpoint->codec.view ? view_loop_ref(lua, batch) : LUA_NOREF;
 }
 
 /* conf.listeners[i + 1] is on top of the stack; pops it. */
@@ -98,18 +151,13 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 		luaL_error(lua, "listener %s: frame: %s", name, wrong);
 	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "agent");
+	bind_open_agent(lua, listener, lua_gettop(lua), &agents->host->batch);
 	lua_pushcfunction(lua, l_anchor);
-	listener->opener_ref = runtime_ref(lua, "opener", 2);
-	lua_getfield(lua, -1, "agent");
-	lua_pushcfunction(lua, l_anchor);
-	listener->upgrader_ref = runtime_ref(lua, "upgrader", 2);
-	reply_push_surplus(lua);
-	listener->loop_ref = runtime_ref(lua, "batch_loop", 1);
-	listener->single_ref = runtime_ref(lua, "single", 0);
-	reply_push_surplus(lua);
-	lua_pushvalue(lua, AT_METAS);
-	listener->meta_loop_ref = runtime_ref(lua, "meta_loop", 2);
-	listener->view_loop_ref = listener->codec.view ? view_loop_ref(agents) : LUA_NOREF;
+	lua_pushboolean(lua, false);
+	lua_pushboolean(lua, agents->instance.config->listeners[i].is_http);
+	listener->upgrader_ref = runtime_ref(lua, "upgrader", 4);
+	if (agents->instance.config->listeners[i].is_http)
+		open_http(lua, listener, &agents->instance.config->listeners[i]);
 	lua_pop(lua, 1);
 }
 
@@ -139,7 +187,54 @@ static void open_listeners(lua_State *lua)
 		open_listener(agents, i, config->listeners[i].name);
 	}
 	lua_pop(lua, 1);
-	keep_redact(agents);
+}
+
+/* conf.agents[i + 1] is on top of the stack; pops it. */
+static void open_kind(struct agents *agents, unsigned i)
+{
+	lua_State *lua = agents->vm.lua;
+	struct agent_endpoint *kind = residents_endpoint(agents, i);
+	lua_getfield(lua, -1, "agent");
+	lua_pushvalue(lua, -1);
+	lua_pushcfunction(lua, l_anchor);
+	lua_pushboolean(lua, 1);
+	kind->opener_ref = runtime_ref(lua, "opener", 3);
+	lua_pushcfunction(lua, l_anchor);
+	lua_pushboolean(lua, 1);
+	kind->upgrader_ref = runtime_ref(lua, "upgrader", 3);
+	lua_pop(lua, 1);
+}
+
+/* conf is on top of the stack. */
+static void open_kinds(lua_State *lua)
+{
+	struct agents *agents = agents_of(lua);
+	const struct config *config = agents->instance.config;
+	lua_getfield(lua, -1, "agents");
+	if (lua_objlen(lua, -1) != config->kind_count)
+		luaL_error(lua, "the script returns other agents each time it is loaded");
+	for (unsigned i = 0; i < config->kind_count; i++) {
+		lua_rawgeti(lua, -1, (int)i + 1);
+		open_kind(agents, i);
+	}
+	lua_pop(lua, 1);
+}
+
+/* conf is on top of the stack. */
+static void take_conf(lua_State *lua)
+{
+	open_listeners(lua);
+	open_kinds(lua);
+	bind_open_dicts(lua);
+	keep_redact(agents_of(lua));
+}
+
+/* The app of setup() and teardown() is on top of the stack: it gets its methods. */
+static void dress_app(lua_State *lua)
+{
+	vm_push_function(lua, "perilune.runtime", "dress_app");
+	lua_insert(lua, -2);
+	lua_call(lua, 1, 1);
 }
 
 static uint32_t least_of_listeners(const struct config *config)
@@ -157,7 +252,8 @@ static const struct instance_role AGENTS_ROLE = {
 	.lay_out = lay_out_agents,
 	.kept = AT_TOP,
 	.push_core = bind_core,
-	.take_conf = open_listeners,
+	.take_conf = take_conf,
+	.dress_app = dress_app,
 	.least_ms = least_of_listeners,
 	.progress = run_progress,
 	.cut = batch_cut_current,
@@ -172,6 +268,8 @@ static bool make_endpoints(struct agents *agents, const struct config *config)
 		return false;
 	for (unsigned i = 0; i < config->listener_count; i++) {
 		agents->endpoints[i].budget = config->listeners[i].budget;
+		agents->endpoints[i].proceed_ms = config->listeners[i].proceed_ms;
+		agents->endpoints[i].mailbox = config->listeners[i].mailbox;
 		agents->endpoints[i].endpoint.rules = config->listeners[i].rules;
 		agents->endpoints[i].policy = config->listeners[i].policy;
 	}
@@ -189,6 +287,18 @@ static void free_tables(struct agents *agents)
 	agents->anchor_tables = NULL;
 	agents->anchor_next = NULL;
 	agents->endpoints = NULL;
+	residents_free(agents);
+}
+
+static void free_all(struct agents *agents)
+{
+	work_free(agents);
+	free_tables(agents);
+}
+
+static uint64_t clock_of(const struct instance *instance)
+{
+	return bind_now_ms((const struct agents *)(const void *)instance);
 }
 
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
@@ -196,26 +306,45 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 {
 	memset(agents, 0, sizeof *agents);
 	agents->host = host;
+	agents->instance.dicts = host->dicts;
+	agents->instance.now_ms = clock_of;
 	agents->removed_policy = config->reload_policy;
 	agents->ticks = ticks_start();
 	agents->counters = counters;
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->redact_ref = LUA_NOREF;
+	http_open_worker(agents);
 	repeats_init(&agents->repeats);
-	if (!make_endpoints(agents, config)) {
+	wheel_list_init(&agents->ready);
+	wheel_list_init(&agents->posted);
+	idmap_init(&agents->works);
+	idmap_init(&agents->tasks);
+	idmap_init(&agents->links);
+	if (!make_endpoints(agents, config) || !residents_open(agents, config)) {
+		free_tables(agents);
 		limits_explain(UV_ENOMEM, why, size);
 		return UV_ENOMEM;
 	}
-	int err = instance_open(&agents->instance, &AGENTS_ROLE, config, worker, generation, why, size);
+	int err = instance_load(&agents->instance, &AGENTS_ROLE, config, worker, generation, why, size);
 	if (err)
-		free_tables(agents);
+		free_all(agents);
+	return err;
+}
+
+int agents_set_up(struct agents *agents, const struct snapshot *snapshot, char *why, size_t size)
+{
+	int err = instance_set_up(&agents->instance, snapshot, why, size);
+	if (err)
+		free_all(agents);
 	return err;
 }
 
 void agents_detach(struct agents *agents)
 {
-	if (agents->attached) /* the clock is the host's thread's */
+	if (agents->attached) { /* the clock is the host's thread's */
+		work_end_app(agents);
 		repeats_flush(agents, agents->host->now_ms);
+	}
 	agents->attached = false;
 	instance_detach(&agents->instance);
 }
@@ -225,13 +354,16 @@ void agents_attach(struct agents *agents)
 	instance_attach(&agents->instance);
 	wheel_init(&agents->sleeps, agents->host->now_ms);
 	wheel_list_init(&agents->due);
+	residents_attach(agents);
 	agents->attached = true;
+	work_start_app(agents);
 }
 
 bool agents_close(struct agents *agents, uint32_t teardown_ms)
 {
 	agents_detach(agents);
+	agents->app_is_over = true;
 	bool done = instance_close(&agents->instance, teardown_ms);
-	free_tables(agents);
+	free_all(agents);
 	return done;
 }

@@ -5,12 +5,17 @@
 #pragma once
 
 #include "agent/agent.h"
+#include "script/snapshot.h"
 
 /*
- * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. Fails as instance_open() does.
+ * Loads the script in a fresh VM and readies its agents; of `host` nothing is read yet. Fails as instance_load() does.
+ * Then agents_set_up() is to be called, or agents_close() without a teardown.
  */
 int agents_open(struct agents *agents, struct conn_host *host, const struct config *config, unsigned worker,
 		uint32_t generation, struct counters *counters, char *why, size_t size);
+
+/* See instance_set_up(). When it fails the agents are closed. */
+int agents_set_up(struct agents *agents, const struct snapshot *snapshot, char *why, size_t size);
 
 /*
  * A script may be loaded by one thread and serve in another: agents_detach() in the one, agents_attach() in the

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game" };
+static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool" };
 enum { TEMPLATE_COUNT = sizeof TEMPLATES / sizeof *TEMPLATES, NAME_MAX_BYTES = 64 };
 
 static int new_refuse(void)
@@ -234,11 +234,13 @@ const struct command command_new = {
 		 "packaged and\n"
 		 "served. Nothing that is there is overwritten.",
 	.notes = "Templates:\n"
-		 "  echo    says every line back\n"
-		 "  chat    names, rooms, and what is said to all others\n"
-		 "  rpc     remote calls in JSON, behind a length of four bytes\n"
-		 "  binary  fields of tag, length and value, read from views of the bytes\n"
-		 "  game    a world of ten ticks a second, which a reload takes along\n"
+		 "  echo         says every line back\n"
+		 "  chat         names, rooms, and what is said to all others\n"
+		 "  rpc          remote calls in JSON, behind a length of four bytes\n"
+		 "  binary       fields of tag, length and value, read from views of the bytes\n"
+		 "  game         a world of ten ticks a second, which a reload takes along\n"
+		 "  proxy        passes clients on to backends, and leaves out those that are down\n"
+		 "  worker-pool  work that takes long, in a pool of threads that says when it is busy\n"
 		 "\n"
 		 "Exit codes:\n"
 		 "  0   made\n"

@@ -39,12 +39,13 @@ static void show_staying(const json_t *reply, const json_t *reload)
 		printf("  %lld with functions of conn:defer, which belong to the old code\n",
 		       operate_number(stay, "deferred"));
 	if (operate_number(stay, "removed"))
-		printf("  %lld of a listener that is no more\n", operate_number(stay, "removed"));
+		printf("  %lld of a listener, or a kind of agents, that is no more\n",
+		       operate_number(stay, "removed"));
 	json_array_foreach(json_object_get(reply, "generations"), i, one)
 	{
-		if (!json_is_true(json_object_get(one, "newest")) && operate_number(one, "connections"))
-			printf("  generation %lld has %lld still\n", operate_number(one, "generation"),
-			       operate_number(one, "connections"));
+		long long left = operate_number(one, "connections") + operate_number(one, "residents");
+		if (!json_is_true(json_object_get(one, "newest")) && left)
+			printf("  generation %lld has %lld still\n", operate_number(one, "generation"), left);
 	}
 }
 

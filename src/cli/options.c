@@ -47,7 +47,7 @@ struct option {
 
 static const struct option OPTIONS[] = {
 	{ "listen", "ADDR", OPTION_KEY, FOR_RUN | FOR_CHECK, "listen",
-	  "listen here, and only here: tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH" },
+	  "listen here, and only here: tcp://, tls:// or udp://HOST:PORT, unix:///PATH" },
 	{ "workers", "N", OPTION_KEY, FOR_RUN | FOR_CHECK, "workers",
 	  "worker threads (default: the processors available)" },
 	{ "drain", "TIME", OPTION_KEY, FOR_RUN | FOR_CHECK, "timeout.drain",
@@ -94,7 +94,7 @@ static const struct option OPTIONS[] = {
 	{ "control", "SERVER", OPTION_CONTROL, FOR_SERVERS, NULL,
 	  "the server that is meant: its name, process id or script, or its control socket's path" },
 	{ "template", "TEMPLATE", OPTION_TEMPLATE, FOR_NEW, NULL,
-	  "echo (the default), chat, rpc, binary or game" },
+	  "echo (the default), chat, rpc, binary, game, proxy or worker-pool" },
 	{ "eval", "CODE", OPTION_CODE, FOR_EXEC, NULL,
 	  "run this text instead of a file; -e is short for it" },
 	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS | FOR_NEW | FOR_EXEC, NULL, "this text" },

@@ -9,6 +9,7 @@
 #include "server/server.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,12 +171,24 @@ static int cli_record_take(struct recording *recording, char *bytes, size_t *use
 	return code;
 }
 
+/*
+ * recv() would wait as well, but with it what is built to find races lets a signal wait until something has come: that
+ * we have had enough would go unheard.
+ */
+static ssize_t receive_some(int server, char *to, size_t n)
+{
+	struct pollfd watched_input = { .fd = server, .events = POLLIN };
+	while (poll(&watched_input, 1, -1) < 0 && errno == EINTR)
+		;
+	return recv(server, to, n, 0);
+}
+
 static int cli_record_receive(struct recording *recording)
 {
 	static char bytes[READ_BYTES];
 	size_t used = 0;
 	for (;;) {
-		ssize_t n = recv(recording->server, bytes + used, sizeof bytes - used, 0);
+		ssize_t n = receive_some(recording->server, bytes + used, sizeof bytes - used);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && recording->out < 0)

@@ -64,9 +64,11 @@ static void show_old(const json_t *one)
 
 static void show_generation(const json_t *one, const json_t *canary)
 {
-	long long conns = show_number(one, "connections");
-	printf("  %-4lld %lld connection%s, since ", show_number(one, "generation"), conns,
-	       show_plural(conns));
+	long long conns = show_number(one, "connections"), agents = show_number(one, "residents");
+	printf("  %-4lld %lld connection%s, ", show_number(one, "generation"), conns, show_plural(conns));
+	if (agents)
+		printf("%lld agent%s without a socket, ", agents, show_plural(agents));
+	fputs("since ", stdout);
 	show_show(one, "since");
 	fputs(" (", stdout);
 	show_age(show_number(one, "age_ms"));
@@ -159,6 +161,18 @@ static void show_parts(const json_t *parts)
 	puts(*before == ',' ? ")" : "");
 }
 
+/* Those that were lost on the way, if any were. */
+static void show_datagrams(const json_t *counters)
+{
+	long long dropped = show_number(counters, "dropped_datagrams"),
+		  truncated = show_number(counters, "truncated_datagrams"),
+		  lost = show_number(counters, "lost_datagrams"),
+		  unsent = show_number(counters, "unsent_datagrams");
+	if (dropped || truncated || lost || unsent)
+		printf("datagrams    %lld dropped, %lld too large, %lld lost by the system, %lld not sent\n",
+		       dropped, truncated, lost, unsent);
+}
+
 static void show_counters(const json_t *counters)
 {
 	printf("connections  %lld now", show_number(counters, "open"));
@@ -172,8 +186,70 @@ static void show_counters(const json_t *counters)
 	printf("frames       %lld in, %lld out; %lld and %lld bytes\n", show_number(counters, "frames_in"),
 	       show_number(counters, "frames_out"), show_number(counters, "bytes_in"),
 	       show_number(counters, "bytes_out"));
+	show_datagrams(counters);
 	printf("faults       %lld", show_number(counters, "faults"));
 	show_parts(json_object_get(counters, "fault_reasons"));
+}
+
+/* Nothing of a server that makes none. */
+static void show_outgoing(const json_t *outgoing, long long failures)
+{
+	if (!show_number(outgoing, "connected") && !failures)
+		return;
+	printf("out          %lld now", show_number(outgoing, "open"));
+	show_parts(json_object_get(outgoing, "states"));
+	printf("             %lld made, %lld failed, %lld closed", show_number(outgoing, "connected"),
+	       failures, show_number(outgoing, "closed"));
+	show_parts(json_object_get(outgoing, "reasons"));
+}
+
+/* Agents without a socket: nothing of a server that has had none. */
+static void show_residents(const json_t *residents)
+{
+	if (!show_number(residents, "begun"))
+		return;
+	printf("agents       %lld without a socket now\n", show_number(residents, "open"));
+	printf("             %lld begun, %lld ended", show_number(residents, "begun"),
+	       show_number(residents, "ended"));
+	show_parts(json_object_get(residents, "reasons"));
+}
+
+/* A line for each dictionary. */
+static void show_dicts(const json_t *dicts)
+{
+	size_t i;
+	const json_t *dict;
+	json_array_foreach(dicts, i, dict)
+	{
+		fputs(i ? "             " : "shared       ", stdout);
+		show_show(dict, "name");
+		printf(": %lld entries, %lld of %lld bytes, %lld hits, %lld misses, %lld evicted\n",
+		       show_number(dict, "entries"), show_number(dict, "bytes"), show_number(dict, "limit"),
+		       show_number(dict, "hits"), show_number(dict, "misses"), show_number(dict, "evicted"));
+	}
+}
+
+static void show_jobs(const json_t *jobs)
+{
+	if (!json_is_object(jobs))
+		return;
+	printf("jobs         %lld wait, %lld run in %lld of %lld threads; %lld done, %lld failed, %lld shed, "
+	       "%lld cancelled\n",
+	       show_number(jobs, "waiting"), show_number(jobs, "running"), show_number(jobs, "threads"),
+	       show_number(jobs, "workers"), show_number(jobs, "done"), show_number(jobs, "failed"),
+	       show_number(jobs, "shed"), show_number(jobs, "cancelled"));
+}
+
+static void show_names(const json_t *reply)
+{
+	const json_t *counters = json_object_get(reply, "counters");
+	long long names = show_number(reply, "names"), sent = show_number(counters, "messages_sent"),
+		  delivered = show_number(counters, "messages_delivered"),
+		  dropped = show_number(counters, "messages_dropped");
+	long long waiting = sent - delivered - dropped; /* each worker counts on while the others are asked */
+	if (names || sent)
+		printf("names        %lld, %lld messages sent, %lld delivered, %lld dropped, %lld waiting\n",
+		       names, sent, delivered, dropped, waiting > 0 ? waiting : 0);
 }
 
 static void show_last_reload(const json_t *last)
@@ -208,5 +284,11 @@ void show_status(const json_t *reply)
 	show_workers(reply);
 	show_generations(reply);
 	show_counters(json_object_get(reply, "counters"));
+	show_outgoing(json_object_get(reply, "outgoing"),
+		      show_number(json_object_get(reply, "counters"), "connect_failures"));
+	show_residents(json_object_get(reply, "residents"));
+	show_dicts(json_object_get(reply, "shared"));
+	show_jobs(json_object_get(reply, "jobs"));
+	show_names(reply);
 	show_last_reload(json_object_get(reply, "last_reload"));
 }

@@ -86,6 +86,16 @@ void config_follow(const struct config *now, struct config *next)
 		again_follow(now, next, &next->listeners[i], false);
 }
 
+/* ---- kinds of agents ---- */
+
+int config_find_kind(const struct config *config, const char *name, size_t n)
+{
+	for (unsigned i = 0; i < config->kind_count; i++)
+		if (strlen(config->kinds[i].name) == n && !memcmp(config->kinds[i].name, name, n))
+			return (int)i;
+	return -1;
+}
+
 /* ---- what cannot follow ---- */
 
 struct differences {

@@ -2,7 +2,6 @@
 
 #include "base/descriptors.h"
 #include "base/limits.h"
-#include "base/log.h"
 #include "config/sources.h"
 #include "config/tls.h"
 #include "tls/settings.h"
@@ -147,12 +146,14 @@ bool reload_policy_of(const char *name, enum reload_policy *policy)
 
 static void config_read_address(struct load *load, struct listener_config *listener)
 {
-	static const char *const KINDS[] = { [LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", NULL };
+	static const char *const KINDS[] = {
+		[LISTENER_TCP] = "tcp", [LISTENER_UNIX] = "unix", [LISTENER_UDP] = "udp", NULL
+	};
 	listener->name = text_field(load, "name", NULL);
 	listener->address = text_field(load, "address", NULL);
 	listener->kind = (enum listener_kind)config_choice_field(load, "kind", KINDS);
 	listener->mode = -1;
-	if (listener->kind == LISTENER_TCP) {
+	if (listener->kind != LISTENER_UNIX) {
 		listener->host = text_field(load, "host", NULL);
 		listener->port = (uint16_t)config_number_field(load, "port", UINT16_MAX);
 		return;
@@ -163,6 +164,14 @@ static void config_read_address(struct load *load, struct listener_config *liste
 	lua_pop(load->lua, 1);
 	if (has_mode)
 		listener->mode = (int)config_number_field(load, "mode", 07777);
+}
+
+static bool is_http_field(struct load *load)
+{
+	lua_getfield(load->lua, -1, "protocol");
+	bool is = lua_toboolean(load->lua, -1);
+	lua_pop(load->lua, 1);
+	return is;
 }
 
 static void read_limits(struct load *load, struct listener_config *listener)
@@ -180,18 +189,28 @@ static void read_limits(struct load *load, struct listener_config *listener)
 	listener->budget.allocated_bytes =
 	    (uint64_t)config_number_field(load, "allocation", (double)(SIZE_MAX / 2));
 	listener->rules.inbox_frames = u32_field(load, "inbox");
+	listener->mailbox = u32_field(load, "mailbox");
 	listener->rules.slow = (enum slow_policy)config_choice_field(load, "slow_consumer", POLICIES);
+	listener->http = (struct http_limits){ .uri = u32_field(load, "uri"),
+					       .headers = u32_field(load, "headers"),
+					       .fields = u32_field(load, "fields"),
+					       .body = u32_field(load, "body") };
 	config_leave(load);
 }
 
-static void read_timeouts(struct load *load, struct timeouts *timeouts)
+static void read_timeouts(struct load *load, struct listener_config *listener)
 {
+	struct timeouts *timeouts = &listener->rules.timeouts;
 	enter(load, "timeout");
 	timeouts->read = u32_field(load, "read");
 	timeouts->write = u32_field(load, "write");
 	timeouts->idle = u32_field(load, "idle");
 	timeouts->first_frame = u32_field(load, "first_frame");
 	timeouts->opening = u32_field(load, "handshake");
+	timeouts->body = u32_field(load, "body");
+	if (listener->is_http)
+		timeouts->read = u32_field(load, "header");
+	listener->proceed_ms = u32_field(load, "proceed");
 	config_leave(load);
 }
 
@@ -245,6 +264,7 @@ static void read_listener(struct load *load, struct listener_config *listener)
 {
 	listener->slot = LISTENER_NO_SLOT;
 	config_read_address(load, listener);
+	listener->is_http = is_http_field(load);
 	listener->framing = framing_text(load);
 	listener->backlog = (int)config_number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
@@ -254,8 +274,9 @@ static void read_listener(struct load *load, struct listener_config *listener)
 	listener->policy = policy_field(load);
 	config_leave(load);
 	read_limits(load, listener);
-	read_timeouts(load, &listener->rules.timeouts);
+	read_timeouts(load, listener);
 	read_proxy(load, listener);
+	listener->amplification = u32_field(load, "amplification");
 }
 
 /* ---- tls:// ---- */
@@ -345,7 +366,100 @@ static void read_listeners(struct load *load)
 		config->listener_count++;
 		lua_rawgeti(load->lua, -1, (int)i + 1);
 		read_listener(load, &config->listeners[i]);
+		config->listeners[i].sockets = config->workers;
 		lua_pop(load->lua, 1);
+	}
+	config_leave(load);
+}
+
+static void read_dicts(struct load *load)
+{
+	struct config *config = load->config;
+	enter(load, "shared");
+	size_t n = lua_objlen(load->lua, -1);
+	config->dicts = config_allocate(load, n, sizeof *config->dicts);
+	for (size_t i = 0; i < n; i++) {
+		lua_rawgeti(load->lua, -1, (int)i + 1);
+		config->dict_count++;
+		config->dicts[i].name = text_field(load, "name", NULL);
+		config->dicts[i].bytes = (size_t)config_number_field(load, "bytes", (double)(SIZE_MAX / 2));
+		lua_pop(load->lua, 1);
+	}
+	config_leave(load);
+}
+
+static void read_lanes(struct load *load)
+{
+	struct job_config *jobs = &load->config->jobs;
+	enter(load, "lanes");
+	size_t n = lua_objlen(load->lua, -1);
+	jobs->lanes = config_allocate(load, n, sizeof *jobs->lanes);
+	for (size_t i = 0; i < n && i < JOB_LANES_MAX; i++) {
+		lua_rawgeti(load->lua, -1, (int)i + 1);
+		jobs->lane_count++;
+		jobs->lanes[i].name = text_field(load, "name", NULL);
+		jobs->lanes[i].workers = u32_field(load, "workers");
+		lua_pop(load->lua, 1);
+	}
+	config_leave(load);
+}
+
+/* The kind on top of the stack. */
+static void read_kind(struct load *load, struct kind_config *kind)
+{
+	kind->name = text_field(load, "name", NULL);
+	kind->idle_ms = u32_field(load, "idle");
+	kind->most = u32_field(load, "most");
+	enter(load, "reload");
+	kind->policy = policy_field(load);
+	config_leave(load);
+	enter(load, "limits");
+	kind->mailbox = u32_field(load, "mailbox");
+	kind->budget.ms = (uint32_t)config_number_field(load, "proceed", GUARD_BUDGET_MAX_MS);
+	kind->budget.allocated_bytes =
+	    (uint64_t)config_number_field(load, "allocation", (double)(SIZE_MAX / 2));
+	config_leave(load);
+	enter(load, "timeout");
+	kind->proceed_ms = u32_field(load, "proceed");
+	config_leave(load);
+}
+
+static void read_kinds(struct load *load)
+{
+	struct config *config = load->config;
+	enter(load, "agents");
+	size_t n = lua_objlen(load->lua, -1);
+	config->kinds = config_allocate(load, n, sizeof *config->kinds);
+	for (size_t i = 0; i < n; i++) {
+		lua_rawgeti(load->lua, -1, (int)i + 1);
+		config->kind_count++;
+		read_kind(load, &config->kinds[i]);
+		lua_pop(load->lua, 1);
+	}
+	config_leave(load);
+}
+
+static void read_jobs(struct load *load)
+{
+	static const char *const WHEN_FULL[] = {
+		[JOBS_BLOCK] = "block", [JOBS_SHED] = "shed", [JOBS_ERROR] = "error", NULL
+	};
+	struct job_config *jobs = &load->config->jobs;
+	enter(load, "jobs");
+	jobs->workers = u32_field(load, "workers");
+	jobs->queue = u32_field(load, "queue");
+	jobs->when_full = (enum jobs_full)config_choice_field(load, "when_full", WHEN_FULL);
+	jobs->timeout_ms = u32_field(load, "timeout");
+	jobs->proceed_ms = (uint32_t)config_number_field(load, "proceed", GUARD_BUDGET_MAX_MS);
+	jobs->memory_bytes = (size_t)config_number_field(load, "memory", (double)(SIZE_MAX / 2));
+	jobs->message_bytes = u32_field(load, "message");
+	jobs->buffer_bytes = (size_t)config_number_field(load, "buffers", (double)(SIZE_MAX / 2));
+	if (jobs->workers) {
+		read_lanes(load);
+		jobs->modules = text_field(load, "all_modules", NULL);
+		jobs->unsafe = text_field(load, "all_unsafe", NULL);
+		jobs->compat = text_field(load, "all_compat", NULL);
+		jobs->more_unsafe = text_field(load, "all_more", NULL);
 	}
 	config_leave(load);
 }
@@ -392,7 +506,13 @@ static void read_config(struct load *load)
 	config->buffer_bytes = (size_t)config_number_field(load, "buffers", (double)(SIZE_MAX / 2));
 	config->memory_bytes = (size_t)config_number_field(load, "memory", (double)(SIZE_MAX / 2));
 	config->handshakes = u32_field(load, "handshakes");
+	config->outgoing = u32_field(load, "outgoing");
 	config->garbage_share = config_number_field(load, "garbage", 1);
+	config->snapshot_bytes = (size_t)config_number_field(load, "snapshot_bytes", UINT32_MAX);
+	lua_getfield(load->lua, -1, "snapshot");
+	config->has_snapshot = lua_isfunction(load->lua, -1);
+	lua_pop(load->lua, 1);
+	config->takes_snapshot = bool_field(load, "takes_snapshot");
 	config->control = text_field(load, "control", NULL);
 	config->jit = bool_field(load, "jit");
 	config->drain_ms = u32_field(load, "drain_ms");
@@ -408,9 +528,12 @@ static void read_config(struct load *load)
 	config->strays = text_field(load, "strays", NULL);
 	config->globals = text_field(load, "globals", NULL);
 	config->warnings = text_field(load, "warnings", NULL);
-	config->shared = text_field(load, "shared", NULL);
+	config->shared_tables = text_field(load, "shared_tables", NULL);
 	read_unsafe(load);
 	read_log(load);
+	read_dicts(load);
+	read_jobs(load);
+	read_kinds(load);
 	read_listeners(load);
 }
 
@@ -509,71 +632,6 @@ static enum config_status take_failure(struct load *load, int status)
 	return *load->text ? CONFIG_BROKEN : CONFIG_NO_MEMORY;
 }
 
-static void tell_lines(const char *text, void (*tell)(const char *text))
-{
-	char *lines = text ? strdup(text) : NULL, *rest;
-	if (!lines)
-		return;
-	for (char *line = strtok_r(lines, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
-		tell(line);
-	free(lines);
-}
-
-void config_tell_globals(const struct config *config, void (*tell)(const char *text))
-{
-	tell_lines(config->globals, tell);
-}
-
-void config_tell_warnings(const struct config *config, void (*tell)(const char *text))
-{
-	tell_lines(config->warnings, tell);
-	tell_lines(config->tls_warnings, tell);
-}
-
-static void tell_certificate(void *data, const char *text)
-{
-	void (*const *tell)(const char *text) = data;
-	(*tell)(text);
-}
-
-void config_tell_certificates(const struct config *config, void (*tell)(const char *text))
-{
-	for (unsigned i = 0; i < config->listener_count; i++)
-		if (config->listeners[i].tls)
-			tls_settings_describe(config->listeners[i].tls, (int64_t)time(NULL), tell_certificate,
-					      &tell);
-}
-
-void config_tell_shared(const struct config *config, void (*tell)(const char *text))
-{
-	tell_lines(config->shared, tell);
-}
-
-static void warn_of_script(const char *text)
-{
-	log_write(LOG_WARN, "the script has what is hardly meant", F_TEXT("error", text));
-}
-
-static void warn_of_certificate(const char *text)
-{
-	log_write(LOG_WARN, "a certificate or its key needs attention", F_TEXT("error", text));
-}
-
-static void warn_of_global(const char *text)
-{
-	log_write(LOG_WARN, "the script uses a global that is not defined", F_TEXT("error", text));
-}
-
-void config_warn(const struct config *config)
-{
-	if (config->strays)
-		log_write(LOG_WARN, "the agent has methods that nothing calls",
-			  F_TEXT("methods", config->strays));
-	config_tell_globals(config, warn_of_global);
-	tell_lines(config->warnings, warn_of_script);
-	tell_lines(config->tls_warnings, warn_of_certificate);
-}
-
 int config_read(struct config *config)
 {
 	if (!config->sources)
@@ -668,13 +726,26 @@ void config_free(struct config *config)
 	}
 	for (size_t i = 0; i < config->listener_count; i++)
 		free_listener(&config->listeners[i]);
+	for (size_t i = 0; i < config->dict_count; i++)
+		free(config->dicts[i].name);
+	for (size_t i = 0; i < config->jobs.lane_count; i++)
+		free(config->jobs.lanes[i].name);
+	free(config->jobs.lanes);
+	free(config->jobs.modules);
+	free(config->jobs.unsafe);
+	free(config->jobs.compat);
+	free(config->jobs.more_unsafe);
+	for (size_t i = 0; i < config->kind_count; i++)
+		free(config->kinds[i].name);
 	free(config->overrides);
+	free(config->dicts);
+	free(config->kinds);
 	free(config->listeners);
 	free(config->script);
 	free(config->control);
 	free(config->log_file);
 	free(config->strays);
-	free(config->shared);
+	free(config->shared_tables);
 	free(config->globals);
 	free(config->warnings);
 	free(config->tls_warnings);

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "conn/conn.h"
+#include "http/http.h"
 #include "net/networks.h"
 #include "vm/vm.h"
 
@@ -15,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum listener_kind { LISTENER_TCP, LISTENER_UNIX };
+enum listener_kind { LISTENER_TCP, LISTENER_UNIX, LISTENER_UDP };
 
 /* Does a connection begin with a PROXY header? */
 enum proxy_use { PROXY_OFF, PROXY_ON, PROXY_IF_THERE };
@@ -41,29 +42,35 @@ struct listener_config {
 	/* The number that the process has for it, while its place may change from one configuration to the next
 	 * (server/listeners.h); LISTENER_NO_SLOT: none yet. Set before the workers see it. */
 	uint16_t slot;
+	uint16_t port; /* TCP, UDP; 0 lets the system choose */
 	char *name;    /* for logs: what the user called it, or its address */
 	char *address; /* as written: "tcp://127.0.0.1:9000" */
 	char *framing; /* as `check --print` shows it */
 	enum listener_kind kind;
-	char *host;    /* TCP; "" is every address */
-	uint16_t port; /* TCP; 0 lets the system choose */
-	char *path;    /* Unix */
-	int mode;      /* Unix: permissions; -1: as the umask says */
+	char *host; /* TCP, UDP; "" is every address */
+	char *path; /* Unix */
+	int mode;   /* Unix: permissions; -1: as the umask says */
 	int backlog;
 	struct conn_rules rules;
 	uint32_t connections; /* at most so many at once */
 	uint32_t per_ip;      /* 0: no limit */
 	double accept_rate;   /* a second; 0: no limit */
 	enum proxy_use proxy;
-	struct networks trust; /* whose PROXY headers are taken */
-	char *reject;          /* told to whom is refused, or NULL */
+	struct networks trust;  /* whose PROXY headers are taken */
+	unsigned sockets;       /* UDP: one for each worker */
+	uint32_t amplification; /* UDP: bytes sent for each that came, until the peer answers; 0: no limit */
+	char *reject;           /* told to whom is refused, or NULL */
 	size_t reject_bytes;
 	enum reload_policy policy; /* of connections that an older generation has */
 	struct vm_budget budget;   /* of each call of a handler */
+	uint32_t proceed_ms;       /* of each call as well, its waits included; 0: any */
+	uint32_t mailbox;          /* messages that may wait for a name */
 	uint32_t keepalive_ms;     /* 0: off */
+	bool is_http;              /* http://, https://, or `protocol` says so */
 	bool nodelay;
 	bool reuse_port;          /* other processes may listen at the same address */
-	struct tls_settings *tls; /* of tls://; else NULL */
+	struct tls_settings *tls; /* of tls:// and https://; else NULL */
+	struct http_limits http;
 };
 
 /* A setting from outside of the script, weakest first. */
@@ -71,6 +78,48 @@ struct override {
 	char *path; /* "limits.connections" */
 	char *value;
 	char *origin; /* "flag --workers" */
+};
+
+/* A dictionary that all workers share. */
+struct dict_config {
+	char *name;
+	size_t bytes;
+};
+
+/* What becomes of a job that there is no room for. */
+enum jobs_full { JOBS_BLOCK, JOBS_SHED, JOBS_ERROR };
+
+enum { JOB_LANES_MAX = 8 };
+
+struct job_lane_config {
+	char *name;
+	unsigned workers; /* so many of its jobs run at once; 0: any */
+};
+
+/* Jobs: threads that all workers share. */
+struct job_config {
+	unsigned workers; /* threads; 0: there are no jobs */
+	unsigned queue;   /* jobs that wait in each lane */
+	enum jobs_full when_full;
+	uint32_t timeout_ms, proceed_ms; /* of each job: with its wait, and its CPU time; 0: any */
+	size_t memory_bytes;             /* of each VM */
+	size_t message_bytes;            /* of a job's arguments, and of its results */
+	size_t buffer_bytes;             /* of the arguments of all that wait */
+	struct job_lane_config *lanes;
+	unsigned lane_count;             /* at least one, where there are jobs */
+	char *modules, *unsafe, *compat; /* what they may require and open, comma between */
+	char *more_unsafe;               /* ... and what of it the script may not; NULL: nothing */
+};
+
+/* A kind of agents without a socket: an entry of `agents`. */
+struct kind_config {
+	char *name;                /* what is before the ":" of their keys */
+	uint32_t idle_ms;          /* they end when no message has come for so long; 0: never */
+	uint32_t most;             /* at once, of each worker */
+	uint32_t mailbox;          /* messages that may wait for one of them */
+	enum reload_policy policy; /* of those that an older generation has */
+	struct vm_budget budget;   /* of each call of a handler */
+	uint32_t proceed_ms;       /* of each call as well, its waits included; 0: any */
 };
 
 struct config {
@@ -82,21 +131,25 @@ struct config {
 	struct override *overrides;
 	size_t override_count;
 	unsigned workers;
-	size_t buffer_bytes;  /* for all buffers of the process; 0: no limit */
-	size_t memory_bytes;  /* of each worker's VM; until it is loaded: of the one that it comes after */
-	unsigned handshakes;  /* of TLS at once, for each worker */
-	double garbage_share; /* of what is live in a VM: so much garbage may wait for the collector */
-	char *control;        /* where the control socket is: "auto", "off" or a path */
+	size_t buffer_bytes;   /* for all buffers of the process; 0: no limit */
+	size_t memory_bytes;   /* of each worker's VM; until it is loaded: of the one that it comes after */
+	unsigned handshakes;   /* of TLS at once, for each worker */
+	unsigned outgoing;     /* connections out at once, for each worker */
+	size_t snapshot_bytes; /* the most that a worker is given of a snapshot() */
+	double garbage_share;  /* of what is live in a VM: so much garbage may wait for the collector */
+	char *control;         /* where the control socket is: "auto", "off" or a path */
 	/* Methods of agents that nobody calls, and what may have been meant; NULL: there are none. */
 	char *strays;
 	/* A line for each table of a file that handlers fill, where that is not what it seems; NULL: there are none. */
-	char *shared;
+	char *shared_tables;
 	/* A line for each place where the script uses a global that is not defined; NULL: there are none. */
 	char *globals;
 	/* The same of other things that are hardly meant. */
 	char *warnings;
 	char *tls_warnings; /* ... and of certificates and keys */
 	bool jit;
+	bool has_snapshot;                /* the script has a snapshot() */
+	bool takes_snapshot;              /* its setup() takes what the generation before keeps */
 	char unsafe[256];                 /* the names in `unsafe`; empty: none */
 	uint32_t drain_ms;                /* 0: as long as it takes */
 	uint32_t upgrade_ms;              /* 0: as long as it takes */
@@ -110,6 +163,10 @@ struct config {
 	enum log_format log_format;
 	enum log_level log_level;
 	uint32_t log_frame_bytes; /* a faulty frame's first bytes in the log; 0: none */
+	struct dict_config *dicts;
+	struct kind_config *kinds; /* by name */
+	unsigned dict_count, kind_count;
+	struct job_config jobs;
 	struct listener_config *listeners;
 	unsigned listener_count;
 };
@@ -173,6 +230,9 @@ bool config_has_same_listeners(const struct config *a, const struct config *b);
 
 /* Which of the listeners has this slot, or -1. Tries `guess` first. */
 int config_find_slot(const struct config *config, unsigned slot, unsigned guess);
+
+/* The kind of that name, of `n` bytes, or -1. */
+int config_find_kind(const struct config *config, const char *name, size_t n);
 
 /*
  * After config_follow(): what differs in `next` and cannot be changed while `now` is being served: the settings' names,

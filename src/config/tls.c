@@ -1,6 +1,7 @@
 #include "config/tls.h"
 
 #include "config/config.h"
+#include "tls/outgoing.h"
 #include "tls/settings.h"
 
 #include <errno.h>
@@ -33,6 +34,16 @@ static char *take_string(lua_State *lua)
 	memcpy(copy, text, n);
 	lua_pop(lua, 1);
 	return copy;
+}
+
+/* The string in a field of the table at the top; NULL: it is nil. */
+static char *take_field(lua_State *lua, const char *name)
+{
+	lua_getfield(lua, -1, name);
+	if (!lua_isnil(lua, -1))
+		return take_string(lua);
+	lua_pop(lua, 1);
+	return NULL;
 }
 
 /* ---- files ---- */
@@ -94,17 +105,21 @@ static void take_file(lua_State *lua, const struct config *config, struct tls_fi
 
 /* ---- the table ---- */
 
+static void tls_read_pair(lua_State *lua, const struct config *config, struct tls_pair *pair)
+{
+	lua_getfield(lua, -1, "certificate");
+	take_file(lua, config, &pair->certificate);
+	lua_getfield(lua, -1, "key");
+	take_file(lua, config, &pair->key);
+}
+
 static void tls_read_pairs(lua_State *lua, const struct config *config, struct tls_identity *identity)
 {
 	lua_getfield(lua, -1, "pairs");
 	int count = (int)lua_objlen(lua, -1);
 	for (int i = 1; i <= count && i <= TLS_PAIRS_MAX; i++) {
-		struct tls_pair *pair = &identity->pairs[identity->pair_count++];
 		lua_rawgeti(lua, -1, i);
-		lua_getfield(lua, -1, "certificate");
-		take_file(lua, config, &pair->certificate);
-		lua_getfield(lua, -1, "key");
-		take_file(lua, config, &pair->key);
+		tls_read_pair(lua, config, &identity->pairs[identity->pair_count++]);
 		lua_pop(lua, 1);
 	}
 	lua_pop(lua, 1);
@@ -118,11 +133,7 @@ static void tls_read_identities(lua_State *lua, const struct config *config, str
 	for (size_t i = 0; i < count; i++) {
 		struct tls_identity *identity = &settings->identities[settings->identity_count++];
 		lua_rawgeti(lua, -1, (int)i + 1);
-		lua_getfield(lua, -1, "name");
-		if (lua_isnil(lua, -1))
-			lua_pop(lua, 1);
-		else
-			identity->name = take_string(lua);
+		identity->name = take_field(lua, "name");
 		tls_read_pairs(lua, config, identity);
 		lua_getfield(lua, -1, "ocsp");
 		take_file(lua, config, &identity->ocsp);
@@ -132,22 +143,22 @@ static void tls_read_identities(lua_State *lua, const struct config *config, str
 }
 
 /* As on the wire: a length, then the name. */
-static void tls_read_alpn(lua_State *lua, struct tls_settings *settings)
+static void tls_read_alpn(lua_State *lua, uint8_t **alpn, size_t *bytes)
 {
 	enum { NAMES_BYTES = 1024 };
 	lua_getfield(lua, -1, "alpn");
 	int count = (int)lua_objlen(lua, -1);
 	if (count)
-		settings->alpn = tls_allocate(lua, NAMES_BYTES, 1);
+		*alpn = tls_allocate(lua, NAMES_BYTES, 1);
 	for (int i = 1; i <= count; i++) {
 		size_t n;
 		lua_rawgeti(lua, -1, i);
 		const char *name = luaL_checklstring(lua, -1, &n);
-		if (n > UINT8_MAX || settings->alpn_bytes + 1 + n > NAMES_BYTES)
+		if (n > UINT8_MAX || *bytes + 1 + n > NAMES_BYTES)
 			luaL_error(lua, "alpn is too long");
-		settings->alpn[settings->alpn_bytes++] = (uint8_t)n;
-		memcpy(settings->alpn + settings->alpn_bytes, name, n);
-		settings->alpn_bytes += n;
+		(*alpn)[(*bytes)++] = (uint8_t)n;
+		memcpy(*alpn + *bytes, name, n);
+		*bytes += n;
 		lua_pop(lua, 1);
 	}
 	lua_pop(lua, 1);
@@ -160,28 +171,73 @@ static enum tls_client_rule client_of(const char *name)
 	return !strcmp(name, "request") ? TLS_CLIENT_REQUEST : TLS_CLIENT_ANY;
 }
 
+static int take_version(lua_State *lua)
+{
+	lua_getfield(lua, -1, "min_version");
+	int version = (int)lua_tointeger(lua, -1);
+	lua_pop(lua, 1);
+	return version;
+}
+
 void config_read_tls(lua_State *lua, const struct config *config, struct tls_settings **settings)
 {
 	char why[512];
 	struct tls_settings *tls = *settings = tls_allocate(lua, 1, sizeof *tls);
 	luaL_checkstack(lua, 10, "not enough memory");
 	tls_read_identities(lua, config, tls);
-	tls_read_alpn(lua, tls);
+	tls_read_alpn(lua, &tls->alpn, &tls->alpn_bytes);
 	lua_getfield(lua, -1, "client");
 	tls->client = client_of(luaL_checkstring(lua, -1));
 	lua_pop(lua, 1);
 	lua_getfield(lua, -1, "authority");
 	take_file(lua, config, &tls->authority);
-	lua_getfield(lua, -1, "min_version");
-	tls->min_version = (int)lua_tointeger(lua, -1);
-	lua_pop(lua, 1);
-	lua_getfield(lua, -1, "ciphers");
-	if (lua_isnil(lua, -1))
-		lua_pop(lua, 1);
-	else
-		tls->ciphers = take_string(lua);
+	tls->min_version = take_version(lua);
+	tls->ciphers = take_field(lua, "ciphers");
 	if (tls_settings_check(tls, why, sizeof why))
 		luaL_error(lua, "%s", why);
+}
+
+/* ---- connections out ---- */
+
+struct outgoing_load {
+	const struct config *config;
+	struct tls_outgoing *outgoing;
+};
+
+/* outgoing_load, the table */
+static int read_outgoing_protected(lua_State *lua)
+{
+	const struct outgoing_load *load = lua_touserdata(lua, 1);
+	struct tls_outgoing *outgoing = load->outgoing;
+	outgoing->server_name = take_field(lua, "server_name");
+	lua_getfield(lua, -1, "verify");
+	outgoing->verify = lua_toboolean(lua, -1);
+	lua_pop(lua, 1);
+	lua_getfield(lua, -1, "authority");
+	take_file(lua, load->config, &outgoing->authority);
+	tls_read_pair(lua, load->config, &outgoing->pair);
+	tls_read_alpn(lua, &outgoing->alpn, &outgoing->alpn_bytes);
+	outgoing->min_version = take_version(lua);
+	outgoing->ciphers = take_field(lua, "ciphers");
+	return 0;
+}
+
+const char *config_read_outgoing(lua_State *lua, const struct config *config, struct tls_outgoing *outgoing,
+				 char *text, size_t size)
+{
+	struct outgoing_load load = { config, outgoing };
+	*outgoing = (struct tls_outgoing){ 0 };
+	luaL_checkstack(lua, 3, "not enough memory");
+	lua_pushcfunction(lua, read_outgoing_protected);
+	lua_pushlightuserdata(lua, &load);
+	lua_pushvalue(lua, -3);
+	if (!lua_pcall(lua, 2, 0, 0))
+		return NULL;
+	tls_outgoing_deinit(outgoing);
+	const char *why = lua_tostring(lua, -1);
+	snprintf(text, size, "%s", why ? why : "not enough memory");
+	lua_pop(lua, 1);
+	return text;
 }
 
 /* ---- what has changed since ---- */

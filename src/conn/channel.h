@@ -27,10 +27,23 @@ enum close_how {
 	CLOSE_RESET, /* drop it, and let the peer see a reset */
 };
 
+struct channel;
+
+/*
+ * A lone channel has an agent, and no connection: whose agent it is says what becomes of what it asks for. State changes
+ * only: a call of its may be running. A channel that is not lone has none of these.
+ */
+struct lone_ops {
+	/* It is to end. */
+	void (*close)(struct channel *channel, enum close_reason reason, enum close_how how);
+	/* Its agent is suspended, or free again. */
+	void (*changed)(struct channel *channel);
+};
+
 enum { CHANNEL_TICKS_PER_TURN = 5000000 }; /* of base/ticks.h: one to five milliseconds of handlers */
 
 struct channel {
-	struct conn *conn;
+	struct conn *conn;              /* of a lone one: open, and with nobody at the other end */
 	const struct protocol *reading; /* the framing in which conn:read waits for one frame; or NULL */
 
 	/* What calls of its handler took: time (base/ticks.h), memory allocated. The layer above adds it up. */
@@ -39,15 +52,21 @@ struct channel {
 	uint64_t id;          /* unique in the process, ascending among first channels; 0 is nobody's */
 	uint16_t batch_limit; /* frames per batch now: 1 after a suspension, doubling */
 	bool busy : 1;        /* the agent is suspended: no frames, but for `reading` */
+	bool owed : 1;        /* ... as replies are to come from elsewhere; its call is over */
 	bool flushing : 1;    /* the agent waits until the output is gone */
 	bool paused : 1;      /* by the agent */
 	bool ended : 1;       /* its end was decided, whatever its connection's; never set in a first one */
 	bool opened : 1;      /* the handler has yet to be told of the end; set from the start */
+	bool lone : 1;        /* it is on no connection: struct lone_ops */
 
 	/* The layer above: its memory in here. `agents` is set before conn_open(). */
 	bool recorded : 1;      /* on the host's tape. Frames are handed up one by one */
 	bool owes_writable : 1; /* to be told once it is free */
 	bool has_defers : 1;
+	bool has_work : 1;    /* tasks, timers, connections out */
+	bool has_post : 1;    /* names, messages that wait, an address that it has sent from */
+	bool has_links : 1;   /* with other connections, */
+	bool is_piped : 1;    /* ... one of which gets its bytes */
 	bool told_closed : 1; /* closed() was called; deferred functions may be left */
 	bool overran : 1;     /* a call on its behalf was ended for the time it took */
 	uint32_t anchor;      /* where its agent is anchored; 0: there is none */
@@ -70,8 +89,21 @@ int channel_send(struct channel *channel, const void *data, size_t len, bool *be
  */
 int channel_send_batch(struct channel *channel, const struct reply *replies, unsigned n, unsigned *sent);
 
+/*
+ * Appends a message by a function of the layer above, which knows what its connection speaks: 0, a code, or
+ * ERR_BUFFER_LIMIT with nothing appended. About so many bytes. 0, its code, or UV_EPIPE.
+ */
+struct buf;
+struct buf_pool;
+struct session;
+typedef int channel_append(void *data, struct session *session, struct buf_pool *pool, struct buf **out);
+int channel_send_by(struct channel *channel, channel_append *append, void *data, size_t bytes);
+
 /* Appends bytes that are framed already: `frames` of them. */
 int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames);
+
+/* The same of bytes that have just been read from another: what its stream takes at once is not copied. */
+int channel_pass(struct channel *channel, const void *bytes, size_t n);
 
 /*
  * The same with a part of what is shared, which is held until it is sent: `frames` of them end with it.
@@ -93,9 +125,3 @@ void channel_set_busy(struct channel *channel, bool busy);
 
 void channel_pause(struct channel *channel);
 void channel_resume(struct channel *channel);
-
-/* Its handlers have taken so much since their ticks were at `began` that others should have their turn. */
-static inline bool channel_turn_is_over(const struct channel *channel, uint64_t began)
-{
-	return channel->handler_ticks - began > CHANNEL_TICKS_PER_TURN;
-}

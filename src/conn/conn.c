@@ -146,14 +146,16 @@ static void conn_on_writable(struct conn *conn)
 	conn->host->current = NULL;
 }
 
-/* What had come before it went may be all that it was to say. */
+/* What had come before it went may be all that it was to say. Where it has yet to open, reading meets the end again. */
 static void on_broken(struct conn *conn)
 {
 	conn->host->current = conn;
-	if (conn->state == CONN_OPENING)
-		conn_advance_opening(conn);
-	conn_lose(conn);
-	conn_settle(conn);
+	if (conn->state == CONN_OPENING && !conn_advance_opening(conn)) {
+		stream_again(&conn->io);
+	} else {
+		conn_lose(conn);
+		conn_settle(conn);
+	}
 	conn->host->current = NULL;
 }
 
@@ -186,15 +188,7 @@ void conn_refuse(struct conn *conn, const char *limit, const char *words, size_t
 	conn_close(conn, REASON_LIMIT, CLOSE_FLUSH);
 }
 
-static void fail_opening(struct conn *conn, int err)
-{
-	const char *why = stream_failure(&conn->io);
-	if (why)
-		conn->host->handler->refused(&conn->first, stream_reason_of(&conn->io, err), why);
-	conn_fail(conn, err);
-}
-
-void conn_advance_opening(struct conn *conn)
+static void advance_opening(struct conn *conn)
 {
 	int err = stream_open(&conn->io);
 	if (!err) {
@@ -204,25 +198,30 @@ void conn_advance_opening(struct conn *conn)
 	}
 	meet_peer(conn, !err);
 	if (err && err != UV_EAGAIN && conn->state == CONN_OPENING)
-		fail_opening(conn, err);
+		conn_fail(conn, err);
 	else if (conn->state == CONN_OPEN)
 		conn_begin(conn);
 }
 
-/* A handshake takes long, and a thousand may go on in one poll: when they have taken their time, the rest waits. */
-static void on_opening(struct conn *conn)
+bool conn_advance_opening(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
-	if (host->opening_ticks > CONN_TICKS_PER_STAGE) {
-		stream_again(&conn->io);
-		return;
-	}
+	if (host->opening_ticks > host_stage_ticks(host))
+		return false;
 	uint64_t began = ticks_now();
-	host->current = conn;
-	conn_advance_opening(conn);
-	conn_settle(conn);
-	host->current = NULL;
+	advance_opening(conn);
 	host->opening_ticks += ticks_now() - began;
+	return true;
+}
+
+static void on_opening(struct conn *conn)
+{
+	conn->host->current = conn;
+	if (conn_advance_opening(conn))
+		conn_settle(conn);
+	else
+		stream_again(&conn->io);
+	conn->host->current = NULL;
 }
 
 void conn_read_late(struct conn *conn)
@@ -321,7 +320,7 @@ void conn_open(struct conn *conn, struct conn_host *host, const struct endpoint 
 	conn->watching = UINT8_MAX;
 	conn->first.opened = true;
 	conn->layered = stream_is_layered(&conn->io);
-	conn->state = conn->layered ? CONN_OPENING : CONN_OPEN;
+	conn->state = conn->layered && stream_begins(&conn->io) ? CONN_OPENING : CONN_OPEN;
 	host->open++;
 	host->current = conn;
 	protocol_begin(conn, endpoint->protocol);
@@ -383,6 +382,11 @@ void channel_resume(struct channel *channel)
 void channel_set_busy(struct channel *channel, bool busy)
 {
 	struct conn *conn = channel->conn;
+	if (channel->lone) {
+		channel->busy = busy;
+		conn->endpoint->lone->changed(channel);
+		return;
+	}
 	assert(!channel->reading || channel->reading == conn->protocol || conn->protocol->ops->rewinds);
 	channel->busy = busy;
 	/* channel->reading may have changed with it, and is a framing of its own */
@@ -406,6 +410,16 @@ static uint32_t *timeout_field(struct timeouts *timeouts, enum timeout_kind kind
 	default:
 		return &timeouts->first_frame;
 	}
+}
+
+void conn_forget_timeouts(struct conn *conn)
+{
+	if (!conn->own_timeouts)
+		return;
+	free((void *)conn->timeouts);
+	conn->own_timeouts = false;
+	conn->timeouts = &conn->endpoint->rules.timeouts;
+	changed(conn);
 }
 
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms)

@@ -36,6 +36,7 @@
 #include <stdint.h>
 
 struct conn;
+struct outgoing;
 struct tape;
 
 enum timeout_kind { TIMEOUT_READ, TIMEOUT_WRITE, TIMEOUT_IDLE, TIMEOUT_FIRST_FRAME, TIMEOUT_KINDS };
@@ -50,7 +51,10 @@ enum eof_answer {
 struct conn_handler {
 	void (*opened)(struct channel *channel);
 
-	/* It is not opened, and ends: for `limit` the name of the one, else what is wrong with it, for the log. */
+	/*
+	 * It is not to be opened, and ends: for `limit` the name of the one, else what is wrong with it, for the log. Of a
+	 * stream that fails by itself only closed() is told: see stream_failure().
+	 */
 	void (*refused)(struct channel *channel, enum close_reason reason, const char *why);
 
 	/*
@@ -93,10 +97,14 @@ struct conn_handler {
 #define CONN_FURTHER_IDS_OF(host_number) (CONN_FURTHER_IDS + ((uint64_t)(host_number) << 37))
 
 enum {
-	CONN_SCRATCH_BYTES = 65536,
+	CONN_SCRATCH_BYTES = 131072, /* a read: 64 KiB with what frames them fit */
 	CONN_UNSETTLED_MAX = 32,
 	CONN_TICKS_PER_STAGE = 2 * CHANNEL_TICKS_PER_TURN, /* of all deadlines in a turn, or all accepts */
 };
+
+struct dicts;
+struct job_port;
+struct post;
 
 /*
  * What the connections of one worker share.
@@ -110,8 +118,10 @@ struct conn_host {
 	 * have taken long, reads it anew: conn_host_after(), clock_ms().
 	 */
 	uint64_t now_ms;
-	uint64_t clock_ticks;    /* when now_ms was last read off the clock, in base/ticks.h */
-	uint64_t polled_ms;      /* now_ms when the events that are served were reported */
+	uint64_t epoch_ms; /* what the time of day is ahead of it in an app in memory; 0: the system knows */
+	uint64_t clock_ticks; /* when now_ms was last read off the clock, in base/ticks.h */
+	uint64_t turn_ticks; /* CHANNEL_TICKS_PER_TURN; an app in memory has many more: its time is virtual */
+	uint64_t polled_ms;  /* now_ms when the events that are served were reported */
 	uint64_t grace_until_ms; /* no time-out before: the process stood still, and heard nothing */
 	uint64_t grace_given_ms; /* since a wait was last in time with no grace left */
 	struct wheel wheel;
@@ -123,9 +133,15 @@ struct conn_host {
 	    *decoding;    /* whose bytes are being decoded and handed up: a batch may be of its protocol */
 	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
 	const uint8_t *input; /* what the batch was decoded from */
-	struct tape *tape;    /* the layer above: what new connections are recorded on, or NULL */
-	struct conn *current; /* whose event is being served; settled when it ends */
-	size_t open;          /* connections not yet closed */
+	size_t input_bytes;
+	struct tape *tape;         /* the layer above: what new connections are recorded on, or NULL */
+	struct dicts *dicts;       /* that its agents share with those of others; NULL: there are none */
+	struct job_port *job_port; /* by which its agents give jobs; NULL: they cannot */
+	struct post *post; /* the layer above: how its agents send to those of others; NULL: they cannot */
+	struct outgoing *outgoing; /* how its agents make connections out; NULL: they cannot */
+	struct conn *current;      /* whose event is being served; settled when it ends */
+	size_t open;               /* connections not yet closed */
+	size_t lone;               /* channels on no connection: the layer above's */
 	/* Connections whose events of this poll are served, but whose output is not written: conn_host_settle(). */
 	struct conn *unsettled[CONN_UNSETTLED_MAX];
 	unsigned unsettled_count;
@@ -176,8 +192,9 @@ struct conn {
 	const struct timeouts *timeouts;      /* the endpoint's, or this connection's own */
 	const struct protocol *protocol;      /* the endpoint's, or this connection's own */
 	const struct protocol *next_protocol; /* what it is to speak from the next message on; or NULL */
-	struct buf *in;                       /* bytes received and not yet used, or NULL */
-	struct outq out;                      /* what is to be sent */
+	struct buf *
+	    in; /* bytes received and not yet used; empty where a session has those of a begun message; or NULL */
+	struct outq out; /* what is to be sent */
 	struct conn *next_attention;
 	struct wheel_node timer; /* the earliest deadline, or earlier */
 	uint64_t idle_since_ms;  /* last completed frame, or when the agent last became free */
@@ -201,9 +218,10 @@ struct conn {
 	uint8_t wanted;   /* STREAM_*: what reading and writing wait for */
 	uint8_t phase;    /* enum conn_phase, as it is counted */
 	/* Those that are asked for together are in one byte. */
-	bool choked : 1; /* output past the high-water mark */
-	bool more : 1;   /* input at hand that was left for fairness */
-	bool eof : 1;    /* the peer has shut its side */
+	bool choked : 1;   /* output past the high-water mark */
+	bool reads_on : 1; /* also then, as nothing that it reads adds to its output */
+	bool more : 1;     /* input at hand that was left for fairness */
+	bool eof : 1;      /* the peer has shut its side */
 	bool draining : 1;
 	bool lost : 1; /* reset, or as good as: what is left is read, then it ends */
 	bool shut_asked : 1;
@@ -223,6 +241,7 @@ struct conn {
 	bool has_further : 1; /* channels beside its first */
 	bool own_protocol : 1;
 	bool own_next : 1;
+	bool in_body : 1; /* what has begun in `in` is a body: timeout.body instead of timeout.read */
 
 	struct channel first; /* what its agent talks through */
 };
@@ -254,6 +273,12 @@ bool conn_host_turn(struct conn_host *host, uint64_t now_ms);
 static inline uint64_t conn_host_after(struct conn_host *host, uint32_t ms)
 {
 	return ms && host->after_ms ? host->after_ms(host, ms) : host->now_ms + ms;
+}
+
+/* All deadlines in a turn, or all accepts, take so many at most. */
+static inline uint64_t host_stage_ticks(const struct conn_host *host)
+{
+	return 2 * host->turn_ticks;
 }
 
 /* When conn_host_turn() must next run; WHEEL_NEVER: only on events. */
@@ -331,6 +356,9 @@ static inline const struct protocol *conn_speaks(const struct conn *conn)
 /* 0 or UV_ENOMEM. */
 int conn_set_timeout(struct conn *conn, enum timeout_kind kind, uint32_t ms);
 
+/* It has its endpoint's again. */
+void conn_forget_timeouts(struct conn *conn);
+
 /*
  * A trial: what an agent asks for after conn_mark() can be taken back, or kept: one of the two follows within the same
  * event. That is its protocol, time-outs, pausing and the end; not what it has sent. The connection is open, and has
@@ -352,10 +380,23 @@ static inline bool conn_is_open(const struct conn *conn)
 	return conn->state == CONN_OPEN;
 }
 
+/* Its handlers have taken so much since their ticks were at `began` that others should have their turn. */
+static inline bool channel_turn_is_over(const struct channel *channel, uint64_t began)
+{
+	return channel->handler_ticks - began > channel->conn->host->turn_ticks;
+}
+
 static inline bool channel_is_open(const struct channel *channel)
 {
 	return conn_is_open(channel->conn) && !channel->ended;
 }
+
+/*
+ * Bytes that have been received and are of no message yet. Of those that are being handed up, all behind the at-th
+ * message of the batch: they may be messages that nobody has seen. What a layer keeps is not counted. For protocols that
+ * rewind.
+ */
+size_t conn_unused_bytes(const struct conn *conn, unsigned at);
 
 static inline size_t conn_pending_bytes(const struct conn *conn)
 {

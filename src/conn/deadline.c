@@ -65,7 +65,7 @@ static uint64_t write_deadline(const struct conn *conn)
 /* A frame that was begun is no reason to hold up a drain: who sends it may have no intention to end it. */
 static uint64_t read_deadline(const struct conn *conn)
 {
-	uint32_t ms = conn->timeouts->read;
+	uint32_t ms = conn->in_body ? conn->timeouts->body : conn->timeouts->read;
 	if (conn->draining && (!ms || ms > CONN_DRAIN_PARTIAL_MS))
 		ms = CONN_DRAIN_PARTIAL_MS;
 	return deadline_after(conn->read_since_ms, ms);
@@ -208,16 +208,16 @@ static bool is_due(struct conn *conn, enum timeout_kind kind)
 /* The last words must not be lost to a reset for what the peer had sent in time. */
 static void end_linger(struct conn *conn)
 {
-	for (unsigned reads = 0; reads < CONN_LATE_READS && input_discard(conn) > 0;)
+	unsigned reads = 0;
+	while (reads < CONN_LATE_READS && input_goes_on(conn, input_discard(conn)))
 		reads++;
 	conn->how = CLOSE_NOW;
 }
 
-/* What had come in time is looked at first, as it is of those that are open. */
+/* What had come in time is looked at first, as it is of those that are open. It may be due again in the next turn. */
 static void end_opening(struct conn *conn)
 {
-	conn_advance_opening(conn);
-	if (conn->state != CONN_OPENING)
+	if (!conn_advance_opening(conn) || conn->state != CONN_OPENING)
 		return;
 	enum close_reason reason = stream_reason_of(&conn->io, ERR_OPENING_LATE);
 	conn_close(conn, reason == REASON_NONE ? REASON_IDLE_TIMEOUT : reason, CLOSE_NOW);

@@ -28,7 +28,9 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 
 void channel_close(struct channel *channel, enum close_reason reason, enum close_how how)
 {
-	if (channel_is_first(channel))
+	if (channel->lone)
+		channel->conn->endpoint->lone->close(channel, reason, how);
+	else if (channel_is_first(channel))
 		conn_close(channel->conn, reason, how);
 	else
 		further_close(channel, reason, how);
@@ -75,7 +77,7 @@ void conn_fail(struct conn *conn, int err)
 static void advance_lost(struct conn *conn)
 {
 	bool may = input_may_deliver(conn), is_unfed = conn->more || (conn->in && conn->queued);
-	if (may && (is_unfed || (input_wanted(conn) && input_read(conn) > 0)))
+	if (may && (is_unfed || (input_wanted(conn) && input_goes_on(conn, input_read(conn)))))
 		conn_attend(conn);
 	else
 		conn_close(conn, REASON_RESET, CLOSE_NOW);
@@ -103,10 +105,7 @@ static void release(struct conn *conn)
 	buf_release(&conn->host->pool, &conn->in);
 	outq_release(&conn->out, &conn->host->pool);
 	wheel_disarm(&conn->timer);
-	if (conn->own_timeouts)
-		free((void *)conn->timeouts);
-	conn->own_timeouts = false;
-	conn->timeouts = &conn->endpoint->rules.timeouts;
+	conn_forget_timeouts(conn);
 }
 
 /* A peer that sees the end and comes back at once finds its place free. */
@@ -158,7 +157,7 @@ static void finish(struct conn *conn)
 static bool must_linger(struct conn *conn)
 {
 	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
-	       (conn->in || stream_unread(&conn->io));
+	       !conn->endpoint->has_datagrams && (conn->in || stream_unread(&conn->io));
 }
 
 static void linger(struct conn *conn)
@@ -356,7 +355,7 @@ static bool take_what_arrived(struct conn *conn)
 			conn_attend(conn);
 			return false;
 		}
-		if (input_read(conn) <= 0)
+		if (!input_goes_on(conn, input_read(conn)))
 			break;
 		conn->drain_reads++;
 	}
@@ -422,8 +421,9 @@ static void advance_drain(struct conn *conn)
 /* Its beginning may have arrived before the drain, and what it asks for with it. */
 static void end_drain_opening(struct conn *conn)
 {
-	conn_advance_opening(conn);
-	if (conn->state == CONN_OPENING)
+	if (!conn_advance_opening(conn))
+		conn_attend(conn);
+	else if (conn->state == CONN_OPENING)
 		conn_close(conn, REASON_DRAIN, CLOSE_NOW);
 }
 

@@ -11,6 +11,7 @@
 
 struct protocol;
 struct layer;
+struct lone_ops;
 struct networks;
 
 /* Milliseconds; 0: off. */
@@ -20,6 +21,7 @@ struct timeouts {
 	uint32_t idle;        /* a frame must complete now and then */
 	uint32_t first_frame; /* the first frame must complete after the stream has opened */
 	uint32_t opening;     /* the layers of its stream must have opened after the accept */
+	uint32_t body;        /* where a protocol tells a started frame's body apart: it must come on */
 };
 
 /* What to do with a peer that does not read, past the high-water mark. */
@@ -49,6 +51,11 @@ struct endpoint {
 	bool
 	    has_handshake; /* their opening costs time: the host bounds how many are at it (conn_host.opening_max) */
 
+	bool has_datagrams; /* its streams have no end, and closing them with unread input loses nothing */
+
 	/* A layer tells who the peer is, by what these say, and nobody else; others are refused. NULL: none does. */
 	const struct networks *trust;
+
+	/* Of channels that are on no connection; else NULL. */
+	const struct lone_ops *lone;
 };

@@ -10,6 +10,7 @@ int conn_host_init(struct conn_host *host, const struct conn_handler *handler, s
 		   size_t buffer_limit_bytes, uint64_t now_ms)
 {
 	*host = (struct conn_host){ .handler = handler, .counters = counters, .now_ms = now_ms };
+	host->turn_ticks = CHANNEL_TICKS_PER_TURN;
 	host->attention_tail = &host->attention;
 	host->last_further_id = CONN_FURTHER_IDS_OF(0);
 	host->scratch = malloc(CONN_SCRATCH_BYTES);
@@ -102,7 +103,7 @@ static void serve_deadlines(struct conn_host *host)
 	uint64_t now_ms = host->now_ms, began = ticks_now(), taken = 0;
 	wheel_advance(&host->wheel, now_ms, &due);
 	while ((node = wheel_pop(&due))) {
-		if (ticks_now() - began > CONN_TICKS_PER_STAGE || taken > CONN_TICKS_PER_STAGE) {
+		if (ticks_now() - began > host_stage_ticks(host) || taken > host_stage_ticks(host)) {
 			wheel_arm(&host->wheel, node, now_ms);
 			continue;
 		}
@@ -134,7 +135,7 @@ static void serve_queued(struct conn_host *host)
 	uint64_t taken = 0;
 	host->attention = NULL;
 	host->attention_tail = &host->attention;
-	for (; conn && taken <= CONN_TICKS_PER_STAGE; conn = next) {
+	for (; conn && taken <= host_stage_ticks(host); conn = next) {
 		next = conn->next_attention;
 		conn->queued = false;
 		if (conn->gone) {

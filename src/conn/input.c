@@ -15,7 +15,7 @@
 bool input_may_deliver(const struct conn *conn)
 {
 	const struct channel *channel = &conn->first;
-	if (conn->state != CONN_OPEN || conn->choked)
+	if (conn->state != CONN_OPEN || (conn->choked && !conn->reads_on))
 		return false;
 	return (!channel->paused && !channel->busy) || (!channel->paused && channel->reading);
 }
@@ -88,14 +88,17 @@ static unsigned deliver(struct conn *conn, struct batch *batch)
  * An agent that suspends makes decoding ahead a waste; trust returns by doubling. One that takes long gets batches
  * that fit its turn: nobody else is served before a batch has come to its end.
  */
-static void fit_batch(struct channel *channel, const struct protocol_ops *by, unsigned used, uint64_t ticks)
+static inline __attribute__((always_inline)) void
+fit_batch(struct channel *channel, const struct protocol_ops *by, unsigned used, uint64_t ticks)
 {
 	uint16_t limit = channel->batch_limit;
-	if (channel->busy || channel->conn->choked || !used || channel->recorded)
+	uint64_t turn = channel->conn->host->turn_ticks;
+	bool is_suspended = channel->busy && !channel->owed;
+	if (is_suspended || channel->conn->choked || !used || channel->recorded)
 		channel->batch_limit = 1;
-	else if (ticks > CHANNEL_TICKS_PER_TURN)
-		channel->batch_limit = (uint16_t)(used * (uint64_t)CHANNEL_TICKS_PER_TURN / ticks + 1);
-	else if (limit < BATCH_MAX && ticks < CHANNEL_TICKS_PER_TURN / 2 && by->rewinds)
+	else if (ticks > turn)
+		channel->batch_limit = (uint16_t)(used * turn / ticks + 1);
+	else if (limit < BATCH_MAX && ticks < turn / 2 && by->rewinds)
 		channel->batch_limit = (uint16_t)(limit < BATCH_MAX / 2 ? limit * 2 : BATCH_MAX);
 }
 
@@ -116,9 +119,18 @@ static void input_decode(struct conn *conn, const uint8_t *in, size_t n, unsigne
 	const struct protocol *protocol = conn->first.reading ? conn->first.reading : conn->protocol;
 	host->decoding = conn;
 	host->input = in;
+	host->input_bytes = n;
 	host->batch.answers = &conn->out.bytes;
 	protocol->ops->decode(protocol, in, n, limit, &conn->session, &host->batch);
 	host->batch.by = protocol;
+}
+
+size_t conn_unused_bytes(const struct conn *conn, unsigned at)
+{
+	const struct conn_host *host = conn->host;
+	if (host->decoding != conn)
+		return buf_len(conn->in);
+	return at < host->batch.count ? host->input_bytes - host->batch.frames[at].end : host->input_bytes;
 }
 
 /* Nobody uses the batch any more, so another protocol may be taken up. */
@@ -160,7 +172,7 @@ static inline __attribute__((always_inline)) bool feed_batch(struct conn *conn, 
 	unsigned taken = deliver(conn, batch);
 	ticks = conn->first.handler_ticks - ticks;
 	fit_batch(&conn->first, by, taken, ticks);
-	if (ticks > CHANNEL_TICKS_PER_TURN)
+	if (ticks > conn->host->turn_ticks)
 		conn_begin_wait(conn); /* its peer has its replies only now */
 	*frames += taken;
 	bool is_whole = taken == count && !reading && !conn->first.reading && conn->next_protocol == asked;
@@ -234,6 +246,9 @@ static void deliver_one(struct conn *conn, struct batch *batch)
 	conn->idle_since_ms = conn->read_since_ms = host->now_ms;
 	if (!channel || !channel_is_open(channel))
 		return;
+	/* What was received in pieces is handed up in one. */
+	if (batch->consumed < batch->frames[0].len)
+		batch->consumed = batch->frames[0].len;
 	unsigned used = host->handler->frames(channel, batch);
 	assert(used == batch->count);
 	count_add(&host->counters->frames_in, used);
@@ -257,6 +272,21 @@ static void take_one(struct conn *conn, struct batch *batch)
 	end_batch(conn);
 }
 
+/*
+ * How far the next message has come. What has begun is waited for by timeout.read, from its first byte on; a body by
+ * timeout.body, from its last one.
+ */
+static void note_begun(struct conn *conn, const struct batch *batch)
+{
+	bool is_body = batch->begun == BATCH_BODY_BEGUN;
+	uint64_t now_ms = conn->host->now_ms;
+	if (is_body && (batch->has_come_on || !conn->in_body))
+		conn->read_since_ms = now_ms;
+	if (batch->begun)
+		conn->idle_since_ms = now_ms; /* it is not between two of them */
+	conn->in_body = is_body;
+}
+
 /* feed() message by message; what its protocol keeps comes without another byte. */
 static __attribute__((noinline)) size_t feed_session(struct conn *conn, const uint8_t *in, size_t n)
 {
@@ -266,15 +296,18 @@ static __attribute__((noinline)) size_t feed_session(struct conn *conn, const ui
 	unsigned frames = 0;
 	size_t used = 0;
 	conn->more = false;
+	batch->begun = BATCH_NOTHING_BEGUN;
 	while (conn->protocol == protocol && input_may_deliver(conn) && (used < n || has_kept(conn))) {
-		if (frames++ >= CONN_FRAMES_PER_TURN || ticks_now() - began > CHANNEL_TICKS_PER_TURN) {
+		if (frames++ >= CONN_FRAMES_PER_TURN || ticks_now() - began > conn->host->turn_ticks) {
 			conn->more = true;
 			conn_attend(conn);
 			break;
 		}
 		batch->channel = 0;
-		batch->ends = false;
+		batch->ends = batch->has_come_on = false;
+		batch->begun = BATCH_NOTHING_BEGUN;
 		input_decode(conn, in + used, n - used, 1);
+		note_begun(conn, batch);
 		size_t consumed = batch->consumed;
 		bool goes_on = consumed || batch->count || batch->ends;
 		used += consumed;
@@ -304,13 +337,34 @@ void input_drop_unread(struct conn *conn)
 	input_drop(conn, n);
 }
 
+/*
+ * The session has taken all that has come of a message. It is begun all the same: an empty buffer says so, to time-outs
+ * and to a drain.
+ */
+static void keep_place(struct conn *conn)
+{
+	struct conn_host *host = conn->host;
+	if (conn->in || !host->batch.begun || !keep_rest(conn))
+		return;
+	conn->read_since_ms = host->now_ms;
+	while (!buf_reserve(&host->pool, &conn->in, 1)) {
+		if (!host_relieve(host, conn, conn->in, 1)) {
+			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			return;
+		}
+	}
+}
+
 static void feed_scratch(struct conn *conn, size_t n)
 {
 	struct conn_host *host = conn->host;
 	bool rewinds = conn->protocol->ops->rewinds;
 	size_t used = rewinds ? feed(conn, host->scratch, n) : feed_session(conn, host->scratch, n);
-	if (used == n)
+	if (used == n) {
+		if (!rewinds)
+			keep_place(conn);
 		return;
+	}
 	if (!keep_rest(conn)) {
 		input_drop(conn, n - used);
 		return;
@@ -346,6 +400,8 @@ void input_feed(struct conn *conn)
 	    rewinds ? feed(conn, conn->in->data + conn->in->start, buf_len(conn->in)) : feed_kept(conn);
 	if (used)
 		buf_consume(&conn->host->pool, &conn->in, used);
+	if (!rewinds)
+		keep_place(conn);
 	if (conn->in && !keep_rest(conn)) {
 		input_drop(conn, buf_len(conn->in));
 		buf_release(&conn->host->pool, &conn->in);
@@ -361,6 +417,8 @@ static uint8_t *tail_room(struct conn *conn)
 	size_t len = buf_len(conn->in), want = BUF_MIN_BYTES / 4;
 	if (buf_room(conn->in) < want)
 		want = len > want ? len : want;
+	if (conn->endpoint->has_datagrams && stream_unread(&conn->io) > want)
+		want = stream_unread(&conn->io); /* the next one comes whole, or not at all */
 	if (want > CONN_SCRATCH_BYTES)
 		want = CONN_SCRATCH_BYTES;
 	uint8_t *tail;
@@ -404,12 +462,13 @@ bool input_read_late(struct conn *conn, struct input_late *late)
 	if (!input_wanted(conn) || (late->reads >= CONN_LATE_READS && !late->bytes))
 		return false;
 	ssize_t n = input_read(conn);
-	if (n <= 0)
+	if (!input_goes_on(conn, n))
 		return false;
+	size_t taken = n > 0 ? (size_t)n : 1;
 	if (!late->reads++)
 		late->bytes = stream_unread(&conn->io);
 	else
-		late->bytes -= (size_t)n < late->bytes ? (size_t)n : late->bytes;
+		late->bytes -= taken < late->bytes ? taken : late->bytes;
 	return true;
 }
 

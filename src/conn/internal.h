@@ -4,6 +4,8 @@
 #include "base/ticks.h"
 #include "conn/conn.h"
 
+#include <uv.h>
+
 enum {
 	CONN_LINGER_MS = 1000,          /* how long unread input may keep an ended connection */
 	CONN_LINGER_MAX = 256,          /* so many at once, then they are closed without ceremony */
@@ -45,7 +47,7 @@ static inline bool input_wanted(const struct conn *conn)
 {
 	if (conn->state != CONN_OPEN)
 		return conn->state == CONN_LINGER;
-	if (conn->first.paused || conn->choked || conn->eof || conn->more)
+	if (conn->first.paused || (conn->choked && !conn->reads_on) || conn->eof || conn->more)
 		return false;
 	return !conn->first.busy || conn->first.reading || !input_is_full(conn);
 }
@@ -55,6 +57,15 @@ bool input_partial(const struct conn *conn);
 
 /* Reads once and hands up frames. What read() said. */
 ssize_t input_read(struct conn *conn);
+
+/*
+ * May the next read find more, after one that said n? A layer may hold input back though it had none for us: it has
+ * read part of a record, or its own words.
+ */
+static inline bool input_goes_on(const struct conn *conn, ssize_t n)
+{
+	return n > 0 || (n == UV_EAGAIN && conn->layered && stream_has_input(&conn->io));
+}
 
 /* Hands up what can be decoded of the input at hand. */
 void input_feed(struct conn *conn);
@@ -113,8 +124,12 @@ void conn_settle(struct conn *conn);
 
 void conn_count_phase(struct conn *conn);
 
-/* The layers of its stream go on with their beginning; where they have come to the end of it, it is open. */
-void conn_advance_opening(struct conn *conn);
+/*
+ * The layers of its stream go on with their beginning; where they have come to the end of it, it is open. A handshake
+ * takes long, and a thousand may go on in one turn. False: they have taken their time together, and this one is to
+ * come again in the next turn.
+ */
+bool conn_advance_opening(struct conn *conn);
 
 /* It is about to have another state: the host counts it among those in a handshake no longer. */
 static inline void conn_leave_opening(struct conn *conn)

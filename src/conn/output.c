@@ -202,6 +202,20 @@ int channel_send_batch(struct channel *channel, const struct reply *replies, uns
 	return err == ERR_BUFFER_LIMIT ? UV_EPIPE : err;
 }
 
+int channel_send_by(struct channel *channel, channel_append *append, void *data, size_t bytes)
+{
+	struct conn *conn = channel->conn;
+	if (!is_sendable(channel))
+		return UV_EPIPE;
+	int err;
+	while ((err = append(data, &conn->session, &conn->host->pool, &conn->out.bytes)) == ERR_BUFFER_LIMIT)
+		if (!output_make_room(conn, bytes))
+			return UV_EPIPE;
+	if (!err)
+		appended(conn, 1);
+	return err;
+}
+
 void output_finish(struct conn *conn, uint32_t number, enum close_reason reason)
 {
 	const struct protocol *protocol = conn->protocol;
@@ -239,6 +253,33 @@ int channel_share(struct channel *channel, struct shared *shared, uint32_t at, u
 			return UV_EPIPE;
 	appended(conn, frames);
 	return 0;
+}
+
+/* What the stream takes of bytes that are not in the output; 0: none, for now. */
+static ssize_t write_through(struct conn *conn, const void *bytes, size_t n)
+{
+	bool waits = conn->out.bytes || conn->blocked || conn->layered || conn->state != CONN_OPEN;
+	ssize_t put = waits ? UV_EAGAIN : stream_write(&conn->io, bytes, n);
+	if (put <= 0)
+		return put == UV_EAGAIN ? 0 : put;
+	count_add(&conn->host->counters->bytes_out, (uint64_t)put);
+	conn->untaken = true;
+	return put;
+}
+
+/* Whoever is sent something is not idle: whether it takes that is for timeout.write to say. */
+int channel_pass(struct channel *channel, const void *bytes, size_t n)
+{
+	struct conn *conn = channel->conn;
+	if (!is_sendable(channel))
+		return UV_EPIPE;
+	conn->idle_since_ms = conn->host->now_ms;
+	ssize_t put = write_through(conn, bytes, n);
+	if (put < 0) {
+		conn_fail(conn, (int)put);
+		return UV_EPIPE;
+	}
+	return (size_t)put < n ? channel_send_raw(channel, (const char *)bytes + put, n - (size_t)put, 0) : 0;
 }
 
 int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames)

@@ -63,6 +63,15 @@ static int l_exec_now(lua_State *lua)
 	return 1;
 }
 
+/* time() → seconds since 1970, with fractions */
+static int l_exec_time(lua_State *lua)
+{
+	uv_timeval64_t now = { 0 };
+	uv_gettimeofday(&now);
+	lua_pushnumber(lua, (lua_Number)now.tv_sec + (lua_Number)now.tv_usec / 1e6);
+	return 1;
+}
+
 /* MAY RAISE. log(level, message[, fields]) */
 static int l_exec_log(lua_State *lua)
 {
@@ -87,8 +96,8 @@ static int l_exit(lua_State *lua)
 }
 
 static const luaL_Reg CORE[] = {
-	{ "sleep", l_exec_sleep }, { "now", l_exec_now }, { "log", l_exec_log },
-	{ "exit", l_exit },        { NULL, NULL },
+	{ "sleep", l_exec_sleep }, { "now", l_exec_now }, { "time", l_exec_time },
+	{ "log", l_exec_log },     { "exit", l_exit },    { NULL, NULL },
 };
 
 static void exec_set_text(lua_State *lua, const char *key, const char *text)

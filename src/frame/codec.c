@@ -7,6 +7,7 @@
 #include "frame/internal.h"
 
 #include "base/err.h"
+#include "net/datagram.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -15,12 +16,13 @@
 
 /* Declared here only: everybody else asks codec_ops_of(). */
 extern const struct protocol_ops codec_length_ops, codec_delimiter_ops, codec_line_ops, codec_fixed_ops,
-    codec_netstring_ops, codec_raw_ops;
+    codec_netstring_ops, codec_raw_ops, codec_datagram_ops;
 
 static const struct protocol_ops *const registry[CODEC_KINDS] = {
 	[CODEC_LENGTH] = &codec_length_ops,       [CODEC_DELIMITER] = &codec_delimiter_ops,
 	[CODEC_LINE] = &codec_line_ops,           [CODEC_FIXED] = &codec_fixed_ops,
 	[CODEC_NETSTRING] = &codec_netstring_ops, [CODEC_RAW] = &codec_raw_ops,
+	[CODEC_DATAGRAM] = &codec_datagram_ops,
 };
 
 struct short_name {
@@ -43,6 +45,7 @@ static const struct short_name short_names[] = {
 	{ .name = "line", .kind = CODEC_LINE, .empty = CODEC_EMPTY_DELIVER },
 	{ .name = "netstring", .kind = CODEC_NETSTRING, .empty = CODEC_EMPTY_DELIVER },
 	{ .name = "raw", .kind = CODEC_RAW },
+	{ .name = "datagram", .kind = CODEC_DATAGRAM, .empty = CODEC_EMPTY_DELIVER },
 };
 
 const struct protocol_ops *codec_ops_of(enum codec_kind kind)
@@ -165,13 +168,15 @@ unsigned codec_encode_each(const struct codec *codec, codec_encode_one *encode, 
 bool codec_is_verbatim(const struct codec *codec, const struct frame *frames, unsigned first, unsigned last,
 		       const uint8_t **raw, size_t *bytes)
 {
-	if (codec->kind != CODEC_LENGTH || !codec->length_bytes || codec->offset)
+	bool has_field = codec->kind == CODEC_LENGTH && codec->length_bytes && !codec->offset;
+	if (!has_field && codec->kind != CODEC_DATAGRAM)
 		return false;
-	const uint8_t *from = frames[first].data - codec->length_bytes;
+	size_t head_bytes = has_field ? codec->length_bytes : DATAGRAM_HEAD_BYTES;
+	const uint8_t *from = frames[first].data - head_bytes;
 	const uint8_t *to = frames[last - 1].data + frames[last - 1].len;
 	/* Only frames that were ignored leave gaps. */
 	for (unsigned i = first + 1; codec->empty == CODEC_EMPTY_IGNORE && i < last; i++)
-		if (frames[i].data != frames[i - 1].data + frames[i - 1].len + codec->length_bytes)
+		if (frames[i].data != frames[i - 1].data + frames[i - 1].len + head_bytes)
 			return false;
 	*raw = from;
 	*bytes = (size_t)(to - from);
@@ -199,4 +204,11 @@ const char *codec_label(const struct protocol *protocol)
 void codec_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
 {
 	codec_error_text(codec_of(protocol), batch, text, size);
+}
+
+bool codec_is_one_frame(const struct codec *codec, const void *data, size_t len)
+{
+	if (codec->kind == CODEC_LINE)
+		return !memchr(data, '\n', len);
+	return codec->kind != CODEC_DELIMITER || !memmem(data, len, codec->delimiter, codec->delimiter_bytes);
 }

@@ -36,7 +36,8 @@ enum codec_kind {
 	CODEC_FIXED,
 	CODEC_NETSTRING,
 	CODEC_RAW,
-	CODEC_LUA, /* decode and encode in Lua; ops come from bind/ */
+	CODEC_DATAGRAM, /* of udp:// alone */
+	CODEC_LUA,      /* decode and encode in Lua; ops come from bind/ */
 	CODEC_KINDS
 };
 
@@ -64,12 +65,15 @@ struct codec {
 	unsigned lua_listener; /* whose budget its functions have */
 };
 
+/* Is the data one frame to who decodes it? It is not if a delimiter is in it. */
+bool codec_is_one_frame(const struct codec *codec, const void *data, size_t len);
+
 /* The ops of a kind, or NULL for CODEC_LUA (its owner sets them). */
 const struct protocol_ops *codec_ops_of(enum codec_kind kind);
 
 /*
  * Fills in a codec from a short name: "u8" "u16be" "u16le" "u24be" "u32be" "u32le"
- * "u64be" "varint" "line" "raw" "netstring". max_bytes is the listener's frame limit.
+ * "u64be" "varint" "line" "raw" "netstring" "datagram". max_bytes is the listener's frame limit.
  * 0, or UV_EINVAL when the name is unknown or max_bytes is 0 or over CODEC_FRAME_LIMIT.
  */
 int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes);

@@ -71,16 +71,22 @@ static void put_closed(struct polled *polled)
  */
 void poller_close(struct polled *polled)
 {
+	close(poller_release(polled));
+}
+
+int poller_release(struct polled *polled)
+{
+	int fd = polled->fd;
 	poller_control(polled, EPOLL_CTL_DEL, 0);
-	close(polled->fd);
 	polled->fd = -1;
 	if (!polled->is_ready) /* else serve_ready() has to see it first */
 		put_closed(polled);
+	return fd;
 }
 
 /* ---- a turn ---- */
 
-int poller_wait(struct poller *poller, int timeout_ms)
+static inline __attribute__((always_inline)) int wait(struct poller *poller, int timeout_ms)
 {
 	int uv_ms = uv_backend_timeout(poller->loop);
 	if (poller->ready)
@@ -113,7 +119,7 @@ static void serve_ready(struct poller *poller)
 	}
 }
 
-void poller_serve(struct poller *poller)
+static inline __attribute__((always_inline)) void serve(struct poller *poller)
 {
 	serve_ready(poller);
 	for (int i = 0; i < poller->count; i++) {
@@ -123,6 +129,24 @@ void poller_serve(struct poller *poller)
 		else if (polled->fd >= 0) /* not closed in this very poll */
 			polled->ops->ready(polled, poller->events[i].events);
 	}
+}
+
+int poller_wait(struct poller *poller, int timeout_ms)
+{
+	return wait(poller, timeout_ms);
+}
+
+void poller_serve(struct poller *poller)
+{
+	serve(poller);
+}
+
+/* Not by the two above: those have one caller, the loop, and are part of it. */
+void poller_finish(struct poller *poller)
+{
+	wait(poller, 0);
+	serve(poller);
+	poller_forget(poller);
 }
 
 void poller_run_loop(struct poller *poller)

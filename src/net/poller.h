@@ -69,6 +69,9 @@ void poller_again(struct polled *polled);
 /* Closes the descriptor. Once poller_forget() is called, closed() is. */
 void poller_close(struct polled *polled);
 
+/* The same, but the descriptor is out of the set and the caller's, who may give it to another polled at once. */
+int poller_release(struct polled *polled);
+
 /*
  * Waits for at most so long (-1: for ever), and no longer than libuv may; then the loop's clock is that of the end.
  * Returns the milliseconds it meant to wait.
@@ -77,6 +80,9 @@ int poller_wait(struct poller *poller, int timeout_ms);
 
 /* Calls ready() of what poller_wait() has found. */
 void poller_serve(struct poller *poller);
+
+/* A last turn, without libuv's part: those that were to be asked again are closed when it is over. */
+void poller_finish(struct poller *poller);
 
 /* libuv's turn, where it has something to do. */
 void poller_run_loop(struct poller *poller);

@@ -22,6 +22,13 @@ struct buf_pool;
 struct message_kind;
 struct protocol_ops;
 
+/* What has come of the next message, of protocols that do not rewind. */
+enum batch_begun {
+	BATCH_NOTHING_BEGUN,
+	BATCH_BEGUN,      /* its beginning: it must be whole in timeout.read */
+	BATCH_BODY_BEGUN, /* ... and more, which must come on in each timeout.body */
+};
+
 enum {
 	BATCH_MAX = 256,           /* messages decoded in one go */
 	PROTOCOL_OVERHEAD_MAX = 64 /* bytes that a protocol adds to a reply */
@@ -78,6 +85,10 @@ struct batch {
 	 */
 	uint32_t channel;
 	bool ends;
+
+	/* ... and what has come of the next one; of a body: is that more than before? Set to 0 and false likewise. */
+	uint8_t begun; /* enum batch_begun */
+	bool has_come_on;
 
 	/*
 	 * ... and where they put what they answer by themselves, the caller's. It goes out before the replies to the
@@ -150,6 +161,12 @@ struct protocol_ops {
 	 */
 	int (*finish)(const struct protocol *protocol, struct session *session, uint32_t channel,
 		      enum close_reason reason, struct buf_pool *pool, struct buf **out);
+
+	/*
+	 * It does not rewind: is the session between two messages, with nothing that the next would need? Then another
+	 * one, or that of another protocol, may go on in its place. NULL: never.
+	 */
+	bool (*is_at_rest)(const struct protocol *protocol, const struct session *session);
 
 	/* Has a reply of so many bytes a place in it? Else encode() says ERR_FRAME_REPLY. NULL: any has. */
 	bool (*carries)(const struct protocol *protocol, size_t len);

@@ -32,6 +32,16 @@ static bool speaks_streams(const struct inherited *socket)
 	return socket->address.ss_family == AF_UNIX || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
 }
 
+/* Bound, and for all peers. */
+static bool receives_datagrams(const struct inherited *socket)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof peer;
+	return option_of(socket->fd, SO_TYPE) == SOCK_DGRAM &&
+	       option_of(socket->fd, SO_PROTOCOL) == IPPROTO_UDP &&
+	       getpeername(socket->fd, (struct sockaddr *)&peer, &size);
+}
+
 static const char *kind_of_socket(int fd)
 {
 	struct sockaddr_storage peer;
@@ -111,8 +121,9 @@ static void inherit_look_at(struct inherited *socket, int fd)
 {
 	socket->fd = fd;
 	socklen_t bytes = sizeof socket->address;
-	if (!getsockname(fd, (struct sockaddr *)&socket->address, &bytes) && option_of(fd, SO_ACCEPTCONN) &&
-	    speaks_streams(socket))
+	bool is_bound = !getsockname(fd, (struct sockaddr *)&socket->address, &bytes);
+	socket->is_udp = is_bound && receives_datagrams(socket);
+	if (socket->is_udp || (is_bound && option_of(fd, SO_ACCEPTCONN) && speaks_streams(socket)))
 		return;
 	log_write(LOG_WARN, "an inherited descriptor is closed: it is no listening stream socket",
 		  F_INT("descriptor", fd), F_TEXT("kind", inherit_kind_of(fd)), F_TEXT("name", socket->name));
@@ -136,7 +147,11 @@ static void look_at_all(struct inheritance *inheritance, const struct variables 
 		struct inherited *socket = &inheritance->sockets[i];
 		int fd = VARIABLES_FIRST_FD + (int)i;
 		socket->fd = -1;
-		if (given->is_open[i])
+		if (given->is_open[i] && !strcmp(socket->name, INHERITED_GATE))
+			inheritance->gate = fd;
+		else if (given->is_open[i] && !strcmp(socket->name, INHERITED_SNAPSHOTS))
+			inheritance->snapshots = fd;
+		else if (given->is_open[i])
 			inherit_look_at(socket, fd);
 		else
 			tell_absent(socket, fd, absent++);
@@ -149,7 +164,7 @@ static void look_at_all(struct inheritance *inheritance, const struct variables 
 int inheritance_open(struct inheritance *inheritance)
 {
 	const struct variables *given = variables_taken();
-	*inheritance = (struct inheritance){ .count = given->fd_count };
+	*inheritance = (struct inheritance){ .count = given->fd_count, .gate = -1, .snapshots = -1 };
 	inheritance->sockets = calloc(inheritance->count + 1, sizeof *inheritance->sockets);
 	if (!inheritance->sockets) {
 		inheritance->count = 0;
@@ -171,13 +186,14 @@ static uint16_t port_of(const struct sockaddr_storage *address)
 }
 
 static struct inherited *find_host(struct inheritance *inheritance, const struct sockaddr *host,
-				   uint16_t port)
+				   uint16_t port, bool is_udp)
 {
 	struct sockaddr_storage wanted;
 	address_plain(host, &wanted);
 	for (unsigned i = 0; i < inheritance->count; i++) {
 		struct inherited *socket = &inheritance->sockets[i];
-		if (socket->fd >= 0 && address_same_host(&socket->address, &wanted) &&
+		if (socket->fd >= 0 && socket->is_udp == is_udp &&
+		    address_same_host(&socket->address, &wanted) &&
 		    (!port || port == port_of(&socket->address)))
 			return socket;
 	}
@@ -185,7 +201,7 @@ static struct inherited *find_host(struct inheritance *inheritance, const struct
 }
 
 /* A name may stand for several addresses, and no name for all of both kinds, as when they are bound. */
-static struct inherited *find_tcp(struct inheritance *inheritance, const struct listener_config *config)
+static struct inherited *find_ip(struct inheritance *inheritance, const struct listener_config *config)
 {
 	const char *hosts[] = { *config->host ? config->host : "::", *config->host ? NULL : "0.0.0.0" };
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE }, *list;
@@ -194,7 +210,8 @@ static struct inherited *find_tcp(struct inheritance *inheritance, const struct 
 		if (getaddrinfo(hosts[i], NULL, &hints, &list))
 			continue;
 		for (struct addrinfo *info = list; info && !found; info = info->ai_next)
-			found = find_host(inheritance, info->ai_addr, config->port);
+			found =
+			    find_host(inheritance, info->ai_addr, config->port, config->kind == LISTENER_UDP);
 		freeaddrinfo(list);
 	}
 	return found;
@@ -215,7 +232,13 @@ struct inherited *inheritance_find(struct inheritance *inheritance, const struct
 {
 	if (!inheritance->count)
 		return NULL;
-	return config->kind == LISTENER_TCP ? find_tcp(inheritance, config) : find_unix(inheritance, config);
+	return config->kind == LISTENER_UNIX ? find_unix(inheritance, config) : find_ip(inheritance, config);
+}
+
+struct inherited *inheritance_find_same(struct inheritance *inheritance, const struct inherited *first)
+{
+	return find_host(inheritance, (const struct sockaddr *)&first->address, port_of(&first->address),
+			 true);
 }
 
 /* ---- what is left ---- */
@@ -239,6 +262,10 @@ void inheritance_close(struct inheritance *inheritance, bool for_good)
 	for (unsigned i = 0; i < inheritance->count; i++)
 		if (inheritance->sockets[i].fd >= 0)
 			inherit_discard(&inheritance->sockets[i], for_good);
+	if (inheritance->gate >= 0)
+		close(inheritance->gate);
+	if (inheritance->snapshots >= 0)
+		close(inheritance->snapshots);
 	free(inheritance->sockets);
-	*inheritance = (struct inheritance){ 0 };
+	*inheritance = (struct inheritance){ .gate = -1, .snapshots = -1 };
 }

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "script/phase.h"
+#include "script/snapshot.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +14,7 @@
 struct loading {
 	struct instance *instance;
 	const struct instance_role *role;
-	struct phase phase; /* what runs: the top level, or setup() */
-	bool is_described;  /* what was raised is a report already */
+	bool is_described; /* what was raised is a report already */
 };
 
 /* ---- before the script ---- */
@@ -49,7 +49,7 @@ static void open_core(lua_State *lua, const struct instance_role *role)
 static void lay_out_vm(lua_State *lua, const struct instance_role *role, const struct config *config)
 {
 	config_open_sources(lua, config);
-	if (config->inside)
+	if (config->inside && !role->load)
 		open_inside(lua, config->inside);
 	instance_keep_function(lua, "perilune.runtime", "describe_phase");
 	if (role->lay_out)
@@ -94,19 +94,11 @@ static void push_app(lua_State *lua, const struct instance *instance)
 	lua_setfield(lua, -2, "script");
 }
 
-/* setup, a function or nil, is on top of the stack. */
-static void run_setup(lua_State *lua, struct loading *loading)
+/* The function of that name that the conf on top of the stack has; nil counts as LUA_REFNIL. */
+static int ref_callback(lua_State *lua, const char *name)
 {
-	struct instance *instance = loading->instance;
-	if (lua_isnil(lua, -1))
-		return;
-	lua_pushvalue(lua, -1);
-	loading->phase.name = "setup";
-	guard_name(&instance->vm.guard, "setup", 0);
-	loading->phase.ref = luaL_ref(lua, LUA_REGISTRYINDEX);
-	lua_rawgeti(lua, LUA_REGISTRYINDEX, instance->app_ref);
-	lua_call(lua, 1, 0);
-	luaL_unref(lua, LUA_REGISTRYINDEX, loading->phase.ref);
+	lua_getfield(lua, -1, name);
+	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
 /*
@@ -120,20 +112,23 @@ static int l_load(lua_State *lua)
 	const struct instance_role *role = loading->role;
 	lua_settop(lua, 0);
 	lay_out_vm(lua, role, instance->config);
+	if (role->load) {
+		role->load(lua);
+		lua_settop(lua, role->kept);
+		return role->kept;
+	}
 	load_script(lua, loading);
-	int conf = lua_gettop(lua);
 	if (role->take_conf)
 		role->take_conf(lua);
 	push_app(lua, instance);
+	if (role->dress_app)
+		role->dress_app(lua);
 	instance->app_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
-	lua_getfield(lua, conf, "teardown");
-	instance->teardown_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
-	lua_getfield(lua, conf, "setup");
-	lua_replace(lua, conf);
-	lua_settop(lua, conf);
+	instance->setup_ref = ref_callback(lua, "setup");
+	instance->snapshot_ref = ref_callback(lua, "snapshot");
+	instance->teardown_ref = ref_callback(lua, "teardown");
 	vm_push_function(lua, "perilune.runtime", "forget_loaders");
 	lua_call(lua, 0, 0);
-	run_setup(lua, loading);
 	lua_settop(lua, role->kept);
 	return role->kept;
 }
@@ -165,52 +160,103 @@ static void set_limits(struct instance *instance, const struct instance_role *ro
 	vm->guard.cut = role->cut;
 	vm->guard.abandon = role->abandon;
 	vm->guard.owner = instance;
-	vm->memory_bytes = config->memory_bytes;
+	vm->memory_bytes = role->memory_bytes ? role->memory_bytes(config) : config->memory_bytes;
 	vm->pace.garbage = config->garbage_share;
 	if (!config->jit)
 		vm_stop_jit(vm);
 }
 
-/* The script is refused: says why, and closes what there is. */
-static int instance_refuse(struct instance *instance, const struct loading *loading, char *why, size_t size)
+/* The script is refused, `why` says why: closes what there is. */
+static int instance_refuse(struct instance *instance, uint32_t teardown_ms, char *why, size_t size)
 {
-	if (loading->is_described)
-		snprintf(why, size, "%s", lua_tostring(instance->vm.lua, -1));
-	else
-		phase_explain(instance, &loading->phase, why, size);
 	guard_call_off_by(NULL); /* teardown() is no part of what may have been called off */
-	instance_close(instance, VM_TEARDOWN_MS);
+	instance_close(instance, teardown_ms);
 	if (descriptors_left(2))
 		return UV_EINVAL;
 	descriptors_explain(why, size); /* Lua says of a module only that it is not found */
 	return UV_EMFILE;
 }
 
-int instance_open(struct instance *instance, const struct instance_role *role, const struct config *config,
+static int run_loading(struct vm *vm, const char *name, lua_CFunction function, void *data, int nresults)
+{
+	lua_pushcfunction(vm->lua, function);
+	lua_pushlightuserdata(vm->lua, data);
+	vm->stage = VM_LOADING;
+	guard_name(&vm->guard, name, 0);
+	int failed = vm_pcall(vm, vm->lua, 1, nresults, &VM_LOAD_BUDGET);
+	vm->stage = VM_SERVING;
+	return failed;
+}
+
+int instance_load(struct instance *instance, const struct instance_role *role, const struct config *config,
 		  unsigned worker, uint32_t generation, char *why, size_t size)
 {
-	struct loading loading = { instance, role, { .ref = LUA_NOREF }, false };
+	struct loading loading = { instance, role, false };
+	const struct phase top_level = { .ref = LUA_NOREF };
 	instance->config = config;
 	instance->worker = worker;
 	instance->generation = generation;
-	instance->app_ref = instance->teardown_ref = LUA_NOREF;
+	instance->app_ref = instance->setup_ref = LUA_NOREF;
+	instance->snapshot_ref = instance->teardown_ref = LUA_NOREF;
 	remember_directory(instance, config->script);
 	if (vm_open(&instance->vm)) {
 		limits_explain(UV_ENOMEM, why, size);
 		return UV_ENOMEM;
 	}
 	set_limits(instance, role);
+	if (!run_loading(&instance->vm, "loading", l_load, &loading, role->kept))
+		return 0;
+	if (loading.is_described)
+		snprintf(why, size, "%s", lua_tostring(instance->vm.lua, -1));
+	else
+		phase_explain(instance, &top_level, why, size);
+	return instance_refuse(instance, 0, why, size); /* it has not come to setup() */
+}
+
+struct setting_up {
+	struct instance *instance;
+	const struct snapshot *snapshot;
+};
+
+/* Runs protected. The data is nil where there is none. */
+static int l_set_up(lua_State *lua)
+{
+	const struct setting_up *setting_up = lua_touserdata(lua, 1);
+	const struct instance *instance = setting_up->instance;
+	const struct snapshot *snapshot = setting_up->snapshot;
+	lua_settop(lua, 0);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, instance->setup_ref);
+	lua_rawgeti(lua, LUA_REGISTRYINDEX, instance->app_ref);
+	if (snapshot->bytes) {
+		vm_push_function(lua, "perilune.plain", "unpack");
+		lua_pushlstring(lua, snapshot->bytes, snapshot->len);
+		lua_call(lua, 1, 1);
+	}
+	lua_call(lua, lua_gettop(lua) - 1, 0);
+	return 0;
+}
+
+int instance_set_up(struct instance *instance, const struct snapshot *snapshot, char *why, size_t size)
+{
+	struct setting_up setting_up = { instance, snapshot };
+	const struct phase setup = { .name = "setup", .ref = instance->setup_ref };
 	struct vm *vm = &instance->vm;
-	lua_pushcfunction(vm->lua, l_load);
-	lua_pushlightuserdata(vm->lua, &loading);
-	vm->stage = VM_LOADING;
-	guard_name(&vm->guard, "loading", 0);
-	int failed = vm_pcall(vm, vm->lua, 1, role->kept, &VM_LOAD_BUDGET);
-	vm->stage = VM_SERVING;
-	if (failed)
-		return instance_refuse(instance, &loading, why, size);
+	if (setup.ref != LUA_REFNIL && run_loading(vm, setup.name, l_set_up, &setting_up, 0)) {
+		phase_explain(instance, &setup, why, size);
+		return instance_refuse(instance, VM_TEARDOWN_MS, why, size);
+	}
+	luaL_unref(vm->lua, LUA_REGISTRYINDEX, instance->setup_ref);
+	instance->setup_ref = LUA_REFNIL;
 	vm_settle(vm);
 	return 0;
+}
+
+int instance_open(struct instance *instance, const struct instance_role *role, const struct config *config,
+		  unsigned worker, uint32_t generation, char *why, size_t size)
+{
+	const struct snapshot none = { 0 };
+	int err = instance_load(instance, role, config, worker, generation, why, size);
+	return err ? err : instance_set_up(instance, &none, why, size);
 }
 
 void instance_detach(struct instance *instance)
@@ -254,8 +300,10 @@ void instance_tell_of_finalisers(struct instance *instance)
 	struct vm *vm = &instance->vm;
 	if (!vm->finaliser_failures)
 		return;
+	struct log_field worker = F_INT("worker", instance->worker);
+	if (instance->worker == (unsigned)STALL_NOBODY)
+		worker = F_TEXT("worker", NULL);
 	log_write(LOG_WARN, "a finaliser failed", F_TEXT("error", vm->finaliser_error),
-		  F_INT("times", vm->finaliser_failures), F_INT("worker", instance->worker),
-		  F_INT("generation", instance->generation));
+		  F_INT("times", vm->finaliser_failures), worker, F_INT("generation", instance->generation));
 	vm->finaliser_failures = 0;
 }

@@ -10,15 +10,22 @@
 #include "vm/vm.h"
 
 struct config;
+struct dicts;
+struct snapshot;
 
 /* At the head of whatever is more than an instance: vm_of() leads there from any of the VM's coroutines. */
 struct instance {
 	struct vm vm; /* first */
 	const struct config *config;
-	unsigned worker;           /* for logs, and for setup() and teardown(), which are told of it */
-	uint32_t generation;       /* of the script; for the same, and for the names of its chunks */
-	int app_ref, teardown_ref; /* in the registry; LUA_NOREF until the script has been loaded */
-	char directory[1024];      /* of the script, for excerpts */
+	/* For logs, and for setup() and teardown(), which are told of it; (unsigned)STALL_NOBODY: it is no worker's. */
+	unsigned worker;
+	uint32_t generation; /* of the script; for the same, and for the names of its chunks */
+	/* What the script has returned, in the registry; LUA_NOREF until it has been loaded. */
+	int app_ref, setup_ref, snapshot_ref, teardown_ref;
+	/* Set by who opens it, before: dictionaries that all instances share, and the clock that they go by. */
+	struct dicts *dicts;
+	uint64_t (*now_ms)(const struct instance *instance);
+	char directory[1024]; /* of the script, for excerpts */
 };
 
 /*
@@ -31,13 +38,19 @@ struct instance_role {
 	int kept;
 	/* Pushes the functions behind `require "perilune"`; without, they say that there is no running server. */
 	void (*push_core)(lua_State *lua);
+	/* In place of the script, whose top level and setup() do not run then: take_conf() and dress_app() are not called. */
+	void (*load)(lua_State *lua);
 	/* Between the top level and setup(): the script's validated settings are on top of the stack, and stay. */
 	void (*take_conf)(lua_State *lua);
+	/* The app that setup() and teardown() are given is on top of the stack, and stays: it gets what the role adds. */
+	void (*dress_app)(lua_State *lua);
 	/*
 	 * The smallest CPU time that any of its calls is given, in milliseconds, which says how closely the watchdog
 	 * has to look; 0: none is less than teardown()'s.
 	 */
 	uint32_t (*least_ms)(const struct config *config);
+	/* What the VM may have; NULL: limits.memory. */
+	size_t (*memory_bytes)(const struct config *config);
 	/* What the guard asks while a call runs, see vm/guard.h; `owner` is the instance. */
 	uint64_t (*progress)(void *owner);
 	void (*cut)(void *owner);
@@ -50,11 +63,21 @@ static inline struct instance *instance_of(lua_State *lua)
 }
 
 /*
- * Loads config->script, as config->sources have it, in a fresh VM, and runs setup(). Whatever `instance` held is
- * overwritten; the config must outlive it. 0 or a negative code, with an explanation of up to size - 1 bytes in `why`:
- * UV_EINVAL: the script is at fault; UV_EMFILE: there are no descriptors left; UV_ENOMEM. What was opened is closed
- * then, by a teardown() where it had come to setup(). Else the calling thread has the instance.
+ * Loads config->script, as config->sources have it, in a fresh VM. Whatever `instance` held is overwritten; the config
+ * must outlive it. 0 or a negative code, with an explanation of up to size - 1 bytes in `why`: UV_EINVAL: the script is
+ * at fault; UV_EMFILE: there are no descriptors left; UV_ENOMEM. What was opened is closed then. Else the calling
+ * thread has the instance, and instance_set_up() comes next.
  */
+int instance_load(struct instance *instance, const struct instance_role *role, const struct config *config,
+		  unsigned worker, uint32_t generation, char *why, size_t size);
+
+/*
+ * Runs setup(app, data), if there is one, with what the snapshot of the generation before holds; once. Fails as
+ * instance_load() does; what was opened is closed then, after a teardown().
+ */
+int instance_set_up(struct instance *instance, const struct snapshot *snapshot, char *why, size_t size);
+
+/* Both, with an empty snapshot. */
 int instance_open(struct instance *instance, const struct instance_role *role, const struct config *config,
 		  unsigned worker, uint32_t generation, char *why, size_t size);
 

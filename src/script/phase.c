@@ -85,7 +85,7 @@ static bool phase_describe(struct description *description, int at)
 
 void phase_explain(struct instance *instance, const struct phase *phase, char *why, size_t size)
 {
-	struct description description = { instance, phase, true };
+	struct description description = { instance, phase, !phase->is_serving };
 	lua_State *lua = instance->vm.lua;
 	int at = lua_gettop(lua);
 	if (phase_describe(&description, at))

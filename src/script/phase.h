@@ -1,11 +1,12 @@
-/* A script's first and last calls in an instance, which belong to no connection: what is said when they fail. */
+/* A script's calls in an instance that belong to no connection, such as setup(): what is said when they fail. */
 #pragma once
 
 #include "script/instance.h"
 
 struct phase {
-	const char *name; /* "setup", "teardown"; NULL: the top level */
+	const char *name; /* "setup", "snapshot", "teardown"; NULL: the top level */
 	int ref;          /* of the function in the VM's registry; LUA_NOREF for the top level */
+	bool is_serving;  /* it is a call of a generation that serves: places have its number */
 };
 
 /*
@@ -13,7 +14,7 @@ struct phase {
  * source line and a hint; whatever the script raised, it is escaped and bounded.
  */
 
-/* Writes the report, at most size - 1 bytes: of what fails to load, which has no generation's number. */
+/* Writes the report, at most size - 1 bytes. What fails to load has no generation's number in it. */
 void phase_explain(struct instance *instance, const struct phase *phase, char *why, size_t size);
 
 /* Logs "<phase> failed", with the generation. */

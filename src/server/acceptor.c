@@ -3,6 +3,7 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "net/address.h"
+#include "server/datagrams.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -63,7 +64,8 @@ static void set_budget(struct acceptor *acceptor, const struct config *config)
 	uint64_t wanted = 0;
 	acceptor->descriptor_budget = limit > used ? limit - used : 1;
 	for (unsigned i = 0; i < config->listener_count; i++)
-		wanted += config->listeners[i].connections;
+		if (config->listeners[i].kind != LISTENER_UDP) /* flows have none */
+			wanted += config->listeners[i].connections;
 	if (wanted > acceptor->descriptor_budget)
 		log_write(LOG_WARN, "fewer connections than configured: the limit of open files is too low",
 			  F_INT("connections", acceptor->descriptor_budget), F_INT("configured", wanted),
@@ -73,18 +75,18 @@ static void set_budget(struct acceptor *acceptor, const struct config *config)
 /* ---- refusing ---- */
 
 /* One line a second and listener; each says how many there have been. */
-static void log_refusal(struct listener *listener, const struct sockaddr_in6 *peer, const char *why)
+void acceptor_log_refusal(struct listener *listener, const char *name, const struct sockaddr_in6 *peer,
+			  const char *limit, uint64_t now_ms)
 {
-	uint64_t now_ms = uv_now(owner_of(listener)->loop);
 	char text[ADDRESS_TEXT_BYTES];
-	listener->refused++;
+	uint64_t refused = atomic_fetch_add_explicit(&listener->refused, 1, memory_order_relaxed) + 1;
 	if (listener->refused_logged_ms && now_ms - listener->refused_logged_ms < LOG_EVERY_MS)
 		return;
 	listener->refused_logged_ms = now_ms ? now_ms : 1;
 	log_write(
-	    LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", why),
+	    LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", limit),
 	    F_TEXT("peer", address_text((const struct sockaddr *)(const void *)peer, text, sizeof text)),
-	    F_TEXT("listener", listener->config->name), F_INT("refused", listener->refused));
+	    F_TEXT("listener", name), F_INT("refused", refused));
 }
 
 /* Who waits for a handshake would take the text for one; and a stranger, for whom there is a proxy, is told nothing. */
@@ -103,7 +105,7 @@ static void acceptor_refuse(struct listener *listener, int fd, const struct sock
 	const struct listener_config *config = listener->config;
 	char ignored[4096];
 	count(&owner_of(listener)->counters.closed[REASON_LIMIT]);
-	log_refusal(listener, peer, why);
+	acceptor_log_refusal(listener, config->name, peer, why, uv_now(owner_of(listener)->loop));
 	if (config->reject && would_understand(config, peer) &&
 	    send(fd, config->reject, config->reject_bytes, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) {
 		shutdown(fd, SHUT_WR);
@@ -178,16 +180,17 @@ bool acceptor_gone(struct acceptor *acceptor)
 }
 
 /* Whole numbers, so that nothing is lost over time. */
-static bool is_candidates(struct listener *listener)
+bool acceptor_is_candidates(struct listener *listener)
 {
 	struct acceptor *acceptor = owner_of(listener);
-	if (!acceptor->split_share)
+	uint32_t share = atomic_load_explicit(&acceptor->split_share, memory_order_relaxed);
+	if (!share)
 		return false;
-	listener->split_due += acceptor->split_share;
+	listener->split_due += share;
 	if (listener->split_due < SPLIT_WHOLE)
 		return false;
 	listener->split_due -= SPLIT_WHOLE;
-	acceptor->split_conns++;
+	atomic_fetch_add_explicit(&acceptor->split_conns, 1, memory_order_relaxed);
 	return true;
 }
 
@@ -201,9 +204,10 @@ static void acceptor_take_in(struct listener *listener, int fd, const struct soc
 		return;
 	}
 	struct worker *worker = balance_choose(&acceptor->balance);
-	bool to_candidate = is_candidates(listener);
+	bool to_candidate = acceptor_is_candidates(listener);
 	const struct sockaddr_in6 *counted = whose(listener, peer);
-	if (worker_give(worker, fd, listener->slot, acceptor->next_id++, peer, counted, to_candidate)) {
+	if (worker_give(worker, fd, listener->slot, acceptor_next_id(acceptor), peer, counted,
+			to_candidate)) {
 		count(&acceptor->counters.closed[REASON_MEMORY]);
 		acceptor_left(acceptor, listener->slot, counted);
 		acceptor_closes(acceptor);
@@ -325,6 +329,7 @@ void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct li
 				       .listeners = listeners,
 				       .workers = workers,
 				       .worker_count = worker_count,
+				       .gate = { .fd = -1 },
 				       .next_id = 1 };
 	balance_open(&acceptor->balance, reactor->loop, workers, worker_count, acceptor, may_move);
 }
@@ -336,8 +341,9 @@ static void acceptor_on_timer_closed(uv_handle_t *handle)
 }
 
 /* No more than closes: the memory goes with its connections (listeners_sweep()). */
-static void shut(struct listener *listener)
+static void shut(struct listener *listener, atomic_uint *handing)
 {
+	datagrams_end(listener, handing);
 	if (listener->has_timer) {
 		reactor_remove(owner_of(listener)->reactor, &listener->watched);
 		uv_close((uv_handle_t *)&listener->pause, acceptor_on_timer_closed);
@@ -354,6 +360,9 @@ static int ready(struct acceptor *acceptor, struct listener *listener)
 	rate_init(&listener->rate, config->accept_rate, uv_now(acceptor->loop));
 	if (config->per_ip && !(listener->peers = peer_table_new()))
 		return UV_ENOMEM;
+	pthread_mutex_init(&listener->door, NULL);
+	if (config->kind == LISTENER_UDP)
+		return datagrams_ready(listener);
 	listener->watched.ready = on_listener;
 	listener->watched.data = listener->pause.data = listener;
 	int err = reactor_add(acceptor->reactor, &listener->watched, listener->fd, 0);
@@ -367,7 +376,10 @@ static int ready(struct acceptor *acceptor, struct listener *listener)
 static void start(struct listener *listener)
 {
 	listener->stage = LISTENER_ACCEPTING;
-	reactor_want(owner_of(listener)->reactor, &listener->watched, EPOLLIN);
+	if (listener->sockets && owner_of(listener)->gate.fd < 0)
+		datagrams_start(listener, owner_of(listener)->workers);
+	else if (!listener->sockets)
+		reactor_want(owner_of(listener)->reactor, &listener->watched, EPOLLIN);
 	log_write(LOG_INFO, "listening", F_TEXT("address", listener->address),
 		  F_TEXT("listener", listener->config->name));
 }
@@ -382,10 +394,39 @@ static int ready_all(struct acceptor *acceptor, const struct config *config)
 	return err;
 }
 
-int acceptor_start(struct acceptor *acceptor, const struct config *config)
+/* Our predecessor reads no more. */
+static void on_gate(struct watched *watched, unsigned events)
+{
+	struct acceptor *acceptor = watched->data;
+	int fd = watched->fd;
+	(void)events;
+	reactor_remove(acceptor->reactor, watched);
+	close(fd);
+	watched->fd = -1;
+	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
+		struct listener *listener = acceptor->listeners->slots[i];
+		if (listener && listener->sockets && listener->stage == LISTENER_ACCEPTING &&
+		    !listener->is_read)
+			datagrams_start(listener, acceptor->workers);
+	}
+}
+
+static int watch_gate(struct acceptor *acceptor, int gate)
+{
+	acceptor->gate.ready = on_gate;
+	acceptor->gate.data = acceptor;
+	int err = gate < 0 ? 0 : reactor_add(acceptor->reactor, &acceptor->gate, gate, EPOLLIN);
+	if (err)
+		close(gate);
+	return err;
+}
+
+int acceptor_start(struct acceptor *acceptor, const struct config *config, int gate)
 {
 	set_budget(acceptor, config);
-	int err = ready_all(acceptor, config);
+	int err = watch_gate(acceptor, gate);
+	if (!err)
+		err = ready_all(acceptor, config);
 	for (unsigned i = 0; !err && i < config->listener_count; i++)
 		start(listener_at(acceptor, config, i));
 	return err;
@@ -403,7 +444,7 @@ int acceptor_prepare(struct acceptor *acceptor, struct config *next, char *why, 
 	snprintf(why, size, "cannot accept: %s", uv_strerror(err));
 	for (unsigned i = 0; i < next->listener_count; i++)
 		if (listener_at(acceptor, next, i)->stage == LISTENER_BOUND)
-			shut(listener_at(acceptor, next, i));
+			shut(listener_at(acceptor, next, i), NULL);
 	return -1;
 }
 
@@ -434,14 +475,21 @@ static void empty_backlog(struct listener *listener)
 		  F_TEXT("error", strerror(-err)), F_TEXT("listener", listener->config->name));
 }
 
+static void forget_split(struct listener *listener)
+{
+	pthread_mutex_lock(&listener->door);
+	listener->split_due = 0;
+	pthread_mutex_unlock(&listener->door);
+}
+
 void acceptor_split(struct acceptor *acceptor, double share)
 {
 	uint32_t parts = (uint32_t)(share * SPLIT_WHOLE + 0.5);
-	acceptor->split_share = share > 0 && !parts ? 1 : parts;
-	acceptor->split_conns = 0;
+	atomic_store_explicit(&acceptor->split_share, share > 0 && !parts ? 1 : parts, memory_order_relaxed);
+	atomic_store_explicit(&acceptor->split_conns, 0, memory_order_relaxed);
 	for (unsigned i = 0; i < LISTENER_SLOTS; i++)
 		if (acceptor->listeners->slots[i])
-			acceptor->listeners->slots[i]->split_due = 0;
+			forget_split(acceptor->listeners->slots[i]);
 }
 
 void acceptor_release(struct acceptor *acceptor, struct config *now, const struct config *next)
@@ -450,8 +498,9 @@ void acceptor_release(struct acceptor *acceptor, struct config *now, const struc
 		struct listener *listener = listener_at(acceptor, now, i);
 		if (config_find_slot(next, listener->slot, i) >= 0)
 			continue;
-		empty_backlog(listener);
-		shut(listener);
+		if (!listener->sockets)
+			empty_backlog(listener);
+		shut(listener, NULL);
 		acceptor->descriptor_budget++;
 		listener->held = now;
 		config_hold(now);
@@ -459,6 +508,13 @@ void acceptor_release(struct acceptor *acceptor, struct config *now, const struc
 			  F_TEXT("listener", listener->config->name),
 			  F_INT("open", atomic_load_explicit(&listener->open, memory_order_relaxed)));
 	}
+}
+
+static void change_rate(struct listener *listener, double per_second)
+{
+	pthread_mutex_lock(&listener->door);
+	rate_init(&listener->rate, per_second, uv_now(owner_of(listener)->loop));
+	pthread_mutex_unlock(&listener->door);
 }
 
 void acceptor_configure(struct acceptor *acceptor, const struct config *config)
@@ -472,7 +528,7 @@ void acceptor_configure(struct acceptor *acceptor, const struct config *config)
 			continue;
 		}
 		if (next->accept_rate != listener->config->accept_rate)
-			rate_init(&listener->rate, next->accept_rate, uv_now(acceptor->loop));
+			change_rate(listener, next->accept_rate);
 		listener_configure(listener, next);
 	}
 }
@@ -510,16 +566,37 @@ void acceptor_renew(struct acceptor *acceptor, const struct config *config)
 
 /* ---- the end ---- */
 
-void acceptor_stop(struct acceptor *acceptor)
+bool acceptor_has_handed_over(const struct acceptor *acceptor)
+{
+	return !atomic_load(&acceptor->handing);
+}
+
+bool acceptor_handed_over(struct acceptor *acceptor)
+{
+	return atomic_fetch_sub(&acceptor->handing, 1) == 1;
+}
+
+static void close_gate(struct acceptor *acceptor)
+{
+	int fd = acceptor->gate.fd;
+	if (fd < 0)
+		return;
+	reactor_remove(acceptor->reactor, &acceptor->gate);
+	close(fd);
+	acceptor->gate.fd = -1;
+}
+
+void acceptor_stop(struct acceptor *acceptor, bool has_successor)
 {
 	balance_stop(&acceptor->balance);
+	close_gate(acceptor);
 	for (unsigned i = 0; i < LISTENER_SLOTS; i++) {
 		struct listener *listener = acceptor->listeners->slots[i];
 		if (!listener || listener->fd < 0)
 			continue;
 		/* Of one that is shared the other process serves them. */
-		if (listener->stage == LISTENER_ACCEPTING && !listener->shared)
+		if (listener->stage == LISTENER_ACCEPTING && !listener->shared && !listener->sockets)
 			empty_backlog(listener);
-		shut(listener);
+		shut(listener, has_successor ? &acceptor->handing : NULL);
 	}
 }

@@ -18,13 +18,15 @@ struct acceptor {
 	struct worker *workers;
 	unsigned worker_count;
 	struct balance balance;
-	uint64_t next_id;
-	unsigned descriptor_budget; /* connections that RLIMIT_NOFILE leaves room for */
-	atomic_uint open;           /* over all listeners */
-	atomic_uint descriptors;    /* of connections: fewer than `open` while some wait to be forgotten */
-	uint32_t split_share;       /* of new connections, for the candidate, in billionths; 0: none */
-	uint64_t split_conns;       /* it has been given since acceptor_split() */
-	struct counters counters;   /* accepted, refused */
+	_Atomic(uint64_t) next_id;
+	unsigned descriptor_budget;    /* connections that RLIMIT_NOFILE leaves room for */
+	struct watched gate;           /* closed: UDP sockets may be read; fd -1: there is none */
+	atomic_uint handing;           /* UDP sockets that workers have yet to leave to another process */
+	atomic_uint open;              /* over all listeners */
+	atomic_uint descriptors;       /* of connections: fewer than `open` while some wait to be forgotten */
+	atomic_uint split_share;       /* of new connections, for the candidate, in billionths; 0: none */
+	_Atomic(uint64_t) split_conns; /* it has been given since acceptor_split() */
+	struct counters counters;      /* accepted, refused */
 };
 
 void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct listeners *listeners,
@@ -33,9 +35,10 @@ void acceptor_init(struct acceptor *acceptor, struct reactor *reactor, struct li
 /*
  * Begins to accept; the listeners of `config` are bound and workers ready. Derives how many connections the descriptor
  * limit leaves room for (raising the soft limit to the hard one), and says so when that is less than
- * the script asks for. 0 or an error.
+ * the script asks for. `gate`: datagrams are read once that is closed at its other end, see INHERITED_GATE; it is the
+ * acceptor's. -1: at once. 0 or an error.
  */
-int acceptor_start(struct acceptor *acceptor, const struct config *config);
+int acceptor_start(struct acceptor *acceptor, const struct config *config, int gate);
 
 /*
  * Another configuration, in this order: acceptor_prepare() makes the listeners that are new, and nothing has happened
@@ -54,9 +57,15 @@ void acceptor_renew(struct acceptor *acceptor, const struct config *config);
 
 /*
  * Takes the clients that wait in the backlogs, then closes the listeners, see listener_close(). Before the workers are
- * told to drain, so that they serve what these clients have sent. Idempotent.
+ * told to drain, so that they serve what these clients have sent. has_successor: another process serves on. Idempotent.
  */
-void acceptor_stop(struct acceptor *acceptor);
+void acceptor_stop(struct acceptor *acceptor, bool has_successor);
+
+/* After acceptor_stop() for a successor: may that read all UDP sockets? */
+bool acceptor_has_handed_over(const struct acceptor *acceptor);
+
+/* A worker has left a UDP socket to it. True: that was the last one. Any thread. */
+bool acceptor_handed_over(struct acceptor *acceptor);
 
 /*
  * From now on this share of each listener's connections (0 to 1) is the workers' candidate's, spread evenly: of 0.05
@@ -66,6 +75,19 @@ void acceptor_split(struct acceptor *acceptor, double share);
 
 /* Raises the soft limit of open files to the hard one; before anything is opened. */
 void acceptor_raise_descriptor_limit(void);
+
+/* The id of one more connection. Any thread. */
+static inline uint64_t acceptor_next_id(struct acceptor *acceptor)
+{
+	return atomic_fetch_add_explicit(&acceptor->next_id, 1, memory_order_relaxed);
+}
+
+/* Is the listener's next connection the candidate's? Whoever accepts, or has the listener's door. */
+bool acceptor_is_candidates(struct listener *listener);
+
+/* A client was refused; the same. */
+void acceptor_log_refusal(struct listener *listener, const char *name, const struct sockaddr_in6 *peer,
+			  const char *limit, uint64_t now_ms);
 
 /* A connection is forgotten. True: that was the last one. Any thread. */
 bool acceptor_gone(struct acceptor *acceptor);

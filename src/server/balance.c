@@ -13,24 +13,44 @@ static bool is_held_up(const struct worker *worker, uint64_t now_ms)
 	return since_ms && now_ms >= since_ms + HELD_UP_MS;
 }
 
-static unsigned load_of(const struct worker *worker)
+int balance_find(unsigned count, unsigned next, bool (*load_of)(const void *data, unsigned i, unsigned *load),
+		 const void *data)
 {
-	return atomic_load_explicit(&worker->load, memory_order_relaxed);
+	int best = -1;
+	unsigned least = 0, load;
+	for (unsigned n = 0; n < count; n++) {
+		unsigned i = (next + n) % count;
+		if (!load_of(data, i, &load) || (best >= 0 && load >= least))
+			continue;
+		best = (int)i;
+		least = load;
+	}
+	return best;
+}
+
+/* A search among the workers. */
+struct search {
+	const struct balance *balance;
+	uint64_t now_ms;
+	bool all; /* also those that do not turn */
+};
+
+static bool load_of_worker(const void *data, unsigned i, unsigned *load)
+{
+	const struct search *search = data;
+	const struct worker *worker = &search->balance->workers[i];
+	if (!search->all && is_held_up(worker, search->now_ms))
+		return false;
+	*load = atomic_load_explicit(&worker->load, memory_order_relaxed);
+	return true;
 }
 
 /* Of those that turn, or with `all` of all; NULL: none turns. */
 static struct worker *least_loaded(const struct balance *balance, bool all)
 {
-	struct worker *best = NULL;
-	uint64_t now_ms = uv_now(balance->look.loop);
-	for (unsigned i = 0; i < balance->worker_count; i++) {
-		struct worker *worker = &balance->workers[(balance->next + i) % balance->worker_count];
-		if (!all && is_held_up(worker, now_ms))
-			continue;
-		if (!best || load_of(worker) < load_of(best))
-			best = worker;
-	}
-	return best;
+	const struct search search = { balance, uv_now(balance->look.loop), all };
+	int found = balance_find(balance->worker_count, balance->next, load_of_worker, &search);
+	return found < 0 ? NULL : &balance->workers[found];
 }
 
 static struct worker *find_taker(void *data, uint16_t slot)

@@ -26,6 +26,13 @@ struct balance {
 void balance_open(struct balance *balance, uv_loop_t *loop, struct worker *workers, unsigned worker_count,
 		  void *owner, bool (*may_move)(void *owner, uint16_t slot));
 
+/*
+ * Which of `count` has the least load, the first one of these from `next` on; load_of() says false for who is to get
+ * nothing. -1: it said so of all. Leaf: it knows no workers.
+ */
+int balance_find(unsigned count, unsigned next, bool (*load_of)(const void *data, unsigned i, unsigned *load),
+		 const void *data);
+
 /* The worker for one more client, which it is given now. */
 struct worker *balance_choose(struct balance *balance);
 

@@ -54,7 +54,8 @@ void canary_begin(struct canary *canary, struct generation *first, struct config
 struct canary_figures canary_look(const struct canary *canary)
 {
 	struct canary_figures figures = { .generation = canary->first->number,
-					  .conns = canary->acceptor->split_conns,
+					  .conns = atomic_load_explicit(&canary->acceptor->split_conns,
+									memory_order_relaxed),
 					  .left_ms = uv_timer_get_due_in(&canary->window) };
 	const struct generation *each = canary->first;
 	for (unsigned i = 0; i < canary->worker_count; i++, each = each->next_known) {

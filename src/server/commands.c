@@ -454,7 +454,8 @@ void commands_renew(struct commands *commands)
 
 struct bequest commands_bequeath(const struct commands *commands)
 {
-	struct bequest socket = listener_bequeath(&commands->listener);
+	struct bequest socket;
+	listener_bequeath(&commands->listener, &socket);
 	if (commands->is_default)
 		socket.fd = -1;
 	return socket;

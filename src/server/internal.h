@@ -7,7 +7,9 @@
  */
 #pragma once
 
+#include "bind/job_vm.h"
 #include "restart/inherit.h"
+#include "restart/kept.h"
 #include "restart/notify.h"
 #include "restart/upgrade.h"
 #include "server/acceptor.h"
@@ -17,6 +19,7 @@
 #include "server/recorder.h"
 #include "server/reload.h"
 #include "server/server.h"
+#include "server/snapshots.h"
 #include "server/trace_file.h"
 #include "server/watch.h"
 #include "worker/worker.h"
@@ -38,11 +41,22 @@ struct server {
 	struct listeners listeners;
 	struct acceptor acceptor;
 	struct worker *workers;
+	struct kept_source *sources; /* of each worker: what it is given of `kept` */
+	struct dicts *dicts;         /* shared by all workers, and by the generations of the script */
+	struct jobs *jobs;           /* the same */
+	struct job_surroundings surroundings;
+	struct report jobs_over; /* of the last of their threads */
+	unsigned to_end;         /* of the loader and the jobs: what the end waits for */
+	bool loader_has_ended;
+	struct names *names; /* the same: of agents */
 	struct reloads reloads;
 	struct notify notify;
 	struct pulse pulse;
 	struct inheritance inheritance;
 	struct upgrade upgrade;
+	struct snapshots *snapshots; /* asked for by an upgrade, and not yet answered; or NULL */
+	struct kept kept;            /* what another process keeps for our workers, until they have it */
+	int gate; /* the end of a pipe at which a new process waits before it reads datagrams; -1: none does */
 	atomic_bool leaving; /* the same as the stage, for workers */
 	struct commands commands;
 	uint64_t began_ms;
@@ -58,7 +72,7 @@ struct server {
 	bool can_reload;                  /* the loader's thread is there */
 	bool finishing;                   /* the workers have stopped */
 	bool forced, stuck;
-	struct overtime loaders_overtime;
+	struct overtime loaders_overtime, jobs_overtime[JOB_THREADS_MAX];
 	const char *cut_by; /* who asked for it */
 	uint64_t drain_began_ms;
 };
@@ -135,6 +149,18 @@ void reports_on_wake(uv_async_t *wake);
 /* Another process is to take over. NULL, or why not: the log says it, too. */
 const char *takeover_begin(struct server *server);
 
+/* From the begin until it has failed; for ever, where it has not. */
+bool takeover_is_under_way(const struct server *server);
+
+/* The server stops: one that has not come so far that another process serves is ended. */
+void takeover_cancel(struct server *server);
+
+/* At the start: what the old process keeps, where we take over from one. False: logged, and told. */
+bool takeover_take_kept(struct server *server);
+
+/* Has it what it waits for? */
+void takeover_look(struct server *server);
+
 /* It has, or has not (upgrade.h). */
 void takeover_on_done(void *server, pid_t pid);
 void takeover_on_failure(void *server, const char *why);
@@ -153,8 +179,9 @@ void stop_force(struct server *server, const char *by);
 /* All workers have stopped: no more commands and reloads; the loader buries what is left. Once. */
 void stop_finish(struct server *server);
 
-/* So has the loader: closes what keeps the loop going. Once. */
-void stop_close(struct server *server);
+/* So has the loader, or the threads of jobs: with the last of them what keeps the loop going is closed. */
+void stop_loader_ended(struct server *server);
+void stop_jobs_ended(struct server *server);
 
 void stop_log_summary(struct server *server);
 

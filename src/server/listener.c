@@ -1,6 +1,7 @@
 #include "server/listener.h"
 
 #include "net/address.h"
+#include "server/datagrams.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -98,22 +99,20 @@ static void set_tcp_options(int fd, const struct listener_config *config)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
 }
 
-static int open_tcp(struct listener *listener, const struct addrinfo *info)
+static int open_tcp(struct listener *listener, const struct sockaddr_storage *address, socklen_t bytes)
 {
 	int one = 1, zero = 0;
-	struct sockaddr_storage address;
-	socklen_t bytes = address_plain(info->ai_addr, &address);
-	listener->fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	listener->fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (listener->fd < 0)
 		return -errno;
 	setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	if (listener->config->reuse_port)
 		setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
-	if (address.ss_family == AF_INET6)
+	if (address->ss_family == AF_INET6)
 		setsockopt(listener->fd, IPPROTO_IPV6, IPV6_V6ONLY, *listener->config->host ? &one : &zero,
 			   sizeof one);
 	set_tcp_options(listener->fd, listener->config);
-	if (!bind(listener->fd, (const struct sockaddr *)&address, bytes))
+	if (!bind(listener->fd, (const struct sockaddr *)address, bytes))
 		return 0;
 	int err = -errno;
 	close(listener->fd);
@@ -121,8 +120,19 @@ static int open_tcp(struct listener *listener, const struct addrinfo *info)
 	return err;
 }
 
+static int open_host(struct listener *listener, const struct addrinfo *info)
+{
+	struct sockaddr_storage address;
+	socklen_t bytes = address_plain(info->ai_addr, &address);
+	if (listener->config->kind == LISTENER_UDP)
+		return datagrams_open(listener, (const struct sockaddr *)&address, bytes);
+	return open_tcp(listener, &address, bytes);
+}
+
 static const char *scheme_of(const struct listener *listener)
 {
+	if (listener->config->kind == LISTENER_UDP)
+		return "udp";
 	return listener->config->tls ? "tls" : "tcp";
 }
 
@@ -155,7 +165,7 @@ static const char *explain_host(const char *host, int failed)
 }
 
 /* A name may stand for several addresses; the first that can be bound is taken, as Go does it. */
-static int bind_tcp(struct listener *listener, char *why, size_t size)
+static int bind_host(struct listener *listener, char *why, size_t size)
 {
 	const struct listener_config *config = listener->config;
 	const char *hosts[] = { *config->host ? config->host : "::", *config->host ? NULL : "0.0.0.0" };
@@ -170,7 +180,7 @@ static int bind_tcp(struct listener *listener, char *why, size_t size)
 		if (failed)
 			return listener_explain(why, size, config->address, explain_host(hosts[i], failed));
 		for (struct addrinfo *info = list; info && listener->fd < 0; info = info->ai_next)
-			err = open_tcp(listener, info);
+			err = open_host(listener, info);
 		freeaddrinfo(list);
 	}
 	/* Nobody could find a server on a port that it cannot name. */
@@ -194,8 +204,10 @@ int listener_bind(struct listener *listener, const struct listener_config *confi
 {
 	listener_reset(listener, config, INHERITED_OWN);
 	int failed =
-	    config->kind == LISTENER_TCP ? bind_tcp(listener, why, size) : bind_unix(listener, why, size);
-	if (failed && listener->fd >= 0) {
+	    config->kind == LISTENER_UNIX ? bind_unix(listener, why, size) : bind_host(listener, why, size);
+	if (failed && listener->sockets) {
+		datagrams_close(listener);
+	} else if (failed && listener->fd >= 0) {
 		close(listener->fd);
 		listener->fd = -1;
 	}
@@ -228,7 +240,8 @@ int listener_adopt(struct listener *listener, const struct listener_config *conf
 			return listener_explain(why, size, config->address, strerror(errno));
 		return 0;
 	}
-	set_tcp_options(listener->fd, config);
+	if (config->kind == LISTENER_TCP)
+		set_tcp_options(listener->fd, config);
 	err = remember_address(listener);
 	return err ? listener_explain(why, size, config->address, strerror(-err)) : 0;
 }
@@ -243,14 +256,19 @@ void listener_share(struct listener *listener)
 	listener->shared = true;
 }
 
-struct bequest listener_bequeath(const struct listener *listener)
+unsigned listener_bequeath(const struct listener *listener, struct bequest *to)
 {
-	return (struct bequest){ .fd = listener->fd, .name = listener->origin, .file = listener->file };
+	for (unsigned i = 0; i < listener->socket_count; i++)
+		to[i] = (struct bequest){ .fd = listener->sockets[i], .name = listener->origin };
+	if (!listener->sockets)
+		*to =
+		    (struct bequest){ .fd = listener->fd, .name = listener->origin, .file = listener->file };
+	return listener_count_bequests(listener);
 }
 
 int listener_listen(struct listener *listener, char *why, size_t size)
 {
-	if (listen(listener->fd, listener->config->backlog))
+	if (listener->config->kind != LISTENER_UDP && listen(listener->fd, listener->config->backlog))
 		return listener_explain(why, size, listener->config->address, strerror(errno));
 	return 0;
 }
@@ -258,6 +276,8 @@ int listener_listen(struct listener *listener, char *why, size_t size)
 void listener_configure(struct listener *listener, const struct listener_config *config)
 {
 	listener->config = config;
+	if (config->kind == LISTENER_UDP)
+		return;
 	if (config->kind == LISTENER_TCP) {
 		set_tcp_options(listener->fd, config);
 		memcpy(listener->address, scheme_of(listener), strlen(scheme_of(listener)));
@@ -269,6 +289,10 @@ void listener_close(struct listener *listener)
 {
 	if (listener->fd < 0)
 		return;
+	if (listener->sockets) {
+		datagrams_close(listener);
+		return;
+	}
 	close(listener->fd);
 	listener->fd = -1;
 	if (!listener->shared && listener->config->kind == LISTENER_UNIX)
@@ -307,22 +331,6 @@ void listener_take(struct listener *listener, const struct listener *fresh)
 
 /* ---- clients ---- */
 
-static void to_mapped(const struct sockaddr_storage *from, struct sockaddr_in6 *to)
-{
-	memset(to, 0, sizeof *to);
-	to->sin6_family = AF_UNIX;
-	if (from->ss_family == AF_INET6) {
-		memcpy(to, from, sizeof *to);
-	} else if (from->ss_family == AF_INET) {
-		struct sockaddr_in in;
-		memcpy(&in, from, sizeof in);
-		to->sin6_family = AF_INET6;
-		to->sin6_port = in.sin_port;
-		to->sin6_addr.s6_addr[10] = to->sin6_addr.s6_addr[11] = 0xff;
-		memcpy(&to->sin6_addr.s6_addr[12], &in.sin_addr, 4);
-	}
-}
-
 int listener_accept(struct listener *listener, struct sockaddr_in6 *peer)
 {
 	struct sockaddr_storage from = { 0 };
@@ -330,6 +338,6 @@ int listener_accept(struct listener *listener, struct sockaddr_in6 *peer)
 	int fd = accept4(listener->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	to_mapped(&from, peer);
+	address_map(&from, peer);
 	return fd;
 }

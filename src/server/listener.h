@@ -12,6 +12,7 @@
 #include "server/admission.h"
 
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <uv.h>
@@ -23,9 +24,11 @@ struct listener {
 	const struct listener_config *config;
 	enum listener_stage stage;
 	uint16_t slot;
-	struct config *held;     /* whose `config` is, once that is no more what is served; or NULL */
-	int fd;                  /* -1: closed */
-	char address[192];       /* what it really got: "tcp://127.0.0.1:40213", "tls://…" */
+	struct config *held; /* whose `config` is, once that is no more what is served; or NULL */
+	int fd;              /* -1: closed */
+	int *sockets;        /* of UDP, one for each worker, `fd` the first of them; else NULL */
+	unsigned socket_count;
+	char address[192];       /* what it really got: "tcp://127.0.0.1:40213", "tls://…", "udp://…" */
 	struct socket_file file; /* of a Unix socket: no other is removed */
 	bool shared;             /* with our predecessor or our successor: the file is not ours to remove */
 	/* Who made the socket, as INHERITED_OWN has it: a service manager removes its files itself. */
@@ -36,12 +39,19 @@ struct listener {
 	struct peer_table *peers; /* NULL: no limit per address */
 	struct rate rate;
 
+	/* Of UDP: what workers do with it (datagrams.h). */
+	pthread_mutex_t door; /* held while a flow is counted in: for the rate, the split, the log's times */
+	struct worker_socket *readers; /* one for each socket: what its worker has of it; NULL: not ready */
+	atomic_uint reading;           /* what workers have not done with: theirs of them, orders to end it */
+	bool is_read;                  /* they have been given to the workers */
+
 	/* The acceptor's. */
 	void *owner;
 	struct watched watched;
 	uv_timer_t pause; /* running while accepting is suspended */
 	bool has_timer;   /* open, or not yet closed */
-	uint64_t refused, refused_logged_ms, error_logged_ms;
+	_Atomic(uint64_t) refused;
+	uint64_t refused_logged_ms, error_logged_ms;
 	uint32_t split_due; /* how much of a connection those who share it are owed: see acceptor_split() */
 	unsigned faults_in_row; /* of clients, with no accept between */
 };
@@ -62,8 +72,12 @@ void listener_own(struct listener *listener);
 /* Somebody else will: its file stays when it is closed. */
 void listener_share(struct listener *listener);
 
-/* What a successor is given of it. Lent until it is closed. */
-struct bequest listener_bequeath(const struct listener *listener);
+/* What a successor is given of it, so many, which are lent until it is closed. */
+static inline unsigned listener_count_bequests(const struct listener *listener)
+{
+	return listener->sockets ? listener->socket_count : 1;
+}
+unsigned listener_bequeath(const struct listener *listener, struct bequest *to);
 
 /* Starts to listen. 0 or an error, explained. */
 int listener_listen(struct listener *listener, char *why, size_t size);

@@ -2,6 +2,7 @@
 
 #include "base/descriptors.h"
 #include "base/log.h"
+#include "server/datagrams.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,13 +78,15 @@ static int bind_one(const struct listeners *listeners, struct listener *listener
 	struct inherited *inherited = inheritance ? inheritance_find(inheritance, config) : NULL;
 	int err = inherited ? listener_adopt(listener, config, inherited, why, size)
 			    : bind_anew(listeners, listener, why, size);
+	if (!err && inherited && config->kind == LISTENER_UDP)
+		err = datagrams_adopt(listener, inheritance, inherited, why, size);
 	listener->slot = config->slot;
 	return err;
 }
 
 static bool takes_any_port(const struct listener_config *config)
 {
-	return config->kind == LISTENER_TCP && !config->port;
+	return config->kind != LISTENER_UNIX && !config->port;
 }
 
 static bool is_to_bind(const struct listeners *listeners, const struct listener_config *config)
@@ -169,6 +172,7 @@ static void free_at(struct listeners *listeners, unsigned slot)
 {
 	struct listener *listener = listeners->slots[slot];
 	peer_table_free(listener->peers);
+	datagrams_free(listener);
 	if (listener->held)
 		config_drop(listener->held);
 	free(listener);
@@ -181,7 +185,8 @@ void listeners_sweep(struct listeners *listeners)
 		const struct listener *listener = listeners->slots[i];
 		/* Acquired: whoever has left by now has done with it. */
 		if (listener && listener->stage == LISTENER_GONE && !listener->has_timer &&
-		    !atomic_load_explicit(&listener->open, memory_order_acquire))
+		    !atomic_load_explicit(&listener->open, memory_order_acquire) &&
+		    datagrams_are_over(listener))
 			free_at(listeners, i);
 	}
 }

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define CALLED_OFF "called off"
+
 /* ---- loading ---- */
 
 static void loader_fail(struct loading *loading, int err, const char *why)
@@ -53,11 +55,11 @@ static bool load_config(struct loading *loading)
 	return false;
 }
 
-static void put_burial(struct loader *loader, struct job *job)
+static void put_burial(struct loader *loader, struct chore *chore)
 {
-	job->mail.next = NULL;
-	*loader->last_burial = &job->mail;
-	loader->last_burial = &job->mail.next;
+	chore->mail.next = NULL;
+	*loader->last_burial = &chore->mail;
+	loader->last_burial = &chore->mail.next;
 }
 
 static void loader_discard(struct loader *loader, struct loading *loading)
@@ -74,6 +76,62 @@ static bool is_off(struct loading *loading)
 	return atomic_load(&loading->stage) == LOADING_IS_OFF;
 }
 
+/* ---- what the workers keep ---- */
+
+struct worker_source {
+	struct snapshot_source source; /* first */
+	struct loading *loading;
+	struct worker *worker;
+};
+
+/* In the worker's thread. */
+static void on_worker_answered(struct snapshot_request *request)
+{
+	struct loading *loading = request->owner;
+	uv_mutex_lock(&loading->lock);
+	loading->has_answer = true;
+	uv_cond_signal(&loading->heard);
+	uv_mutex_unlock(&loading->lock);
+}
+
+/*
+ * Until the worker has answered, or has not begun when the loading is called off: whoever does that may stop the worker
+ * then, and so a request is given under the lock that he needs as well. False: called off, and there is no answer.
+ */
+static bool ask(struct loading *loading, struct worker *worker)
+{
+	struct snapshot_request *request = &loading->request;
+	uv_mutex_lock(&loading->lock);
+	bool is_taken = is_off(loading);
+	if (!is_taken) {
+		loading->has_answer = false;
+		*request = (struct snapshot_request){ .most = loading->next->snapshot_bytes,
+						      .answered = on_worker_answered,
+						      .owner = loading };
+		worker_ask_snapshot(worker, request);
+	}
+	while (!is_taken && !loading->has_answer) {
+		uv_cond_wait(&loading->heard, &loading->lock);
+		is_taken =
+		    !loading->has_answer && is_off(loading) && worker_take_request_back(worker, request);
+	}
+	uv_mutex_unlock(&loading->lock);
+	return !is_taken;
+}
+
+static int take_from_worker(struct snapshot_source *source, struct snapshot *snapshot, char *why, size_t size)
+{
+	struct worker_source *from = (struct worker_source *)(void *)source;
+	struct snapshot_request *request = &from->loading->request;
+	if (!ask(from->loading, from->worker)) {
+		snprintf(why, size, CALLED_OFF);
+		return UV_ECANCELED;
+	}
+	snprintf(why, size, "%s", request->report.text);
+	*snapshot = request->snapshot;
+	return request->report.err;
+}
+
 /* For all workers, or for none. */
 static void load_all(struct loader *loader, struct loading *loading)
 {
@@ -84,9 +142,11 @@ static void load_all(struct loader *loader, struct loading *loading)
 		struct worker *worker = &loading->workers[i];
 		if (is_off(loading))
 			return;
+		struct worker_source kept = { { take_from_worker }, loading, worker };
 		struct generation *generation =
 		    generation_open(&worker->host, loading->next, i, loading->number, &worker->counters,
-				    &report->err, report->text, sizeof report->text);
+				    loading->now->has_snapshot ? &kept.source : NULL, &report->err,
+				    report->text, sizeof report->text);
 		if (!generation) {
 			report->worker = i;
 			loader_discard(loader, loading);
@@ -109,15 +169,19 @@ static void load(struct loader *loader, struct loading *loading)
 	if (atomic_compare_exchange_strong(&loading->stage, &runs, LOADING_IS_DONE))
 		return;
 	loader_discard(loader, loading);
-	loader_fail(loading, UV_ECANCELED, "called off");
+	loader_fail(loading, UV_ECANCELED, CALLED_OFF);
 }
 
 bool loading_call_off(struct loading *loading)
 {
 	int runs = LOADING_RUNS;
 	bool is_off = atomic_compare_exchange_strong(&loading->stage, &runs, LOADING_IS_OFF);
-	if (is_off)
+	if (is_off) {
 		guard_look();
+		uv_mutex_lock(&loading->lock);
+		uv_cond_signal(&loading->heard);
+		uv_mutex_unlock(&loading->lock);
+	}
 	return is_off;
 }
 
@@ -130,16 +194,16 @@ static void loader_report(struct loader *loader, struct report *report,
 	loader->links.post(loader->links.server, report);
 }
 
-static void do_load(struct loader *loader, struct job *job)
+static void do_load(struct loader *loader, struct chore *chore)
 {
-	struct loading *loading = (struct loading *)(void *)((char *)job - offsetof(struct loading, job));
+	struct loading *loading = (struct loading *)(void *)((char *)chore - offsetof(struct loading, chore));
 	load(loader, loading);
 	loader_report(loader, &loading->report, loader->links.loaded);
 }
 
-static void loader_do_stop(struct loader *loader, struct job *job)
+static void loader_do_stop(struct loader *loader, struct chore *chore)
 {
-	(void)job;
+	(void)chore;
 	loader->stopping = true;
 }
 
@@ -147,18 +211,18 @@ static void do_mail(struct loader *loader)
 {
 	struct mail *next, *mail = mailbox_take(&loader->mailbox);
 	for (; mail; mail = next) {
-		struct job *job = (struct job *)(void *)mail;
+		struct chore *chore = (struct chore *)(void *)mail;
 		next = mail->next;
-		job->deliver(loader, job);
+		chore->deliver(loader, chore);
 	}
 }
 
 static void bury(struct loader *loader)
 {
-	struct job *job = (struct job *)(void *)loader->first_burial;
+	struct chore *chore = (struct chore *)(void *)loader->first_burial;
 	struct generation *generation =
-	    (struct generation *)(void *)((char *)job - offsetof(struct generation, burial));
-	loader->first_burial = job->mail.next;
+	    (struct generation *)(void *)((char *)chore - offsetof(struct generation, burial));
+	loader->first_burial = chore->mail.next;
 	if (!loader->first_burial)
 		loader->last_burial = &loader->first_burial;
 	if (loader->stopping)
@@ -183,10 +247,10 @@ static void loader_run(void *data)
 	loader_report(loader, &loader->last_words, loader->links.buried);
 }
 
-static void post(struct loader *loader, struct job *job, void (*deliver)(struct loader *, struct job *))
+static void post(struct loader *loader, struct chore *chore, void (*deliver)(struct loader *, struct chore *))
 {
-	job->deliver = deliver;
-	mailbox_push(&loader->mailbox, &job->mail);
+	chore->deliver = deliver;
+	mailbox_push(&loader->mailbox, &chore->mail);
 	uv_sem_post(&loader->work);
 }
 
@@ -207,7 +271,7 @@ int loader_start(struct loader *loader, struct loader_links links)
 
 void loader_load(struct loader *loader, struct loading *loading)
 {
-	post(loader, &loading->job, do_load);
+	post(loader, &loading->chore, do_load);
 }
 
 void loader_bury(struct loader *loader, struct generation *generation)
@@ -235,6 +299,10 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 	struct loading *loading = calloc(1, sizeof *loading + worker_count * sizeof *loading->generations);
 	if (!loading)
 		return NULL;
+	if (uv_mutex_init(&loading->lock))
+		goto free_loading;
+	if (uv_cond_init(&loading->heard))
+		goto destroy_lock;
 	loading->workers = workers;
 	loading->worker_count = worker_count;
 	loading->now = now;
@@ -243,6 +311,11 @@ struct loading *loading_new(struct worker *workers, unsigned worker_count, struc
 	atomic_init(&loading->stage, LOADING_RUNS);
 	config_hold(now);
 	return loading;
+destroy_lock:
+	uv_mutex_destroy(&loading->lock);
+free_loading:
+	free(loading);
+	return NULL;
 }
 
 void loading_free(struct loading *loading)
@@ -252,5 +325,7 @@ void loading_free(struct loading *loading)
 		config_drop(loading->candidate);
 	if (loading->next)
 		config_drop(loading->next);
+	uv_cond_destroy(&loading->heard);
+	uv_mutex_destroy(&loading->lock);
 	free(loading);
 }

@@ -22,8 +22,13 @@ enum loading_stage { LOADING_RUNS, LOADING_IS_OFF, LOADING_IS_DONE };
 /* One attempt to load a generation for all workers. */
 struct loading {
 	struct report report; /* first; report.err and report.text say why it failed */
-	struct job job;
+	struct chore chore;
 	atomic_int stage; /* enum loading_stage */
+	/* Of the worker that is being asked what its script keeps: see ask() in loader.c. */
+	struct snapshot_request request;
+	uv_mutex_t lock; /* of what follows, and of giving the request */
+	uv_cond_t heard; /* the answer, or that it is called off */
+	bool has_answer;
 	uint32_t number;
 	struct worker *workers;
 	unsigned worker_count;
@@ -52,7 +57,7 @@ struct loader {
 	_Atomic pid_t tid; /* of the thread; 0: it has not begun */
 	uv_sem_t work;
 	struct mailbox mailbox;
-	struct job stop;
+	struct chore stop;
 	struct report last_words;
 	struct loader_links links;
 	/* The thread's own: generations to close, the oldest first, for when there is nothing to load. */

@@ -24,7 +24,7 @@ static bool recorder_is_meant(const struct listener_config *config, const struct
 	const char *colon = strrchr(listener->address, ':');
 	return !strcmp(config->name, text) || !strcmp(config->address, text) ||
 	       !strcmp(listener->address, text) ||
-	       (config->kind == LISTENER_TCP && colon && !strcmp(colon + 1, text));
+	       (config->kind != LISTENER_UNIX && colon && !strcmp(colon + 1, text));
 }
 
 static void list_listeners(const struct config *config, const struct listeners *listeners, const char *text,

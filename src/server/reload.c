@@ -26,13 +26,14 @@ int reloads_open(struct reloads *reloads, struct worker *workers, unsigned worke
 	return loader_start(&reloads->loader, links);
 }
 
-/* A canary is not: what is loaded takes its place. One without connections is about to be retired, if it is not yet. */
+/* A canary is not: what is loaded takes its place. One without agents is about to be retired, if it is not yet. */
 static bool is_old(const struct reloads *reloads, const struct generation *generation)
 {
 	const struct generation *candidate = reloads->canary.first;
 	return generation->number != reloads->newest &&
 	       !(candidate && generation->number == candidate->number) &&
-	       atomic_load_explicit(&generation->agents.conns, memory_order_relaxed);
+	       (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
+		atomic_load_explicit(&generation->agents.lone, memory_order_relaxed));
 }
 
 /* Old generations with connections, in the worker that has most of them. */

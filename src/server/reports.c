@@ -45,7 +45,7 @@ static void on_loaded(void *data, struct report *report)
 static void on_buried(void *data, struct report *report)
 {
 	(void)report;
-	stop_close(data);
+	stop_loader_ended(data);
 }
 
 struct loader_links reports_loader_links(struct server *server)
@@ -144,6 +144,7 @@ void reports_on_wake(uv_async_t *wake)
 	server_look_at_stalls(server);
 	recorder_look(&server->recorder);
 	reloads_look(&server->reloads);
+	takeover_look(server);
 	if (server->stage == LEAVING && !server_count_open(server))
 		stop_drain(server);
 	if (server->stopped == server->started && !server->reloads.running &&

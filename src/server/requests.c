@@ -92,7 +92,7 @@ static const char *reload_objection(const struct server *server)
 {
 	if (server->stage != SERVING)
 		return "reload refused: the server is not serving";
-	if (server->upgrade.stage != UPGRADE_IDLE)
+	if (takeover_is_under_way(server))
 		return "reload refused: an upgrade is under way";
 	return NULL;
 }
@@ -281,6 +281,9 @@ static struct server_view view_of(void *data)
 	};
 	const struct server *server = data;
 	return (struct server_view){ .stage = STAGES[server->stage],
+				     .dicts = server->dicts,
+				     .jobs = server->jobs,
+				     .names = server->names,
 				     .config = server->config,
 				     .acceptor = &server->acceptor,
 				     .workers = server->workers,

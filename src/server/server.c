@@ -3,7 +3,9 @@
 #include "base/descriptors.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "dict/dicts.h"
 #include "loop/loop.h"
+#include "names/names.h"
 #include "restart/variables.h"
 #include "server/internal.h"
 #include "vm/stall.h"
@@ -40,11 +42,11 @@ struct listener *server_listener(struct server *server, unsigned i)
 
 /*
  * Without descriptors a worker fails in many ways, with a module that is "not found" among them; this says why.
- * 5 for its loops, one for what it loads; and one for a client.
+ * 6 for its loops, one for what it loads; and one for a client.
  */
 static bool have_descriptors(struct server *server)
 {
-	enum { PER_WORKER = 6 };
+	enum { PER_WORKER = 7 };
 	char why[128];
 	if (descriptors_left(server->config->workers * PER_WORKER + 1))
 		return true;
@@ -57,6 +59,7 @@ static bool have_descriptors(struct server *server)
 static bool open_server(struct server *server, struct config *config)
 {
 	memset(server, 0, sizeof *server);
+	server->gate = server->inheritance.gate = server->inheritance.snapshots = -1;
 	server->config = config;
 	config_hold(config);
 	variables_complain();
@@ -65,7 +68,13 @@ static bool open_server(struct server *server, struct config *config)
 		return false;
 	mailbox_init(&server->mailbox);
 	server->workers = calloc(config->workers, sizeof *server->workers);
-	if (!server->workers || loop_open(&server->loop) || reactor_open(&server->reactor, &server->loop))
+	server->sources = calloc(config->workers, sizeof *server->sources);
+	server->dicts = dicts_new(NULL);
+	server->surroundings = (struct job_surroundings){ server->dicts, NULL };
+	server->jobs = jobs_new(&JOB_OPS, &server->surroundings, true);
+	server->names = names_new(config->workers, worker_ring, NULL);
+	if (!server->workers || !server->sources || !server->dicts || !server->jobs || !server->names ||
+	    loop_open(&server->loop) || reactor_open(&server->reactor, &server->loop))
 		return false;
 	if (uv_async_init(&server->loop, &server->wake, reports_on_wake))
 		return false;
@@ -85,9 +94,14 @@ static void close_server(struct server *server)
 	listeners_free(&server->listeners);
 	inheritance_close(&server->inheritance, false);
 	notify_close(&server->notify);
+	jobs_free(server->jobs); /* before the loop: the last of their threads may be about to wake it yet */
 	reactor_close(&server->reactor);
 	config_drop(server->config);
 	free(server->workers);
+	free(server->sources);
+	kept_free(&server->kept);
+	dicts_free(server->dicts);
+	names_free(server->names);
 }
 
 static bool bind_all(struct server *server)
@@ -120,7 +134,7 @@ static int server_serve(struct config *config, const struct server_options *opti
 	server.options = *options;
 	requests_watch_signals(&server);
 	acceptor_init(&server.acceptor, &server.reactor, &server.listeners, server.workers, config->workers);
-	bool bound = bind_all(&server) && requests_open_commands(&server);
+	bool bound = takeover_take_kept(&server) && bind_all(&server) && requests_open_commands(&server);
 	server.can_reload = bound && requests_open_reloads(&server);
 	if (!server.can_reload || !have_descriptors(&server) || start_workers(&server)) {
 		server.failed = true;

@@ -5,6 +5,9 @@
 #include "base/workdir.h"
 #include "config/config.h"
 #include "control/message.h"
+#include "dict/dicts.h"
+#include "jobs/jobs.h"
+#include "names/names.h"
 #include "server/acceptor.h"
 #include "server/reload.h"
 
@@ -39,7 +42,7 @@ static json_t *listener_of(const struct listener *listener)
 	message_set_text(one, "address", listener->address);
 	set_number(one, "open", atomic_load_explicit(&listener->open, memory_order_relaxed));
 	set_number(one, "limit", listener->config->connections);
-	set_number(one, "refused", listener->refused);
+	set_number(one, "refused", atomic_load_explicit(&listener->refused, memory_order_relaxed));
 	return one;
 }
 
@@ -131,6 +134,109 @@ static json_t *counters_of(const struct server_view *view)
 	return counters;
 }
 
+/* Connections out: what the others count is not among the figures of clients. */
+static json_t *status_outgoing(const struct server_view *view)
+{
+	struct counters sum = { 0 };
+	for (unsigned i = 0; i < view->worker_count; i++)
+		counters_sum(&sum, &view->workers[i].outgoing_counters);
+	json_t *all = json_object();
+	uint64_t made = count_read(&sum.accepted), closed = counters_closed(&sum);
+	set_number(all, "connected", made);
+	set_number(all, "closed", closed);
+	set_number(all, "open", made > closed ? made - closed : 0);
+	json_object_set_new(all, "reasons", reasons_of(sum.closed));
+	json_object_set_new(all, "states", phases_of(&sum));
+	set_number(all, "frames_in", count_read(&sum.frames_in));
+	set_number(all, "frames_out", count_read(&sum.frames_out));
+	set_number(all, "bytes_in", count_read(&sum.bytes_in));
+	set_number(all, "bytes_out", count_read(&sum.bytes_out));
+	return all;
+}
+
+/* Agents without a socket. */
+static json_t *residents_of_all(const struct server_view *view)
+{
+	struct counters sum = { 0 };
+	for (unsigned i = 0; i < view->worker_count; i++)
+		counters_sum(&sum, &view->workers[i].counters);
+	uint64_t begun = count_read(&sum.residents_begun), ended = count_read(&sum.residents_ended);
+	json_t *all = json_object();
+	set_number(all, "begun", begun);
+	set_number(all, "ended", ended);
+	set_number(all, "open", begun > ended ? begun - ended : 0);
+	json_object_set_new(all, "reasons", reasons_of(sum.residents_by));
+	return all;
+}
+
+/* ---- shared dictionaries ---- */
+
+static json_t *dict_of(const struct dict_counts *counts, const char *name)
+{
+	json_t *one = json_object();
+	message_set_text(one, "name", name);
+	set_number(one, "entries", counts->entries);
+	set_number(one, "bytes", counts->bytes);
+	set_number(one, "limit", counts->limit);
+	set_number(one, "hits", counts->hits);
+	set_number(one, "misses", counts->misses);
+	set_number(one, "evicted", counts->evicted);
+	set_number(one, "expired", counts->expired);
+	return one;
+}
+
+static json_t *dicts_of(const struct server_view *view)
+{
+	json_t *all = json_array();
+	struct dict_counts counts;
+	char name[DICT_NAME_MAX + 1];
+	for (unsigned at = 0; dicts_count(view->dicts, at, name, &counts); at++)
+		json_array_append_new(all, dict_of(&counts, name));
+	return all;
+}
+
+/* ---- jobs ---- */
+
+static json_t *lanes_of(const struct server_view *view)
+{
+	const struct job_config *config = &view->config->jobs;
+	json_t *all = json_array();
+	for (unsigned i = 0; i < config->lane_count; i++) {
+		struct job_lane_counts counts;
+		jobs_count_lane(view->jobs, i, &counts);
+		json_t *one = json_object();
+		message_set_text(one, "name", config->lanes[i].name);
+		set_number(one, "waiting", counts.waiting);
+		set_number(one, "running", counts.running);
+		json_array_append_new(all, one);
+	}
+	return all;
+}
+
+/* null: there are none, and there were none */
+static json_t *status_jobs(const struct server_view *view)
+{
+	enum { NS_PER_MS = 1000000 };
+	struct job_counts counts;
+	jobs_count(view->jobs, &counts);
+	if (!view->config->jobs.workers && !counts.submitted)
+		return json_null();
+	json_t *all = json_object();
+	set_number(all, "workers", view->config->jobs.workers);
+	set_number(all, "threads", counts.threads);
+	set_number(all, "submitted", counts.submitted);
+	set_number(all, "waiting", counts.waiting);
+	set_number(all, "running", counts.running);
+	set_number(all, "done", counts.done);
+	set_number(all, "failed", counts.failed);
+	set_number(all, "shed", counts.shed);
+	set_number(all, "cancelled", counts.cancelled);
+	set_number(all, "dropped", counts.dropped);
+	set_number(all, "waited_ms", counts.waited_ns / NS_PER_MS);
+	json_object_set_new(all, "lanes", lanes_of(view));
+	return all;
+}
+
 /* ---- generations ---- */
 
 /* null: none runs */
@@ -166,9 +272,10 @@ static const struct generation *add_generation(json_t *all, const struct generat
 {
 	const struct generation *each = first;
 	uint32_t number = first->number;
-	uint64_t conns = 0, workers = 0, migrated = 0, not_migrated = 0;
+	uint64_t conns = 0, residents = 0, workers = 0, migrated = 0, not_migrated = 0;
 	for (; each && each->number == number; each = each->next_known, workers++) {
 		conns += atomic_load_explicit(&each->agents.conns, memory_order_relaxed);
+		residents += atomic_load_explicit(&each->agents.lone, memory_order_relaxed);
 		migrated += atomic_load_explicit(&each->agents.migrated, memory_order_relaxed);
 		not_migrated += atomic_load_explicit(&each->agents.not_migrated, memory_order_relaxed);
 	}
@@ -177,6 +284,7 @@ static const struct generation *add_generation(json_t *all, const struct generat
 	json_object_set_new(one, "newest", json_boolean(number == newest));
 	message_set_text(one, "state", state_of(first, newest));
 	set_number(one, "connections", conns);
+	set_number(one, "residents", residents);
 	set_number(one, "workers", workers);
 	set_number(one, "migrated", migrated);
 	set_number(one, "not_migrated", not_migrated);
@@ -269,5 +377,10 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	json_object_set_new(reply, "workers", workers_of(view));
 	status_add_generations(reply, view);
 	json_object_set_new(reply, "counters", counters_of(view));
+	json_object_set_new(reply, "outgoing", status_outgoing(view));
+	json_object_set_new(reply, "residents", residents_of_all(view));
+	json_object_set_new(reply, "shared", dicts_of(view));
+	json_object_set_new(reply, "jobs", status_jobs(view));
+	set_number(reply, "names", names_count(view->names));
 	json_object_set_new(reply, "last_reload", status_outcome(&view->reloads->last));
 }

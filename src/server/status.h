@@ -13,6 +13,9 @@
 
 struct acceptor;
 struct config;
+struct dicts;
+struct jobs;
+struct names;
 struct reload_outcome;
 struct reloads;
 struct worker;
@@ -24,6 +27,9 @@ struct server_view {
 	const struct acceptor *acceptor;
 	const struct worker *workers;
 	unsigned worker_count; /* that were started */
+	struct dicts *dicts;
+	struct jobs *jobs;
+	struct names *names;
 	const struct reloads *reloads;
 	uint64_t uptime_ms, now_ms; /* uv_now() */
 };

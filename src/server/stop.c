@@ -17,6 +17,7 @@
 #include "vm/stall.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* ---- draining ---- */
@@ -32,6 +33,8 @@ static uint64_t connections_cut(const struct server *server)
 /* Whoever does not return. */
 static const char *stuck_text(const struct server *server)
 {
+	if (server->finishing && server->loader_has_ended)
+		return "a job does not return: it is left behind";
 	if (server->finishing && server->reloads.called_off)
 		return "a script that is being loaded does not return: it is left behind";
 	if (server->finishing)
@@ -51,13 +54,27 @@ static void stop_give_up(struct server *server)
 	reactor_stop(&server->reactor);
 }
 
-/* Who is waited for: the workers, and then the loader, which is all that is left. */
+static bool is_loader_stuck(struct server *server, uint64_t now_ms)
+{
+	pid_t tid = atomic_load_explicit(&server->reloads.loader.tid, memory_order_relaxed);
+	return !server->loader_has_ended && overtime_look(&server->loaders_overtime, tid, now_ms);
+}
+
+static bool is_job_stuck(struct server *server, uint64_t now_ms)
+{
+	for (unsigned i = 0; i < JOB_THREADS_MAX; i++) {
+		pid_t tid = jobs_busy_thread(server->jobs, i);
+		if (tid && overtime_look(&server->jobs_overtime[i], tid, now_ms))
+			return true;
+	}
+	return false;
+}
+
+/* Who is waited for: the workers, and then the loader and jobs, which are all that is left. */
 static bool is_stuck(struct server *server, uint64_t now_ms)
 {
 	if (server->stopped == server->started)
-		return overtime_look(&server->loaders_overtime,
-				     atomic_load_explicit(&server->reloads.loader.tid, memory_order_relaxed),
-				     now_ms);
+		return is_loader_stuck(server, now_ms) || is_job_stuck(server, now_ms);
 	bool is_stuck = false;
 	for (unsigned i = 0; i < server->started; i++) {
 		struct worker *worker = &server->workers[i];
@@ -81,7 +98,22 @@ static void expect_end(struct server *server, uint64_t ms)
 	for (unsigned i = 0; i < server->started; i++)
 		server->workers[i].overtime.has_begun = false;
 	server->loaders_overtime.has_begun = false;
+	memset(server->jobs_overtime, 0, sizeof server->jobs_overtime);
 	uv_timer_start(&server->last_resort, on_overtime, ms, OVERTIME_LOOK_MS);
+}
+
+static void on_jobs_over(void *data, struct report *report)
+{
+	(void)report;
+	stop_jobs_ended(data);
+}
+
+/* From the last of their threads. */
+static void jobs_ended(void *data)
+{
+	struct server *server = data;
+	server->jobs_over.deliver = on_jobs_over;
+	reports_post(server, &server->jobs_over);
 }
 
 void stop_finish(struct server *server)
@@ -94,17 +126,21 @@ void stop_finish(struct server *server)
 	/* A system call that a script waits in ends for nobody; nothing else is left that takes its time. */
 	if (server->reloads.called_off)
 		expect_end(server, 0);
+	server->to_end = 2;
+	jobs_stop(server->jobs, jobs_ended, server);
+	if (jobs_are_busy(server->jobs))
+		expect_end(server, 0);
 	if (server->can_reload)
 		reloads_finish(&server->reloads);
 	else
-		stop_close(server);
+		stop_loader_ended(server);
 }
 
 /*
  * The signals are never closed: without its last handle libuv gives a signal its default action back, and one that
  * comes between here and the exit would take the summary and the exit code along.
  */
-void stop_close(struct server *server)
+static void stop_close(struct server *server)
 {
 	stall_listen(NULL, NULL);
 	uv_close((uv_handle_t *)&server->wake, NULL);
@@ -116,6 +152,23 @@ void stop_close(struct server *server)
 		uv_unref((uv_handle_t *)&server->signals[i]);
 }
 
+static void end_one(struct server *server)
+{
+	if (!--server->to_end)
+		stop_close(server);
+}
+
+void stop_loader_ended(struct server *server)
+{
+	server->loader_has_ended = true;
+	end_one(server);
+}
+
+void stop_jobs_ended(struct server *server)
+{
+	end_one(server);
+}
+
 void stop_drain(struct server *server)
 {
 	uint32_t ms = server->config->drain_ms;
@@ -123,12 +176,12 @@ void stop_drain(struct server *server)
 		worker_call_off(&server->workers[i]);
 	server->stage = DRAINING;
 	server->drain_began_ms = uv_now(&server->loop);
-	upgrade_cancel(&server->upgrade);
+	takeover_cancel(server);
 	reloads_call_off(&server->reloads, "the server is stopping");
 	reloads_stop(&server->reloads, "the server is stopping");
 	notify_tell(&server->notify, "STOPPING=1");
 	pulse_ask_nobody(&server->pulse);
-	acceptor_stop(&server->acceptor);
+	acceptor_stop(&server->acceptor, false);
 	for (unsigned i = 0; i < server->started; i++)
 		worker_drain(&server->workers[i]);
 	if (ms)
@@ -167,6 +220,23 @@ static void list_reasons(const struct counters *counters, char *text, size_t siz
 					       (unsigned long long)count_read(&counters->closed[i]));
 }
 
+/* How many fields: none, where there were none. */
+static size_t add_jobs(struct server *server, struct log_field *fields)
+{
+	struct job_counts counts;
+	size_t n = 0;
+	jobs_count(server->jobs, &counts);
+	if (!counts.submitted)
+		return 0;
+	fields[n++] = F_INT("jobs", counts.submitted);
+	fields[n++] = F_INT("jobs_done", counts.done);
+	fields[n++] = F_INT("jobs_failed", counts.failed);
+	fields[n++] = F_INT("jobs_shed", counts.shed);
+	fields[n++] = F_INT("jobs_cancelled", counts.cancelled);
+	fields[n++] = F_INT("jobs_dropped", counts.dropped);
+	return n;
+}
+
 void stop_log_summary(struct server *server)
 {
 	server_look_at_stalls(server); /* those that the end has ended */
@@ -174,8 +244,8 @@ void stop_log_summary(struct server *server)
 	counters_sum(&sum, &server->acceptor.counters);
 	for (unsigned i = 0; i < server->started; i++)
 		counters_sum(&sum, &server->workers[i].counters);
-	enum { OTHERS = 7 };
-	struct log_field fields[COUNTER_COUNT + OTHERS];
+	enum { OTHERS = 7, OF_JOBS = 6 };
+	struct log_field fields[COUNTER_COUNT + OTHERS + OF_JOBS];
 	size_t n = 0;
 	char reasons[512];
 	list_reasons(&sum, reasons, sizeof reasons);
@@ -186,6 +256,7 @@ void stop_log_summary(struct server *server)
 	fields[n++] = F_TEXT("reasons", reasons);
 	for (int i = 0; i < COUNTER_COUNT; i++)
 		fields[n++] = F_INT(COUNTER_NAMES[i].name, counters_read(&sum, &COUNTER_NAMES[i]));
+	n += add_jobs(server, fields + n);
 	fields[n++] = F_INT("log_dropped", log_dropped());
 	fields[n++] =
 	    F_INT("drained_ms", server->drain_began_ms ? uv_now(&server->loop) - server->drain_began_ms : 0);

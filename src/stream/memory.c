@@ -98,9 +98,11 @@ static void memory_close(struct stream *stream, bool reset)
 
 static int memory_local_address(struct stream *stream, struct sockaddr_storage *address)
 {
-	(void)stream;
-	(void)address;
-	return UV_ENOTSUP;
+	const struct memory_stream *m = self(stream);
+	if (!m->local.sin_family)
+		return UV_ENOTSUP;
+	memcpy(address, &m->local, sizeof m->local);
+	return 0;
 }
 
 static const struct stream_ops MEMORY_STREAM = {

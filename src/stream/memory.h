@@ -8,6 +8,7 @@
 
 #include "stream/stream.h"
 
+#include <netinet/in.h>
 #include <stdint.h>
 
 struct memory_stream {
@@ -16,12 +17,13 @@ struct memory_stream {
 	size_t inward_bytes, inward_room;
 	uint8_t *outward; /* from us to the peer, not yet taken */
 	size_t outward_bytes, outward_room;
-	size_t window_bytes; /* how much `outward` may hold: a peer that stalls */
-	size_t read_max;     /* at most so many bytes a read; 0: no bound */
-	size_t write_max;    /* ... and a write */
-	size_t put_bytes;    /* that have arrived, while it was open */
-	unsigned writes;     /* that were made, those that would block included */
-	unsigned watched;    /* STREAM_* */
+	size_t window_bytes;      /* how much `outward` may hold: a peer that stalls */
+	size_t read_max;          /* at most so many bytes a read; 0: no bound */
+	size_t write_max;         /* ... and a write */
+	size_t put_bytes;         /* that have arrived, while it was open */
+	unsigned writes;          /* that were made, those that would block included */
+	unsigned watched;         /* STREAM_* */
+	struct sockaddr_in local; /* our side's address; family 0: it has none */
 	bool peer_shut, our_shut, broken, broken_told, closed, was_reset;
 	bool closing;     /* close() was called; memory_stream_report() says so */
 	bool asked_again; /* again() was called */

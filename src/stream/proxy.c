@@ -153,6 +153,11 @@ static ssize_t proxy_write(struct stream *stream, const void *from, size_t n)
 	return below->ops->write(below, from, n);
 }
 
+static ssize_t proxy_write_more(struct stream *stream, const void *from, size_t n)
+{
+	return stream_write_more(proxy_of(stream)->layer.below, from, n);
+}
+
 static ssize_t proxy_writev(struct stream *stream, const struct iovec *parts, int n)
 {
 	return stream_write_parts(proxy_of(stream)->layer.below, parts, n);
@@ -219,6 +224,7 @@ const struct stream_ops PROXY_STREAM = {
 	.open = proxy_open,
 	.read = proxy_read,
 	.write = proxy_write,
+	.write_more = proxy_write_more,
 	.writev = proxy_writev,
 	.needs = proxy_needs,
 	.has_input = proxy_has_input,

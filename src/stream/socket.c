@@ -52,16 +52,28 @@ static void fall_short(struct polled *polled)
 	poller_again(polled);
 }
 
-static ssize_t socket_write(struct stream *stream, const void *from, size_t n)
+static inline __attribute__((always_inline)) ssize_t socket_send(struct stream *stream, const void *from,
+								 size_t n, int flags)
 {
 	struct polled *polled = polled_of(stream);
 	ssize_t put;
 	do
-		put = syscall(SYS_sendto, polled->fd, from, n, MSG_NOSIGNAL, NULL, 0);
+		put = syscall(SYS_sendto, polled->fd, from, n, MSG_NOSIGNAL | flags, NULL, 0);
 	while (put < 0 && errno == EINTR);
 	if (put >= 0 && (size_t)put < n)
 		fall_short(polled);
 	return put < 0 ? -errno : put;
+}
+
+static ssize_t socket_write(struct stream *stream, const void *from, size_t n)
+{
+	return socket_send(stream, from, n, 0);
+}
+
+/* What does not fill a segment waits: for 200 ms, should nothing follow after all. */
+static ssize_t socket_write_more(struct stream *stream, const void *from, size_t n)
+{
+	return socket_send(stream, from, n, MSG_MORE);
 }
 
 static ssize_t socket_writev(struct stream *stream, const struct iovec *parts, int n)
@@ -129,6 +141,7 @@ static const struct stream_ops SOCKET_STREAM = {
 	.name = "socket",
 	.read = socket_read,
 	.write = socket_write,
+	.write_more = socket_write_more,
 	.writev = socket_writev,
 	.unsent = socket_unsent,
 	.unread = socket_unread,

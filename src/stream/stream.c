@@ -29,6 +29,21 @@ void stack_push(struct stream_layer *state, const struct layer *layer, struct st
 	user->stream = &state->stream;
 }
 
+static const void *settings_of(stream_layers layers, const struct stream_ops *ops)
+{
+	for (int i = 0; layers && layers[i].ops; i++)
+		if (layers[i].ops == ops)
+			return layers[i].settings;
+	return NULL;
+}
+
+void layers_follow(stream_layers layers, struct stream_user *user)
+{
+	for (struct stream *stream = user->stream; stream->ops->is_layer; stream = stream_below(stream))
+		if (stream->ops->keeps_settings)
+			((struct stream_layer *)(void *)stream)->settings = settings_of(layers, stream->ops);
+}
+
 struct stream *stream_below(const struct stream *stream)
 {
 	return stream->ops->is_layer ? ((const struct stream_layer *)(const void *)stream)->below : NULL;
@@ -50,12 +65,19 @@ static struct stream *lowest_of(const struct stream_user *user)
 	return stream;
 }
 
+ssize_t stream_write_more(struct stream *stream, const void *from, size_t n)
+{
+	return stream->ops->write_more ? stream->ops->write_more(stream, from, n)
+				       : stream->ops->write(stream, from, n);
+}
+
 /* Up to the first that does not fit. An error behind what was written comes again with the next write. */
 static ssize_t write_each(struct stream *stream, const struct iovec *parts, int n)
 {
 	ssize_t all = 0;
 	for (int i = 0; i < n; i++) {
-		ssize_t put = stream->ops->write(stream, parts[i].iov_base, parts[i].iov_len);
+		ssize_t put = i < n - 1 ? stream_write_more(stream, parts[i].iov_base, parts[i].iov_len)
+					: stream->ops->write(stream, parts[i].iov_base, parts[i].iov_len);
 		if (put < 0)
 			return all ? all : put;
 		all += put;
@@ -80,6 +102,14 @@ static int open_from(struct stream *stream)
 	struct stream *below = stream_below(stream);
 	int err = below ? open_from(below) : 0;
 	return err || !stream->ops->open ? err : stream->ops->open(stream);
+}
+
+bool stream_begins(const struct stream_user *user)
+{
+	const struct stream *stream = user->stream;
+	while (stream && !stream->ops->open)
+		stream = stream_below(stream);
+	return stream;
 }
 
 int stream_open(struct stream_user *user)
@@ -132,6 +162,13 @@ size_t stream_unread_of(struct stream *stream)
 	while (!stream->ops->unread)
 		stream = stream_below(stream);
 	return stream->ops->unread(stream);
+}
+
+void stream_bound(struct stream_user *user, uint32_t max_bytes, uint32_t waiting_max)
+{
+	struct stream *lowest = lowest_of(user);
+	if (lowest->ops->bound)
+		lowest->ops->bound(lowest, max_bytes, waiting_max);
 }
 
 int stream_local_address(struct stream_user *user, struct sockaddr_storage *address)

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -49,7 +50,8 @@ struct stream_user {
 struct stream_ops {
 	const char *name;
 	bool is_layer;
-	size_t bytes; /* of a layer's state, which begins with a struct stream_layer */
+	size_t bytes;        /* of a layer's state, which begins with a struct stream_layer */
+	bool keeps_settings; /* it looks at its settings after it has opened as well: layers_follow() */
 
 	/*
 	 * The layer's beginning (a handshake): 0 when bytes can pass, UV_EAGAIN while it waits for what stream_needs()
@@ -67,6 +69,12 @@ struct stream_ops {
 	 * only UV_EAGAIN says that it takes no more.
 	 */
 	ssize_t (*write)(struct stream *stream, const void *from, size_t n);
+
+	/*
+	 * The same, where more is to be written at once: this may wait for that, so that both go together. NULL: it
+	 * goes at once.
+	 */
+	ssize_t (*write_more)(struct stream *stream, const void *from, size_t n);
 
 	/* The same of several parts. NULL: they are written one by one. */
 	ssize_t (*writev)(struct stream *stream, const struct iovec *parts, int n);
@@ -108,10 +116,16 @@ struct stream_ops {
 	/* The reason that an error of its own has as a close reason. REASON_NONE, or NULL: it is the peer's reset. */
 	enum close_reason (*reason_of)(int err);
 
-	/* Of a layer: what its opening has failed for, in words for the log, or NULL. */
+	/*
+	 * Of a layer that has failed, in its opening or later: what for, in words for the log. Text that lasts until it is
+	 * closed; NULL: it has not, or that is no news.
+	 */
 	const char *(*failure)(const struct stream *stream);
 
 	/* ---- of the lowest stream only ---- */
+
+	/* Of datagrams: how large one may be that is read, and how many may wait. NULL: it has none. */
+	void (*bound)(struct stream *stream, uint32_t max_bytes, uint32_t waiting_max);
 
 	/* Sets what is reported. 0 or an error. */
 	int (*watch)(struct stream *stream, unsigned events);
@@ -128,7 +142,7 @@ struct stream {
 struct stream_layer {
 	struct stream stream;
 	struct stream *below;
-	const void *settings; /* of all streams of this layer; they outlive it, or its opening at least */
+	const void *settings; /* of all streams of this layer; they outlive its opening; see keeps_settings */
 };
 
 enum { STREAM_LAYERS_MAX = 3 };
@@ -150,6 +164,15 @@ size_t layers_bytes(stream_layers layers);
 /* Lays them out on top of a stack, in zeroed memory, which is aligned for pointers. */
 void layers_init(stream_layers layers, void *memory, struct stream_user *user);
 
+/*
+ * Layers that keep their settings go on by those of these layers, which take the place of what they were made with; one
+ * that is not among them has none from now on (NULL).
+ */
+void layers_follow(stream_layers layers, struct stream_user *user);
+
+/* As stream_ops.bound(), if the lowest stream has that. */
+void stream_bound(struct stream_user *user, uint32_t max_bytes, uint32_t waiting_max);
+
 /* Puts one more, whose state is zeroed, on top of a stack. */
 void stack_push(struct stream_layer *state, const struct layer *layer, struct stream_user *user);
 
@@ -170,6 +193,9 @@ static inline ssize_t stream_write(struct stream_user *user, const void *from, s
 	return user->stream->ops->write(user->stream, from, n);
 }
 
+/* As stream_ops.write_more(). */
+ssize_t stream_write_more(struct stream *stream, const void *from, size_t n);
+
 /* As stream_ops.write(), of n > 0 parts. */
 ssize_t stream_write_parts(struct stream *stream, const struct iovec *parts, int n);
 ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n);
@@ -184,11 +210,14 @@ static inline void stream_close(struct stream_user *user, bool reset)
 	user->stream->ops->close(user->stream, reset);
 }
 
-/* Has the stack a beginning, and an end, of its own? */
+/* May the stack have a beginning, and an end, of its own? */
 static inline bool stream_is_layered(const struct stream_user *user)
 {
 	return user->stream->ops->is_layer;
 }
+
+/* Has a layer a beginning? Else bytes can pass from the start. */
+bool stream_begins(const struct stream_user *user);
 
 /* As stream_ops.open() of the layers, from below. */
 int stream_open(struct stream_user *user);

@@ -13,7 +13,7 @@
 
 enum { DAY_S = 86400, SOON_DAYS = 14, NAMES_BYTES = 256, LINE_BYTES = 512 };
 
-static void free_file(struct tls_file *file)
+void tls_file_deinit(struct tls_file *file)
 {
 	free(file->path);
 	free(file->place);
@@ -25,10 +25,10 @@ static void free_file(struct tls_file *file)
 static void free_identity(struct tls_identity *identity)
 {
 	for (unsigned i = 0; i < identity->pair_count; i++) {
-		free_file(&identity->pairs[i].certificate);
-		free_file(&identity->pairs[i].key);
+		tls_file_deinit(&identity->pairs[i].certificate);
+		tls_file_deinit(&identity->pairs[i].key);
 	}
-	free_file(&identity->ocsp);
+	tls_file_deinit(&identity->ocsp);
 	free(identity->name);
 }
 
@@ -38,7 +38,7 @@ void tls_settings_free(struct tls_settings *settings)
 		return;
 	for (unsigned i = 0; i < settings->identity_count; i++)
 		free_identity(&settings->identities[i]);
-	free_file(&settings->authority);
+	tls_file_deinit(&settings->authority);
 	free(settings->identities);
 	free(settings->alpn);
 	free(settings->ciphers);

@@ -17,6 +17,9 @@ struct tls_file {
 	size_t count;
 };
 
+/* What it has; not itself. */
+void tls_file_deinit(struct tls_file *file);
+
 /* A certificate with its chain, and the key that belongs to it; both PEM. */
 struct tls_pair {
 	struct tls_file certificate, key;

@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "tls/context.h"
+#include "tls/failure.h"
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -16,13 +17,16 @@ enum {
 	OPENING_READS = 4, /* of the stream below, in one step of a handshake */
 	READING_READS =
 	    1, /* ... and in one read: a peer may send records that hold no byte for us, on and on */
-	ASIDES_MAX = 32, /* messages in a row that hold none */
+	/* Steps of OpenSSL's in a row that bring us none; a message is three. A server begins with some tickets. */
+	ASIDES_OF_CLIENT_MAX = 32,
+	ASIDES_OF_SERVER_MAX = 96,
 };
 
 struct tls_stream {
 	struct stream_layer layer; /* first */
 	SSL *ssl;
-	const char *why; /* it has failed; static text */
+	const char *why; /* it has failed */
+	char *why_made;  /* ... which is that, where it is no static text */
 	int err;         /* ... and with what, from then on; 0: it has not */
 	int below_err;   /* what the stream below said last, when it was neither bytes nor UV_EAGAIN */
 	uint8_t read_needs, write_needs; /* STREAM_*: what reading and writing wait for */
@@ -33,8 +37,9 @@ struct tls_stream {
 	bool held_back : 1;   /* ... since a read may not go on for ever: bytes may wait below */
 	bool has_heard : 1;   /* a byte has come */
 	bool is_shut : 1;     /* our close_notify is sent */
+	bool more_comes : 1;  /* behind the record that is being written */
 	unsigned below_reads; /* that a call may still make */
-	unsigned asides;      /* messages since the last byte for us: changes of keys */
+	unsigned asides;      /* steps since the last byte for us: changes of keys, tickets */
 };
 
 static struct tls_stream *tls_of(const struct stream *stream)
@@ -70,7 +75,8 @@ static int below_write(BIO *bio, const char *from, int n)
 	struct tls_stream *tls = BIO_get_data(bio);
 	struct stream *below = tls->layer.below;
 	BIO_clear_retry_flags(bio);
-	ssize_t put = below->ops->write(below, from, (size_t)n);
+	ssize_t put = tls->more_comes ? stream_write_more(below, from, (size_t)n)
+				      : below->ops->write(below, from, (size_t)n);
 	if (put == UV_EAGAIN)
 		BIO_set_retry_write(bio);
 	else if (put < 0)
@@ -100,11 +106,17 @@ static void make_method(void)
 	BIO_meth_set_ctrl(below_method, below_control);
 }
 
+/* Only until it has opened: a context may go then. */
+static const struct tls_side *side_of(const struct tls_stream *tls)
+{
+	return ((const struct tls_context *)tls->layer.settings)->side;
+}
+
 static int begin(struct tls_stream *tls)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, make_method);
-	SSL *ssl = tls_context_accept(tls->layer.settings);
+	SSL *ssl = side_of(tls)->begin(tls->layer.settings);
 	BIO *bio = ssl && below_method ? BIO_new(below_method) : NULL;
 	if (!bio) {
 		SSL_free(ssl);
@@ -131,33 +143,6 @@ static void forget_errors(void)
 		ERR_clear_error();
 }
 
-/* In words of the two sides; where there are none, in OpenSSL's. Static text. */
-static const char *reason_text(const SSL *ssl)
-{
-	unsigned long error = ERR_peek_last_error();
-	switch (ERR_GET_REASON(error)) {
-	case SSL_R_HTTP_REQUEST:
-	case SSL_R_HTTPS_PROXY_REQUEST:
-		return "the client speaks HTTP, without TLS";
-	case SSL_R_WRONG_VERSION_NUMBER:
-	case SSL_R_PACKET_LENGTH_TOO_LONG:
-		return SSL_get_state(ssl) == TLS_ST_BEFORE ? "the client does not speak TLS"
-							   : "a broken record";
-	case SSL_R_UNSUPPORTED_PROTOCOL:
-		return "the client has no version of TLS that tls.min allows";
-	case SSL_R_NO_SHARED_CIPHER:
-		return "the client has no cipher in common with this server";
-	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-		return "the client has sent no certificate";
-	case SSL_R_CERTIFICATE_VERIFY_FAILED:
-		return X509_verify_cert_error_string(SSL_get_verify_result(ssl));
-	default:
-		break;
-	}
-	const char *text = error ? ERR_reason_error_string(error) : NULL;
-	return text ? text : "a broken record";
-}
-
 static int fail_with(struct tls_stream *tls, int err, const char *why)
 {
 	tls->err = err;
@@ -166,18 +151,22 @@ static int fail_with(struct tls_stream *tls, int err, const char *why)
 }
 
 /*
- * It has gone without a close_notify. Before it has opened, that is a handshake that was cut off; who has not said a
- * word was only looking.
+ * It has gone without a close_notify. Before it has opened, that is a handshake that was cut off. A server that cannot
+ * be reached has said nothing that TLS could be blamed for.
  */
 static int cut_off(struct tls_stream *tls)
 {
 	if (tls->is_open)
 		return fail_with(tls, UV_ECONNRESET, "cut off without a close_notify");
-	return fail_with(tls, ERR_TLS,
-			 tls->has_heard ? "the client left in the middle of the handshake" : NULL);
+	if (tls->below_err && !tls->has_heard && !SSL_is_server(tls->ssl))
+		return fail_with(tls, tls->below_err, NULL);
+	return fail_with(tls, ERR_TLS, failure_of_leaving(tls->ssl, tls->has_heard));
 }
 
-/* A message that is not for us, of 1.3: a change of keys costs the one who asks for it less than us. */
+/*
+ * A step towards a message that is not for us, of 1.3: a change of keys costs the one who asks for it less than us, and
+ * so does a ticket.
+ */
 static void note_aside(const SSL *ssl, int where, int result)
 {
 	(void)result;
@@ -205,7 +194,8 @@ static int outcome_of(struct tls_stream *tls, int result, uint8_t *needs)
 	case SSL_ERROR_SYSCALL:
 		return tls->below_err && tls->is_open ? fail_with(tls, tls->below_err, NULL) : cut_off(tls);
 	default:
-		return is_end_of_file() ? cut_off(tls) : fail_with(tls, ERR_TLS, reason_text(tls->ssl));
+		return is_end_of_file() ? cut_off(tls)
+					: fail_with(tls, ERR_TLS, failure_text(tls->ssl, &tls->why_made));
 	}
 }
 
@@ -247,7 +237,7 @@ static int tls_open(struct stream *stream)
 	int err = tls->ssl ? 0 : begin(tls);
 	if (err)
 		return err;
-	ERR_clear_error();
+	forget_errors();
 	tls->below_reads = OPENING_READS;
 	tls->held_back = false;
 	int result = SSL_do_handshake(tls->ssl);
@@ -262,10 +252,19 @@ static int tls_open(struct stream *stream)
 		return err;
 	if (!err) /* a close_notify in place of a handshake */
 		err = cut_off(tls);
-	answer_plain(tls);
+	if (SSL_is_server(tls->ssl))
+		answer_plain(tls);
 	discard_unread(tls);
-	ERR_clear_error();
+	forget_errors();
 	return err;
+}
+
+/* What the next step of the handshake waits for: the first one, for who speaks first to be able to. */
+static unsigned needs_to_open(const struct tls_stream *tls)
+{
+	if (!tls->ssl)
+		return side_of(tls)->speaks_first ? STREAM_WRITE : STREAM_READ;
+	return tls->read_needs ? tls->read_needs : STREAM_READ;
 }
 
 static unsigned tls_needs(const struct stream *stream, unsigned wanted)
@@ -273,7 +272,7 @@ static unsigned tls_needs(const struct stream *stream, unsigned wanted)
 	const struct tls_stream *tls = tls_of(stream);
 	unsigned needs = 0;
 	if (!tls->is_open)
-		return tls->read_needs ? tls->read_needs : STREAM_READ;
+		return needs_to_open(tls);
 	if (wanted & STREAM_READ)
 		needs |= tls->read_needs ? tls->read_needs : STREAM_READ;
 	if (wanted & STREAM_WRITE)
@@ -293,6 +292,12 @@ static bool tls_has_input(const struct stream *stream)
 	return (tls->may_hold && SSL_has_pending(tls->ssl)) || stream_holds_input(tls->layer.below);
 }
 
+static bool has_too_many_asides(const struct tls_stream *tls)
+{
+	return tls->asides > ASIDES_OF_CLIENT_MAX &&
+	       (SSL_is_server(tls->ssl) || tls->asides > ASIDES_OF_SERVER_MAX);
+}
+
 /* Record after record, while they are at hand. */
 static ssize_t tls_read(struct stream *stream, void *to, size_t n)
 {
@@ -310,15 +315,15 @@ static ssize_t tls_read(struct stream *stream, void *to, size_t n)
 	} while (result == 1 && got < n && SSL_has_pending(tls->ssl));
 	if (got)
 		tls->asides = 0;
-	else if (tls->asides > ASIDES_MAX)
-		return fail_with(tls, ERR_TLS, "the client changes its keys over and over");
+	else if (has_too_many_asides(tls))
+		return fail_with(tls, ERR_TLS, failure_of_asides(tls->ssl));
 	if (result == 1) {
 		tls->may_hold = true;
 		tls->read_needs = 0;
 		return (ssize_t)got;
 	}
 	int err = outcome_of(tls, result, &tls->read_needs);
-	ERR_clear_error();
+	forget_errors();
 	tls->may_hold = false;
 	tls->owes_end = got && err != UV_EAGAIN;
 	return got ? (ssize_t)got : err;
@@ -336,21 +341,36 @@ static size_t tls_unread(struct stream *stream)
 
 /* ---- writing ---- */
 
-static ssize_t tls_write(struct stream *stream, const void *from, size_t n)
+/*
+ * A record at a time: who has more to write comes back at once with the rest. As packets of their own, a second record
+ * of a few bytes would cost both ends as much as the first.
+ */
+static ssize_t write_record(struct tls_stream *tls, const void *from, size_t n, bool more_comes)
 {
-	struct tls_stream *tls = tls_of(stream);
 	size_t put;
 	if (tls->err)
 		return tls->err;
 	forget_errors();
+	tls->more_comes = more_comes || n > SSL3_RT_MAX_PLAIN_LENGTH;
 	int result = SSL_write_ex(tls->ssl, from, n, &put);
+	tls->more_comes = false;
 	if (result == 1) {
 		tls->write_needs = 0;
 		return (ssize_t)put;
 	}
 	int err = outcome_of(tls, result, &tls->write_needs);
-	ERR_clear_error();
+	forget_errors();
 	return err ? err : UV_EPIPE;
+}
+
+static ssize_t tls_write(struct stream *stream, const void *from, size_t n)
+{
+	return write_record(tls_of(stream), from, n, false);
+}
+
+static ssize_t tls_write_more(struct stream *stream, const void *from, size_t n)
+{
+	return write_record(tls_of(stream), from, n, true);
 }
 
 static int tls_shutdown(struct stream *stream)
@@ -360,10 +380,12 @@ static int tls_shutdown(struct stream *stream)
 	if (tls->err)
 		return tls->err;
 	if (!tls->is_shut) {
-		ERR_clear_error();
+		forget_errors();
+		tls->more_comes = true; /* the end of the stream below */
 		int result = SSL_shutdown(tls->ssl);
+		tls->more_comes = false;
 		int err = result < 0 ? outcome_of(tls, result, &tls->write_needs) : 0;
-		ERR_clear_error();
+		forget_errors();
 		if (err)
 			return err;
 	}
@@ -378,13 +400,20 @@ static void tls_close(struct stream *stream, bool reset)
 	struct tls_stream *tls = tls_of(stream);
 	struct stream *below = tls->layer.below;
 	SSL_free(tls->ssl);
+	free(tls->why_made);
 	tls->ssl = NULL;
+	tls->why = tls->why_made = NULL;
 	below->ops->close(below, reset);
 }
 
 static enum close_reason tls_reason_of(int err)
 {
 	return err == ERR_TLS || err == ERR_OPENING_LATE ? REASON_TLS : REASON_NONE;
+}
+
+static const char *tls_failure(const struct stream *stream)
+{
+	return tls_of(stream)->why;
 }
 
 const struct stream_ops TLS_STREAM = {
@@ -394,22 +423,18 @@ const struct stream_ops TLS_STREAM = {
 	.open = tls_open,
 	.read = tls_read,
 	.write = tls_write,
+	.write_more = tls_write_more,
 	.needs = tls_needs,
 	.has_input = tls_has_input,
 	.unread = tls_unread,
 	.shutdown = tls_shutdown,
 	.close = tls_close,
 	.reason_of = tls_reason_of,
+	.failure = tls_failure,
 };
 
 SSL *tls_stream_of(const struct stream_user *user)
 {
 	const struct stream *stream = stream_find(user, &TLS_STREAM);
 	return stream && tls_of(stream)->is_open ? tls_of(stream)->ssl : NULL;
-}
-
-const char *tls_stream_why(const struct stream_user *user)
-{
-	const struct stream *stream = stream_find(user, &TLS_STREAM);
-	return stream ? tls_of(stream)->why : NULL;
 }

@@ -1,6 +1,8 @@
 /*
- * TLS as a layer of a stream: the server's side of TLS 1.2 and 1.3 (RFC 5246, RFC 8446) by OpenSSL, over whatever
- * stream is below. The layer's settings are a struct tls_context.
+ * TLS as a layer of a stream: TLS 1.2 and 1.3 (RFC 5246, RFC 8446) by OpenSSL, over whatever stream is below. The
+ * layer's settings are a struct tls_context, which says whether it is the server's side or the client's. A client
+ * speaks first: until it has, the layer needs STREAM_WRITE. So the first event of a socket that has connected begins
+ * the handshake.
  *
  * Our end of stream is a close_notify, and so is the peer's: one that ends without is cut off, and is told apart as a
  * reset. There is no renegotiation.
@@ -17,6 +19,3 @@ extern const struct stream_ops TLS_STREAM;
 
 /* OpenSSL's connection, once it has opened; or NULL: the stack has no TLS. */
 SSL *tls_stream_of(const struct stream_user *user);
-
-/* Why it has failed: static text, or NULL. */
-const char *tls_stream_why(const struct stream_user *user);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 enum { ROTATE_S = 12 * 3600, NAME_BYTES = 16, SECRET_BYTES = 32 };
@@ -31,19 +32,23 @@ static int64_t monotonic_s(void)
 	return now.tv_sec + 1; /* never 0 */
 }
 
-/* With the lock. False: there is no randomness to be had, and so no key. */
+/*
+ * With the lock. False: there is no randomness to be had, and so no key. It is the system's and not OpenSSL's: what a
+ * connection draws does not depend on whether a new key was due.
+ */
 static bool rotate(void)
 {
 	int64_t now_s = monotonic_s();
 	struct ticket_key next;
 	if (tickets.made_s && now_s - tickets.made_s < ROTATE_S)
 		return true;
-	if (RAND_bytes((unsigned char *)&next, sizeof next) != 1)
-		return tickets.made_s != 0;
-	tickets.keys[1] = tickets.made_s ? tickets.keys[0] : next;
-	tickets.keys[0] = next;
-	tickets.made_s = now_s;
-	return true;
+	if (getentropy(&next, sizeof next) == 0) {
+		tickets.keys[1] = tickets.made_s ? tickets.keys[0] : next;
+		tickets.keys[0] = next;
+		tickets.made_s = now_s;
+	}
+	OPENSSL_cleanse(&next, sizeof next);
+	return tickets.made_s != 0;
 }
 
 /* The newest, or the one of that name. False: there is none. */
@@ -88,12 +93,12 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
 	bool is_newest;
 	if (!find_key(encrypts ? NULL : name, &key, &is_newest))
 		return 0;
-	if (encrypts) {
+	bool ok = !encrypts || RAND_bytes(iv, EVP_CIPHER_iv_length(EVP_aes_256_cbc())) == 1;
+	if (encrypts)
 		memcpy(name, key.name, NAME_BYTES);
-		if (RAND_bytes(iv, EVP_CIPHER_iv_length(EVP_aes_256_cbc())) != 1)
-			return -1;
-	}
-	if (!ticket_use_key(&key, iv, cipher, mac, encrypts))
+	ok = ok && ticket_use_key(&key, iv, cipher, mac, encrypts);
+	OPENSSL_cleanse(&key, sizeof key);
+	if (!ok)
 		return -1;
 	return encrypts || (is_newest && SSL_version(ssl) < TLS1_3_VERSION) ? 1 : 2;
 }

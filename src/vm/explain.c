@@ -35,15 +35,21 @@ static void explain_time(const struct vm *vm, char *text, size_t size)
 	const char *unit = ms < 1000 ? "ms" : "s";
 	double n = ms < 1000 ? ms : ms / 1000.0;
 	static const char *const WHOSE[] = {
-		[VM_SERVING] = "without waiting (limits.proceed)",
 		[VM_LOADING] = "(the most that loading and setup may take)",
+		[VM_KEEPING] = "(snapshot may take 1 s)",
 		[VM_ENDING] = "(teardown may take 1 s)",
 	};
-	_Static_assert(VM_TEARDOWN_MS == 1000, "the text says so");
+	_Static_assert(VM_TEARDOWN_MS == 1000 && VM_SNAPSHOT_MS == 1000, "the texts say so");
 	bool is_shared = vm->stage == VM_ENDING && ms < VM_TEARDOWN_MS;
-	snprintf(text, size, "it ran for over %g %s of CPU time %s", n, unit,
-		 is_shared ? "(teardown may take 1 s; at a stop that is for all together)"
-			   : WHOSE[vm->stage]);
+	int used = snprintf(text, size, "it ran for over %g %s of CPU time ", n, unit);
+	if (used < 0 || (size_t)used >= size)
+		return;
+	if (vm->stage == VM_SERVING)
+		snprintf(text + used, size - (size_t)used, "without waiting (%s.proceed)", vm->limits);
+	else
+		snprintf(text + used, size - (size_t)used, "%s",
+			 is_shared ? "(teardown may take 1 s; at a stop that is for all together)"
+				   : WHOSE[vm->stage]);
 }
 
 static void explain_explain(const struct guard *guard, enum guard_verdict verdict, char *text, size_t size)
@@ -57,8 +63,11 @@ static void explain_explain(const struct guard *guard, enum guard_verdict verdic
 		break;
 	case GUARD_MEMORY:
 		show_bytes(limit, sizeof limit, vm->memory_bytes);
-		snprintf(text, size, "the worker's memory is used up (%s%s)",
-			 vm->stage == VM_LOADING ? "loading may take " : "limits.memory is ", limit);
+		if (vm->stage == VM_LOADING)
+			snprintf(text, size, "the worker's memory is used up (loading may take %s)", limit);
+		else
+			snprintf(text, size, "the worker's memory is used up (%s.memory is %s)", vm->limits,
+				 limit);
 		break;
 	case GUARD_ALLOCATION:
 		show_bytes(limit, sizeof limit, vm->call_bytes);

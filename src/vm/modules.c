@@ -85,6 +85,14 @@ static bool modules_path_of(const char *pattern, const char *name, char *path, s
 	return true;
 }
 
+/* MAY RAISE. What require() calls to load a library in C that is late. */
+static int l_make_library(lua_State *lua)
+{
+	const struct vm_library *library = lua_touserdata(lua, lua_upvalueindex(1));
+	library->push(lua);
+	return 1;
+}
+
 /*
  * MAY RAISE. A searcher for package.loaders: (name) → its chunk, or nothing: then others have a look. It takes a path
  * as it is, where package.path would split it at a ';', and put the name wherever there is a '?'.
@@ -95,6 +103,12 @@ static int l_search(lua_State *lua)
 	char path[4200];
 	if (strncmp(name, "perilune", 8) != 0)
 		return 0;
+	const struct vm_library *library = vm_late_library(name);
+	if (library) {
+		lua_pushlightuserdata(lua, (void *)library);
+		lua_pushcclosure(lua, l_make_library, 1);
+		return 1;
+	}
 	const struct module *module = is_shared ? modules_find(name) : NULL;
 	if (module)
 		return luaL_loadbuffer(lua, module->code, module->bytes, name) ? lua_error(lua) : 1;

@@ -93,7 +93,7 @@ static int l_interrupted(lua_State *lua)
 	return 1;
 }
 
-/* perilune.guard.loading() → is the script being loaded, or does its setup() or teardown() run? */
+/* perilune.guard.loading() → is the script being loaded, or does its setup(), snapshot() or teardown() run? */
 static int l_loading(lua_State *lua)
 {
 	lua_pushboolean(lua, vm_of(lua)->stage != VM_SERVING);
@@ -169,10 +169,20 @@ static void open_guard(lua_State *lua)
 	lua_pop(lua, 2);
 }
 
+const struct vm_library *vm_late_library(const char *name)
+{
+	for (const struct vm_library *library = libraries; library && library->name; library++)
+		if (library->is_late && !strcmp(library->name, name))
+			return library;
+	return NULL;
+}
+
 /* package.loaded is on top of the stack. */
 static void load_libraries(lua_State *lua)
 {
 	for (const struct vm_library *library = libraries; library && library->name; library++) {
+		if (library->is_late)
+			continue;
 		library->push(lua);
 		lua_setfield(lua, -2, library->name);
 	}
@@ -222,12 +232,16 @@ static int setup(lua_State *lua)
 
 int vm_open(struct vm *vm)
 {
-	*vm = (struct vm){ .call_end = INT64_MAX, .step_ms = VM_TEARDOWN_MS, .pace = VM_PACE_DEFAULT };
+	*vm = (struct vm){
+		.call_end = INT64_MAX, .step_ms = VM_TEARDOWN_MS, .pace = VM_PACE_DEFAULT, .limits = "limits"
+	};
 	slab_init(&vm->slab);
 	if (!guard_start())
 		return guard_error();
-	vm->lua = lua_newstate(first_alloc, vm);
+	vm_take_spare(vm); /* LuaJIT does not survive to be refused what it begins with */
+	vm->lua = vm->spare ? lua_newstate(first_alloc, vm) : NULL;
 	if (!vm->lua) {
+		vm_drop_spare(vm);
 		slab_deinit(&vm->slab);
 		return UV_ENOMEM;
 	}

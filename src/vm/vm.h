@@ -13,8 +13,11 @@
 #include <lua.h>
 #include <signal.h>
 
-/* SERVING: limits.proceed. LOADING: VM_LOAD_BUDGET, and a memory limit of the loader's. ENDING: VM_TEARDOWN_MS. */
-enum vm_stage { VM_SERVING, VM_LOADING, VM_ENDING };
+/*
+ * SERVING: limits.proceed. LOADING: VM_LOAD_BUDGET, and a memory limit of the loader's. KEEPING: VM_SNAPSHOT_MS.
+ * ENDING: VM_TEARDOWN_MS.
+ */
+enum vm_stage { VM_SERVING, VM_LOADING, VM_KEEPING, VM_ENDING };
 
 /* How the collector is paced: pace.c. */
 struct vm_pace {
@@ -43,7 +46,8 @@ struct vm {
 	uint64_t call_begin; /* that sum when the running call began */
 	int64_t call_end;    /* limits.allocation: where it ends the running call */
 	uint64_t call_bytes; /* the last limits.allocation that a call had */
-	enum vm_stage stage; /* whose limits what runs now has: for messages */
+	enum vm_stage stage; /* whose limits what runs now has: for messages, */
+	const char *limits;  /* ... and the settings that they are of: "limits" */
 	size_t memory_bytes; /* limits.memory; 0: no limit */
 	size_t live_bytes;   /* of the heap, when is_full was last dealt with */
 	bool is_full;        /* it was reached; relief is due */
@@ -93,11 +97,14 @@ void vm_close(struct vm *vm);
 
 struct vm *vm_of(lua_State *lua);
 
-/* Of a script's top level and setup(). */
+/* Of a script's top level, and of its setup(). */
 extern const struct vm_budget VM_LOAD_BUDGET;
 
-/* Of teardown(), which somebody waits for: a stop, or the next reload. */
-enum { VM_TEARDOWN_MS = 1000 };
+/*
+ * Of teardown(), which somebody waits for: a stop, or the next reload. And of the script's snapshot(), for which the
+ * connections wait.
+ */
+enum { VM_TEARDOWN_MS = 1000, VM_SNAPSHOT_MS = 1000 };
 
 /* From now on everything is interpreted. */
 void vm_stop_jit(struct vm *vm);
@@ -161,10 +168,14 @@ void vm_make_room_for_strings(struct vm *vm);
 struct vm_library {
 	const char *name; /* NULL ends a list */
 	void (*push)(lua_State *lua);
+	bool is_late; /* it is made when it is required; others are there from the begin, and once */
 };
 
 /* The list is kept. Set once, before any VM is opened. */
 void vm_set_libraries(const struct vm_library *libraries);
+
+/* For modules.c: the late one of that name, or NULL. */
+const struct vm_library *vm_late_library(const char *name);
 
 /*
  * Where perilune/?.lua lies: a pattern whose last '?' stands for the name, as the folder may have such a character, and

@@ -3,6 +3,7 @@
 
 #include "workbench/script.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -84,25 +85,58 @@ static struct bench_app *new_app(struct bench *bench, struct config *config, con
 	return app;
 }
 
-/* MAY RAISE. open(path, image | nil, overrides[, inside]) → app | nil, message */
-static int l_app_open(lua_State *lua)
+/*
+ * MAY RAISE. The configuration of the script at the bottom of the stack: path, image | nil, overrides. NULL: why not is
+ * in *text, as script_load() has it. Pushes what it needs meanwhile.
+ */
+static struct config *app_load_config(lua_State *lua, char **text)
 {
 	struct script script = { .path = luaL_checkstring(lua, 1) };
 	script.image = luaL_optlstring(lua, 2, NULL, &script.image_bytes);
-	const char *inside = luaL_optstring(lua, 4, "perilune.test.inside");
 	read_overrides(lua, 3, &script);
+	return script_load(&script, text);
+}
+
+/* MAY RAISE. open(path, image | nil, overrides[, inside]) → app | nil, message */
+static int l_app_open(lua_State *lua)
+{
+	const char *inside = luaL_optstring(lua, 4, "perilune.test.inside");
 	struct bench_app **box = lua_newuserdata(lua, sizeof(struct bench_app *));
 	*box = NULL;
 	luaL_getmetatable(lua, APP_METATABLE);
 	lua_setmetatable(lua, -2);
+	int at = lua_gettop(lua);
 	char *text, why[4096];
-	struct config *config = script_load(&script, &text);
+	struct config *config = app_load_config(lua, &text);
 	if (!config)
 		return app_refuse(lua, text);
 	*box = new_app(bench_of(lua), config, inside, why, sizeof why);
 	config_drop(config);
-	if (*box)
+	if (*box) {
+		lua_pushvalue(lua, at);
 		return 1;
+	}
+	lua_pushnil(lua);
+	lua_pushstring(lua, why);
+	return 2;
+}
+
+/* MAY RAISE. reload(app, path, image | nil, overrides[, inside]) → true | nil, message */
+static int l_app_reload(lua_State *lua)
+{
+	struct world *world = app_check_world(lua);
+	lua_remove(lua, 1); /* its caller has it */
+	const char *inside = luaL_optstring(lua, 4, "perilune.test.inside");
+	char *text, why[4096];
+	struct config *config = app_load_config(lua, &text);
+	if (!config)
+		return app_refuse(lua, text);
+	bool ok = world_reload(world, config, inside, why, sizeof why);
+	config_drop(config);
+	if (ok) {
+		lua_pushboolean(lua, 1);
+		return 1;
+	}
 	lua_pushnil(lua);
 	lua_pushstring(lua, why);
 	return 2;
@@ -129,7 +163,7 @@ static int l_app_is_closed(lua_State *lua)
 
 /* ---- time ---- */
 
-static int push_quiet(lua_State *lua, enum world_quiet quiet)
+int app_push_quiet(lua_State *lua, enum world_quiet quiet)
 {
 	lua_pushboolean(lua, quiet == WORLD_QUIET);
 	if (quiet == WORLD_QUIET)
@@ -141,7 +175,7 @@ static int push_quiet(lua_State *lua, enum world_quiet quiet)
 /* settle(app) → true | false, "restless" | "stopped" */
 static int l_settle(lua_State *lua)
 {
-	return push_quiet(lua, world_settle(app_check_world(lua)));
+	return app_push_quiet(lua, world_settle(app_check_world(lua)));
 }
 
 /* advance(app, ms): the same, so much later */
@@ -150,25 +184,25 @@ static int l_advance(lua_State *lua)
 	struct world *world = app_check_world(lua);
 	lua_Number ms = luaL_checknumber(lua, 2);
 	luaL_argcheck(lua, ms >= 0 && ms <= 1e13, 2, "milliseconds expected");
-	return push_quiet(lua, world_advance(world, world->host.now_ms + (uint64_t)ms));
+	return app_push_quiet(lua, world_advance(world, world_now_ms(world) + (uint64_t)ms));
 }
 
 /* begin_drain(app): the same; connections are asked to end */
 static int l_begin_drain(lua_State *lua)
 {
-	return push_quiet(lua, world_begin_drain(app_check_world(lua)));
+	return app_push_quiet(lua, world_begin_drain(app_check_world(lua)));
 }
 
 /* drain(app): the same; all connections end */
 static int l_drain(lua_State *lua)
 {
-	return push_quiet(lua, world_drain(app_check_world(lua)));
+	return app_push_quiet(lua, world_drain(app_check_world(lua)));
 }
 
 /* now(app) → milliseconds since it began */
 static int l_app_now(lua_State *lua)
 {
-	app_push_time(lua, app_check_world(lua)->host.now_ms);
+	app_push_time(lua, world_now_ms(app_check_world(lua)));
 	return 1;
 }
 
@@ -185,42 +219,67 @@ static int l_next(lua_State *lua)
 
 /* ---- faults ---- */
 
-/* MAY RAISE. Calls that function of perilune.test.inside with a callback's name and a number: arguments 2 and 3. */
-static int tell_inside(lua_State *lua, const char *function)
+/* MAY RAISE. Calls a function of perilune.test.inside, in each worker, with a callback's name and a number. */
+static int tell_inside(lua_State *lua, const char *function, const char *callback, lua_Number n)
+{
+	const struct world *world = app_check_world(lua);
+	for (unsigned i = 0; i < world->worker_count; i++) {
+		struct agents *agents = world->workers[i].agents;
+		lua_State *inside = agents->vm.lua;
+		int top = lua_gettop(inside);
+		app_push_inside(agents, function);
+		lua_pushstring(inside, callback);
+		lua_pushnumber(inside, n);
+		bool ok = app_call_inside(agents, 2);
+		app_take_string(agents, lua, top);
+		if (!ok)
+			return luaL_error(lua, "%s", lua_tostring(lua, -1));
+		lua_pop(lua, 1);
+	}
+	return 0;
+}
+
+/* MAY RAISE. fail(app, callback, n[, worker]): its n-th call raises, of that worker or of any */
+static int l_fail(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
 	const char *callback = luaL_checkstring(lua, 2);
 	lua_Number n = luaL_checknumber(lua, 3);
-	lua_State *inside = world->agents.vm.lua;
-	int top = lua_gettop(inside);
-	app_push_inside(world, function);
-	lua_pushstring(inside, callback);
-	lua_pushnumber(inside, n);
-	bool ok = app_call_inside(world, 2);
-	app_take_string(world, lua, top);
-	return ok ? 0 : luaL_error(lua, "%s", lua_tostring(lua, -1));
-}
-
-/* MAY RAISE. fail(app, callback, n): its n-th call raises */
-static int l_fail(lua_State *lua)
-{
-	return tell_inside(lua, "fail");
+	int worker = lua_isnoneornil(lua, 4) ? -1 : (int)app_check_worker(lua, 4)->index;
+	luaL_argcheck(lua, n >= 1 && n <= UINT32_MAX, 3, "which call is a number from 1 on");
+	if (!world_add_fault(world, callback, (unsigned)n, worker))
+		return luaL_error(lua, "too many callbacks are to fail");
+	return tell_inside(lua, "fail", callback, n);
 }
 
 /* MAY RAISE. take(app, callback, seconds): each call of it takes so long */
 static int l_take(lua_State *lua)
 {
-	return tell_inside(lua, "take");
+	return tell_inside(lua, "take", luaL_checkstring(lua, 2), luaL_checknumber(lua, 3));
 }
 
-/* MAY RAISE. coverage(app) → what perilune.test.covered has counted, encoded */
+/* MAY RAISE. seed(app, worker, n): what its math.random() draws from now on */
+static int l_seed(lua_State *lua)
+{
+	struct agents *agents = app_check_worker(lua, 2)->agents;
+	lua_Number seed = luaL_checknumber(lua, 3);
+	lua_State *inside = agents->vm.lua;
+	int top = lua_gettop(inside);
+	app_push_inside(agents, "seed");
+	lua_pushnumber(inside, seed);
+	bool ok = app_call_inside(agents, 1);
+	app_take_string(agents, lua, top);
+	return ok ? 0 : luaL_error(lua, "%s", lua_tostring(lua, -1));
+}
+
+/* MAY RAISE. coverage(app, worker) → what perilune.test.covered has counted, encoded */
 static int l_coverage(lua_State *lua)
 {
-	struct world *world = app_check_world(lua);
-	int top = lua_gettop(world->agents.vm.lua);
-	app_push_inside(world, "coverage");
-	bool ok = app_call_inside(world, 0);
-	app_take_string(world, lua, top);
+	struct agents *agents = app_check_worker(lua, 2)->agents;
+	int top = lua_gettop(agents->vm.lua);
+	app_push_inside(agents, "coverage");
+	bool ok = app_call_inside(agents, 0);
+	app_take_string(agents, lua, top);
 	return ok ? 1 : luaL_error(lua, "%s", lua_tostring(lua, -1));
 }
 
@@ -228,16 +287,65 @@ static int l_coverage(lua_State *lua)
 static int l_starve(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
-	world->host.pool.limit_bytes = lua_toboolean(lua, 2) ? 1 : world->config->buffer_bytes;
+	for (unsigned i = 0; i < world->worker_count; i++) {
+		struct world_worker *worker = &world->workers[i];
+		worker->host.pool.limit_bytes = lua_toboolean(lua, 2) ? 1 : worker->buffer_bytes;
+	}
 	return 0;
 }
 
+/* stall_worker(app, worker, on) */
+static int l_stall_worker(lua_State *lua)
+{
+	struct world_worker *worker = app_check_worker(lua, 2);
+	bool is_stalled = lua_toboolean(lua, 3);
+	char what[64];
+	if (worker->is_stalled != is_stalled && worker->world->lan) {
+		snprintf(what, sizeof what, "worker %u %s", worker->index, is_stalled ? "stalls" : "goes on");
+		lan_note_node(worker->world->lan, worker->world->node, what);
+	}
+	worker->is_stalled = is_stalled;
+	return 0;
+}
+
+/* hold_jobs(app, on) */
+static int l_hold_jobs(lua_State *lua)
+{
+	app_check_world(lua)->holds_jobs = lua_toboolean(lua, 2);
+	return 0;
+}
+
+/* run_jobs(app, most) → how many were run; as settle() */
+static int l_run_jobs(lua_State *lua)
+{
+	unsigned ran;
+	lua_Number most = luaL_checknumber(lua, 2);
+	enum world_quiet quiet =
+	    world_run_jobs(app_check_world(lua), most < UINT_MAX ? (unsigned)most : UINT_MAX, &ran);
+	lua_pushnumber(lua, ran);
+	return 1 + app_push_quiet(lua, quiet);
+}
+
 static const luaL_Reg FUNCTIONS[] = {
-	{ "open", l_app_open },     { "close", l_app_close }, { "is_closed", l_app_is_closed },
-	{ "settle", l_settle },     { "advance", l_advance }, { "begin_drain", l_begin_drain },
-	{ "drain", l_drain },       { "now", l_app_now },     { "next", l_next },
-	{ "fail", l_fail },         { "take", l_take },       { "starve", l_starve },
-	{ "coverage", l_coverage }, { NULL, NULL },
+	{ "open", l_app_open },
+	{ "close", l_app_close },
+	{ "is_closed", l_app_is_closed },
+	{ "settle", l_settle },
+	{ "advance", l_advance },
+	{ "begin_drain", l_begin_drain },
+	{ "drain", l_drain },
+	{ "now", l_app_now },
+	{ "next", l_next },
+	{ "fail", l_fail },
+	{ "take", l_take },
+	{ "starve", l_starve },
+	{ "stall_worker", l_stall_worker },
+	{ "hold_jobs", l_hold_jobs },
+	{ "run_jobs", l_run_jobs },
+	{ "coverage", l_coverage },
+	{ "seed", l_seed },
+	{ "reload", l_app_reload },
+	{ NULL, NULL },
 };
 
 void bench_push_app(lua_State *lua)

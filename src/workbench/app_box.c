@@ -16,6 +16,15 @@ struct world *app_check_world(lua_State *lua)
 	return &app_check(lua)->world;
 }
 
+struct world_worker *app_check_worker(lua_State *lua, int idx)
+{
+	const struct world *world = app_check_world(lua);
+	lua_Number number = luaL_checknumber(lua, idx);
+	if (!(number >= 0 && number < (lua_Number)world->worker_count))
+		luaL_argerror(lua, idx, "there is no such worker");
+	return &world->workers[(size_t)number];
+}
+
 struct peer *app_check_peer(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
@@ -25,23 +34,23 @@ struct peer *app_check_peer(lua_State *lua)
 	return world->peers[(size_t)number - 1];
 }
 
-bool app_call_inside(struct world *world, int nargs)
+bool app_call_inside(struct agents *agents, int nargs)
 {
-	struct vm *vm = &world->agents.vm;
+	struct vm *vm = &agents->vm;
 	return !vm_pcall(vm, vm->lua, nargs, 1, &VM_LOAD_BUDGET);
 }
 
-void app_push_inside(struct world *world, const char *name)
+void app_push_inside(struct agents *agents, const char *name)
 {
-	lua_State *inside = world->agents.vm.lua;
+	lua_State *inside = agents->vm.lua;
 	lua_getfield(inside, LUA_REGISTRYINDEX, "perilune.inside");
 	lua_getfield(inside, -1, name);
 	lua_remove(inside, -2);
 }
 
-void app_take_string(struct world *world, lua_State *lua, int top)
+void app_take_string(struct agents *agents, lua_State *lua, int top)
 {
-	lua_State *inside = world->agents.vm.lua;
+	lua_State *inside = agents->vm.lua;
 	size_t n;
 	const char *bytes = lua_tolstring(inside, -1, &n);
 	lua_pushlstring(lua, bytes ? bytes : "", bytes ? n : 0);

@@ -103,10 +103,10 @@ static void make_trusted(const struct listener_config *listener, struct sockaddr
 }
 
 /*
- * MAY RAISE. connect(app, listener, address | nil, read_max, write_max, header | false | nil, tls | false | nil) →
- * number, id of its connection | nil: refused. header: sent first, in clear; without an address, the client has one that
- * the listener trusts. false: what it sends is what layers would have made of it. tls, false: it speaks plainly, though
- * the listener has TLS.
+ * MAY RAISE. connect(app, listener, address | nil, read_max, write_max, header | false | nil, tls | false | nil [,
+ * worker]) → number, id of its connection | nil: refused. header: sent first, in clear; without an address, the client
+ * has one that the listener trusts. false: what it sends is what layers would have made of it. tls, false: it speaks
+ * plainly, though the listener has TLS.
  */
 static int l_app_client_connect(lua_State *lua)
 {
@@ -116,13 +116,14 @@ static int l_app_client_connect(lua_State *lua)
 	const char *header = lua_tolstring(lua, 6, &header_bytes);
 	struct world_way way = { .read_max = opt_bytes(lua, 4, 0),
 				 .write_max = opt_bytes(lua, 5, 0),
-				 .is_bare = lua_isboolean(lua, 6) };
+				 .is_bare = lua_isboolean(lua, 6),
+				 .to = lua_isnoneornil(lua, 8) ? NULL : app_check_worker(lua, 8) };
 	luaL_argcheck(lua, number >= 1 && number <= world->config->listener_count, 2,
 		      "there is no such listener");
 	const struct listener_config *listener = &world->config->listeners[(unsigned)number - 1];
 	if (!lua_isnoneornil(lua, 3)) {
 		app_client_read_address(lua, 3, &way.from);
-	} else if (listener->kind == LISTENER_TCP) {
+	} else if (listener->kind != LISTENER_UNIX) {
 		make_address(&way.from, world->peer_count);
 		if (header)
 			make_trusted(listener, &way.from);
@@ -141,9 +142,9 @@ static int l_app_client_connect(lua_State *lua)
 	if (tls)
 		peer_begin_tls(peer, tls);
 	lua_pushnumber(lua, (lua_Number)world->peer_count);
-	if (peer->refused)
+	if (peer->refused || peer->is_flow)
 		return 1;
-	lua_pushnumber(lua, (lua_Number)peer->conn.first.id);
+	lua_pushnumber(lua, (lua_Number)peer->id);
 	return 2;
 }
 
@@ -177,7 +178,7 @@ static int l_put(lua_State *lua)
 	struct peer *peer = app_check_peer(lua);
 	size_t n;
 	const char *bytes = luaL_checklstring(lua, 3, &n);
-	if (!peer->gone && !peer_send(peer, bytes, n))
+	if ((!peer->gone || peer->is_flow) && !peer_send(peer, bytes, n))
 		return luaL_error(lua, "TLS failed: %s",
 				  peer->tls && tls_client_why(peer->tls) ? tls_client_why(peer->tls)
 									 : "not enough memory");
@@ -206,11 +207,23 @@ static int l_tls(lua_State *lua)
 	return 2;
 }
 
+/* worker(app, client) → whose client it is, from 0 on | nil: nobody's, since it was refused */
+static int l_worker(lua_State *lua)
+{
+	const struct peer *peer = app_check_peer(lua);
+	if (peer->is_placed)
+		lua_pushnumber(lua, (lua_Number)peer->worker->index);
+	else
+		lua_pushnil(lua);
+	return 1;
+}
+
 /* reset(app, client) */
 static int l_reset(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
 	peer->left = true;
+	lan_note_client(peer, true, "reset");
 	memory_stream_reset(&peer->memory);
 	return 0;
 }
@@ -242,20 +255,20 @@ static int l_bounds(lua_State *lua)
 /* ---- what clients get ---- */
 
 /* What a codec in Lua has made: a string, or "packed" bytes of another value. How many results. */
-static int push_value(struct world *world, lua_State *lua)
+static int push_value(struct agents *agents, lua_State *lua)
 {
-	lua_State *inside = world->agents.vm.lua;
+	lua_State *inside = agents->vm.lua;
 	int top = lua_gettop(inside);
 	lua_rawgeti(inside, AT_VALUES, 1);
 	if (lua_type(inside, -1) == LUA_TSTRING) {
-		app_take_string(world, lua, top);
+		app_take_string(agents, lua, top);
 		lua_pushboolean(lua, 0);
 		return 2;
 	}
-	app_push_inside(world, "pack");
+	app_push_inside(agents, "pack");
 	lua_insert(inside, -2);
-	bool ok = app_call_inside(world, 1);
-	app_take_string(world, lua, top);
+	bool ok = app_call_inside(agents, 1);
+	app_take_string(agents, lua, top);
 	if (!ok)
 		return luaL_error(lua, "a frame that cannot leave the app: %s", lua_tostring(lua, -1));
 	lua_pushboolean(lua, 1);
@@ -279,7 +292,6 @@ static void app_client_push_frame(lua_State *lua, struct peer *peer, const struc
 static int l_frame(lua_State *lua)
 {
 	struct peer *peer = app_check_peer(lua);
-	struct world *world = app_check_world(lua);
 	struct batch batch;
 	int found = peer_next_frame(peer, &batch);
 	if (found < 1) {
@@ -288,12 +300,12 @@ static int l_frame(lua_State *lua)
 		if (!found)
 			return 1;
 		bool is_lua = peer->codec.kind == CODEC_LUA && found == ERR_FRAME_MALFORMED;
-		lua_pushstring(lua, is_lua ? world->agents.codec_error
+		lua_pushstring(lua, is_lua ? peer->agents->codec_error
 					   : codec_error_text(&peer->codec, &batch, text, sizeof text));
 		return 2;
 	}
 	if (peer->codec.kind == CODEC_LUA) {
-		push_value(world, lua);
+		push_value(peer->agents, lua);
 	} else {
 		app_client_push_frame(lua, peer, &batch);
 		lua_pushboolean(lua, 0);
@@ -318,20 +330,20 @@ static int l_bytes(lua_State *lua)
 	return 2;
 }
 
-static int encode_in_lua(lua_State *lua, struct world *world, const struct codec *codec)
+static int encode_in_lua(lua_State *lua, struct agents *agents, const struct codec *codec)
 {
 	size_t n;
 	const char *packed = luaL_checklstring(lua, 3, &n);
-	lua_State *inside = world->agents.vm.lua;
+	lua_State *inside = agents->vm.lua;
 	int top = lua_gettop(inside);
-	app_push_inside(world, "encode");
+	app_push_inside(agents, "encode");
 	lua_rawgeti(inside, LUA_REGISTRYINDEX, codec->lua_encode_ref);
-	if (!vm_push_bytes(&world->agents.vm, inside, packed, n)) {
+	if (!vm_push_bytes(&agents->vm, inside, packed, n)) {
 		lua_settop(inside, top);
 		return luaL_error(lua, "not enough memory");
 	}
-	bool ok = app_call_inside(world, 2);
-	app_take_string(world, lua, top);
+	bool ok = app_call_inside(agents, 2);
+	app_take_string(agents, lua, top);
 	return ok ? 1 : luaL_error(lua, "%s", lua_tostring(lua, -1));
 }
 
@@ -352,7 +364,7 @@ static int l_encode(lua_State *lua)
 	size_t n;
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (codec->kind == CODEC_LUA && codec->lua_encode_ref != LUA_NOREF)
-		return encode_in_lua(lua, &app->world, codec);
+		return encode_in_lua(lua, peer->agents, codec);
 	buf_release(&app->pool, &app->encoded);
 	int err = codec_encode(codec, (const uint8_t *)frame, n, &app->pool, &app->encoded);
 	if (err)
@@ -378,7 +390,7 @@ static int l_set_frame(lua_State *lua)
 	/* A piece of a stream is as long as the server takes it. */
 	if (codec.kind == CODEC_RAW && codec.protocol.max_bytes == CODEC_FRAME_LIMIT)
 		codec.protocol.max_bytes =
-		    agents_codec(&peer->world->agents, peer->listener)->protocol.max_bytes;
+		    agents_codec(peer->worker->agents, peer->listener)->protocol.max_bytes;
 	peer->codec = codec;
 	peer->session = (struct session){ 0 };
 	return 0;
@@ -413,6 +425,7 @@ const luaL_Reg APP_CLIENT_FUNCTIONS[] = {
 	{ "put", l_put },
 	{ "half_close", l_app_client_half_close },
 	{ "tls", l_tls },
+	{ "worker", l_worker },
 	{ "reset", l_reset },
 	{ "hang_up", l_hang_up },
 	{ "stall", l_app_client_stall },

@@ -15,9 +15,12 @@
 static int l_record(lua_State *lua)
 {
 	struct world *world = app_check_world(lua);
-	tape_init(&world->tape, 0, (uint64_t)WORLD_BEGIN_MS * 1000);
-	world->tape.now_ms = &world->host.now_ms;
-	world->host.tape = &world->tape;
+	for (unsigned i = 0; i < world->worker_count; i++) {
+		struct world_worker *worker = &world->workers[i];
+		tape_init(&worker->tape, i, (uint64_t)WORLD_BEGIN_MS * 1000);
+		worker->tape.now_ms = &worker->host.now_ms;
+		worker->host.tape = &worker->tape;
+	}
 	return 0;
 }
 
@@ -57,7 +60,8 @@ static int l_taped(lua_State *lua)
 	struct listing listing = { lua, 0 };
 	struct log_sink *before = log_divert(&world->log.sink);
 	lua_newtable(lua);
-	record_take(&world->tape, add_event, &listing);
+	for (unsigned i = 0; i < world->worker_count; i++)
+		record_take(&world->workers[i].tape, add_event, &listing);
 	log_divert(before);
 	return 1;
 }
@@ -92,7 +96,10 @@ static int l_put_frame(lua_State *lua)
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
 		return app_tape_refuse(lua, "the connection has ended");
-	const struct codec *codec = codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
+	bool is_http = agent_endpoint_of(&conn->first)->is_http; /* a request is taken down as it came */
+	const struct codec *codec =
+	    is_http ? &agent_endpoint_of(&conn->first)->codec
+		    : codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
 		return app_tape_refuse(

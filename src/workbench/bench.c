@@ -5,6 +5,7 @@
 #include "base/thread.h"
 #include "loop/loop.h"
 #include "server/server.h"
+#include "workbench/entropy.h"
 #include "workbench/script.h"
 
 #include <stdio.h>
@@ -33,6 +34,7 @@ static int bench_prepare(lua_State *lua)
 	lua_settop(lua, 0);
 	add_library(lua, "perilune.workbench.task", task_push_functions);
 	add_library(lua, "perilune.workbench.app", bench_push_app);
+	add_library(lua, "perilune.workbench.lan", bench_push_lan);
 	add_library(lua, "perilune.workbench.net", bench_push_net);
 	lua_getglobal(lua, "require");
 	lua_pushstring(lua, request->module);
@@ -88,6 +90,7 @@ static void bench_thread(void *data)
 	}
 	uv_timer_init(&bench.loop, &bench.timer);
 	bench.timer.data = &bench;
+	entropy_begin();
 	vm_share_modules(true);
 	int err = vm_open(&bench.vm);
 	if (!err) {

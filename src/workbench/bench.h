@@ -60,6 +60,9 @@ void task_push_functions(lua_State *lua);
 /* app.c: the library perilune.workbench.app */
 void bench_push_app(lua_State *lua);
 
+/* app_lan.c: the library perilune.workbench.lan */
+void bench_push_lan(lua_State *lua);
+
 /* Ends the apps that are left. */
 void bench_close_apps(struct bench *bench);
 

@@ -7,54 +7,50 @@
 #include "agent/run.h"
 #include "workbench/world.h"
 
-static struct world *clock_world_of(struct conn_host *host)
+bool world_pass(struct world_worker *worker)
 {
-	return (struct world *)(void *)host;
-}
-
-bool world_pass(struct world *world)
-{
-	bool passes = world->spent_ms;
-	world->host.now_ms += world->spent_ms;
-	world->spent_ms = 0;
+	bool passes = worker->spent_ms;
+	worker->host.now_ms += worker->spent_ms;
+	worker->spent_ms = 0;
 	return passes;
 }
 
 static uint64_t clock_read_clock(struct conn_host *host)
 {
-	world_pass(clock_world_of(host));
+	world_pass(world_worker_of(host));
 	return host->now_ms;
 }
 
 static uint64_t clock_after(struct conn_host *host, uint32_t ms)
 {
-	return host->now_ms + clock_world_of(host)->spent_ms + ms;
+	return host->now_ms + world_worker_of(host)->spent_ms + ms;
 }
 
-enum { TURN_MS = 10, TICKS_PER_MS = CHANNEL_TICKS_PER_TURN / TURN_MS };
+enum { TURN_MS = 10 };
 
 /* As the guard's watchdog does it in a server. */
-static void cut_long_batch(struct world *world, uint64_t ms)
+static void cut_long_batch(struct world_worker *worker, struct agents *agents, uint64_t ms)
 {
-	uint64_t dispatch = atomic_load_explicit(&world->agents.vm.guard.dispatch, memory_order_relaxed);
-	if (dispatch != world->spender)
-		world->spender_ms = 0;
-	world->spender = dispatch;
-	world->spender_ms += ms;
-	if (world->spender_ms >= TURN_MS)
-		batch_cut_current(&world->agents);
+	uint64_t dispatch = atomic_load_explicit(&agents->vm.guard.dispatch, memory_order_relaxed);
+	if (dispatch != worker->spender)
+		worker->spender_ms = 0;
+	worker->spender = dispatch;
+	worker->spender_ms += ms;
+	if (worker->spender_ms >= TURN_MS)
+		batch_cut_current(agents);
 }
 
 /* spend(ms): of the app's VM */
 static int l_spend(lua_State *lua)
 {
-	struct world *world = clock_world_of(agents_of(lua)->host);
+	struct agents *agents = agents_of(lua);
+	struct world_worker *worker = world_worker_of(agents->host);
 	lua_Number ms = luaL_checknumber(lua, 1);
 	luaL_argcheck(lua, ms >= 0 && ms <= UINT32_MAX, 1, "milliseconds expected");
-	world->spent_ms += (uint64_t)ms;
-	if (world->agents.accounted)
-		world->agents.accounted->handler_ticks += (uint64_t)ms * TICKS_PER_MS;
-	cut_long_batch(world, (uint64_t)ms);
+	worker->spent_ms += (uint64_t)ms;
+	if (agents->accounted)
+		agents->accounted->handler_ticks += (uint64_t)ms * (WORLD_TURN_TICKS / TURN_MS);
+	cut_long_batch(worker, agents, (uint64_t)ms);
 	return 0;
 }
 
@@ -66,10 +62,11 @@ static int install(lua_State *lua)
 	return 0;
 }
 
-bool world_open_clock(struct world *world)
+bool world_open_clock(struct world_worker *worker, struct agents *agents)
 {
-	world->host.clock_ms = clock_read_clock;
-	world->host.after_ms = clock_after;
-	world->agents.vm.guard.cut = NULL; /* how fast the machine is decides nothing here */
-	return !lua_cpcall(world->agents.vm.lua, install, NULL);
+	worker->host.clock_ms = clock_read_clock;
+	worker->host.after_ms = clock_after;
+	worker->host.turn_ticks = WORLD_TURN_TICKS;
+	agents->vm.guard.cut = NULL; /* how fast the machine is decides nothing here */
+	return !lua_cpcall(agents->vm.lua, install, NULL);
 }

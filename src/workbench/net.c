@@ -4,6 +4,7 @@
  */
 #include "bind/bind.h"
 #include "net/address.h"
+#include "net/datagram.h"
 #include "restart/program.h"
 #include "workbench/bench.h"
 
@@ -11,20 +12,27 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A byte stream. It lives until its close callback; Lua's box is emptied before. */
+/*
+ * A byte stream, or datagrams to and from one address, in records (net/datagram.h). It lives until its close callback;
+ * Lua's box is emptied before.
+ */
+enum wire_kind { WIRE_TCP, WIRE_PIPE, WIRE_DATAGRAMS };
+
 struct wire {
 	union {
 		uv_handle_t handle;
 		uv_stream_t stream;
 		uv_tcp_t tcp;
 		uv_pipe_t pipe;
+		uv_udp_t udp;
 	};
 	struct bench *bench;
 	uv_connect_t connect;
 	uv_shutdown_t shutdown;
-	bool is_tcp, is_open, is_over; /* connected; nothing more comes */
-	int error;                     /* why it is over; 0: it has come to its end */
-	char *bytes;                   /* that came, and were not taken */
+	enum wire_kind kind;
+	bool is_open, is_over; /* connected; nothing more comes */
+	int error;             /* why it is over; 0: it has come to its end */
+	char *bytes;           /* that came, and were not taken */
 	size_t count, room;
 };
 
@@ -67,21 +75,27 @@ static void net_finish(struct wire *wire, int error)
 	bench_tell(wire->bench);
 }
 
+/* Room for so many bytes behind those that there are; false: no memory. */
+static bool net_reserve(struct wire *wire, size_t n)
+{
+	if (wire->room - wire->count >= n)
+		return true;
+	size_t room = wire->room * 2 + 4 * n;
+	char *grown = realloc(wire->bytes, room);
+	if (!grown)
+		return false;
+	wire->bytes = grown;
+	wire->room = room;
+	return true;
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
 	struct wire *wire = handle->data;
 	(void)suggested;
-	if (wire->room - wire->count < 4096) {
-		size_t room = wire->room * 2 + 16384;
-		char *grown = realloc(wire->bytes, room);
-		if (!grown) {
-			*buf = uv_buf_init(NULL, 0);
-			return;
-		}
-		wire->bytes = grown;
-		wire->room = room;
-	}
-	*buf = uv_buf_init(wire->bytes + wire->count, (unsigned)(wire->room - wire->count));
+	*buf = net_reserve(wire, 4096)
+		   ? uv_buf_init(wire->bytes + wire->count, (unsigned)(wire->room - wire->count))
+		   : uv_buf_init(NULL, 0);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -108,8 +122,47 @@ static void on_connect(uv_connect_t *request, int status)
 	bench_tell(wire->bench);
 }
 
+/* Behind the header that it is to have. */
+static void on_datagram_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+	struct wire *wire = handle->data;
+	(void)suggested;
+	*buf = net_reserve(wire, DATAGRAM_HEAD_BYTES + DATAGRAM_BYTES_MAX)
+		   ? uv_buf_init(wire->bytes + wire->count + DATAGRAM_HEAD_BYTES, DATAGRAM_BYTES_MAX)
+		   : uv_buf_init(NULL, 0);
+}
+
+static void on_datagram(uv_udp_t *handle, ssize_t n, const uv_buf_t *buf, const struct sockaddr *from,
+			unsigned flags)
+{
+	struct wire *wire = handle->data;
+	(void)buf;
+	(void)flags;
+	if (n < 0 || !from)
+		return;
+	datagram_put_head((uint8_t *)wire->bytes + wire->count, (size_t)n);
+	wire->count += DATAGRAM_HEAD_BYTES + (size_t)n;
+	bench_tell(wire->bench);
+}
+
+static int send_records(struct wire *wire, const char *bytes, size_t n)
+{
+	size_t total;
+	for (size_t at = 0; n - at >= DATAGRAM_HEAD_BYTES; at += total) {
+		total = datagram_record_bytes((const uint8_t *)bytes + at);
+		if (total < DATAGRAM_HEAD_BYTES || total > n - at)
+			return UV_EINVAL;
+		uv_buf_t buf = uv_buf_init((char *)bytes + at + DATAGRAM_HEAD_BYTES,
+					   (unsigned)(total - DATAGRAM_HEAD_BYTES));
+		int sent = uv_udp_try_send(&wire->udp, &buf, 1, NULL);
+		if (sent < 0)
+			return sent;
+	}
+	return 0;
+}
+
 /* MAY RAISE. Pushes the box of a new wire, which closes with the loop if nobody closes it. */
-static struct wire *new_wire(lua_State *lua, bool is_tcp)
+static struct wire *new_wire(lua_State *lua, enum wire_kind kind)
 {
 	struct wire **box = lua_newuserdata(lua, sizeof(struct wire *));
 	*box = NULL;
@@ -119,9 +172,11 @@ static struct wire *new_wire(lua_State *lua, bool is_tcp)
 	if (!wire)
 		RAISE(lua, "not enough memory");
 	wire->bench = bench_of(lua);
-	wire->is_tcp = is_tcp;
-	if (is_tcp)
+	wire->kind = kind;
+	if (kind == WIRE_TCP)
 		uv_tcp_init(&wire->bench->loop, &wire->tcp);
+	else if (kind == WIRE_DATAGRAMS)
+		uv_udp_init(&wire->bench->loop, &wire->udp);
 	else
 		uv_pipe_init(&wire->bench->loop, &wire->pipe, 0);
 	wire->handle.data = wire->connect.data = wire->shutdown.data = wire;
@@ -129,17 +184,38 @@ static struct wire *new_wire(lua_State *lua, bool is_tcp)
 	return wire;
 }
 
-/* MAY RAISE. connect(host, port) → wire, that connects */
-static int l_net_connect(lua_State *lua)
+/* MAY RAISE. The address that arguments 1 and 2 are: host, port. */
+static void check_host(lua_State *lua, struct sockaddr_storage *address)
 {
 	const char *host = luaL_checkstring(lua, 1);
 	int port = luaL_checkint(lua, 2);
+	if (uv_ip4_addr(host, port, (struct sockaddr_in *)address) &&
+	    uv_ip6_addr(host, port, (struct sockaddr_in6 *)address))
+		luaL_argerror(lua, 1, "an IP address expected");
+}
+
+/* MAY RAISE. connect(host, port) → wire, that connects */
+static int l_net_connect(lua_State *lua)
+{
 	struct sockaddr_storage address;
-	if (uv_ip4_addr(host, port, (struct sockaddr_in *)&address) &&
-	    uv_ip6_addr(host, port, (struct sockaddr_in6 *)&address))
-		return luaL_argerror(lua, 1, "an IP address expected");
-	struct wire *wire = new_wire(lua, true);
+	check_host(lua, &address);
+	struct wire *wire = new_wire(lua, WIRE_TCP);
 	int err = uv_tcp_connect(&wire->connect, &wire->tcp, (struct sockaddr *)&address, on_connect);
+	if (err)
+		net_finish(wire, err);
+	return 1;
+}
+
+/* MAY RAISE. datagrams(host, port) → wire of them, which is open at once */
+static int l_datagrams(lua_State *lua)
+{
+	struct sockaddr_storage address;
+	check_host(lua, &address);
+	struct wire *wire = new_wire(lua, WIRE_DATAGRAMS);
+	int err = uv_udp_connect(&wire->udp, (const struct sockaddr *)&address);
+	if (!err)
+		err = uv_udp_recv_start(&wire->udp, on_datagram_alloc, on_datagram);
+	wire->is_open = !err;
 	if (err)
 		net_finish(wire, err);
 	return 1;
@@ -149,7 +225,7 @@ static int l_net_connect(lua_State *lua)
 static int l_connect_unix(lua_State *lua)
 {
 	const char *path = luaL_checkstring(lua, 1);
-	struct wire *wire = new_wire(lua, false);
+	struct wire *wire = new_wire(lua, WIRE_PIPE);
 	uv_pipe_connect(&wire->connect, &wire->pipe, path, on_connect);
 	return 1;
 }
@@ -183,33 +259,47 @@ static void net_on_written(uv_write_t *request, int status)
 	free(request);
 }
 
+/* true | nil, code */
+static int net_push_result(lua_State *lua, int err)
+{
+	if (!err) {
+		lua_pushboolean(lua, 1);
+		return 1;
+	}
+	lua_pushnil(lua);
+	lua_pushstring(lua, uv_err_name(err));
+	return 2;
+}
+
 /* MAY RAISE. write(wire, bytes) → true | nil, code */
 static int l_write(lua_State *lua)
 {
 	struct wire *wire = check_wire(lua);
 	size_t n;
 	const char *bytes = luaL_checklstring(lua, 2, &n);
+	if (wire->kind == WIRE_DATAGRAMS)
+		return net_push_result(lua, send_records(wire, bytes, n));
 	struct write *write = malloc(sizeof *write + n);
 	if (!write)
 		return luaL_error(lua, "not enough memory");
 	memcpy(write->bytes, bytes, n);
 	uv_buf_t buf = uv_buf_init(write->bytes, (unsigned)n);
 	int err = uv_write(&write->request, &wire->stream, &buf, 1, net_on_written);
-	if (err) {
+	if (err)
 		free(write);
-		lua_pushnil(lua);
-		lua_pushstring(lua, uv_err_name(err));
-		return 2;
-	}
-	lua_pushboolean(lua, 1);
-	return 1;
+	return net_push_result(lua, err);
 }
 
 /* stall(wire, on): reads no more, or again */
 static int l_net_stall(lua_State *lua)
 {
 	struct wire *wire = check_wire(lua);
-	if (lua_toboolean(lua, 2))
+	bool stalls = lua_toboolean(lua, 2);
+	if (wire->kind == WIRE_DATAGRAMS && stalls)
+		uv_udp_recv_stop(&wire->udp);
+	else if (wire->kind == WIRE_DATAGRAMS)
+		uv_udp_recv_start(&wire->udp, on_datagram_alloc, on_datagram);
+	else if (stalls)
 		uv_read_stop(&wire->stream);
 	else if (wire->is_open && !wire->is_over)
 		uv_read_start(&wire->stream, on_alloc, on_read);
@@ -237,7 +327,7 @@ static int l_net_close(lua_State *lua)
 	*box = NULL;
 	if (!wire)
 		return 0;
-	bool reset = lua_toboolean(lua, 2) && wire->is_tcp;
+	bool reset = lua_toboolean(lua, 2) && wire->kind == WIRE_TCP;
 	if (!reset || uv_tcp_close_reset(&wire->tcp, net_on_closed))
 		uv_close(&wire->handle, net_on_closed);
 	return 0;
@@ -258,7 +348,9 @@ static int l_address(lua_State *lua)
 	struct sockaddr_storage own;
 	char text[ADDRESS_TEXT_BYTES];
 	int n = sizeof own;
-	if (!wire->is_tcp || uv_tcp_getsockname(&wire->tcp, (struct sockaddr *)&own, &n))
+	bool is_udp = wire->kind == WIRE_DATAGRAMS;
+	if (wire->kind == WIRE_PIPE || (is_udp ? uv_udp_getsockname(&wire->udp, (struct sockaddr *)&own, &n)
+					       : uv_tcp_getsockname(&wire->tcp, (struct sockaddr *)&own, &n)))
 		return 0;
 	lua_pushstring(lua, address_text((struct sockaddr *)&own, text, sizeof text));
 	return 1;
@@ -320,7 +412,7 @@ static int l_spawn(lua_State *lua)
 	*box = NULL;
 	luaL_getmetatable(lua, PROCESS);
 	lua_setmetatable(lua, -2);
-	struct wire *errors = new_wire(lua, false);
+	struct wire *errors = new_wire(lua, WIRE_PIPE);
 	struct process *process = calloc(1, sizeof *process);
 	if (!process)
 		return luaL_error(lua, "not enough memory");
@@ -384,21 +476,14 @@ static int l_forget(lua_State *lua)
 }
 
 static const luaL_Reg FUNCTIONS[] = {
-	{ "connect", l_net_connect },
-	{ "connect_unix", l_connect_unix },
-	{ "state", l_state },
-	{ "read", l_read },
-	{ "write", l_write },
-	{ "stall", l_net_stall },
-	{ "half_close", l_net_half_close },
-	{ "close", l_net_close },
-	{ "is_closed", l_net_is_closed },
-	{ "address", l_address },
-	{ "spawn", l_spawn },
-	{ "ended", l_net_ended },
-	{ "kill", l_kill },
-	{ "forget", l_forget },
-	{ NULL, NULL },
+	{ "connect", l_net_connect }, { "connect_unix", l_connect_unix },
+	{ "datagrams", l_datagrams }, { "state", l_state },
+	{ "read", l_read },           { "write", l_write },
+	{ "stall", l_net_stall },     { "half_close", l_net_half_close },
+	{ "close", l_net_close },     { "is_closed", l_net_is_closed },
+	{ "address", l_address },     { "spawn", l_spawn },
+	{ "ended", l_net_ended },     { "kill", l_kill },
+	{ "forget", l_forget },       { NULL, NULL },
 };
 
 void bench_push_net(lua_State *lua)

@@ -1,27 +1,57 @@
 #include "workbench/peer.h"
 
+#include "net/datagram.h"
+#include "stream/flow.h"
 #include "tls/client.h"
+#include "workbench/entropy.h"
 #include "workbench/world.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct peer *peer_new(struct world *world, unsigned listener, bool is_bare)
+/* Of its connection's stream, a connection that is yet to come. */
+static void lay_stream(struct peer *peer, stream_layers layers)
 {
-	const struct layer *layers = is_bare ? NULL : world->agents.endpoints[listener].endpoint.layers;
-	struct peer *peer = calloc(1, sizeof *peer + layers_bytes(layers));
-	if (!peer)
-		return NULL;
 	memory_stream_init(&peer->memory, &peer->conn.io);
+	memset(peer + 1, 0, layers_bytes(layers));
 	layers_init(layers, peer + 1, &peer->conn.io);
-	peer->conn.peer.sin6_family = AF_UNIX;
-	peer->world = world;
-	peer->listener = (uint16_t)listener;
-	peer->may_read = SIZE_MAX;
-	peer->codec = *agents_codec(&world->agents, listener);
+}
+
+/* Its flow has ended or was refused, and another one begins. */
+static void peer_begin_anew(struct peer *peer)
+{
+	struct sockaddr_in6 address = peer->conn.peer;
+	memory_stream_deinit(&peer->memory);
+	peer->conn = (struct conn){ .peer = address };
+	lay_stream(peer, peer->worker->agents->endpoints[peer->listener].endpoint.layers);
+	peer->refused = peer->gone = peer->ended = peer->end_seen = false;
+}
+
+void peer_speak(struct peer *peer, struct agents *agents)
+{
+	peer->agents = agents;
+	peer->session = (struct session){ 0 };
+	peer->codec = *agents_codec(agents, peer->listener);
 	peer->codec.view = false;
 	if (peer->codec.kind != CODEC_RAW)
 		peer->codec.protocol.max_bytes = CODEC_FRAME_LIMIT;
+}
+
+struct peer *peer_new(struct world *world, unsigned listener, bool is_bare)
+{
+	const struct layer *layers =
+	    is_bare ? NULL : world->workers[0].agents->endpoints[listener].endpoint.layers;
+	struct peer *peer = calloc(1, sizeof *peer + layers_bytes(layers));
+	if (!peer)
+		return NULL;
+	lay_stream(peer, layers);
+	peer->is_flow = world->config->listeners[listener].kind == LISTENER_UDP && !is_bare;
+	peer->conn.peer.sin6_family = AF_UNIX;
+	peer->world = world;
+	peer->worker = &world->workers[0];
+	peer->listener = (uint16_t)listener;
+	peer->may_read = SIZE_MAX;
+	peer_speak(peer, peer->worker->agents);
 	return peer;
 }
 
@@ -50,7 +80,7 @@ static bool workbench_peer_grow(void **block, size_t *room, size_t wanted, size_
 
 static bool mark_time(struct peer *peer)
 {
-	uint64_t now_ms = peer->world->host.now_ms;
+	uint64_t now_ms = peer->worker->host.now_ms;
 	if (peer->mark_count && peer->marks[peer->mark_count - 1].at_ms == now_ms)
 		return true;
 	if (!workbench_peer_grow((void **)&peer->marks, &peer->mark_room, peer->mark_count + 1,
@@ -75,6 +105,7 @@ bool peer_receive(struct peer *peer, const void *bytes, size_t n)
 	if (!place)
 		return false;
 	memcpy(place, bytes, n);
+	lan_note_client_bytes(peer, false, bytes, n);
 	peer->received_bytes += n;
 	return true;
 }
@@ -94,23 +125,70 @@ static void flush_tls(struct peer *peer)
 
 void peer_begin_tls(struct peer *peer, struct tls_client *tls)
 {
+	uint64_t *before = lan_draw_secrets(peer->world->lan);
 	peer->tls = tls;
 	flush_tls(peer);
+	entropy_draw_from(before);
+}
+
+static size_t count_records(const uint8_t *bytes, size_t n)
+{
+	size_t count = 0;
+	for (size_t at = 0; at < n; count++)
+		at += datagram_record_bytes(bytes + at);
+	return count;
+}
+
+void peer_put_datagram(struct memory_stream *to, const struct endpoint *endpoint, struct counters *counters,
+		       const uint8_t *record, size_t n)
+{
+	size_t waiting = count_records(to->inward, to->inward_bytes);
+	if (n > DATAGRAM_HEAD_BYTES + (size_t)endpoint->protocol->max_bytes)
+		count(&counters->truncated_datagrams);
+	else if (to->inward_bytes + n > FLOW_WAITING_BYTES || waiting >= endpoint->rules.inbox_frames)
+		count(&counters->dropped_datagrams);
+	else
+		memory_stream_put(to, record, n);
+}
+
+/* Whole datagrams, each of which may begin a connection. */
+static bool send_datagrams(struct peer *peer, const uint8_t *bytes, size_t n)
+{
+	size_t total;
+	for (size_t at = 0; n - at >= DATAGRAM_HEAD_BYTES; at += total) {
+		total = datagram_record_bytes(bytes + at);
+		if (total < DATAGRAM_HEAD_BYTES || total > n - at)
+			return true;
+		bool begins = peer->gone;
+		if (begins)
+			peer_begin_anew(peer);
+		peer_put_datagram(&peer->memory, &peer->worker->agents->endpoints[peer->listener].endpoint,
+				  &peer->worker->counters, bytes + at, total);
+		if (begins && !world_receive(peer->world, peer))
+			count(&peer->worker->counters.dropped_datagrams);
+	}
+	return true;
 }
 
 bool peer_send(struct peer *peer, const void *bytes, size_t n)
 {
+	lan_note_client_bytes(peer, true, bytes, n);
+	if (peer->is_flow)
+		return send_datagrams(peer, bytes, n);
 	if (!peer->tls) {
 		memory_stream_put(&peer->memory, bytes, n);
 		return true;
 	}
+	uint64_t *before = lan_draw_secrets(peer->world->lan);
 	bool sent = tls_client_send(peer->tls, bytes, n);
 	flush_tls(peer);
+	entropy_draw_from(before);
 	return sent;
 }
 
 void peer_half_close(struct peer *peer)
 {
+	lan_note_client(peer, true, "end");
 	if (peer->tls) {
 		tls_client_end(peer->tls);
 		flush_tls(peer);
@@ -140,9 +218,18 @@ static bool refuse_output(struct peer *peer)
 	if (!memory->outward_bytes || memory->broken)
 		return false;
 	memory->outward_bytes = 0;
+	if (peer->is_flow)
+		return true;
 	if (!memory->closing)
 		memory_stream_reset(memory);
 	return true;
+}
+
+static void take_bytes(struct peer *peer, uint8_t *place, size_t n)
+{
+	n = memory_stream_take(&peer->memory, place, n);
+	lan_note_client_bytes(peer, false, place, n);
+	peer->received_bytes += n;
 }
 
 static bool take_output(struct peer *peer)
@@ -158,7 +245,7 @@ static bool take_output(struct peer *peer)
 	if (peer->tls)
 		take_records(peer, n);
 	else
-		peer->received_bytes += memory_stream_take(memory, place, n);
+		take_bytes(peer, place, n);
 	if (peer->may_read != SIZE_MAX)
 		peer_stall(peer, peer->may_read - n);
 	return true;
@@ -167,7 +254,7 @@ static bool take_output(struct peer *peer)
 static void workbench_peer_note_end(struct peer *peer)
 {
 	const struct conn *conn = &peer->conn;
-	uint64_t now_ms = peer->world->host.now_ms;
+	uint64_t now_ms = peer->worker->host.now_ms;
 	if (!peer->ended && !conn->first.opened) {
 		peer->ended = true;
 		peer->ended_ms = now_ms;
@@ -175,14 +262,17 @@ static void workbench_peer_note_end(struct peer *peer)
 	if (!peer->end_seen && (peer->memory.our_shut || peer->memory.closing)) {
 		peer->end_seen = true;
 		peer->end_seen_ms = now_ms;
+		lan_note_client(peer, false, peer->memory.was_reset ? "reset" : "end");
 	}
 }
 
 bool peer_look(struct peer *peer)
 {
 	struct memory_stream *memory = &peer->memory;
-	bool any = take_output(peer);
+	bool any = !peer->wire && take_output(peer);
 	workbench_peer_note_end(peer);
+	if (peer->wire)
+		return any;
 	/* A server that waits for the client to close after its last words does not wait long. */
 	if (peer->conn.state == CONN_LINGER && memory->our_shut && !memory->peer_shut) {
 		memory_stream_half_close(memory);
@@ -200,7 +290,8 @@ void peer_hang_up(struct peer *peer)
 {
 	peer->left = true;
 	peer_stall(peer, SIZE_MAX);
-	peer_half_close(peer);
+	if (!peer->is_flow)
+		peer_half_close(peer);
 }
 
 enum close_reason peer_reason(const struct peer *peer)
@@ -212,8 +303,8 @@ enum close_reason peer_reason(const struct peer *peer)
 
 int peer_next_frame(struct peer *peer, struct batch *batch)
 {
-	struct agents *agents = &peer->world->agents;
-	struct conn_host *host = &peer->world->host;
+	struct agents *agents = peer->agents;
+	struct conn_host *host = &peer->worker->host;
 	size_t n = peer->received_bytes - peer->taken_bytes;
 	*batch = (struct batch){ 0 };
 	if (!n)

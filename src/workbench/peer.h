@@ -9,7 +9,10 @@
 #include "frame/codec.h"
 #include "stream/memory.h"
 
+struct endpoint;
+struct wire;
 struct world;
+struct world_worker;
 struct tls_client;
 
 /* From this byte of what was received on, it came at that time. */
@@ -24,8 +27,13 @@ struct peer {
 	struct memory_stream memory;
 	struct tls_client *tls; /* of a listener with TLS, unless it is to speak plainly; or NULL */
 	struct world *world;
+	struct world_worker *worker; /* who has its connection; of one that has none: the first */
+	struct agents *agents;       /* whose codec it has */
+	struct wire *wire; /* which carries what it says: lan.h; NULL: it is a specification's client */
 	struct peer *next_live, **live_link; /* of those whose connection is not yet gone */
 	uint16_t listener;
+	uint64_t id;     /* of its connection */
+	unsigned number; /* of a specification's client, in the network's history; 0: none yet */
 	/* All that came, and how far it was taken apart. */
 	uint8_t *received;
 	size_t received_bytes, received_room, taken_bytes;
@@ -42,6 +50,9 @@ struct peer {
 	bool left;       /* the client has hung up */
 	bool end_seen;
 	bool has_space; /* it counts for limits.per_ip */
+	bool is_placed; /* it is clear whose client it is to be: a flow's stay with their worker */
+	bool waits;     /* for its worker, which is stalled: its connection is yet to begin */
+	bool is_flow;   /* of datagrams: its connection begins with what it sends, and perhaps again */
 	uint64_t end_seen_ms;
 };
 
@@ -52,8 +63,18 @@ struct peer {
 struct peer *peer_new(struct world *world, unsigned listener, bool is_bare);
 void peer_free(struct peer *peer);
 
+/* Frames are as these agents' listener has them, from now on. */
+void peer_speak(struct peer *peer, struct agents *agents);
+
 /* It sends these; in its next turn they are there. False: no memory. */
 bool peer_send(struct peer *peer, const void *bytes, size_t n);
+
+/*
+ * A datagram, as a record, has come to a connection of this endpoint: put to its stream, or dropped and counted where a
+ * socket would: it is too large, or too many wait already.
+ */
+void peer_put_datagram(struct memory_stream *to, const struct endpoint *endpoint, struct counters *counters,
+		       const uint8_t *record, size_t n);
 
 /* It sends no more. */
 void peer_half_close(struct peer *peer);

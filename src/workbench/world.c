@@ -1,162 +1,82 @@
 #include "workbench/world.h"
 
-#include "bind/open.h"
-#include "conn/peer.h"
+#include "agent/job.h"
+#include "dict/dicts.h"
+#include "names/names.h"
 #include "server/admission.h"
+#include "workbench/entropy.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { TURNS_MAX = 100000 }; /* without the time going on */
 
-static struct world *world_of_conn(const struct conn *conn)
+/* ---- turns ---- */
+
+/* The worlds that go together with this one, which comes first; `each` NULL: the first. */
+static struct world *next_world(struct world *world, struct world *each)
 {
-	return (struct world *)(void *)conn->host;
+	struct world *next = !each           ? world
+			     : each == world ? world->lan ? world->lan->first : NULL
+					     : each->next_in_lan;
+	return next == world && each ? next->next_in_lan : next;
 }
 
-/* ---- connections ---- */
-
-static struct peer_key key_of(const struct peer *peer)
+static void set_workers_time(struct world_worker *worker, uint64_t now_ms)
 {
-	return peer_key_of((const struct sockaddr *)(const void *)&peer->conn.peer);
+	struct world_outgoing *out = &worker->outgoing;
+	if (worker->host.now_ms < now_ms)
+		worker->host.now_ms = now_ms;
+	if (out->outgoing.host && out->host.now_ms < now_ms)
+		out->host.now_ms = now_ms;
 }
 
-static void world_on_left(struct conn *conn)
+static void world_set_time(struct world *world, uint64_t now_ms)
 {
-	struct peer *peer = (struct peer *)(void *)conn;
-	if (peer->has_space)
-		peer_table_leave(world_of_conn(conn)->addresses, key_of(peer));
-	peer->has_space = false;
-	world_of_conn(conn)->open[peer->listener]--;
+	if (world->lan && world->lan->now_ms < now_ms)
+		world->lan->now_ms = now_ms;
+	for (struct world *each = next_world(world, NULL); each; each = next_world(world, each))
+		for (unsigned i = 0; i < each->worker_count; i++)
+			set_workers_time(&each->workers[i], now_ms);
 }
 
-static void world_on_gone(struct conn *conn)
+/* What handlers have spent is spent everywhere. True: it had not yet been, for one of the app's workers. */
+static bool pass_time(struct world_worker *worker)
 {
-	struct peer *peer = (struct peer *)(void *)conn;
-	struct world *world = peer->world;
-	peer_look(peer);
-	peer->gone = true;
-	*peer->live_link = peer->next_live;
-	if (peer->next_live)
-		peer->next_live->live_link = peer->live_link;
-	else
-		world->live_end = peer->live_link;
-	agents_count(&world->agents, (size_t)-1);
+	struct world *world = worker->world;
+	bool any = world_pass(worker);
+	for (unsigned i = 0; i < world->worker_count; i++)
+		any = any || world->workers[i].host.now_ms < worker->host.now_ms;
+	world_set_time(world, worker->host.now_ms);
+	return any;
 }
 
-static bool keep_peer(struct world *world, struct peer *peer)
+/* What a poll has for a client. True: something. */
+static bool report(struct peer *peer)
 {
-	if (world->peer_count == world->peer_room) {
-		size_t room = world->peer_room ? world->peer_room * 2 : 8;
-		struct peer **grown = realloc(world->peers, room * sizeof(struct peer *));
-		if (!grown)
-			return false;
-		world->peers = grown;
-		world->peer_room = room;
-	}
-	world->peers[world->peer_count++] = peer;
+	bool closes = peer->memory.closing;
+	if (!peer->waits)
+		return memory_stream_report(&peer->memory) || closes;
+	world_begin_conn(peer);
 	return true;
 }
 
-/* Why it may not come in, or NULL. Who stands behind a proxy is known later. */
-static const char *world_admit(struct world *world, struct peer *peer)
-{
-	const struct listener_config *config = &world->config->listeners[peer->listener];
-	bool is_proxy = config->proxy != PROXY_OFF && stream_is_layered(&peer->conn.io);
-	struct peer_table *addresses = config->per_ip && !is_proxy ? world->addresses : NULL;
-	const char *why = admission_limit(world->open[peer->listener], config->connections, addresses,
-					  key_of(peer), config->per_ip);
-	peer->has_space = !why && addresses;
-	return why;
-}
-
-static void world_on_admit(struct conn *conn)
-{
-	struct peer *peer = (struct peer *)(void *)conn;
-	const struct listener_config *config = &peer->world->config->listeners[peer->listener];
-	if (peer->has_space || !config->per_ip)
-		return;
-	peer->has_space = peer_table_enter(peer->world->addresses, key_of(peer), config->per_ip);
-	if (!peer->has_space)
-		conn_refuse(conn, "per_ip", config->reject, config->reject_bytes);
-}
-
-static void world_refuse(struct world *world, struct peer *peer, const char *limit)
-{
-	const struct listener_config *config = &world->config->listeners[peer->listener];
-	char text[PEER_TEXT_BYTES];
-	count(&world->counters.closed[REASON_LIMIT]);
-	log_write(LOG_WARN, "connection refused", F_TEXT("reason", "limit"), F_TEXT("limit", limit),
-		  F_TEXT("peer", peer_text(&peer->conn, text, sizeof text)),
-		  F_TEXT("listener", config->name));
-	if (config->reject && !config->tls)
-		peer_receive(peer, config->reject, config->reject_bytes);
-	peer->refused = peer->gone = peer->ended = peer->end_seen = true;
-	peer->ended_ms = peer->end_seen_ms = world->host.now_ms;
-}
-
-static void let_in(struct world *world, struct peer *peer)
-{
-	struct conn *conn = &peer->conn;
-	conn->first.agents = &world->agents;
-	peer->live_link = world->live_end;
-	*world->live_end = peer;
-	world->live_end = &peer->next_live;
-	world->open[peer->listener]++;
-	agents_count(&world->agents, 1);
-	conn_open(conn, &world->host, agents_endpoint(&world->agents, peer->listener, peer->listener),
-		  world->next_id++);
-}
-
-struct peer *world_add_codec(struct world *world, unsigned listener)
-{
-	struct peer *peer = peer_new(world, listener, true);
-	if (peer && keep_peer(world, peer)) {
-		peer->gone = true;
-		return peer;
-	}
-	if (peer)
-		peer_free(peer);
-	return NULL;
-}
-
-struct peer *world_connect(struct world *world, unsigned listener, const struct world_way *way)
-{
-	struct peer *peer = peer_new(world, listener, way->is_bare);
-	if (!peer || !keep_peer(world, peer)) {
-		if (peer)
-			peer_free(peer);
-		return NULL;
-	}
-	if (way->from.sin6_family)
-		peer->conn.peer = way->from;
-	peer->memory.read_max = way->read_max;
-	peer->memory.write_max = way->write_max;
-	struct log_sink *before = log_divert(&world->log.sink);
-	count(&world->counters.accepted);
-	const char *limit = world_admit(world, peer);
-	if (limit)
-		world_refuse(world, peer, limit);
-	else
-		let_in(world, peer);
-	log_divert(before);
-	return peer;
-}
-
-/* ---- turns ---- */
-
 /* One poll: every connection that has an event gets it, then all are settled. */
-static bool poll_all(struct world *world)
+static bool poll_all(struct world_worker *worker)
 {
-	bool any = world_pass(world);
+	bool any = pass_time(worker);
 	struct peer *next;
-	for (struct peer *peer = world->live; peer; peer = next) {
+	for (struct peer *peer = worker->live; peer; peer = next) {
 		next = peer->next_live; /* it may be gone by then, and no other */
-		bool closes = peer->memory.closing;
-		any = memory_stream_report(&peer->memory) || closes || any;
+		any = report(peer) || any;
 	}
-	conn_host_settle(&world->host);
-	for (struct peer *peer = world->live; peer; peer = peer->next_live)
+	any = post_has_mail(&worker->post) || any;
+	while (post_collect(&worker->post))
+		;
+	any = lan_poll(worker) || any;
+	conn_host_settle(&worker->host);
+	for (struct peer *peer = worker->live; peer; peer = peer->next_live)
 		any = peer_look(peer) || any;
 	return any;
 }
@@ -166,27 +86,125 @@ static bool is_stopped(const struct world *world)
 	return world->stop && *world->stop;
 }
 
-/* What is due by the clock, and what was put off. True: there is more to do at once. */
-static bool world_turn(struct world *world)
+static uint64_t own_next_ms(const struct world_worker *worker)
 {
-	uint64_t now_ms = world->host.now_ms;
-	agents_turn(&world->agents, now_ms);
-	bool more = conn_host_turn(&world->host, now_ms);
-	agents_report(&world->agents);
-	return more || world_next_ms(world) <= now_ms;
+	const struct conn_host *out = worker->outgoing.outgoing.host;
+	uint64_t conns_ms = conn_host_next_ms(&worker->host), agents_ms = world_generations_next_ms(worker);
+	uint64_t out_ms = out ? conn_host_next_ms(out) : WHEEL_NEVER;
+	conns_ms = out_ms < conns_ms ? out_ms : conns_ms;
+	return conns_ms < agents_ms ? conns_ms : agents_ms;
 }
 
-static enum world_quiet settle_app(struct world *world)
+/* What is due by the clock, and what was put off. True: there is more to do at once. */
+static bool world_turn(struct world_worker *worker)
+{
+	uint64_t now_ms = worker->host.now_ms;
+	struct conn_host *out = worker->outgoing.outgoing.host;
+	agent_jobs_over(worker->host.job_port);
+	bool more = world_turn_generations(worker);
+	more = (out && conn_host_turn(out, now_ms)) || more;
+	more = conn_host_turn(&worker->host, now_ms) || more;
+	return more || own_next_ms(worker) <= now_ms;
+}
+
+bool world_worker_is_stalled(const struct world_worker *worker)
+{
+	const struct lan_node *node = worker->world->node;
+	return worker->is_stalled || (node && node->is_stalled);
+}
+
+/*
+ * Threads run in any order. In a net each step draws one, so that a seed is a history and other seeds are others; an
+ * app that is alone always has the same.
+ */
+static void shuffle(struct world *world)
+{
+	if (world->worker_count < 2 || !lan_notes(world->lan))
+		return;
+	for (unsigned i = world->worker_count - 1; i; i--) {
+		unsigned other = (unsigned)links_draw(&world->lan->turned, i + 1);
+		uint16_t moved = world->order[i];
+		world->order[i] = world->order[other];
+		world->order[other] = moved;
+	}
+}
+
+static bool step_world(struct world *world, bool (*step)(struct world_worker *worker))
+{
+	struct log_sink *before = log_divert(&world->log.sink);
+	bool any = false;
+	shuffle(world);
+	for (unsigned i = 0; i < world->worker_count; i++) {
+		struct world_worker *worker = &world->workers[world->order[i]];
+		if (world_worker_is_stalled(worker))
+			continue;
+		world->log.now_ms = &worker->host.now_ms;
+		any = step(worker) || any;
+	}
+	world->log.now_ms = &world->workers[0].host.now_ms;
+	log_divert(before);
+	return any;
+}
+
+/* A poll, or a turn, of all worlds that go together. */
+static bool step_all(struct world *world, bool (*step)(struct world_worker *worker))
+{
+	bool any = false;
+	for (struct world *each = next_world(world, NULL); each; each = next_world(world, each))
+		any = step_world(each, step) || any;
+	return any;
+}
+
+/* A poll of all of them, and then what they have said to each other. */
+static bool poll_lan(struct world *world)
+{
+	bool any = step_all(world, poll_all);
+	return lan_serve(world) || any;
+}
+
+/* How many. */
+static unsigned run_some(struct world *world, unsigned most)
+{
+	unsigned ran = 0;
+	struct log_sink *before = log_divert(&world->log.sink);
+	while (ran < most && jobs_run_one(world->jobs))
+		ran++;
+	log_divert(before);
+	return ran;
+}
+
+/* Those that were given in the turns so far; what they give is for the next ones. True: there were some. */
+static bool run_all_jobs(struct world *world)
+{
+	bool any = false;
+	for (struct world *each = next_world(world, NULL); each; each = next_world(world, each)) {
+		bool is_stalled = each->node && each->node->is_stalled;
+		if (!each->holds_jobs && !is_stalled)
+			any = run_some(each, UINT_MAX) || any;
+	}
+	return any;
+}
+
+static enum world_quiet settle_turns(struct world *world)
 {
 	for (unsigned turns = 0; turns < TURNS_MAX; turns++) {
 		if (is_stopped(world))
 			return WORLD_STOPPED;
-		bool more = poll_all(world);
-		more = world_turn(world) || more;
-		if (!more && !poll_all(world))
+		bool more = poll_lan(world);
+		more = step_all(world, world_turn) || more;
+		more = run_all_jobs(world) || more;
+		if (!more && !poll_lan(world))
 			return WORLD_QUIET;
 	}
 	return WORLD_RESTLESS;
+}
+
+static enum world_quiet settle_app(struct world *world)
+{
+	uint64_t *before = lan_draw_secrets(world->lan);
+	enum world_quiet quiet = settle_turns(world);
+	entropy_draw_from(before);
+	return quiet;
 }
 
 enum world_quiet world_settle(struct world *world)
@@ -197,10 +215,23 @@ enum world_quiet world_settle(struct world *world)
 	return quiet;
 }
 
-uint64_t world_next_ms(const struct world *world)
+enum world_quiet world_run_jobs(struct world *world, unsigned most, unsigned *ran)
 {
-	uint64_t conns_ms = conn_host_next_ms(&world->host), agents_ms = agents_next_ms(&world->agents);
-	return conns_ms < agents_ms ? conns_ms : agents_ms;
+	uint64_t *before = lan_draw_secrets(world->lan);
+	*ran = run_some(world, most);
+	entropy_draw_from(before);
+	return world_settle(world);
+}
+
+uint64_t world_next_ms(struct world *world)
+{
+	uint64_t next_ms = lan_next_ms(world->lan), its_ms;
+	for (struct world *each = next_world(world, NULL); each; each = next_world(world, each))
+		for (unsigned i = 0; i < each->worker_count; i++)
+			if (!world_worker_is_stalled(&each->workers[i]) &&
+			    (its_ms = own_next_ms(&each->workers[i])) < next_ms)
+				next_ms = its_ms;
+	return next_ms;
 }
 
 static enum world_quiet advance(struct world *world, uint64_t to_ms)
@@ -208,9 +239,9 @@ static enum world_quiet advance(struct world *world, uint64_t to_ms)
 	for (;;) {
 		enum world_quiet quiet = settle_app(world);
 		uint64_t next_ms = world_next_ms(world);
-		if (quiet != WORLD_QUIET || world->host.now_ms >= to_ms)
+		if (quiet != WORLD_QUIET || world_now_ms(world) >= to_ms)
 			return quiet;
-		world->host.now_ms = next_ms < to_ms ? next_ms : to_ms;
+		world_set_time(world, next_ms < to_ms ? next_ms : to_ms);
 	}
 }
 
@@ -224,10 +255,24 @@ enum world_quiet world_advance(struct world *world, uint64_t to_ms)
 
 /* ---- the end ---- */
 
+static void drain_workers(struct world *world)
+{
+	for (unsigned i = 0; i < world->worker_count; i++)
+		conn_host_drain(&world->workers[i].host, world->config->drain_ms);
+}
+
+static bool has_live(const struct world *world)
+{
+	for (unsigned i = 0; i < world->worker_count; i++)
+		if (world->workers[i].live || world->workers[i].host.lone)
+			return true;
+	return false;
+}
+
 enum world_quiet world_begin_drain(struct world *world)
 {
 	struct log_sink *before = log_divert(&world->log.sink);
-	conn_host_drain(&world->host, world->config->drain_ms);
+	drain_workers(world);
 	enum world_quiet quiet = settle_app(world);
 	log_divert(before);
 	return quiet;
@@ -236,13 +281,14 @@ enum world_quiet world_begin_drain(struct world *world)
 /* Where the drain has no deadline, what does nothing more is ended. */
 static enum world_quiet drain(struct world *world)
 {
-	conn_host_drain(&world->host, world->config->drain_ms);
+	drain_workers(world);
 	enum world_quiet quiet = settle_app(world);
 	uint64_t next_ms;
-	while (quiet == WORLD_QUIET && world->live && (next_ms = world_next_ms(world)) != WHEEL_NEVER)
+	while (quiet == WORLD_QUIET && has_live(world) && (next_ms = world_next_ms(world)) != WHEEL_NEVER)
 		quiet = advance(world, next_ms);
-	if (quiet == WORLD_QUIET && world->live) {
-		conn_host_end_drain(&world->host);
+	if (quiet == WORLD_QUIET && has_live(world)) {
+		for (unsigned i = 0; i < world->worker_count; i++)
+			conn_host_end_drain(&world->workers[i].host);
 		quiet = settle_app(world);
 	}
 	return quiet;
@@ -256,73 +302,65 @@ enum world_quiet world_drain(struct world *world)
 	return quiet;
 }
 
-static bool open_limits(struct world *world)
+/* What agents have begun has ended with them; what the app has begun does so now. */
+static void world_end_outgoing(struct world_worker *worker)
 {
-	bool by_address = false;
-	for (unsigned i = 0; i < world->config->listener_count; i++)
-		by_address = by_address || world->config->listeners[i].per_ip;
-	world->open = calloc((size_t)world->config->listener_count + 1, sizeof *world->open);
-	world->addresses = by_address ? peer_table_new() : NULL;
-	return world->open && (world->addresses || !by_address);
+	for (struct generation *each = worker->generation; each; each = each->older)
+		agents_end_app(&each->agents);
+	struct conn_host *out = worker->outgoing.outgoing.host;
+	while (out && out->open) {
+		conn_host_cut(out);
+		settle_app(worker->world);
+	}
 }
 
-static void close_limits(struct world *world)
+static void cut_workers(struct world *world)
 {
+	for (unsigned i = 0; i < world->worker_count; i++)
+		conn_host_cut(&world->workers[i].host);
+}
+
+static void close_connections(struct world *world)
+{
+	for (unsigned i = 0; i < world->worker_count; i++)
+		world->workers[i].is_stalled = false; /* else they would not end */
+	cut_workers(world);
+	while (has_live(world)) {
+		settle_app(world);
+		cut_workers(world); /* closed() may do anything but this twice */
+	}
+	for (unsigned i = 0; i < world->worker_count; i++)
+		world_end_outgoing(&world->workers[i]);
+}
+
+static void free_peers(struct world *world)
+{
+	for (size_t i = 0; i < world->peer_count; i++)
+		peer_free(world->peers[i]);
+	free(world->peers);
+	world->peers = NULL;
+	world->peer_count = 0;
+}
+
+/* Of the first so many workers, which have no generations any more. */
+static void free_workers(struct world *world, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		post_close(&world->workers[i].post);
+	for (unsigned i = 0; i < count; i++) {
+		post_drop_rest(&world->workers[i].post);
+		tape_deinit(&world->workers[i].tape);
+		conn_host_deinit(&world->workers[i].host);
+	}
+	free(world->workers);
+	free(world->order);
 	free(world->open);
 	peer_table_free(world->addresses);
-}
-
-/*
- * limits.proceed = 0 allows a call any time. Here somebody waits for it who has a limit of his own, and cannot end it.
- */
-static void bound_calls(struct world *world)
-{
-	enum { MOST_MS = 60000 };
-	for (unsigned i = 0; i < world->config->listener_count; i++)
-		if (!world->agents.endpoints[i].budget.ms)
-			world->agents.endpoints[i].budget.ms = MOST_MS;
-}
-
-bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)
-{
-	*world = (struct world){ .config = config, .next_id = 1 };
-	world->live_end = &world->live;
-	entries_init(&world->log, &world->host.now_ms);
-	config->inside =
-	    inside; /* it is looked at when agents are opened, and worlds of one script take turns at that */
-	for (unsigned i = 0; i < config->listener_count; i++)
-		config->listeners[i].slot = (uint16_t)i;
-	if (conn_host_init(&world->host, &AGENT_HANDLER, &world->counters, config->buffer_bytes,
-			   WORLD_BEGIN_MS)) {
-		snprintf(why, size, "not enough memory");
-		return false;
-	}
-	world->host.admit = world_on_admit;
-	world->host.left = world_on_left;
-	world->host.gone = world_on_gone;
-	world->host.opening_max = config->handshakes;
-	struct log_sink *before = log_divert(&world->log.sink);
-	bool ok = open_limits(world);
-	if (!ok)
-		snprintf(why, size, "not enough memory");
-	ok = ok && !agents_open(&world->agents, &world->host, config, 0, 1, &world->counters, why, size);
-	if (ok && !world_open_clock(world)) {
-		snprintf(why, size, "not enough memory");
-		agents_close(&world->agents, VM_TEARDOWN_MS);
-		ok = false;
-	}
-	log_divert(before);
-	if (!ok) {
-		close_limits(world);
-		conn_host_deinit(&world->host);
-		entries_deinit(&world->log);
-		return false;
-	}
-	bound_calls(world);
-	agents_attach(&world->agents);
-	config_hold(config);
-	world->is_open = true;
-	return true;
+	jobs_free(world->jobs);
+	dicts_free(world->dicts);
+	names_free(world->names);
+	world->workers = NULL;
+	world->worker_count = 0;
 }
 
 void world_close(struct world *world)
@@ -330,27 +368,110 @@ void world_close(struct world *world)
 	if (!world->is_open)
 		return;
 	world->is_open = false;
-	world->stop = NULL; /* else connections might outlive their agents */
+	world->stop = NULL; /* else connections might outlive their agents, */
+	if (world->node)
+		world->node->is_stalled = false; /* ... or never end */
 	struct log_sink *before = log_divert(&world->log.sink);
-	conn_host_cut(&world->host);
-	while (world->live) {
-		settle_app(world);
-		conn_host_cut(&world->host); /* closed() may do anything but this twice */
-	}
-	agents_close(&world->agents, VM_TEARDOWN_MS);
+	close_connections(world);
+	for (unsigned i = 0; i < world->worker_count; i++)
+		job_port_close(&world->workers[i].job_port);
+	for (unsigned i = 0; i < world->worker_count; i++)
+		world_close_generations(&world->workers[i]);
+	world->config = NULL;
 	log_divert(before);
-	for (size_t i = 0; i < world->peer_count; i++)
-		peer_free(world->peers[i]);
-	free(world->peers);
-	tape_deinit(&world->tape);
-	close_limits(world);
-	conn_host_deinit(&world->host);
-	config_drop(world->config);
-	world->peers = NULL;
-	world->peer_count = 0;
+	lan_leave(world);
+	for (unsigned i = 0; i < world->worker_count; i++)
+		world_outgoing_deinit(&world->workers[i]);
+	free_peers(world);
+	free_workers(world, world->worker_count);
 }
 
 void world_free_log(struct world *world)
 {
 	entries_deinit(&world->log);
+}
+
+/* ---- the beginning ---- */
+
+/* The world runs its jobs in turns. */
+static void wake_nobody(struct job_port *port)
+{
+	(void)port;
+}
+
+/* False: no memory. */
+static bool open_worker(struct world *world, unsigned index)
+{
+	struct world_worker *worker = &world->workers[index];
+	worker->world = world;
+	worker->index = index;
+	worker->live_end = &worker->live;
+	worker->buffer_bytes = world->config->buffer_bytes / world->worker_count;
+	if (job_port_open(&worker->job_port, world->jobs, wake_nobody))
+		return false;
+	if (conn_host_init(&worker->host, &AGENT_HANDLER, &worker->counters, worker->buffer_bytes,
+			   WORLD_BEGIN_MS))
+		return false;
+	worker->host.epoch_ms = WORLD_EPOCH_MS;
+	worker->host.dicts = world->dicts;
+	worker->host.job_port = &worker->job_port;
+	post_open(&worker->post, world->names, &worker->host, index);
+	worker->host.opening_max = world->config->handshakes;
+	worker->host.last_further_id = CONN_FURTHER_IDS_OF(index);
+	world_open_door(worker);
+	world_outgoing_init(worker);
+	world->order[index] = (uint16_t)index;
+	return true;
+}
+
+/* What lies where in a dictionary is the same each time, as all else is. */
+static const struct siphash_key DICTS_KEY = { 1, 2 };
+
+/* Each looks whether something has come when it has its turn. */
+static void rings_nobody(void *data)
+{
+	(void)data;
+}
+
+/* False: no memory, and there is nothing of them. */
+static bool open_workers(struct world *world)
+{
+	unsigned count = 0;
+	world->workers = calloc(world->worker_count, sizeof *world->workers);
+	world->order = calloc(world->worker_count, sizeof *world->order);
+	world->open = calloc((size_t)world->config->listener_count + 1, sizeof *world->open);
+	world->dicts = dicts_new(&DICTS_KEY);
+	if (world->workers)
+		world->surroundings = (struct job_surroundings){ world->dicts, &world->workers[0].host };
+	world->jobs = jobs_new(&JOB_OPS, &world->surroundings, false);
+	world->names = names_new(world->worker_count, rings_nobody, &DICTS_KEY);
+	bool ok =
+	    world->workers && world->order && world->open && world->dicts && world->jobs && world->names;
+	while (ok && count < world->worker_count) {
+		ok = open_worker(world, count);
+		count += ok;
+	}
+	if (!ok)
+		free_workers(world, count);
+	return ok;
+}
+
+bool world_open(struct world *world, struct config *config, const char *inside, char *why, size_t size)
+{
+	*world = (struct world){ .config = config, .next_id = 1, .worker_count = config->workers };
+	if (!open_workers(world)) {
+		snprintf(why, size, "not enough memory");
+		return false;
+	}
+	entries_init(&world->log, &world->workers[0].host.now_ms);
+	struct log_sink *before = log_divert(&world->log.sink);
+	bool ok = world_add_generation(world, config, inside, why, size);
+	log_divert(before);
+	if (!ok) {
+		free_workers(world, world->worker_count);
+		entries_deinit(&world->log);
+		return false;
+	}
+	world->is_open = true;
+	return true;
 }

@@ -14,10 +14,12 @@
 #include <stdatomic.h>
 
 struct config;
+struct snapshot_source;
 
 struct generation {
 	struct agents agents; /* first: channel->agents leads here */
 	struct config *config;
+	struct jobs *jobs; /* that its crew is of; NULL: it has none */
 	struct generation *older;
 	unsigned worker;
 	uint64_t
@@ -33,7 +35,7 @@ struct generation {
 	struct report adopted; /* worker to main thread: it is taken, or promoted */
 	struct order verdict;  /* main thread to worker: promote or withdraw the candidate */
 	struct report retired; /* worker to main thread: its last connection has gone */
-	struct job burial;     /* main thread to loader: close it */
+	struct chore burial;   /* main thread to loader: close it */
 
 	atomic_uint holders; /* the thread that has it, and the main thread; its memory goes with the last */
 	/* The main thread's, while it is listed there (reload.h). */
@@ -43,12 +45,19 @@ struct generation {
 };
 
 /*
- * Loads the script for a worker, whose `host` is only pointed to. Holds `config`. NULL: why not, in `why`, and
- * *err: UV_EINVAL is the script's fault.
+ * Loads the script for a worker, whose `host` is only pointed to. Holds `config`. `kept`: where the data for its
+ * setup() comes from, which is asked in the last moment; NULL: there is none. NULL: why not, in `why`, and *err:
+ * UV_EINVAL is the script's fault.
  */
 struct generation *generation_open(struct conn_host *host, struct config *config, unsigned worker,
-				   uint32_t number, struct counters *counters, int *err, char *why,
-				   size_t size);
+				   uint32_t number, struct counters *counters, struct snapshot_source *kept,
+				   int *err, char *why, size_t size);
+
+/*
+ * However many workers share so many bytes for buffers, each must be able to take a few of its largest frames (a block
+ * that grows is held twice): the least that one with this generation is to have of them.
+ */
+size_t generation_least_buffers(const struct generation *generation, size_t buffer_bytes);
 
 /* In the thread that it goes to, or that it comes from. */
 void generation_join(struct generation *generation);

@@ -1,5 +1,6 @@
 #include "worker/generations.h"
 
+#include "conn/outgoing.h"
 #include "worker/generation.h"
 #include "worker/succession.h"
 #include "worker/worker.h"
@@ -21,8 +22,10 @@ static void make_newest(struct worker *worker, struct generation *generation)
 	succession_end(worker);
 	generation->older = worker->generation;
 	worker->generation = generation;
+	worker->post.newest = &generation->agents;
 	worker->config = generation->config;
 	worker->host.opening_max = worker->config->handshakes;
+	worker->host.outgoing->max = worker->config->outgoing;
 	for (struct generation *each = generation->older; each; each = each->older)
 		agents_ask_anew(&each->agents);
 	follow_newest(worker);
@@ -85,8 +88,7 @@ void generations_retire(struct worker *worker)
 	struct generation **link = &worker->generation->older;
 	while (*link) {
 		struct generation *generation = *link;
-		if (atomic_load_explicit(&generation->agents.conns, memory_order_relaxed) ||
-		    generation == worker->candidate) {
+		if (generation == worker->candidate || !agents_have_ended(&generation->agents)) {
 			link = &generation->older;
 			continue;
 		}

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/mailbox.h"
+#include "script/snapshot.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,10 +53,21 @@ struct eviction {
 	void *owner;
 };
 
+/* Takes the snapshot of what serves in a worker. */
+struct snapshot_request {
+	struct order order;   /* first; its drop() is the owner's */
+	struct report report; /* of the failure: err and text, or 0 */
+	size_t most;          /* bytes of it */
+	struct snapshot snapshot;
+	/* In the worker's thread: the request is the owner's again. */
+	void (*answered)(struct snapshot_request *request);
+	void *owner;
+};
+
 /* To the loader: part of what it is done to. */
 struct loader;
 
-struct job {
+struct chore {
 	struct mail mail; /* first */
-	void (*deliver)(struct loader *loader, struct job *job);
+	void (*deliver)(struct loader *loader, struct chore *chore);
 };

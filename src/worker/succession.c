@@ -1,5 +1,6 @@
 #include "worker/succession.h"
 
+#include "agent/resident.h"
 #include "config/config.h"
 #include "worker/handover.h"
 #include "worker/worker.h"
@@ -56,7 +57,7 @@ struct migrating {
 static bool waits_to_migrate(const struct channel *channel)
 {
 	const struct agents *agents = channel->agents, *to = agents->successor;
-	return to && channel->suspended && channel->declined_by != to->instance.generation &&
+	return to && agents_is_occupied(channel) && channel->declined_by != to->instance.generation &&
 	       agents_policy(agents, channel) == RELOAD_MIGRATE;
 }
 
@@ -93,17 +94,19 @@ static void migrate_some(struct worker *worker)
 
 /* ---- draining ---- */
 
-static bool is_to_drain(const struct generation *generation, const struct conn *conn)
+/* What it has its place in the map for drains by itself: a connection, or an agent without a socket. */
+static bool is_to_drain(const struct generation *generation, const struct channel *channel)
 {
-	const struct channel *channel = &conn->first;
+	if (!channel || (!channel->lone && channel != &channel->conn->first))
+		return false;
 	return channel->agents == &generation->agents &&
 	       (generation->drains_all || agents_policy(&generation->agents, channel) == RELOAD_DRAIN);
 }
 
-/* The same for a connection each time, and as good as random among them. */
-static unsigned share_of(const struct conn *conn)
+/* The same for one each time, and as good as random among them. */
+static unsigned share_of(const struct channel *channel)
 {
-	return (unsigned)(conn->first.id * UINT64_C(0x9e3779b97f4a7c15) >> 56);
+	return (unsigned)(channel->id * UINT64_C(0x9e3779b97f4a7c15) >> 56);
 }
 
 static uint64_t window_ms(const struct worker *worker)
@@ -119,18 +122,27 @@ static void drain_shares(struct worker *worker, const struct generation *generat
 		worker->host.drain_deadline_ms =
 		    worker->config->drain_ms ? worker->host.now_ms + worker->config->drain_ms : WHEEL_NEVER;
 	for (size_t i = 0; i < worker->host.ids.capacity; i++) {
-		struct conn *conn = conn_host_at(&worker->host, i);
-		if (conn && share_of(conn) >= first && share_of(conn) < end && is_to_drain(generation, conn))
-			conn_drain(conn);
+		struct channel *channel = worker->host.ids.slots[i].value;
+		if (!is_to_drain(generation, channel) || share_of(channel) < first ||
+		    share_of(channel) >= end)
+			continue;
+		if (channel->lone)
+			resident_drain(channel);
+		else
+			conn_drain(channel->conn);
 	}
 }
 
 static void end_rest(struct worker *worker, const struct generation *generation)
 {
 	for (size_t i = 0; i < worker->host.ids.capacity; i++) {
-		struct conn *conn = conn_host_at(&worker->host, i);
-		if (conn && is_to_drain(generation, conn))
-			conn_end_drain(conn, CLOSE_FLUSH);
+		struct channel *channel = worker->host.ids.slots[i].value;
+		if (!is_to_drain(generation, channel))
+			continue;
+		if (channel->lone)
+			resident_end_drain(channel);
+		else
+			conn_end_drain(channel->conn, CLOSE_FLUSH);
 	}
 }
 

@@ -1,5 +1,6 @@
 #include "worker/worker.h"
 
+#include "agent/job.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/thread.h"
@@ -8,16 +9,20 @@
 #include "config/config.h"
 #include "loop/loop.h"
 #include "stream/socket.h"
+#include "worker/flows.h"
 #include "worker/generations.h"
 #include "worker/handover.h"
+#include "worker/outgoing.h"
 #include "worker/succession.h"
 #include "worker/taping.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum {
@@ -77,8 +82,11 @@ static void worker_on_admit(struct conn *conn)
 		conn_refuse(conn, "per_ip", config->reject, config->reject_bytes);
 }
 
+/* Flows have no descriptors. */
 static void on_closes(struct conn *conn)
 {
+	if (conn->endpoint->has_datagrams)
+		return;
 	struct worker *worker = worker_of_conn(conn);
 	worker->links.closes(worker->links.server);
 }
@@ -178,18 +186,9 @@ static struct generation *candidate_in(struct order *order)
 	return (struct generation *)(void *)((char *)order - offsetof(struct generation, verdict));
 }
 
-/* However many workers share the memory for buffers, each must be able to take a few of its largest
- * frames (a block that grows is held twice). */
 static void raise_share(struct worker *worker, const struct generation *generation)
 {
-	size_t total = worker->config->buffer_bytes, largest = 0;
-	for (unsigned i = 0; i < generation->config->listener_count; i++) {
-		size_t frame = agents_codec(&generation->agents, i)->protocol.max_bytes;
-		largest = frame > largest ? frame : largest;
-	}
-	size_t least = 8 * (largest + CONN_SCRATCH_BYTES);
-	if (least > total)
-		least = total;
+	size_t least = generation_least_buffers(generation, worker->config->buffer_bytes);
 	if (worker->host.pool.limit_bytes && worker->host.pool.limit_bytes < least)
 		worker->host.pool.limit_bytes = least;
 }
@@ -200,8 +199,10 @@ static void evict(struct worker *worker, struct eviction *eviction)
 {
 	struct channel *channel = idmap_get(&worker->host.ids, eviction->conn);
 	struct conn *conn = channel ? channel->conn : NULL;
-	eviction->found = conn && conn->state != CONN_LINGER && conn->state != CONN_CLOSED;
-	if (eviction->found)
+	eviction->found = conn && !channel->ended && conn->state != CONN_LINGER && conn->state != CONN_CLOSED;
+	if (eviction->found && channel->lone)
+		channel_close(channel, REASON_KICK, CLOSE_FLUSH);
+	else if (eviction->found)
 		conn_close(conn, REASON_KICK, conn->state == CONN_OPEN ? CLOSE_FLUSH : CLOSE_NOW);
 	worker_report(worker, &eviction->report, worker->links.receivers->evicted);
 }
@@ -260,6 +261,7 @@ static void deliver_hand_over(struct worker *worker, struct order *order)
 static void deliver_drain(struct worker *worker, struct order *order)
 {
 	(void)order;
+	flows_drain(worker);
 	conn_host_drain(&worker->host, worker->config->drain_ms);
 }
 
@@ -267,11 +269,24 @@ static void deliver_stop(struct worker *worker, struct order *order)
 {
 	(void)order;
 	conn_host_cut(&worker->host);
+	if (worker->out)
+		conn_host_cut(worker->out);
 }
 
 static void deliver_evict(struct worker *worker, struct order *order)
 {
 	evict(worker, (struct eviction *)(void *)order);
+}
+
+static void deliver_snapshot_request(struct worker *worker, struct order *order)
+{
+	struct snapshot_request *request = (struct snapshot_request *)(void *)order;
+	struct report *report = &request->report;
+	report->worker = worker->index;
+	assert(!worker->generation->agents.current);
+	report->err = snapshot_take(&worker->generation->agents.instance, request->most, &request->snapshot,
+				    report->text, sizeof report->text);
+	request->answered(request);
 }
 
 static void deliver_record_no_more(struct worker *worker, struct order *order)
@@ -311,7 +326,8 @@ static void worker_on_wake(uv_async_t *wake)
 
 static uint64_t activity_of(const struct worker *worker)
 {
-	return count_read(&worker->counters.frames_in) + counters_closed(&worker->counters);
+	return count_read(&worker->counters.frames_in) + counters_closed(&worker->counters) +
+	       count_read(&worker->counters.messages_delivered);
 }
 
 /* The average frame since the last call. */
@@ -394,6 +410,8 @@ static uint64_t worker_earliest(const struct worker *worker)
 	for (const struct generation *each = worker->generation; each; each = each->older)
 		if ((other = agents_next_ms(&each->agents)) < at)
 			at = other;
+	if (worker->out && (other = conn_host_next_ms(worker->out)) < at)
+		at = other;
 	if ((other = succession_next_ms(worker)) < at)
 		at = other;
 	if ((other = taping_next_ms(worker)) < at)
@@ -406,17 +424,24 @@ static uint64_t worker_earliest(const struct worker *worker)
 /* What is due by the clock, and what was put off. True: there is more to do at once. */
 static bool worker_turn(struct worker *worker)
 {
+	agent_jobs_over(worker->host.job_port);
+	bool has_mail = post_collect(&worker->post);
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_turn(&each->agents, worker->host.now_ms);
-	bool more = take_orders(worker);
+	bool more = take_orders(worker) || has_mail;
 	more = succession_turn(worker) || more;
+	if (worker->out)
+		more = conn_host_turn(worker->out, worker->host.now_ms) || more;
 	more = conn_host_turn(&worker->host, worker->host.now_ms) || more;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_report(&each->agents);
+	if (worker->flows)
+		flow_host_flush(worker->flows);
 	taping_turn(worker);
 	if (!taping_needs_agents(worker))
 		generations_retire(worker);
-	return tidy(worker) || more;
+	/* The end of a connection can be the answer to a call of this worker's, and nobody rings for that. */
+	return tidy(worker) || more || post_has_mail(&worker->post);
 }
 
 /* For epoll_wait(): milliseconds, -1 for ever. What this turn has taken is past by then. */
@@ -442,17 +467,52 @@ static void poll_events(struct worker *worker, int timeout_ms)
 	host->clock_ticks = ticks_now();
 	host->polled_ms = host->now_ms = uv_now(&worker->loop);
 	conn_host_waited(host, wanted_ms);
+	if (worker->out)
+		worker_outgoing_waited(worker, wanted_ms);
 	poller_serve(&worker->poller);
 	conn_host_settle(host);
+	if (worker->out)
+		conn_host_settle(worker->out);
+	if (worker->flows)
+		flow_host_flush(worker->flows);
 	poller_run_loop(&worker->poller);
+}
+
+/* What the app has begun ends as well, before the worker does. True: there are no connections out any more. */
+static bool end_outgoing(struct worker *worker)
+{
+	for (struct generation *each = worker->generation; each; each = each->older)
+		agents_end_app(&each->agents);
+	return worker_outgoing_end(worker);
+}
+
+/*
+ * Agents without a socket are there for the connections of all workers, and so it stays as long as any. What ends last
+ * is some worker's, who tells the others when it has nothing more itself; or a message on its way to one that it does
+ * not make any more, and then it had nothing before: whoever sees the end first tells the others as well.
+ */
+static bool may_end(struct worker *worker)
+{
+	const struct worker_links *links = &worker->links;
+	bool was_empty = worker->is_empty, knew_end = worker->knows_end;
+	worker->is_empty = !worker->host.open && !worker->host.lone && !orders_wait(&worker->orders) &&
+			   !post_has_mail(&worker->post);
+	if (!worker->is_empty || !worker->config->kind_count || worker->host.overdue)
+		return worker->is_empty;
+	worker->knows_end = !links->has_clients(links->server) && !names_have_kinds(links->names);
+	if (!was_empty || (worker->knows_end && !knew_end))
+		names_ring_all(links->names);
+	return worker->knows_end;
 }
 
 static void worker_serve(struct worker *worker)
 {
 	for (;;) {
 		bool more = worker_turn(worker);
+		if (worker->flows)
+			flow_host_forget(worker->flows);
 		poller_forget(&worker->poller);
-		if (worker->host.draining && !worker->host.open && !orders_wait(&worker->orders))
+		if (worker->host.draining && may_end(worker) && end_outgoing(worker))
 			return;
 		poll_events(worker, more ? 0 : wait_ms(worker));
 	}
@@ -466,6 +526,26 @@ void worker_report(struct worker *worker, struct report *report,
 	report->deliver = deliver;
 	report->worker = worker->index;
 	worker->links.post(worker->links.server, report);
+}
+
+/* Its next turn looks for what has come. It is never read: each ring is a new edge. */
+static void bell_on_ready(struct polled *bell, uint32_t events)
+{
+	(void)bell;
+	(void)events;
+}
+
+static int open_bell(struct worker *worker)
+{
+	static const struct polled_ops BELL = { .ready = bell_on_ready };
+	int fd = worker->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	polled_init(&worker->bell, &worker->poller, fd, &BELL);
+	int err = poller_watch(&worker->bell, EPOLLIN);
+	if (err)
+		close(fd);
+	return err;
 }
 
 static void close_wake(struct worker *worker)
@@ -484,16 +564,23 @@ static int open_loop(struct worker *worker)
 		goto close_loop;
 	worker->wake.data = worker;
 	err = poller_init(&worker->poller, &worker->loop);
+	if (err)
+		goto close_wake;
+	err = open_bell(worker);
 	if (!err)
 		return 0;
+	poller_deinit(&worker->poller);
+close_wake:
 	close_wake(worker);
 close_loop:
 	uv_loop_close(&worker->loop);
 	return err;
 }
 
+/* The bell stays open: others may ring it yet, and must not write to what is opened in its place. */
 static void worker_close_loop(struct worker *worker)
 {
+	poller_release(&worker->bell);
 	poller_deinit(&worker->poller);
 	close_wake(worker);
 }
@@ -515,7 +602,7 @@ static struct generation *load_first(struct worker *worker, int *err, char *why,
 {
 	guard_call_off_by(&worker->off);
 	struct generation *generation = generation_open(&worker->host, worker->config, worker->index, 1,
-							&worker->counters, err, why, size);
+							&worker->counters, worker->kept, err, why, size);
 	guard_call_off_by(NULL);
 	if (generation)
 		generation_leave(generation);
@@ -544,9 +631,20 @@ static void worker_run(void *data)
 		worker->host.left = worker_on_left;
 		worker->host.closes = on_closes;
 		worker->host.gone = worker_on_gone;
-		worker->generation = load_first(worker, &err, why, size);
-		if (!worker->generation)
+		worker->host.dicts = worker->links.dicts;
+		worker->host.job_port = worker->links.jobs ? &worker->job_port : NULL;
+		post_open(&worker->post, worker->links.names, &worker->host, worker->index);
+		names_open_box(worker->links.names, worker->index, worker);
+		worker->host.outgoing = worker_outgoing_new(worker);
+		if (worker->host.outgoing)
+			worker->generation = load_first(worker, &err, why, size);
+		else
+			limits_explain(err = UV_ENOMEM, why, size);
+		if (!worker->generation) {
+			worker_outgoing_free(worker);
+			post_close(&worker->post);
 			conn_host_deinit(&worker->host);
+		}
 	}
 	if (!worker->generation) {
 		worker_close_loop(worker);
@@ -555,6 +653,7 @@ static void worker_run(void *data)
 		return;
 	}
 	generation_join(worker->generation);
+	worker->post.newest = &worker->generation->agents;
 	atomic_store_explicit(&worker->generations, 1, memory_order_relaxed);
 	raise_share(worker, worker->generation);
 	generation_hold(worker->generation); /* the server's, which hears of it now */
@@ -562,15 +661,26 @@ static void worker_run(void *data)
 	worker_serve(worker);
 	succession_end(worker);
 	taping_end(worker);
+	flows_close(worker);
+	worker_outgoing_free(worker);
+	job_port_close(&worker->job_port);
 	worker_close_loop(worker);
 	close_generations(worker);
+	post_close(&worker->post);
 	conn_host_deinit(&worker->host);
 	worker_report(worker, &worker->last_words, worker->links.receivers->stopped);
 }
 
-int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links)
+static void wake_for_jobs(struct job_port *port)
+{
+	worker_ring((char *)port - offsetof(struct worker, job_port));
+}
+
+int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links,
+		 struct snapshot_source *kept)
 {
 	memset(worker, 0, sizeof *worker);
+	worker->kept = kept;
 	worker->config = config;
 	worker->index = index;
 	worker->links = links;
@@ -578,13 +688,16 @@ int worker_start(struct worker *worker, struct config *config, unsigned index, s
 	int err = orders_open(&worker->orders);
 	if (err)
 		return err;
-	err = open_loop(worker);
+	err = job_port_open(&worker->job_port, links.jobs, wake_for_jobs);
+	if (!err)
+		err = open_loop(worker);
 	if (err)
 		goto close_orders;
 	err = thread_start(&worker->thread, THREAD_LUA_BYTES, worker_run, worker);
 	if (!err)
 		return 0;
 	worker_close_loop(worker);
+	close(worker->bell_fd);
 	uv_loop_close(&worker->loop);
 close_orders:
 	orders_close(&worker->orders);
@@ -650,6 +763,16 @@ void worker_kick(struct worker *worker)
 	uv_async_send(&worker->wake);
 }
 
+void worker_ring(void *data)
+{
+	const struct worker *worker = data;
+	const uint64_t once = 1;
+	ssize_t n;
+	do
+		n = write(worker->bell_fd, &once, sizeof once);
+	while (n < 0 && errno == EINTR);
+}
+
 bool worker_poke(struct worker *worker)
 {
 	bool answered = !atomic_exchange_explicit(&worker->poked, true, memory_order_relaxed);
@@ -709,6 +832,23 @@ void worker_evict(struct worker *worker, struct eviction *eviction)
 	worker_kick(worker);
 }
 
+void worker_ask_snapshot(struct worker *worker, struct snapshot_request *request)
+{
+	request->order.deliver = deliver_snapshot_request;
+	orders_push(&worker->orders, &request->order.mail);
+	worker_kick(worker);
+}
+
+static bool is_request(void *data, struct mail *mail)
+{
+	return mail == &((struct snapshot_request *)data)->order.mail;
+}
+
+bool worker_take_request_back(struct worker *worker, struct snapshot_request *request)
+{
+	return orders_take_back(&worker->orders, is_request, request);
+}
+
 void worker_record(struct worker *worker, struct taping *taping)
 {
 	send_order(worker, &taping->begin, taping_begin);
@@ -751,4 +891,6 @@ void worker_join(struct worker *worker)
 	uv_loop_close(&worker->loop);
 	worker_drop_orders(worker);
 	orders_close(&worker->orders);
+	post_drop_rest(&worker->post);
+	close(worker->bell_fd);
 }

@@ -6,7 +6,9 @@
  */
 #pragma once
 
+#include "agent/post.h"
 #include "conn/conn.h"
+#include "jobs/jobs.h"
 #include "net/poller.h"
 #include "worker/generation.h"
 #include "worker/mail.h"
@@ -17,12 +19,26 @@
 #include <uv.h>
 
 struct config;
+struct dicts;
+struct flow_host;
 struct handover_part;
+struct listener_config;
+struct names;
 struct taping;
+struct worker_socket;
+
+/* How a flow begins that may. */
+struct admission {
+	uint64_t id;
+	bool to_candidate;
+};
 
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
+	struct dicts *dicts;                               /* that all workers share, */
+	struct jobs *jobs;                                 /* ... and these; NULL: there are none */
+	struct names *names;                               /* the same: of their agents */
 	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
 	const struct report_receivers *receivers;
 	/*
@@ -36,6 +52,15 @@ struct worker_links {
 	/* A client counts for limits.per_ip from now on, if that allows it (else false); or no more. */
 	bool (*count_in)(void *server, uint16_t slot, const struct sockaddr_in6 *peer, uint32_t per_ip);
 	void (*count_out)(void *server, uint16_t slot, const struct sockaddr_in6 *peer);
+	/* A flow begins at the listener of this slot, counted in by these limits. False: it may not. */
+	bool (*begin_flow)(void *server, uint16_t slot, const struct listener_config *config,
+			   const struct sockaddr_in6 *peer, struct admission *admission);
+	/* It uses no more what worker_give_socket() has given, or the order of worker_end_socket(). */
+	void (*socket_closed)(void *server, uint16_t slot);
+	/* Another process may read a socket, as worker_end_socket() said. */
+	void (*handed_over)(void *server);
+	/* Has any worker a client? */
+	bool (*has_clients)(void *server);
 };
 
 struct worker {
@@ -47,12 +72,20 @@ struct worker {
 	uv_loop_t loop;
 	uv_async_t wake;
 	struct poller poller;
+	struct flow_host *flows; /* what its UDP sockets share (flows.h, outgoing.c); NULL: it has had none */
+	struct worker_socket *sockets; /* of UDP */
+	struct polled bell;            /* rung when others have sent something to its agents, */
+	int bell_fd;                   /* ... and open until nobody can ring it any more */
+	struct post post;
 	struct orders orders;
+	struct job_port job_port; /* its agents' jobs come back here */
 	struct conn_host host;
+	struct conn_host *out; /* of connections out (outgoing.h); NULL: there have been none */
 	struct generation
 	    *generation; /* the newest; behind it the candidate and those that have connections still */
 	struct generation *candidate; /* it has only the connections that are given to it; or NULL */
-	struct counters counters;
+	struct counters counters, outgoing_counters;
+	struct snapshot_source *kept; /* for its first generation; lent until it is ready, or NULL */
 	/* Reports and orders that are sent at most once; embedded so that sending them cannot fail. */
 	struct report first_words, last_words;
 	struct order drain, stop;
@@ -67,6 +100,8 @@ struct worker {
 	unsigned waiting_to_migrate;    /* agents that wait, and follow when they are done */
 	unsigned tidy_cycles;           /* collections still to finish before it is tidy */
 	bool migrating;
+	bool is_empty;    /* in a drain: it had nothing more when it last looked, */
+	bool knows_end;   /* ... and neither had any other */
 	bool owes_orders; /* there was no time for all of its orders in the last turn */
 
 	/* For others. */
@@ -83,8 +118,12 @@ struct worker {
 void worker_report(struct worker *worker, struct report *report,
 		   void (*deliver)(void *server, struct report *report));
 
-/* Starts the thread; its first report says that it is ready, or has failed. 0 or an error. */
-int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links);
+/*
+ * Starts the thread; its first report says that it is ready, or has failed. 0 or an error. `kept`: what a process
+ * before has kept for it, lent until that report; NULL: nothing.
+ */
+int worker_start(struct worker *worker, struct config *config, unsigned index, struct worker_links links,
+		 struct snapshot_source *kept);
 
 /*
  * Gives it a generation that is loaded and has left its thread: connections given after this begin with it, and once
@@ -125,6 +164,9 @@ static inline uint64_t worker_busy_since_ms(const struct worker *worker)
 void worker_give_away(struct worker *worker, struct worker *(*taker)(void *owner, uint16_t slot),
 		      void *owner);
 
+/* Something has come for its agents: what names_new() is given, of all workers. Any thread. */
+void worker_ring(void *worker);
+
 /* Asks whether its loop turns. Has it answered since the last time? Not after worker_drain(). Any thread. */
 bool worker_poke(struct worker *worker);
 
@@ -146,6 +188,15 @@ void worker_hand_over(struct worker *worker, struct handover_part *part);
  */
 void worker_evict(struct worker *worker, struct eviction *eviction);
 
+/*
+ * Has the generation that serves take a snapshot, while nothing of the script runs. The request is the worker's until
+ * it is answered. Any thread.
+ */
+void worker_ask_snapshot(struct worker *worker, struct snapshot_request *request);
+
+/* Nobody wants it any more. True: it is the caller's again. False: it is, or will have been, answered. Any thread. */
+bool worker_take_request_back(struct worker *worker, struct snapshot_request *request);
+
 /* Records new connections, until it is told otherwise or stops; then that is reported (taping.h). Any thread. */
 void worker_record(struct worker *worker, struct taping *taping);
 void worker_record_no_more(struct worker *worker, struct taping *taping);
@@ -165,5 +216,5 @@ void worker_stop(struct worker *worker);
 /* What it was told and has not done is not done any more. Once its thread has ended. */
 void worker_drop_orders(struct worker *worker);
 
-/* After it has reported that it has stopped, or failed: waits for the thread and frees what it had. */
+/* After all of them have reported that they have stopped, or failed: waits for the thread and frees what it had. */
 void worker_join(struct worker *worker);

@@ -1,4 +1,5 @@
---- Reads listener addresses: "tcp://host:port", "tls://[v6]:port", "unix:///path".
+--- Reads listener addresses: "tcp://host:port", "tls://[v6]:port", "udp://host:port", "http://host:port",
+--- "https://host:port", "unix:///path".
 --- Only the text is checked; names are resolved and sockets bound elsewhere.
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
@@ -11,10 +12,11 @@ local UNIX_PATH_MAX = 107
 local HOST_MAX = 253
 
 ---@class perilune.address
----@field kind "tcp"|"unix"
----@field secure boolean? tls://
----@field host string? tcp: a name, an address without brackets, or "" for all (dual-stack)
----@field port integer? tcp
+---@field kind "tcp"|"unix"|"udp"
+---@field secure boolean? tls://, https://
+---@field protocol "http"|nil http://, https://
+---@field host string? tcp, udp: a name, an address without brackets, or "" for all (dual-stack)
+---@field port integer? tcp, udp
 ---@field path string? unix
 ---@field address string as it was written
 
@@ -49,6 +51,8 @@ local function is_ipv6(host)
   local before, after = ipv6_groups(left, false), ipv6_groups(right, true)
   return before ~= nil and after ~= nil and before + after <= 7
 end
+
+M.is_ipv6 = is_ipv6
 
 -- What a list of hosts and networks may have in it.
 local NETWORK_EXPECTED = 'expects addresses such as "10.0.0.7", "10.0.0.0/8", "2001:db8::/32", or "unix", got '
@@ -144,10 +148,6 @@ local function parse_unix(path, address)
   return { kind = "unix", path = path, address = address }
 end
 
-local function unavailable(_, address)
-  return nil, address:match("^%a+") .. ":// is not available in this version"
-end
-
 -- TCP with TLS on it.
 local function parse_tls(rest, address)
   local parsed, message = parse_tcp(rest, address)
@@ -156,8 +156,25 @@ local function parse_tls(rest, address)
   return parsed
 end
 
-local SCHEMES = { tcp = parse_tcp, tls = parse_tls, unix = parse_unix, udp = unavailable }
-local SCHEME_NAMES = { "tcp", "tls", "unix" }
+local function parse_udp(rest, address)
+  local parsed, message = parse_tcp(rest, address)
+  if not parsed then return nil, (message:gsub("tcp://", "udp://")) end
+  parsed.kind = "udp"
+  return parsed
+end
+
+-- TCP, with TLS on it or not, and requests in place of frames.
+local function parse_http(rest, address)
+  local scheme = address:match "^%a+"
+  local parsed, message = parse_tcp(rest, address)
+  if not parsed then return nil, (message:gsub("tcp://", scheme .. "://")) end
+  parsed.secure, parsed.protocol = scheme == "https" or nil, "http"
+  return parsed
+end
+
+local SCHEMES = { tcp = parse_tcp, tls = parse_tls, unix = parse_unix, udp = parse_udp, http = parse_http,
+  https = parse_http }
+local SCHEME_NAMES = { "tcp", "tls", "unix", "udp", "http", "https" }
 
 local function no_scheme(text)
   local hint = ""
@@ -169,8 +186,8 @@ local function no_scheme(text)
     hint = " (did you mean " .. quote("tcp://" .. text .. ":9000") .. "?)"
   elseif scheme == "unix" and rest ~= "" then
     hint = " (did you mean " .. quote("unix:///" .. rest) .. "?)"
-  elseif scheme == "tcp" and rest ~= "" then
-    hint = " (did you mean " .. quote("tcp://" .. rest) .. "?)"
+  elseif scheme and SCHEMES[scheme] and rest ~= "" then
+    hint = " (did you mean " .. quote(scheme .. "://" .. rest) .. "?)"
   elseif text:find("^[^/]*:%d+$") then
     hint = " (did you mean " .. quote("tcp://" .. text) .. "?)"
   elseif text:find("^%.?/") then

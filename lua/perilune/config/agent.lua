@@ -13,7 +13,7 @@ M.METHODS = {
 
 M.MISSING = "no agent: set agent = function(conn) … end, or a table with a proceed method"
 
-local RESERVED = "message" -- nothing calls it yet
+local OF_NAMES = "message" -- it is called with what is sent to a name
 local CHAIN_MAX = 8
 
 local is_method = {}
@@ -52,28 +52,36 @@ local function misspelt(agent)
   return table.concat(found, ", ")
 end
 
-local function check_prototype(agent)
-  local ok, proceed = pcall(function() return agent.proceed end)
-  if not ok then return nil, "looking up its method proceed failed: " .. printable.value(proceed) end
-  if type(proceed) == "function" then return agent end
-  if proceed ~= nil then return nil, "its method proceed must be a function, got " .. printable.value(proceed) end
+local function check_prototype(agent, needed)
+  local ok, method = pcall(function() return agent[needed] end)
+  if not ok then return nil, ("looking up its method %s failed: %s"):format(needed, printable.value(method)) end
+  if type(method) == "function" then return agent end
+  if method ~= nil then
+    return nil, ("its method %s must be a function, got %s"):format(needed, printable.value(method))
+  end
   local hints = misspelt(agent)
-  return nil, "no proceed: the table has no function proceed" .. (hints ~= "" and "; it has " .. hints or "")
+  return nil, ("no %s: the table has no function %s"):format(needed, needed) ..
+    (hints ~= "" and "; it has " .. hints or "")
 end
 
 --- Methods that are nearly the core's, and that nobody calls: the core neither. They were meant to be something else.
 ---@param agent any
 ---@param is_called fun(name: string, method: function): boolean by the script itself
+---@param is_kind boolean? it has no connection: messages come to it, and no frames
 ---@return string[] as '"close" (did you mean "closed"?)'
-function M.strays(agent, is_called)
+function M.strays(agent, is_called, is_kind)
   local found, prototype = {}, agent
   for _ = 1, CHAIN_MAX do
     if type(agent) ~= "table" then break end
     for key, value in next, agent do
       local near = type(value) == "function" and not is_method[key] and meant_by(key)
-      local is_free = near and near ~= RESERVED and not is_inherited(prototype, near)
-      if type(value) == "function" and key == RESERVED and not is_called(key, value) then
-        found[#found + 1] = printable.quote(key) .. " (nothing calls it in this version: frames come to proceed)"
+      local is_free = near and near ~= OF_NAMES and not (is_kind and near == "proceed")
+        and not is_inherited(prototype, near)
+      local is_reached = is_kind or key ~= OF_NAMES or type(value) ~= "function" or is_called(key, value)
+        or is_called("register", value)
+      if not is_reached then
+        found[#found + 1] = printable.quote(key) .. " (it takes what is sent to a name, and nothing calls"
+          .. " perilune.register: frames come to proceed)"
       end
       if is_free and not is_called(key, value) then
         found[#found + 1] = printable.quote(key) .. ' (did you mean "' .. near .. '"?)'
@@ -87,12 +95,14 @@ end
 
 --- A usable agent, or nil and what is wrong. May run an __index function of the script, protected.
 ---@param agent any
+---@param needed "proceed"|"message" the method that it must have: of a connection's, of one without a socket
 ---@return function|table|nil
 ---@return string? message
-function M.check(agent)
+function M.check(agent, needed)
   if type(agent) == "function" then return agent end
-  if type(agent) == "table" then return check_prototype(agent) end
-  return nil, "expects a function(conn), or a table with a proceed method, got " .. printable.value(agent)
+  if type(agent) == "table" then return check_prototype(agent, needed) end
+  local expected = "expects a function(%s), or a table with a %s method, got "
+  return nil, expected:format(needed == "message" and "key" or "conn", needed) .. printable.value(agent)
 end
 
 return M

@@ -1,5 +1,7 @@
 --- Checks that go across keys and listeners, once each value by itself is right.
 local agent = require "perilune.config.agent"
+local datagrams = require "perilune.config.datagrams"
+local http = require "perilune.config.http"
 local read = require "perilune.config.read"
 local units = require "perilune.units"
 
@@ -39,7 +41,8 @@ end
 local function check_addresses(state, entries, listeners)
   local taken = {}
   for i, listener in ipairs(listeners) do
-    local id = listener.path or listener.port and listener.port > 0 and listener.host .. ":" .. listener.port
+    local has_port = listener.port and listener.port > 0
+    local id = listener.path or has_port and (listener.kind .. "://" .. listener.host .. ":" .. listener.port)
     if id and taken[id] then
       report(state, entries[i].place, "has the same address as " .. taken[id], entries[i].origin)
     end
@@ -51,8 +54,8 @@ end
 local function check_modes(state, entries, listeners)
   local has_unix = false
   for i, listener in ipairs(listeners) do
-    has_unix = has_unix or listener.kind ~= "tcp"
-    if listener.kind == "tcp" then
+    has_unix = has_unix or listener.kind == "unix"
+    if listener.kind ~= "unix" then
       if entries[i].layer.given.mode then
         report(state, entries[i].place .. ".mode", "only a Unix socket has permissions")
       end
@@ -66,22 +69,27 @@ local function check_modes(state, entries, listeners)
   end
 end
 
+local ONLY_TLS = "only a tls:// address has TLS: write the address as tls://…"
+local ONLY_HTTPS = "only an https:// address has TLS: write the address as https://…"
+local NO_DTLS = "DTLS, which is TLS over udp://, is not available in this version"
+
 -- An inherited `tls` is for the tls:// among several listeners.
 local function check_tls(state, entries, listeners)
-  local has_secure = false
+  local has_secure, all_udp = false, true
   for i, listener in ipairs(listeners) do
     local own = entries[i].layer.given.tls
-    has_secure = has_secure or listener.secure
+    has_secure, all_udp = has_secure or listener.secure, all_udp and listener.kind == "udp"
     if listener.secure and not listener.tls then
       report(state, entries[i].place .. ".tls",
-        'tls:// needs a certificate: tls = { certificate = "cert.pem", key = "key.pem" }')
+        listener.address:match "^%a+" .. ':// needs a certificate: tls = { certificate = "cert.pem", key = "key.pem" }')
     elseif listener.kind and not listener.secure and own and listener.tls then
-      report(state, entries[i].place .. ".tls", "only a tls:// address has TLS: write the address as tls://…")
+      report(state, entries[i].place .. ".tls", listener.kind == "udp" and NO_DTLS
+        or listener.protocol and ONLY_HTTPS or ONLY_TLS)
     end
     if not listener.secure then listener.tls = false end
   end
   if state.top.given.tls and state.top.values.tls and #listeners > 0 and not has_secure then
-    report(state, "tls", "only a tls:// address has TLS: write the address as tls://…")
+    report(state, "tls", all_udp and NO_DTLS or ONLY_TLS)
   end
 end
 
@@ -98,7 +106,7 @@ local function check_trust(listener)
   end
   if not has_unix and not has_address then return NO_TRUST end
   if listener.kind == "unix" and not has_unix then return NO_UNIX end
-  if listener.kind == "tcp" and not has_address then return NO_ADDRESS end
+  if listener.kind ~= "unix" and not has_address then return NO_ADDRESS end
 end
 
 -- Its value was refused: what is wrong with it is told already.
@@ -157,7 +165,9 @@ function M.run(state, entries, conf)
   check_addresses(state, entries, conf.listeners)
   check_modes(state, entries, conf.listeners)
   check_tls(state, entries, conf.listeners)
+  datagrams.check(state, entries, conf.listeners)
   check_proxies(state, entries, conf.listeners)
+  http.check(state, entries, conf.listeners, conf.buffers)
   check_buffers(state, entries, conf.listeners, conf.buffers)
   check_canary(state, conf)
 end

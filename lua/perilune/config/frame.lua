@@ -9,9 +9,15 @@ M.MAX_BYTES = 2 ^ 30       -- CODEC_FRAME_LIMIT
 local DELIMITER_MAX = 32   -- CODEC_DELIMITER_MAX
 local OFFSET_MAX = 64      -- CODEC_OFFSET_MAX
 local ADJUST_MAX = 2 ^ 31 - 1
+local DATAGRAM_MAX = 65507 -- DATAGRAM_BYTES_MAX
+
+-- What is wrong where the framing and the address do not go together.
+M.NO_DATAGRAMS = 'only a udp:// address has datagrams; for others name how bytes become frames, as frame = "line"'
+M.ONLY_DATAGRAMS = 'each datagram of udp:// is a frame: leave `frame` out, or write "datagram" or '
+  .. '{ "datagram", max = "1400b" }'
 
 ---@class perilune.frame
----@field kind "length"|"delimiter"|"line"|"fixed"|"netstring"|"raw"|"lua"
+---@field kind "length"|"delimiter"|"line"|"fixed"|"netstring"|"raw"|"datagram"|"lua"
 ---@field max integer bytes of the largest frame
 ---@field empty "error"|"deliver"|"ignore" what to do with a frame of no bytes
 ---@field view boolean handlers get a view of the bytes instead of a string
@@ -38,7 +44,7 @@ local SHORT_LENGTHS = {
 -- The order decides between equally near suggestions.
 local NAMES = {
   "u32be", "u8", "u16be", "u16le", "u24be", "u32le", "u64be", "varint",
-  "line", "raw", "netstring", "delimiter", "fixed", "length",
+  "line", "raw", "netstring", "delimiter", "fixed", "length", "datagram",
 }
 
 M.NAMES = NAMES
@@ -127,6 +133,7 @@ local KINDS = {
   line = { kind = "line", allowed = { "max", "empty", "view" }, defaults = { empty = "deliver" } },
   netstring = { kind = "netstring", allowed = { "max", "empty", "view" }, defaults = { empty = "deliver" } },
   raw = { kind = "raw", allowed = { "max", "view" }, defaults = { empty = "deliver" } },
+  datagram = { kind = "datagram", allowed = { "max", "empty", "view" }, defaults = { empty = "deliver" } },
   fixed = {
     kind = "fixed", allowed = { "view" }, defaults = { empty = "deliver" }, second = "fixed", required = { "fixed" },
   },
@@ -205,8 +212,11 @@ end
 
 -- Options that exclude each other. `given` is what the user wrote.
 local function check_together(out, given, messages)
-  if out.kind ~= "length" then return end
   local function refuse(text) messages[#messages + 1] = text end
+  if out.kind == "datagram" and (out.max or 0) > DATAGRAM_MAX then
+    refuse(("option \"max\": a datagram has at most %d bytes"):format(DATAGRAM_MAX))
+  end
+  if out.kind ~= "length" then return end
   if out.bytes == 0 and given.endian ~= nil then refuse('option "endian" makes no sense with a varint') end
   if out.offset ~= 0 and out.view then refuse('option "offset" cannot be combined with "view"') end
 end
@@ -229,7 +239,7 @@ local function canonical(spec, kind, name, frame_limit)
   check_required(spec, kind, out, messages)
   check_together(out, spec, messages)
   if #messages > 0 then return nil, table.concat(messages, "; ") end
-  out.max = out.max or out.fixed or frame_limit
+  out.max = out.max or out.fixed or (out.kind == "datagram" and math.min(frame_limit, DATAGRAM_MAX)) or frame_limit
   return out
 end
 

@@ -40,7 +40,8 @@ upgrade: code_change restore on_load migrate migrated thaw import
 local KEYS = table_of [[
 listen: address addr bind_address listener listeners listening server endpoint endpoints listen_on bind_to sockets
 agent: handler handlers on_connect on_connection callback callbacks class prototype app application session object actor
-frame: framing codec protocol framer parser decoder delimiter packet serializer wire
+agents: actors residents entities named_agents background_agents virtual_actors grains gen_servers
+frame: framing codec framer parser decoder delimiter packet serializer wire
 workers: threads processes thread_count worker_count num_workers n_workers worker_processes concurrency cpus cores
 name: label id title
 mode: permissions perms chmod socket_mode
@@ -49,9 +50,11 @@ keepalive: tcp_keepalive so_keepalive keep_alive
 nodelay: tcp_nodelay no_delay
 reuse_port: so_reuseport
 setup: on_start on_load init start before_start startup initialise initialize on_worker_start
+snapshot: save on_save persist dump freeze hand_over export serialize before_reload on_before_reload
 teardown: on_stop cleanup on_exit stop shutdown finish on_worker_stop
 modules: require requires packages libs libraries
 unsafe: allow capabilities
+compat: compatibility emulate polyfill shims
 proxy: proxy_protocol accept_proxy proxyprotocol haproxy real_ip
 trust: trusted trusted_proxies trust_proxy set_real_ip_from trusted_networks allow_from
 control: control_socket admin admin_socket ctl pid_file pidfile
@@ -59,13 +62,28 @@ log.level: loglevel verbosity verbose debug
 log.file: logfile log_path access_log error_log logger
 log.format: logformat log_style
 reload.policy: on_reload hot_reload reload_mode
+jobs.workers: job_workers job_threads thread_pool worker_pool threadpool task_workers background_workers executor
+jobs.queue: job_queue queue_limit max_jobs backlog_jobs pending_jobs
+jobs.when_full: on_full overflow overflow_policy full when_busy rejection_policy
+jobs.lanes: priorities priority queues job_lanes
+jobs.timeout: job_timeout
+jobs.proceed: job_cpu job_cpu_limit
+jobs.memory: job_memory
+jobs.buffers: job_buffers job_bytes
+jobs.message: max_job_size max_job_message
 limits.connections: max_connections maxconn max_conns max_clients maxclients connection_limit worker_connections
 limits.per_ip: max_per_ip per_ip_limit connections_per_ip max_connections_per_ip ip_limit
 limits.accept_rate: rate rate_limit max_rate connections_per_second accepts_per_second
 limits.frame: max_frame max_frame_size frame_size max_message_size max_packet_size max_payload max_line_length max_size
+limits.uri: max_uri uri_limit max_url max_url_length large_client_header_buffers limit_request_line
+limits.headers: max_header_size header_size header_limit max_headers_size limit_request_field_size
+limits.fields: max_headers header_count max_headers_count limit_request_fields
+limits.body: body_limit max_body max_body_size client_max_body_size max_request_size max_content_length content_length
 limits.inbox: queue queue_size max_queue pending max_pending
+limits.mailbox: mailbox_size max_mailbox messages max_messages message_queue
 limits.send_buffer: high_water_mark highwater hwm write_buffer send_buffer_size output_buffer max_send_buffer
 limits.memory: max_memory memory_limit heap heap_size
+limits.snapshot: max_snapshot snapshot_size max_state state_size
 limits.garbage: gc gc_pause setpause gc_percent gogc garbage_percent collectgarbage
 limits.proceed: cpu cpu_limit max_time handler_timeout execution_time time_limit proceed_timeout cpu_timeout
 limits.reject: busy reject_message busy_message full_message
@@ -74,6 +92,8 @@ timeout.idle: idle_timeout timeout_idle keepalive_timeout inactivity_timeout ina
 timeout.read: read_timeout receive_timeout recv_timeout request_timeout client_timeout
 timeout.write: write_timeout send_timeout
 timeout.handshake: handshake_timeout tls_timeout ssl_timeout proxy_protocol_timeout
+timeout.header: header_timeout headers_timeout client_header_timeout read_header_timeout
+timeout.body: body_timeout client_body_timeout upload_timeout
 timeout.first_frame: connect_timeout login_timeout auth_timeout hello_timeout
 timeout.drain: drain_timeout grace grace_period graceful_timeout shutdown_timeout stop_timeout
 ]]

@@ -1,5 +1,8 @@
 --- Shows a normalised configuration: for people (`check --print`) and as JSON (`check --json`).
+local agents = require "perilune.config.agents"
+local datagrams = require "perilune.config.datagrams"
 local frame = require "perilune.config.frame"
+local http = require "perilune.config.http"
 local json = require "perilune.json"
 local printable = require "perilune.printable"
 local schema = require "perilune.config.schema"
@@ -31,7 +34,8 @@ local function add_rows(lines, rows, indent)
 end
 
 local function process_rows(conf)
-  local limits = { buffers = conf.buffers, garbage = conf.garbage, memory = conf.memory, handshakes = conf.handshakes }
+  local limits = { buffers = conf.buffers, garbage = conf.garbage, memory = conf.memory, handshakes = conf.handshakes,
+    outgoing = conf.outgoing, snapshot = conf.snapshot_bytes }
   local timeout = { drain = conf.drain_ms, upgrade = conf.upgrade_ms }
   local rows, top = {}, { limits = limits, timeout = timeout }
   setmetatable(top, { __index = conf })
@@ -48,9 +52,19 @@ local function listener_rows(conf, index)
   local listener, prefix = conf.listeners[index], ("listen[%d]."):format(index)
   local rows = { { "address", printable.escape(listener.address, 256), conf.origins[prefix .. "address"] } }
   for _, key in ipairs(schema.KEYS) do
-    if key.scope == "listener" and not (key.path == "mode" and listener.kind ~= "unix") then
+    local is_of_unix = key.path == "mode" and listener.kind ~= "unix"
+    local concerns = datagrams.concerns(key.path, listener) and http.concerns(key.path, listener)
+    if key.scope == "listener" and not is_of_unix and concerns then
       rows[#rows + 1] = { key.path, show(key, get(listener, key.path)), conf.origins[prefix .. key.path] }
     end
+  end
+  return rows
+end
+
+local function kind_rows(conf, kind)
+  local rows, prefix = {}, ("agents.%s."):format(kind.name)
+  for _, key in ipairs(agents.keys()) do
+    rows[#rows + 1] = { key.path, agents.show(key, get(kind, key.path)), conf.origins[prefix .. key.path] }
   end
   return rows
 end
@@ -65,6 +79,11 @@ function M.text(conf)
     lines[#lines + 1] = ""
     lines[#lines + 1] = ("listener %d: %s"):format(i, printable.escape(listener.name, 256))
     add_rows(lines, listener_rows(conf, i), "  ")
+  end
+  for _, kind in ipairs(conf.agents) do
+    lines[#lines + 1] = ""
+    lines[#lines + 1] = ("agents without a socket: %s"):format(kind.name)
+    add_rows(lines, kind_rows(conf, kind), "  ")
   end
   return table.concat(lines, "\n") .. "\n"
 end
@@ -82,8 +101,18 @@ end
 
 local function plain_list(list) return json.array(plain(list, {})) end
 
+-- What is made of other settings is left out.
+local function plain_jobs(jobs)
+  local shown = {}
+  for name, value in pairs(jobs) do
+    if not name:find "^all_" then shown[name] = value end
+  end
+  return plain(shown, { unsafe = plain_list, lanes = plain_list })
+end
+
+local function plain_agent(agent) return type(agent) == "table" and "table" or agent end
+
 local function plain_listener(listener)
-  local function plain_agent(agent) return type(agent) == "table" and "table" or agent end
   return plain(listener, { agent = plain_agent, trust = plain_list })
 end
 
@@ -93,12 +122,19 @@ local function plain_listeners(listeners)
   return json.array(out)
 end
 
+local function plain_kinds(kinds)
+  local out = {}
+  for i, kind in ipairs(kinds) do out[i] = plain(kind, { agent = plain_agent }) end
+  return json.array(out)
+end
+
 --- The configuration as JSON, in canonical units (bytes, milliseconds). Functions are the text "function",
 --- an agent prototype is "table".
 ---@param conf perilune.conf
 ---@return string
 function M.json(conf)
-  return assert(json.encode(plain(conf, { listeners = plain_listeners, modules = plain_list, unsafe = plain_list })))
+  return assert(json.encode(plain(conf, { listeners = plain_listeners, agents = plain_kinds, modules = plain_list,
+    unsafe = plain_list, compat = plain_list, jobs = plain_jobs })))
 end
 
 return M

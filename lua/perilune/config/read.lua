@@ -1,6 +1,7 @@
 --- Reads the layers of a configuration: the script's top level, the entries of its
 --- `listen`, and the overrides. Values are parsed one by one here; what they mean
 --- together is for perilune.config. An unknown key is an error, never ignored.
+local agents = require "perilune.config.agents"
 local meant = require "perilune.config.meant"
 local printable = require "perilune.printable"
 local schema = require "perilune.config.schema"
@@ -24,6 +25,7 @@ local ERRORS_MAX = 200
 ---@field forced table<string, { value: any, origin: string }> the overrides
 ---@field origins table<string, string>
 ---@field cpus integer
+---@field kinds table[] of `agents`: see perilune.config.agents
 
 ---@class perilune.config_entry of `listen`
 ---@field text any the address as written
@@ -96,7 +98,17 @@ end
 
 local read_table
 
+-- jobs = true, jobs = {}: what is needed for it to be on.
+local function switched(switch, value)
+  if type(value) == "boolean" then return { [switch.key] = value and switch.value or 0 } end
+  if type(value) ~= "table" or rawget(value, switch.key) ~= nil then return value end
+  local whole = { [switch.key] = switch.value }
+  for key, item in next, value do whole[key] = item end
+  return whole
+end
+
 local function read_group(state, layer, name, value)
+  if schema.SWITCHES[name] then value = switched(schema.SWITCHES[name], value) end
   local short = schema.SHORT[name]
   if short and type(value) == "string" then value = { [short] = value } end
   if type(value) == "table" then return read_table(state, layer, value, name .. ".") end
@@ -109,9 +121,7 @@ local function read_key(state, layer, prefix, name, value)
   local key = type(name) == "string" and schema.BY_PATH[path]
   local is_group = prefix == "" and schema.GROUPS[name]
     and not (schema.PROCESS_GROUPS[name] and layer.scope == "listener")
-  if schema.UNAVAILABLE[path] then
-    report(state, layer.place .. path, "not available in this version")
-  elseif is_group then
+  if is_group then
     read_group(state, layer, name, value)
   elseif key and (layer.scope == "process" or key.scope == "listener") then
     read_value(state, layer, key, value)
@@ -189,7 +199,9 @@ end
 -- What is wrong with setting `path` from outside; nil when it can be.
 local function refuse_override(path)
   local key = schema.BY_PATH[path]
-  if schema.UNAVAILABLE[path] then return "not available in this version" end
+  local dictionary = path:match "^shared%.(.+)$"
+  if path:find "^agents%." then return "can only be set in the script" end
+  if dictionary then return ("all of them are one text: shared=%s=1m,other=64k"):format(dictionary) end
   if not key then
     local near = schema.elsewhere(path) or meant.key(path, M.paths()) or suggest.suggest(path, M.paths())
     return "unknown key " .. printable.quote(path) .. (near and ' (did you mean "' .. near .. '"?)' or "")
@@ -258,8 +270,10 @@ end
 function M.read_script(state, script)
   local rest = {}
   for key, value in next, script do rest[key] = value end
-  rest.listen = nil
+  rest.listen, rest.agents = nil, nil
   read_table(state, state.top, rest, "")
+  state.kinds = agents.read(state, report, rawget(script, "agents"))
+  if #state.kinds > 0 then state.top.values.agents = true end
   local listen = rawget(script, "listen")
   local entries = read_listen(state, listen)
   if listen ~= nil then state.top.values.listen = true end

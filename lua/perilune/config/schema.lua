@@ -11,6 +11,8 @@ local units = require "perilune.units"
 local M = {}
 
 M.WORKERS_MAX = 256
+--- What drivers are written for, and `compat` gives them.
+M.COMPAT = { "ngx", "socket" }
 local MIB, GIB = 2 ^ 20, 2 ^ 30
 -- Milliseconds in the core fit 31 bits with room for adding two.
 local DURATION_MAX = 20 * 86400e3
@@ -160,6 +162,11 @@ local function parse_enum(value, key)
   return got(('expects "%s" or "%s"'):format(table.concat(key.values, '", "', 1, last - 1), key.values[last]), value)
 end
 
+local function parse_protocol(value)
+  if value == false or value == "http" then return value end
+  return got('expects "http", or false for frames', value)
+end
+
 local function parse_reject(value)
   if value == false or value == "" then return false end
   if type(value) == "string" and #value <= REJECT_MAX then return value end
@@ -205,20 +212,26 @@ end
 
 local UNSAFE_EXPECTED = 'expects a list of names such as { "ffi", "io.popen" }'
 
-local function parse_unsafe(value)
+local COMPAT_EXPECTED = 'expects a list of names such as { "ngx", "socket" }'
+
+-- Names out of a list of those that there are.
+local function parse_choices(value, choices, expected)
   local names, message = parse_modules(value)
-  if not names then return nil, (message:gsub("^expects.-}", UNSAFE_EXPECTED, 1)) end
+  if not names then return nil, (message:gsub("^expects.-}", expected, 1)) end
   for _, name in ipairs(names) do
     local known = false
-    for _, door in ipairs(sandbox.UNSAFE) do known = known or door == name end
+    for _, choice in ipairs(choices) do known = known or choice == name end
     if not known then
-      local near = suggest.suggest(name, sandbox.UNSAFE)
+      local near = suggest.suggest(name, choices)
       return nil, "knows no " .. printable.quote(name)
-        .. (near and ' (did you mean "' .. near .. '"?)' or "; it knows " .. table.concat(sandbox.UNSAFE, ", "))
+        .. (near and ' (did you mean "' .. near .. '"?)' or "; it knows " .. table.concat(choices, ", "))
     end
   end
   return names
 end
+
+local function parse_unsafe(value) return parse_choices(value, sandbox.UNSAFE, UNSAFE_EXPECTED) end
+local function parse_compat(value) return parse_choices(value, M.COMPAT, COMPAT_EXPECTED) end
 
 local function parse_function(value)
   if type(value) == "function" then return value end
@@ -232,6 +245,115 @@ local function parse_frame(value)
   return value
 end
 
+local SHARED_EXPECTED = 'expects dictionaries and their sizes such as { sessions = "16m" }'
+local DICT_LEAST, DICT_MOST = 65536, 64 * GIB
+
+local function parse_dict(name, value)
+  if type(name) ~= "string" or not name:find "^[%w_.-]+$" or #name > NAME_MAX then
+    return nil, ("%s: a name has at most %d letters, digits, \"_\", \".\" or \"-\", got %s"):format(SHARED_EXPECTED,
+      NAME_MAX, printable.value(name))
+  end
+  local bytes, message = parse_size(value, { min = DICT_LEAST, max = DICT_MOST })
+  if not bytes then return nil, name .. ": " .. message end
+  return { name = name, bytes = bytes }
+end
+
+-- A list in the order of the names: it is printed, and made, in the same order each time.
+local function parse_shared(value)
+  if type(value) ~= "table" then return got(SHARED_EXPECTED, value) end
+  local list = {}
+  for name, size in next, value do
+    local dict, message = parse_dict(name, size)
+    if not dict then return nil, message end
+    list[#list + 1] = dict
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+-- "sessions=16m,rates=1m"
+local function text_to_shared(text)
+  local sizes = {}
+  for item in text:gmatch "[^,]+" do
+    local name, size = item:match "^%s*(%S-)%s*=%s*(%S+)%s*$"
+    if not name then return text end
+    sizes[name] = size
+  end
+  return sizes
+end
+
+local function show_shared(list)
+  local texts = {}
+  for i, one in ipairs(list) do texts[i] = ("%s=%s"):format(one.name, units.format_size(one.bytes)) end
+  return #texts > 0 and table.concat(texts, ", ") or "none"
+end
+
+-- A duration that cannot be off.
+local function parse_wait(value, key)
+  local ms, message = parse_duration(value, key)
+  if ms ~= 0 then return ms, message end
+  return got("expects a duration above 0: a wait has an end", value)
+end
+
+local LANES_EXPECTED = 'expects lanes, the first ones first, such as { "interactive", { "batch", workers = 1 } }'
+local LANES_MAX = 8
+
+local function parse_lane(value)
+  local name, workers = value, 0
+  if type(value) == "table" then
+    name = rawget(value, 1)
+    for key, item in next, value do
+      if key == "workers" then workers = item elseif key ~= 1 then
+        return nil, ("a lane has no %s%s"):format(printable.key(key), suggest.hint(key, { "workers" }))
+      end
+    end
+  end
+  if type(name) ~= "string" or not name:find "^[%w_.-]+$" or #name > NAME_MAX then return got(LANES_EXPECTED, value) end
+  local is_whole = type(workers) == "number" and workers % 1 == 0 and workers >= 0 and workers <= M.WORKERS_MAX
+  if is_whole then return { name = name, workers = workers } end
+  return got(("%s: workers: expects a whole number from 0 (any) to %d"):format(name, M.WORKERS_MAX), workers)
+end
+
+local function parse_lanes(value)
+  if type(value) ~= "table" then return got(LANES_EXPECTED, value) end
+  local lanes, taken = {}, {}
+  if #value < 1 or #value > LANES_MAX then
+    return nil, ("%s: from 1 to %d, got %d"):format(LANES_EXPECTED, LANES_MAX, #value)
+  end
+  for i = 1, #value do
+    local lane, message = parse_lane(value[i])
+    if not lane then return nil, message end
+    if taken[lane.name] then return nil, ("has two lanes %s"):format(printable.quote(lane.name)) end
+    lanes[i], taken[lane.name] = lane, true
+  end
+  return lanes
+end
+
+-- "interactive,batch=1"
+local function text_to_lanes(text)
+  local lanes = {}
+  for item in text:gmatch "[^,%s]+" do
+    local name, workers = item:match "^(.-)=(%d+)$"
+    lanes[#lanes + 1] = name and { name, workers = tonumber(workers) } or item
+  end
+  return lanes
+end
+
+local function show_lanes(lanes)
+  local texts = {}
+  for i, lane in ipairs(lanes) do
+    texts[i] = lane.workers > 0 and ("%s=%d"):format(lane.name, lane.workers) or lane.name
+  end
+  return table.concat(texts, ", ")
+end
+
+local function show_kinds(kinds)
+  local names = {}
+  for i, kind in ipairs(kinds) do names[i] = kind.name end
+  return #names > 0 and table.concat(names, ", ") or "none"
+end
+
+local function show_protocol(name) return name or "off" end
 local function show_mode(mode) return ("%04o"):format(mode) end
 local function show_reject(text) return text and printable.quote(text) or "false" end
 local function show_file(path) return path and printable.escape(path) or "none" end
@@ -252,6 +374,7 @@ M.TYPES = {
   trust = { parse = parse_trust, from_text = text_to_list, show = show_modules },
   boolean = { parse = parse_boolean, from_text = text_to_boolean },
   enum = { parse = parse_enum, from_text = same },
+  protocol = { parse = parse_protocol, from_text = text_or_off, show = show_protocol },
   reject = { parse = parse_reject, from_text = text_or_off, show = show_reject },
   name = { parse = parse_name, from_text = same },
   mode = { parse = parse_mode, from_text = same, show = show_mode },
@@ -259,9 +382,14 @@ M.TYPES = {
   file = { parse = parse_file, from_text = text_or_off, show = show_file },
   modules = { parse = parse_modules, from_text = text_to_list, show = show_modules },
   unsafe = { parse = parse_unsafe, from_text = text_to_list, show = show_modules },
+  compat = { parse = parse_compat, from_text = text_to_list, show = show_modules },
+  shared = { parse = parse_shared, from_text = text_to_shared, show = show_shared },
+  wait = { parse = parse_wait, from_text = text_or_off, show = units.format_duration },
+  lanes = { parse = parse_lanes, from_text = text_to_lanes, show = show_lanes },
   frame = { parse = parse_frame, from_text = same, show = frame.describe },
   tls = { parse = tls.parse, show = tls.describe },
-  agent = { parse = agent.check },
+  agent = { parse = function(value) return agent.check(value, "proceed") end },
+  agents = { parse = same, show = show_kinds }, -- config/agents.lua reads them
   callback = { parse = parse_function },
   listen = { parse = same, from_text = same },
 }
@@ -270,6 +398,7 @@ local FORMATS = { "auto", "text", "json" }
 local LEVELS = { "debug", "info", "warn", "error" }
 local POLICIES = { "pin", "migrate", "drain" }
 local WHEN_FULL = { "refuse", "drain" }
+local JOBS_WHEN_FULL = { "block", "shed", "error" }
 local SLOW_CONSUMER = { "pause", "close", "drop" }
 
 ---@type perilune.key[] in the order of `check --print`
@@ -278,7 +407,21 @@ M.KEYS = {
   { path = "workers", scope = "process", type = "whole", min = 1, max = M.WORKERS_MAX },
   { path = "modules", scope = "process", type = "modules", default = {} },
   { path = "unsafe", scope = "process", type = "unsafe", default = {} },
+  { path = "compat", scope = "process", type = "compat", default = {} },
+  { path = "shared", scope = "process", type = "shared", default = {} },
+  { path = "jobs.workers", scope = "process", type = "count_or_off", min = 0, max = M.WORKERS_MAX, default = 0 },
+  { path = "jobs.queue", scope = "process", type = "whole", min = 1, max = 1e6, default = 1024 },
+  { path = "jobs.when_full", scope = "process", type = "enum", values = JOBS_WHEN_FULL, default = "block" },
+  { path = "jobs.lanes", scope = "process", type = "lanes", default = {} },
+  { path = "jobs.timeout", scope = "process", type = "wait", default = 30e3 },
+  { path = "jobs.proceed", scope = "process", type = "duration", min = 5, max = 3600e3, default = 10e3 },
+  { path = "jobs.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB, default = 256 * MIB },
+  { path = "jobs.message", scope = "process", type = "size", min = 1024, max = GIB, default = 16 * MIB },
+  { path = "jobs.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
+  { path = "jobs.unsafe", scope = "process", type = "unsafe", default = {} },
+  { path = "agents", scope = "process", type = "agents", default = {} },
   { path = "setup", scope = "process", type = "callback" },
+  { path = "snapshot", scope = "process", type = "callback" },
   { path = "teardown", scope = "process", type = "callback" },
   { path = "control", scope = "process", type = "control", default = "auto" },
   { path = "log.format", scope = "process", type = "enum", values = FORMATS, default = "auto" },
@@ -295,7 +438,9 @@ M.KEYS = {
   { path = "limits.memory", scope = "process", type = "size", min = 4 * MIB, max = 1024 * GIB },
   { path = "limits.garbage", scope = "process", type = "share", min = 0.04, default = 0.28 },
   { path = "limits.handshakes", scope = "process", type = "whole", min = 1, max = 1e6, default = 1000 },
+  { path = "limits.outgoing", scope = "process", type = "whole", min = 1, max = 1e6, default = 10000 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
+  { path = "limits.snapshot", scope = "process", type = "size", min = 1024, max = 16 * MIB, default = 16 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
   { path = "mode", scope = "listener", type = "mode" },
@@ -303,17 +448,24 @@ M.KEYS = {
   { path = "keepalive", scope = "listener", type = "duration", min = 1000, default = 30e3 },
   { path = "nodelay", scope = "listener", type = "boolean", default = true },
   { path = "reuse_port", scope = "listener", type = "boolean", default = false },
+  { path = "protocol", scope = "listener", type = "protocol", default = false },
   { path = "frame", scope = "listener", type = "frame", default = "u32be" },
   { path = "agent", scope = "listener", type = "agent" },
   { path = "tls", scope = "listener", type = "tls", default = false },
   { path = "proxy", scope = "listener", type = "proxy", default = false },
   { path = "trust", scope = "listener", type = "trust", default = {} },
+  { path = "amplification", scope = "listener", type = "count_or_off", min = 1, max = 1000, default = 3 },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },
   { path = "limits.connections", scope = "listener", type = "whole", min = 1, max = 10e6, default = 10000 },
   { path = "limits.per_ip", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
   { path = "limits.accept_rate", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
   { path = "limits.frame", scope = "listener", type = "size", min = 1, max = GIB, default = MIB },
+  { path = "limits.uri", scope = "listener", type = "size", min = 64, max = MIB, default = 8192 },
+  { path = "limits.headers", scope = "listener", type = "size", min = 64, max = MIB, default = 16384 },
+  { path = "limits.fields", scope = "listener", type = "whole", min = 1, max = 10000, default = 100 },
+  { path = "limits.body", scope = "listener", type = "size", min = 0, max = GIB, default = MIB },
   { path = "limits.inbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1024 },
+  { path = "limits.mailbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1000 },
   { path = "limits.send_buffer", scope = "listener", type = "size", min = 1, max = GIB, default = MIB },
   { path = "limits.proceed", scope = "listener", type = "duration", min = 5, max = 3600e3, default = 1e3 },
   { path = "limits.allocation", scope = "listener", type = "size_or_off", min = 65536, max = 1024 * GIB, default = 0 },
@@ -323,19 +475,21 @@ M.KEYS = {
   { path = "timeout.write", scope = "listener", type = "duration", default = 10e3 },
   { path = "timeout.idle", scope = "listener", type = "duration", default = 60e3 },
   { path = "timeout.first_frame", scope = "listener", type = "duration", default = 0 },
+  { path = "timeout.proceed", scope = "listener", type = "duration", default = 0 },
   { path = "timeout.handshake", scope = "listener", type = "duration", default = 10e3 },
+  { path = "timeout.header", scope = "listener", type = "duration", default = 10e3 },
+  { path = "timeout.body", scope = "listener", type = "duration", default = 10e3 },
   { path = "timeout.drain", scope = "process", type = "duration", default = 10e3 },
   { path = "timeout.upgrade", scope = "process", type = "duration", default = 30e3 },
 }
 
---- Keys of the contract that are yet to come: refused, never ignored.
-M.UNAVAILABLE = {
-  ["timeout.proceed"] = true,
-}
-
-M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true }
+M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true, jobs = true }
 --- Those that have no place in an entry of `listen`.
-M.PROCESS_GROUPS = { log = true, record = true }
+M.PROCESS_GROUPS = { log = true, record = true, jobs = true }
+--- What is off unless it is there: what `true` stands for, and a table that does not say it; false is 0.
+M.SWITCHES = { jobs = { key = "workers", value = 2 } }
+--- A process has so many lanes of jobs where it says nothing.
+M.LANES = { { name = "main", workers = 0 } }
 --- What a text in place of a group's table stands for: reload = "migrate".
 M.SHORT = { reload = "policy" }
 

@@ -1,11 +1,13 @@
---- Reads a listener's `tls`: what its files are, and whom it talks with. The files themselves are read elsewhere
---- (src/config/tls.c).
+--- Reads `tls`, of listeners and of connections out: what its files are, and whom it talks with. The files themselves
+--- are read elsewhere (src/config/tls.c).
+local address = require "perilune.config.address"
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
 
 local M = {}
 
 local KEYS = { "certificate", "key", "ocsp", "names", "client", "alpn", "min", "ciphers" }
+local OUTGOING_KEYS = { "server_name", "verify", "authority", "certificate", "key", "alpn", "min", "ciphers" }
 local NAME_KEYS = { "certificate", "key", "ocsp" }
 local VERSIONS = { ["1.2"] = 0x0303, ["1.3"] = 0x0304 }
 local PAIRS_MAX, NAMES_MAX, PATH_MAX, PROTOCOL_MAX, ALPN_MAX = 4, 1000, 4095, 255, 1000
@@ -21,6 +23,18 @@ local EXAMPLE = 'tls = { certificate = "cert.pem", key = "key.pem" }'
 ---@field identities perilune.tls_conf_identity[] the default first
 ---@field client "any"|"request"|"require"
 ---@field authority string? the path of what clients' certificates must be signed by
+---@field alpn string[] the best first
+---@field min string "1.2" or "1.3"
+---@field min_version integer
+---@field ciphers string?
+
+--- Of connections out.
+---@class perilune.tls_outgoing_conf
+---@field server_name string whom the certificate must be for: a name without a dot at its end, or an address
+---@field verify boolean
+---@field authority string? path; nil: whom the system trusts
+---@field certificate string? path
+---@field key string? path; there is one if there is the other
 ---@field alpn string[] the best first
 ---@field min string "1.2" or "1.3"
 ---@field min_version integer
@@ -154,6 +168,21 @@ local function parse_alpn(value)
   return list
 end
 
+local function parse_min(spec)
+  local min = rawget(spec, "min") or "1.2"
+  if not VERSIONS[min] then return got('min expects "1.2" or "1.3"', min) end
+  return min
+end
+
+-- nil and a message, or nil: OpenSSL's own choice.
+local function parse_ciphers(spec)
+  local ciphers = rawget(spec, "ciphers")
+  if ciphers ~= nil and not (type(ciphers) == "string" and #ciphers < 1000 and ciphers:find "^[%w_:-]+$") then
+    return got("ciphers expects names of OpenSSL's with \":\" between", ciphers)
+  end
+  return ciphers
+end
+
 --- A canonical `tls`, or nil and what is wrong.
 ---@param spec any
 ---@return perilune.tls_conf|false|nil
@@ -174,13 +203,74 @@ function M.parse(spec)
   local alpn
   alpn, message = parse_alpn(rawget(spec, "alpn"))
   if not alpn then return nil, message end
-  local min = rawget(spec, "min") or "1.2"
-  if not VERSIONS[min] then return got('min expects "1.2" or "1.3"', min) end
-  local ciphers = rawget(spec, "ciphers")
-  if ciphers ~= nil and not (type(ciphers) == "string" and #ciphers < 1000 and ciphers:find "^[%w_:-]+$") then
-    return got("ciphers expects names of OpenSSL's with \":\" between", ciphers)
-  end
+  local min, ciphers
+  min, message = parse_min(spec)
+  if not min then return nil, message end
+  ciphers, message = parse_ciphers(spec)
+  if message then return nil, message end
   return { identities = identities, client = client, authority = authority, alpn = alpn, min = min,
+    min_version = VERSIONS[min], ciphers = ciphers }
+end
+
+-- As a certificate has it: without the dot that ends a name of the DNS, and without the interface of an address.
+local function parse_server_name(value)
+  local name = type(value) == "string" and value:gsub("%%.*$", ""):gsub("([^.])%.$", "%1")
+  if not name or name:find "^%*" or not (is_name(name) or address.is_ipv6(name)) then
+    return got('server_name expects a host\'s name or address, such as "db.example"', value)
+  end
+  return name
+end
+
+local function parse_verify(spec)
+  local verify = rawget(spec, "verify")
+  if verify == nil then verify = true end
+  if type(verify) ~= "boolean" then return got("verify expects true or false", verify) end
+  local authority = rawget(spec, "authority")
+  if authority == nil then return verify end
+  if not is_path(authority) then return got("authority expects the path of a PEM file", authority) end
+  if not verify then return nil, "authority has no effect with verify = false" end
+  return verify
+end
+
+-- Our own certificate: both files or neither.
+local function check_own(spec)
+  for _, name in ipairs { "certificate", "key" } do
+    local path, other = rawget(spec, name), name == "key" and "certificate" or "key"
+    if path ~= nil and not is_path(path) then return got(name .. " expects the path of a PEM file", path) end
+    if path == nil and rawget(spec, other) ~= nil then
+      return nil, ("%s is missing: it goes with %s"):format(name, other)
+    end
+  end
+  return true
+end
+
+--- The canonical `tls` of a connection to a host, or nil and what is wrong; that begins with the name of the field.
+---@param spec any nil: all as it is by default
+---@param host string a name or an address, as the address to connect to has it
+---@return perilune.tls_outgoing_conf?
+---@return string? message
+function M.outgoing(spec, host)
+  if spec == nil then spec = {} end
+  if type(spec) ~= "table" then return got('expects a table such as tls = { authority = "ca.pem" }', spec) end
+  local ok, message = check_keys(spec, OUTGOING_KEYS, "")
+  if not ok then return nil, message end
+  local server_name = rawget(spec, "server_name")
+  if server_name == nil then server_name = host end
+  server_name, message = parse_server_name(server_name)
+  if not server_name then return nil, message end
+  local verify, alpn, min, ciphers
+  verify, message = parse_verify(spec)
+  if verify == nil then return nil, message end
+  ok, message = check_own(spec)
+  if not ok then return nil, message end
+  alpn, message = parse_alpn(rawget(spec, "alpn"))
+  if not alpn then return nil, message end
+  min, message = parse_min(spec)
+  if not min then return nil, message end
+  ciphers, message = parse_ciphers(spec)
+  if message then return nil, message end
+  return { server_name = server_name, verify = verify, authority = rawget(spec, "authority"),
+    certificate = rawget(spec, "certificate"), key = rawget(spec, "key"), alpn = alpn, min = min,
     min_version = VERSIONS[min], ciphers = ciphers }
 end
 

@@ -14,11 +14,12 @@
 ---| "limit" # refused at the door; no agent was made
 ---| "slow_consumer" # limits.slow_consumer = "close"
 ---| "memory" # a limit of memory, or the system's memory, was used up
----| "proceed_timeout" # a call took more CPU time than limits.proceed
+---| "proceed_timeout" # a call took more CPU time than limits.proceed, or longer than timeout.proceed
 ---| "reset" # the peer reset the connection, or the network failed
 ---| "drain" # the server stopped
 ---| "tls" # the handshake failed, or what came after it is no TLS
 ---| "proxy" # no PROXY header, or from whom the listener does not trust; no agent was made
+---| "link" # a connection that it is linked or piped with has ended, or of one out the agent that has made it
 
 ---@alias perilune.timeout_kind "read"|"write"|"idle"|"first_frame"
 
@@ -26,16 +27,16 @@
 --- whatever its encode() takes.
 ---@alias perilune.reply string|number|perilune.view|(string|number|perilune.view)[]|any
 
---- A connection: self.conn, or the argument of a factory. It may be kept: after the end, methods that send return nil,
---- "closed". It cannot be written to: one that something was written into all the same, as by a module in C, raises.
---- Any agent of the worker may use it, but only its own agent can wait with it. Wrong arguments raise, and one too
---- many. So does waiting where that cannot be: in a method that may not, in a coroutine of one's own, for another's
---- connection, outside of a handler.
+--- A connection: self.conn, the argument of a factory, or what perilune.connect() returns. It may be kept: after the
+--- end, methods that send return nil, "closed". It cannot be written to: one that something was written into all the
+--- same, as by a module in C, raises. Any agent of the worker may use it, but only its own agent can wait with it, or
+--- of a connection out the one that has made it. Wrong arguments raise, and one too many. So does waiting where that
+--- cannot be: in a method that may not, in a coroutine of one's own, for another's connection, outside of a handler.
 ---@class perilune.conn
 ---@field id integer ascending, and never reused in a process. Stays readable
 ---@field peer string? "10.0.0.7:5060", "[::1]:5060" or "unix"; nil after closed(), as are the next four
 ---@field local_addr string? our side's address; "unix:/run/app.sock"
----@field listener string? the listener's name
+---@field listener string? the listener's name; of a connection out the address, as it was given
 ---@field usage perilune.usage? what this connection's handler has used so far
 ---@field tls perilune.tls? what the handshake has settled; nil where there is no TLS
 local conn = {}
@@ -47,7 +48,7 @@ local conn = {}
 ---@field server_name string? that the client asked for, in its own spelling
 ---@field alpn string? the protocol that was chosen of tls.alpn
 ---@field resumed boolean the client has come back with a session of before
----@field peer_certificate perilune.certificate? the client's: where tls.client asks for one, and it has one
+---@field peer_certificate perilune.certificate? the peer's: a client has one where tls.client asks for it
 
 --- Whose certificate it is. Texts are as the certificate has them: compare them, and escape them before they are shown.
 ---@class perilune.certificate
@@ -70,10 +71,12 @@ local conn = {}
 ---@field bytes integer of memory allocated there, freed or not
 
 --- Sends now, in order with replies returned before. false: past the high-water mark, and sent all the same unless
---- limits.slow_consumer is "drop".
+--- limits.slow_consumer is "drop". Of a connection out over [udp://](connections.md#datagrams) there are codes:
+--- "EMSGSIZE", the datagram is too large; "ECONNREFUSED" and others, one that was sent before was refused.
 ---@param reply perilune.reply not nil
----@return boolean? ok nil: the connection has ended
----@return "closed"? message
+---@return boolean? ok nil: the connection has ended, or with a code: it was not sent
+---@return "closed"|string|nil message
+---@return string? code
 function conn:send(reply) end
 
 --- Waits until all output was handed to the system.
@@ -82,14 +85,15 @@ function conn:send(reply) end
 function conn:flush() end
 
 --- Waits for the next frame, in the connection's framing or another: never for a view. The time-out counts from the
---- call. Without one timeout.read and timeout.idle still apply, and end the connection. Codes: "EOF", the end of the
---- stream; "ETIMEDOUT"; and, when the connection ends for what came instead, "EMSGSIZE" (over limits.frame) or "EPROTO"
---- (a malformed frame): what is sent then still goes out.
+--- call. Without one timeout.read and timeout.idle still apply, and end the connection; of a connection out it is
+--- timeout.read. Codes: "EOF", the end of the stream; "ETIMEDOUT"; when the connection ends for what came instead,
+--- "EMSGSIZE" (over limits.frame) or "EPROTO" (a malformed frame): what is sent then still goes out; and of a
+--- connection out "ECONNRESET" and [others](connections.md#errors).
 ---@param framing? perilune.framing
 ---@param timeout? perilune.duration
 ---@return any frame nil: there is none, and why
 ---@return string? message
----@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|nil code
+---@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|string|nil code
 function conn:read(framing, timeout) end
 
 --- Sets how bytes become frames, from the next frame on, bytes already received included. A reply returned by this call
@@ -138,3 +142,20 @@ function conn:shutdown() end
 ---@return true? ok
 ---@return "closed"? message
 function conn:defer(fn) end
+
+--- When one of the two ends, the other one does, with the reason "link". What was sent to it is delivered before,
+--- unless `how` is "abort". Any number of them, in any order.
+---@param other perilune.conn
+---@param how? "close"|"abort" default: "close"
+---@return true? ok
+---@return "closed"? message one of them has ended
+function conn:link(other, how) end
+
+--- From now on what comes from one goes to the other, as it is and without Lua, bytes already received included. Agents
+--- get no more frames. One that does not take what it is sent stops the other from being read. An end of stream is
+--- passed on; when both sides have ended, both connections end with "peer". When one ends otherwise, the other does
+--- with "link". What was sent before the call goes out first. Not for udp://.
+---@param other perilune.conn
+---@return true? ok
+---@return "closed"? message one of them has ended
+function conn:pipe(other) end

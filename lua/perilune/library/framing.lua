@@ -15,6 +15,7 @@
 ---| "line" # up to "\n"; a "\r" before it is dropped
 ---| "netstring" # 5:hello,
 ---| "raw" # whatever has arrived
+---| "datagram" # a datagram, of udp:// alone
 
 --- A name at [1], its parameter at [2] where it has one, and options: { "line", max = "4k" }.
 ---@class perilune.framing_table

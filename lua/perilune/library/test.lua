@@ -12,6 +12,11 @@ local test = {}
 ---@return perilune.test.app
 function test.app(what, overrides, options) end
 
+--- A net without apps: those that are opened in it reach each other by the addresses that they listen at.
+---@param options? perilune.test.net_options
+---@return perilune.test.net
+function test.net(options) end
+
 --- In a handler of an app that is a table: lets the app's clock go on, as if the handler computed for so long.
 ---@param time perilune.duration
 function test.spend(time) end
@@ -70,7 +75,27 @@ function test.replay(file, what, options) end
 ---@field check? fun(client: perilune.test.client): boolean? false: the handler has failed
 
 ---@class perilune.test.app_options
+---@field workers? integer how many it has, each with its own VM; default: one, whatever the script says
 ---@field takes? perilune.duration|table<string, perilune.duration> how long each callback takes, on the app's clock
+
+---@class perilune.test.net_options
+---@field seed? integer what is drawn is drawn from it; default: the environment's PERILUNE_NET_SEED, or 1
+
+---@class perilune.test.net_app_options: perilune.test.app_options
+---@field name? string what the history calls it; default: its file, or its first address
+
+---@class perilune.test.link_options
+---@field latency? perilune.duration|perilune.duration[] of all that passes; of two: the least, the most
+---@field rate? perilune.size|false bytes a second; default: any number
+---@field refuse? number the share of connects that are refused, from 0 to 1; default: 0
+---@field loss? number the share of datagrams that are lost, from 0 to 1; default: 0
+---@field one_way? boolean only from the first app to the other
+
+---@class perilune.test.partition_options
+---@field one_way? boolean only from the first app to the other
+
+---@class perilune.test.kill_options
+---@field silent? boolean nobody is told, and who connects gets no answer
 
 ---@class perilune.test.connect_options
 ---@field listener? integer|string its number or its name; default: the first
@@ -79,6 +104,7 @@ function test.replay(file, what, options) end
 ---@field read_max? integer the app's reads bring so many bytes at most
 ---@field write_max? integer … and its writes take so many
 ---@field frame? perilune.framing a framing of the client's own
+---@field worker? integer whose client it is, from 0 on; default: as a server deals clients out
 ---@field name? string for messages
 
 ---@class perilune.test.proxied
@@ -116,20 +142,56 @@ function app:log(message) end
 ---@return table[] entries error, place, callback, excerpt, …
 function app:faults() end
 
---- What a server counts.
+--- What a server counts, or one of its workers.
+---@param worker? integer default: all
 ---@return table<string, integer>
-function app:counters() end
+function app:counters(worker) end
+
+--- What it has at this moment: `vm`, bytes of Lua values that are in use; `buffers`, bytes for what waits; `tasks`;
+--- `generations` of the script, each worker's.
+---@param worker? integer default: all
+---@return table<string, integer>
+function app:memory(worker) end
+
+--- As a server that is told to reload: the next generation takes new connections; those that there are stay, migrate
+--- or are drained, as `reload` of the new script says; in all workers. What cannot be loaded fails the test, and
+--- changes nothing.
+---@param what? string|perilune.app another script, at the same addresses; default: the same, a file is read anew
+---@param overrides? table default: those that it was opened with
+---@return perilune.test.app
+function app:reload(what, overrides) end
 
 --- The n-th call of this callback from now on, of whichever agent, raises.
 ---@param callback string
 ---@param n? integer default: 1
+---@param worker? integer only calls of that worker count; default: those of all
 ---@return perilune.test.app
-function app:fail(callback, n) end
+function app:fail(callback, n, worker) end
+
+--- A worker does nothing any more, as one whose handler waits in the system. The others go on; new clients are theirs.
+---@param worker integer
+---@return perilune.test.app
+function app:stall(worker) end
+
+--- It goes on. What had become due is so now.
+---@param worker integer
+---@return perilune.test.app
+function app:resume(worker) end
 
 --- There is no memory for bytes that have to wait; false: there is again.
 ---@param on? boolean default: true
 ---@return perilune.test.app
 function app:no_memory(on) end
+
+--- Jobs wait from now on, as if all threads for them were busy; false: they run by themselves again.
+---@param on? boolean default: true
+---@return perilune.test.app
+function app:hold_jobs(on) end
+
+--- Runs some of the jobs that wait, those first that are next.
+---@param most? integer default: 1
+---@return integer count how many there were
+function app:run_jobs(most) end
 
 --- It begins to stop, as a server does that gets TERM; clients go on, and advance() lets the time pass.
 ---@return perilune.test.app
@@ -141,6 +203,112 @@ function app:drain() end
 
 --- Ends it: its clients hang up, and it stops.
 function app:close() end
+
+--- Apps in memory that reach each other: what perilune.net() returns. Methods that do something return the net.
+---@class perilune.test.net
+---@field seed integer
+local net = {}
+
+--- Opens an app in it, as perilune.app() does. All of them have one clock.
+---@param what string|perilune.app
+---@param overrides? table
+---@param options? perilune.test.net_app_options
+---@return perilune.test.app
+function net:app(what, overrides, options) end
+
+--- Stands in for what is reached at an address, or at each of a list: an app that listens there. It need not be an
+--- address of this machine. At udp:// it takes datagrams.
+---@param address string|string[] "tcp://cache:11211"
+---@param script table what a script returns, without `listen`
+---@param options? perilune.test.net_app_options
+---@return perilune.test.app
+function net:serve(address, script, options) end
+
+--- Lets time pass, for all of its apps: whatever becomes due happens, in order, at its own time.
+---@param time perilune.duration
+---@return perilune.test.net
+function net:advance(time) end
+
+--- Seconds since the net began.
+---@return number
+function net:now() end
+
+--- A number from 1 to n, or from m to n, drawn from the seed: for choices of the specification's own.
+---@param m integer n, where it stands alone
+---@param n? integer
+---@return integer
+function net:random(m, n) end
+
+--- What the link between two apps is like from now on. With the options alone: all links that have none of their own.
+---@param one perilune.test.app|perilune.test.app[]|perilune.test.link_options
+---@param other? perilune.test.app|perilune.test.app[]
+---@param options? perilune.test.link_options
+---@return perilune.test.net
+function net:link(one, other, options) end
+
+--- Nothing passes between these apps any more, and nobody is told; what is under way waits.
+---@param one perilune.test.app|perilune.test.app[]
+---@param other perilune.test.app|perilune.test.app[]
+---@param options? perilune.test.partition_options
+---@return perilune.test.net
+function net:partition(one, other, options) end
+
+--- Ends the partition of these apps, or all partitions. What has waited arrives.
+---@param one? perilune.test.app|perilune.test.app[]
+---@param other? perilune.test.app|perilune.test.app[]
+---@return perilune.test.net
+function net:heal(one, other) end
+
+--- Resets connections: between two apps, of one, or all; a number in place of an app is the share.
+---@param one? perilune.test.app|number
+---@param other? perilune.test.app|number
+---@param share? number from 0 to 1, of connections that are drawn; default: all
+---@return integer count of those that were reset
+function net:reset(one, other, share) end
+
+--- The app does nothing any more, until it is resumed: as a process that is stopped.
+---@param one perilune.test.app
+---@return perilune.test.net
+function net:stall(one) end
+
+--- It goes on. What had become due is so now.
+---@param one perilune.test.app
+---@return perilune.test.net
+function net:resume(one) end
+
+--- The app dies, as a process does that is killed: its connections are reset, its addresses refuse.
+---@param one perilune.test.app
+---@param options? perilune.test.kill_options
+---@return perilune.test.net
+function net:kill(one, options) end
+
+--- The same script anew, at the same addresses. What runs is killed first.
+---@param one perilune.test.app
+---@return perilune.test.net
+function net:restart(one) end
+
+--- What has happened, a line for each event: the last 5000.
+---@return string
+function net:history() end
+
+--- Ends all of its apps, those first that were opened last. Partitions and stalls end before.
+function net:close() end
+
+---@class perilune.test.request
+---@field method? string default: "GET"
+---@field path? string what the request line has; default: "/"
+---@field headers? table<string, string|number> Host is added, and what a body needs
+---@field body? string|table a table is sent as JSON
+
+---@class perilune.test.response
+---@field status integer
+---@field headers table<string, string> by name, in any case
+---@field body string
+local response = {}
+
+--- The body as JSON; fails where it is none.
+---@return any
+function response:json() end
 
 --- Methods that do something return the client.
 ---@class perilune.test.client
@@ -223,6 +391,30 @@ function client:close() end
 ---@param framing perilune.framing
 ---@return perilune.test.client
 function client:set_frame(framing) end
+
+--- Of an http:// listener: sends a request whose response is yet to come.
+---@param request string|perilune.test.request a path stands for GET
+---@return perilune.test.client
+function client:ask(request) end
+
+--- Of an http:// listener: the next response.
+---@return perilune.test.response
+function client:response() end
+
+--- Of an http:// listener: sends a request, and returns the response.
+---@param request perilune.test.request
+---@return perilune.test.response
+function client:request(request) end
+
+--- Of an http:// listener: the response to GET.
+---@param path string
+---@param headers? table<string, string|number>
+---@return perilune.test.response
+function client:get(path, headers) end
+
+--- Whose client it is, of the app's workers, from 0 on; nil: it was refused.
+---@return integer?
+function client:worker() end
 
 --- What happened so far, as text.
 ---@return string

@@ -6,11 +6,13 @@ local methods = require "perilune.test.methods"
 local pattern = require "perilune.test.pattern"
 local random = require "perilune.test.random"
 local transcript = require "perilune.test.transcript"
+local web = require "perilune.test.web"
 
 local M = {}
 
 ---@class perilune.test.wire what carries the bytes of a client
 ---@field is_stream boolean frames are whatever has arrived
+---@field is_datagram boolean what is sent is whole datagrams, and there is no connection
 ---@field put fun(self, bytes: string) sends; what they lead to has happened when it returns, or will
 ---@field encode fun(self, frame: any): string
 ---@field next fun(self, is_patient: boolean): any, number|string|nil the next frame and its time; nil: none; nil, why
@@ -189,10 +191,18 @@ function client:expect_closed(reason)
   return self
 end
 
+-- There is no connection to do it to.
+local function needs_connection(self, what)
+  if self.wire.is_datagram then
+    failing.misuse(what .. ": a client of udp:// sends datagrams, and has no connection; close() makes it fall silent")
+  end
+end
+
 --- The end that the client saw must have been a reset: the app did not want to hear or deliver what there was.
 ---@return perilune.test.client
 function client:expect_reset()
   pull(self, false)
+  needs_connection(self, "expect_reset")
   if not self.wire:was_reset() then fail(self, "expected a reset: there was none") end
   return self
 end
@@ -224,7 +234,8 @@ end
 ---@return perilune.test.client
 function client:send_raw(bytes)
   if type(bytes) ~= "string" then failing.misuse("send_raw: bytes are expected, got a " .. type(bytes)) end
-  return send_bytes(self, bytes, transcript.show(bytes) .. " as it is")
+  local as_sent = self.wire.is_datagram and self.wire:encode(bytes) or bytes -- a datagram has nothing around it
+  return send_bytes(self, as_sent, transcript.show(bytes) .. " as it is")
 end
 
 -- Where the pieces end.
@@ -251,6 +262,7 @@ M.random_cuts, M.every_cut = random_cuts, every_cut
 ---@param seed number|"random"|nil
 ---@return perilune.test.client
 function client:send_split(frames, seed)
+  if self.wire.is_datagram then failing.misuse "send_split: a datagram comes whole, or not at all" end
   local list = type(frames) == "table" and #frames > 0 and frames or { frames }
   local bytes, texts = {}, {}
   for i, frame in ipairs(list) do bytes[i], texts[i] = self.wire:encode(frame), transcript.show(frame) end
@@ -271,10 +283,68 @@ end
 ---@param framing any as in `frame =`
 ---@return perilune.test.client
 function client:set_frame(framing)
+  if self.wire.is_datagram then failing.misuse "set_frame: a client of udp:// has datagrams, and no other frames" end
   pull(self, false)
   self.wire:set_frame(framing)
   return self
 end
+
+-- ---- HTTP ----
+
+local function check_http(self, what)
+  if not self.wire.is_stream then failing.misuse(what .. ": only for a client of an http:// listener") end
+end
+
+--- Sends a request, whose response is yet to come: response() has it.
+---@param request string|perilune.test.request a path stands for GET
+---@return perilune.test.client
+function client:ask(request)
+  check_http(self, "ask")
+  if type(request) == "string" then request = { path = request } end
+  if type(request) ~= "table" then
+    failing.misuse('ask: a path or a table is expected, such as { method = "POST", body = … }')
+  end
+  self.asked = self.asked or {}
+  self.asked[#self.asked + 1] = request.method or "GET"
+  return self:send_raw(web.request(request))
+end
+
+--- The next response.
+---@return perilune.test.response
+function client:response()
+  check_http(self, "response")
+  local got = ""
+  while true do
+    local made, used = web.parse(got, self.asked and self.asked[1])
+    if made then
+      if #got > used then table.insert(self.inbox, 1, got:sub(used + 1)) end
+      if self.asked then table.remove(self.asked, 1) end
+      return made
+    end
+    local piece = take(self)
+    if piece == nil then
+      if got ~= "" then table.insert(self.inbox, 1, got) end
+      fail(self, "expected a response: " .. (got == "" and nothing(self) or "of it came " .. transcript.show(got)))
+    end
+    got = got .. piece
+  end
+end
+
+--- Sends a request, and returns the response.
+---@param request perilune.test.request
+---@return perilune.test.response
+function client:request(request)
+  if type(request) ~= "table" then
+    failing.misuse('request: a table is expected, such as { method = "POST", path = "/", body = … }')
+  end
+  return self:ask(request):response()
+end
+
+--- The response to GET of a path.
+---@param path string
+---@param headers table<string, string|number>?
+---@return perilune.test.response
+function client:get(path, headers) return self:ask({ path = path, headers = headers }):response() end
 
 -- ---- what networks do ----
 
@@ -303,18 +373,31 @@ function client:stall(bytes) return act(self, "stall", "reads no more", bytes or
 ---@return perilune.test.client
 function client:unstall() return act(self, "unstall", "reads again") end
 
+--- Whose client it is, of the app's workers, from 0 on; nil: it was refused.
+---@return integer?
+function client:worker()
+  if not self.wire.worker then failing.misuse("worker: only for a client of an app in memory") end
+  return self.wire:worker()
+end
+
 --- Ends its side, and reads on.
 ---@return perilune.test.client
-function client:half_close() return act(self, "half_close", "ends its side") end
+function client:half_close()
+  needs_connection(self, "half_close")
+  return act(self, "half_close", "ends its side")
+end
 
 --- Resets the connection.
 ---@return perilune.test.client
-function client:reset() return act(self, "reset", "resets the connection") end
+function client:reset()
+  needs_connection(self, "reset")
+  return act(self, "reset", "resets the connection")
+end
 
 --- Ends the connection, as a client does that has what it wanted.
 ---@return perilune.test.client
 function client:close() return act(self, "close", "hangs up") end
 
-methods.lock("a client", client)
+methods.lock_objects("a client", client)
 
 return M

@@ -42,6 +42,8 @@ function M.now()
   return monotonic() - started
 end
 
+function M.time() return require("system").gettime() end
+
 function M.log(...)
   logging.check(...)
   local level, message, fields = ...

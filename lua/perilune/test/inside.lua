@@ -6,14 +6,14 @@ local buffer = require "string.buffer"
 
 local M = {}
 
-local armed = {}                                   -- callback → calls until it fails
+local registry = debug.getregistry()
+
+local armed = {}                                   -- callback → true: some call of it is to fail, here or elsewhere
 local takes = {}                                   -- callback → seconds that each call of it takes
 local instances = setmetatable({}, { __mode = "k" }) -- agents that there are → which of their callbacks count
 
-local function fail(callback)
-  armed[callback] = nil
-  error(("injected by app:fail(%q)"):format(callback), 0)
-end
+-- Calls are counted in C, in src/workbench/faults.c: the app may have other VMs.
+local function is_due(callback) return armed[callback] and registry["perilune.is_due"](callback) end
 
 -- The agent's own method, or nil: what it inherits is left as it is.
 local function arm(agent, callback)
@@ -22,18 +22,15 @@ local function arm(agent, callback)
   counts[callback] = true
   rawset(agent, callback, function(...)
     if takes[callback] then spend(takes[callback]) end
-    local left = armed[callback]
-    if left == 1 then fail(callback) end
-    if left then armed[callback] = left - 1 end
+    if is_due(callback) then error(("injected by app:fail(%q)"):format(callback), 0) end
     return method(...)
   end)
 end
 
---- The n-th call of this callback from now on, whichever agent's it is, raises.
+--- A call of this callback is to raise, which is counted elsewhere.
 ---@param callback string
----@param n integer
-function M.fail(callback, n)
-  armed[callback] = n
+function M.fail(callback)
+  armed[callback] = true
   for agent in pairs(instances) do arm(agent, callback) end
 end
 
@@ -60,8 +57,14 @@ end
 
 for _, name in ipairs { "opener", "upgrader" } do
   local make = runtime[name]
-  runtime[name] = function(agent, anchor) return make(agent, watch(anchor)) end
+  runtime[name] = function(agent, anchor, ...) return make(agent, watch(anchor), ...) end
 end
+
+local seed_numbers = math.randomseed -- the sandbox has another
+
+--- What math.random() draws from now on.
+---@param seed integer
+function M.seed(seed) seed_numbers(seed) end
 
 --- A value that a codec in Lua has made, for the specification.
 ---@return string

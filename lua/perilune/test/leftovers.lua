@@ -17,6 +17,19 @@ function M.add(thing)
   scope[#scope + 1] = thing
 end
 
+--- It is over: a test that opens many things one after another need not keep them all.
+---@param thing perilune.test.thing
+function M.forget(thing)
+  for i = #scopes, 1, -1 do
+    for k = #scopes[i], 1, -1 do
+      if scopes[i][k] == thing then
+        table.remove(scopes[i], k)
+        return
+      end
+    end
+  end
+end
+
 --- Ends all that belongs to the scope, and the scope.
 ---@return string? left what had not been ended
 function M.close_scope()

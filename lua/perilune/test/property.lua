@@ -45,6 +45,7 @@ end
 
 local function run_split(open, frames, cuts, time)
   local client, app = open_client("splits", open)
+  if client.wire.is_datagram then failing.misuse "splits: a datagram comes whole, or not at all" end
   local bytes = {}
   for i, frame in ipairs(frames) do bytes[i] = client.wire:encode(frame) end
   bytes = table.concat(bytes)

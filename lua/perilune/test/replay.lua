@@ -401,6 +401,9 @@ local function check_options(options)
         :format(tostring(key)))
     end
   end
+  if type(options.overrides) == "table" and options.overrides.workers ~= nil then
+    failing.misuse("replay: overrides: workers: there are those of the trace")
+  end
   if options.timing ~= nil and options.timing ~= "virtual" and options.timing ~= "none" then
     failing.misuse(('replay: timing is "virtual" or "none", got %s'):format(transcript.show(options.timing)))
   end

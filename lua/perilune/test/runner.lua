@@ -199,6 +199,14 @@ end
 
 -- ---- hooks into busted ---------------------------------------------------------
 
+-- A test that has failed with a net open shows how to have the same again, whatever has failed.
+local function with_nets(message)
+  local net = package.loaded["perilune.test.net"]
+  local about = net and net.about_open()
+  if not about or message:find(about, 1, true) then return message end
+  return message .. "\n\n" .. about
+end
+
 --- Busted calls all of the user's code, and all that is around it, by way of busted.safe().
 local function hook(busted, limit_ms)
   local safe, publish, tell = busted.safe, busted.safe_publish, busted.publish
@@ -207,7 +215,10 @@ local function hook(busted, limit_ms)
     if is_muted and (channel[1] == "error" or channel[1] == "failure") then return end
     if is_repeated(channel, message) then return end
     -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
-    if type(message) == "string" then message = printable.lines(message) end
+    if type(message) == "string" then
+      if channel[2] == "it" and (channel[1] == "failure" or channel[1] == "error") then message = with_nets(message) end
+      message = printable.lines(message)
+    end
     return tell(channel, element, parent, message, ...)
   end
   function busted.safe(descriptor, run, element)

@@ -3,9 +3,18 @@ local failing = require "perilune.test.fail"
 
 local M = {}
 
+-- The one setting whose own value is a table of names.
+local function text_of_shared(sizes)
+  local items = {}
+  for name, size in pairs(sizes) do items[#items + 1] = ("%s=%s"):format(tostring(name), tostring(size)) end
+  table.sort(items)
+  return table.concat(items, ",")
+end
+
 local function flatten(list, prefix, t)
   for key, value in pairs(t) do
     local path = prefix .. tostring(key)
+    if path == "shared" and type(value) == "table" then value = text_of_shared(value) end
     if type(value) == "table" then
       if #value > 0 then failing.misuse(("app: %s can only be set in the script"):format(path)) end
       flatten(list, path .. ".", value)

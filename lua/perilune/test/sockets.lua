@@ -97,9 +97,10 @@ local function read_listeners(self)
   local addresses = {}
   for _, entry in ipairs(self.entries) do
     if entry.message == "listening" then
-      local at, port = entry.address:match("^t[cl][ps]://%[?(.-)%]?:(%d+)$")
+      local scheme, at, port = entry.address:match("^(%a+)://%[?(.-)%]?:(%d+)$")
       if at == "0.0.0.0" or at == "::" or at == "" then at = "127.0.0.1" end
-      addresses[#addresses + 1] = { host = at, port = tonumber(port), path = entry.address:match("^unix://(.*)$") }
+      addresses[#addresses + 1] = { host = at, port = tonumber(port), path = entry.address:match("^unix://(.*)$"),
+        is_udp = scheme == "udp" }
     end
   end
   return addresses
@@ -114,9 +115,9 @@ local function words_of(self, overrides)
   end
   if not workers then words[#words + 1] = "--workers=1" end
   -- Several listeners may have settings of their own: then the script has to say port 0.
-  local names, has_tls = core.listeners(self.core)
+  local names, schemes = core.listeners(self.core)
   if not listens and #names == 1 then
-    words[#words + 1] = ("--listen=%s://127.0.0.1:0"):format(has_tls[1] and "tls" or "tcp")
+    words[#words + 1] = ("--listen=%s://127.0.0.1:0"):format(schemes[1] == "unix" and "tcp" or schemes[1])
   end
   return words
 end
@@ -227,6 +228,7 @@ local OPTIONS = { listener = true, proxy = true, frame = true, name = true }
 
 local function dial(address)
   if address.path then return net.connect_unix(address.path) end
+  if address.is_udp then return net.datagrams(address.host, address.port) end
   return net.connect(address.host, address.port)
 end
 
@@ -237,9 +239,9 @@ function server:connect(options)
   if self.is_closed then failing.misuse("the app is closed") end
   options = options or {}
   settings.check_options("connect", options, OPTIONS)
-  local names, has_tls = core.listeners(self.core)
+  local names, schemes = core.listeners(self.core)
   local listener = settings.listener(names, options.listener)
-  if has_tls[listener] and options.frame ~= "raw" then
+  if schemes[listener] == "tls" and options.frame ~= "raw" then
     failing.misuse 'connect: clients over sockets do not speak TLS: test in memory, or send bytes: frame = "raw"'
   end
   local header, client
@@ -252,7 +254,8 @@ function server:connect(options)
   local is_open, _, why = net.state(channel)
   if not is_open then failing.fail(("%s: cannot connect: %s"):format(self.name, why or "no answer")) end
   local one = setmetatable({ server = self, channel = channel, number = core.codec(self.core, listener) }, wire)
-  one.address, one.is_stream = client or net.address(channel), core.framing(self.core, one.number) == "raw"
+  local framing = core.framing(self.core, one.number)
+  one.address, one.is_stream, one.is_datagram = client or net.address(channel), framing == "raw", framing == "datagram"
   if options.frame then one:set_frame(options.frame) end
   if header then one:put(header) end
   local name = options.name or "client " .. #self.clients + 1
@@ -312,7 +315,7 @@ function server:faults() return self:log "handler failed" end
 local function not_here(name)
   server[name] = function() failing.misuse(("%s: only for an app in memory"):format(name)) end
 end
-for _, name in ipairs { "fail", "no_memory", "counters" } do not_here(name) end
+for _, name in ipairs { "fail", "no_memory", "counters", "stall", "resume" } do not_here(name) end
 
 local function finish(self)
   self.is_closed = true
@@ -373,6 +376,6 @@ function server:dispose()
   finish(self)
 end
 
-methods.lock("an app", server)
+methods.lock_objects("an app", server)
 
 return M

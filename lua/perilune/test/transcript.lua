@@ -90,7 +90,7 @@ function M.log(entries)
   for _, entry in ipairs(entries) do
     if entry.level ~= "debug" and not EXPECTED[entry.message] then
       local parts = { ("%12s  %s"):format(M.time(entry.at_ms), printable.escape(entry.message)) }
-      for _, key in ipairs { "error", "place", "callback", "conn" } do
+      for _, key in ipairs { "error", "limit", "place", "callback", "conn" } do
         if entry[key] then parts[#parts + 1] = key .. "=" .. printable.escape(tostring(entry[key])) end
       end
       lines[#lines + 1] = table.concat(parts, "  ") .. (entry.excerpt and "\n" .. entry.excerpt:gsub("\n$", "") or "")

@@ -3,18 +3,21 @@
 --   → {"id": 1, "method": "add", "params": [2, 3]}
 --   ← {"id": 1, "jsonrpc": "2.0", "result": 5}
 local perilune = require "perilune"
-local json = require "json"
 local methods = require "methods"
+
+local json = perilune.json
 
 local PARSE_ERROR, INVALID_REQUEST, NO_METHOD, INTERNAL = -32700, -32600, -32601, -32603
 
 ---@class Rpc: perilune.agent
 local Rpc = {}
 
-local function answer(id, result) return json.encode { jsonrpc = "2.0", id = id, result = result } end
+local function encode(response) return json.encode(response, { sorted = true }) end
+
+local function answer(id, result) return encode { jsonrpc = "2.0", id = id, result = result } end
 
 local function refuse(id, code, message)
-  return json.encode { jsonrpc = "2.0", id = id, error = { code = code, message = message } }
+  return encode { jsonrpc = "2.0", id = id, error = { code = code, message = message } }
 end
 
 -- The caller's own mistakes are raised as tables; anything else is ours, and is for the log.

@@ -1,0 +1,98 @@
+--- Checks of what goes with http:// and https://, and what does not.
+local datagrams = require "perilune.config.datagrams"
+local frame = require "perilune.config.frame"
+local read = require "perilune.config.read"
+local units = require "perilune.units"
+
+local M = {}
+
+local report = read.report
+
+--- What is otherwise by default: requests stand alone, so another generation can answer the next one.
+M.DEFAULTS = { frame = "raw", ["reload.policy"] = "migrate" }
+
+-- What concerns frames alone, and what does the same for requests.
+local NOT_OF_HTTP = {
+  frame = "an http:// address has requests, and no frames: leave `frame` out",
+  ["timeout.read"] = "of requests, timeout.header is for the head and timeout.body for the rest",
+  ["limits.frame"] = "of requests, limits.uri, limits.headers and limits.body are for the parts",
+  ["limits.inbox"] = "requests that wait are bytes: limits.buffers bounds them",
+}
+local NO_HTTP = 'only an http:// address has requests that it could concern (or unix:// with protocol = "http")'
+local ONLY_OF_HTTP = {
+  ["limits.uri"] = NO_HTTP, ["limits.headers"] = NO_HTTP, ["limits.fields"] = NO_HTTP, ["limits.body"] = NO_HTTP,
+  ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
+}
+
+local function is_http(listener) return listener.protocol == "http" end
+local function is_other(listener) return listener.kind ~= nil and listener.protocol ~= "http" end
+
+--- What the listener speaks: "http", or false. The scheme says so, or of a Unix socket the setting.
+---@param state perilune.config_state
+---@param entry perilune.config_entry
+---@param listener table with the address, and the setting's value
+---@param scheme "http"|nil what the address says
+---@return "http"|false
+function M.protocol(state, entry, listener, scheme)
+  local value = listener.protocol
+  if scheme then return scheme end
+  if listener.kind == "unix" or not value then return value end
+  local message = "only for unix://: write the address as http://…"
+  if entry.layer.given.protocol then report(state, entry.place .. ".protocol", message) end
+  return false
+end
+
+-- One at the top level is for the Unix sockets among several listeners.
+local function check_protocol(state, listeners)
+  local is_used = #listeners == 0
+  for _, listener in ipairs(listeners) do
+    is_used = is_used or listener.kind == "unix" or is_http(listener) or listener.kind == nil
+  end
+  local forced = state.forced.protocol
+  if (forced or state.top.given.protocol) and not is_used then
+    report(state, "protocol", "only for unix://: write the address as http://…", forced and forced.origin)
+  end
+end
+
+local TOO_SMALL = "%s in all cannot hold one request of %s (up to %s): raise it, or lower limits.body"
+
+local function check_listener(state, entry, listener, index, buffers)
+  listener.frame = frame.parse("raw", listener.limits.frame)
+  state.origins[("listen[%d].frame"):format(index)] = "default"
+  local limits = listener.limits
+  local most = limits.uri + limits.headers + limits.body
+  if most > buffers then
+    local text = TOO_SMALL:format(units.format_size(buffers), entry.place, units.format_size(most))
+    report(state, "limits.buffers", text)
+  end
+  if limits.slow_consumer == "drop" then
+    local own = entry.layer.given["limits.slow_consumer"]
+    report(state, (own and entry.place .. "." or "") .. "limits.slow_consumer",
+      'a response that is left out would be that of the next request: for HTTP it is "pause" or "close"')
+  end
+end
+
+---@param state perilune.config_state
+---@param entries perilune.config_entry[] one for each listener
+---@param listeners perilune.listener[]
+---@param buffers integer
+function M.check(state, entries, listeners, buffers)
+  for i, listener in ipairs(listeners) do
+    if is_http(listener) then check_listener(state, entries[i], listener, i, buffers) end
+  end
+  check_protocol(state, listeners)
+  datagrams.refuse_keys(state, entries, listeners, NOT_OF_HTTP, is_http)
+  datagrams.refuse_keys(state, entries, listeners, ONLY_OF_HTTP, is_other)
+end
+
+--- Has the key a meaning for the listener?
+---@param path string
+---@param listener perilune.listener
+---@return boolean
+function M.concerns(path, listener)
+  if path == "protocol" then return listener.kind == "unix" or is_http(listener) end
+  if is_http(listener) then return not NOT_OF_HTTP[path] end
+  return not ONLY_OF_HTTP[path]
+end
+
+return M

@@ -1,0 +1,9 @@
+-- expect: proceed_timeout
+local perilune = require "perilune"
+local Agent = {}
+
+function Agent:proceed()
+  perilune.every("1ms", function() while true do end end)
+end
+
+return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent }

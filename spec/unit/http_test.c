@@ -1,0 +1,335 @@
+/*
+ * The HTTP parser: each row of the tables in docs/http.md is a test, and no way of cutting the bytes changes what comes
+ * of them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "http/refusal.h"
+#include "support/http_stream.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS_MAX = 400, ROW_BYTES = 20000, TWO_CUTS_MAX = 260, CELL_BYTES = 1024 };
+
+static const struct http_limits LIMITS = { .uri = 8192, .headers = 16384, .fields = 100, .body = 1024 };
+
+struct row {
+	char what[CELL_BYTES], answer[CELL_BYTES];
+	uint8_t *bytes;
+	size_t n;
+};
+
+static struct row rows[ROWS_MAX];
+static unsigned row_count;
+
+/* ---- docs/http.md ---- */
+
+static uint8_t unescape(const char **at)
+{
+	const char *text = *at;
+	*at += 2;
+	if (text[0] != '\\') {
+		*at -= 1;
+		return (uint8_t)text[0];
+	}
+	switch (text[1]) {
+	case 'r':
+		return '\r';
+	case 'n':
+		return '\n';
+	case 't':
+		return '\t';
+	case '0':
+		return '\0';
+	case 'x':
+		*at += 2;
+		return (uint8_t)strtoul((char[]){ text[2], text[3], 0 }, NULL, 16);
+	default:
+		fail_msg("an escape that is not known: %.2s", text);
+		return 0;
+	}
+}
+
+/* "{text*9}" */
+static void repeat(struct row *row, const char **at)
+{
+	uint8_t unit[64];
+	size_t n = 0;
+	for ((*at)++; **at != '*'; n++)
+		unit[n] = unescape(at);
+	unsigned long times = strtoul(*at + 1, (char **)at, 10);
+	assert_int_equal(**at, '}');
+	(*at)++;
+	while (times--) {
+		assert_true(row->n + n <= ROW_BYTES);
+		memcpy(row->bytes + row->n, unit, n);
+		row->n += n;
+	}
+}
+
+static void read_bytes(struct row *row, const char *cell)
+{
+	row->bytes = malloc(ROW_BYTES);
+	for (const char *at = cell; *at;) {
+		if (*at == '{')
+			repeat(row, &at);
+		else
+			row->bytes[row->n++] = unescape(&at);
+	}
+}
+
+/* "| what | `bytes` | answer |" */
+static void read_row(char *line)
+{
+	char *what = line + 2, *begin = strstr(line, " | `");
+	char *end = begin ? strstr(begin + 4, "` | ") : NULL;
+	char *last = end ? strstr(end + 4, " |") : NULL;
+	if (!last || !isdigit((unsigned char)end[4]))
+		return;
+	*begin = *end = *last = '\0';
+	struct row *row = &rows[row_count++];
+	assert_true(row_count < ROWS_MAX);
+	snprintf(row->what, sizeof row->what, "%.1000s", what);
+	snprintf(row->answer, sizeof row->answer, "%.1000s", end + 4);
+	read_bytes(row, begin + 4);
+}
+
+static int read_rows(void **state)
+{
+	(void)state;
+	static char line[ROW_BYTES];
+	FILE *file = fopen("docs/http.md", "r");
+	assert_non_null(file);
+	while (fgets(line, sizeof line, file))
+		if (!strncmp(line, "| ", 2))
+			read_row(line);
+	fclose(file);
+	return 0;
+}
+
+static int free_rows(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < row_count; i++)
+		free(rows[i].bytes);
+	return 0;
+}
+
+/* ---- running them ---- */
+
+/* "200" alone stands for any request. */
+static bool agrees(const struct row *row, const struct http_stream *stream)
+{
+	bool is_any = !strcmp(row->answer, "200");
+	return is_any ? !strncmp(stream->text, "200 ", 4) && !strchr(stream->text, ',')
+		      : !strcmp(stream->text, row->answer);
+}
+
+/* Cut behind the first a bytes, and the next b. */
+static void check_cut(const struct row *row, size_t a, size_t b)
+{
+	struct http_stream stream;
+	http_stream_init(&stream, &LIMITS);
+	if (a)
+		http_stream_put(&stream, row->bytes, a);
+	if (b)
+		http_stream_put(&stream, row->bytes + a, b);
+	if (row->n > a + b)
+		http_stream_put(&stream, row->bytes + a + b, row->n - a - b);
+	if (!agrees(row, &stream))
+		fail_msg("%s, cut at %zu and %zu of %zu: expected %s, got %.200s", row->what, a, a + b,
+			 row->n, row->answer, stream.text);
+	http_stream_deinit(&stream);
+}
+
+static void each_row_is_so(void **state)
+{
+	(void)state;
+	assert_true(row_count > 150);
+	for (unsigned i = 0; i < row_count; i++)
+		check_cut(&rows[i], 0, 0);
+}
+
+/* Of long ones each of so many places. */
+static void it_is_so_at_every_cut(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < row_count; i++) {
+		size_t step = rows[i].n / 500 + 1;
+		for (size_t at = 1; at < rows[i].n; at += step)
+			check_cut(&rows[i], at, 0);
+	}
+}
+
+static void it_is_so_at_every_two_cuts(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < row_count; i++)
+		for (size_t a = 1; rows[i].n <= TWO_CUTS_MAX && a < rows[i].n; a++)
+			for (size_t b = 1; a + b < rows[i].n; b++)
+				check_cut(&rows[i], a, b);
+}
+
+static void it_is_so_byte_by_byte(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < row_count; i++) {
+		struct http_stream stream;
+		http_stream_init(&stream, &LIMITS);
+		for (size_t at = 0; at < rows[i].n && !stream.is_over; at++)
+			http_stream_put(&stream, rows[i].bytes + at, 1);
+		assert_true(agrees(&rows[i], &stream));
+		http_stream_deinit(&stream);
+	}
+}
+
+/* What has not come to its end is neither answered nor refused; whatever it says, it may still become right. */
+static void what_is_not_whole_waits(void **state)
+{
+	(void)state;
+	static const char HEAD[] = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell";
+	struct http_stream stream;
+	http_stream_init(&stream, &LIMITS);
+	http_stream_put(&stream, (const uint8_t *)HEAD, sizeof HEAD - 1);
+	assert_string_equal(stream.text, "");
+	assert_false(http_is_at_rest(&stream.session));
+	http_stream_put(&stream, (const uint8_t *)"o", 1);
+	assert_string_equal(stream.text, "200 POST /a hello");
+	assert_true(http_is_at_rest(&stream.session));
+	http_stream_deinit(&stream);
+}
+
+/* ---- responses ---- */
+
+static void put_text(struct http_stream *stream, const char *text)
+{
+	assert_false(buf_append(&stream->pool, &stream->in, text, strlen(text)));
+	static struct batch batch;
+	const struct protocol *protocol = &stream->http.protocol;
+	batch = (struct batch){ .pool = &stream->pool, .answers = &stream->out };
+	protocol->ops->decode(protocol, stream->in->data + stream->in->start, buf_len(stream->in), 1,
+			      &stream->session, &batch);
+	assert_int_equal(batch.count, 1);
+	buf_release(&stream->pool, &stream->in);
+}
+
+static void expect_response(struct http_stream *stream, const char *request, struct http_response response,
+			    const char *expected)
+{
+	put_text(stream, request);
+	assert_int_equal(
+	    http_respond(&stream->http, &stream->session, &response, &stream->pool, &stream->out), 0);
+	assert_false(buf_append(&stream->pool, &stream->out, "", 1));
+	assert_string_equal((char *)stream->out->data + stream->out->start, expected);
+	buf_release(&stream->pool, &stream->out);
+	assert_int_equal(
+	    http_respond(&stream->http, &stream->session, &response, &stream->pool, &stream->out),
+	    ERR_FRAME_REPLY);
+}
+
+static void responses_fit_their_requests(void **state)
+{
+	(void)state;
+	static const char GET[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+			  HEAD[] = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+			  OLD[] = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+	struct http_response hi = {
+		.status = 200, .fields = "A: b\r\n", .field_bytes = 6, .body = "hi", .body_bytes = 2
+	};
+	struct http_response none = { .status = 204, .fields = "", .body = "" }, closes = hi;
+	struct http_stream stream;
+	closes.closes = true;
+	closes.status = 499;
+	http_stream_init(&stream, &LIMITS);
+#define DATE "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+	expect_response(&stream, GET, hi, "HTTP/1.1 200 OK\r\n" DATE "A: b\r\nContent-Length: 2\r\n\r\nhi");
+	expect_response(&stream, HEAD, hi, "HTTP/1.1 200 OK\r\n" DATE "A: b\r\nContent-Length: 2\r\n\r\n");
+	expect_response(&stream, GET, none, "HTTP/1.1 204 No Content\r\n" DATE "\r\n");
+	expect_response(&stream, OLD, hi,
+			"HTTP/1.1 200 OK\r\n" DATE
+			"Connection: keep-alive\r\nA: b\r\nContent-Length: 2\r\n\r\nhi");
+	stream.now_ms = 1000;
+	expect_response(&stream, GET, none,
+			"HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n\r\n");
+	expect_response(&stream, GET, closes,
+			"HTTP/1.1 499 \r\nDate: Sun, 06 Nov 1994 08:49:38 GMT\r\n"
+			"Connection: close\r\nA: b\r\nContent-Length: 2\r\n\r\nhi");
+	http_stream_deinit(&stream);
+}
+
+/* What an end says to who is owed something, and to nobody else. */
+static void expect_last_word(const char *input, bool is_pending, enum close_reason reason, const char *status)
+{
+	struct http_stream stream;
+	http_stream_init(&stream, &LIMITS);
+	const struct protocol *protocol = &stream.http.protocol;
+	if (is_pending)
+		put_text(&stream, input);
+	else if (*input)
+		http_stream_put(&stream, (const uint8_t *)input, strlen(input));
+	assert_int_equal(
+	    protocol->ops->finish(protocol, &stream.session, 0, reason, &stream.pool, &stream.out), 0);
+	if (status)
+		assert_memory_equal(stream.out->data + stream.out->start + 9, status, 3);
+	else
+		assert_null(stream.out);
+	http_stream_deinit(&stream);
+}
+
+static void an_end_tells_whom_it_owes(void **state)
+{
+	(void)state;
+	static const char WHOLE[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+	expect_last_word("", false, REASON_IDLE_TIMEOUT, NULL);
+	expect_last_word("", false, REASON_DRAIN, NULL);
+	expect_last_word(WHOLE, false, REASON_IDLE_TIMEOUT, NULL);
+	expect_last_word("GET /", false, REASON_READ_TIMEOUT, "408");
+	expect_last_word("GET /", false, REASON_DRAIN, "503");
+	expect_last_word("GET /", false, REASON_PEER, NULL);
+	expect_last_word(WHOLE, true, REASON_ERROR, "500");
+	expect_last_word(WHOLE, true, REASON_PROCEED_TIMEOUT, "500");
+	expect_last_word(WHOLE, true, REASON_MEMORY, "503");
+	expect_last_word(WHOLE, true, REASON_AGENT, NULL);
+}
+
+/* Each byte is looked at once: a drip costs a call for each byte, and each call about the same. */
+static void a_drip_is_not_read_again_and_again(void **state)
+{
+	(void)state;
+	struct http_stream stream;
+	struct http_limits limits = { .uri = 8192, .headers = 1 << 20, .fields = 100, .body = 1024 };
+	static const char HEAD[] = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+	http_stream_init(&stream, &limits);
+	http_stream_put(&stream, (const uint8_t *)HEAD, sizeof HEAD - 1);
+	unsigned before = stream.decodes;
+	for (int i = 0; i < 1000; i++)
+		http_stream_put(&stream, (const uint8_t *)"y", 1);
+	assert_int_equal(stream.decodes - before, 1000);
+	http_stream_put(&stream, (const uint8_t *)"\r\n\r\n", 4);
+	assert_string_equal(stream.text, "200 GET /");
+	http_stream_deinit(&stream);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(each_row_is_so),
+		cmocka_unit_test(it_is_so_at_every_cut),
+		cmocka_unit_test(it_is_so_at_every_two_cuts),
+		cmocka_unit_test(it_is_so_byte_by_byte),
+		cmocka_unit_test(what_is_not_whole_waits),
+		cmocka_unit_test(responses_fit_their_requests),
+		cmocka_unit_test(an_end_tells_whom_it_owes),
+		cmocka_unit_test(a_drip_is_not_read_again_and_again),
+	};
+	return cmocka_run_group_tests(tests, read_rows, free_rows);
+}

@@ -1,0 +1,99 @@
+/*
+ * HTTP/1.1 on the server's side, as a protocol: requests in, responses out, one after the other.
+ *
+ * A request is a message: its head as it came, then its body, decoded where it was chunked, in one piece. The next one
+ * is decoded once this one is answered, so responses are in order and a connection has at most one request open. What
+ * is no business of Lua's is answered here: 100 Continue, and the refusals (refusal.h). A refused connection ends,
+ * since nobody knows where its next request would begin. The grammar is strict, and docs/http.md has it as a table.
+ *
+ * No memory is kept for a length that was announced: bodies grow with what arrives. Each byte is looked at once,
+ * however the input is cut: the session knows how far the head, or the chunk, was read.
+ *
+ * Threads: the worker's that has the connections.
+ */
+#pragma once
+
+#include "proto/protocol.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct counters;
+
+struct http_limits {
+	uint32_t uri;     /* bytes of a target: 414 */
+	uint32_t headers; /* bytes of all header fields and trailers: 431 */
+	uint32_t fields;  /* ... and how many: 431 */
+	uint32_t body;    /* bytes of a body, decoded: 413 */
+};
+
+enum { HTTP_DATE_BYTES = 29 };
+
+/* What all HTTP connections of a worker share. */
+struct http_worker {
+	struct buf_pool *pool;
+	struct counters *counters;
+	const uint64_t *now_ms, *epoch_ms; /* of its host: epoch_ms 0 is for the system's time */
+	int64_t date_s;                    /* of which second `date` is */
+	char date[HTTP_DATE_BYTES + 1];    /* "Sun, 06 Nov 1994 08:49:37 GMT" */
+};
+
+/* A listener's. */
+struct http {
+	struct protocol protocol; /* first */
+	struct http_limits limits;
+	struct http_worker *worker;
+};
+
+/* Where the parts of a request's head are. Offsets from its first byte. */
+struct http_request {
+	uint32_t head_bytes; /* the request line, the fields, the empty line */
+	uint32_t method_bytes;
+	uint32_t target_at, target_bytes;
+	uint32_t path_at, path_bytes;   /* of the target: up to the "?"; "/" where there is none */
+	uint32_t query_at, query_bytes; /* behind the "?" */
+	bool has_query;
+	bool has_path; /* else the path is "/", which is not in the target: http://host */
+	bool is_1_0;   /* HTTP/1.0 */
+	bool is_head;  /* the method is HEAD */
+	bool is_chunked;
+	bool keeps; /* the client would have the connection go on */
+};
+
+/* Fills in the protocol. Its limits and its worker are set. */
+void http_init(struct http *http);
+
+/* The request that was handed up last and is not answered yet; NULL: there is none. */
+const struct http_request *http_pending(const struct session *session);
+
+/* Is it between requests, with nothing of the next one? */
+bool http_is_at_rest(const struct session *session);
+
+struct http_response {
+	unsigned status; /* 200 to 599 */
+	/* Fields, each "Name: value\r\n", that are none of those that are made here: http_makes_field(). */
+	const char *fields;
+	size_t field_bytes;
+	const char *body;
+	size_t body_bytes;
+	bool closes; /* the connection is to end after it */
+	/* Set by http_respond(): the bytes appended, where in them the Date field is, and does the connection end? */
+	size_t bytes, date_at, date_bytes;
+	bool is_last;
+};
+
+/*
+ * Appends the response to the pending request. 0, ERR_FRAME_REPLY (no request is pending), or ERR_BUFFER_LIMIT with
+ * nothing appended.
+ */
+int http_respond(const struct http *http, struct session *session, struct http_response *response,
+		 struct buf_pool *pool, struct buf **out);
+
+/* "OK"; "" where the status has no phrase that is known. */
+const char *http_phrase(unsigned status);
+
+static inline const struct http *http_of(const struct protocol *protocol)
+{
+	return (const struct http *)(const void *)protocol;
+}

@@ -1,0 +1,108 @@
+/* What the files of this folder share. Nobody else includes it. */
+#pragma once
+
+#include "base/buf.h"
+#include "http/http.h"
+#include "http/refusal.h"
+
+#include <string.h>
+
+enum {
+	HTTP_METHOD_MAX = 32,
+	HTTP_LINE_REST =
+	    HTTP_METHOD_MAX + 11, /* of a request line, without its target: blanks, the version, CR */
+	HTTP_HEAD_MAX = 512       /* bytes of a response's head without the fields of the handler */
+};
+
+/* What is being read. */
+enum http_stage {
+	STAGE_LINE,   /* the request line */
+	STAGE_FIELDS, /* up to the empty line */
+	STAGE_BODY,   /* of a known length */
+	STAGE_CHUNK,  /* the line with a chunk's size */
+	STAGE_DATA,   /* a chunk */
+	STAGE_DATA_END,
+	STAGE_TRAILERS,
+};
+
+struct http_session {
+	struct http_request request;
+	struct buf *body;             /* chunked: the head, and what has come of the body; else NULL */
+	uint64_t left;                /* of the body, or of the chunk */
+	size_t came;                  /* of the body by the last look: whether more has come since */
+	uint32_t at;                  /* of the head: where the line at hand begins */
+	uint32_t scanned;             /* bytes from there on that hold no LF */
+	uint32_t block_bytes, fields; /* header fields and trailers so far */
+	uint8_t stage;
+	uint8_t refusal;   /* enum http_refusal: what it was refused for */
+	bool has_host : 1; /* of the head at hand */
+	bool has_length : 1;
+	bool has_coding : 1;
+	bool has_close : 1;      /* Connection: close, */
+	bool has_keep_alive : 1; /* ... or keep-alive */
+	bool expects : 1;        /* 100-continue */
+	bool bad_expectation : 1;
+	bool skipped : 1; /* an empty line before it */
+	bool begun : 1;   /* something of the request has come */
+	bool pending : 1; /* it was handed up, and is not answered yet */
+	bool last : 1;    /* no response follows */
+};
+
+static inline struct http_session *http_session_of(const struct session *session)
+{
+	return session->own;
+}
+
+/* head.c */
+
+/*
+ * Reads on in the head, in[0 .. n), from its first byte. True: it is whole, and s->request is filled in. False: it is
+ * not, or s->refusal says why it is refused.
+ */
+bool http_read_head(const struct http *http, struct http_session *s, const uint8_t *in, size_t n);
+
+/*
+ * The line at in[0 .. n) that has ended: its length without CR LF. False: it has not ended, or is refused. `most` bytes
+ * at most, its end included, or it is refused for `too_long`.
+ */
+bool http_line(struct http_session *s, const uint8_t *in, size_t n, size_t most, enum http_refusal too_long,
+	       size_t *len);
+
+/* The same of a field's line, or the empty one behind them: within limits.headers. */
+bool http_field_line(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
+		     size_t *len);
+
+/* A field line of a trailer. False: it is refused. */
+bool http_read_trailer(const struct http *http, struct http_session *s, const uint8_t *line, size_t len);
+
+/* body.c */
+
+/*
+ * Reads on in a chunked body: adds to s->body what is decoded. Returns how many bytes are done with; *is_whole: that
+ * was all of it. Else there is more to come, or s->refusal is set, or *error is ERR_BUFFER_LIMIT.
+ */
+size_t http_read_chunks(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
+			bool *is_whole, int *error);
+
+/* response.c */
+
+/* Appends the response that refuses, the last one. 0 or ERR_BUFFER_LIMIT. */
+int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,
+		struct buf_pool *pool, struct buf **out);
+
+static inline bool http_fail(struct http_session *s, enum http_refusal refusal)
+{
+	s->refusal = (uint8_t)refusal;
+	return false;
+}
+
+/* Is it the lower-case word, whatever the case of its letters? */
+static inline bool http_is_word(const uint8_t *text, size_t n, const char *word)
+{
+	if (n != strlen(word))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if ((text[i] >= 'A' && text[i] <= 'Z' ? text[i] | 0x20 : text[i]) != (uint8_t)word[i])
+			return false;
+	return true;
+}

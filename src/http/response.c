@@ -1,0 +1,200 @@
+/* Responses: those of handlers, and those that refuse. */
+#include "base/counters.h"
+#include "base/err.h"
+#include "http/internal.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static const struct {
+	unsigned status;
+	const char *phrase;
+} PHRASES[] = {
+	{ 200, "OK" },
+	{ 201, "Created" },
+	{ 202, "Accepted" },
+	{ 203, "Non-Authoritative Information" },
+	{ 204, "No Content" },
+	{ 205, "Reset Content" },
+	{ 206, "Partial Content" },
+	{ 300, "Multiple Choices" },
+	{ 301, "Moved Permanently" },
+	{ 302, "Found" },
+	{ 303, "See Other" },
+	{ 304, "Not Modified" },
+	{ 307, "Temporary Redirect" },
+	{ 308, "Permanent Redirect" },
+	{ 400, "Bad Request" },
+	{ 401, "Unauthorized" },
+	{ 402, "Payment Required" },
+	{ 403, "Forbidden" },
+	{ 404, "Not Found" },
+	{ 405, "Method Not Allowed" },
+	{ 406, "Not Acceptable" },
+	{ 408, "Request Timeout" },
+	{ 409, "Conflict" },
+	{ 410, "Gone" },
+	{ 411, "Length Required" },
+	{ 412, "Precondition Failed" },
+	{ 413, "Content Too Large" },
+	{ 414, "URI Too Long" },
+	{ 415, "Unsupported Media Type" },
+	{ 416, "Range Not Satisfiable" },
+	{ 417, "Expectation Failed" },
+	{ 421, "Misdirected Request" },
+	{ 422, "Unprocessable Content" },
+	{ 426, "Upgrade Required" },
+	{ 428, "Precondition Required" },
+	{ 429, "Too Many Requests" },
+	{ 431, "Request Header Fields Too Large" },
+	{ 451, "Unavailable For Legal Reasons" },
+	{ 500, "Internal Server Error" },
+	{ 501, "Not Implemented" },
+	{ 502, "Bad Gateway" },
+	{ 503, "Service Unavailable" },
+	{ 504, "Gateway Timeout" },
+	{ 505, "HTTP Version Not Supported" },
+};
+
+const char *http_phrase(unsigned status)
+{
+	for (size_t i = 0; i < sizeof PHRASES / sizeof *PHRASES; i++)
+		if (PHRASES[i].status == status)
+			return PHRASES[i].phrase;
+	return "";
+}
+
+/* ---- Date ---- */
+
+static void format_date(struct http_worker *worker, int64_t second)
+{
+	static const char DAYS[] = "SunMonTueWedThuFriSat", MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+	enum { YEAR_MAX = 9999 };
+	time_t at = (time_t)second;
+	struct tm tm = { 0 };
+	gmtime_r(&at, &tm);
+	unsigned year = (unsigned)tm.tm_year + 1900;
+	char text[64];
+	snprintf(text, sizeof text, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", DAYS + 3 * tm.tm_wday,
+		 (unsigned)tm.tm_mday % 100, MONTHS + 3 * tm.tm_mon, year > YEAR_MAX ? YEAR_MAX : year,
+		 (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
+	memcpy(worker->date, text, HTTP_DATE_BYTES + 1);
+	worker->date_s = second;
+}
+
+/* Made once a second. */
+static const char *date_now(struct http_worker *worker)
+{
+	uint64_t epoch_ms = *worker->epoch_ms;
+	int64_t second = epoch_ms ? (int64_t)((epoch_ms + *worker->now_ms) / 1000) : (int64_t)time(NULL);
+	if (second != worker->date_s || !*worker->date)
+		format_date(worker, second);
+	return worker->date;
+}
+
+/* ---- heads ---- */
+
+static char *put_bytes(char *to, const void *bytes, size_t n)
+{
+	memcpy(to, bytes, n);
+	return to + n;
+}
+
+#define PUT(to, literal) put_bytes(to, literal, sizeof(literal) - 1)
+
+static char *put_words(char *to, const char *text)
+{
+	return put_bytes(to, text, strlen(text));
+}
+
+static char *put_number(char *to, uint64_t n)
+{
+	char digits[20];
+	size_t i = sizeof digits;
+	do
+		digits[--i] = (char)('0' + n % 10);
+	while (n /= 10);
+	return put_bytes(to, digits + i, sizeof digits - i);
+}
+
+static char *put_status(char *to, unsigned status)
+{
+	if (status == 200)
+		return PUT(to, "HTTP/1.1 200 OK\r\n");
+	to = put_number(PUT(to, "HTTP/1.1 "), status);
+	*to++ = ' ';
+	return PUT(put_words(to, http_phrase(status)), "\r\n");
+}
+
+static char *put_date(char *to, const struct http *http)
+{
+	return PUT(put_bytes(PUT(to, "Date: "), date_now(http->worker), HTTP_DATE_BYTES), "\r\n");
+}
+
+static char *put_length(char *to, size_t n)
+{
+	return PUT(put_number(PUT(to, "Content-Length: "), n), "\r\n");
+}
+
+/* Has a response of that status no body, whatever was asked? */
+static bool is_bodiless(unsigned status)
+{
+	return status == 204 || status == 304;
+}
+
+int http_respond(const struct http *http, struct session *session, struct http_response *response,
+		 struct buf_pool *pool, struct buf **out)
+{
+	struct http_session *s = http_session_of(session);
+	if (!s || !s->pending)
+		return ERR_FRAME_REPLY;
+	const struct http_request *request = &s->request;
+	bool has_body = !is_bodiless(response->status);
+	size_t body_bytes = has_body && !request->is_head ? response->body_bytes : 0;
+	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes + body_bytes);
+	if (!begin)
+		return ERR_BUFFER_LIMIT;
+	response->is_last = response->closes || !request->keeps;
+	char *date = put_status(begin, response->status), *to = put_date(date, http);
+	response->date_at = (size_t)(date - begin);
+	response->date_bytes = (size_t)(to - date);
+	if (response->is_last)
+		to = PUT(to, "Connection: close\r\n");
+	else if (request->is_1_0)
+		to = PUT(to, "Connection: keep-alive\r\n");
+	if (response->field_bytes)
+		to = put_bytes(to, response->fields, response->field_bytes);
+	if (has_body)
+		to = put_length(to, response->body_bytes);
+	to = PUT(to, "\r\n");
+	if (body_bytes)
+		to = put_bytes(to, response->body, body_bytes);
+	response->bytes = (size_t)(to - begin);
+	buf_commit(*out, response->bytes);
+	buf_release(http->worker->pool, &s->body);
+	s->pending = false;
+	s->last = response->is_last;
+	return 0;
+}
+
+int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,
+		struct buf_pool *pool, struct buf **out)
+{
+	unsigned status = http_refusal_status(refusal);
+	char text[256];
+	size_t n = (size_t)snprintf(text, sizeof text, "%u %s: %s\n", status, http_phrase(status),
+				    http_refusal_text(refusal));
+	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + n);
+	if (!begin)
+		return ERR_BUFFER_LIMIT;
+	char *to = put_date(put_status(begin, status), http);
+	to = PUT(to, "Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n");
+	to = PUT(put_length(to, n), "\r\n");
+	if (!(s->pending && s->request.is_head))
+		to = put_bytes(to, text, n);
+	buf_commit(*out, (size_t)(to - begin));
+	http_refusal_count(http->worker->counters, refusal);
+	s->pending = false;
+	s->last = true;
+	return 0;
+}
