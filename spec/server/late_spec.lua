@@ -140,6 +140,7 @@ describe("a time-out", function()
       }
       return { listen = { { address = "tcp://127.0.0.1:0" },
           { address = "tcp://127.0.0.1:0", timeout = { proceed = "%ds" } } }, frame = "line",
+        setup = function(app) app:every("100ms", function() end) end, -- so often it looks, or should have looked
         agent = { proceed = function(_, line)
           perilune.log("info", "asks " .. line)
           local reply, message = ASK[line](line)
