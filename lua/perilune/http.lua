@@ -5,7 +5,7 @@
 ---
 --- A response is checked where it is made, so that an error names the line of the script. It may be kept and returned
 --- again and again.
-local M = setmetatable({}, {})
+local M = {}
 
 local core -- in C: src/bind/http.c
 local printable = require "perilune.printable"
@@ -218,4 +218,14 @@ function M.error(status, message, headers)
   return make(status, headers, encode({ error = message or phrase }, 2), "application/json", 2)
 end
 
-return M
+-- What is loaded when it is first asked for, and costs nobody else anything: which module has it, under its name.
+local LATE = {}
+local late = { late = { LATE } }
+-- late.protect, set by perilune.app, makes a library read-only for scripts.
+
+function late.__index(_, name)
+  if LATE[name] then M[name] = require(LATE[name])[name] end
+  return rawget(M, name)
+end
+
+return setmetatable(M, late)

@@ -23,7 +23,8 @@ local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do
-    if name:find("^perilune%.") and not KEPT[name] then package.loaded[name] = nil end
+    local is_kept = KEPT[name] or name:find "^perilune%.http%."
+    if name:find "^perilune%." and not is_kept then package.loaded[name] = nil end
   end
 end
 
