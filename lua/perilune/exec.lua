@@ -1,5 +1,6 @@
 --- The Lua half of `perilune exec`: prepares the globals, compiles, and explains what went wrong.
 local blame = require "perilune.blame"
+local compile_text = require "perilune.compile"
 local core = require "perilune.core" -- in C: src/exec/exec.c
 local fault = require "perilune.fault"
 local named = require "perilune.named"
@@ -61,10 +62,26 @@ end
 
 local function compile(name, text)
   if text:byte(1) == 27 then error(("perilune exec: %s is bytecode; only text is run"):format(name), 0) end
-  local chunk, message = load(text:gsub("^#[^\n]*", "", 1), "@" .. name, "t")
+  local chunk, message = compile_text(text:gsub("^#[^\n]*", "", 1), "@" .. name, _G)
   if chunk then return chunk end
   local file, line, what = fault.parse(message)
   error(fault.render { message = file and what or message, file = file, line = line, source = text }, 0)
+end
+
+-- What a script loads is made as it is itself.
+local function despecialize_loads()
+  local despecialize = require("perilune.compile_core").despecialize
+  for _, name in ipairs { "load", "loadstring", "loadfile" } do
+    local load = _G[name]
+    _G[name] = function(...)
+      local chunk, message = load(...)
+      if chunk then return despecialize(chunk) end
+      return nil, message
+    end
+  end
+  function dofile(path) -- luacheck: ignore 121
+    return assert(loadfile(path))()
+  end
 end
 
 --- Raises a text when it cannot be run.
@@ -79,6 +96,7 @@ function M.prepare(options)
   add_path(options.file or name)
   set_arguments(options.code and CODE_NAME or options.file, options.arguments)
   os.exit = core.exit -- luacheck: ignore 122
+  despecialize_loads()
   for _, key in ipairs { "pack", "unpack", "packsize" } do
     string[key] = packing[key] -- luacheck: ignore 122
   end

@@ -4,6 +4,8 @@ local has_core, paths = pcall(require, "perilune.paths") -- in C: src/bind/paths
 
 local M = {}
 
+local has_compile, compile = pcall(require, "perilune.compile_core") -- in C: src/bind/compile.c
+
 local open, load_file = io.open, loadfile
 
 --- Why it cannot be opened; nil: it can, for all that is known.
@@ -33,7 +35,9 @@ end
 function M.loadfile(path, ...)
   local refusal = path and M.refusal(path)
   if refusal then return nil, path .. ": " .. refusal end
-  return load_file(path, ...)
+  local chunk, message = load_file(path, ...)
+  if chunk and has_compile then return compile.despecialize(chunk) end
+  return chunk, message
 end
 
 return M

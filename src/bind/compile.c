@@ -38,7 +38,7 @@ static int l_compile(lua_State *lua)
 	text.at = luaL_checklstring(lua, 1, &text.left);
 	const char *name = luaL_checkstring(lua, 2);
 	luaL_checktype(lua, 3, LUA_TTABLE);
-	if (lua_loadx(lua, compile_read_piece, &text, name, "t")) {
+	if (lua_loadx(lua, compile_read_piece, &text, name, "t") || vm_despecialize(lua)) {
 		lua_pushnil(lua);
 		lua_insert(lua, -2);
 		return 2;
@@ -48,8 +48,19 @@ static int l_compile(lua_State *lua)
 	return 1;
 }
 
+/* MAY RAISE. despecialize(chunk) → the same, as compile() would have made it: vm_despecialize() */
+static int l_despecialize(lua_State *lua)
+{
+	luaL_checktype(lua, 1, LUA_TFUNCTION);
+	lua_settop(lua, 1);
+	if (vm_despecialize(lua))
+		return lua_error(lua);
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
 	{ "compile", l_compile },
+	{ "despecialize", l_despecialize },
 	{ NULL, NULL },
 };
 

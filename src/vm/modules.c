@@ -116,9 +116,32 @@ static int l_search(lua_State *lua)
 		return 0;
 	if (luaL_loadfile(lua, path))
 		return access(path, F_OK) ? 0 : lua_error(lua);
+	if (vm_despecialize(lua))
+		return lua_error(lua);
 	if (is_shared)
 		modules_keep(lua, name);
 	return 1;
+}
+
+/* MAY RAISE. LuaJIT's searcher of Lua files, upvalue 1: (name) → its chunk, or what it has tried. */
+static int l_search_files(lua_State *lua)
+{
+	lua_settop(lua, 1);
+	lua_pushvalue(lua, lua_upvalueindex(1));
+	lua_insert(lua, 1);
+	lua_call(lua, 1, 1);
+	if (vm_despecialize(lua))
+		return lua_error(lua);
+	return 1;
+}
+
+/* The searchers are at the top of the stack. */
+static void wrap_file_searcher(lua_State *lua)
+{
+	enum { FILES = 2 /* behind package.preload */ };
+	lua_rawgeti(lua, -1, FILES);
+	lua_pushcclosure(lua, l_search_files, 1);
+	lua_rawseti(lua, -2, FILES);
 }
 
 void vm_open_modules(lua_State *lua, const char *pattern)
@@ -128,6 +151,7 @@ void vm_open_modules(lua_State *lua, const char *pattern)
 	lua_getglobal(lua, "package");
 	lua_getfield(lua, -1, "loaders");
 	lua_remove(lua, -2);
+	wrap_file_searcher(lua);
 	lua_pushinteger(lua, 2); /* behind package.preload */
 	lua_pushstring(lua, pattern);
 	lua_pushcclosure(lua, l_search, 1);

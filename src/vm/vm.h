@@ -32,6 +32,12 @@ struct vm_pace {
 
 extern const struct vm_pace VM_PACE_DEFAULT;
 
+/* Opcodes of loops over pairs(), and of those over any iterator: where they begin, and where they go on. */
+struct vm_loops {
+	bool is_known;
+	uint8_t begin, any_begin, next, any_next;
+};
+
 /*
  * Embedded at the head of whatever owns a VM: vm_of() finds it again from any of
  * the VM's coroutines, for the allocator's data is what Lua keeps for us.
@@ -78,6 +84,7 @@ struct vm {
 	lua_State *lua;
 	struct layout layout;
 	struct vm_pace pace;
+	struct vm_loops loops;
 };
 
 /* What one call into Lua may use. */
@@ -130,6 +137,15 @@ void vm_forget_loading(struct vm *vm);
 
 /* Readies it, before any module of a user's is loaded. MAY RAISE. Both: loading.c */
 void vm_open_loading(lua_State *lua);
+
+/* MAY RAISE. Finds vm->loops. Both: despecialize.c */
+void vm_open_despecialize(lua_State *lua);
+
+/*
+ * In place of the function on top, which has just been loaded and has not run: the same with loops over pairs() that
+ * never leave anything out. 0, or as lua_load() with the message in its place.
+ */
+int vm_despecialize(lua_State *lua);
 
 /* Bytes allocated since the VM was opened. */
 static inline uint64_t vm_allocated(const struct vm *vm)
