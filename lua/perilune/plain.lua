@@ -43,7 +43,7 @@ local function weigh(value, left, trail, depth)
 end
 
 -- Compiled, a loop of next() within another one has been seen to go on with what was no key of the table: twice in some
--- eight million calls (LuaJIT 2.1, 2022). Where a finaliser is the first to need this file, LuaJIT refuses to be told so.
+-- eight million calls (LuaJIT 2.1, 2022). Where a finaliser is the first to need this file, LuaJIT refuses to be told.
 local runtime = package.loaded["perilune.runtime"]
 if runtime then pcall(runtime.interpret, weigh) end
 

@@ -104,4 +104,23 @@ describe("plain data", function()
     local most = memory.scaled(10000, 1000)
     for from = 1, most, 500 do client:send(("%d %d"):format(from, from + 499)):expect "fine" end
   end)
+
+  it("has at most 100 tables within each other, and more are refused by the way to them", function()
+    local app = memory.lines({
+      proceed = function(_, line)
+        local value = "the innermost"
+        for _ = 1, tonumber(line) do value = { value } end
+        local perilune = require "perilune"
+        local ok, message = pcall(perilune.shared("kept").set, perilune.shared "kept", "value", value)
+        if not ok then return message end
+        local back, depth = perilune.shared("kept"):get "value", 0
+        while type(back) == "table" do back, depth = back[1], depth + 1 end
+        return depth .. " " .. back
+      end,
+    }, { shared = { kept = "1m" } })
+    local client = app:connect()
+    client:send("100"):expect "100 the innermost"
+    local refused = client:send("101"):receive()
+    assert.truthy(refused:find("the value[1][1][1] has tables within each other, more than 100", 1, true), refused)
+  end)
 end)
