@@ -1,4 +1,4 @@
--- What LuaJIT's trace compiler does not survive by itself: TUNE_JIT of src/vm/vm.c.
+-- What LuaJIT's trace compiler does not survive by itself: src/vm/despecialize.c.
 local command = require "spec.support.command"
 
 describe("a recursive function that returns out of its loops", function()

@@ -4,8 +4,14 @@
  * For `in pairs(t)` and `in next, t` LuaJIT compiles a loop of its own (ISNEXT, ITERN). When its trace compiler gives
  * such a loop up, it turns it into one over any iterator (JMP, ITERC) in the middle of an iteration. Up to the version
  * of April 2022 the rest of the table was then left out without a word (LuaJIT issue 827; issue 1510 is another case of
- * it). Debian 12 has an older one. So all loops are made the second kind before anything of a chunk runs. They cost
- * about twice as much then.
+ * it). Debian 12 has an older one. There, a recursive function that returned out of such a loop could also end the
+ * process: a side trace that goes down the recursion leaves the processor's stack as it must not (issue 1169). That may
+ * happen without such a loop as well, but has not been seen to. So all loops are made the second kind before anything
+ * of a chunk runs. They cost two to three times as much then.
+ *
+ * What does not do for issue 1169: a large `recunroll` (traces of 8,000 instructions for a recursive function of one
+ * line); one for side traces alone, set when they begin (LuaJIT's event "trace" walks off the stack of a coroutine
+ * whose recording is given up).
  *
  * The instructions are changed in what lua_dump() makes, whose format is lj_bcdump.h's, and loaded again. Which they
  * are is found by compiling the same loop over `pairs` and over another name. Where the format is unknown, or LuaJIT

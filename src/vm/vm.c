@@ -83,22 +83,8 @@ static int on_panic(lua_State *lua)
 	abort();
 }
 
-/*
- * luajit's defaults suit short scripts; a server compiles for days.
- *
- * A side trace that ends by returning to itself, from call to call of a recursive function, takes its frame from the
- * processor's stack once more in each turn: a crash, sooner or later (LuaJIT issue 1169, mended in 2024; Debian 12 has
- * an older one). Recording ends so where a function has been left more often than `recunroll` says. Side traces get a
- * number that is never reached: they end elsewhere, as in newer versions. Root traces may end so.
- */
-static const char TUNE_JIT[] =
-    "local start = jit.opt.start\n"
-    "start('maxtrace=4000', 'maxrecord=8000', 'maxmcode=8192')\n"
-    "local function on_trace(what, trace, fn, at, parent, exit)\n"
-    "  if what == 'start' then start(parent and exit >= 0 and 'recunroll=30000' or 'recunroll=2') end\n"
-    "end\n"
-    "jit.off(on_trace)\n"
-    "jit.attach(on_trace, 'trace')\n";
+/* luajit's defaults suit short scripts; a server compiles for days. */
+static const char TUNE_JIT[] = "jit.opt.start('maxtrace=4000', 'maxrecord=8000', 'maxmcode=8192')";
 
 /* perilune.guard.interrupted() → is the running call being ended? */
 static int l_interrupted(lua_State *lua)
