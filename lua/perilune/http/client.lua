@@ -7,13 +7,13 @@
 local require = require -- while handlers run, the global one is the script's
 local core = package.loaded["perilune.core"] -- not where a script is only being checked
 local exchange = require "perilune.http.exchange"
+local options_of = require "perilune.http.options"
 local outgoing = require "perilune.http.outgoing"
 local pooling = require "perilune.pooling"
 local printable = require "perilune.printable"
 local proxies = require "perilune.http.proxies"
 local redirects = require "perilune.http.redirects"
 local suggest = require "perilune.suggest"
-local units = require "perilune.units"
 local urls = require "perilune.http.url"
 
 local M = {}
@@ -21,108 +21,6 @@ local M = {}
 local POOLS_MAX = 100 -- servers whose connections are kept
 
 local IDEMPOTENT = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
-
--- ---- options -----------------------------------------------------------------------
-
-local function whole(from, to)
-  return function(value)
-    if value == false and from == 0 then return 0 end
-    if type(value) == "number" and value >= from and value <= to and value == math.floor(value) then return value end
-    return nil, ("expects a whole number from %d to %d, got %s"):format(from, to, printable.value(value))
-  end
-end
-
-local function flag(value)
-  if type(value) == "boolean" then return value end
-  return nil, "expects true or false, got " .. printable.value(value)
-end
-
-local function size(value)
-  local bytes, message = units.size(value)
-  if not bytes then return nil, message end
-  return bytes
-end
-
-local TIMES = { connect = true, read = true, total = true }
-
--- Seconds, by name; a duration alone is the total.
-local function times(value)
-  if type(value) ~= "table" then value = { total = value } end
-  local read = {}
-  for name, item in next, value do
-    local near = type(name) == "string" and suggest.hint(name, { "connect", "read", "total" }) or ""
-    if not TIMES[name] then
-      return nil, ("there are connect, read and total, not %s%s"):format(printable.key(name), near)
-    end
-    local ms, message = units.duration(item)
-    if not ms then return nil, name .. ": " .. message end
-    read[name] = ms / 1000
-  end
-  return read
-end
-
-local function any(value) return value end
-
--- Of requests and of clients.
-local SHARED = {
-  auth = any, compress = flag, headers = any, max_body = size, redirects = whole(0, 100), retries = whole(0, 100),
-  timeout = times,
-}
-local OF_REQUEST = { body = any, form = any, idempotent = flag, method = any, query = any, stream = flag, url = any }
-local OF_CLIENT = { base = any, proxy = any, tls = any }
-
--- Those of perilune.pool(), which checks them.
-local OF_POOL = { size = true, total = true, queue = true, wait = true, idle = true, lifetime = true, from = true }
-
-local DEFAULTS = { compress = false, max_body = 8 * 1024 * 1024, redirects = 5, retries = 0 }
-local DEFAULT_TIMES = { connect = 5, read = 10, total = 30 }
-
--- For the specification of the types.
-M.OPTIONS = { shared = SHARED, of_request = OF_REQUEST, of_client = OF_CLIENT, of_pool = OF_POOL }
-
--- What others call it.
-local MEANT = {
-  args = "query", basic_auth = "auth", base_url = "base", baseURL = "base", ca = "tls = { authority = … }",
-  ca_file = "tls = { authority = … }", content = "body", data = "body", follow_redirects = "redirects",
-  gzip = "compress", json = "body = { … }, a table is sent as JSON", max_redirects = "redirects",
-  max_size = "max_body", params = "query", pool = "size, idle and so on", pool_size = "size", retry = "retries",
-  search = "query", ssl = "tls", verify = "tls", max_connections = "size",
-}
-
-local function refuse_option(what, name, groups)
-  local names = {}
-  for _, group in ipairs(groups) do
-    for known in pairs(group) do names[#names + 1] = known end
-  end
-  table.sort(names)
-  if type(name) ~= "string" then error(("%s: unknown option %s"):format(what, printable.key(name)), 0) end
-  local hint = MEANT[name] and (" (that is: %s)"):format(MEANT[name]) or suggest.hint(name, names)
-  if hint == "" and (OF_CLIENT[name] or OF_POOL[name]) then
-    hint = (": it is of a client: http.client { %s = … }"):format(name)
-  end
-  error(("%s: unknown option %s%s"):format(what, printable.quote(name), hint), 0)
-end
-
-local function read_option(what, values, name, value, read)
-  local canonical, message = read(value)
-  if message then error(("%s: %s: %s"):format(what, name, message), 0) end
-  values[name] = canonical
-end
-
--- What options say; those of a pool apart.
-local function read_options(what, options, ...)
-  local groups, values, of_pool = { ... }, {}, {}
-  if options ~= nil and type(options) ~= "table" then
-    error(("%s: the options are a table, got %s"):format(what, printable.value(options)), 0)
-  end
-  for name, value in next, options or {} do
-    local read
-    for _, group in ipairs(groups) do read = read or group[name] end
-    if not read then refuse_option(what, name, groups) end
-    if read == true then of_pool[name] = value else read_option(what, values, name, value, read) end
-  end
-  return values, of_pool
-end
 
 -- ---- clients -----------------------------------------------------------------------
 
@@ -168,9 +66,10 @@ local function fields_of(values, base)
 end
 
 local function new_client(what, options)
-  local values, of_pool = read_options(what, options, SHARED, OF_CLIENT, OF_POOL)
-  local client = with_defaults(values, DEFAULTS)
-  client.times = with_defaults(values.timeout or {}, DEFAULT_TIMES)
+  local values, of_pool = options_of.read(what, options, options_of.SHARED, options_of.OF_CLIENT,
+    options_of.OF_POOL)
+  local client = with_defaults(values, options_of.DEFAULTS)
+  client.times = with_defaults(values.timeout or {}, options_of.DEFAULT_TIMES)
   client.of_pool, client.pools, client.pool_count, client.count = of_pool, {}, 0, 0
   local ok, message = pcall(function()
     client.base = check_base(values.base)
@@ -260,7 +159,7 @@ local function prepare(client, values)
   if request.body and (request.method == "HEAD" or request.method == "TRACE") then
     error(("body: a request by %s has none"):format(request.method), 0)
   end
-  for name in pairs(DEFAULTS) do
+  for name in pairs(options_of.DEFAULTS) do
     request[name] = values[name]
     if request[name] == nil then request[name] = client[name] end
   end
@@ -279,7 +178,7 @@ end
 
 local function check_request(client, what, options)
   local ok, request = pcall(function()
-    local values = read_options(what, options, SHARED, OF_REQUEST)
+    local values = options_of.read(what, options, options_of.SHARED, options_of.OF_REQUEST)
     local fine, prepared = pcall(prepare, client, values)
     return fine and prepared or error(("%s: %s"):format(what, prepared), 0)
   end)
