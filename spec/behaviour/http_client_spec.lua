@@ -223,6 +223,15 @@ describe("the HTTP client", function()
       assert.equal(0, open(server))
     end)
 
+    it("are not kept where a request says so", function()
+      local raw = says(OK)
+      local client = asker(function()
+        return told(http.get("http://raw/", { headers = { Connection = "close" } }))
+      end):connect()
+      client:send("x", "x"):expect("200 hi", "200 hi")
+      assert.equal(2, raw:counters().accepted)
+    end)
+
     it("that had ended are replaced, where a request may be sent again", function()
       local n = 0
       net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function(self)
@@ -499,6 +508,25 @@ describe("the HTTP client", function()
         return response.status .. " " .. response:read()
       end):connect():send("x"):expect("200 hello")
       client:send("x"):expect("200 hi")
+    end)
+
+    it("is of no use to a later call", function()
+      says("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", OK)
+      local client, kept
+      local conn = asker(function(line)
+        client = client or http.client { base = "http://raw", size = 1, wait = "1s" }
+        if line == "ask" then
+          kept = client:get("/", { stream = true })
+          return "asked"
+        elseif line == "read" then
+          local came = kept:read() -- by the time its call was over
+          return came .. " " .. select(3, kept:read())
+        end
+        return told(client:get "/")
+      end):connect()
+      conn:send("ask"):expect("asked")
+      conn:send("read"):expect("hello ECANCELED")
+      conn:send("get", "get"):expect("200 hi", "200 hi")
     end)
 
     it("says where a body was cut short", function()

@@ -43,6 +43,8 @@ end
 ---@field patience number seconds without progress
 ---@field has_begun boolean something of the response has come
 ---@field is_over boolean the connection was given back
+---@field closes boolean the request says that the connection ends
+---@field call thread who has asked
 local exchange = {}
 exchange.__index = exchange
 
@@ -99,11 +101,15 @@ end
 
 -- ---- its end -------------------------------------------------------------------------
 
--- `keeps`: another request may follow.
+local running = coroutine.running
+
+-- `keeps`: another request may follow. With the call that has asked, a connection goes by itself: another call that
+-- comes across what is left of a response has nothing to give back.
 local function finish(self, keeps)
   if self.is_over then return end
   self.is_over = true
-  pooling.give(self.pool, self.entry, keeps and self.at > #self.data)
+  if running() ~= self.call then return self.conn:close() end
+  pooling.give(self.pool, self.entry, keeps and not self.closes and self.at > #self.data)
 end
 
 function exchange:give_up()
@@ -282,6 +288,7 @@ function M.run(pool, entry, request)
     pool = pool, entry = entry, conn = entry.conn, data = "", at = 1, has_begun = false,
     reader = http_core.reader(HEADERS_MAX, FIELDS_MAX), deadline = request.deadline, patience = request.patience,
     max_body = request.max_body, compress = request.compress, through = request.through,
+    closes = request.fields.connection ~= nil, call = running(),
   }, exchange)
   return returned(self, pcall(run, self, request))
 end
