@@ -18,7 +18,8 @@ local urls = require "perilune.http.url"
 
 local M = {}
 
-local POOLS_MAX = 100 -- servers whose connections are kept
+local POOLS_MAX = 100          -- servers whose connections are kept
+local PIECE_MAX = 64 * 1024    -- bytes that are read at once, and so wait where nobody reads
 
 local IDEMPOTENT = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true, DELETE = true }
 
@@ -34,7 +35,10 @@ local function check_base(base)
 end
 
 local function pool_options(client, is_secure)
-  local options = { frame = "raw", timeout = { connect = client.times.connect, read = client.times.read } }
+  local options = {
+    frame = "raw", limits = { frame = PIECE_MAX },
+    timeout = { connect = client.times.connect, read = client.times.read },
+  }
   for name, value in pairs(client.of_pool) do options[name] = value end
   if is_secure then options.tls = client.tls end
   return options
@@ -118,6 +122,7 @@ end
 ---@field shown string the address as text
 ---@field fields perilune.http.fields
 ---@field body perilune.http.body?
+---@field head string? as it is sent, but to a proxy
 ---@field deadline number? when all of it has to be over
 ---@field patience number seconds without progress; 0: any
 ---@field max_body integer
@@ -170,7 +175,7 @@ local function prepare(client, values)
     local follows = request.redirects > 0
     request.wants_rest = function(head, status) return not (follows and redirects.is_one(head, status)) end
   end
-  outgoing.head(request) -- whatever is wrong with it is told before anybody is asked
+  request.head = outgoing.head(request)
   local time = with_defaults(values.timeout or {}, client.times)
   request.patience, request.total = time.read, time.total
   return request

@@ -169,7 +169,7 @@ end
 
 local function send_request(self, request)
   local body = request.body
-  local head = outgoing.head(request, self.through)
+  local head = not self.through and request.head or outgoing.head(request, self.through)
   if body and body.pieces then return send_pieces(self, head, body.pieces) end
   if not body then return send(self, head) end
   if #body.bytes <= AT_ONCE then return send(self, head .. body.bytes) end
@@ -218,7 +218,11 @@ rest_methods.__index = rest_methods
 
 --- The next piece; nil at the end; or nil, message, code.
 function rest_methods:read(timeout)
-  local state = self.state
+  local state, whole = self.state, self.whole
+  if whole then
+    self.whole = nil
+    return whole
+  end
   if self.message then return nil, self.message, self.code end
   if state.is_over then return nil end
   if timeout then state.patience = timeout end
@@ -264,6 +268,10 @@ local function run(self, request)
   local body, trailers, code = read_rest(self)
   if not body then return fail(self, trailers, code) end
   finish(self, self.keeps)
+  if wants_rest then -- there is nothing to wait for, and it is read in the same way
+    local rest = setmetatable({ state = self, whole = body ~= "" and body or nil }, rest_methods)
+    return received.new(head, status, request.shown, nil, trailers, rest)
+  end
   local plain, message, kind = decode(self, head, body)
   if not plain then return nil, message, kind, "begun" end
   return received.new(head, status, request.shown, plain, trailers)

@@ -5,6 +5,7 @@
 local M = {}
 
 local require = require -- while handlers run, the global one is the script's
+local units -- perilune.units
 
 -- Without the blanks behind it. A pattern would look at each of them again and again.
 local function trim_end(text)
@@ -90,7 +91,11 @@ function methods.read(response, timeout)
   if not response[3] then
     error("response:read: the body is whole, in response.body (stream = true reads it in pieces)", 2)
   end
-  return response[3]:read(timeout)
+  if timeout == nil then return response[3]:read() end
+  units = units or require "perilune.units"
+  local ms, message = units.duration(timeout)
+  if not ms then error("response:read: " .. message, 2) end
+  return response[3]:read(ms / 1000)
 end
 
 --- Nobody wants the rest of the body.

@@ -45,7 +45,7 @@ function M.follow(request, response)
     return nil, ("the redirect of %s leads from https to http: %s"):format(request.shown, urls.text(url)), "EPROTO"
   end
   local following = copy(request)
-  following.url, following.shown = url, urls.text(url)
+  following.url, following.shown, following.head = url, urls.text(url), nil
   if becomes_get(response.status, request.method) then
     following.method, following.body = "GET", nil
     following.fields = copy(following.fields, OF_BODY)
