@@ -85,6 +85,18 @@ describe("the HTTP client", function()
       assert.equal(1, db:counters().accepted)
     end)
 
+    it("goes to the host of its address, however that is written", function()
+      local function hosts(request) return ("%s %s"):format(request.host, request.target) end
+      net:serve({ "http://[::1]:81", "http://127.0.0.1:80", "http://a-b.example:8080" }, {
+        agent = { proceed = function(_, request) return hosts(request) end },
+      })
+      local client = asker(function(line) return told(http.get(line)) end):connect()
+      client:send("http://[::1]:81/a"):expect("200 [::1]:81 /a")
+      client:send("HTTP://127.0.0.1"):expect("200 127.0.0.1 /")
+      client:send("http://127.0.0.1:80?a#b"):expect("200 127.0.0.1 /?a")
+      client:send("http://A-b.Example:8080/%2F//?"):expect("200 a-b.example:8080 /%2F//?")
+    end)
+
     it("has a body of each kind", function()
       api()
       local client = asker(function(line)
@@ -250,6 +262,36 @@ describe("the HTTP client", function()
       client:send("GET"):expect("200 hi")
       client:send("POST"):expect(pattern "^ECONNRESET: raw: ")
       client:send("POST"):expect("200 hi")
+    end)
+
+    it("end with who has left, and are another's then", function()
+      local server = net:serve("http://api:80", { agent = { proceed = function(_, request)
+        if request.path == "/late" then core.sleep "1s" end
+        return "served"
+      end } })
+      local client
+      local app = asker(function(line)
+        client = client or http.client { base = "http://api", size = 1 }
+        return told(client:get("/" .. line))
+      end)
+      local leaving, waiting = app:connect():send("late"), app:connect():send("soon")
+      leaving:close()
+      waiting:expect("200 served")
+      assert.equal(2, server:counters().accepted)
+      net:advance "1s"
+    end)
+
+    it("are of so many servers at most", function()
+      ask(function()
+        local client, codes = http.client {}, {}
+        for i = 1, 150 do
+          local _, _, code = client:get(("http://nobody-%d/"):format(i))
+          codes[code] = (codes[code] or 0) + 1
+        end
+        local n = 0
+        for _ in pairs(client:status().servers) do n = n + 1 end
+        return ("%d %s"):format(codes.ECONNREFUSED, tostring(n <= 100))
+      end):expect("150 true")
     end)
 
     it("end with the client that is closed", function()
