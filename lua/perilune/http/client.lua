@@ -64,6 +64,7 @@ local function with_defaults(values, defaults)
 end
 
 local function fields_of(values, base)
+  if values.headers == nil and values.auth == nil then return base end
   local fields = outgoing.fields(values.headers, base)
   if values.auth ~= nil then fields.authorization = outgoing.authorization(values.auth) end
   return fields
@@ -182,12 +183,10 @@ local function prepare(client, values)
 end
 
 local function check_request(client, what, options)
-  local ok, request = pcall(function()
-    local values = options_of.read(what, options, options_of.SHARED, options_of.OF_REQUEST)
-    local fine, prepared = pcall(prepare, client, values)
-    return fine and prepared or error(("%s: %s"):format(what, prepared), 0)
-  end)
+  local ok, request = pcall(options_of.read, what, options, options_of.SHARED, options_of.OF_REQUEST)
   if not ok then error(request, 3) end
+  ok, request = pcall(prepare, client, request)
+  if not ok then error(("%s: %s"):format(what, request), 3) end
   if not (core and core.connect) then
     local why = core and core.is_job and "not in a job, which has no agent"
       or "only inside a running server, in a handler; what belongs to no connection does so in setup(app), in a task "

@@ -141,6 +141,23 @@ local function add_body_fields(out, request)
   end
 end
 
+-- Those of a client are the same for most of its requests.
+local kept_lines = setmetatable({}, { __mode = "k" })
+
+-- All but Host, in the order of their names.
+local function field_lines(fields)
+  local kept = kept_lines[fields]
+  if kept then return kept end
+  local names = {}
+  for name in next, fields do
+    if name ~= "host" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do names[i] = fields[name] end
+  kept_lines[fields] = table.concat(names)
+  return kept_lines[fields]
+end
+
 --- The head of a request. `through`: it goes to a proxy, which is told all of the address.
 ---@param request perilune.http.outgoing
 ---@return string
@@ -149,12 +166,7 @@ function M.head(request, through)
   local out = { ("%s %s HTTP/1.1\r\n"):format(request.method, through and urls.text(url) or url.target) }
   out[2] = fields.host or ("Host: %s\r\n"):format(url.authority)
   if request.compress and not fields["accept-encoding"] then out[#out + 1] = "Accept-Encoding: gzip\r\n" end
-  local names = {}
-  for name in next, fields do
-    if name ~= "host" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do out[#out + 1] = fields[name] end
+  out[#out + 1] = field_lines(fields)
   add_body_fields(out, request)
   out[#out + 1] = "\r\n"
   local head = table.concat(out)
