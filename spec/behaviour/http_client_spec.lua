@@ -132,6 +132,26 @@ describe("the HTTP client", function()
     end)
   end)
 
+  describe("a body that nobody wants", function()
+    it("is given up when the server has answered", function()
+      net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function(self)
+        if self.has_answered then return end
+        self.has_answered = true
+        self.conn:pause()
+        return "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+      end } })
+      local client = asker(function(line)
+        local body = line == "whole" and ("x"):rep(3000000) or function() return ("x"):rep(10000) end
+        return told(http.post("http://raw/", body))
+      end):connect()
+      for _, line in ipairs { "whole", "pieces" } do
+        client:send(line)
+        net:advance "10s" -- timeout.write: nothing is taken any more
+        client:expect("413 no")
+      end
+    end)
+  end)
+
   describe("a response", function()
     it("has fields in order, lists, trailers and JSON", function()
       says("HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nX: \t y \r\nset-cookie: b=2\r\nTransfer-Encoding: chunked\r\n\r\n"

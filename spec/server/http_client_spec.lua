@@ -9,6 +9,10 @@ const fs = require("fs"), http = require("http"), https = require("https"), zlib
 let connections = 0
 function answer(request, response) {
   const path = request.url.split("?")[0], parts = []
+  if (path == "/early") {
+    request.resume()
+    return response.writeHead(413).end("no")
+  }
   request.on("data", part => parts.push(part)).on("end", () => {
     const body = Buffer.concat(parts)
     if (path == "/count") return response.end(String(connections))
@@ -85,6 +89,10 @@ end
 
 function calls.large() return tostring(#node:post("/echo", ("x"):rep(2000000)).body) end
 
+function calls.early()
+  return told(node:post("/early", ("x"):rep(2000000))) .. " " .. told(node:post("/early", function() return "more" end))
+end
+
 function calls.chunks()
   local response = node:get "/chunks"
   return #response.body .. " " .. response.trailers["x-sum"]
@@ -159,6 +167,7 @@ describe("the HTTP client over sockets", function()
     { "asks, with a query and a password", "get", "GET /a?q=x%20y Basic YW5uOnNlY3JldA== a=1 b=2" },
     { "keeps its connection", "kept", "0" },
     { "sends and takes large bodies", "large", "2000000" },
+    { "takes an answer that comes before all was sent", "early", "413 no 413 no" },
     { "reads chunks and trailers", "chunks", "250000 7" },
     { "decodes gzip", "gzip", "7000" },
     { "skips early hints", "hints", "200 hinted" },

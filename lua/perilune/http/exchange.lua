@@ -43,6 +43,9 @@ end
 ---@field patience number seconds without progress
 ---@field has_begun boolean something of the response has come
 ---@field is_over boolean the connection was given back
+---@field watcher table? the task that reads while a body is sent
+---@field early string? what it has read; nil, with a message and a code: nothing will come
+---@field has_early boolean? it has come to its end
 ---@field closes boolean the request says that the connection ends
 ---@field call thread who has asked
 local exchange = {}
@@ -61,6 +64,28 @@ local function time_out(self)
     "ETIMEDOUT"
 end
 
+-- While a large body is sent, a task reads: a server that wants no more of it says so, and may then hang up.
+local function watch(self)
+  local function read()
+    self.early, self.early_message, self.early_code = self.conn:read(nil, 0)
+    self.has_early = true
+  end
+  require "perilune.waiting"
+  self.watcher = core.spawn(nil, read)
+end
+
+-- Data; or nil, message, code.
+local function receive(self, left)
+  local watcher = self.watcher
+  if not watcher then return self.conn:read(nil, left) end
+  if not self.has_early then
+    local ok, message, code = core.wait(watcher, left)
+    if not ok then return nil, message, code end
+  end
+  self.watcher = nil
+  return self.early, self.early_message, self.early_code
+end
+
 -- What comes behind an unfinished line. A head that drips is put together once a line, not once a byte.
 local function read_on(self)
   local rest = self.at > #self.data and "" or self.data:sub(self.at)
@@ -68,7 +93,7 @@ local function read_on(self)
   repeat
     local left = time_left(self)
     if not left then return time_out(self) end
-    local data, message, code = self.conn:read(nil, left)
+    local data, message, code = receive(self, left)
     if not data then
       if code == "ETIMEDOUT" then return time_out(self) end
       return nil, message, code or "ECONNRESET"
@@ -133,8 +158,24 @@ local function send(self, data)
   return true
 end
 
+local FLUSHES = 16
+
+local function nothing() end
+
+-- A server that takes all at once leaves nothing to wait for: others have their turn all the same, and who reads.
+local function take_turns(self)
+  self.flushes = (self.flushes or 0) + 1
+  if self.flushes % FLUSHES == 0 then core.wait(core.spawn(nil, nothing)) end
+end
+
+-- True, or "answered": there is a response already, and the rest of the body is not for anybody; or nil, message, code.
 local function flush(self)
   local ok, message, code = self.conn:flush()
+  take_turns(self)
+  if self.early then
+    self.closes = true
+    return "answered"
+  end
   if not ok then return nil, message, code or "ECONNRESET" end
   if self.deadline and core.now() >= self.deadline then return time_out(self) end
   return true
@@ -142,8 +183,10 @@ end
 
 -- No faster than the server takes it.
 local function send_large(self, head, bytes)
+  watch(self)
   local ok, message, code = send(self, head)
   for at = 1, #bytes, PIECE do
+    if ok == "answered" then break end
     if ok then ok, message, code = send(self, bytes:sub(at, at + PIECE - 1)) end
     if ok and at + PIECE <= #bytes then ok, message, code = flush(self) end
     if not ok then return nil, message, code end
@@ -152,8 +195,10 @@ local function send_large(self, head, bytes)
 end
 
 local function send_pieces(self, head, pieces)
+  watch(self)
   local ok, message, code = send(self, head)
   while ok do
+    if ok == "answered" then return true end
     local piece = pieces()
     if type(piece) ~= "string" and piece ~= nil then
       error("body: the function returns texts, and nil at the end; it has returned " .. type(piece), 0)
