@@ -115,9 +115,9 @@ local function next_event(self)
     if event == "more" then
       local ok, message, code = read_on(self)
       if not ok and code == "EOF" then
-        local is_whole, why, kind = http_core.finish(self.reader)
+        local is_whole, why = http_core.finish(self.reader)
         if is_whole then return "end" end
-        return nil, why, self.has_begun and kind or "EOF"
+        return nil, why, "EOF"
       end
       if not ok then return nil, message, code end
     end
