@@ -281,11 +281,12 @@ end
 --- Takes a connection that nobody else has until M.give(), or until the call is over: an entry, whose `conn` it is;
 --- `is_reused`: it has idled before.
 ---@param pool table
----@param most number? seconds that it may take in all, each of waiting and connecting
+---@param what string who asks, for messages
+---@param most number? seconds that waiting may take, and then connecting
 ---@return table? entry or nil, message, code
-function M.borrow(pool, most)
+function M.borrow(pool, what, most)
   local self = rawget(pool, 1)
-  local held, message, code = hold(self, "http", most)
+  local held, message, code = hold(self, what, most)
   if not held then return nil, message, code end
   return borrowed(self, pcall(take, self, most and most < self.spec.timeout.connect / 1000 and most or nil))
 end

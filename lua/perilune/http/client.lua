@@ -37,7 +37,7 @@ end
 local function pool_options(client, is_secure)
   local options = {
     frame = "raw", limits = { frame = PIECE_MAX },
-    timeout = { connect = client.times.connect, read = client.times.read },
+    timeout = { connect = client.times.connect, read = client.times.read, write = client.times.read },
   }
   for name, value in pairs(client.of_pool) do options[name] = value end
   if is_secure then options.tls = client.tls end
@@ -118,6 +118,7 @@ end
 -- ---- requests ------------------------------------------------------------------------
 
 ---@class perilune.http.outgoing
+---@field what string "http.get", for messages
 ---@field method string
 ---@field url perilune.http.url
 ---@field shown string the address as text
@@ -193,6 +194,7 @@ local function check_request(client, what, options)
       .. "of app:spawn(…)"
     error(("%s: %s"):format(what, why), 3)
   end
+  request.what = what
   request.deadline = request.total > 0 and core.now() + request.total or nil
   return request
 end
@@ -229,7 +231,7 @@ local function ask_once(client, request)
   while true do
     local left = left_of(request)
     if not left then return nil, LATE, "ETIMEDOUT", "nothing" end
-    local entry, refusal, reason = pooling.borrow(pool, left < math.huge and left or nil)
+    local entry, refusal, reason = pooling.borrow(pool, request.what, left < math.huge and left or nil)
     if not entry then return nil, refusal, reason, "nothing" end
     local was_reused = entry.is_reused
     local response, message, code, stage = exchange.run(pool, entry, request)

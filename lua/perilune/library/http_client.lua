@@ -6,7 +6,7 @@
 ---@class perilune.http.timeouts
 ---@field total? perilune.duration all of it; of a body in pieces, its head; default: 30s
 ---@field connect? perilune.duration of a client alone; default: 5s
----@field read? perilune.duration the response must come on; default: 10s
+---@field read? perilune.duration the response must come on, and what is sent be taken; default: 10s
 
 --- What a request may say, and a client for all of its requests.
 ---@class perilune.http.shared_options
