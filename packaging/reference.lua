@@ -9,7 +9,7 @@ local M = {}
 local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
-local OWNERS = { agent = "", test = "perilune.", worker = "app:" }
+local OWNERS = { agent = "", asker = "client:", received = "response:", test = "perilune.", worker = "app:" }
 local SEPARATORS = {
   perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", json = ".",
 }
@@ -194,6 +194,19 @@ function PARTS.http(lines)
   lines[#lines + 1] = "The options of `http.response()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.http.options", "")
+end
+
+-- What http.get() and so on take and return.
+function PARTS.asking(lines)
+  for _, name in ipairs { "request_options", "shared_options", "timeouts", "client_options" } do
+    add_class(lines, "perilune.http." .. name)
+    add_fields(lines, "perilune.http." .. name, name == "timeouts" and "timeout." or "")
+  end
+  add_class(lines, "perilune.http.received")
+  add_fields(lines, "perilune.http.received", "response.")
+  add_functions(lines, "received")
+  add_class(lines, "perilune.http.client")
+  add_functions(lines, "asker")
 end
 
 function PARTS.view(lines)

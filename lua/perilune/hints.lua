@@ -125,6 +125,8 @@ local TIMERS = "timers are perilune.after(duration, fn), once, and perilune.ever
 local TASKS = "it is called perilune.spawn(fn): a task, beside the agent's callbacks"
 local CONNECT = 'it is called perilune.connect("tcp://host:port", options)'
 local POOL = 'it is called perilune.pool("tcp://host:port", options)'
+local HTTP_GET = 'it is http.get(url), with local http = require "perilune.http"'
+local HTTP_METHOD = 'http.request { method = "PUT", url = url, … }, or a method of http.client { … }'
 local RESOLVE = "it is called perilune.resolve(name)"
 local PIPE = "it is called self.conn:pipe(other)"
 local HMAC, UUID = 'perilune.crypto.hmac("sha256", key, data)', "perilune.crypto.uuid()"
@@ -157,6 +159,10 @@ local KNOWN_FIELDS = {
   ["perilune.publish"] = NOT_YET, ["perilune.subscribe"] = NOT_YET,
   ["perilune.broadcast"] = NOT_YET,
   ["perilune.http"] = 'that is a module of its own: require "perilune.http"',
+  ["perilune.fetch"] = HTTP_GET, ["perilune.request"] = HTTP_GET, ["perilune.get"] = HTTP_GET,
+  ["http.fetch"] = "http.get(url), or http.request { … }", ["http.Client"] = "it is called http.client",
+  ["http.new"] = "http.client { … }", ["http.put"] = HTTP_METHOD, ["http.patch"] = HTTP_METHOD,
+  ["http.delete"] = HTTP_METHOD, ["http.head"] = HTTP_METHOD,
   ["perilune.app"] = 'that is of perilune.test, for specifications: require "perilune.test"',
   ["perilune.start"] = 'that is of perilune.test, for specifications: require "perilune.test"',
 }

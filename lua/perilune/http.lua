@@ -7,6 +7,7 @@
 --- again and again.
 local M = {}
 
+local require = require -- while handlers run, the global one is the script's
 local core -- in C: src/bind/http.c
 local printable = require "perilune.printable"
 
@@ -219,7 +220,11 @@ function M.error(status, message, headers)
 end
 
 -- What is loaded when it is first asked for, and costs nobody else anything: which module has it, under its name.
-local LATE = {}
+local LATE = {
+  -- the client
+  client = "perilune.http.client", get = "perilune.http.client", post = "perilune.http.client",
+  request = "perilune.http.client",
+}
 local late = { late = { LATE } }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 

@@ -175,16 +175,17 @@ local function take_free(pool)
   end
 end
 
-local function take(pool)
+-- `most`: seconds that it may take to connect, where that is less than timeout.connect.
+local function take(pool, most)
   local entry = take_free(pool)
   if entry then
     entry.is_reused = true
     return entry
   end
   if is_down(pool) then return fail_as_before(pool) end
-  local conn, message, code = core.connect(pool.key, pool.spec, true)
+  local conn, message, code = core.connect(pool.key, pool.spec, true, most)
   if not conn then
-    note_failure(pool, message, code)
+    if not (most and code == "ETIMEDOUT") then note_failure(pool, message, code) end -- else it was hardly asked
     return nil, message, code
   end
   note_success(pool)
@@ -205,10 +206,10 @@ local function refuse(pool)
   return nil, ("%d calls wait for this pool already (queue)"):format(pool.queue), "EBUSY"
 end
 
-local function hold(pool, what)
+local function hold(pool, what, most)
   if pool.is_closed then return nil, "the pool is closed", "ECANCELED" end
   if pool.slots:count() == 0 and core.waiting(pool.slots) >= pool.queue then return refuse(pool) end
-  return core.hold(pool.slots, pool.wait, what)
+  return core.hold(pool.slots, most and (pool.wait == 0 or most < pool.wait) and most or pool.wait, what)
 end
 
 local function returned(pool, entry, ok, ...)
@@ -263,6 +264,44 @@ local function request_alone(pool, data, options, is_second)
     return request_alone(pool, data, options, true)
   end
   return reply, message, code
+end
+
+-- ---- by lua/perilune/http/ ---------------------------------------------------------
+
+local function borrowed(pool, ok, entry, ...)
+  if ok and entry then
+    pool.counts.uses = pool.counts.uses + 1
+    return entry
+  end
+  core.unhold(pool.slots)
+  if not ok then error(entry, 0) end
+  return nil, ...
+end
+
+--- Takes a connection that nobody else has until M.give(), or until the call is over: an entry, whose `conn` it is;
+--- `is_reused`: it has idled before.
+---@param pool table
+---@param what string who asks, for messages
+---@param most number? seconds that waiting may take, and then connecting
+---@return table? entry or nil, message, code
+function M.borrow(pool, what, most)
+  local self = rawget(pool, 1)
+  local held, message, code = hold(self, what, most)
+  if not held then return nil, message, code end
+  return borrowed(self, pcall(take, self, most and most < self.spec.timeout.connect / 1000 and most or nil))
+end
+
+--- Gives it back. `keeps`: another may have it.
+function M.give(pool, entry, keeps)
+  local self = rawget(pool, 1)
+  give_back(self, entry, keeps)
+  core.unhold(self.slots)
+end
+
+--- Does it have no connection, and does nobody wait for one?
+function M.is_unused(pool)
+  local self = rawget(pool, 1)
+  return #self.free == 0 and self.slots:count() == self.size and core.waiting(self.slots) == 0
 end
 
 -- ---- shared ------------------------------------------------------------------------

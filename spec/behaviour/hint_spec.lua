@@ -110,6 +110,7 @@ local NOT_THERE = {
   ["perilune.timer(1)"] = "timers are perilune.after(duration, fn), once, and perilune.every(duration, fn)",
   ["perilune.setTimeout(print, 1)"] = "timers are perilune.after(duration, fn)",
   ["perilune.go(print)"] = "it is called perilune.spawn(fn)", ["perilune.race {}"] = "it is called perilune.any",
+  ["perilune.fetch('x')"] = 'it is http.get(url), with local http = require "perilune.http"',
   ["perilune.wait(1)"] = "it is called perilune.sleep", ["perilune.mutex()"] = "perilune.semaphore(1)",
   ["perilune.info('x')"] = 'perilune.log("info", text)', ["perilune.publish('x')"] = "this version does not have it",
   ["perilune.app('x')"] = "that is of perilune.test", ["perilune.net()"] = "that is of perilune.test",

@@ -60,7 +60,8 @@ describe("the types of the API", function()
 
   it("have the signatures of the reference", function()
     for name, stub in pairs(stubs.functions) do
-      local shown = stubs_of.signature(name:gsub("^agent:", ""):gsub("^worker:", "app:"), stub)
+      local shown = stubs_of.signature(name:gsub("^agent:", ""):gsub("^worker:", "app:"):gsub("^asker:", "client:")
+        :gsub("^received:", "response:"), stub)
       local _, stop = reference:find("`" .. shown, 1, true)
       assert.truthy(is_for_testing(name) or stop and reference:find("^[` ]", stop + 1),
         "docs/reference.md does not have `" .. shown .. "`")
@@ -72,7 +73,8 @@ describe("the types of the API", function()
     for name in reference:gmatch "`([%l]+[.:][%l_]+)%b()`" do
       if stubs.order[name:match "^%l+"] and name:find ":" then
         n = n + 1
-        local own = stubs.functions[name] or stubs.functions[name:gsub("^app:", "worker:")]
+        local own = stubs.functions[name] or stubs.functions[name:gsub("^app:", "worker:"):gsub("^client:", "asker:")
+          :gsub("^response:", "received:")]
         assert.truthy(own, "no types of " .. name)
       end
     end
@@ -166,6 +168,30 @@ describe("the types of the API", function()
       if told == "false" then told = false elseif told == "off" then told = 0 end
       assert.same(option[2], (option[1](tonumber(told) or told)), name)
     end
+  end)
+
+  it("have the options of the HTTP client, its methods and those of responses", function()
+    local options = require "perilune.http.options"
+    assert.same(keys(options.SHARED), keys(stubs.classes["perilune.http.shared_options"].fields))
+    local of_request, of_client = {}, {}
+    for _, class in ipairs { "request_options", "whole_request" } do
+      for name in pairs(stubs.classes["perilune.http." .. class].fields) do of_request[name] = true end
+    end
+    for _, group in ipairs { options.OF_CLIENT, options.OF_POOL } do
+      for name in pairs(group) do of_client[name] = true end
+    end
+    assert.same(keys(options.OF_REQUEST), keys(of_request))
+    assert.same(keys(of_client), keys(stubs.classes["perilune.http.client_options"].fields))
+    local asker, received = { get = true, head = true, delete = true, options = true, post = true, put = true,
+      patch = true }, {}
+    for name in command.read(root .. "lua/perilune/http/client.lua"):gmatch "\nfunction methods%.([%l_]+)%(" do
+      asker[name] = true
+    end
+    for name in command.read(root .. "lua/perilune/http/received.lua"):gmatch "\nfunction methods%.([%l_]+)%(" do
+      received[name] = true
+    end
+    assert.same(keys(asker), stubs_of.names_of(stubs, "asker"))
+    assert.same(keys(received), stubs_of.names_of(stubs, "received"))
   end)
 
   it("have the methods of timers, tasks, channels, semaphores, and of the app of setup()", function()

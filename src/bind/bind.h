@@ -111,6 +111,9 @@ void bind_deflate(lua_State *lua);
 /* http.c: pushes the table that lua/perilune/requests.lua stands on. */
 void bind_http(lua_State *lua);
 
+/* http_reader.c: adds to it what reads responses. */
+void bind_http_reader(lua_State *lua);
+
 /* encoding.c: pushes a decoder of base64 that takes as much as nginx's. */
 void bind_push_loose_base64(lua_State *lua);
 

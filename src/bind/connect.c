@@ -248,7 +248,14 @@ static void lease_to(struct agents *agents, struct run *run)
 		run->serial = ++agents->last_serial;
 }
 
-/* MAY RAISE, MAY YIELD. connect(key, specification[, is_leased]) → conn | nil, message, code */
+/* MAY RAISE. How long it may take to connect: less than timeout.connect where the number at idx, in seconds, says so. */
+static uint32_t connect_ms(lua_State *lua, int idx, const struct client_endpoint *endpoint)
+{
+	uint32_t ms = lua_isnoneornil(lua, idx) ? 0 : bind_duration_of(lua, idx, "perilune.connect");
+	return ms && (!endpoint->connect_ms || ms < endpoint->connect_ms) ? ms : endpoint->connect_ms;
+}
+
+/* MAY RAISE, MAY YIELD. connect(key, specification[, is_leased[, most]]) → conn | nil, message, code */
 static int l_connect(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
@@ -261,6 +268,7 @@ static int l_connect(lua_State *lua)
 	if (!out)
 		return client_push_error(lua, err, err == UV_ENOTSUP ? NO_NETWORK : NULL);
 	struct client_endpoint *endpoint = endpoint_for(lua, 1, 2, out);
+	uint32_t ms = connect_ms(lua, 4, endpoint);
 	struct work *work = begin_clients(lua, channel);
 	if (work->client_count >= WORK_CLIENTS_MAX)
 		return client_push_error(lua, UV_EBUSY, "too many connections out of one agent");
@@ -274,7 +282,7 @@ static int l_connect(lua_State *lua)
 		lease_to(agents, run);
 		client->is_leased = true;
 	}
-	return errand_wait(lua, run, &client->errand, endpoint->connect_ms);
+	return errand_wait(lua, run, &client->errand, ms);
 }
 
 /* ---- perilune.resolve ---- */

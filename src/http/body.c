@@ -13,35 +13,45 @@ static uint8_t chunk_digit(uint8_t c)
 	return c >= 'a' && c <= 'f' ? (uint8_t)(c - 'a' + 10) : 0xff;
 }
 
-static bool read_chunk_size(const struct http *http, struct http_session *s, const uint8_t *line, size_t len)
+static bool parse_chunk_size(struct http_session *s, const uint8_t *line, size_t len, uint64_t *size)
 {
-	size_t i = 0, body = buf_len(s->body) - s->request.head_bytes;
-	uint64_t size = 0;
+	size_t i = 0;
+	*size = 0;
 	for (; i < len && chunk_digit(line[i]) != 0xff; i++) {
 		if (i == SIZE_DIGITS_MAX)
 			return http_fail(s, REFUSE_CHUNK_SIZE);
-		size = size << 4 | chunk_digit(line[i]);
+		*size = *size << 4 | chunk_digit(line[i]);
 	}
 	if (i < len && i && line[i] == ';')
 		return http_fail(s, REFUSE_CHUNK_EXTENSION);
-	if (!i || i < len)
-		return http_fail(s, REFUSE_CHUNK_SIZE);
-	if (size > http->limits.body - body)
-		return http_fail(s, REFUSE_BODY);
-	s->left = size;
-	s->stage = size ? STAGE_DATA : STAGE_TRAILERS;
-	return true;
+	return (i && i == len) || http_fail(s, REFUSE_CHUNK_SIZE);
 }
 
 /* What is wrong with a line whose end has not come is told when it is too long for a size, and not before. */
-static size_t read_chunk_line(const struct http *http, struct http_session *s, const uint8_t *in, size_t n)
+size_t http_read_chunk_line(struct http_session *s, const uint8_t *in, size_t n, uint64_t *size)
 {
 	size_t len, most = SIZE_DIGITS_MAX + 2;
 	const uint8_t *semicolon = memchr(in, ';', n < most ? n : most);
 	enum http_refusal too_long = semicolon ? REFUSE_CHUNK_EXTENSION : REFUSE_CHUNK_SIZE;
-	if (!http_line(s, in, n, most, too_long, &len) || !read_chunk_size(http, s, in, len))
+	if (!http_line(s, in, n, most, too_long, &len) || !parse_chunk_size(s, in, len, size))
 		return 0;
 	return len + 2;
+}
+
+static size_t read_chunk_line(const struct http *http, struct http_session *s, const uint8_t *in, size_t n)
+{
+	size_t body = buf_len(s->body) - s->request.head_bytes;
+	uint64_t size;
+	size_t used = http_read_chunk_line(s, in, n, &size);
+	if (!used)
+		return 0;
+	if (size > http->limits.body - body) {
+		http_fail(s, REFUSE_BODY);
+		return 0;
+	}
+	s->left = size;
+	s->stage = size ? STAGE_DATA : STAGE_TRAILERS;
+	return used;
 }
 
 static size_t read_data(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
@@ -57,7 +67,7 @@ static size_t read_data(const struct http *http, struct http_session *s, const u
 	return take;
 }
 
-static size_t read_data_end(struct http_session *s, const uint8_t *in, size_t n)
+size_t http_read_chunk_end(struct http_session *s, const uint8_t *in, size_t n)
 {
 	if (in[0] != '\r' || (n > 1 && in[1] != '\n')) {
 		http_fail(s, REFUSE_CHUNK_END);
@@ -92,7 +102,7 @@ size_t http_read_chunks(const struct http *http, struct http_session *s, const u
 		else if (s->stage == STAGE_DATA)
 			more = read_data(http, s, at, n - used, error);
 		else if (s->stage == STAGE_DATA_END)
-			more = read_data_end(s, at, n - used);
+			more = http_read_chunk_end(s, at, n - used);
 		else
 			more = read_trailers(http, s, at, n - used, is_whole);
 		used += more;

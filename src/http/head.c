@@ -77,6 +77,11 @@ static inline bool is_value(const uint8_t *text, size_t n)
 	return true;
 }
 
+bool http_is_value(const uint8_t *text, size_t n)
+{
+	return is_value(text, n);
+}
+
 bool http_line(struct http_session *s, const uint8_t *in, size_t n, size_t most, enum http_refusal too_long,
 	       size_t *len)
 {
@@ -324,6 +329,22 @@ static bool read_field(const struct http *http, struct http_session *s, const ui
 {
 	struct field field;
 	return count_field(http, s) && split_field(s, line, len, &field) && read_known(s, &field);
+}
+
+/* Of a response, those that say how it is read. */
+bool http_read_response_field(const struct http *http, struct http_session *s, const uint8_t *line,
+			      size_t len)
+{
+	struct field field;
+	if (!count_field(http, s) || !split_field(s, line, len, &field))
+		return false;
+	if (http_is_word(field.name, field.name_bytes, "content-length"))
+		return read_length(s, &field);
+	if (http_is_word(field.name, field.name_bytes, "transfer-encoding"))
+		return read_coding(s, &field);
+	if (http_is_word(field.name, field.name_bytes, "connection"))
+		read_connection(s, &field);
+	return true;
 }
 
 bool http_read_trailer(const struct http *http, struct http_session *s, const uint8_t *line, size_t len)

@@ -75,7 +75,20 @@ bool http_field_line(const struct http *http, struct http_session *s, const uint
 /* A field line of a trailer. False: it is refused. */
 bool http_read_trailer(const struct http *http, struct http_session *s, const uint8_t *line, size_t len);
 
+/* A field line of a response. False: it is refused. */
+bool http_read_response_field(const struct http *http, struct http_session *s, const uint8_t *line,
+			      size_t len);
+
+/* Has it only bytes that the value of a field may have? */
+bool http_is_value(const uint8_t *text, size_t n);
+
 /* body.c */
+
+/* The line with a chunk's size: its bytes, 0: it has not ended, or s->refusal says why it is refused. */
+size_t http_read_chunk_line(struct http_session *s, const uint8_t *in, size_t n, uint64_t *size);
+
+/* The same of the end of a chunk's data, behind which the next chunk's line is read. n is 1 at least. */
+size_t http_read_chunk_end(struct http_session *s, const uint8_t *in, size_t n);
 
 /*
  * Reads on in a chunked body: adds to s->body what is decoded. Returns how many bytes are done with; *is_whole: that

@@ -83,4 +83,35 @@ function http.redirect(location, status) end
 ---@return perilune.http.response
 function http.error(status, message, headers) end
 
+-- The client: http_client.lua has its types.
+
+--- Asks another server for what is at an address.
+---@param url string
+---@param options? perilune.http.request_options
+---@return perilune.http.received? response
+---@return string? message
+---@return string? code
+function http.get(url, options) end
+
+--- Sends a body to another server.
+---@param url string
+---@param body? string|number|table|fun(): string?
+---@param options? perilune.http.request_options
+---@return perilune.http.received? response
+---@return string? message
+---@return string? code
+function http.post(url, body, options) end
+
+--- Any request to another server.
+---@param options perilune.http.whole_request
+---@return perilune.http.received? response
+---@return string? message
+---@return string? code
+function http.request(options) end
+
+--- A client: what requests have in common, and the connections that they use.
+---@param options? perilune.http.client_options
+---@return perilune.http.client
+function http.client(options) end
+
 return http

@@ -1,7 +1,8 @@
 --- A table with functions, as bytes: how an app that a specification writes down reaches its own VM. Internal.
 ---
 --- What goes along is a copy: plain values, tables with their metatables, functions with what they refer to (shared
---- among them as before). Globals and the libraries are those of the app; so are `perilune` and `perilune.test`.
+--- among them as before). Globals and the libraries are those of the app; so are `perilune`, `perilune.http` and
+--- `perilune.test`.
 local M = {}
 
 local buffer = require "string.buffer"
@@ -28,16 +29,18 @@ local function known_values()
   local known = {}
   for _, name in ipairs(GLOBALS) do known[_G[name]] = { name } end
   for _, name in ipairs(LIBRARIES) do add_table(known, name, _G[name]) end
-  for _, name in ipairs { "perilune", "perilune.test" } do
+  for _, name in ipairs { "perilune", "perilune.http", "perilune.test" } do
     if package.loaded[name] then add_table(known, name, package.loaded[name]) end
   end
   known[_G] = { "_G" }
   return known
 end
 
+local OURS = { perilune = true, ["perilune.http"] = true }
+
 local function resolve(path, env)
   local value = path[1] == "perilune.test" and require "perilune.test.spending"
-    or path[1] == "perilune" and env.require "perilune" or env[path[1]]
+    or OURS[path[1]] and env.require(path[1]) or env[path[1]]
   for i = 2, #path do value = value[path[i]] end
   return value
 end

@@ -1,0 +1,61 @@
+/*
+ * Gives bytes to the reader of responses in one piece, byte by byte, and cut somewhere, and aborts when that makes a
+ * difference.
+ *
+ * Input: limits, and what was asked (1 byte), cuts (1 byte), then the stream.
+ */
+#include "support/http_answers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MUST(condition)                                                                 \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+			abort();                                                        \
+		}                                                                       \
+	} while (0)
+
+enum { INPUT_HEAD_BYTES = 2 };
+
+static const struct {
+	struct http_reader_limits limits;
+	uint64_t body_max;
+} SETTINGS[] = {
+	{ { .headers = 1024, .fields = 10 }, 64 },
+	{ { .headers = 64, .fields = 2 }, 0 },
+	{ { .headers = 65536, .fields = 256 }, UINT64_MAX },
+	{ { .headers = 128, .fields = 4 }, 8 },
+};
+
+static struct http_answers whole, cut;
+
+/* So many bytes at a time. */
+static void run(struct http_answers *answers, uint8_t choice, const uint8_t *data, size_t n, size_t step)
+{
+	size_t which = choice % (sizeof SETTINGS / sizeof *SETTINGS);
+	http_answers_init(answers, &SETTINGS[which].limits, choice & 0x80, SETTINGS[which].body_max);
+	for (size_t at = 0; at < n; at += step)
+		http_answers_put(answers, data + at, n - at < step ? n - at : step);
+	http_answers_end(answers);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	if (size <= INPUT_HEAD_BYTES)
+		return 0;
+	size_t n = size - INPUT_HEAD_BYTES, steps[] = { 1, data[1] % 16 + 2u, data[1] + 17u };
+	run(&whole, data[0], data + INPUT_HEAD_BYTES, n, n);
+	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+		run(&cut, data[0], data + INPUT_HEAD_BYTES, n, steps[i]);
+		MUST(cut.text_bytes == whole.text_bytes && !memcmp(cut.text, whole.text, whole.text_bytes));
+		MUST(cut.is_refused == whole.is_refused);
+		http_answers_deinit(&cut);
+	}
+	http_answers_deinit(&whole);
+	return 0;
+}
