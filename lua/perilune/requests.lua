@@ -4,47 +4,10 @@
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
 --- at: [1] is the head as it came, [2] the id of the connection.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
+local field_table = require "perilune.headers"
 local http = require "perilune.http"
 
 local M = {}
-
--- Without the blanks behind it. A pattern would look at each of them again and again.
-local function trim_end(text)
-  local n = #text
-  while n > 0 do
-    local byte = text:byte(n)
-    if byte ~= 32 and byte ~= 9 then break end
-    n = n - 1
-  end
-  return n < #text and text:sub(1, n) or text
-end
-
--- Each field of the head, in order.
-local function each_field(request)
-  local next_field = request[1]:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)"
-  return function()
-    local name, value = next_field()
-    if name then return name, trim_end(value) end
-  end
-end
-
-local headers_meta = { __metatable = "http.headers" }
-
--- Names are lower-case in the table, and in any case when they are asked for.
-function headers_meta.__index(headers, name)
-  local lower = type(name) == "string" and name:lower()
-  return lower and lower ~= name and rawget(headers, lower) or nil
-end
-
-local function make_headers(request)
-  local headers = {}
-  for name, value in each_field(request) do
-    name = name:lower()
-    local before = headers[name]
-    headers[name] = before and before .. (name == "cookie" and "; " or ", ") .. value or value
-  end
-  return setmetatable(headers, headers_meta)
-end
 
 local function unescape(text)
   if not text:find "[+%%]" then return text end
@@ -71,7 +34,8 @@ local function make_host(request)
 end
 
 local MAKERS = {
-  headers = make_headers, args = make_args, target = make_target, version = make_version, host = make_host,
+  headers = function(request) return field_table.read(request[1]) end,
+  args = make_args, target = make_target, version = make_version, host = make_host,
   peer = function(request) return core.peer(request[2]) end,
   tls = function(request) return core.tls(request[2]) end,
 }
@@ -88,7 +52,7 @@ end
 function methods.fields(request)
   if getmetatable(request) ~= "http.request" then error("request.fields() must be request:fields()", 2) end
   local fields = {}
-  for name, value in each_field(request) do fields[#fields + 1] = { name, value } end
+  for name, value in field_table.each(request[1]) do fields[#fields + 1] = { name, value } end
   return fields
 end
 
