@@ -9,7 +9,7 @@ local M = {}
 local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
-local OWNERS = { agent = "", test = "perilune.", worker = "app:" }
+local OWNERS = { agent = "", test = "perilune.", worker = "app:", made = "response:" }
 local SEPARATORS = {
   perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", json = ".",
 }
@@ -194,6 +194,14 @@ function PARTS.http(lines)
   lines[#lines + 1] = "The options of `http.response()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.http.options", "")
+end
+
+function PARTS.router(lines)
+  add_class(lines, "perilune.http.router")
+  add_functions(lines, "router")
+  add_class(lines, "perilune.http.response")
+  add_fields(lines, "perilune.http.response", "response.")
+  add_functions(lines, "made")
 end
 
 function PARTS.view(lines)

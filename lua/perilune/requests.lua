@@ -2,7 +2,8 @@
 --- it (src/agent/http.c).
 ---
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
---- at: [1] is the head as it came, [2] the id of the connection.
+--- at: [1] is the head as it came, [2] the id of the connection, [3] the agent, [4] the route that a router has found,
+--- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
@@ -38,6 +39,9 @@ local MAKERS = {
   args = make_args, target = make_target, version = make_version, host = make_host,
   peer = function(request) return core.peer(request[2]) end,
   tls = function(request) return core.tls(request[2]) end,
+  conn = function(request) return (request[3] or {}).conn end,
+  context = function() return {} end,
+  params = function() return {} end,
 }
 
 local methods = {}
@@ -58,7 +62,20 @@ end
 
 local request_meta = { __metatable = "http.request" }
 
+-- What a router has found is in the request already, and looked up there, since a field more would make it grow.
+local FOUND = {
+  agent = function(request) return request[3] or nil end,
+  params = function(request) return request[5] or nil end,
+  route = function(request)
+    local route = request[4]
+    return route and (request[6] or "") .. route.pattern or nil
+  end,
+}
+
 function request_meta.__index(request, key)
+  local found = FOUND[key]
+  local there = found and found(request)
+  if there ~= nil then return there end
   local maker = MAKERS[key]
   if not maker then return methods[key] end
   local value = maker(request)
@@ -86,10 +103,22 @@ function M.ready(value)
   return http.json(value)
 end
 
+--- A request that no client has sent, for specifications of handlers.
+---@param head string as it would have come
+---@param fields table method, path, query, body, peer
+---@param agent any
+---@return perilune.http.request
+function M.made(head, fields, agent)
+  local request = { head, 0, agent or false, false, false }
+  for name, value in pairs(fields) do request[name] = value end
+  return setmetatable(request, request_meta)
+end
+
 local SINGLE = [[
 local meta, ready, setmetatable, type = ...
 return function(_, agent, head, id, method, path, query, body)
-  local request = { head, id, method = method or "GET", path = path, query = query, body = body or "" }
+  local request = { head, id, agent, false, false,
+    method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
   if reply and type(reply) ~= "string" then reply = ready(reply) end
   if action == nil and more == nil then return reply end

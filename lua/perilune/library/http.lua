@@ -16,6 +16,11 @@
 ---@field version "1.1"|"1.0"
 ---@field peer? string as conn.peer
 ---@field tls? perilune.tls_facts as conn.tls
+---@field conn? perilune.conn of an agent that has it as self.conn, as a prototype's and a router's do
+---@field agent table the connection's agent: what is kept there lives as long as the connection
+---@field params table<string, string> of the route that a router has found, decoded
+---@field route? string its pattern: "/users/{id}"
+---@field context table of yours, for this request
 local request = {}
 
 --- The body as JSON.
@@ -33,6 +38,13 @@ function request:fields() end
 ---@class perilune.http.response
 ---@field status integer
 ---@field body string
+---@field headers table<string, string> by name, in any case, without what is added when it is sent
+local made = {}
+
+--- A copy with another status, or other header fields: each takes the place of those of its name; false takes one away.
+---@param changes { status?: integer, headers?: table<string, string|number|string[]|false> }
+---@return perilune.http.response
+function made:with(changes) end
 
 ---@class perilune.http.options
 ---@field status? integer 200 to 599; default: 200

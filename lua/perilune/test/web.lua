@@ -17,6 +17,15 @@ function response:json()
   return value
 end
 
+--- A response that no socket has carried.
+---@param status integer
+---@param head string its header fields, as headers.read() takes them
+---@param body string
+---@return perilune.test.response
+function M.made(status, head, body)
+  return setmetatable({ status = status, headers = field_table.read(head), body = body }, response)
+end
+
 -- How many bytes of a body follow the head; nil: all there are up to the end.
 local function body_bytes(status, headers, method)
   if method == "HEAD" or status == 204 or status == 304 then return 0 end
