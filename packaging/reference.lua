@@ -202,6 +202,16 @@ function PARTS.router(lines)
   add_class(lines, "perilune.http.response")
   add_fields(lines, "perilune.http.response", "response.")
   add_functions(lines, "made")
+  add_functions(lines, "schema")
+  add_functions(lines, "signed")
+  for _, name in ipairs { "basic_auth", "bearer", "rate_limit", "cors", "cache", "logged", "cookie" } do
+    lines[#lines + 1] = ("The options of `http.%s()`:"):format(name == "cache" and "cache_control" or name)
+    lines[#lines + 1] = ""
+    add_fields(lines, ("perilune.http.%s_options"):format(name), "")
+  end
+  lines[#lines + 1] = "What `request:multipart()` returns a list of:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.part", "part.")
 end
 
 function PARTS.view(lines)

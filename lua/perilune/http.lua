@@ -251,6 +251,7 @@ end
 ---@param headers table?
 ---@return perilune.http.response
 function M.json(value, status, headers)
+  if getmetatable(value) == "http.schema" then return (require("perilune.http.takes").json(value, status)) end
   return (make(status or 200, headers, encode(value, 2), "application/json", 2))
 end
 
@@ -292,6 +293,11 @@ local LATE = {}
 for module, names in pairs {
   ["perilune.http.router"] = { "router" },
   ["perilune.http.middleware"] = { "before", "after", "around", "when" },
+  ["perilune.http.schema"] = { "schema" },
+  ["perilune.http.cookies"] = { "cookie", "signed_cookies" },
+  ["perilune.http.guards"] = { "basic_auth", "bearer", "rate_limit" },
+  ["perilune.http.fields"] = { "created", "cors", "cache_control", "request_id" },
+  ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
 } do
   for _, name in ipairs(names) do LATE[name] = module end
 end

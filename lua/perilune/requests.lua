@@ -42,6 +42,7 @@ local MAKERS = {
   conn = function(request) return (request[3] or {}).conn end,
   context = function() return {} end,
   params = function() return {} end,
+  cookies = function(request) return require("perilune.http.cookies").read(request.headers.cookie) end,
 }
 
 local methods = {}
@@ -58,6 +59,18 @@ function methods.fields(request)
   local fields = {}
   for name, value in field_table.each(request[1]) do fields[#fields + 1] = { name, value } end
   return fields
+end
+
+--- A form of the body, as a browser sends it: names and values.
+function methods.form(request, options)
+  if getmetatable(request) ~= "http.request" then error("request.form(…) must be request:form(…)", 2) end
+  return require("perilune.http.forms").form(request, options)
+end
+
+--- The parts of a multipart body.
+function methods.multipart(request, options)
+  if getmetatable(request) ~= "http.request" then error("request.multipart(…) must be request:multipart(…)", 2) end
+  return require("perilune.http.multipart").parts(request, options)
 end
 
 local request_meta = { __metatable = "http.request" }

@@ -21,6 +21,7 @@
 ---@field params table<string, string> of the route that a router has found, decoded
 ---@field route? string its pattern: "/users/{id}"
 ---@field context table of yours, for this request
+---@field cookies table<string, string> of a name that is there twice, the first
 local request = {}
 
 --- The body as JSON.
@@ -32,6 +33,25 @@ function request:json(options) end
 --- The header fields in order, as they came.
 ---@return { [1]: string, [2]: string }[] fields name and value
 function request:fields() end
+
+--- The body of a form without files (application/x-www-form-urlencoded).
+---@param options? { all?: boolean, fields?: integer } `all`: a list for each name; `fields`: default 1000
+---@return table<string, string|string[]>? form nil: the body is none
+---@return string? message
+function request:form(options) end
+
+---@class perilune.http.part
+---@field name string
+---@field filename? string as the client has it: no path to be used
+---@field type? string Content-Type
+---@field headers table<string, string>
+---@field body string
+
+--- The parts of a form with files (multipart/form-data).
+---@param options? { parts?: integer } at most so many; default: 100
+---@return perilune.http.part[]? parts nil: the body is none
+---@return string? message
+function request:multipart(options) end
 
 --- What `proceed` of an HTTP agent may return, beside a string, a table (which is sent as JSON) and nil. It cannot be
 --- changed, and may be returned again and again.
@@ -75,7 +95,7 @@ function http.text(body, status, headers) end
 ---@return perilune.http.response
 function http.html(body, status, headers) end
 
---- JSON of any value.
+--- JSON of any value. Of a schema: what stands before a handler, which gets the value of the body that was checked.
 ---@param value any
 ---@param status? integer default: 200
 ---@param headers? table<string, string|number|string[]>
