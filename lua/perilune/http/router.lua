@@ -299,6 +299,12 @@ end
 
 -- ---- the router itself ----
 
+--- What it can do, by name.
+---@type string[]
+M.NAMES = {}
+for name in pairs(methods) do M.NAMES[#M.NAMES + 1] = name end
+table.sort(M.NAMES)
+
 metatable.__index = methods
 
 function metatable.__tostring(router)
