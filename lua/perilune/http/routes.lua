@@ -18,6 +18,8 @@ local find, sub, gsub, char = string.find, string.sub, string.gsub, string.char
 ---@field literal table<string, perilune.http.node>
 ---@field checked table[] parameters with a Lua pattern: { pattern, node }, in the order in which they were made
 ---@field any perilune.http.node? a parameter of any text
+---@field has_parameters boolean? any, checked or rest
+---@field has_any_alone boolean? any, and neither checked nor rest
 ---@field rest table? a leaf: what takes the rest of the path
 ---@field leaf table? routes by method
 ---@field namespace table? what serves all that is below: { serve, prefix, place }
@@ -161,9 +163,17 @@ local function namespace_above(node, segments)
   end
 end
 
+-- What the search asks of a node.
+local function note_kind(node, kind)
+  if kind == "literal" then return end
+  node.has_parameters = true
+  node.has_any_alone = kind == "any" and not node.rest and not node.checked[1]
+end
+
 local function leaf_of(routes, segments)
   local node = routes.root
   for i, segment in ipairs(segments) do
+    note_kind(node, segment.kind)
     if segment.kind == "rest" then
       node.rest = node.rest or {}
       return node.rest
@@ -259,10 +269,8 @@ local function behind(node, path, stop, method, is_encoded, n)
   return node.leaf and pick(node.leaf, method)
 end
 
-function walk(node, path, at, method, is_encoded, n)
-  local stop = find(path, "/", at, true)
-  local segment = sub(path, at, stop and stop - 1 or -1)
-  if is_encoded then segment = unescape(segment) end
+-- Where there is more than one way: one after the other.
+local function branch(node, segment, path, at, stop, method, is_encoded, n)
   local literal = node.literal[segment]
   if literal then
     local route = behind(literal, path, stop, method, is_encoded, n)
@@ -292,6 +300,25 @@ function walk(node, path, at, method, is_encoded, n)
     local text = sub(path, at)
     captures[n] = is_encoded and unescape(text) or text
     return rest
+  end
+end
+
+-- A loop as long as there is one way: LuaJIT compiles loops better than calls of itself.
+function walk(node, path, at, method, is_encoded, n)
+  while true do
+    local stop = find(path, "/", at, true)
+    local segment = sub(path, at, stop and stop - 1 or -1)
+    if is_encoded then segment = unescape(segment) end
+    local literal = node.literal[segment]
+    if literal and not node.has_parameters and not literal.namespace then
+      node = literal
+    elseif not literal and node.has_any_alone and segment ~= "" then
+      captures[n], n, node = segment, n + 1, node.any
+    else
+      return branch(node, segment, path, at, stop, method, is_encoded, n)
+    end
+    if not stop then return node.leaf and pick(node.leaf, method) end
+    at = stop + 1
   end
 end
 
