@@ -318,7 +318,10 @@ local function problem(status, description, headers)
   return make(status, headers, text, "application/json", 1)
 end
 
-local late = { late = { LATE }, made = made, problem = problem, with = with }
+-- What stands for the answer to a WebSocket's handshake where responses are told of.
+local switching = setmetatable({ 101, "", "", false }, response)
+
+local late = { late = { LATE }, made = made, problem = problem, with = with, switching = switching }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 
 function late.__index(_, name)

@@ -274,6 +274,48 @@ describe("a router", function()
   end)
 end)
 
+describe("a router's routes to what others make", function()
+  -- What they are handed is of interest here, and not what they make of it.
+  local function with(key, fn, test)
+    local before = rawget(http, key)
+    rawset(http, key, fn)
+    local ok, message = pcall(test)
+    rawset(http, key, before)
+    assert(ok, message)
+  end
+
+  it("are files below a prefix, whose path is handed on as it was sent", function()
+    local folders = {}
+    local function files(folder, options)
+      if folder == "none" then error("http.files: there is no folder none", 2) end
+      folders[#folders + 1] = { folder, options }
+      return function(_, path) return "file " .. path end
+    end
+    with("files", files, function()
+      local api = http.router():get("/x", name "x"):files("/", "public"):files("/a/b/", "more", { index = false })
+      check(api, { ["/x"] = "x", ["/"] = "file ", ["/c%2Fd/e"] = "file c%2Fd/e", ["/a/b/c%20d"] = "file c%20d",
+        ["/%61/b/c/d"] = "file c/d", ["HEAD /a/b/"] = "", ["POST /a/b/"] = 405 })
+      assert.same({ { "public" }, { "more", { index = false } } }, folders)
+      local message = refusal(function() api:namespace("/n", http.router():files("/", "none")) end)
+      assert.truthy(message:find(HERE .. ": http.files: there is no folder none"), message)
+    end)
+  end)
+
+  it("are WebSockets, which pass what is around them as they are", function()
+    local accepted, seen = setmetatable({}, { __metatable = "http.websocket" }), {}
+    with("websocket", function(agent, options) return agent == "A" and options == "O" and accepted end, function()
+      local api = http.router():use(http.counted(), http.request_id())
+      api:use(http.after(function() seen[#seen + 1] = "after" end))
+      api:use(http.logged { format = function(_, response) return tostring(response.status) end,
+        to = function(line) seen[#seen + 1] = line end })
+      api:websocket("/chat", "A", "O")
+      local agent = setmetatable({}, { __index = api })
+      assert.equal(accepted, agent:proceed(perilune.request { path = "/chat" }))
+      assert.same({ "101" }, seen)
+    end)
+  end)
+end)
+
 describe("middleware", function()
   it("runs in order, the first outermost, and the first that answers ends it", function()
     local api, order = http.router(), {}

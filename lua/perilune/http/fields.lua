@@ -35,7 +35,7 @@ local function with_fields(name, give)
   return middleware.new(name, function(next_handler)
     return function(request, value)
       local reply, action, more = next_handler(request, value)
-      if more ~= nil then return reply, action, more end
+      if more ~= nil or middleware.is_upgrade(reply) then return reply, action, more end
       local response = inner.made(reply)
       local fields = give(request, response)
       if fields then return inner.with(response, nil, fields, 1), action end

@@ -66,7 +66,7 @@ function M.after(fn)
   return M.new("after", function(next_handler)
     return function(request, value)
       local reply, action, more = next_handler(request, value)
-      if more ~= nil then return reply, action, more end
+      if more ~= nil or M.is_upgrade(reply) then return reply, action, more end
       local response = inner.made(reply)
       local other = fn(request, response)
       if other ~= nil then return other, action end
@@ -109,6 +109,11 @@ function M.when(condition, one, other)
   end)
 end
 
+--- Is it what accepts a WebSocket? Its response is made when nothing of ours is around it any more.
+---@param reply any
+---@return boolean
+function M.is_upgrade(reply) return getmetatable(reply) == "http.websocket" end
+
 -- ---- what is told of each response ----
 
 local OBSERVED = {} -- the key of the request that an agent's handler has, for failed()
@@ -127,9 +132,10 @@ function M.observer(name, began, tell)
       local reply, action, more = next_handler(request, value)
       if agent then rawset(agent, OBSERVED, watch.outer) end
       if more ~= nil then return reply, action, more end
-      local response = inner.made(reply)
+      local is_upgrade = M.is_upgrade(reply)
+      local response = is_upgrade and inner.switching or inner.made(reply)
       tell(request, response, start)
-      if reply == nil then return nil, action end
+      if reply == nil or is_upgrade then return reply, action end
       return response, action
     end
   end)

@@ -293,7 +293,11 @@ function methods.files(router, prefix, folder, options)
   check_path("files", prefix, 2)
   local serve = relay(2, files, folder, options)
   local base = prefix:gsub("/$", "")
-  add(router, "files", "GET", base .. "/{path*}", 2, function(request) return serve(request, request.params.path) end)
+  -- As it was sent: a path is decoded once, by who looks for the file.
+  local below = "^" .. ("/[^/]*"):rep(select(2, base:gsub("/", ""))) .. "/(.*)$"
+  add(router, "files", "GET", base .. "/{path*}", 2, function(request)
+    return serve(request, request.path:match(below))
+  end)
   return router
 end
 
