@@ -2,8 +2,10 @@
 --- responses that specifications get.
 local M = {}
 
--- Without the blanks behind it. A pattern would look at each of them again and again.
-local function trim_end(text)
+--- A text without the blanks behind it. A pattern would look at each of them again and again.
+---@param text string
+---@return string
+function M.trim_end(text)
   local n = #text
   while n > 0 do
     local byte = text:byte(n)
@@ -20,7 +22,7 @@ function M.each(head)
   local next_field = head:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)"
   return function()
     local name, value = next_field()
-    if name then return name, trim_end(value) end
+    if name then return name, M.trim_end(value) end
   end
 end
 

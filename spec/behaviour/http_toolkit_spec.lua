@@ -164,6 +164,9 @@ describe("cookies", function()
     local request = perilune.request { headers = { Cookie = 'a=1; b="x y";c; =d; a=2; e==f;  g = h ' } }
     assert.same({ a = "1", b = "x y", e = "=f", g = "h" }, request.cookies)
     assert.same({}, perilune.request({}).cookies)
+    local blanks = (" "):rep(15000)
+    assert.same({ a = "x" .. blanks .. "y", b = "" }, perilune.request({
+      headers = { Cookie = "a=" .. blanks .. "x" .. blanks .. "y" .. blanks .. ";b=" .. blanks } }).cookies)
   end)
 
   it("are written", function()

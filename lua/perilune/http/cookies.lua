@@ -1,4 +1,5 @@
 --- Cookies both ways: request.cookies, http.cookie, http.signed_cookies.
+local field_table = require "perilune.headers"
 local printable = require "perilune.printable"
 local units = require "perilune.units"
 
@@ -13,7 +14,7 @@ function M.read(text)
     local at = pair:find("=", 1, true)
     local name = at and pair:sub(1, at - 1):match "^%s*(%S*)%s*$"
     if name and name ~= "" and cookies[name] == nil then
-      local value = pair:sub(at + 1):match "^%s*(.-)%s*$"
+      local value = field_table.trim_end(pair:match("^%s*(.*)$", at + 1))
       cookies[name] = value:match '^"(.*)"$' or value
     end
   end
