@@ -296,7 +296,7 @@ for module, names in pairs {
   ["perilune.http.schema"] = { "schema" },
   ["perilune.http.cookies"] = { "cookie", "signed_cookies" },
   ["perilune.http.guards"] = { "basic_auth", "bearer", "rate_limit" },
-  ["perilune.http.fields"] = { "created", "cors", "cache_control", "request_id" },
+  ["perilune.http.fields"] = { "created", "version", "cors", "cache_control", "request_id" },
   ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
 } do
   for _, name in ipairs(names) do LATE[name] = module end

@@ -441,6 +441,13 @@ describe("header fields", function()
     assert.equal(36, #ask(api, { ["X-Trace"] = "mine " .. ("x"):rep(130) }).headers["x-trace"])
   end)
 
+  it("tell what runs", function()
+    local api = http.router():get("/", http.version "1.2"):get("/more", http.version { version = "1.3", commit = "a" })
+    assert.same({ '{"version":"1.2"}', "no-store" }, { ask(api).body, ask(api).headers["Cache-Control"] })
+    assert.same({ version = "1.3", commit = "a" }, ask(api, nil, { path = "/more" }):json())
+    refuses { ["what: expects a text"] = function() http.version() end }
+  end)
+
   it("are made by http.created", function()
     local response = ask(http.router():get("/", function() return http.created("/users/7", { id = 7 }) end))
     assert.same({ 201, "/users/7", '{"id":7}' }, { response.status, response.headers.location, response.body })

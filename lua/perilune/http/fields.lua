@@ -20,6 +20,18 @@ function M.created(location, value)
   return response
 end
 
+--- A handler that tells what runs: a table as JSON, or a text as its `version`, which no cache keeps.
+---@param what string|table
+---@return function
+function M.version(what)
+  if type(what) == "string" then what = { version = what } end
+  if type(what) ~= "table" or next(what) == nil then
+    options_of.wrong("version", "what", 'expects a text such as "1.2.0", or a table', what, 2)
+  end
+  local response = http.json(what, 200, { ["Cache-Control"] = "no-store" })
+  return function() return response end
+end
+
 -- Another name in the list that Vary is.
 local function vary(response, name)
   local before = response.headers.vary

@@ -159,6 +159,11 @@ function http.schema(spec, options) end
 ---@return perilune.http.response
 function http.created(location, value) end
 
+--- A handler that tells what runs, as JSON: `api:get("/version", http.version { version = "1.2.0", commit = commit })`.
+---@param what string|table a text is the `version`
+---@return perilune.http.handler
+function http.version(what) end
+
 ---@class perilune.http.basic_auth_options
 ---@field realm? string default: "restricted"
 ---@field users? table<string, string> passwords by names; or check

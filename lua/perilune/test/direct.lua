@@ -52,7 +52,7 @@ function M.respond(handler, request)
   local reply, _, more = call(handler, request)
   if more ~= nil then error("respond: the handler returned an error as its reply: " .. tostring((_)), 0) end
   local response = getmetatable(require "perilune.http").made(reply)
-  if type(response.body) ~= "string" then
+  if type(response.body) ~= "string" or rawget(response, 5) then -- it would answer by itself
     failing.misuse "respond: a response in pieces needs a connection: app:connect():get(path)"
   end
   local body = request.method == "HEAD" and "" or response.body
