@@ -1,7 +1,7 @@
 --- Middleware that gives responses header fields: http.cors, http.cache_control, http.request_id; and http.created.
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
-local options_of = require "perilune.http.options"
+local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
 
 local inner = getmetatable(http)
@@ -14,7 +14,7 @@ local M = {}
 ---@return perilune.http.response
 function M.created(location, value)
   if type(location) ~= "string" or not location:find "^[!-~]+$" then
-    options_of.wrong("created", "location", "expects a path or an address without blanks", location, 2)
+    option_checks.wrong("created", "location", "expects a path or an address without blanks", location, 2)
   end
   local response = inner.with(inner.made(value), 201, { Location = location }, 2)
   return response
@@ -26,7 +26,7 @@ end
 function M.version(what)
   if type(what) == "string" then what = { version = what } end
   if type(what) ~= "table" or next(what) == nil then
-    options_of.wrong("version", "what", 'expects a text such as "1.2.0", or a table', what, 2)
+    option_checks.wrong("version", "what", 'expects a text such as "1.2.0", or a table', what, 2)
   end
   local response = http.json(what, 200, { ["Cache-Control"] = "no-store" })
   return function() return response end
@@ -62,10 +62,10 @@ end
 local function list_of(name, key, value, default)
   if value == nil then return default end
   if type(value) == "string" then value = { value } end
-  if type(value) ~= "table" then options_of.wrong(name, key, "expects a text, or a list of them", value, 4) end
+  if type(value) ~= "table" then option_checks.wrong(name, key, "expects a text, or a list of them", value, 4) end
   for _, item in ipairs(value) do
     if type(item) ~= "string" or not item:find "^[!-~]+$" then
-      options_of.wrong(name, key, "expects texts without blanks", item, 4)
+      option_checks.wrong(name, key, "expects texts without blanks", item, 4)
     end
   end
   return table.concat(value, ", ")
@@ -73,7 +73,7 @@ end
 
 local function check_origin(origin)
   local is_origin = type(origin) == "string" and (origin == "null" or origin:find "^%l[%l%d+.-]*://[^/%s]+$")
-  if not is_origin then options_of.wrong("cors", "origins", 'expects such as "https://example.org"', origin, 5) end
+  if not is_origin then option_checks.wrong("cors", "origins", 'expects such as "https://example.org"', origin, 5) end
 end
 
 -- What may be in Access-Control-Allow-Origin, of an origin. The second result: it is the same for all.
@@ -88,7 +88,7 @@ local function origin_check(origins)
     set[origin] = origin
   end
   if not next(set) then
-    options_of.wrong("cors", "origins", 'expects "*", a list of origins, or a function', origins, 4)
+    option_checks.wrong("cors", "origins", 'expects "*", a list of origins, or a function', origins, 4)
   end
   return function(origin) return set[origin] end
 end
@@ -107,13 +107,13 @@ end
 
 local function seconds(name, key, value)
   if value == nil then return nil end
-  local ms = value == 0 and 0 or options_of.duration(value)
-  if not ms then options_of.wrong(name, key, 'expects a duration such as "10m"', value, 4) end
+  local ms = value == 0 and 0 or option_checks.duration(value)
+  if not ms then option_checks.wrong(name, key, 'expects a duration such as "10m"', value, 4) end
   return math.floor(ms / 1000)
 end
 
 local function cors_options(options)
-  options_of.check("cors", options, { "origins", "methods", "headers", "expose", "credentials", "max_age" }, 3)
+  option_checks.check("cors", options, { "origins", "methods", "headers", "expose", "credentials", "max_age" }, 3)
   local allowed, is_any = origin_check(options.origins)
   if options.credentials and is_any then
     error('http.cors: credentials go with a list of origins, and not with "*"', 3)
@@ -170,7 +170,7 @@ local function cache_text(options)
   for _, key in ipairs(FLAGS) do
     local value = options[key]
     if value ~= nil and type(value) ~= "boolean" then
-      options_of.wrong("cache_control", key, "expects true", value, 3)
+      option_checks.wrong("cache_control", key, "expects true", value, 3)
     end
     if value then parts[#parts + 1] = directive(key) end
   end
@@ -192,7 +192,7 @@ local CACHED = { [200] = true, [203] = true, [204] = true, [206] = true, [301] =
 ---@param options table
 ---@return perilune.http.middleware
 function M.cache_control(options)
-  options_of.check("cache_control", options, KEYS, 2)
+  option_checks.check("cache_control", options, KEYS, 2)
   for _, pair in ipairs(AGAINST) do
     if options[pair[1]] and options[pair[2]] then
       error(("http.cache_control: %s and %s contradict each other"):format(pair[1], pair[2]), 2)
@@ -216,10 +216,10 @@ end
 ---@return perilune.http.middleware
 function M.request_id(options)
   options = options or {}
-  options_of.check("request_id", options, { "header", "trust" }, 2)
+  option_checks.check("request_id", options, { "header", "trust" }, 2)
   local header = options.header or "X-Request-Id"
   if type(header) ~= "string" or not header:find "^[%w-]+$" then
-    options_of.wrong("request_id", "header", "expects the name of a header field", header, 2)
+    option_checks.wrong("request_id", "header", "expects the name of a header field", header, 2)
   end
   local rest = with_fields("request_id", function(request) return { [header] = request.context.request_id } end)
   return middleware.new("request_id", function(next_handler)

@@ -1,7 +1,7 @@
 --- Who may come in, and how often: http.basic_auth, http.bearer, http.rate_limit.
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
-local options_of = require "perilune.http.options"
+local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
 local printable = require "perilune.printable"
 
@@ -14,17 +14,17 @@ local REALM = 'expects a text without quotes, such as "accounts"'
 local function realm_of(name, realm)
   if realm == nil then return "restricted" end
   if type(realm) == "string" and realm:find "^[ !#-[%]^-~]*$" then return realm end
-  options_of.wrong(name, "realm", REALM, realm, 3)
+  option_checks.wrong(name, "realm", REALM, realm, 3)
 end
 
 local function digest(text) return perilune.crypto.digest("sha256", text) end
 
 -- The map's keys and values are texts, and not empty.
 local function check_texts(name, key, map)
-  if type(map) ~= "table" then options_of.wrong(name, key, "expects a table of texts by texts", map, 3) end
+  if type(map) ~= "table" then option_checks.wrong(name, key, "expects a table of texts by texts", map, 3) end
   for text, value in next, map do
-    if type(text) ~= "string" or text == "" then options_of.wrong(name, key, "a key is a text", text, 3) end
-    if value == nil or value == "" then options_of.wrong(name, key, "a value is a text", value, 3) end
+    if type(text) ~= "string" or text == "" then option_checks.wrong(name, key, "a key is a text", text, 3) end
+    if value == nil or value == "" then option_checks.wrong(name, key, "a value is a text", value, 3) end
   end
 end
 
@@ -34,7 +34,7 @@ local function either(name, options, key, level)
     error(("http.%s: expects check, a function, or %s, a table"):format(name, key), level + 1)
   end
   if options.check ~= nil and type(options.check) ~= "function" then
-    options_of.wrong(name, "check", "expects a function", options.check, level + 1)
+    option_checks.wrong(name, "check", "expects a function", options.check, level + 1)
   end
 end
 
@@ -54,7 +54,7 @@ local function password_check(users)
   local digests = {}
   for user, password in next, users do
     if type(password) ~= "string" then
-      options_of.wrong("basic_auth", "users", "a password is a text", password, 3)
+      option_checks.wrong("basic_auth", "users", "a password is a text", password, 3)
     end
     digests[user] = digest(password)
   end
@@ -75,7 +75,7 @@ end
 ---@param options { realm: string?, users: table<string, string>?, check: function? }
 ---@return perilune.http.middleware
 function M.basic_auth(options)
-  options_of.check("basic_auth", options, { "realm", "users", "check" }, 2)
+  option_checks.check("basic_auth", options, { "realm", "users", "check" }, 2)
   either("basic_auth", options, "users", 2)
   local refusal = challenge("Basic", realm_of("basic_auth", options.realm), ', charset="UTF-8"')
   if options.users ~= nil then check_texts("basic_auth", "users", options.users) end
@@ -104,7 +104,7 @@ end
 ---@param options { realm: string?, tokens: table<string, any>?, check: function? }
 ---@return perilune.http.middleware
 function M.bearer(options)
-  options_of.check("bearer", options, { "realm", "tokens", "check" }, 2)
+  option_checks.check("bearer", options, { "realm", "tokens", "check" }, 2)
   either("bearer", options, "tokens", 2)
   local realm = realm_of("bearer", options.realm)
   local missing = challenge("Bearer", realm, "")
@@ -136,11 +136,11 @@ local function interval_of(rate)
   local n, per = rate, 1
   if type(rate) == "string" then
     local left, right = rate:match "^(%d+)/(%w+)$"
-    local ms = right and options_of.duration(right:find "^%d" and right or "1" .. right)
+    local ms = right and option_checks.duration(right:find "^%d" and right or "1" .. right)
     n, per = tonumber(left), ms and ms / 1000
   end
   if type(n) ~= "number" or not per or not (n > 0 and n < 1e9) or per <= 0 then
-    options_of.wrong("rate_limit", "rate", 'expects requests a second, or such as "100/1m"', rate, 3)
+    option_checks.wrong("rate_limit", "rate", 'expects requests a second, or such as "100/1m"', rate, 3)
   end
   return per / n
 end
@@ -167,16 +167,18 @@ end
 ---@param options { rate: number|string, burst: integer?, shared: table, key: function? }
 ---@return perilune.http.middleware
 function M.rate_limit(options)
-  options_of.check("rate_limit", options, { "rate", "burst", "shared", "key" }, 2)
+  option_checks.check("rate_limit", options, { "rate", "burst", "shared", "key" }, 2)
   local interval, key_of = interval_of(options.rate), options.key or peer_of
   local burst = options.burst or math.max(1, math.floor(1 / interval))
   if type(burst) ~= "number" or burst < 1 or burst % 1 ~= 0 then
-    options_of.wrong("rate_limit", "burst", "expects a whole number", burst, 2)
+    option_checks.wrong("rate_limit", "burst", "expects a whole number", burst, 2)
   end
-  if type(key_of) ~= "function" then options_of.wrong("rate_limit", "key", "expects function(request)", key_of, 2) end
+  if type(key_of) ~= "function" then
+    option_checks.wrong("rate_limit", "key", "expects function(request)", key_of, 2)
+  end
   local shared = options.shared
   if getmetatable(shared) ~= "shared dictionary" then
-    options_of.wrong("rate_limit", "shared", 'expects a dictionary, perilune.shared "rates"', shared, 2)
+    option_checks.wrong("rate_limit", "shared", 'expects a dictionary, perilune.shared "rates"', shared, 2)
   end
   return middleware.new("rate_limit", function(next_handler)
     return function(request, value)

@@ -1,6 +1,6 @@
 --- What is told of requests: http.logged, http.counted, http.timed, http.counts.
 local middleware = require "perilune.http.middleware"
-local options_of = require "perilune.http.options"
+local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
 
 local M = {}
@@ -71,7 +71,8 @@ local function own_format(fn)
 end
 
 local function function_or_nil(key, value)
-  if value ~= nil and type(value) ~= "function" then options_of.wrong("logged", key, "expects a function", value, 3) end
+  if value == nil or type(value) == "function" then return end
+  option_checks.wrong("logged", key, "expects a function", value, 3)
 end
 
 local function write(line) perilune.log("info", line) end
@@ -81,11 +82,11 @@ local function write(line) perilune.log("info", line) end
 ---@return perilune.http.middleware
 function M.logged(options)
   options = options or {}
-  options_of.check("logged", options, { "format", "redact", "to" }, 2)
+  option_checks.check("logged", options, { "format", "redact", "to" }, 2)
   local format = options.format or "combined"
   local make = type(format) == "function" and own_format(format) or formats[format]
   if not make then
-    options_of.wrong("logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
+    option_checks.wrong("logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
   end
   function_or_nil("redact", options.redact)
   function_or_nil("to", options.to)
