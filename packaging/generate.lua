@@ -98,7 +98,7 @@ local VALUES = {
   FORMAT = { "auto", "text", "json" },
   LEVEL = { "debug", "info", "warn", "error" },
   POLICY = { "pin", "migrate", "drain" },
-  TEMPLATE = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool" },
+  TEMPLATE = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool", "http" },
 }
 local FILES = { PATH = true }
 local KEYS = { ["KEY=VALUE"] = true }

@@ -9,7 +9,9 @@ local M = {}
 local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
-local OWNERS = { agent = "", asker = "client:", received = "response:", test = "perilune.", worker = "app:" }
+local OWNERS = {
+  agent = "", asker = "client:", made = "response:", received = "response:", test = "perilune.", worker = "app:",
+}
 local SEPARATORS = {
   perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", json = ".",
 }
@@ -207,6 +209,24 @@ function PARTS.asking(lines)
   add_functions(lines, "received")
   add_class(lines, "perilune.http.client")
   add_functions(lines, "asker")
+end
+
+function PARTS.router(lines)
+  add_class(lines, "perilune.http.router")
+  add_functions(lines, "router")
+  add_class(lines, "perilune.http.response")
+  add_fields(lines, "perilune.http.response", "response.")
+  add_functions(lines, "made")
+  add_functions(lines, "schema")
+  add_functions(lines, "signed")
+  for _, name in ipairs { "basic_auth", "bearer", "rate_limit", "cors", "cache", "logged", "cookie" } do
+    lines[#lines + 1] = ("The options of `http.%s()`:"):format(name == "cache" and "cache_control" or name)
+    lines[#lines + 1] = ""
+    add_fields(lines, ("perilune.http.%s_options"):format(name), "")
+  end
+  lines[#lines + 1] = "What `request:multipart()` returns a list of:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.part", "part.")
 end
 
 function PARTS.view(lines)

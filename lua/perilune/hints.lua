@@ -172,27 +172,33 @@ local function unalias(receiver, context)
   local head = "%f[%w_]local%s+" .. receiver .. "%s*=%s*"
   local required, behind = context.source:match(head .. "require%s*%(?%s*[\"']([%w_.]+)[\"']%s*%)?%s*([^\n]*)")
   if required == "perilune" then return required .. (behind:match "^%.[%w_]+" or "") end
+  if required == "perilune.http" then return required end
   return context.source:match(head .. "(perilune%.[%w_]+)%s") or receiver
 end
 
 local LIBRARIES = { string = string, table = table, math = math, io = io, os = os, coroutine = coroutine, bit = bit }
 
+-- All names of a module, those that are made when they are asked for included.
+local function names_of(module)
+  local names = keys_of(module)
+  for _, late in ipairs(getmetatable(module).late) do
+    for name in pairs(late) do names[#names + 1] = name end
+  end
+  return names
+end
+
 -- The names of the library's fields; nil: it is none.
 local function fields_of(path)
   if LIBRARIES[path] then return keys_of(LIBRARIES[path]) end
   local perilune = require "perilune"
+  if path == "perilune.http" then return names_of(require "perilune.http") end
   local inner = path:match "^perilune%.([%w_]+)$"
   if inner then
     local library = perilune[inner]
     local metatable = type(library) == "table" and debug.getmetatable(library) -- of what stands for it
     return type(library) == "table" and keys_of(metatable and metatable.__index or library) or nil
   end
-  if path ~= "perilune" then return nil end
-  local names = keys_of(perilune)
-  for _, late in ipairs(getmetatable(perilune).late) do
-    for name in pairs(late) do names[#names + 1] = name end
-  end
-  return names
+  return path == "perilune" and names_of(perilune) or nil
 end
 
 local function of_library(found, context)
@@ -220,7 +226,12 @@ end
 
 local function of_method(found, context)
   if found.kind ~= "method" or found.value ~= "nil" then return nil end
-  if receiver_of(context, found) == "self" then return did_you_mean(found.name, context.methods or {}) end
+  local receiver = receiver_of(context, found)
+  if receiver == "self" then return did_you_mean(found.name, context.methods or {}) end
+  local is_name = receiver and context.source and not receiver:find "[^%w_]"
+  if is_name and context.source:find("%f[%w_]local%s[%w_,%s]*%f[%w_]" .. receiver .. "%f[^%w_][^\n]*%.router%s*%(") then
+    return did_you_mean(found.name, require("perilune.http.router").NAMES)
+  end
   return did_you_mean(found.name, keys_of(string))
 end
 

@@ -30,10 +30,13 @@ local POSITIONS = { status = 1, body = 3 }
 
 -- Positions: status, fields as they are sent, body, whether the connection ends.
 local response = { __metatable = "http.response" }
+local response_methods = {}
 
 function response.__index(self, key)
   local position = POSITIONS[key]
-  return position and rawget(self, position)
+  if position then return rawget(self, position) end
+  if key == "headers" then return require("perilune.headers").read("\r\n" .. rawget(self, 2)) end
+  return response_methods[key]
 end
 
 function response.__newindex(_, key)
@@ -137,7 +140,73 @@ local function make(status, headers, body, kind, level)
   return setmetatable({ status, fields, bytes, closes }, response)
 end
 
+-- The lines of the fields without those of the names in `gone`.
+local function lines_without(fields, gone)
+  local kept = {}
+  for line, name in fields:gmatch "(([^:\r\n]+):[^\r\n]*\r\n)" do
+    if not gone[name:lower()] then kept[#kept + 1] = line end
+  end
+  return table.concat(kept)
+end
+
+-- The names of header fields to be set anew, in lower case, and those that have a value.
+local function split_fields(headers)
+  local gone, given = {}, {}
+  for name, value in next, headers do
+    if type(name) == "string" then gone[name:lower()] = true end
+    if value ~= false then given[name] = value end
+  end
+  return gone, given
+end
+
+local CHANGES = { status = true, headers = true }
+
+local function check_changes(changes, level)
+  if type(changes) ~= "table" then
+    error("response:with: expects a table such as { headers = { Vary = \"Accept\" } }, got "
+      .. printable.value(changes), level + 1)
+  end
+  for key in next, changes do
+    if not CHANGES[key] then
+      error(("response:with: unknown key %s; it has status, headers"):format(printable.key(key)), level + 1)
+    end
+  end
+end
+
+-- A copy with another status, and with these fields in place of those of the same names; false takes one away.
+local function with(old, status, headers, level)
+  local new = {}
+  for position, value in next, old do new[position] = value end
+  if status ~= nil then new[1] = check_status(status, level + 1) end
+  if new[3] and new[3] ~= "" and NO_BODY[new[1]] then error(("http: a %d has no body"):format(new[1]), level + 1) end
+  if headers ~= nil then
+    local gone, given = split_fields(headers)
+    for name in next, headers do check_name(name, level + 1) end
+    local lines, _, closes = field_lines(given, level + 1)
+    new[2] = lines_without(old[2], gone) .. table.concat(lines)
+    if #new[2] > FIELDS_MAX then
+      error(("http: the header fields have %d bytes, at most %d are sent"):format(#new[2], FIELDS_MAX), level + 1)
+    end
+    new[4] = closes or new[4] and not gone.connection
+  end
+  return setmetatable(new, response)
+end
+
+--- The same response with another status, or with other header fields: each takes the place of those of its name, and
+--- `false` takes one away.
+function response_methods.with(self, changes)
+  if getmetatable(self) ~= "http.response" then error("response.with(…) must be response:with(…)", 2) end
+  check_changes(changes, 2)
+  local headers = rawget(changes, "headers")
+  if headers ~= nil and type(headers) ~= "table" then
+    error("response:with: headers: expects a table, got " .. printable.value(headers), 2)
+  end
+  return (with(self, rawget(changes, "status"), headers, 2)) -- no tail call: its errors name the line of who calls
+end
+
 local OPTIONS = { status = true, headers = true, body = true }
+
+-- In these functions no call of make() is a tail call, which would leave no frame: errors name the line of who calls.
 
 --- Any response.
 ---@param options { status: integer?, headers: table<string, string|number|string[]>?, body: string|number|table|nil }
@@ -151,7 +220,7 @@ function M.response(options)
       error(("http.response: unknown key %s; it has status, headers, body"):format(printable.key(key)), 2)
     end
   end
-  return make(rawget(options, "status") or 200, rawget(options, "headers"), rawget(options, "body"), nil, 2)
+  return (make(rawget(options, "status") or 200, rawget(options, "headers"), rawget(options, "body"), nil, 2))
 end
 
 local function text_body(name, body)
@@ -165,7 +234,7 @@ end
 ---@param headers table?
 ---@return perilune.http.response
 function M.text(body, status, headers)
-  return make(status or 200, headers, text_body("text", body), nil, 2)
+  return (make(status or 200, headers, text_body("text", body), nil, 2))
 end
 
 --- HTML.
@@ -174,7 +243,7 @@ end
 ---@param headers table?
 ---@return perilune.http.response
 function M.html(body, status, headers)
-  return make(status or 200, headers, text_body("html", body), "text/html; charset=utf-8", 2)
+  return (make(status or 200, headers, text_body("html", body), "text/html; charset=utf-8", 2))
 end
 
 --- JSON of any value, as perilune.json.encode() has it.
@@ -183,7 +252,8 @@ end
 ---@param headers table?
 ---@return perilune.http.response
 function M.json(value, status, headers)
-  return make(status or 200, headers, encode(value, 2), "application/json", 2)
+  if getmetatable(value) == "http.schema" then return (require("perilune.http.takes").json(value, status)) end
+  return (make(status or 200, headers, encode(value, 2), "application/json", 2))
 end
 
 local REDIRECTS = { [301] = true, [302] = true, [303] = true, [307] = true, [308] = true }
@@ -199,7 +269,7 @@ function M.redirect(location, status)
   if status ~= nil and not REDIRECTS[status] then
     error("http.redirect: the status is 301, 302, 303, 307 or 308, got " .. printable.value(status), 2)
   end
-  return make(status or 302, { Location = location }, "", nil, 2)
+  return (make(status or 302, { Location = location }, "", nil, 2))
 end
 
 --- What went wrong, as JSON: {"error":"no such user"}.
@@ -216,16 +286,44 @@ function M.error(status, message, headers)
   end
   core = core or require "perilune.http_core"
   local phrase = core.phrase(check_status(status, 2))
-  return make(status, headers, encode({ error = message or phrase }, 2), "application/json", 2)
+  return (make(status, headers, encode({ error = message or phrase }, 2), "application/json", 2))
 end
 
 -- What is loaded when it is first asked for, and costs nobody else anything: which module has it, under its name.
-local LATE = {
-  -- the client
-  client = "perilune.http.client", get = "perilune.http.client", post = "perilune.http.client",
-  request = "perilune.http.client",
-}
-local late = { late = { LATE } }
+local LATE = {}
+for module, names in pairs {
+  ["perilune.http.client"] = { "client", "get", "post", "request" },
+  ["perilune.http.router"] = { "router" },
+  ["perilune.http.middleware"] = { "before", "after", "around", "when" },
+  ["perilune.http.schema"] = { "schema" },
+  ["perilune.http.cookies"] = { "cookie", "signed_cookies" },
+  ["perilune.http.guards"] = { "basic_auth", "bearer", "rate_limit" },
+  ["perilune.http.fields"] = { "created", "version", "cors", "cache_control", "request_id" },
+  ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
+} do
+  for _, name in ipairs(names) do LATE[name] = module end
+end
+
+--- What a handler's value is as a response. For modules of perilune.http.
+local function made(value)
+  if value == nil or value == false then return make(204, nil, nil, nil, 1) end
+  if getmetatable(value) == "http.response" then return value end
+  local kind = type(value)
+  if kind == "table" then return make(200, nil, encode(value, 1), "application/json", 1) end
+  return make(200, nil, value, nil, 1)
+end
+
+--- Errors of the toolkit: {"error":"Not Found","description":"…"}. For modules of perilune.http.
+local function problem(status, description, headers)
+  core = core or require "perilune.http_core"
+  local text = encode({ error = core.phrase(status), description = description }, 1)
+  return make(status, headers, text, "application/json", 1)
+end
+
+-- What stands for the answer to a WebSocket's handshake where responses are told of.
+local switching = setmetatable({ 101, "", "", false }, response)
+
+local late = { late = { LATE }, made = made, problem = problem, with = with, switching = switching }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 
 function late.__index(_, name)

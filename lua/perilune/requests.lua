@@ -2,49 +2,13 @@
 --- it (src/agent/http.c).
 ---
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
---- at: [1] is the head as it came, [2] the id of the connection.
+--- at: [1] is the head as it came, [2] the id of the connection, [3] the agent, [4] the route that a router has found,
+--- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
+local field_table = require "perilune.headers"
 local http = require "perilune.http"
 
 local M = {}
-
--- Without the blanks behind it. A pattern would look at each of them again and again.
-local function trim_end(text)
-  local n = #text
-  while n > 0 do
-    local byte = text:byte(n)
-    if byte ~= 32 and byte ~= 9 then break end
-    n = n - 1
-  end
-  return n < #text and text:sub(1, n) or text
-end
-
--- Each field of the head, in order.
-local function each_field(request)
-  local next_field = request[1]:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)"
-  return function()
-    local name, value = next_field()
-    if name then return name, trim_end(value) end
-  end
-end
-
-local headers_meta = { __metatable = "http.headers" }
-
--- Names are lower-case in the table, and in any case when they are asked for.
-function headers_meta.__index(headers, name)
-  local lower = type(name) == "string" and name:lower()
-  return lower and lower ~= name and rawget(headers, lower) or nil
-end
-
-local function make_headers(request)
-  local headers = {}
-  for name, value in each_field(request) do
-    name = name:lower()
-    local before = headers[name]
-    headers[name] = before and before .. (name == "cookie" and "; " or ", ") .. value or value
-  end
-  return setmetatable(headers, headers_meta)
-end
 
 local function unescape(text)
   if not text:find "[+%%]" then return text end
@@ -71,9 +35,14 @@ local function make_host(request)
 end
 
 local MAKERS = {
-  headers = make_headers, args = make_args, target = make_target, version = make_version, host = make_host,
+  headers = function(request) return field_table.read(request[1]) end,
+  args = make_args, target = make_target, version = make_version, host = make_host,
   peer = function(request) return core.peer(request[2]) end,
   tls = function(request) return core.tls(request[2]) end,
+  conn = function(request) return (request[3] or {}).conn end,
+  context = function() return {} end,
+  params = function() return {} end,
+  cookies = function(request) return require("perilune.http.cookies").read(request.headers.cookie) end,
 }
 
 local methods = {}
@@ -88,13 +57,38 @@ end
 function methods.fields(request)
   if getmetatable(request) ~= "http.request" then error("request.fields() must be request:fields()", 2) end
   local fields = {}
-  for name, value in each_field(request) do fields[#fields + 1] = { name, value } end
+  for name, value in field_table.each(request[1]) do fields[#fields + 1] = { name, value } end
   return fields
+end
+
+--- A form of the body, as a browser sends it: names and values.
+function methods.form(request, options)
+  if getmetatable(request) ~= "http.request" then error("request.form(…) must be request:form(…)", 2) end
+  return require("perilune.http.forms").form(request, options)
+end
+
+--- The parts of a multipart body.
+function methods.multipart(request, options)
+  if getmetatable(request) ~= "http.request" then error("request.multipart(…) must be request:multipart(…)", 2) end
+  return require("perilune.http.multipart").parts(request, options)
 end
 
 local request_meta = { __metatable = "http.request" }
 
+-- What a router has found is in the request already, and looked up there, since a field more would make it grow.
+local FOUND = {
+  agent = function(request) return request[3] or nil end,
+  params = function(request) return request[5] or nil end,
+  route = function(request)
+    local route = request[4]
+    return route and (request[6] or "") .. route.pattern or nil
+  end,
+}
+
 function request_meta.__index(request, key)
+  local found = FOUND[key]
+  local there = found and found(request)
+  if there ~= nil then return there end
   local maker = MAKERS[key]
   if not maker then return methods[key] end
   local value = maker(request)
@@ -122,10 +116,22 @@ function M.ready(value)
   return http.json(value)
 end
 
+--- A request that no client has sent, for specifications of handlers.
+---@param head string as it would have come
+---@param fields table method, path, query, body, peer
+---@param agent any
+---@return perilune.http.request
+function M.made(head, fields, agent)
+  local request = { head, 0, agent or false, false, false }
+  for name, value in pairs(fields) do request[name] = value end
+  return setmetatable(request, request_meta)
+end
+
 local SINGLE = [[
 local meta, ready, setmetatable, type = ...
 return function(_, agent, head, id, method, path, query, body)
-  local request = { head, id, method = method or "GET", path = path, query = query, body = body or "" }
+  local request = { head, id, agent, false, false,
+    method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
   if reply and type(reply) ~= "string" then reply = ready(reply) end
   if action == nil and more == nil then return reply end

@@ -18,7 +18,7 @@ local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune
   ["perilune.guard"] = true, ["perilune.sources"] = true, ["perilune.ended"] = true,
   ["perilune.files_core"] = true, ["perilune.waiting"] = true,
   ["perilune.http"] = true, ["perilune.http_core"] = true, ["perilune.requests"] = true,
-  ["perilune.connecting"] = true, ["perilune.pooling"] = true, ["perilune.jobs"] = true,
+  ["perilune.headers"] = true, ["perilune.connecting"] = true, ["perilune.pooling"] = true, ["perilune.jobs"] = true,
   ["perilune.plain"] = true }
 
 function M.forget_loaders()

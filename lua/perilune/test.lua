@@ -12,6 +12,7 @@ local has_core = package.loaded["perilune.workbench.app"]
 if not has_core then error("perilune.test: specifications that use it are run by `perilune test`", 2) end
 
 local beside = require "perilune.test.beside"
+local direct = require "perilune.test.direct"
 local memory = require "perilune.test.memory"
 local methods = require "perilune.test.methods"
 local net = require "perilune.test.net"
@@ -65,6 +66,17 @@ function M.fuzz(open, options) return property.fuzz(open, options) end
 ---@param options perilune.test.replay_options?
 ---@return perilune.test.replay_result
 function M.replay(file, what, options) return replay.expect(beside.find(file), beside.find(what), options) end
+
+--- A request that no client has sent, to call a handler with.
+---@param options perilune.test.request
+---@return perilune.http.request
+function M.request(options) return direct.request(options) end
+
+--- Calls a handler, or a router or another agent, and returns what a client would get.
+---@param handler function|table
+---@param request perilune.http.request|perilune.test.request
+---@return perilune.test.response
+function M.respond(handler, request) return direct.respond(handler, request) end
 
 --- What `expect` compares with a Lua pattern: client:expect(perilune.pattern "^welcome, ").
 ---@param text string

@@ -41,7 +41,7 @@ _perilune() {
 		return
 		;;
 	--template)
-		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game proxy worker-pool" -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W "echo chat rpc binary game proxy worker-pool http" -- "$cur")
 		return
 		;;
 	--log-file|--control|--record|--lpath|-m|--out)

@@ -60,7 +60,7 @@ complete -c perilune -n '__fish_seen_subcommand_from test' -l repeat -x -d 'so m
 complete -c perilune -n '__fish_seen_subcommand_from test' -l no-keep-going -d 'stop at the first failure'
 complete -c perilune -n '__fish_seen_subcommand_from test' -s v -l verbose -d 'say more of errors'
 complete -c perilune -n '__fish_seen_subcommand_from test' -s m -l lpath -rF -d 'before the path of Lua modules; the current folder is in it'
-complete -c perilune -n '__fish_seen_subcommand_from new' -l template -xa 'echo chat rpc binary game proxy worker-pool' -d 'echo (the default), chat, rpc, binary, game, proxy or worker-pool'
+complete -c perilune -n '__fish_seen_subcommand_from new' -l template -xa 'echo chat rpc binary game proxy worker-pool http' -d 'echo (the default), chat, rpc, binary, game, proxy, worker-pool or http'
 complete -c perilune -n '__fish_seen_subcommand_from new' -l help -d 'this text'
 complete -c perilune -n '__fish_seen_subcommand_from exec' -k -xa '(__fish_complete_suffix .lua)'
 complete -c perilune -n '__fish_seen_subcommand_from exec' -s e -l eval -x -d 'run this text instead of a file; -e is short for it'

@@ -4,7 +4,7 @@ local has = require "spec.support.has"
 local json_decode = require "spec.support.json_decode"
 local server = require "spec.support.server"
 
-local TEMPLATES = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool" }
+local TEMPLATES = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool", "http" }
 local COMMON = {
   ".busted", ".dockerignore", ".gitignore", ".luacheckrc", ".luarc.json", "Dockerfile", "README.md", "app.lua",
   "spec/app_spec.lua",
@@ -12,7 +12,7 @@ local COMMON = {
 local MORE = {
   echo = {}, chat = {}, rpc = { "methods.lua" }, binary = { "tlv.lua" },
   game = { "spec/world_spec.lua", "world.lua" }, proxy = { "backends.lua" },
-  ["worker-pool"] = { "spec/work_spec.lua", "work.lua" },
+  ["worker-pool"] = { "spec/work_spec.lua", "work.lua" }, http = { "notes.lua" },
 }
 
 local folder
@@ -230,6 +230,16 @@ describe("what perilune new makes serves:", function()
     assert.equal("* bob is here", ann:recv_line())
     bob:reset()
     assert.equal("* bob has left", ann:recv_line())
+  end)
+
+  it("http", function()
+    make "http"
+    local app = server.start { file = folder .. "/app/app.lua", args = { "--listen=http://127.0.0.1:0" } }
+    local client = app:connect():send "GET /notes HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    has("200 OK", client:recv_line())
+    local rest = {}
+    repeat rest[#rest + 1] = client:recv_line() until rest[#rest] == "\r" or rest[#rest] == ""
+    assert.equal("[]", client:recv_exact(2))
   end)
 
   it("rpc", function()

@@ -61,7 +61,7 @@ describe("the types of the API", function()
   it("have the signatures of the reference", function()
     for name, stub in pairs(stubs.functions) do
       local shown = stubs_of.signature(name:gsub("^agent:", ""):gsub("^worker:", "app:"):gsub("^asker:", "client:")
-        :gsub("^received:", "response:"), stub)
+        :gsub("^received:", "response:"):gsub("^made:", "response:"), stub)
       local _, stop = reference:find("`" .. shown, 1, true)
       assert.truthy(is_for_testing(name) or stop and reference:find("^[` ]", stop + 1),
         "docs/reference.md does not have `" .. shown .. "`")
@@ -73,8 +73,8 @@ describe("the types of the API", function()
     for name in reference:gmatch "`([%l]+[.:][%l_]+)%b()`" do
       if stubs.order[name:match "^%l+"] and name:find ":" then
         n = n + 1
-        local own = stubs.functions[name] or stubs.functions[name:gsub("^app:", "worker:"):gsub("^client:", "asker:")
-          :gsub("^response:", "received:")]
+        local own = stubs.functions[name] or stubs.functions[name:gsub("^app:", "worker:"):gsub("^client:", "asker:")]
+          or stubs.functions[name:gsub("^response:", "received:")] or stubs.functions[name:gsub("^response:", "made:")]
         assert.truthy(own, "no types of " .. name)
       end
     end

@@ -123,6 +123,7 @@ struct agents {
 	bool decode_failed, encode_failed;
 	const struct channel *decoded; /* whose bytes decode() is being asked about; NULL: nobody's */
 	enum guard_verdict decode_verdict, reply_verdict;
+	const struct run *failing;        /* whose fault failed() is being told of; NULL: nobody's */
 	struct agent_endpoint *endpoints; /* of the listeners, in the order of the configuration */
 	unsigned endpoint_count;
 

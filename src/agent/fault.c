@@ -177,7 +177,7 @@ static struct vm_budget describe_budget(const struct run *run)
 	return (struct vm_budget){ .ms = !ms || ms > MOST_MS ? MOST_MS : ms < LEAST_MS ? LEAST_MS : ms };
 }
 
-static enum close_reason reason_of_run(const struct run *run)
+enum close_reason fault_reason(const struct run *run)
 {
 	if (run->is_overdue)
 		return REASON_PROCEED_TIMEOUT;
@@ -238,7 +238,7 @@ static enum callback note(struct agents *agents, struct run *run)
 		run->verdict = (uint8_t)agents->reply_verdict;
 	reply_forget(agents);
 	count(&agents->counters->faults);
-	count(&agents->counters->faults_by[reason_of_run(run)]);
+	count(&agents->counters->faults_by[fault_reason(run)]);
 	fault_describe(agents, run, blamed);
 	return blamed;
 }
@@ -264,11 +264,14 @@ void fault_raise(struct agents *agents, struct run *run)
 		return; /* there is nothing to end but the task */
 	if (run->verdict == GUARD_CPU)
 		channel_give_way(channel);
-	if (has_last_word(run))
+	if (has_last_word(run)) {
+		agents->failing = run;
 		ask_failed(agents, channel, blamed);
+		agents->failing = NULL;
+	}
 	/* What failed() is told of is why the connection ends, whatever becomes of the telling. */
 	if (run->callback != CALL_FAILED)
-		channel_close(channel, reason_of_run(run), CLOSE_FLUSH);
+		channel_close(channel, fault_reason(run), CLOSE_FLUSH);
 }
 
 void fault_decode(struct agents *agents, struct channel *channel)

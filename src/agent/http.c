@@ -135,9 +135,11 @@ static bool send_response(struct channel *channel, lua_State *lua, struct http_r
 	if (err)
 		return true; /* the connection ends: there is nobody to tell */
 	forget_frame(channel->conn);
-	enum close_reason reason = is_asked_to_close         ? REASON_PEER
-				   : channel->conn->draining ? REASON_DRAIN
-							     : REASON_AGENT;
+	const struct run *failing = agents_of_channel(channel)->failing;
+	enum close_reason reason = failing && failing->channel == channel ? fault_reason(failing)
+				   : is_asked_to_close                    ? REASON_PEER
+				   : channel->conn->draining              ? REASON_DRAIN
+									  : REASON_AGENT;
 	if (response->is_last)
 		channel_close(channel, reason, CLOSE_FLUSH);
 	return true;

@@ -355,6 +355,9 @@ bool reply_action(struct channel *channel, lua_State *lua, int idx);
 
 enum close_reason reason_of_verdict(enum guard_verdict verdict);
 
+/* What a connection ends by whose call has failed. */
+enum close_reason fault_reason(const struct run *run);
+
 /* Logs the error at AT_ERROR, asks failed(), ends the connection. The caller still ends the run. */
 void fault_raise(struct agents *agents, struct run *run);
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool" };
+static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool", "http" };
 enum { TEMPLATE_COUNT = sizeof TEMPLATES / sizeof *TEMPLATES, NAME_MAX_BYTES = 64 };
 
 static int new_refuse(void)
@@ -241,6 +241,7 @@ const struct command command_new = {
 		 "  game         a world of ten ticks a second, which a reload takes along\n"
 		 "  proxy        passes clients on to backends, and leaves out those that are down\n"
 		 "  worker-pool  work that takes long, in a pool of threads that says when it is busy\n"
+		 "  http         an API: routes, checked JSON, a log line for each request\n"
 		 "\n"
 		 "Exit codes:\n"
 		 "  0   made\n"

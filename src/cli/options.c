@@ -94,7 +94,7 @@ static const struct option OPTIONS[] = {
 	{ "control", "SERVER", OPTION_CONTROL, FOR_SERVERS, NULL,
 	  "the server that is meant: its name, process id or script, or its control socket's path" },
 	{ "template", "TEMPLATE", OPTION_TEMPLATE, FOR_NEW, NULL,
-	  "echo (the default), chat, rpc, binary, game, proxy or worker-pool" },
+	  "echo (the default), chat, rpc, binary, game, proxy, worker-pool or http" },
 	{ "eval", "CODE", OPTION_CODE, FOR_EXEC, NULL,
 	  "run this text instead of a file; -e is short for it" },
 	{ "help", NULL, OPTION_HELP, FOR_SCRIPTS | FOR_SERVERS | FOR_NEW | FOR_EXEC, NULL, "this text" },

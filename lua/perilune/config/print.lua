@@ -61,6 +61,23 @@ local function listener_rows(conf, index)
   return rows
 end
 
+-- The routes of a listener whose agent is a router, in columns.
+local function add_routes(lines, agent)
+  local router = package.loaded["perilune.http.router"]
+  local routes = router and router.list(agent)
+  if not routes or not routes[1] then return end
+  local widths = { 0, 0 }
+  for _, route in ipairs(routes) do
+    route.shown = (route.host or "") .. route.path
+    widths[1], widths[2] = math.max(widths[1], #route.method), math.max(widths[2], math.min(#route.shown, 60))
+  end
+  local format = ("    %%-%ds  %%-%ds  %%s"):format(widths[1], widths[2])
+  lines[#lines + 1] = "  routes:"
+  for _, route in ipairs(routes) do
+    lines[#lines + 1] = format:format(route.method, printable.escape(route.shown, 256), route.place)
+  end
+end
+
 local function kind_rows(conf, kind)
   local rows, prefix = {}, ("agents.%s."):format(kind.name)
   for _, key in ipairs(agents.keys()) do
@@ -79,6 +96,7 @@ function M.text(conf)
     lines[#lines + 1] = ""
     lines[#lines + 1] = ("listener %d: %s"):format(i, printable.escape(listener.name, 256))
     add_rows(lines, listener_rows(conf, i), "  ")
+    add_routes(lines, listener.agent)
   end
   for _, kind in ipairs(conf.agents) do
     lines[#lines + 1] = ""

@@ -16,6 +16,12 @@
 ---@field version "1.1"|"1.0"
 ---@field peer? string as conn.peer
 ---@field tls? perilune.tls_facts as conn.tls
+---@field conn? perilune.conn of an agent that has it as self.conn, as a prototype's and a router's do
+---@field agent table the connection's agent: what is kept there lives as long as the connection
+---@field params table<string, string> of the route that a router has found, decoded
+---@field route? string its pattern: "/users/{id}"
+---@field context table of yours, for this request
+---@field cookies table<string, string> of a name that is there twice, the first
 local request = {}
 
 --- The body as JSON.
@@ -28,11 +34,37 @@ function request:json(options) end
 ---@return { [1]: string, [2]: string }[] fields name and value
 function request:fields() end
 
+--- The body of a form without files (application/x-www-form-urlencoded).
+---@param options? { all?: boolean, fields?: integer } `all`: a list for each name; `fields`: default 1000
+---@return table<string, string|string[]>? form nil: the body is none
+---@return string? message
+function request:form(options) end
+
+---@class perilune.http.part
+---@field name string
+---@field filename? string as the client has it: no path to be used
+---@field type? string Content-Type
+---@field headers table<string, string>
+---@field body string
+
+--- The parts of a form with files (multipart/form-data).
+---@param options? { parts?: integer } at most so many; default: 100
+---@return perilune.http.part[]? parts nil: the body is none
+---@return string? message
+function request:multipart(options) end
+
 --- What `proceed` of an HTTP agent may return, beside a string, a table (which is sent as JSON) and nil. It cannot be
 --- changed, and may be returned again and again.
 ---@class perilune.http.response
 ---@field status integer
 ---@field body string
+---@field headers table<string, string> by name, in any case, without what is added when it is sent
+local made = {}
+
+--- A copy with another status, or other header fields: each takes the place of those of its name; false takes one away.
+---@param changes { status?: integer, headers?: table<string, string|number|string[]|false> }
+---@return perilune.http.response
+function made:with(changes) end
 
 ---@class perilune.http.options
 ---@field status? integer 200 to 599; default: 200
@@ -63,7 +95,7 @@ function http.text(body, status, headers) end
 ---@return perilune.http.response
 function http.html(body, status, headers) end
 
---- JSON of any value.
+--- JSON of any value. Of a schema: what stands before a handler, which gets the value of the body that was checked.
 ---@param value any
 ---@param status? integer default: 200
 ---@param headers? table<string, string|number|string[]>

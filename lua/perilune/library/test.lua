@@ -41,6 +41,17 @@ function test.splits(frames, open, time) end
 ---@return integer cases that were tried
 function test.fuzz(open, options) end
 
+--- A request that no client has sent, to call a handler with. Beside what a client's request has: peer, agent.
+---@param options perilune.test.request
+---@return perilune.http.request
+function test.request(options) end
+
+--- Calls a handler, or an agent's proceed, and returns what a client would get.
+---@param handler function|table
+---@param request perilune.http.request|perilune.test.request
+---@return perilune.test.response
+function test.respond(handler, request) end
+
 --- What expect() compares with a Lua pattern: client:expect(perilune.pattern "^welcome").
 ---@param text string
 ---@return perilune.test.pattern

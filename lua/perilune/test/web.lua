@@ -1,5 +1,6 @@
 --- Requests of clients of http:// listeners as bytes, and responses of bytes. Internal.
 local failing = require "perilune.test.fail"
+local field_table = require "perilune.headers"
 local json = require "perilune.json"
 local transcript = require "perilune.test.transcript"
 
@@ -16,20 +17,13 @@ function response:json()
   return value
 end
 
-local headers_meta = {}
-
-function headers_meta.__index(headers, name)
-  local lower = type(name) == "string" and name:lower()
-  return lower and lower ~= name and rawget(headers, lower) or nil
-end
-
-local function read_headers(head)
-  local headers = setmetatable({}, headers_meta)
-  for name, value in head:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)" do
-    name = name:lower()
-    headers[name] = headers[name] and headers[name] .. ", " .. value or value
-  end
-  return headers
+--- A response that no socket has carried.
+---@param status integer
+---@param head string its header fields, as headers.read() takes them
+---@param body string
+---@return perilune.test.response
+function M.made(status, head, body)
+  return setmetatable({ status = status, headers = field_table.read(head), body = body }, response)
 end
 
 -- How many bytes of a body follow the head; nil: all there are up to the end.
@@ -54,7 +48,7 @@ function M.parse(bytes, method)
   local head = bytes:sub(from, head_end)
   local status = tonumber(head:match "^HTTP/1%.1 (%d%d%d) ")
   if not status then failing.fail("what came is no HTTP response: " .. transcript.show(head)) end
-  local headers = read_headers(head)
+  local headers = field_table.read(head)
   local n = body_bytes(status, headers, method)
   if not n then failing.fail("the response has no Content-Length: " .. transcript.show(head)) end
   if #bytes < head_end + n then return nil end

@@ -1,0 +1,50 @@
+--- Header fields of a message as a table by name, in any case. Internal: of the requests that handlers get, and of the
+--- responses that specifications get.
+local M = {}
+
+--- A text without the blanks behind it. A pattern would look at each of them again and again.
+---@param text string
+---@return string
+function M.trim_end(text)
+  local n = #text
+  while n > 0 do
+    local byte = text:byte(n)
+    if byte ~= 32 and byte ~= 9 then break end
+    n = n - 1
+  end
+  return n < #text and text:sub(1, n) or text
+end
+
+--- Each field of a head, in order.
+---@param head string with the line before the first field; each line ends in "\r\n"
+---@return fun(): string?, string? name as it came, value without the blanks around it
+function M.each(head)
+  local next_field = head:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)"
+  return function()
+    local name, value = next_field()
+    if name then return name, M.trim_end(value) end
+  end
+end
+
+local metatable = { __metatable = "http.headers" }
+
+-- Names are lower-case in the table, and in any case when they are asked for.
+function metatable.__index(headers, name)
+  local lower = type(name) == "string" and name:lower()
+  return lower and lower ~= name and rawget(headers, lower) or nil
+end
+
+--- All of them, those that are there several times joined: with `", "`, and `Cookie` with `"; "`.
+---@param head string as each() takes it
+---@return table<string, string>
+function M.read(head)
+  local headers = {}
+  for name, value in M.each(head) do
+    name = name:lower()
+    local before = headers[name]
+    headers[name] = before and before .. (name == "cookie" and "; " or ", ") .. value or value
+  end
+  return setmetatable(headers, metatable)
+end
+
+return M

@@ -1,0 +1,158 @@
+--- What is around handlers: http.before, http.after, http.around, http.when.
+---
+--- Middleware makes a handler of a handler, once, when a route is made or a router is whole. It runs in the call of
+--- `proceed`: it may wait, and its errors are the handler's.
+local http = require "perilune.http"
+local printable = require "perilune.printable"
+
+local inner = getmetatable(http)
+
+local M = {}
+
+-- wrap: what makes a handler, function(request, value), of the next one. `value` is what http.json(schema) passes on.
+local metatable = { __metatable = "http.middleware" }
+
+function metatable.__tostring(self) return ("HTTP middleware %s"):format(rawget(self, "name")) end
+function metatable.__newindex() error("middleware is made whole, and not changed", 2) end
+
+--- Middleware of a function that makes a handler of a handler.
+---@param name string for messages
+---@param wrap fun(next: function): function
+---@return perilune.http.middleware
+function M.new(name, wrap) return setmetatable({ name = name, wrap = wrap }, metatable) end
+
+--- Raises for what is no middleware.
+---@param what string for messages
+function M.check(what, value, level)
+  if getmetatable(value) == "http.middleware" then return end
+  local hint = type(value) == "function" and ": write http.before(fn), http.after(fn) or http.around(fn)" or ""
+  error(("%s: expects middleware, such as http.before(fn), got %s%s"):format(what, printable.value(value), hint),
+    level + 1)
+end
+
+--- The handler with these around it, the first one outermost.
+---@param list perilune.http.middleware[]
+---@param handler function
+---@return function
+function M.wrap(list, handler)
+  for i = #list, 1, -1 do handler = list[i].wrap(handler) end
+  return handler
+end
+
+local function check_function(name, fn, what)
+  if type(fn) == "function" then return end
+  error(("http.%s: expects %s, got %s"):format(name, what, printable.value(fn)), 3)
+end
+
+--- Runs before the handler. What it returns, unless nil, is the response, and nothing behind it runs.
+---@param fn fun(request: perilune.http.request): any
+---@return perilune.http.middleware
+function M.before(fn)
+  check_function("before", fn, "function(request)")
+  return M.new("before", function(next_handler)
+    return function(request, value)
+      local reply, action, more = fn(request)
+      if reply ~= nil or more ~= nil then return reply, action, more end
+      return next_handler(request, value)
+    end
+  end)
+end
+
+--- Runs after the handler, with its response. What it returns, unless nil, takes that one's place.
+---@param fn fun(request: perilune.http.request, response: perilune.http.response): any
+---@return perilune.http.middleware
+function M.after(fn)
+  check_function("after", fn, "function(request, response)")
+  return M.new("after", function(next_handler)
+    return function(request, value)
+      local reply, action, more = next_handler(request, value)
+      if more ~= nil or M.is_upgrade(reply) then return reply, action, more end
+      local response = inner.made(reply)
+      local other = fn(request, response)
+      if other ~= nil then return other, action end
+      if reply == nil then return nil, action end -- the handler may have answered already
+      return response, action
+    end
+  end)
+end
+
+--- Runs in the handler's place, and calls it: `next()`, or `next(value)` with another second argument for it.
+---@param fn fun(request: perilune.http.request, next: fun(value: any?): any): any
+---@return perilune.http.middleware
+function M.around(fn)
+  check_function("around", fn, "function(request, next)")
+  return M.new("around", function(next_handler)
+    return function(request, value)
+      return fn(request, function(other)
+        if other == nil then other = value end
+        return next_handler(request, other)
+      end)
+    end
+  end)
+end
+
+--- One middleware or the other, by what a function says of the request.
+---@param condition fun(request: perilune.http.request): boolean
+---@param one perilune.http.middleware
+---@param other perilune.http.middleware? default: none
+---@return perilune.http.middleware
+function M.when(condition, one, other)
+  check_function("when", condition, "function(request)")
+  M.check("http.when", one, 2)
+  if other ~= nil then M.check("http.when", other, 2) end
+  return M.new("when", function(next_handler)
+    local yes, no = one.wrap(next_handler), other and other.wrap(next_handler) or next_handler
+    return function(request, value)
+      if condition(request) then return yes(request, value) end
+      return no(request, value)
+    end
+  end)
+end
+
+--- Is it what accepts a WebSocket? Its response is made when nothing of ours is around it any more.
+---@param reply any
+---@return boolean
+function M.is_upgrade(reply) return getmetatable(reply) == "http.websocket" end
+
+-- ---- what is told of each response ----
+
+local OBSERVED = {} -- the key of the request that an agent's handler has, for failed()
+
+--- Calls a function with each response and what began() gave, that of a handler which has failed included.
+---@param name string for messages
+---@param began fun(request: perilune.http.request): any
+---@param tell fun(request: perilune.http.request, response: perilune.http.response, start: any)
+---@return perilune.http.middleware
+function M.observer(name, began, tell)
+  return M.new(name, function(next_handler)
+    return function(request, value)
+      local start, agent = began(request), request.agent
+      local watch = { tell = tell, request = request, start = start, outer = agent and rawget(agent, OBSERVED) }
+      if agent then rawset(agent, OBSERVED, watch) end
+      local reply, action, more = next_handler(request, value)
+      if agent then rawset(agent, OBSERVED, watch.outer) end
+      if more ~= nil then return reply, action, more end
+      local is_upgrade = M.is_upgrade(reply)
+      local response = is_upgrade and inner.switching or inner.made(reply)
+      tell(request, response, start)
+      if reply == nil or is_upgrade then return reply, action end
+      return response, action
+    end
+  end)
+end
+
+--- The response of a handler that has failed, which is told to who observes.
+---@param agent table
+---@param response perilune.http.response
+---@return perilune.http.response
+function M.failed(agent, response)
+  local watch = rawget(agent, OBSERVED)
+  rawset(agent, OBSERVED, nil)
+  while watch do
+    watch.tell(watch.request, response, watch.start)
+    watch = watch.outer
+  end
+  return response
+end
+
+return M
