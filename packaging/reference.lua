@@ -194,6 +194,15 @@ function PARTS.http(lines)
   lines[#lines + 1] = "The options of `http.response()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.http.options", "")
+  lines[#lines + 1] = "Those of `http.stream()`, whose producer writes to a `stream`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.stream_options", "")
+  add_functions(lines, "stream")
+  lines[#lines + 1] = "Those of `http.events()`, whose producer sends `events`, and those of an event:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.events_options", "")
+  add_fields(lines, "perilune.http.event_options", "")
+  add_functions(lines, "events")
 end
 
 function PARTS.view(lines)

@@ -18,8 +18,8 @@ local MADE = {
   ["content-length"] = "it is made from the body",
   date = "it is made here",
   ["keep-alive"] = "connections are kept here",
-  ["transfer-encoding"] = "bodies are sent whole",
-  trailer = "bodies are sent whole",
+  ["transfer-encoding"] = "bodies are framed here",
+  trailer = "trailers are sent without an announcement",
   upgrade = "connections speak HTTP/1.1 to their end",
 }
 
@@ -27,7 +27,8 @@ local NO_BODY = { [204] = true, [304] = true }
 
 local POSITIONS = { status = 1, body = 3 }
 
--- Positions: status, fields as they are sent, body, whether the connection ends.
+-- Positions: status, fields as they are sent, body, whether the connection ends. Those of lua/perilune/http/ have more:
+-- 5, a function (response, request, closes) that answers by itself, and from 6 on what that needs.
 local response = { __metatable = "http.response" }
 
 function response.__index(self, key)
@@ -219,8 +220,14 @@ function M.error(status, message, headers)
 end
 
 -- What is loaded when it is first asked for, and costs nobody else anything: which module has it, under its name.
-local LATE = {}
-local late = { late = { LATE } }
+local LATE = {
+  stream = "perilune.http.stream",
+  events = "perilune.http.events",
+  file = "perilune.http.files",
+  files = "perilune.http.files",
+}
+-- late.make and late.field_line are for those modules.
+local late = { late = { LATE }, make = make, field_line = field_line, check_name = check_name }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 
 function late.__index(_, name)

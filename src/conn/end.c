@@ -210,6 +210,8 @@ static void end_say_last(struct conn *conn)
 
 void end_advance(struct conn *conn)
 {
+	if (conn->resets && conn->state == CONN_CLOSING)
+		conn->how = CLOSE_RESET;
 	if (conn->out.bytes && conn->drain_cuts && conn->how == CLOSE_FLUSH)
 		conn_cut(conn, CLOSE_NOW);
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH && !conn->has_finished)
