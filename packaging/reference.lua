@@ -203,6 +203,10 @@ function PARTS.http(lines)
   add_fields(lines, "perilune.http.events_options", "")
   add_fields(lines, "perilune.http.event_options", "")
   add_functions(lines, "events")
+  lines[#lines + 1] = "Those of `http.file()`, and of `http.files()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.file_options", "")
+  add_fields(lines, "perilune.http.files_options", "")
 end
 
 function PARTS.view(lines)

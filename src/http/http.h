@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "http/date.h"
 #include "proto/protocol.h"
 
 #include <stdbool.h>
@@ -27,8 +28,6 @@ struct http_limits {
 	uint32_t fields;  /* ... and how many: 431 */
 	uint32_t body;    /* bytes of a body, decoded: 413 */
 };
-
-enum { HTTP_DATE_BYTES = 29 };
 
 /* What all HTTP connections of a worker share. */
 struct http_worker {
@@ -119,7 +118,7 @@ int http_add_piece(struct session *session, const void *data, size_t n, struct b
 
 /*
  * Hands it a file to send from, from that offset on: the session closes it, when the response has ended or the session
- * does. A response of a known length has begun.
+ * does. A response of a known length is about to begin.
  */
 void http_give_file(struct session *session, int file, uint64_t offset);
 

@@ -93,6 +93,7 @@ int http_add_from_file(struct session *session, size_t n, size_t *added, struct 
 		n = (size_t)s->out_left;
 	if (!n || s->is_silent)
 		return 0;
+	bool was_empty = !*out;
 	uint8_t *to = buf_reserve(pool, out, n);
 	if (!to)
 		return ERR_BUFFER_LIMIT;
@@ -100,8 +101,12 @@ int http_add_from_file(struct session *session, size_t n, size_t *added, struct 
 	do
 		got = pread(s->file, to, n, (off_t)s->file_at);
 	while (got < 0 && errno == EINTR);
-	if (got <= 0)
-		return got ? -errno : UV_EOF;
+	if (got <= 0) {
+		int err = got ? -errno : UV_EOF;
+		if (was_empty) /* an empty block would pass for pending output */
+			buf_release(pool, out);
+		return err;
+	}
 	buf_commit(*out, (size_t)got);
 	s->file_at += (uint64_t)got;
 	s->out_left -= (uint64_t)got;
@@ -109,8 +114,8 @@ int http_add_from_file(struct session *session, size_t n, size_t *added, struct 
 	return 0;
 }
 
-static int append_last_chunk(const struct http_session *s, const char *trailers, size_t n, struct buf_pool *pool,
-		      struct buf **out)
+static int append_last_chunk(const struct http_session *s, const char *trailers, size_t n,
+			     struct buf_pool *pool, struct buf **out)
 {
 	if (s->framing != FRAMING_CHUNKS || s->is_silent)
 		return 0;

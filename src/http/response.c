@@ -66,29 +66,15 @@ const char *http_phrase(unsigned status)
 
 /* ---- Date ---- */
 
-static void format_date(struct http_worker *worker, int64_t second)
-{
-	static const char DAYS[] = "SunMonTueWedThuFriSat", MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	enum { YEAR_MAX = 9999 };
-	time_t at = (time_t)second;
-	struct tm tm = { 0 };
-	gmtime_r(&at, &tm);
-	unsigned year = (unsigned)tm.tm_year + 1900;
-	char text[64];
-	snprintf(text, sizeof text, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", DAYS + 3 * tm.tm_wday,
-		 (unsigned)tm.tm_mday % 100, MONTHS + 3 * tm.tm_mon, year > YEAR_MAX ? YEAR_MAX : year,
-		 (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
-	memcpy(worker->date, text, HTTP_DATE_BYTES + 1);
-	worker->date_s = second;
-}
-
 /* Made once a second. */
 static const char *date_now(struct http_worker *worker)
 {
 	uint64_t epoch_ms = *worker->epoch_ms;
 	int64_t second = epoch_ms ? (int64_t)((epoch_ms + *worker->now_ms) / 1000) : (int64_t)time(NULL);
-	if (second != worker->date_s || !*worker->date)
-		format_date(worker, second);
+	if (second != worker->date_s || !*worker->date) {
+		http_date_print(worker->date, second);
+		worker->date_s = second;
+	}
 	return worker->date;
 }
 

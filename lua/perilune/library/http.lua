@@ -87,8 +87,8 @@ function http.error(status, message, headers) end
 ---@class perilune.http.stream
 local stream = {}
 
---- Sends data, or has it wait to be sent. Waits while the client has yet to take what was written before. The first call
---- sends the head.
+--- Sends data, or has it wait to be sent. Waits while the client has yet to take what was written before. The first
+--- call sends the head.
 ---@param ... string|number
 ---@return boolean? ok
 ---@return string? why "closed": the connection has ended
@@ -148,5 +148,30 @@ function events:comment(text) end
 ---@param options? perilune.http.events_options
 ---@return perilune.http.response
 function http.events(producer, options) end
+
+---@class perilune.http.file_options
+---@field type? string Content-Type; default: by the name's ending
+---@field headers? table<string, string|number|string[]>
+---@field precompressed? boolean sends path.br or path.gz to who takes it; default: false
+
+--- A file, which is opened when it is sent: with its type, length, date and tag, conditions and ranges. 404 where there
+--- is none. A path that clients name is for http.files.
+---@param path string a relative one leads from the script's folder
+---@param options? perilune.http.file_options
+---@return perilune.http.response
+function http.file(path, options) end
+
+---@class perilune.http.files_options
+---@field index? string|false what of a folder is sent; default: "index.html"
+---@field hidden? boolean also what begins with a dot; default: false
+---@field types? table<string, string> Content-Types by the ending, beside the known ones: { gmi = "text/gemini" }
+---@field headers? table<string, string|number|string[]>
+---@field precompressed? boolean as of http.file; default: false
+
+--- The files of a folder, and nothing outside of it. Raises where there is no such folder.
+---@param folder string a relative one leads from the script's folder
+---@param options? perilune.http.files_options
+---@return fun(request: perilune.http.request, path?: string): perilune.http.response answer a path as request.path is
+function http.files(folder, options) end
 
 return http
