@@ -1,4 +1,5 @@
 --- http.file and http.files, in memory.
+local lfs = require "lfs"
 local memory = require "spec.support.memory"
 local served = require "spec.support.served"
 
@@ -70,7 +71,9 @@ describe("files", function()
 
   for _, path in ipairs {
     "/none", "/../secret", "/docs/../../secret", "/%2e%2e/secret", "/..%2fsecret", "/.%2e/secret",
-    "/docs/..%5c..%5csecret", "/out", "/absolute", "/up/secret", "/device", "/fifo", "/digits.txt%00.html", "/digits.txt/", "/digits.txt/x",
+    "/docs/..%5c..%5csecret", "/out", "/absolute", "/up/secret", "/device", "/fifo",
+    "/digits.txt%00.html", "/digits.txt/",
+    "/digits.txt/x",
     "//docs", "/docs//index.html", "/./digits.txt", "/docs/.", "/.git/config", "/%2egit/config", "/%zz", "/%", "/%2",
     "/packed/..%2fsecret", "/packed/../secret", "/packed/%2e%2e/secret", "/packed//etc/passwd", "/%2fetc/passwd",
     "/" .. ("a"):rep(300),
@@ -227,6 +230,28 @@ describe("files", function()
     client:unstall()
     client:expect_closed "error"
     assert.truthy(memory.error_of(app):find("the file has become shorter while it was sent: %d+ bytes are missing"))
+  end)
+
+  it("are closed when the client leaves, at once", function()
+    local function descriptors()
+      local n = 0
+      for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
+      return n
+    end
+    place:write("public/left.bin", ("x"):rep(1000000))
+    client:get "/digits.txt"
+    collectgarbage "stop"
+    finally(function() collectgarbage "restart" end)
+    local before = descriptors()
+    for _ = 1, 10 do
+      local other = app:connect():stall():ask "/left.bin"
+      assert.equal(before + 1, descriptors())
+      other:reset()
+    end
+    client:request { method = "HEAD", path = "/left.bin" }
+    client:get("/left.bin", { ["If-None-Match"] = "*" })
+    client:get("/left.bin", { Range = "bytes=9999999-" })
+    assert.equal(before, descriptors())
   end)
 
   it("say what is wrong with their use", function()

@@ -205,14 +205,14 @@ describe("a response in pieces", function()
 
   it("goes on in a drain, until that is over", function()
     local app = open()
-    local client, slow = app:connect():ask "/pieces", app:connect():ask "/events"
+    local client, slow = app:connect():ask "/pieces", app:connect():ask "/slow"
     app:begin_drain()
     app:advance "1s"
     assert.equal("one 2 three", client:response().body)
     client:expect_closed "drain"
     assert.is_nil(slow:closed())
     app:advance "60s"
-    slow:expect_closed()
+    slow:expect_closed "drain"
   end)
 
   it("is what proceed returns, and nothing else", function()
@@ -282,12 +282,25 @@ describe("server-sent events", function()
     client:expect_nothing()
   end)
 
-  it("end when the client leaves", function()
+  it("end when the client leaves, or ends its side", function()
     local app = open()
-    local client = app:connect():ask "/events"
-    client:expect_event("from nowhere"):reset()
+    for _, how in ipairs { "reset", "half_close" } do
+      local client = app:connect():ask "/events"
+      client:expect_event "from nowhere"
+      client[how](client):expect_closed()
+    end
     app:advance "60s"
     assert.equal(0, #app:faults())
+    assert.same({ "over", "over" }, memory.noted(app))
+  end)
+
+  it("end at once in a drain, as if they were over", function()
+    local app = open()
+    local client = app:connect():ask "/events"
+    client:expect_event "from nowhere"
+    app:begin_drain()
+    client:expect_closed "drain"
+    assert.is_nil(client:event())
   end)
 
   it("say what is wrong with their use", function()

@@ -80,9 +80,13 @@ int pieces_begin(struct channel *channel, struct http_response *response, const 
 	response->closes |= channel->conn->draining;
 	int err =
 	    channel_send_by(channel, append_head, &appending, response->field_bytes + PROTOCOL_OVERHEAD_MAX);
-	if (!err)
-		channel->conn->resets = http_framing_of(&channel->conn->session) == FRAMING_END;
-	return err;
+	if (err)
+		return err;
+	channel->conn->resets = http_framing_of(&channel->conn->session) == FRAMING_END;
+	channel->conn->stands = response->stands;
+	if (response->stands && (channel->conn->eof || channel->conn->draining))
+		conn_attend(channel->conn);
+	return 0;
 }
 
 int pieces_add(struct channel *channel, const void *data, size_t n)
@@ -107,7 +111,7 @@ int pieces_end(struct channel *channel, const char *trailers, size_t n)
 	int err = channel_send_by(channel, append_ending, &appending, n + HTTP_PIECE_OVERHEAD);
 	if (err)
 		return err;
-	channel->conn->resets = false;
+	channel->conn->resets = channel->conn->stands = false;
 	http_answered(channel, http_is_last(&channel->conn->session), keeps);
 	return 0;
 }

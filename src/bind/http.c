@@ -97,11 +97,12 @@ static int explain_piece(lua_State *lua, const struct channel *channel, int err)
 	return push_ended(lua);
 }
 
-/* MAY RAISE. begin(id, status, fields, closes[, length]) → true | nil, "closed" */
+/* MAY RAISE. begin(id, status, fields, closes[, length[, stands]]) → true | nil, "closed" */
 static int l_http_begin(lua_State *lua)
 {
 	struct http_response response = { .status = (unsigned)luaL_checkinteger(lua, 2),
-					  .closes = lua_toboolean(lua, 4) };
+					  .closes = lua_toboolean(lua, 4),
+					  .stands = lua_toboolean(lua, 6) };
 	bool has_length = !lua_isnoneornil(lua, 5);
 	uint64_t length = has_length ? (uint64_t)luaL_checknumber(lua, 5) : 0;
 	response.fields = luaL_checklstring(lua, 3, &response.field_bytes);

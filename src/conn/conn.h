@@ -243,6 +243,8 @@ struct conn {
 	bool has_further : 1; /* channels beside its first */
 	bool own_protocol : 1;
 	bool own_next : 1;
+	bool
+	    stands : 1; /* its agent's call is for as long as the peer is there: neither outlives the other, nor a drain */
 	bool in_body : 1; /* what has begun in `in` is a body: timeout.body instead of timeout.read */
 
 	struct channel first; /* what its agent talks through */

@@ -77,6 +77,7 @@ struct http_response {
 	const char *body;
 	size_t body_bytes;
 	bool closes; /* the connection is to end after it */
+	bool stands; /* it comes in pieces, and is whole whenever the server ends it */
 	/* Set by http_respond(): the bytes appended, where in them the Date field is, and does the connection end? */
 	size_t bytes, date_at, date_bytes;
 	bool is_last;

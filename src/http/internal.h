@@ -46,13 +46,14 @@ struct http_session {
 	bool has_keep_alive : 1; /* ... or keep-alive */
 	bool expects : 1;        /* 100-continue */
 	bool bad_expectation : 1;
-	bool skipped : 1;   /* an empty line before it */
-	bool begun : 1;     /* something of the request has come */
-	bool pending : 1;   /* it was handed up, and is not answered yet */
-	bool last : 1;      /* no response follows */
-	bool is_silent : 1; /* the response under way has no body, whatever is written */
-	bool is_ending : 1; /* ... and the connection ends after it */
-	bool has_file : 1;  /* ... and it is sent from `file` */
+	bool skipped : 1;     /* an empty line before it */
+	bool begun : 1;       /* something of the request has come */
+	bool pending : 1;     /* it was handed up, and is not answered yet */
+	bool last : 1;        /* no response follows */
+	bool is_silent : 1;   /* the response under way has no body, whatever is written */
+	bool is_standing : 1; /* ... and it is whole whenever the server ends it */
+	bool is_ending : 1;   /* ... and the connection ends after it */
+	bool has_file : 1;    /* ... and it is sent from `file` */
 };
 
 static inline struct http_session *http_session_of(const struct session *session)
@@ -92,6 +93,9 @@ size_t http_read_chunks(const struct http *http, struct http_session *s, const u
 			bool *is_whole, int *error);
 
 /* pieces.c */
+
+/* The server ends the response under way: one that stands is whole. 0 or ERR_BUFFER_LIMIT. */
+int http_stand_down(struct http_session *s, struct buf_pool *pool, struct buf **out);
 
 /* Closes the file that a response is sent from, if there is one. */
 void http_drop_file(struct http_session *s);

@@ -42,6 +42,7 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 	s->framing = (uint8_t)framed.by;
 	s->out_left = framed.length;
 	s->is_silent = framed.by == FRAMING_BODILESS || s->request.is_head;
+	s->is_standing = response->stands;
 	s->is_ending = response->is_last;
 	return 0;
 }
@@ -128,6 +129,13 @@ static int append_last_chunk(const struct http_session *s, const char *trailers,
 	memcpy(to + 3 + n, "\r\n", 2);
 	buf_commit(*out, 3 + n + 2);
 	return 0;
+}
+
+int http_stand_down(struct http_session *s, struct buf_pool *pool, struct buf **out)
+{
+	int err = s->is_standing ? append_last_chunk(s, NULL, 0, pool, out) : 0;
+	s->is_standing = false;
+	return err;
 }
 
 int http_end_pieces(const struct http *http, struct session *session, const char *trailers, size_t n,

@@ -243,7 +243,7 @@ static int http_finish(const struct protocol *protocol, struct session *session,
 		return 0;
 	if (s->framing) { /* that it is not whole is what it says now */
 		s->last = true;
-		return 0;
+		return reason == REASON_DRAIN ? http_stand_down(s, pool, out) : 0;
 	}
 	enum http_refusal refusal = s->refusal   ? (enum http_refusal)s->refusal
 				    : s->pending ? refusal_of(reason)

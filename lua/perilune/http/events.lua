@@ -150,8 +150,10 @@ function M.events(producer, options)
     error("http.events: headers: expects a table, got " .. printable.value(options.headers), 2)
   end
   local seconds = check_heartbeat(options.heartbeat, 2)
-  return http.stream(function(out) produce(out, producer, seconds) end,
+  local response = http.stream(function(out) produce(out, producer, seconds) end,
     { status = options.status, headers = headers_with(options.headers) })
+  rawset(response, 8, true) -- it ends with the client, and at once in a drain: the client comes back, to the next server
+  return response
 end
 
 return M

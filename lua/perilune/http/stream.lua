@@ -34,7 +34,8 @@ end
 local function begin(out)
   local response = rawget(out, "response")
   if not response then return true end
-  local ok, why = core.begin(out.id, response[1], response[2], response[4] or out.closes, rawget(response, 7))
+  local ok, why = core.begin(out.id, response[1], response[2], response[4] or out.closes, rawget(response, 7),
+    rawget(response, 8))
   if ok then rawset(out, "response", nil) end
   return ok, why
 end
