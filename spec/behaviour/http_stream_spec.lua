@@ -32,7 +32,7 @@ describe("a response in pieces", function()
     local client = memory.raw(app)
     client:send "GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n"
     app:advance "1s"
-    assert.equal("4\r\none \r\n1\r\n2\r\n6\r\n three\r\n0\r\nX-Sum: 6\r\nX-Why: because\r\n\r\n",
+    assert.equal("5\r\none 2\r\n6\r\n three\r\n0\r\nX-Sum: 6\r\nX-Why: because\r\n\r\n",
       memory.bytes(client):match "\r\n\r\n(.*)")
   end)
 

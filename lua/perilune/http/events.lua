@@ -152,7 +152,7 @@ function M.events(producer, options)
   local seconds = check_heartbeat(options.heartbeat, 2)
   local response = http.stream(function(out) produce(out, producer, seconds) end,
     { status = options.status, headers = headers_with(options.headers) })
-  rawset(response, 8, true) -- it ends with the client, and at once in a drain: the client comes back, to the next server
+  rawset(response, 8, true) -- it ends with the client, and at once in a drain: the client comes back
   return response
 end
 

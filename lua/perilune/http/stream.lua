@@ -77,17 +77,17 @@ end
 function methods.write(out, ...)
   check_out(out, "write")
   check_open(out, "write", 2)
-  for i = 1, select("#", ...) do
-    local data = select(i, ...)
-    if type(data) == "number" then data = tostring(data) end
-    if type(data) ~= "string" then
-      error("http.stream: out:write: a text is expected, got " .. printable.value(data), 2)
+  local n, data = select("#", ...), ...
+  for i = 1, n do
+    local kind = type((select(i, ...)))
+    if kind ~= "string" and kind ~= "number" then
+      error("http.stream: out:write: a text is expected, got " .. printable.value((select(i, ...))), 2)
     end
-    local ok, why = begin(out)
-    if ok and data ~= "" then ok, why = put(out, data) end
-    if not ok then return nil, why end
   end
-  return true
+  data = n == 1 and tostring(data) or table.concat { ... }
+  local ok, why = begin(out)
+  if ok and data ~= "" then return put(out, data) end
+  return ok, why
 end
 
 --- Waits until all that was written is handed to the system. The first call sends the head, if nothing else has.

@@ -41,7 +41,7 @@ reader.__index = reader
 ---@param method string? of the request
 ---@return table reader `response` once its head has come, `is_over` once all has; `buffer` is what is behind it
 function M.reader(method)
-  return setmetatable({ method = method, buffer = "", parts = {}, stage = "head", is_over = false }, reader)
+  return setmetatable({ method = method, buffer = "", at = 1, parts = {}, stage = "head", is_over = false }, reader)
 end
 
 local function is_bodiless(self, status) return self.method == "HEAD" or status == 204 or status == 304 end
@@ -74,58 +74,61 @@ function stages.head(self)
   if not status then failing.fail("what came is no HTTP response: " .. transcript.show(head)) end
   local headers = read_headers(head)
   self.response = setmetatable({ status = status, headers = headers, body = "" }, response)
-  self.buffer = rest
+  self.buffer, self.at = rest, 1
   self.stage = body_stage(self, status, headers, head)
   return true
 end
 
+-- Of what is in the buffer and not read yet.
+local function unread(self) return #self.buffer - self.at + 1 end
+
 local function take_body(self, n)
-  local piece = self.buffer:sub(1, n)
+  local piece = self.buffer:sub(self.at, self.at + n - 1)
   self.parts[#self.parts + 1] = piece
-  self.buffer = self.buffer:sub(n + 1)
+  self.at = self.at + #piece
   self.left = self.left and self.left - #piece
 end
 
 function stages.length(self)
-  if self.buffer == "" then return false end
+  if unread(self) == 0 then return false end
   take_body(self, self.left)
   if self.left == 0 then self.stage = "over" end
   return true
 end
 
 stages["end"] = function(self)
-  if self.buffer ~= "" then take_body(self, #self.buffer) end
+  if unread(self) > 0 then take_body(self, unread(self)) end
   return false
 end
 
 function stages.size(self)
-  local size, rest = self.buffer:match "^(%x+)\r\n(.*)$"
+  local size, behind = self.buffer:match("^(%x+)\r\n()", self.at)
   if not size then
-    if #self.buffer > 18 then failing.fail("what came is no chunk: " .. transcript.show(self.buffer:sub(1, 40))) end
+    if unread(self) > 18 then
+      failing.fail("what came is no chunk: " .. transcript.show(self.buffer:sub(self.at, self.at + 40)))
+    end
     return false
   end
-  self.left, self.buffer = tonumber(size, 16), rest
+  self.left, self.at = tonumber(size, 16), behind
   self.stage = self.left > 0 and "chunk" or "trailers"
   return true
 end
 
 function stages.chunk(self)
-  if self.left > 0 and self.buffer ~= "" then take_body(self, self.left) end
-  if self.left > 0 or #self.buffer < 2 then return false end
-  if self.buffer:sub(1, 2) ~= "\r\n" then failing.fail "a chunk of the response does not end where it should" end
-  self.buffer, self.stage = self.buffer:sub(3), "size"
+  if self.left > 0 and unread(self) > 0 then take_body(self, self.left) end
+  if self.left > 0 or unread(self) < 2 then return false end
+  if self.buffer:sub(self.at, self.at + 1) ~= "\r\n" then
+    failing.fail "a chunk of the response does not end where it should"
+  end
+  self.at, self.stage = self.at + 2, "size"
   return true
 end
 
 function stages.trailers(self)
-  local trailers, rest
-  if self.buffer:sub(1, 2) == "\r\n" then
-    trailers, rest = "", self.buffer:sub(3)
-  else
-    trailers, rest = self.buffer:match "^(.-\r\n)\r\n(.*)$"
-  end
-  if not trailers then return false end
-  self.response.trailers, self.buffer, self.stage = read_headers("\r\n" .. trailers), rest, "over"
+  local trailers, behind = "", self.buffer:match("^\r\n()", self.at)
+  if not behind then trailers, behind = self.buffer:match("^(.-\r\n)\r\n()", self.at) end
+  if not behind then return false end
+  self.response.trailers, self.at, self.stage = read_headers("\r\n" .. trailers), behind, "over"
   return true
 end
 
@@ -139,6 +142,7 @@ end
 function reader:feed(bytes)
   self.buffer = self.buffer .. bytes
   repeat until not stages[self.stage](self)
+  self.buffer, self.at = self.buffer:sub(self.at), 1
 end
 
 --- The connection has ended. Was that the end of the response?
