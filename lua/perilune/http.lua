@@ -227,7 +227,7 @@ local LATE = {
   files = "perilune.http.files",
 }
 -- late.make and late.field_line are for those modules.
-local late = { late = { LATE }, make = make, field_line = field_line, check_name = check_name }
+local late = { late = { LATE }, make = make, response = response, field_line = field_line, check_name = check_name }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 
 function late.__index(_, name)

@@ -288,6 +288,7 @@ static int l_http_send_file(lua_State *lua)
 		if (!channel_is_open(channel))
 			channel = NULL;
 	}
+	guard_note_return(&vm_of(lua)->guard, lua);
 	if (!channel)
 		return push_ended(lua);
 	lua_pushboolean(lua, !added || !http_left_of(&channel->conn->session));

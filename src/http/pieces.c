@@ -24,6 +24,13 @@ static enum http_framing pieces_framing(const struct http_request *request, unsi
 	return request->is_1_0 ? FRAMING_END : FRAMING_CHUNKS;
 }
 
+static char *pieces_put(char *to, const void *bytes, size_t n)
+{
+	if (n)
+		memcpy(to, bytes, n);
+	return to + n;
+}
+
 int http_begin_pieces(const struct http *http, struct session *session, struct http_response *response,
 		      const uint64_t *length, struct buf_pool *pool, struct buf **out)
 {
@@ -61,12 +68,8 @@ int http_add_piece(struct session *session, const void *data, size_t n, struct b
 		if (!to)
 			return ERR_BUFFER_LIMIT;
 		char *at = is_chunk ? to + snprintf(to, HTTP_PIECE_OVERHEAD, "%zx\r\n", n) : to;
-		memcpy(at, data, n);
-		at += n;
-		if (is_chunk) {
-			memcpy(at, "\r\n", 2);
-			at += 2;
-		}
+		at = pieces_put(at, data, n);
+		at = pieces_put(at, "\r\n", is_chunk ? 2 : 0);
 		buf_commit(*out, (size_t)(at - to));
 	}
 	if (s->framing == FRAMING_LENGTH)
@@ -120,13 +123,10 @@ static int append_last_chunk(const struct http_session *s, const char *trailers,
 {
 	if (s->framing != FRAMING_CHUNKS || s->is_silent)
 		return 0;
-	uint8_t *to = buf_reserve(pool, out, 3 + n + 2);
+	char *to = (char *)buf_reserve(pool, out, 3 + n + 2);
 	if (!to)
 		return ERR_BUFFER_LIMIT;
-	memcpy(to, "0\r\n", 3);
-	if (n)
-		memcpy(to + 3, trailers, n);
-	memcpy(to + 3 + n, "\r\n", 2);
+	pieces_put(pieces_put(pieces_put(to, "0\r\n", 3), trailers, n), "\r\n", 2);
 	buf_commit(*out, 3 + n + 2);
 	return 0;
 }

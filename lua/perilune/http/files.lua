@@ -78,29 +78,28 @@ local function send(response, request, closes)
   return nil
 end
 
-local function with(fields, given)
-  local all = {}
-  for name, value in next, given or {} do all[name] = value end
-  local has = {}
-  for name in pairs(all) do has[name:lower()] = true end
-  for name, value in pairs(fields) do
-    if not has[name:lower()] then all[name] = value end
+-- In the order in which they are sent.
+local FIELDS = { "Content-Type", "Content-Encoding", "Content-Range", "Accept-Ranges", "ETag", "Last-Modified", "Vary" }
+
+-- The fields of a response, and those that the script has given, which replace them. All of them are known to be sound.
+local function lines_of(fields, options)
+  local lines, given = options.lines, options.given
+  for i = 1, #FIELDS do
+    local name = FIELDS[i]
+    local value = fields[name]
+    if value and not given[name] then lines = lines .. name .. ": " .. value .. "\r\n" end
   end
-  return all
+  return lines
 end
 
 local function file_response(status, about, fields, options, offset, length)
-  local response = inner.make(status, with(fields, options.headers), nil, nil, 1)
-  rawset(response, 5, send)
-  rawset(response, 6, about.file)
-  rawset(response, 7, offset)
-  rawset(response, 8, length)
-  return response
+  return setmetatable({ status, lines_of(fields, options), "", options.closes, send, about.file, offset, length },
+    inner.response)
 end
 
 local function plain_response(status, about, fields, options)
   core.close(about.file)
-  return inner.make(status, with(fields, options.headers), "", nil, 1)
+  return setmetatable({ status, lines_of(fields, options), "", options.closes }, inner.response)
 end
 
 -- What is answered with a file that is open.
@@ -181,12 +180,28 @@ local function names_of(options)
   return table.concat(names, ", ")
 end
 
+-- A copy, with the fields as they are sent: whatever is wrong with them is told here, and not at the first request.
+local function prepare(options, level)
+  local made, prepared, given = inner.make(200, options.headers, nil, nil, level + 1), {}, {}
+  for name in next, options.headers or {} do given[name:lower()] = true end
+  for key, value in next, options do prepared[key] = value end
+  prepared.lines, prepared.closes, prepared.given = made[2], made[4], {}
+  for _, name in ipairs(FIELDS) do prepared.given[name] = given[name:lower()] end
+  if options.type ~= nil then inner.make(200, { ["Content-Type"] = options.type }, nil, nil, level + 1) end
+  for ending, kind in next, options.types or {} do
+    if type(ending) ~= "string" then
+      error("http.files: types: expects { gmi = \"text/gemini\" }, got the key " .. printable.value(ending), level + 1)
+    end
+    inner.make(200, { ["Content-Type"] = kind }, nil, nil, level + 1)
+  end
+  return prepared
+end
+
 local function check_options(what, given, known, level)
-  if given == nil then return {} end
-  if type(given) ~= "table" then
+  if given ~= nil and type(given) ~= "table" then
     error(("%s: options: expects a table, got %s"):format(what, printable.value(given)), level + 1)
   end
-  for key, value in next, given do
+  for key, value in next, given or {} do
     local expected = known[key]
     if not expected then
       error(("%s: unknown option %s; it has %s"):format(what, printable.key(key), names_of(known)), level + 1)
@@ -195,9 +210,7 @@ local function check_options(what, given, known, level)
       error(("%s: %s: expects a %s, got %s"):format(what, key, expected, printable.value(value)), level + 1)
     end
   end
-  -- Whatever is wrong with the fields is told here, and not at the first request.
-  inner.make(200, with({ ["Content-Type"] = given.type }, given.headers), "", nil, level + 1)
-  return given
+  return prepare(given or {}, level + 1)
 end
 
 local function below(folder, path)
@@ -208,8 +221,12 @@ end
 
 local function answer_file(response, request, closes)
   if not is_read(request) then return refuse_method() end
-  local about, why = open_file(request, nil, response[6], response[7])
-  local made = about and respond(request, about, response[7]) or refuse(why)
+  local options = response[7]
+  if response[2] ~= options.lines then -- somebody has added fields since it was made
+    options = setmetatable({ lines = response[2], closes = response[4] }, { __index = options })
+  end
+  local about, why = open_file(request, nil, response[6], options)
+  local made = about and respond(request, about, options) or refuse(why)
   if not rawget(made, 5) then return made end
   return send(made, request, closes)
 end
@@ -226,7 +243,7 @@ function M.file(path, options)
     error("http.file: the path has `..` in it: what clients name is for http.files to find", 2)
   end
   options = check_options("http.file", options, FILE_OPTIONS, 2)
-  local response = inner.make(200, options.headers, nil, options.type, 2)
+  local response = inner.make(200, options.headers, nil, nil, 2)
   rawset(response, 5, answer_file)
   rawset(response, 6, below(inner.folder, path))
   rawset(response, 7, options)
@@ -271,13 +288,6 @@ local function find(request, folder, path, options)
   return redirect(request)
 end
 
-local function with_index(options)
-  local all = {}
-  for key, value in next, options do all[key] = value end
-  if all.index == nil then all.index = "index.html" end
-  return all
-end
-
 --- What answers requests with the files of a folder.
 ---@param folder string
 ---@param options table?
@@ -286,7 +296,8 @@ function M.files(folder, options)
   if type(folder) ~= "string" or folder == "" or folder:find("\0", 1, true) then
     error("http.files: expects a folder, got " .. printable.value(folder), 2)
   end
-  options = with_index(check_options("http.files", options, FILES_OPTIONS, 2))
+  options = check_options("http.files", options, FILES_OPTIONS, 2)
+  if options.index == nil then options.index = "index.html" end
   folder = below(inner.folder, folder)
   if not core.is_folder(folder) then error(("http.files: there is no folder %s"):format(folder), 2) end
   return function(request, path)
