@@ -6,7 +6,8 @@ install(TARGETS perilune RUNTIME DESTINATION bin)
 install(FILES lua/perilune.lua DESTINATION ${share}/lua)
 install(DIRECTORY lua/perilune DESTINATION ${share}/lua FILES_MATCHING PATTERN "*.lua")
 install(DIRECTORY lua/perilune/templates DESTINATION ${share}/lua/perilune) # hidden files and all
-install(DIRECTORY examples DESTINATION ${share} FILES_MATCHING PATTERN "*.lua")
+install(DIRECTORY examples DESTINATION ${share}
+  FILES_MATCHING PATTERN "*.lua" PATTERN "*.html" PATTERN "*.css")
 install(FILES packaging/perilune.socket DESTINATION ${share}/systemd)
 # The unit says where things are, which only --prefix tells. Percent signs are specifiers in a unit.
 install(CODE "

@@ -196,6 +196,19 @@ function PARTS.http(lines)
   lines[#lines + 1] = "The options of `http.response()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.http.options", "")
+  lines[#lines + 1] = "Those of `http.stream()`, whose producer writes to a `stream`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.stream_options", "")
+  add_functions(lines, "stream")
+  lines[#lines + 1] = "Those of `http.events()`, whose producer sends `events`, and those of an event:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.events_options", "")
+  add_fields(lines, "perilune.http.event_options", "")
+  add_functions(lines, "events")
+  lines[#lines + 1] = "Those of `http.file()`, and of `http.files()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.http.file_options", "")
+  add_fields(lines, "perilune.http.files_options", "")
 end
 
 -- What http.get() and so on take and return.

@@ -202,10 +202,10 @@ local function is_stale(entry)
   return type(loading) == "thread" and (ended[loading] or coroutine.status(loading) == "dead")
 end
 
---- A module for users as scripts have it, and so what it makes later.
-local function read_only(name)
+--- A module for users as scripts have it, and so what it makes later; its relative paths lead from the app's folder.
+local function read_only(name, folder)
   local module = require(name)
-  getmetatable(module).protect = sandbox.read_only
+  getmetatable(module).protect, getmetatable(module).folder = sandbox.read_only, folder.root
   return sandbox.read_only(name, module)
 end
 
@@ -215,7 +215,7 @@ local function new_require(folder, env, state)
   return function(name)
     check_name(name)
     if PUBLIC[name] then
-      loaded[name] = loaded[name] or { value = read_only(name) }
+      loaded[name] = loaded[name] or { value = read_only(name, folder) }
       return loaded[name].value
     end
     if sandbox.is_library(name) then return rawget(env, name) end

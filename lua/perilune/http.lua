@@ -19,8 +19,8 @@ local MADE = {
   ["content-length"] = "it is made from the body",
   date = "it is made here",
   ["keep-alive"] = "connections are kept here",
-  ["transfer-encoding"] = "bodies are sent whole",
-  trailer = "bodies are sent whole",
+  ["transfer-encoding"] = "bodies are framed here",
+  trailer = "trailers are sent without an announcement",
   upgrade = "connections speak HTTP/1.1 to their end",
 }
 
@@ -28,7 +28,8 @@ local NO_BODY = { [204] = true, [304] = true }
 
 local POSITIONS = { status = 1, body = 3 }
 
--- Positions: status, fields as they are sent, body, whether the connection ends.
+-- Positions: status, fields as they are sent, body, whether the connection ends. Those of lua/perilune/http/ have more:
+-- 5, a function (response, request, closes) that answers by itself, and from 6 on what that needs.
 local response = { __metatable = "http.response" }
 local response_methods = {}
 
@@ -300,6 +301,9 @@ for module, names in pairs {
   ["perilune.http.guards"] = { "basic_auth", "bearer", "rate_limit" },
   ["perilune.http.fields"] = { "created", "version", "cors", "cache_control", "request_id" },
   ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
+  ["perilune.http.stream"] = { "stream" },
+  ["perilune.http.events"] = { "events" },
+  ["perilune.http.files"] = { "file", "files" },
 } do
   for _, name in ipairs(names) do LATE[name] = module end
 end
@@ -323,7 +327,11 @@ end
 -- What stands for the answer to a WebSocket's handshake where responses are told of.
 local switching = setmetatable({ 101, "", "", false }, response)
 
-local late = { late = { LATE }, made = made, problem = problem, with = with, switching = switching }
+-- All but the first are for modules of perilune.http.
+local late = {
+  late = { LATE }, made = made, problem = problem, with = with, switching = switching, make = make,
+  response = response, field_line = field_line, check_name = check_name,
+}
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 
 function late.__index(_, name)

@@ -103,15 +103,27 @@ local REFUSED = { conn = "a conn", ["http.request"] = "a request", ["http.header
 local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
   .. 'require "perilune.http"; it is %s'
 
---- What the core takes for a response: a string, or what perilune.http makes.
+local ONLY_PROCEED = "a response in pieces can be returned by proceed, and not be sent otherwise"
+
+-- One that is written in pieces is written here and now: the next request waits as it does for any handler that waits.
+local function ready_response(response, request, action)
+  local answers = rawget(response, 5)
+  if not answers then return response end
+  if not request then error(ONLY_PROCEED, 0) end
+  return answers(response, request, action == "close")
+end
+
+--- What the core takes for a response: a string, or what perilune.http makes. nil: the request is answered.
 ---@param value any what a handler has returned; not nil
----@return string|table
-function M.ready(value)
+---@param request table? that it is for, where proceed has returned it
+---@param action any
+---@return string|table|nil
+function M.ready(value, request, action)
   local kind = type(value)
   if kind == "string" then return value end
   if kind == "number" then return tostring(value) end
   local meta = getmetatable(value)
-  if meta == "http.response" then return value end
+  if meta == "http.response" then return ready_response(value, request, action) end
   if kind ~= "table" or REFUSED[meta] then error(EXPECTED:format(REFUSED[meta] or "a " .. kind), 0) end
   return http.json(value)
 end
@@ -133,7 +145,7 @@ return function(_, agent, head, id, method, path, query, body)
   local request = { head, id, agent, false, false,
     method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
-  if reply and type(reply) ~= "string" then reply = ready(reply) end
+  if reply and type(reply) ~= "string" then reply = ready(reply, request, action) end
   if action == nil and more == nil then return reply end
   return reply, action, more
 end]]

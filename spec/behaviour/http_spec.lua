@@ -110,7 +110,7 @@ describe("http:// in memory", function()
       ["/made?name=X&value=a%00"] = "header field X: its value has a control character, at byte 2",
       ["/made?name=X%20Y&value=a"] = "the name of a header field is a word",
       ["/made?name=Content-Length&value=5"] = "header field Content-Length: it is made from the body",
-      ["/made?name=transfer-encoding&value=chunked"] = "header field transfer-encoding: bodies are sent whole",
+      ["/made?name=transfer-encoding&value=chunked"] = "header field transfer-encoding: bodies are framed here",
       ["/made?name=Connection&value=upgrade"] = "header field Connection: the only value is \"close\"",
       ["/made?status=100"] = "a status is a whole number from 200 to 599, got 100",
       ["/made?status=204&body=x"] = "a 204 has no body",

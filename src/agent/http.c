@@ -79,8 +79,7 @@ void http_record_in(struct channel *channel, const struct batch *batch)
 	record_parts(channel, TRACE_IN, parts, sizeof parts / sizeof *parts);
 }
 
-/* Without its date: a replay has another one. */
-static void record_response(struct channel *channel, const struct http_response *response, const char *bytes)
+void http_record_head(struct channel *channel, const struct http_response *response, const char *bytes)
 {
 	size_t rest = response->date_at + response->date_bytes;
 	const struct record_part parts[] = {
@@ -108,8 +107,8 @@ static int append_response(void *data, struct session *session, struct buf_pool 
 	struct channel *channel = sending->channel;
 	int err = http_respond(http_of(channel->conn->protocol), session, response, pool, out);
 	if (__builtin_expect(channel->recorded, 0) && !err)
-		record_response(channel, response,
-				(const char *)(*out)->data + (*out)->end - response->bytes);
+		http_record_head(channel, response,
+				 (const char *)(*out)->data + (*out)->end - response->bytes);
 	return err;
 }
 
@@ -118,6 +117,18 @@ static void forget_frame(struct conn *conn)
 {
 	if (conn->host->decoding == conn)
 		conn->host->batch.frames[0] = (struct frame){ 0 };
+}
+
+void http_answered(struct channel *channel, bool is_last, bool keeps)
+{
+	forget_frame(channel->conn);
+	const struct run *failing = agents_of_channel(channel)->failing;
+	enum close_reason reason = failing && failing->channel == channel ? fault_reason(failing)
+				   : !keeps                               ? REASON_PEER
+				   : channel->conn->draining              ? REASON_DRAIN
+									  : REASON_AGENT;
+	if (is_last)
+		channel_close(channel, reason, CLOSE_FLUSH);
 }
 
 static bool send_response(struct channel *channel, lua_State *lua, struct http_response *response)
@@ -134,14 +145,7 @@ static bool send_response(struct channel *channel, lua_State *lua, struct http_r
 	}
 	if (err)
 		return true; /* the connection ends: there is nobody to tell */
-	forget_frame(channel->conn);
-	const struct run *failing = agents_of_channel(channel)->failing;
-	enum close_reason reason = failing && failing->channel == channel ? fault_reason(failing)
-				   : is_asked_to_close                    ? REASON_PEER
-				   : channel->conn->draining              ? REASON_DRAIN
-									  : REASON_AGENT;
-	if (response->is_last)
-		channel_close(channel, reason, CLOSE_FLUSH);
+	http_answered(channel, response->is_last, !is_asked_to_close);
 	return true;
 }
 
@@ -240,6 +244,9 @@ bool http_answer(struct agents *agents, struct run *run, lua_State *lua, int idx
 	struct channel *channel = run->channel;
 	bool is_proceed = run->callback == CALL_PROCEED, is_failed = run->callback == CALL_FAILED;
 	bool closes = is_failed || lua_toboolean(lua, idx + 1); /* a fault ends it, and so does an action */
+	/* One that is under way cannot be answered otherwise, and ends with the connection. */
+	if (http_framing_of(&channel->conn->session) && (is_failed || !lua_toboolean(lua, idx)))
+		return true;
 	if (!lua_toboolean(lua, idx))
 		return !is_proceed || !http_pending(&channel->conn->session) ||
 		       send_no_content(channel, lua, closes);

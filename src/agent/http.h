@@ -19,6 +19,25 @@ extern const struct message_kind MESSAGE_REQUESTS;
  */
 bool http_answer(struct agents *agents, struct run *run, lua_State *lua, int idx);
 
+/*
+ * Responses in pieces, by calls of the handler that has the request. The codes are those of http/http.h; and UV_EPIPE:
+ * the connection ends.
+ */
+int pieces_begin(struct channel *channel, struct http_response *response, const uint64_t *length);
+int pieces_add(struct channel *channel, const void *data, size_t n);
+int pieces_add_from_file(struct channel *channel, size_t n, size_t *added);
+int pieces_end(struct channel *channel, const char *trailers, size_t n);
+
+/* How many bytes a piece has at most; and has the connection room for one, so that nobody has to wait for it? */
+size_t pieces_size(const struct channel *channel);
+bool pieces_has_room(const struct channel *channel);
+
+/* Onto the tape: a response's head, without its date: a replay has another one. */
+void http_record_head(struct channel *channel, const struct http_response *response, const char *bytes);
+
+/* A response is whole: the connection goes on, or ends if it is the last. `keeps`: the client would have it go on. */
+void http_answered(struct channel *channel, bool is_last, bool keeps);
+
 /* Onto the tape: the request that is being handed up, as it could have come. */
 void http_record_in(struct channel *channel, const struct batch *batch);
 

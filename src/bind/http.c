@@ -1,10 +1,19 @@
 /* What requests know of their connection: the C side of lua/perilune/requests.lua. */
-#include "http/http.h"
+#include "agent/http.h"
 #include "agent/run.h"
+#include "base/beneath.h"
+#include "base/err.h"
+#include "base/regular.h"
 #include "bind/bind.h"
 #include "conn/outgoing.h"
 #include "conn/peer.h"
 #include "tls/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
 
 /* MAY RAISE. The connection whose id is at 1; NULL: it has ended, or is another generation's. */
 static struct channel *check_channel(lua_State *lua)
@@ -48,10 +57,280 @@ static int l_http_phrase(lua_State *lua)
 	return 1;
 }
 
+/* ---- responses in pieces: the callers of these are in lua/perilune/http/ ---- */
+
+/* MAY RAISE. The connection whose id is at 1, which the running call is on behalf of; NULL: it has ended. */
+static struct channel *check_answering(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	const struct run *run = agents_of(lua)->current;
+	if (channel && (!run || run->channel != channel))
+		bind_raise(
+		    lua,
+		    "this response is another connection's: only the handler that has begun it writes it");
+	return channel && channel_is_open(channel) ? channel : NULL;
+}
+
+static int push_ended(lua_State *lua)
+{
+	lua_pushnil(lua);
+	lua_pushliteral(lua, "closed");
+	return 2;
+}
+
+/* MAY RAISE. What an error says of a response that goes wrong; UV_EPIPE is none: nil, "closed". */
+static int explain_piece(lua_State *lua, const struct channel *channel, int err)
+{
+	if (err == ERR_FRAME_REPLY)
+		bind_raise(lua, "this response is over, or another one is under way");
+	if (err == ERR_FRAME_TOO_LARGE)
+		bind_raise(lua, "more is written than `length` says: there is room for %.0f bytes more",
+			   (double)http_left_of(&channel->conn->session));
+	if (err == ERR_FRAME_MALFORMED)
+		bind_raise(lua, "less is written than `length` says: %.0f bytes are missing",
+			   (double)http_left_of(&channel->conn->session));
+	if (err == UV_EOF)
+		bind_raise(lua, "the file has become shorter while it was sent: %.0f bytes are missing",
+			   (double)http_left_of(&channel->conn->session));
+	if (err && err != UV_EPIPE)
+		bind_raise(lua, "the file cannot be read: %s", uv_strerror(err));
+	return push_ended(lua);
+}
+
+/* MAY RAISE. begin(id, status, fields, closes[, length[, stands]]) → true | nil, "closed" */
+static int l_http_begin(lua_State *lua)
+{
+	struct http_response response = { .status = (unsigned)luaL_checkinteger(lua, 2),
+					  .closes = lua_toboolean(lua, 4),
+					  .stands = lua_toboolean(lua, 6) };
+	bool has_length = !lua_isnoneornil(lua, 5);
+	uint64_t length = has_length ? (uint64_t)luaL_checknumber(lua, 5) : 0;
+	response.fields = luaL_checklstring(lua, 3, &response.field_bytes);
+	struct channel *channel = check_answering(lua);
+	int err = channel ? pieces_begin(channel, &response, has_length ? &length : NULL) : UV_EPIPE;
+	if (err)
+		return explain_piece(lua, channel, err);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/*
+ * MAY RAISE. write(id, data, at) → how far of data is on its way now, from `at` on, which is less than all of it where
+ * the rest has to wait | nil, "closed"
+ */
+static int l_http_write(lua_State *lua)
+{
+	size_t n;
+	const char *data = luaL_checklstring(lua, 2, &n);
+	size_t at = (size_t)luaL_checknumber(lua, 3);
+	struct channel *channel = check_answering(lua);
+	while (channel && at < n && pieces_has_room(channel)) {
+		size_t most = pieces_size(channel), piece = n - at < most ? n - at : most;
+		int err = pieces_add(channel, data + at, piece);
+		if (err)
+			return explain_piece(lua, channel, err);
+		at += piece;
+	}
+	if (!channel)
+		return push_ended(lua);
+	lua_pushnumber(lua, (lua_Number)at);
+	return 1;
+}
+
+/* MAY RAISE, MAY YIELD. flush(id): waits until all is handed to the system → true | nil, "closed" */
+static int l_http_flush(lua_State *lua)
+{
+	struct channel *channel = check_answering(lua);
+	if (!channel)
+		return push_ended(lua);
+	struct run *run = bind_check_may_wait(lua, "a response in pieces");
+	run->at = channel;
+	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
+}
+
+/* MAY RAISE. finish(id, trailers) → true | nil, "closed" */
+static int l_http_finish(lua_State *lua)
+{
+	size_t n;
+	const char *trailers = luaL_checklstring(lua, 2, &n);
+	struct channel *channel = check_answering(lua);
+	int err = channel ? pieces_end(channel, trailers, n) : UV_EPIPE;
+	if (err)
+		return explain_piece(lua, channel, err);
+	lua_pushboolean(lua, 1);
+	return 1;
+}
+
+/* ---- files ---- */
+
+#define FILE_META "perilune.http.file"
+
+/* A file that is open, until a response has it: http_give_file(). */
+struct opened {
+	int file; /* -1: it has it, or is closed */
+};
+
+static void close_opened(struct opened *opened)
+{
+	if (opened->file >= 0)
+		close(opened->file);
+	opened->file = -1;
+}
+
+/* MAY RAISE. */
+static struct opened *check_opened(lua_State *lua, int idx)
+{
+	struct opened *opened = luaL_checkudata(lua, idx, FILE_META);
+	if (opened->file < 0)
+		RAISE(lua, "this file was sent already: a response of http.files is for one request");
+	return opened;
+}
+
+static int l_opened_gc(lua_State *lua)
+{
+	close_opened(luaL_checkudata(lua, 1, FILE_META));
+	return 0;
+}
+
+/* MAY RAISE. close(file) */
+static int l_http_close(lua_State *lua)
+{
+	close_opened(luaL_checkudata(lua, 1, FILE_META));
+	return 0;
+}
+
+/* nil, what stands in the way: "folder", "none", or "busy" where it may be there the next time. */
+static int push_no_file(lua_State *lua, int err)
+{
+	bool is_busy = err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -EIO;
+	lua_pushnil(lua);
+	lua_pushstring(lua, err == -EISDIR ? "folder" : is_busy ? "busy" : "none");
+	return 2;
+}
+
+/* MAY RAISE. Pushes an empty one: once the file is open there is nothing left that could raise. */
+static struct opened *new_opened(lua_State *lua)
+{
+	struct opened *opened = lua_newuserdata(lua, sizeof *opened);
+	opened->file = -1;
+	if (luaL_newmetatable(lua, FILE_META)) {
+		lua_pushcfunction(lua, l_opened_gc);
+		lua_setfield(lua, -2, "__gc");
+		lua_pushliteral(lua, FILE_META);
+		lua_setfield(lua, -2, "__metatable");
+	}
+	lua_setmetatable(lua, -2);
+	return opened;
+}
+
+/*
+ * MAY RAISE. open(folder, path) → file, its bytes, seconds and nanoseconds of its last change | nil, "folder" | "none" |
+ * "busy". Nothing but a regular file beneath the folder; a folder that is nil: path leads there by itself.
+ */
+static int l_http_open(lua_State *lua)
+{
+	const char *folder = luaL_optstring(lua, 1, NULL), *instead;
+	size_t n;
+	const char *path = luaL_checklstring(lua, 2, &n);
+	struct stat st;
+	if (strlen(path) != n)
+		return push_no_file(lua, -ENOENT);
+	struct opened *opened = new_opened(lua);
+	int fd = folder ? beneath_open(folder, path, &st) : regular_open(path, O_RDONLY, 0, &instead);
+	guard_note_return(&vm_of(lua)->guard, lua);
+	if (fd < 0)
+		return push_no_file(lua, fd);
+	opened->file = fd;
+	if (!folder && fstat(fd, &st))
+		return push_no_file(lua, -EIO);
+	lua_pushnumber(lua, (lua_Number)st.st_size);
+	lua_pushnumber(lua, (lua_Number)st.st_mtim.tv_sec);
+	lua_pushnumber(lua, (lua_Number)st.st_mtim.tv_nsec);
+	return 4;
+}
+
+/* MAY RAISE. is_folder(path) */
+static int l_http_is_folder(lua_State *lua)
+{
+	struct stat st;
+	lua_pushboolean(lua, !stat(luaL_checkstring(lua, 1), &st) && S_ISDIR(st.st_mode));
+	return 1;
+}
+
+/* MAY RAISE. give(id, file, offset): the response that is to begin is sent from that file, which it closes. */
+static int l_http_give(lua_State *lua)
+{
+	struct opened *opened = check_opened(lua, 2);
+	double offset = luaL_checknumber(lua, 3);
+	struct channel *channel = check_answering(lua);
+	if (!channel || !http_pending(&channel->conn->session))
+		return 0; /* the file is closed by the collector */
+	http_give_file(&channel->conn->session, opened->file, (uint64_t)offset);
+	opened->file = -1;
+	return 0;
+}
+
+/*
+ * MAY RAISE. send_file(id) → true: all of it is on its way | false: the rest has to wait for that | nil, "closed". What
+ * the system takes at once is written at once, from one block of memory; then others have their turn.
+ */
+static int l_http_send_file(lua_State *lua)
+{
+	enum { PIECES_AT_ONCE = 8 };
+	struct channel *channel = check_answering(lua);
+	size_t added = 1;
+	for (int i = 0; channel && added && i < PIECES_AT_ONCE && pieces_has_room(channel); i++) {
+		int err = pieces_add_from_file(channel, pieces_size(channel), &added);
+		if (err)
+			return explain_piece(lua, channel, err);
+		if (added)
+			conn_flush_now(channel->conn);
+		if (!channel_is_open(channel))
+			channel = NULL;
+	}
+	guard_note_return(&vm_of(lua)->guard, lua);
+	if (!channel)
+		return push_ended(lua);
+	lua_pushboolean(lua, !added || !http_left_of(&channel->conn->session));
+	return 1;
+}
+
+/* MAY RAISE. date(second) → "Sun, 06 Nov 1994 08:49:37 GMT" */
+static int l_http_date(lua_State *lua)
+{
+	char text[HTTP_DATE_BYTES + 1];
+	http_date_print(text, (int64_t)luaL_checknumber(lua, 1));
+	lua_pushlstring(lua, text, HTTP_DATE_BYTES);
+	return 1;
+}
+
+/* MAY RAISE. second(date) → since 1970; nil: it is no date */
+static int l_http_second(lua_State *lua)
+{
+	size_t n;
+	int64_t second;
+	const char *text = luaL_checklstring(lua, 1, &n);
+	if (!http_date_read(text, n, &second))
+		return 0;
+	lua_pushnumber(lua, (lua_Number)second);
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
 	{ "peer", l_http_peer },
 	{ "tls", l_http_tls },
 	{ "phrase", l_http_phrase },
+	{ "begin", l_http_begin },
+	{ "write", l_http_write },
+	{ "flush", l_http_flush },
+	{ "finish", l_http_finish },
+	{ "open", l_http_open },
+	{ "close", l_http_close },
+	{ "give", l_http_give },
+	{ "send_file", l_http_send_file },
+	{ "is_folder", l_http_is_folder },
+	{ "date", l_http_date },
+	{ "second", l_http_second },
 	{ NULL, NULL },
 };
 

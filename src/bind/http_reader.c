@@ -38,7 +38,7 @@ static int l_reader_new(lua_State *lua)
 	return 1;
 }
 
-/* MAY RAISE. begin(reader, is_head, body_max): another response begins; body_max may be math.huge */
+/* MAY RAISE. reader_begin(reader, is_head, body_max): another response begins; body_max may be math.huge */
 static int l_reader_begin(lua_State *lua)
 {
 	static const lua_Number MOST = 9007199254740992.0; /* 2^53 */
@@ -154,7 +154,7 @@ static int l_reader_step(lua_State *lua)
 	return 2 + values;
 }
 
-/* MAY RAISE. finish(reader) → true: the stream has ended, and so the response is whole | false, message, code */
+/* MAY RAISE. reader_finish(reader) → true: the stream has ended, and so the response is whole | false, message, code */
 static int l_reader_finish(lua_State *lua)
 {
 	const struct box *box = check_reader(lua);
@@ -167,9 +167,9 @@ void bind_http_reader(lua_State *lua)
 {
 	static const luaL_Reg FUNCTIONS[] = {
 		{ "reader", l_reader_new },
-		{ "begin", l_reader_begin },
-		{ "step", l_reader_step },
-		{ "finish", l_reader_finish },
+		{ "reader_begin", l_reader_begin },
+		{ "reader_step", l_reader_step },
+		{ "reader_finish", l_reader_finish },
 		{ NULL, NULL },
 	};
 	luaL_newmetatable(lua, READER);

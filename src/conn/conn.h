@@ -185,6 +185,8 @@ struct conn {
 	bool has_left : 1; /* the host was told that the place is free */
 	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
 	bool counted : 1;  /* the carrier's: among those of its address */
+	bool
+	    resets : 1; /* however it ends: what is being sent has no other end than the stream's, and is not whole */
 
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
@@ -241,6 +243,8 @@ struct conn {
 	bool has_further : 1; /* channels beside its first */
 	bool own_protocol : 1;
 	bool own_next : 1;
+	bool
+	    stands : 1; /* its agent's call is for as long as the peer is there: neither outlives the other, nor a drain */
 	bool in_body : 1; /* what has begun in `in` is a body: timeout.body instead of timeout.read */
 
 	struct channel first; /* what its agent talks through */

@@ -210,6 +210,8 @@ static void end_say_last(struct conn *conn)
 
 void end_advance(struct conn *conn)
 {
+	if (conn->resets && conn->state == CONN_CLOSING)
+		conn->how = CLOSE_RESET;
 	if (conn->out.bytes && conn->drain_cuts && conn->how == CLOSE_FLUSH)
 		conn_cut(conn, CLOSE_NOW);
 	if (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH && !conn->has_finished)
@@ -269,6 +271,11 @@ static void advance_eof(struct conn *conn)
 {
 	if ((conn->eof_done && !conn->first.reading) || unfed(conn))
 		return;
+	if (conn->stands) {
+		conn->eof_done = true;
+		conn_close(conn, REASON_PEER, CLOSE_FLUSH);
+		return;
+	}
 	if (conn->eof_later && conn->first.busy && !conn->first.reading)
 		return;
 	enum eof_answer answer = conn->host->handler->eof(&conn->first);
@@ -404,6 +411,10 @@ static void finish_drain(struct conn *conn)
 
 static void advance_drain(struct conn *conn)
 {
+	if (conn->stands) {
+		conn_close(conn, REASON_DRAIN, CLOSE_FLUSH);
+		return;
+	}
 	if (conn->drain_over) {
 		finish_drain(conn);
 		return;

@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "http/date.h"
 #include "proto/protocol.h"
 
 #include <stdbool.h>
@@ -27,8 +28,6 @@ struct http_limits {
 	uint32_t fields;  /* ... and how many: 431 */
 	uint32_t body;    /* bytes of a body, decoded: 413 */
 };
-
-enum { HTTP_DATE_BYTES = 29 };
 
 /* What all HTTP connections of a worker share. */
 struct http_worker {
@@ -78,6 +77,7 @@ struct http_response {
 	const char *body;
 	size_t body_bytes;
 	bool closes; /* the connection is to end after it */
+	bool stands; /* it comes in pieces, and is whole whenever the server ends it */
 	/* Set by http_respond(): the bytes appended, where in them the Date field is, and does the connection end? */
 	size_t bytes, date_at, date_bytes;
 	bool is_last;
@@ -89,6 +89,64 @@ struct http_response {
  */
 int http_respond(const struct http *http, struct session *session, struct http_response *response,
 		 struct buf_pool *pool, struct buf **out);
+
+/*
+ * Responses in pieces (pieces.c): a head, pieces of the body, an end. The request is pending until then. The body is as
+ * long as was said, or is chunked, or, for HTTP/1.0, ends with the connection. Where the response has no body, as one to
+ * HEAD, pieces are counted and left out.
+ */
+enum http_framing {
+	FRAMING_NONE, /* no response is under way */
+	FRAMING_LENGTH,
+	FRAMING_CHUNKS,
+	FRAMING_END, /* of the connection: one that comes too early must be a reset, as nothing else tells */
+	FRAMING_BODILESS,
+};
+
+/* The most that is added to a piece. */
+enum { HTTP_PIECE_OVERHEAD = 16 + 4 };
+
+/*
+ * Appends the head. The response has no body; `length`: how long that will be, or NULL. Sets what http_respond() does.
+ * 0, ERR_FRAME_REPLY (no request is pending, or its response has begun), or ERR_BUFFER_LIMIT with nothing appended.
+ */
+int http_begin_pieces(const struct http *http, struct session *session, struct http_response *response,
+		      const uint64_t *length, struct buf_pool *pool, struct buf **out);
+
+/* Appends a piece. 0, ERR_FRAME_REPLY (none has begun), ERR_FRAME_TOO_LARGE (more than its length), ERR_BUFFER_LIMIT. */
+int http_add_piece(struct session *session, const void *data, size_t n, struct buf_pool *pool,
+		   struct buf **out);
+
+/*
+ * Hands it a file to send from, from that offset on: the session closes it, when the response has ended or the session
+ * does. A response of a known length is about to begin.
+ */
+void http_give_file(struct session *session, int file, uint64_t offset);
+
+/*
+ * Appends up to n bytes of that, *added of them; 0: that was all. 0, ERR_FRAME_REPLY, ERR_BUFFER_LIMIT, or a negative
+ * error of reading; UV_EOF: the file has become shorter.
+ */
+int http_add_from_file(struct session *session, size_t n, size_t *added, struct buf_pool *pool,
+		       struct buf **out);
+
+/*
+ * Appends the end, with trailers where it is chunked: lines as `fields`. 0, ERR_FRAME_REPLY, ERR_BUFFER_LIMIT, or
+ * ERR_FRAME_MALFORMED: it is shorter than was said.
+ */
+int http_end_pieces(const struct http *http, struct session *session, const char *trailers, size_t n,
+		    struct buf_pool *pool, struct buf **out);
+
+/* Has it said its last: does no response follow? */
+bool http_is_last(const struct session *session);
+
+enum http_framing http_framing_of(const struct session *session);
+
+/* Bytes that its length says are still to come. */
+uint64_t http_left_of(const struct session *session);
+
+/* Does a response of that status have no body, whatever was asked? */
+bool http_is_bodiless(unsigned status);
 
 /* "OK"; "" where the status has no phrase that is known. */
 const char *http_phrase(unsigned status);

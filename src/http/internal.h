@@ -27,14 +27,18 @@ enum http_stage {
 
 struct http_session {
 	struct http_request request;
-	struct buf *body;             /* chunked: the head, and what has come of the body; else NULL */
-	uint64_t left;                /* of the body, or of the chunk */
+	struct buf *body;  /* chunked: the head, and what has come of the body; else NULL */
+	uint64_t left;     /* of the body, or of the chunk */
+	uint64_t out_left; /* of the body of the response under way: FRAMING_LENGTH */
+	uint64_t file_at;  /* from where on `file` is sent */
+	int file;
 	size_t came;                  /* of the body by the last look: whether more has come since */
 	uint32_t at;                  /* of the head: where the line at hand begins */
 	uint32_t scanned;             /* bytes from there on that hold no LF */
 	uint32_t block_bytes, fields; /* header fields and trailers so far */
 	uint8_t stage;
 	uint8_t refusal;   /* enum http_refusal: what it was refused for */
+	uint8_t framing;   /* enum http_framing: of the response that is under way */
 	bool has_host : 1; /* of the head at hand */
 	bool has_length : 1;
 	bool has_coding : 1;
@@ -42,10 +46,14 @@ struct http_session {
 	bool has_keep_alive : 1; /* ... or keep-alive */
 	bool expects : 1;        /* 100-continue */
 	bool bad_expectation : 1;
-	bool skipped : 1; /* an empty line before it */
-	bool begun : 1;   /* something of the request has come */
-	bool pending : 1; /* it was handed up, and is not answered yet */
-	bool last : 1;    /* no response follows */
+	bool skipped : 1;     /* an empty line before it */
+	bool begun : 1;       /* something of the request has come */
+	bool pending : 1;     /* it was handed up, and is not answered yet */
+	bool last : 1;        /* no response follows */
+	bool is_silent : 1;   /* the response under way has no body, whatever is written */
+	bool is_standing : 1; /* ... and it is whole whenever the server ends it */
+	bool is_ending : 1;   /* ... and the connection ends after it */
+	bool has_file : 1;    /* ... and it is sent from `file` */
 };
 
 static inline struct http_session *http_session_of(const struct session *session)
@@ -97,7 +105,28 @@ size_t http_read_chunk_end(struct http_session *s, const uint8_t *in, size_t n);
 size_t http_read_chunks(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
 			bool *is_whole, int *error);
 
+/* pieces.c */
+
+/* The server ends the response under way: one that stands is whole. 0 or ERR_BUFFER_LIMIT. */
+int http_stand_down(struct http_session *s, struct buf_pool *pool, struct buf **out);
+
+/* Closes the file that a response is sent from, if there is one. */
+void http_drop_file(struct http_session *s);
+
 /* response.c */
+
+/* How a response's head says where its end is. */
+struct http_framed {
+	enum http_framing by;
+	uint64_t length; /* FRAMING_LENGTH */
+};
+
+/*
+ * Writes the head at `to`, which has room for HTTP_HEAD_MAX and the fields, and returns its end. Sets in the response
+ * where its date is, and is_last.
+ */
+char *http_put_head(char *to, const struct http *http, const struct http_request *request,
+		    struct http_response *response, struct http_framed framed);
 
 /* Appends the response that refuses, the last one. 0 or ERR_BUFFER_LIMIT. */
 int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,

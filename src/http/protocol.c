@@ -20,8 +20,10 @@ static int http_begin(const struct protocol *protocol, struct session *session)
 static void http_end(const struct protocol *protocol, struct session *session)
 {
 	struct http_session *s = http_session_of(session);
-	if (s)
+	if (s) {
 		buf_release(http_of(protocol)->worker->pool, &s->body);
+		http_drop_file(s);
+	}
 	free(s);
 	session->own = NULL;
 }
@@ -239,6 +241,10 @@ static int http_finish(const struct protocol *protocol, struct session *session,
 	(void)channel;
 	if (!s || s->last)
 		return 0;
+	if (s->framing) { /* that it is not whole is what it says now */
+		s->last = true;
+		return reason == REASON_DRAIN ? http_stand_down(s, pool, out) : 0;
+	}
 	enum http_refusal refusal = s->refusal   ? (enum http_refusal)s->refusal
 				    : s->pending ? refusal_of(reason)
 				    : s->begun   ? refusal_of_begun(reason)

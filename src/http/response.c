@@ -66,29 +66,15 @@ const char *http_phrase(unsigned status)
 
 /* ---- Date ---- */
 
-static void format_date(struct http_worker *worker, int64_t second)
-{
-	static const char DAYS[] = "SunMonTueWedThuFriSat", MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
-	enum { YEAR_MAX = 9999 };
-	time_t at = (time_t)second;
-	struct tm tm = { 0 };
-	gmtime_r(&at, &tm);
-	unsigned year = (unsigned)tm.tm_year + 1900;
-	char text[64];
-	snprintf(text, sizeof text, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", DAYS + 3 * tm.tm_wday,
-		 (unsigned)tm.tm_mday % 100, MONTHS + 3 * tm.tm_mon, year > YEAR_MAX ? YEAR_MAX : year,
-		 (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100, (unsigned)tm.tm_sec % 100);
-	memcpy(worker->date, text, HTTP_DATE_BYTES + 1);
-	worker->date_s = second;
-}
-
 /* Made once a second. */
 static const char *date_now(struct http_worker *worker)
 {
 	uint64_t epoch_ms = *worker->epoch_ms;
 	int64_t second = epoch_ms ? (int64_t)((epoch_ms + *worker->now_ms) / 1000) : (int64_t)time(NULL);
-	if (second != worker->date_s || !*worker->date)
-		format_date(worker, second);
+	if (second != worker->date_s || !*worker->date) {
+		http_date_print(worker->date, second);
+		worker->date_s = second;
+	}
 	return worker->date;
 }
 
@@ -131,31 +117,22 @@ static char *put_date(char *to, const struct http *http)
 	return PUT(put_bytes(PUT(to, "Date: "), date_now(http->worker), HTTP_DATE_BYTES), "\r\n");
 }
 
-static char *put_length(char *to, size_t n)
+static char *put_length(char *to, uint64_t n)
 {
 	return PUT(put_number(PUT(to, "Content-Length: "), n), "\r\n");
 }
 
-/* Has a response of that status no body, whatever was asked? */
-static bool is_bodiless(unsigned status)
+bool http_is_bodiless(unsigned status)
 {
 	return status == 204 || status == 304;
 }
 
-int http_respond(const struct http *http, struct session *session, struct http_response *response,
-		 struct buf_pool *pool, struct buf **out)
+char *http_put_head(char *to, const struct http *http, const struct http_request *request,
+		    struct http_response *response, struct http_framed framed)
 {
-	struct http_session *s = http_session_of(session);
-	if (!s || !s->pending)
-		return ERR_FRAME_REPLY;
-	const struct http_request *request = &s->request;
-	bool has_body = !is_bodiless(response->status);
-	size_t body_bytes = has_body && !request->is_head ? response->body_bytes : 0;
-	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes + body_bytes);
-	if (!begin)
-		return ERR_BUFFER_LIMIT;
+	char *begin = to, *date = put_status(begin, response->status);
+	to = put_date(date, http);
 	response->is_last = response->closes || !request->keeps;
-	char *date = put_status(begin, response->status), *to = put_date(date, http);
 	response->date_at = (size_t)(date - begin);
 	response->date_bytes = (size_t)(to - date);
 	if (response->is_last)
@@ -164,9 +141,27 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 		to = PUT(to, "Connection: keep-alive\r\n");
 	if (response->field_bytes)
 		to = put_bytes(to, response->fields, response->field_bytes);
-	if (has_body)
-		to = put_length(to, response->body_bytes);
-	to = PUT(to, "\r\n");
+	if (framed.by == FRAMING_LENGTH)
+		to = put_length(to, framed.length);
+	else if (framed.by == FRAMING_CHUNKS)
+		to = PUT(to, "Transfer-Encoding: chunked\r\n");
+	return PUT(to, "\r\n");
+}
+
+int http_respond(const struct http *http, struct session *session, struct http_response *response,
+		 struct buf_pool *pool, struct buf **out)
+{
+	struct http_session *s = http_session_of(session);
+	if (!s || !s->pending || s->framing)
+		return ERR_FRAME_REPLY;
+	const struct http_request *request = &s->request;
+	bool has_body = !http_is_bodiless(response->status);
+	size_t body_bytes = has_body && !request->is_head ? response->body_bytes : 0;
+	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes + body_bytes);
+	if (!begin)
+		return ERR_BUFFER_LIMIT;
+	struct http_framed framed = { has_body ? FRAMING_LENGTH : FRAMING_BODILESS, response->body_bytes };
+	char *to = http_put_head(begin, http, request, response, framed);
 	if (body_bytes)
 		to = put_bytes(to, response->body, body_bytes);
 	response->bytes = (size_t)(to - begin);

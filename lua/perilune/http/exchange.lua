@@ -108,14 +108,14 @@ end
 -- The next thing that there is: its name and what belongs to it; or nil, message, code.
 local function next_event(self)
   while true do
-    local event, at, a, b, c, d = http_core.step(self.reader, self.data, self.at)
+    local event, at, a, b, c, d = http_core.reader_step(self.reader, self.data, self.at)
     self.at = at
     if event == "broken" then return nil, a, b end
     if event ~= "more" and event ~= "interim" then return event, a, b, c, d end
     if event == "more" then
       local ok, message, code = read_on(self)
       if not ok and code == "EOF" then
-        local is_whole, why = http_core.finish(self.reader)
+        local is_whole, why = http_core.reader_finish(self.reader)
         if is_whole then return "end" end
         return nil, why, "EOF"
       end
@@ -292,7 +292,7 @@ function rest_methods:close() self.state:give_up() end
 
 -- Its head, its status, how far its body goes; or nil, message, code.
 local function begin(self, request)
-  http_core.begin(self.reader, request.method == "HEAD", request.wants_rest and math.huge or self.max_body)
+  http_core.reader_begin(self.reader, request.method == "HEAD", request.wants_rest and math.huge or self.max_body)
   local sent, message, code = send_request(self, request)
   if not sent then return nil, message, code end
   local event, head, status, extent, keeps = next_event(self)

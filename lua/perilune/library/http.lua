@@ -145,5 +145,95 @@ function http.request(options) end
 ---@param options? perilune.http.client_options
 ---@return perilune.http.client
 function http.client(options) end
+--- What a producer of http.stream writes to.
+---@class perilune.http.stream
+local stream = {}
+
+--- Sends data, or has it wait to be sent. Waits while the client has yet to take what was written before. The first
+--- call sends the head.
+---@param ... string|number
+---@return boolean? ok
+---@return string? why "closed": the connection has ended
+function stream:write(...) end
+
+--- Waits until all that was written is handed to the system. Sends the head, if nothing else has.
+---@return boolean? ok
+---@return string? why "closed"
+function stream:flush() end
+
+--- A header field behind the body, of a response without `length`. For HTTP/1.0 it is left out.
+---@param name string
+---@param value string|number
+function stream:trailer(name, value) end
+
+---@class perilune.http.stream_options
+---@field status? integer default: 200
+---@field headers? table<string, string|number|string[]>
+---@field length? integer so many bytes are written, neither more nor less; default: the body is chunked
+
+--- A response that a function writes in pieces, once proceed has returned it. Its call goes on until the function
+--- returns: the next request of the connection waits.
+---@param producer fun(out: perilune.http.stream) not called for HEAD
+---@param options? perilune.http.stream_options
+---@return perilune.http.response
+function http.stream(producer, options) end
+
+--- What a producer of http.events sends with.
+---@class perilune.http.events_stream
+local events = {}
+
+---@class perilune.http.event_options
+---@field event? string its type; default: "message", to the client
+---@field id? string|number what the client sends as Last-Event-ID when it comes back
+---@field retry? number|string after how long it comes back
+
+--- Sends an event, as stream:write() does.
+---@param data string|number|table of any number of lines; a table is sent as JSON
+---@param options? perilune.http.event_options
+---@return boolean? ok
+---@return string? why "closed"
+function events:send(data, options) end
+
+--- Sends a comment, which clients leave out.
+---@param text? string
+---@return boolean? ok
+---@return string? why "closed"
+function events:comment(text) end
+
+---@class perilune.http.events_options
+---@field status? integer default: 200
+---@field headers? table<string, string|number|string[]>
+---@field heartbeat? number|string|false a comment so often; default: 15s
+
+--- A response of server-sent events, for EventSource in browsers.
+---@param producer fun(events: perilune.http.events_stream) not called for HEAD
+---@param options? perilune.http.events_options
+---@return perilune.http.response
+function http.events(producer, options) end
+
+---@class perilune.http.file_options
+---@field type? string Content-Type; default: by the name's ending
+---@field headers? table<string, string|number|string[]>
+---@field precompressed? boolean sends path.br or path.gz to who takes it; default: false
+
+--- A file, which is opened when it is sent: with its type, length, date and tag, conditions and ranges. 404 where there
+--- is none. A path that clients name is for http.files.
+---@param path string a relative one leads from the script's folder
+---@param options? perilune.http.file_options
+---@return perilune.http.response
+function http.file(path, options) end
+
+---@class perilune.http.files_options
+---@field index? string|false what of a folder is sent; default: "index.html"
+---@field hidden? boolean also what begins with a dot; default: false
+---@field types? table<string, string> Content-Types by the ending, beside the known ones: { gmi = "text/gemini" }
+---@field headers? table<string, string|number|string[]>
+---@field precompressed? boolean as of http.file; default: false
+
+--- The files of a folder, and nothing outside of it. Raises where there is no such folder.
+---@param folder string a relative one leads from the script's folder
+---@param options? perilune.http.files_options
+---@return fun(request: perilune.http.request, path?: string): perilune.http.response answer a path as request.path is
+function http.files(folder, options) end
 
 return http

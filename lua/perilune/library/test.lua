@@ -315,6 +315,7 @@ function net:close() end
 ---@field status integer
 ---@field headers table<string, string> by name, in any case
 ---@field body string
+---@field trailers? table<string, string> by name, in any case, of a chunked body
 local response = {}
 
 --- The body as JSON; fails where it is none.
@@ -411,6 +412,23 @@ function client:ask(request) end
 --- Of an http:// listener: the next response.
 ---@return perilune.test.response
 function client:response() end
+
+--- Of an http:// listener: the head of the next response, whose body is yet to come.
+---@return perilune.test.response
+function client:head() end
+
+--- Of an http:// listener: what has come of a body since this was last asked for, at least a byte; nil: it has ended.
+---@return string?
+function client:piece() end
+
+--- Of an http:// listener: the next event of server-sent events, without comments; nil: the stream has ended.
+---@return { event: string?, data: string, id: string?, retry: integer? }?
+function client:event() end
+
+--- Of an http:// listener: the next event must have this data, or these fields.
+---@param wanted string|table
+---@return perilune.test.client
+function client:expect_event(wanted) end
 
 --- Of an http:// listener: sends a request, and returns the response.
 ---@param request perilune.test.request

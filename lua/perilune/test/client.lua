@@ -309,25 +309,107 @@ function client:ask(request)
   return self:send_raw(web.request(request))
 end
 
---- The next response.
+local function reader_of(self)
+  self.reader = self.reader or web.reader(self.asked and self.asked[1])
+  return self.reader
+end
+
+-- The response is read: what is behind it is of the next one.
+local function leave_reader(self)
+  local rest = self.reader.buffer
+  if rest ~= "" then table.insert(self.inbox, 1, rest) end
+  if self.asked then table.remove(self.asked, 1) end
+  self.reader, self.event_text = nil, nil
+end
+
+-- Reads on. False: there is no more.
+local function read_on(self, reader, raw)
+  local piece = take(self)
+  if piece == nil then return self.wire:ended(false) ~= nil and reader:finish() end
+  if raw then raw[#raw + 1] = piece end
+  reader:feed(piece)
+  return true
+end
+
+local function fail_response(self, what, raw)
+  local got = table.concat(raw)
+  if got ~= "" then table.insert(self.inbox, 1, got) end
+  self.reader = nil
+  fail(self, ("expected %s: "):format(what) .. (got == "" and nothing(self) or "of it came " .. transcript.show(got)))
+end
+
+--- The next response, or what is left of one whose head() was asked for.
 ---@return perilune.test.response
 function client:response()
   check_http(self, "response")
-  local got = ""
-  while true do
-    local made, used = web.parse(got, self.asked and self.asked[1])
-    if made then
-      if #got > used then table.insert(self.inbox, 1, got:sub(used + 1)) end
-      if self.asked then table.remove(self.asked, 1) end
-      return made
-    end
-    local piece = take(self)
-    if piece == nil then
-      if got ~= "" then table.insert(self.inbox, 1, got) end
-      fail(self, "expected a response: " .. (got == "" and nothing(self) or "of it came " .. transcript.show(got)))
-    end
-    got = got .. piece
+  local reader, raw = reader_of(self), {}
+  while not reader.is_over do
+    if not read_on(self, reader, raw) then fail_response(self, "a response", raw) end
   end
+  reader.response.body = reader:take()
+  leave_reader(self)
+  return reader.response
+end
+
+--- The head of the next response, whose body is yet to come: piece(), event() or response() have that.
+---@return perilune.test.response
+function client:head()
+  check_http(self, "head")
+  local reader, raw = reader_of(self), {}
+  while not reader.response do
+    if not read_on(self, reader, raw) then fail_response(self, "the head of a response", raw) end
+  end
+  return reader.response
+end
+
+--- What has come of a body since this was last asked for, at least a byte of it; nil: the body has ended.
+---@return string?
+function client:piece()
+  self:head()
+  local reader = self.reader
+  while true do
+    local text = reader:take()
+    if text ~= "" then return text end
+    if reader.is_over then
+      leave_reader(self)
+      return nil
+    end
+    if not read_on(self, reader) then fail(self, "expected more of a body: " .. nothing(self)) end
+  end
+end
+
+--- The next of a stream of server-sent events; comments are left out. nil: the stream has ended.
+---@return { event: string?, data: string, id: string?, retry: integer? }?
+function client:event()
+  check_http(self, "event")
+  while true do
+    local text, rest = (self.event_text or ""):match "^(.-)\n\n(.*)$"
+    if text then
+      self.event_text = rest
+      local event = web.event(text)
+      if event then return event end
+    else
+      local piece = self:piece()
+      if not piece then return nil end
+      self.event_text = (self.event_text or "") .. piece
+    end
+  end
+end
+
+--- The next event must have this data, or these fields.
+---@param wanted string|table
+---@return perilune.test.client
+function client:expect_event(wanted)
+  if type(wanted) == "string" then wanted = { data = wanted } end
+  if type(wanted) ~= "table" then failing.misuse "expect_event: data or a table of fields is expected" end
+  local event = self:event()
+  if not event then fail(self, "expected an event: the stream has ended") end
+  for key, value in pairs(wanted) do
+    if not agrees(value, event[key]) then
+      fail(self, ("expected an event with %s %s, got %s"):format(tostring(key), shown(value), transcript.show(event)))
+    end
+  end
+  return self
 end
 
 --- Sends a request, and returns the response.

@@ -1,0 +1,40 @@
+--- Content codings: what a client accepts, and what is worth it.
+local M = {}
+
+-- The weight that a list such as "gzip;q=0.5, *;q=0" gives a name; nil: it says nothing of it.
+local function weight_of(list, wanted)
+  for item in list:gmatch "[^,]+" do
+    local name, rest = item:match "^[ \t]*([^; \t]+)[ \t]*(.*)$"
+    if name and name:lower() == wanted then
+      local q = rest:match "[;%s][qQ]=([%d.]+)"
+      return q and (tonumber(q) or 0) or 1
+    end
+  end
+end
+
+--- Does a client with such an Accept-Encoding take this coding?
+---@param list string? the header field
+---@param name string in lower case
+---@return boolean
+function M.accepts(list, name)
+  if not list then return false end
+  local weight = weight_of(list, name) or weight_of(list, "*")
+  return weight ~= nil and weight > 0
+end
+
+local COMPRESSIBLE = {
+  ["application/json"] = true, ["application/javascript"] = true, ["application/xml"] = true,
+  ["application/wasm"] = true, ["application/manifest+json"] = true, ["image/svg+xml"] = true,
+  ["application/rtf"] = true, ["application/x-ndjson"] = true, ["font/ttf"] = true, ["font/otf"] = true,
+  ["image/bmp"] = true, ["image/x-icon"] = true,
+}
+
+--- Is what has that type worth compressing? Pictures, films and archives are small already.
+---@param kind string a Content-Type
+---@return boolean
+function M.is_worth_it(kind)
+  local name = kind:lower():match "^[^;%s]*"
+  return name:find "^text/" ~= nil or COMPRESSIBLE[name] or name:find "%+json$" ~= nil or name:find "%+xml$" ~= nil
+end
+
+return M
