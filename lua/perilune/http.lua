@@ -20,7 +20,7 @@ local MADE = {
   ["keep-alive"] = "connections are kept here",
   ["transfer-encoding"] = "bodies are sent whole",
   trailer = "bodies are sent whole",
-  upgrade = "connections speak HTTP/1.1 to their end",
+  upgrade = "the only other protocol is that of http.websocket(…)",
 }
 
 local NO_BODY = { [204] = true, [304] = true }
@@ -219,7 +219,9 @@ function M.error(status, message, headers)
 end
 
 -- What is loaded when it is first asked for, and costs nobody else anything: which module has it, under its name.
-local LATE = {}
+local LATE = {
+  websocket = "perilune.http.websocket",
+}
 local late = { late = { LATE } }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 

@@ -104,20 +104,23 @@ end
 
 function request_meta.__tostring(request) return ("HTTP request %s %s"):format(request.method, request.path) end
 
-local REFUSED = { conn = "a conn", ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
+local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
+  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
 
 local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
   .. 'require "perilune.http"; it is %s'
 
 --- What the core takes for a response: a string, or what perilune.http makes.
 ---@param value any what a handler has returned; not nil
+---@param request perilune.http.request? that it answers; nil: it is none of a handler's own
 ---@return string|table
-function M.ready(value)
+function M.ready(value, request)
   local kind = type(value)
   if kind == "string" then return value end
   if kind == "number" then return tostring(value) end
   local meta = getmetatable(value)
   if meta == "http.response" then return value end
+  if meta == "http.websocket" and request then return require("perilune.http.websocket").answer(value, request) end
   if kind ~= "table" or REFUSED[meta] then error(EXPECTED:format(REFUSED[meta] or "a " .. kind), 0) end
   return http.json(value)
 end
@@ -127,7 +130,7 @@ local meta, ready, setmetatable, type = ...
 return function(_, agent, head, id, method, path, query, body)
   local request = { head, id, method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
-  if reply and type(reply) ~= "string" then reply = ready(reply) end
+  if reply and type(reply) ~= "string" then reply = ready(reply, request) end
   if action == nil and more == nil then return reply end
   return reply, action, more
 end]]

@@ -8,6 +8,7 @@
 
 #include "agent/handle.h"
 #include "agent/link.h"
+#include "agent/message.h"
 #include "agent/recipient.h"
 #include "agent/record.h"
 #include "agent/resident.h"
@@ -459,8 +460,10 @@ static void agent_tell_closed(struct agents *agents, struct channel *channel, en
 	if (channel->recorded)
 		record_close(channel, reason);
 	if (channel->anchor) {
+		const struct message_kind *messages = messages_of(channel);
 		lua_pushstring(agents->vm.lua, reason_name(reason));
-		call(agents, channel, CALL_CLOSED, 1);
+		int more = messages && messages->push_end ? messages->push_end(agents->vm.lua, channel) : 0;
+		call(agents, channel, CALL_CLOSED, 1 + more);
 	}
 }
 

@@ -32,6 +32,15 @@ static bool is_draining(const struct channel *channel)
 	return channel->lone ? resident_of(channel)->draining : channel->conn->draining;
 }
 
+/* Of a ws:// listener's: what those have in another generation; NULL: there is no such listener. */
+static struct agent_endpoint *websockets_in(struct agents *agents, const struct channel *channel)
+{
+	int at = listener_in(agents, channel);
+	struct agent_endpoint *theirs = at < 0 ? NULL : agents->endpoints[at].websockets;
+	bool is_listeners = agent_endpoint_of(channel)->upgrader_ref != LUA_NOREF;
+	return is_listeners && theirs && theirs->upgrader_ref != LUA_NOREF ? theirs : NULL;
+}
+
 static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
@@ -39,6 +48,10 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 	    channel->declined_by == to->instance.generation)
 		return false;
 	const struct protocol *protocol = channel->conn->protocol;
+	if (!channel->lone && agent_endpoint_of(channel)->websocket.worker && !websockets_in(to, channel)) {
+		channel->declined_by = to->instance.generation; /* whose agent it would be, only HTTP's knows */
+		return false;
+	}
 	if (!protocol->ops->rewinds &&
 	    !protocol->ops->is_at_rest) { /* its session is of the old generation */
 		channel->declined_by = to->instance.generation;
@@ -152,8 +165,13 @@ static struct belongings belongings_in(struct agents *to, const struct channel *
 	unsigned at = (unsigned)listener_in(to, channel);
 	if (channel->lone)
 		return (struct belongings){ .agents = to, .place = at };
-	return (struct belongings){ .agents = to,
-				    .endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot) };
+	const struct endpoint *endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot);
+	if (agent_endpoint_of(channel)->websocket.worker) {
+		struct agent_endpoint *websockets = websockets_in(to, channel);
+		websockets->endpoint.slot = endpoint->slot;
+		endpoint = &websockets->endpoint;
+	}
+	return (struct belongings){ .agents = to, .endpoint = endpoint };
 }
 
 /* The listener's framing, as the new generation has it, or the connection's own, which stays. */
