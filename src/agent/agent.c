@@ -218,6 +218,15 @@ static void on_refused(struct channel *channel, enum close_reason reason, const 
 	agent_log_refusal(agents_of_channel(channel), channel, reason, why);
 }
 
+/* What was handed up is used by now. */
+static void migrate_behind(struct channel *channel, const struct protocol *by)
+{
+	struct conn *conn = channel->conn;
+	if (by->ops->taken && by == conn->protocol)
+		by->ops->taken(by, &conn->session);
+	agents_migrate(channel);
+}
+
 static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agents, struct channel *channel,
 							    struct batch *batch)
 {
@@ -231,8 +240,8 @@ static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agent
 	if (!channel->reading) {
 		unsigned used = batch_run(agents, channel, batch);
 		/* One whose session rests between messages can go only then. */
-		if (agents->successor && !channel->conn->protocol->ops->rewinds && channel->agents == agents)
-			agents_migrate(channel);
+		if (agents->successor && !batch->by->ops->rewinds && channel->agents == agents)
+			migrate_behind(channel, batch->by);
 		return used;
 	}
 	struct run *run = work_reader(agents, channel);
@@ -257,7 +266,7 @@ static enum eof_answer on_eof(struct channel *channel)
 	struct run *run = channel->suspended,
 		   *reader = channel->reading ? work_reader(agents, channel) : NULL;
 	if (channel->recorded && !channel->conn->eof_later && !channel->conn->eof_done)
-		record_note(channel, TRACE_EOF);
+		record_eof(channel);
 	if (channel->is_piped)
 		return pipe_eof(channel);
 	if (reader) {

@@ -6,6 +6,7 @@
 #include "agent/recipient.h"
 #include "agent/resident.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "agent/work.h"
 #include "base/log.h"
 #include "config/config.h"
@@ -48,7 +49,7 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 	    channel->declined_by == to->instance.generation)
 		return false;
 	const struct protocol *protocol = channel->conn->protocol;
-	if (!channel->lone && agent_endpoint_of(channel)->websocket.worker && !websockets_in(to, channel)) {
+	if (websocket_has(channel) && !websockets_in(to, channel)) {
 		channel->declined_by = to->instance.generation; /* whose agent it would be, only HTTP's knows */
 		return false;
 	}
@@ -57,7 +58,8 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 		channel->declined_by = to->instance.generation;
 		return false;
 	}
-	if (!protocol->ops->rewinds && !protocol->ops->is_at_rest(protocol, &channel->conn->session))
+	if (!protocol->ops->rewinds &&
+	    (channel->conn->next_protocol || !protocol->ops->is_at_rest(protocol, &channel->conn->session)))
 		return false;               /* it is asked again between two messages */
 	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
 		channel->declined_by = to->instance.generation;
@@ -166,7 +168,7 @@ static struct belongings belongings_in(struct agents *to, const struct channel *
 	if (channel->lone)
 		return (struct belongings){ .agents = to, .place = at };
 	const struct endpoint *endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot);
-	if (agent_endpoint_of(channel)->websocket.worker) {
+	if (websocket_has(channel)) {
 		struct agent_endpoint *websockets = websockets_in(to, channel);
 		websockets->endpoint.slot = endpoint->slot;
 		endpoint = &websockets->endpoint;
@@ -179,6 +181,10 @@ static void migrate_speak(struct conn *conn, const struct conn_mark *mark, const
 			  const struct endpoint *new)
 {
 	const struct protocol *spoke = mark->next_protocol ? mark->next_protocol : conn->protocol;
+	if (websocket_has(&conn->first)) {
+		websocket_follow(conn, agent_endpoint_of(&conn->first));
+		return;
+	}
 	conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
 }
 

@@ -123,6 +123,14 @@ void record_note(struct channel *channel, enum trace_kind kind)
 	agent_record_put(channel, &entry, NULL);
 }
 
+void record_eof(struct channel *channel)
+{
+	if (websocket_is_spoken(channel))
+		websocket_record_end(channel);
+	if (channel->recorded) /* it may have been given up */
+		record_note(channel, TRACE_EOF);
+}
+
 void record_close(struct channel *channel, enum close_reason reason)
 {
 	const char *name = reason_name(reason);

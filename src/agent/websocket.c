@@ -106,6 +106,21 @@ void websocket_record_in(struct channel *channel, const struct batch *batch)
 	record_parts(channel, TRACE_IN, parts, 3);
 }
 
+void websocket_record_end(struct channel *channel)
+{
+	enum { NOTHING_SAID = 1005 };
+	const char *text;
+	size_t n;
+	unsigned code = websocket_peers_code(&channel->conn->session, &text, &n);
+	uint8_t bytes[8] = { 0x88, 0x80, 0, 0, 0, 0, (uint8_t)(code >> 8), (uint8_t)code };
+	if (!code)
+		return;
+	bool is_empty = code == NOTHING_SAID;
+	bytes[1] |= (uint8_t)(is_empty ? 0 : 2 + n);
+	struct record_part parts[] = { { bytes, is_empty ? 6 : sizeof bytes }, { text, n } };
+	record_parts(channel, TRACE_IN, parts, 2);
+}
+
 /* ---- from HTTP ---- */
 
 struct accepted {
@@ -127,9 +142,18 @@ static int append_switch(void *data, struct session *session, struct buf_pool *p
 	return err;
 }
 
+int websocket_follow(struct conn *conn, const struct agent_endpoint *websockets)
+{
+	struct websocket own = websockets->websocket;
+	own.window_bits = websocket_of(conn->protocol)->window_bits;
+	const struct protocol *protocol = own.window_bits ? &own.protocol : websockets->endpoint.protocol;
+	return conn_set_protocol(conn, protocol, own.window_bits ? sizeof own : 0);
+}
+
 /* The connection speaks WebSocket from here on. 0 or UV_ENOMEM. */
 static int switch_protocol(struct conn *conn, struct agent_endpoint *websockets, unsigned window_bits)
 {
+	websockets->endpoint.slot = conn->endpoint->slot;
 	struct websocket own = websockets->websocket;
 	own.window_bits = (uint8_t)window_bits;
 	const struct protocol *protocol = window_bits ? &own.protocol : &websockets->websocket.protocol;

@@ -28,12 +28,23 @@ void websocket_open(lua_State *lua);
  */
 bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx);
 
+/* It goes on in another generation: what is of its listener is that one's. 0 or UV_ENOMEM. */
+int websocket_follow(struct conn *conn, const struct agent_endpoint *websockets);
+
+static inline bool websocket_has(const struct channel *channel)
+{
+	return !channel->lone && agent_endpoint_of(channel)->websocket.worker;
+}
+
 /* Sends a binary message. As channel_send(). */
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below);
 
 /* Onto the tape: a message that was sent, and one that is being handed up, as they could have gone over the wire. */
 void websocket_record_out(struct channel *channel, bool is_binary, const void *data, size_t len);
 void websocket_record_in(struct channel *channel, const struct batch *batch);
+
+/* ... and the peer's close frame, if there was one. */
+void websocket_record_end(struct channel *channel);
 
 static inline bool websocket_is_spoken(const struct channel *channel)
 {

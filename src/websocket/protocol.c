@@ -283,7 +283,7 @@ static bool is_at_rest(const struct protocol *protocol, const struct session *se
 {
 	const struct websocket_session *s = websocket_session_of(session);
 	(void)protocol;
-	return s && !s->begun && !s->breach && !s->peers && !s->own && !s->has_looked;
+	return s && !s->begun && !s->given && !s->breach && !s->peers && !s->own && !s->has_looked;
 }
 
 /* ---- encoding ---- */

@@ -34,7 +34,7 @@ end
 
 -- How many bytes of a body follow the head; nil: all there are up to the end.
 local function body_bytes(status, headers, method)
-  if method == "HEAD" or status == 204 or status == 304 then return 0 end
+  if method == "HEAD" or status == 101 or status == 204 or status == 304 then return 0 end
   return tonumber(headers["content-length"])
 end
 
