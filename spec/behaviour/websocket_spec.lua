@@ -13,10 +13,7 @@ local function chat(app, options) return app:connect { listener = "ws" }:websock
 -- The app of all tests that ask for nothing but defaults: to open one takes longer than most of them.
 local shared
 
-local function open_shared()
-  shared = shared or perilune.app(FIXTURE)
-  return shared
-end
+local function open_shared() return shared end
 
 -- What was logged under that name.
 local function logged(app, message)
@@ -38,9 +35,8 @@ end
 
 describe("a WebSocket", function()
   after_each(memory.finish)
-  teardown(function()
-    if shared then shared:close() end
-  end)
+  setup(function() shared = perilune.app(FIXTURE) end)
+  teardown(function() shared:close() end)
 
   describe("begins with a handshake, which", function()
     it("is answered as RFC 6455 has it", function()
