@@ -33,7 +33,7 @@ void websocket_open(lua_State *lua)
 	lua_setfield(lua, LUA_REGISTRYINDEX, META_TEXT);
 }
 
-static void push_message(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
+static void websocket_push(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
 {
 	const struct conn *conn = host_decoding(agents->host);
 	(void)count;
@@ -47,7 +47,7 @@ static int message_loop(const struct agent_endpoint *endpoint)
 }
 
 /* The code and the text of the peer's close frame. */
-static int push_end(lua_State *lua, const struct channel *channel)
+static int websocket_push_end(lua_State *lua, const struct channel *channel)
 {
 	const char *text;
 	size_t n;
@@ -60,9 +60,9 @@ static int push_end(lua_State *lua, const struct channel *channel)
 }
 
 const struct message_kind MESSAGE_WEBSOCKET = {
-	.push = push_message,
+	.push = websocket_push,
 	.loop = message_loop,
-	.push_end = push_end,
+	.push_end = websocket_push_end,
 	.more = 1,
 };
 

@@ -74,7 +74,7 @@ struct inflating {
 };
 
 /* Room for more of the result, one byte past the limit at most. */
-static bool make_room(struct inflating *inflating)
+static bool make_space(struct inflating *inflating)
 {
 	size_t has = buf_len(*inflating->to), left = inflating->most + 1 - has;
 	size_t want = has > PIECE_BYTES ? has : PIECE_BYTES;
@@ -94,7 +94,7 @@ static enum breach inflate_bytes(struct inflating *inflating, const uint8_t *byt
 	stream->next_in = (uint8_t *)(uintptr_t)bytes;
 	stream->avail_in = (unsigned)n;
 	do {
-		if (!make_room(inflating))
+		if (!make_space(inflating))
 			return BREACH_NONE;
 		unsigned room = stream->avail_out;
 		status = inflate(stream, Z_SYNC_FLUSH);

@@ -39,7 +39,7 @@ static enum breach check_second(uint8_t first, uint8_t second)
 	return is_control(first & 15) && (second & 127) > CONTROL_MAX ? BREACH_CONTROL_LENGTH : BREACH_NONE;
 }
 
-static uint64_t big_endian(const uint8_t *bytes, unsigned n)
+static uint64_t length_of(const uint8_t *bytes, unsigned n)
 {
 	uint64_t value = 0;
 	for (unsigned i = 0; i < n; i++)
@@ -63,7 +63,7 @@ enum breach websocket_read_head(const struct websocket *websocket, const uint8_t
 	head->opcode = in[0] & 15;
 	head->is_last = in[0] & BIT_FIN;
 	head->is_compressed = in[0] & BIT_COMPRESSED;
-	head->len = more ? big_endian(in + 2, more) : length;
+	head->len = more ? length_of(in + 2, more) : length;
 	if ((more == 2 && head->len < TWO) || (more == 8 && (head->len <= UINT16_MAX || head->len >> 63)))
 		return BREACH_LENGTH;
 	if (n < 2 + more + sizeof head->mask)

@@ -35,7 +35,7 @@ struct decoding {
 	struct batch *out;
 };
 
-static void fail_batch(struct decoding *d, enum breach breach, uint64_t announced)
+static void websocket_refuse(struct decoding *d, enum breach breach, uint64_t announced)
 {
 	d->s->breach = (uint8_t)breach;
 	d->out->error = breach == BREACH_SIZE ? ERR_FRAME_TOO_LARGE : ERR_FRAME_MALFORMED;
@@ -43,7 +43,7 @@ static void fail_batch(struct decoding *d, enum breach breach, uint64_t announce
 }
 
 /* What may come of a message that is compressed: no compressor makes more of one that is within the limit. */
-static uint64_t most_bytes(const struct decoding *d)
+static uint64_t most_payload(const struct decoding *d)
 {
 	uint64_t most = d->websocket->protocol.max_bytes;
 	return d->s->is_compressed ? most + most / 1024 + 64 : most;
@@ -74,13 +74,13 @@ static bool begin_data_frame(struct decoding *d, const struct frame_head *head)
 	struct websocket_session *s = d->s;
 	bool continues = head->opcode == OPCODE_MORE;
 	if (continues != s->begun) {
-		fail_batch(d, continues ? BREACH_NOTHING_TO_GO_ON : BREACH_NOT_CONTINUED, 0);
+		websocket_refuse(d, continues ? BREACH_NOTHING_TO_GO_ON : BREACH_NOT_CONTINUED, 0);
 		return false;
 	}
 	if (!continues)
 		begin_message(s, head);
-	if (head->len > most_bytes(d) - buf_len(s->message)) {
-		fail_batch(d, BREACH_SIZE, buf_len(s->message) + head->len);
+	if (head->len > most_payload(d) - buf_len(s->message)) {
+		websocket_refuse(d, BREACH_SIZE, buf_len(s->message) + head->len);
 		return false;
 	}
 	s->left = head->len;
@@ -110,7 +110,7 @@ static bool take_payload(struct decoding *d)
 	consume(d, take);
 	if (!s->is_text || s->is_compressed || utf8_take(&s->utf8, to, take))
 		return true;
-	fail_batch(d, BREACH_UTF8, 0);
+	websocket_refuse(d, BREACH_UTF8, 0);
 	return false;
 }
 
@@ -127,7 +127,7 @@ static bool inflate_message(struct decoding *d)
 	    !utf8_take(&s->utf8, whole->data + whole->start, buf_len(whole)))
 		breach = BREACH_UTF8;
 	if (breach)
-		fail_batch(d, breach, (uint64_t)d->websocket->protocol.max_bytes + 1);
+		websocket_refuse(d, breach, (uint64_t)d->websocket->protocol.max_bytes + 1);
 	return !d->out->error;
 }
 
@@ -138,7 +138,7 @@ static void give_message(struct decoding *d)
 	if (s->is_compressed && !inflate_message(d))
 		return;
 	if (s->is_text && !utf8_is_whole(&s->utf8)) {
-		fail_batch(d, BREACH_UTF8, 0);
+		websocket_refuse(d, BREACH_UTF8, 0);
 		return;
 	}
 	const uint8_t *data = s->message ? s->message->data + s->message->start : (const uint8_t *)"";
@@ -180,7 +180,7 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 	else if (head->opcode == OPCODE_CLOSE)
 		breach = websocket_take_close(s, payload, n, &out->error);
 	if (breach)
-		fail_batch(d, breach, 0);
+		websocket_refuse(d, breach, 0);
 	if (out->error)
 		return;
 	out->ends = head->opcode == OPCODE_CLOSE;
@@ -189,13 +189,13 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 }
 
 /* The next frame. True: there may be another one behind it. */
-static bool take_frame(struct decoding *d)
+static bool websocket_take_frame(struct decoding *d)
 {
 	struct frame_head head;
 	size_t at = d->out->consumed;
 	enum breach breach = websocket_read_head(d->websocket, d->in + at, d->n - at, &head);
 	if (breach)
-		fail_batch(d, breach, 0);
+		websocket_refuse(d, breach, 0);
 	if (breach || !head.bytes)
 		return false;
 	if (head.opcode < OPCODE_CLOSE)
@@ -212,7 +212,7 @@ static bool take_more(struct decoding *d)
 {
 	struct websocket_session *s = d->s;
 	if (!s->in_frame)
-		return d->out->consumed < d->n && take_frame(d);
+		return d->out->consumed < d->n && websocket_take_frame(d);
 	if (!take_payload(d) || s->left)
 		return false;
 	s->in_frame = false;
@@ -279,7 +279,7 @@ bool websocket_is_binary(const struct session *session)
 	return s && !s->is_text;
 }
 
-static bool is_at_rest(const struct protocol *protocol, const struct session *session)
+static bool websocket_is_at_rest(const struct protocol *protocol, const struct session *session)
 {
 	const struct websocket_session *s = websocket_session_of(session);
 	(void)protocol;
@@ -373,7 +373,7 @@ static const struct protocol_ops WEBSOCKET_OPS = {
 	.encode = websocket_encode,
 	.ping = websocket_ping,
 	.finish = websocket_finish,
-	.is_at_rest = is_at_rest,
+	.is_at_rest = websocket_is_at_rest,
 	.keeps_session = true,
 	.explain = websocket_explain,
 };

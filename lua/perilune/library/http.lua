@@ -16,6 +16,7 @@
 ---@field version "1.1"|"1.0"
 ---@field peer? string as conn.peer
 ---@field tls? perilune.tls_facts as conn.tls
+---@field subprotocol? string of a WebSocket: the one that was chosen
 local request = {}
 
 --- The body as JSON.
@@ -82,5 +83,20 @@ function http.redirect(location, status) end
 ---@param headers? table<string, string|number|string[]>
 ---@return perilune.http.response
 function http.error(status, message, headers) end
+
+--- What `proceed` of an HTTP agent returns to accept a WebSocket. It may be returned again and again.
+---@class perilune.http.websocket
+
+---@class perilune.http.websocket_options
+---@field origins? string[] pages that may open it, "https://example.org"; default: any
+---@field subprotocols? string[] names, the one that is liked best first; default: none
+---@field compress? boolean where the client can; default: true
+
+--- The connection becomes a WebSocket, with an agent of its own from here on: docs/websocket.md. A request that asks for
+--- none, or wrongly, is refused.
+---@param agent table|fun(conn: perilune.conn, request: perilune.http.request): table a prototype, or a factory
+---@param options? perilune.http.websocket_options
+---@return perilune.http.websocket
+function http.websocket(agent, options) end
 
 return http

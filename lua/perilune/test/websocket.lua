@@ -21,8 +21,8 @@ local COMPRESSED, LAST = 0x40, 0x80
 ---@field response perilune.test.response to the handshake
 ---@field subprotocol string?
 ---@field compresses boolean was permessage-deflate agreed upon?
-local socket = {}
-socket.__index = socket
+local websocket = {}
+websocket.__index = websocket
 
 -- ---- frames as bytes ----
 
@@ -162,7 +162,7 @@ function M.open(client, path, options)
     client = client, response = response, bytes = "", answers = options.answers ~= false,
     subprotocol = response.headers["sec-websocket-protocol"],
     compresses = response.headers["sec-websocket-extensions"] ~= nil,
-  }, socket)
+  }, websocket)
 end
 
 -- ---- receiving ----
@@ -182,7 +182,7 @@ end
 
 --- The next frame as it came, control frames too; nil: none has come.
 ---@return perilune.test.websocket_frame?
-function socket:frame()
+function websocket:frame()
   while true do
     local frame, used = parse(self.bytes)
     if frame then
@@ -233,7 +233,7 @@ end
 --- The next message.
 ---@return string message
 ---@return "text"|"binary" kind
-function socket:receive()
+function websocket:receive()
   local message = take_message(self, "a message")
   return message.data, message.opcode
 end
@@ -253,17 +253,17 @@ end
 --- The next messages must be these texts; or have this pattern (perilune.pattern); or be accepted by a function.
 ---@param ... any one after the other
 ---@return perilune.test.websocket
-function socket:expect(...) return expect(self, "text", ...) end
+function websocket:expect(...) return expect(self, "text", ...) end
 
 --- The same of binary messages.
 ---@param ... any
 ---@return perilune.test.websocket
-function socket:expect_binary(...) return expect(self, "binary", ...) end
+function websocket:expect_binary(...) return expect(self, "binary", ...) end
 
 --- The next frame must be a pong with this.
 ---@param data string? default: ""
 ---@return perilune.test.websocket
-function socket:expect_pong(data)
+function websocket:expect_pong(data)
   local frame = self:frame()
   if not frame or frame.opcode ~= "pong" or frame.data ~= (data or "") then
     clients.fail(self.client, ("expected pong %s: %s"):format(transcript.show(data or ""),
@@ -274,7 +274,7 @@ end
 
 --- The next frame must be a ping.
 ---@return perilune.test.websocket
-function socket:expect_ping()
+function websocket:expect_ping()
   local frame = self:frame()
   if not frame or frame.opcode ~= "ping" then
     clients.fail(self.client, "expected a ping: " .. (frame and "got " .. show_frame(frame) or nothing(self)))
@@ -284,7 +284,7 @@ end
 
 --- There must be no message by now.
 ---@return perilune.test.websocket
-function socket:expect_nothing()
+function websocket:expect_nothing()
   clients.pull(self.client, false)
   self.kept = next_message(self)
   if self.kept then clients.fail(self.client, "expected nothing, got " .. show_frame(self.kept)) end
@@ -295,7 +295,7 @@ end
 ---@param code integer? 1005: without one; nil: whatever it says
 ---@param text string?
 ---@return perilune.test.websocket
-function socket:expect_close(code, text)
+function websocket:expect_close(code, text)
   local frame = next_message(self)
   if not frame then clients.fail(self.client, "expected a close frame: " .. nothing(self)) end
   local its_code = frame.opcode == "close" and (#frame.data >= 2 and read_number(frame.data, 1, 2) or 1005)
@@ -309,19 +309,19 @@ end
 
 --- Why the connection has ended, as the agent's closed() was told; nil: it has not.
 ---@return string? reason
-function socket:closed() return self.client:closed() end
+function websocket:closed() return self.client:closed() end
 
 --- The connection must have ended, for this reason if one is given.
 ---@param reason string?
 ---@return perilune.test.websocket
-function socket:expect_closed(reason)
+function websocket:expect_closed(reason)
   self.client:expect_closed(reason)
   return self
 end
 
 --- Everything that happened so far, a line each, with the times.
 ---@return string
-function socket:transcript() return self.client:transcript() end
+function websocket:transcript() return self.client:transcript() end
 
 -- ---- sending ----
 
@@ -335,7 +335,7 @@ end
 ---@param data string
 ---@param kind "text"|"binary"|nil default: "text"
 ---@return perilune.test.websocket
-function socket:send(data, kind)
+function websocket:send(data, kind)
   kind = kind or "text"
   check_data("send", data)
   if kind ~= "text" and kind ~= "binary" then failing.misuse 'send: the kind is "text" or "binary"' end
@@ -347,7 +347,7 @@ end
 ---@param data string
 ---@param kind "text"|"binary"|nil default: "text"
 ---@return perilune.test.websocket
-function socket:send_compressed(data, kind)
+function websocket:send_compressed(data, kind)
   check_data("send_compressed", data)
   local compressed = require("perilune").deflate(data, { format = "raw" })
   -- A last block may be followed by nothing but a byte of zeroes: RFC 7692, 7.2.3.4.
@@ -359,7 +359,7 @@ end
 --- Sends frames as they are described; several arrive at once.
 ---@param ... perilune.test.websocket_frame
 ---@return perilune.test.websocket
-function socket:send_frame(...)
+function websocket:send_frame(...)
   local bytes, shown = {}, {}
   for i = 1, select("#", ...) do
     local frame = select(i, ...)
@@ -374,7 +374,7 @@ end
 --- Sends bytes as they are.
 ---@param bytes string
 ---@return perilune.test.websocket
-function socket:send_raw(bytes)
+function websocket:send_raw(bytes)
   self.client:send_raw(bytes)
   return self
 end
@@ -383,7 +383,7 @@ end
 ---@param data string
 ---@param kind "text"|"binary"|nil
 ---@return perilune.test.websocket
-function socket:send_split(data, kind)
+function websocket:send_split(data, kind)
   check_data("send_split", data)
   local bytes = M.frame { opcode = kind or "text", data = data }
   for i = 1, #bytes do clients.send_bytes(self.client, bytes:sub(i, i), ("byte %d of %d"):format(i, #bytes)) end
@@ -393,23 +393,23 @@ end
 --- Sends a ping.
 ---@param data string?
 ---@return perilune.test.websocket
-function socket:ping(data) return self:send_frame { opcode = "ping", data = data } end
+function websocket:ping(data) return self:send_frame { opcode = "ping", data = data } end
 
 --- Sends a close frame.
 ---@param code integer? nil: it says nothing
 ---@param text string?
 ---@return perilune.test.websocket
-function socket:close(code, text)
+function websocket:close(code, text)
   return self:send_frame { opcode = "close", data = code and big_endian(code, 2) .. (text or "") or "" }
 end
 
 --- Hangs up without a word.
 ---@return perilune.test.websocket
-function socket:hang_up()
+function websocket:hang_up()
   self.client:close()
   return self
 end
 
-methods.lock_objects("a websocket", socket)
+methods.lock_objects("a websocket", websocket)
 
 return M
