@@ -6,7 +6,9 @@ describe("websocket_chat", function()
   before_each(function() app = perilune.app "examples/websocket_chat.lua" end)
   after_each(function() app:close() end)
 
-  local function join(name) return app:connect():websocket("/chat?name=" .. name, { origin = "http://localhost:8080" }) end
+  local function join(name)
+    return app:connect():websocket("/chat?name=" .. name, { origin = "http://localhost:8080" })
+  end
 
   it("has a page", function()
     local response = app:connect():get "/"

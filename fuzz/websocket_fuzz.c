@@ -66,7 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		websocket_stream_deinit(&cut);
 		run(&cut, data[0], data + HEAD_BYTES, n, steps[i], true);
 		MUST(cut.is_over == whole.is_over);
-		bool is_all = whole.text_bytes < sizeof whole.text - 1 && cut.text_bytes < sizeof cut.text - 1;
+		bool is_all =
+		    whole.text_bytes < sizeof whole.text - 1 && cut.text_bytes < sizeof cut.text - 1;
 		/* One behind what is refused may have been answered before that came to light. */
 		MUST(!is_all || cut.is_over ? true : cut.text_bytes == whole.text_bytes);
 		MUST(!is_all || count_of(&cut, "pong ") >= count_of(&whole, "pong "));

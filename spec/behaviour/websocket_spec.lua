@@ -125,7 +125,7 @@ describe("a WebSocket", function()
       local client = open():connect { listener = "http" }
       local bytes = { "GET /chat HTTP/1.1\r\nHost: a\r\n" }
       for name, value in pairs(handshake()) do bytes[#bytes + 1] = name .. ": " .. value .. "\r\n" end
-      bytes[#bytes + 1] = "\r\n" .. websocket.frame { data = "one" } .. websocket.frame { data = "two" }
+      bytes[#bytes + 1] = "\r\n" .. websocket.bytes { data = "one" } .. websocket.bytes { data = "two" }
       client:send_raw(table.concat(bytes))
       assert.equal(101, client:response().status)
       client:expect("\129\3one\129\3two")
@@ -153,7 +153,7 @@ describe("a WebSocket", function()
       local app = open()
       local client = app:connect { listener = "http" }
       client:ask { path = "/late", headers = handshake() }
-      client:send_raw(websocket.frame { data = "early" })
+      client:send_raw(websocket.bytes { data = "early" })
       app:advance "1s"
       assert.equal(101, client:response().status)
       client:expect("\129\5early")
@@ -522,7 +522,7 @@ describe("a WebSocket", function()
       local app = open { limits = { send_buffer = "64k" } }
       local ws = chat(app)
       ws.client:stall(0)
-      local ping = websocket.frame { opcode = "ping", data = ("x"):rep(125) }
+      local ping = websocket.bytes { opcode = "ping", data = ("x"):rep(125) }
       for _ = 1, 50 do ws:send_raw(ping:rep(1000)) end
       app:advance "30s"
       ws:expect_closed "write_timeout"
@@ -546,7 +546,7 @@ describe("a WebSocket", function()
     it("a message that drips must be whole in timeout.header", function()
       local app = open { timeout = { header = "10s" } }
       local ws = chat(app)
-      local bytes = websocket.frame { data = ("x"):rep(20) }
+      local bytes = websocket.bytes { data = ("x"):rep(20) }
       for i = 1, 10 do
         ws:send_raw(bytes:sub(i, i))
         app:advance "1s"

@@ -82,7 +82,8 @@ static void take_answers(struct websocket_stream *stream)
 			note_word(stream, "pong ");
 			note(stream, frame + 2, n);
 		} else {
-			snprintf(text, sizeof text, n ? "close %u" : "close", n ? frame[2] << 8 | frame[3] : 0);
+			snprintf(text, sizeof text, n ? "close %u" : "close",
+				 n ? frame[2] << 8 | frame[3] : 0);
 			note_word(stream, text);
 		}
 		buf_consume(&stream->pool, &stream->out, 2 + n);

@@ -133,7 +133,8 @@ static void takes_messages(void **state)
 	expect("01|00|80", "text ");
 	expect("01 a|00 b|00|00 c|80 d", "text abcd");
 	expect("02 \\xe2|80 \\x82", "binary 2:e282");
-	expect("81 \\xce\\xba\\xe1\\xbd\\xb9\\xf0\\x9f\\x98\\x80", "text \xce\xba\xe1\xbd\xb9\xf0\x9f\x98\x80");
+	expect("81 \\xce\\xba\\xe1\\xbd\\xb9\\xf0\\x9f\\x98\\x80",
+	       "text \xce\xba\xe1\xbd\xb9\xf0\x9f\x98\x80");
 	expect("01 \\xce|80 \\xba", "text κ");
 	expect("01 \\xf0|00 \\x9f|00 \\x98|80 \\x80", "text 😀");
 }
@@ -169,8 +170,8 @@ static void judges_close_codes(void **state)
 		unsigned from, to;
 		bool is_valid, is_scripts;
 	} CODES[] = {
-		{ 0, 999, false, false },     { 1000, 1000, true, true },   { 1001, 1003, true, false },
-		{ 1004, 1006, false, false }, { 1007, 1014, true, false },  { 1015, 2999, false, false },
+		{ 0, 999, false, false },     { 1000, 1000, true, true },    { 1001, 1003, true, false },
+		{ 1004, 1006, false, false }, { 1007, 1014, true, false },   { 1015, 2999, false, false },
 		{ 3000, 4999, true, true },   { 5000, 65535, false, false },
 	};
 	(void)state;
@@ -378,7 +379,8 @@ static void writes_frames(void **state)
 	websocket_stream_init(&stream, MESSAGE_MAX, 0);
 	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
 		struct reply reply = { data, ROWS[i].n };
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out), 0);
+		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+				 0);
 		assert_int_equal(buf_len(stream.out), ROWS[i].head_bytes + ROWS[i].n);
 		assert_memory_equal(stream.out->data + stream.out->start, ROWS[i].head, ROWS[i].head_bytes);
 		buf_release(&stream.pool, &stream.out);
@@ -482,7 +484,8 @@ static void compresses(void **state)
 		struct reply reply = { data, sizeof data };
 		char wanted[64];
 		websocket_stream_init(&stream, MESSAGE_MAX, bits);
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out), 0);
+		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+				 0);
 		size_t n = buf_len(stream.out);
 		uint8_t frame[1024];
 		assert_true(n < sizeof frame);
@@ -505,12 +508,14 @@ static void compresses(void **state)
 /* Each text of up to three bytes out of those at which something changes: as text_is_utf8() has it. */
 static void knows_utf8(void **state)
 {
-	static const uint8_t EDGES[] = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf,
-					 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff };
+	static const uint8_t EDGES[] = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,
+					 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed,
+					 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff };
 	enum { N = sizeof EDGES };
 	(void)state;
 	for (size_t i = 0; i < (size_t)N * N * N * N; i++) {
-		uint8_t text[] = { EDGES[i % N], EDGES[i / N % N], EDGES[i / N / N % N], EDGES[i / N / N / N] };
+		uint8_t text[] = { EDGES[i % N], EDGES[i / N % N], EDGES[i / N / N % N],
+				   EDGES[i / N / N / N] };
 		struct utf8 utf8 = { 0 }, pieces = { 0 };
 		bool is = utf8_take(&utf8, text, 4) && utf8_is_whole(&utf8), in_pieces = true;
 		for (size_t k = 0; in_pieces && k < 4; k++)

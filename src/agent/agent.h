@@ -158,8 +158,8 @@ struct agent_endpoint {
 	struct http http;         /* what its connections speak where `is_http` */
 	bool is_http;
 	/*
-	 * Of http:// and ws://: what those of its connections have that have become WebSockets, an endpoint of their own in the
-	 * listener's place. It has `websocket`, and its listener's agent where that is one for WebSockets alone.
+	 * Of http:// and ws://: the endpoint of those of its connections that have become WebSockets, in the listener's
+	 * place. It has `websocket`, and an upgrader_ref where the listener's agent is for WebSockets alone.
 	 */
 	struct agent_endpoint *websockets;
 	struct websocket websocket;

@@ -28,7 +28,7 @@ struct message_kind {
 	 */
 	bool (*answer)(struct agents *agents, struct run *run, lua_State *lua, int idx);
 
-	/* What the peer has said of its end, for closed() behind its reason: pushes values, and returns how many. NULL: nothing. */
+	/* Pushes what the peer has said of its end, for closed() behind the reason: how many values. NULL: none. */
 	int (*push_end)(lua_State *lua, const struct channel *channel);
 
 	uint8_t more; /* values that are pushed for a message beside its first; then it is handed up alone */

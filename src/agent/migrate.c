@@ -50,7 +50,8 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 		return false;
 	const struct protocol *protocol = channel->conn->protocol;
 	if (websocket_has(channel) && !websockets_in(to, channel)) {
-		channel->declined_by = to->instance.generation; /* whose agent it would be, only HTTP's knows */
+		channel->declined_by =
+		    to->instance.generation; /* whose agent it would be, only HTTP's knows */
 		return false;
 	}
 	if (!protocol->ops->rewinds &&

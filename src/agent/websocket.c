@@ -176,6 +176,13 @@ static void open_agent(struct agents *agents, struct channel *channel, lua_State
 		callback_finish(agents, &run, outcome);
 }
 
+/* What a fault would show of it is not there any more. */
+static void forget_request(struct conn *conn)
+{
+	if (conn->host->decoding == conn)
+		conn->host->batch.frames[0] = (struct frame){ 0 };
+}
+
 #define IS_SPOILED "something was written into this response, which is of no use any more"
 
 bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx)
@@ -194,13 +201,19 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 		return false;
 	}
 	accepted.fields = lua_tolstring(lua, agent - 2, &accepted.field_bytes);
-	int err = channel_send_by(channel, append_switch, &accepted, accepted.field_bytes + PROTOCOL_OVERHEAD_MAX);
+	int err =
+	    channel_send_by(channel, append_switch, &accepted, accepted.field_bytes + PROTOCOL_OVERHEAD_MAX);
 	if (err == ERR_FRAME_REPLY) {
 		lua_pushliteral(lua, "there is no request to answer");
 		return false;
 	}
 	if (err)
 		return true; /* the connection ends: there is nobody to tell */
+	if (http_pending(&channel->conn->session)) { /* its client reads nothing, and what is sent is dropped */
+		channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_NOW);
+		return true;
+	}
+	forget_request(channel->conn);
 	if (switch_protocol(channel->conn, websockets, (unsigned)bits)) {
 		channel_close(channel, REASON_MEMORY, CLOSE_NOW);
 		return true;

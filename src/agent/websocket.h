@@ -1,7 +1,7 @@
 /*
- * How Lua sees WebSockets: messages as strings, with a table that says whether they are binary. And how a connection of an
- * http:// listener becomes one. The Lua side of that is lua/perilune/http/websocket.lua, which has looked at the handshake
- * before anything comes here.
+ * How Lua sees WebSockets: messages as strings, with a table that says whether they are binary. And how a
+ * connection of an http:// listener becomes one. The Lua side of that is lua/perilune/http/websocket.lua, which
+ * has looked at the handshake before anything comes here.
  *
  * A ws:// listener is one for HTTP whose agent accepts WebSockets at one path, and refuses all else.
  *
@@ -23,8 +23,9 @@ void websocket_open_worker(struct agents *agents);
 void websocket_open(lua_State *lua);
 
 /*
- * What requests.ready() has made of an accepted handshake, { 101, fields, window bits, agent, request }, is at idx: the pending
- * request is answered, and the connection is a WebSocket with an agent of its own. False with an error message pushed.
+ * What requests.ready() has made of an accepted handshake, { 101, fields, window bits, agent, request }, is at
+ * idx: the pending request is answered, and the connection is a WebSocket with an agent of its own. False with
+ * an error message pushed.
  */
 bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx);
 
@@ -39,7 +40,10 @@ static inline bool websocket_has(const struct channel *channel)
 /* Sends a binary message. As channel_send(). */
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below);
 
-/* Onto the tape: a message that was sent, and one that is being handed up, as they could have gone over the wire. */
+/*
+ * Onto the tape: a message that was sent, and one that is being handed up, as they could have gone over the
+ * wire.
+ */
 void websocket_record_out(struct channel *channel, bool is_binary, const void *data, size_t len);
 void websocket_record_in(struct channel *channel, const struct batch *batch);
 

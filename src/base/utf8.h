@@ -1,6 +1,7 @@
 /*
- * UTF-8 that comes in pieces: is it right so far, and is it whole? As RFC 3629 has it: no overlong forms, no surrogates,
- * nothing past U+10FFFF. What is wrong is known with the first byte that makes it so. Whole texts are text_is_utf8()'s.
+ * UTF-8 that comes in pieces: is it right so far, and is it whole? As RFC 3629 has it: no overlong forms, no
+ * surrogates, nothing past U+10FFFF. What is wrong is known with the first byte that makes it so. Whole texts
+ * are text_is_utf8()'s.
  *
  * Leaf; any thread.
  */

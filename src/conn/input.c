@@ -308,7 +308,8 @@ static void note_begun(struct conn *conn, const struct batch *batch)
 	if ((is_body && (batch->has_come_on || !conn->in_body)) || (batch->begun && !conn->begun))
 		conn->read_since_ms = now_ms;
 	if (batch->begun || batch->has_come_on)
-		conn->idle_since_ms = now_ms; /* it is not between two of them, or has shown that it is there */
+		conn->idle_since_ms =
+		    now_ms; /* it is not between two of them, or has shown that it is there */
 	conn->in_body = is_body;
 	conn->begun = batch->begun;
 	conn->pinged = false;

@@ -95,8 +95,8 @@ int conn_change(struct conn *conn, const struct endpoint *endpoint, const struct
 		conn->host->decoding = NULL;
 	conn->begun = conn->in_body = conn->pinged = false;
 	conn->endpoint = endpoint;
-	if (!conn->own_timeouts)
-		conn->timeouts = &endpoint->rules.timeouts;
+	conn_forget_timeouts(conn);
+	conn->timeouts = &endpoint->rules.timeouts;
 	return conn_set_protocol(conn, protocol, own_bytes);
 }
 

@@ -19,7 +19,8 @@ enum {
 bool websocket_code_is_valid(unsigned code)
 {
 	bool is_reserved = code == 1004 || code == CODE_NOTHING_SAID || code == 1006;
-	return (code >= CODE_NORMAL && code <= 1014 && !is_reserved) || (code >= CODES_OWN && code < CODES_END);
+	return (code >= CODE_NORMAL && code <= 1014 && !is_reserved) ||
+	       (code >= CODES_OWN && code < CODES_END);
 }
 
 bool websocket_code_is_scripts(unsigned code)

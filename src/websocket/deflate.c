@@ -1,6 +1,7 @@
 /*
- * permessage-deflate, by zlib. No message needs what was before it, so a worker has one inflater, and one compressor for
- * each size of window that a client has asked for; connections have none. What is inflated is bounded while it is made.
+ * permessage-deflate, by zlib. No message needs what was before it, so a worker has one inflater, and one
+ * compressor for each size of window that a client has asked for; connections have none. What is inflated is
+ * bounded while it is made.
  */
 #include "base/err.h"
 #include "websocket/internal.h"
@@ -101,7 +102,8 @@ static enum breach inflate_bytes(struct inflating *inflating, const uint8_t *byt
 		buf_commit(*inflating->to, room - stream->avail_out);
 		if (buf_len(*inflating->to) > inflating->most)
 			return BREACH_SIZE;
-		if (status == Z_STREAM_END && inflateReset(stream) != Z_OK) /* a last block: another may follow */
+		if (status == Z_STREAM_END &&
+		    inflateReset(stream) != Z_OK) /* a last block: another may follow */
 			return BREACH_DEFLATE;
 		if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
 			return BREACH_DEFLATE;
@@ -161,7 +163,8 @@ size_t websocket_compress(struct websocket_worker *worker, unsigned window_bits,
 	if (reply->len < LEAST_BYTES || reply->len > MOST_BYTES)
 		return 0;
 	struct websocket_deflate *shared = deflate_of(worker);
-	z_stream *stream = shared && make_bytes(shared, reply->len) ? take_compressor(shared, window_bits) : NULL;
+	z_stream *stream =
+	    shared && make_bytes(shared, reply->len) ? take_compressor(shared, window_bits) : NULL;
 	if (!stream)
 		return 0;
 	stream->next_in = (uint8_t *)(uintptr_t)reply->data;

@@ -244,8 +244,8 @@ static void websocket_decode(const struct protocol *protocol, const uint8_t *in,
 }
 
 /*
- * The layer above takes no messages for now, and in[0 .. n) waits. Its pings are answered all the same; decode() will come
- * to them, and not do so again.
+ * The layer above takes no messages for now, and in[0 .. n) waits. Its pings are answered all the same; decode()
+ * will come to them, and not do so again.
  */
 static int websocket_look_ahead(const struct protocol *protocol, struct session *session, const uint8_t *in,
 				size_t n, struct buf_pool *pool, struct buf **out)
@@ -258,7 +258,8 @@ static int websocket_look_ahead(const struct protocol *protocol, struct session 
 		if (websocket_read_head(websocket_of(protocol), in + at, n - at, &head) || !head.bytes)
 			break;
 		bool is_whole = n - at >= head.bytes + head.len;
-		if (head.opcode == OPCODE_CLOSE || head.len > UINT32_MAX / 2 || (head.opcode == OPCODE_PING && !is_whole))
+		if (head.opcode == OPCODE_CLOSE || head.len > UINT32_MAX / 2 ||
+		    (head.opcode == OPCODE_PING && !is_whole))
 			break;
 		if (head.opcode == OPCODE_PING) {
 			uint8_t payload[CONTROL_MAX];

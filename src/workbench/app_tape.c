@@ -100,9 +100,8 @@ static int l_put_frame(lua_State *lua)
 	/* What is no frame is taken down as it came. */
 	bool is_as_it_came = endpoint->is_http || endpoint->websocket.worker;
 	const struct codec *codec =
-	    is_as_it_came
-		    ? &endpoint->codec
-		    : codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
+	    is_as_it_came ? &endpoint->codec
+			  : codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
 		return app_tape_refuse(

@@ -77,7 +77,7 @@ local function check_pong(state, entry, listener)
     units.format_duration(listener.ping)))
 end
 
-local TOO_SMALL = "%s in all cannot hold one request, or message, of %s (up to %s): raise it, or lower the limits of those"
+local TOO_SMALL = "%s in all cannot hold one request or message of %s (up to %s): raise it, or lower their limits"
 
 local function check_listener(state, entry, listener, index, buffers)
   listener.frame = frame.parse("raw", listener.limits.frame)

@@ -123,9 +123,8 @@ function conn:pause() end
 function conn:resume() end
 
 --- Delivers what was sent, then ends. A reply returned by the same call is still sent; frames after it are not served.
----@param reason? "agent"|"kick"|integer for closed(); default: "agent". Of a [WebSocket](websocket.md) the code that its
----  client is told: 1000, or 3000 to 4999
----@param text? string what the client is told with it: at most 123 bytes of UTF-8
+---@param reason? "agent"|"kick"|integer for closed(); default: "agent". Of a WebSocket a code: 1000, 3000 to 4999
+---@param text? string of a WebSocket: what its client is told with the code, at most 123 bytes
 ---@return true? ok
 ---@return "closed"? message
 function conn:close(reason, text) end

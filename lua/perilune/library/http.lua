@@ -92,8 +92,8 @@ function http.error(status, message, headers) end
 ---@field subprotocols? string[] names, the one that is liked best first; default: none
 ---@field compress? boolean where the client can; default: true
 
---- The connection becomes a WebSocket, with an agent of its own from here on: docs/websocket.md. A request that asks for
---- none, or wrongly, is refused.
+--- The connection becomes a WebSocket, with an agent of its own from here on: docs/websocket.md. A request that asks
+--- for none, or wrongly, is refused.
 ---@param agent table|fun(conn: perilune.conn, request: perilune.http.request): table a prototype, or a factory
 ---@param options? perilune.http.websocket_options
 ---@return perilune.http.websocket

@@ -356,7 +356,8 @@ function client:websocket(path, options)
 end
 
 -- For what stands on a client: lua/perilune/test/websocket.lua.
-M.pull, M.take, M.nothing, M.fail, M.send_bytes, M.agrees, M.shown = pull, take, nothing, fail, send_bytes, agrees, shown
+M.pull, M.take, M.nothing, M.fail = pull, take, nothing, fail
+M.send_bytes, M.agrees, M.shown = send_bytes, agrees, shown
 
 -- ---- what networks do ----
 

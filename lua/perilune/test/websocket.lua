@@ -57,7 +57,7 @@ end
 --- The bytes of a frame.
 ---@param frame perilune.test.websocket_frame
 ---@return string
-function M.frame(frame)
+function M.bytes(frame)
   for key in pairs(frame) do
     if not FRAME[key] then
       failing.misuse(("send_frame: unknown key %s (there are: data, last, length, masked, opcode, reserved)")
@@ -176,7 +176,8 @@ end
 
 local function answer(self, frame)
   if frame.opcode == "ping" and self.answers then
-    clients.send_bytes(self.client, M.frame { opcode = "pong", data = frame.data }, "pong " .. transcript.show(frame.data))
+    local shown = "pong " .. transcript.show(frame.data)
+    clients.send_bytes(self.client, M.bytes { opcode = "pong", data = frame.data }, shown)
   end
 end
 
@@ -339,7 +340,7 @@ function websocket:send(data, kind)
   kind = kind or "text"
   check_data("send", data)
   if kind ~= "text" and kind ~= "binary" then failing.misuse 'send: the kind is "text" or "binary"' end
-  clients.send_bytes(self.client, M.frame { opcode = kind, data = data }, show_sent(kind, data))
+  clients.send_bytes(self.client, M.bytes { opcode = kind, data = data }, show_sent(kind, data))
   return self
 end
 
@@ -351,7 +352,7 @@ function websocket:send_compressed(data, kind)
   check_data("send_compressed", data)
   local compressed = require("perilune").deflate(data, { format = "raw" })
   -- A last block may be followed by nothing but a byte of zeroes: RFC 7692, 7.2.3.4.
-  local frame = M.frame { opcode = kind or "text", reserved = COMPRESSED, data = compressed .. "\0" }
+  local frame = M.bytes { opcode = kind or "text", reserved = COMPRESSED, data = compressed .. "\0" }
   clients.send_bytes(self.client, frame, show_sent((kind or "text") .. ", compressed", data))
   return self
 end
@@ -363,7 +364,7 @@ function websocket:send_frame(...)
   local bytes, shown = {}, {}
   for i = 1, select("#", ...) do
     local frame = select(i, ...)
-    bytes[i] = M.frame(frame)
+    bytes[i] = M.bytes(frame)
     local last, reserved = frame.last ~= false, frame.reserved or 0
     shown[i] = show_frame { opcode = frame.opcode or "text", data = frame.data or "", last = last, reserved = reserved }
   end
@@ -385,7 +386,7 @@ end
 ---@return perilune.test.websocket
 function websocket:send_split(data, kind)
   check_data("send_split", data)
-  local bytes = M.frame { opcode = kind or "text", data = data }
+  local bytes = M.bytes { opcode = kind or "text", data = data }
   for i = 1, #bytes do clients.send_bytes(self.client, bytes:sub(i, i), ("byte %d of %d"):format(i, #bytes)) end
   return self
 end
