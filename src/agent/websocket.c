@@ -177,7 +177,7 @@ static void open_agent(struct agents *agents, struct channel *channel, lua_State
 }
 
 /* What a fault would show of it is not there any more. */
-static void forget_request(struct conn *conn)
+static void websocket_forget_request(struct conn *conn)
 {
 	if (conn->host->decoding == conn)
 		conn->host->batch.frames[0] = (struct frame){ 0 };
@@ -209,11 +209,12 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 	}
 	if (err)
 		return true; /* the connection ends: there is nobody to tell */
-	if (http_pending(&channel->conn->session)) { /* its client reads nothing, and what is sent is dropped */
+	if (http_pending(
+		&channel->conn->session)) { /* its client reads nothing, and what is sent is dropped */
 		channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_NOW);
 		return true;
 	}
-	forget_request(channel->conn);
+	websocket_forget_request(channel->conn);
 	if (switch_protocol(channel->conn, websockets, (unsigned)bits)) {
 		channel_close(channel, REASON_MEMORY, CLOSE_NOW);
 		return true;
