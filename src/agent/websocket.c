@@ -129,16 +129,22 @@ struct accepted {
 	size_t field_bytes;
 };
 
+static void record_switch(struct channel *channel, const struct buf *out, size_t before)
+{
+	size_t bytes = out ? buf_len(out) - before : 0;
+	if (!bytes)
+		return;
+	struct record_part part = { out->data + out->end - bytes, bytes };
+	record_parts(channel, TRACE_OUT, &part, 1);
+}
+
 static int append_switch(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
 {
 	const struct accepted *accepted = data;
 	size_t before = buf_len(*out);
 	int err = http_switch(session, accepted->fields, accepted->field_bytes, pool, out);
-	if (__builtin_expect(accepted->channel->recorded, 0) && !err) {
-		size_t bytes = buf_len(*out) - before;
-		struct record_part part = { (*out)->data + (*out)->end - bytes, bytes };
-		record_parts(accepted->channel, TRACE_OUT, &part, 1);
-	}
+	if (__builtin_expect(accepted->channel->recorded, 0) && !err)
+		record_switch(accepted->channel, *out, before);
 	return err;
 }
 

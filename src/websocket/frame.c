@@ -1,8 +1,8 @@
 /* Frames: their heads, their masks, and what may be wrong with them. */
 #include "websocket/internal.h"
 
-#define BREACH_CODE(name, code, text) [BREACH_##name] = code,
-#define BREACH_TEXT(name, code, text) [BREACH_##name] = text,
+#define BREACH_CODE(name, code, text) [BREACH_##name] = (code),
+#define BREACH_TEXT(name, code, text) [BREACH_##name] = (text),
 static const uint16_t CODES[BREACH_COUNT] = { WEBSOCKET_BREACHES(BREACH_CODE) };
 static const char *const TEXTS[BREACH_COUNT] = { [BREACH_NONE] = "", WEBSOCKET_BREACHES(BREACH_TEXT) };
 
