@@ -414,7 +414,8 @@ local function warnings_of(conf, folder)
   local untaken_text = untaken(conf)
   if untaken_text then add(untaken_text) end
   local function warn_of(listener, kind)
-    local migrates = type(listener.agent) == "table" and listener.reload.policy == "migrate" and not listener.protocol
+    local migrates = type(listener.agent) == "table" and listener.reload.policy == "migrate"
+      and listener.protocol ~= "http"
     for _, name in ipairs(migrates and { "snapshot", "upgrade" } or {}) do
       local ok, fn = pcall(index, listener.agent, name)
       if ok and fn == nil then

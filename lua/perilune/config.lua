@@ -150,7 +150,8 @@ local UDP_DEFAULTS = { frame = "datagram", ["timeout.idle"] = 30e3 }
 -- The setting, where its default depends on what is listened to.
 local function default_by_kind(listener, path)
   if listener.kind == "udp" then return UDP_DEFAULTS[path] end
-  return listener.protocol == "http" and http.DEFAULTS[path] or nil
+  local defaults = http.DEFAULTS[listener.protocol]
+  return defaults and defaults[path] or nil
 end
 
 -- What it speaks is known before its other settings: some of their defaults depend on it.

@@ -21,7 +21,7 @@ local MADE = {
   ["keep-alive"] = "connections are kept here",
   ["transfer-encoding"] = "bodies are framed here",
   trailer = "trailers are sent without an announcement",
-  upgrade = "connections speak HTTP/1.1 to their end",
+  upgrade = "the only other protocol is that of http.websocket(…)",
 }
 
 local NO_BODY = { [204] = true, [304] = true }
@@ -302,6 +302,7 @@ for module, names in pairs {
   ["perilune.http.fields"] = { "created", "version", "cors", "cache_control", "request_id" },
   ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
   ["perilune.http.stream"] = { "stream" },
+  ["perilune.http.websocket"] = { "websocket" },
   ["perilune.http.events"] = { "events" },
   ["perilune.http.files"] = { "file", "files" },
 } do

@@ -98,7 +98,8 @@ end
 
 function request_meta.__tostring(request) return ("HTTP request %s %s"):format(request.method, request.path) end
 
-local REFUSED = { conn = "a conn", ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
+local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
+  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
 
 local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
   .. 'require "perilune.http"; it is %s'
@@ -124,6 +125,7 @@ function M.ready(value, request, action)
   if kind == "number" then return tostring(value) end
   local meta = getmetatable(value)
   if meta == "http.response" then return ready_response(value, request, action) end
+  if meta == "http.websocket" and request then return require("perilune.http.websocket").answer(value, request) end
   if kind ~= "table" or REFUSED[meta] then error(EXPECTED:format(REFUSED[meta] or "a " .. kind), 0) end
   return http.json(value)
 end

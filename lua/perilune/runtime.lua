@@ -231,6 +231,27 @@ function M.opener(agent, anchor, is_kind)
   return opener
 end
 
+-- Of prototypes of WebSockets, of which the core knows nothing before a handler returns one.
+local adopted = setmetatable({}, { __mode = "k" })
+
+--- The opener of WebSockets: which agent it is, or what makes it, is known only then.
+---@param anchor fun(agent: table)
+---@return fun(conn: table, agent: function|table, request: table) opener
+function M.adopter(anchor)
+  return function(conn, agent, request)
+    local instance
+    if type(agent) == "function" then
+      instance = check_agent(agent(conn, request), "proceed")
+    else
+      adopted[agent] = adopted[agent] or metatable_for(agent)
+      instance = setmetatable({ conn = conn }, adopted[agent])
+    end
+    anchor(instance)
+    local opened = instance.opened
+    if opened then return opened(instance, request) end
+  end
+end
+
 -- ---- from one generation to the next ---------------------------------------
 
 -- To string.buffer a conn is a table like any other, and it would be one: without its methods.

@@ -284,13 +284,18 @@ describe("the command line", function()
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
         protocol = "http", ["limits.uri"] = "1k", ["limits.headers"] = "2k", ["limits.fields"] = "3",
         ["limits.body"] = "4k", ["timeout.header"] = "5s", ["timeout.body"] = "6s",
+        ["limits.message"] = "2k", ping = "35s", pong = "36s", compress = "false",
+        origins = "https://a.example, https://b.example", subprotocols = "chat.v2, chat.v1",
         amplification = "7", compat = "ngx, socket", shared = "counts=64k, rates=1m",
         ["jobs.workers"] = "3", ["jobs.queue"] = "30", ["jobs.when_full"] = "shed", ["jobs.lanes"] = "fast, slow=1",
         ["jobs.timeout"] = "31s", ["jobs.proceed"] = "32s", ["jobs.memory"] = "33m", ["jobs.message"] = "34k",
         ["jobs.buffers"] = "35m", ["jobs.unsafe"] = "io.popen",
       }
       local OF_HTTP = { "--listen=http://127.0.0.1:1" }
+      local OF_WS = { "--listen=ws://127.0.0.1:1" }
       local NEEDS = {
+        ["limits.message"] = OF_HTTP, ping = OF_HTTP, pong = { OF_HTTP[1], "--set=ping=30s" },
+        compress = OF_WS, origins = OF_WS, subprotocols = OF_WS,
         protocol = { "--listen=unix://x.sock" }, ["limits.uri"] = OF_HTTP, ["limits.headers"] = OF_HTTP,
         ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["timeout.header"] = OF_HTTP, ["timeout.body"] = OF_HTTP,
         trust = { "--set=proxy=true" }, amplification = { "--listen=udp://127.0.0.1:1", "--set=frame=datagram" },

@@ -14,10 +14,10 @@ static struct codec codecs[CODECS];
 static bool draining;
 
 static const struct conn_rules RULES[] = {
-	{ { 250, 900, 300, 200, 100, 0 }, 3000, 4, SLOW_PAUSE },
-	{ { 0, 0, 0, 0, 0, 0 }, 5000, 16, SLOW_DROP },
-	{ { 500, 0, 0, 0, 0, 0 }, 8000, 1, SLOW_CLOSE },
-	{ { 0, 800, 0, 0, 300, 0 }, 1 << 20, 100, SLOW_PAUSE },
+	{ { 250, 900, 300, 200, 100, 0, 0 }, 3000, 4, SLOW_PAUSE },
+	{ { 0, 0, 0, 0, 0, 0, 0 }, 5000, 16, SLOW_DROP },
+	{ { 500, 0, 0, 0, 0, 0, 0 }, 8000, 1, SLOW_CLOSE },
+	{ { 0, 800, 0, 0, 300, 0, 0 }, 1 << 20, 100, SLOW_PAUSE },
 };
 
 static bool chance(uint32_t in)

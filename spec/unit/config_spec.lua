@@ -306,11 +306,12 @@ describe("config.normalise", function()
         limits = {
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, mailbox = 1000,
           send_buffer = 1048576, proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false, uri = 8192,
-          headers = 16384, fields = 100, body = 1048576,
+          headers = 16384, fields = 100, body = 1048576, message = 65536,
         },
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000, proceed = 0,
           header = 10000, body = 10000 },
         tls = false, protocol = false,
+        origins = false, subprotocols = {}, compress = true, ping = 54000, pong = 60000,
         reload = { policy = "pin" }, proxy = false, trust = {}, amplification = 3,
       } },
     }, conf)
@@ -403,7 +404,7 @@ describe("config.normalise", function()
     assert.same({
       connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, mailbox = 6, send_buffer = 6144,
       slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20, uri = 8192, headers = 16384,
-      fields = 100, body = 2 ^ 20,
+      fields = 100, body = 2 ^ 20, message = 65536,
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000, proceed = 5000,
@@ -411,6 +412,64 @@ describe("config.normalise", function()
     assert.same({ "optional", { "unix", "10.0.0.0/8", "10.1.0.0/16", "::1", "2001:db8::/32" } },
       { front.proxy, front.trust })
     assert.same({ 0, 8 }, { conf.drain_ms, conf.handshakes })
+  end)
+
+  describe("ws://", function()
+    local TLS = { certificate = "a", key = "b" }
+
+    it("is HTTP with one path, and has settings of its own", function()
+      local conf = normalise { listen = { "ws://127.0.0.1:80/chat", { "wss://:443", tls = TLS, ping = "1s", pong = "2s",
+        origins = { "https://a.example" }, subprotocols = { "b", "a" }, compress = false, limits = { message = "1k" } },
+        { "unix://app.sock", protocol = "ws" } } }
+      local one, two, three = unpack(conf.listeners)
+      assert.same({ "tcp", 80, "ws", "raw", "pin", { path = "/chat", subprotocols = {}, compress = true } },
+        { one.kind, one.port, one.protocol, one.frame.kind, one.reload.policy, one.websocket })
+      assert.same({ 65536, 54000, 60000 }, { one.limits.message, one.ping, one.pong })
+      assert.same({ true, "ws", 1024, 1000, 2000, { path = "/", origins = { "https://a.example" },
+        subprotocols = { "b", "a" }, compress = false } },
+        { two.secure, two.protocol, two.limits.message, two.ping, two.pong, two.websocket })
+      assert.same({ "unix", "ws", { subprotocols = {}, compress = true } },
+        { three.kind, three.protocol, three.websocket })
+    end)
+
+    it("is shown with what concerns it", function()
+      local text = config.print(normalise { listen = { "ws://:1", "http://:2", "tcp://:3" } })
+      local one, two, three = text:match "listener 1: (.-)listener 2: (.-)listener 3: (.*)"
+      local function has(part, key) return part:find("\n  " .. key .. " ", 1, true) ~= nil end
+      for _, key in ipairs { "origins", "subprotocols", "compress" } do
+        assert.same({ true, false, false }, { has(one, key), has(two, key), has(three, key) }, key)
+      end
+      for _, key in ipairs { "ping", "pong", "limits.message" } do
+        assert.same({ true, true, false }, { has(one, key), has(two, key), has(three, key) }, key)
+      end
+      for _, key in ipairs { "limits.body", "timeout.body" } do
+        assert.same({ false, true, false }, { has(one, key), has(two, key), has(three, key) }, key)
+      end
+    end)
+
+    for what, case in pairs {
+      ["a query"] = { { listen = "ws://:1/a?b" }, "the path of a ws:// address has no query" },
+      ["a path with a blank"] = { { listen = "ws://:1/a b" }, "a path is percent-encoded" },
+      ["an address without a port"] = { { listen = "ws://127.0.0.1/a" }, 'no port in "ws://127.0.0.1"' },
+      ["a framing"] = { { listen = "ws://:1", frame = "line" }, "leave `frame` out" },
+      ["a body"] = { { listen = "ws://:1", limits = { body = 5 } }, "limits.message is for messages" },
+      ["timeout.idle"] = { { listen = "ws://:1", timeout = { idle = 5 } }, "ping and pong tell" },
+      ["a pong before the ping"] = { { listen = "ws://:1", ping = "20s", pong = "20s" },
+        "pong: must be longer than ping (20s)" },
+      ["a ping of tcp://"] = { { ping = "20s" }, "ping: only WebSockets have it" },
+      ["limits.message of tcp://"] = { { limits = { message = 5 } }, "limits.message: only WebSockets have it" },
+      ["origins of http://"] = { { listen = "http://:1", origins = { "https://a" } }, "origins: only a ws:// address" },
+      ["an origin with a path"] = { { listen = "ws://:1", origins = { "https://a/" } }, "origins: expects a list" },
+      ["an origin in capitals"] = { { listen = "ws://:1", origins = { "https://A" } }, "origins: expects a list" },
+      ["a subprotocol that is no token"] = { { listen = "ws://:1", subprotocols = { "a b" } },
+        "subprotocols: expects a list" },
+      ["wss:// without a certificate"] = { { listen = "wss://:1" }, "wss:// needs a certificate" },
+    } do
+      it("refuses " .. what, function()
+        local text = errors_of(case[1])
+        assert.truthy(text:find(case[2], 1, true), text)
+      end)
+    end
   end)
 
   describe("http://", function()
@@ -452,7 +511,7 @@ describe("config.normalise", function()
       ["limits.inbox"] = { { listen = "http://:1", limits = { inbox = 5 } }, "requests that wait are bytes" },
       ["a body of tcp://"] = { { limits = { body = 5 } }, "limits.body: only an http:// address has requests" },
       ["a head of tcp://"] = { { timeout = { header = 5 } }, "timeout.header: only an http:// address" },
-      ["another protocol"] = { { listen = "unix://a", protocol = "ws" }, 'protocol: expects "http", or false' },
+      ["another protocol"] = { { listen = "unix://a", protocol = "h2" }, 'protocol: expects "http", "ws", or false' },
       ["a protocol of tcp://"] = { { listen = "tcp://:1", protocol = "http" }, "protocol: only for unix://" },
       ["a protocol of an entry"] = { { listen = { { "tcp://:1", protocol = "http" }, "unix://a" } },
         "listen[1].protocol: only for unix://" },

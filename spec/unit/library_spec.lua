@@ -13,7 +13,7 @@ local reference = command.read(root .. "docs/reference.md")
 -- Where the functions of specifications are, and told of.
 local TESTING = { test = "lua/perilune/test.lua", app = "lua/perilune/test/memory.lua",
   client = "lua/perilune/test/client.lua", net = "lua/perilune/test/net.lua",
-  response = "lua/perilune/test/web.lua" }
+  response = "lua/perilune/test/web.lua", websocket = "lua/perilune/test/websocket.lua" }
 
 local function is_for_testing(name) return TESTING[name:match "^%w+"] ~= nil end
 

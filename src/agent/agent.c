@@ -8,6 +8,7 @@
 
 #include "agent/handle.h"
 #include "agent/link.h"
+#include "agent/message.h"
 #include "agent/recipient.h"
 #include "agent/record.h"
 #include "agent/resident.h"
@@ -217,6 +218,15 @@ static void on_refused(struct channel *channel, enum close_reason reason, const 
 	agent_log_refusal(agents_of_channel(channel), channel, reason, why);
 }
 
+/* What was handed up is used by now. */
+static void migrate_behind(struct channel *channel, const struct protocol *by)
+{
+	struct conn *conn = channel->conn;
+	if (by->ops->taken && by == conn->protocol)
+		by->ops->taken(by, &conn->session);
+	agents_migrate(channel);
+}
+
 static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agents, struct channel *channel,
 							    struct batch *batch)
 {
@@ -230,8 +240,8 @@ static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agent
 	if (!channel->reading) {
 		unsigned used = batch_run(agents, channel, batch);
 		/* One whose session rests between messages can go only then. */
-		if (agents->successor && !channel->conn->protocol->ops->rewinds && channel->agents == agents)
-			agents_migrate(channel);
+		if (agents->successor && !batch->by->ops->rewinds && channel->agents == agents)
+			migrate_behind(channel, batch->by);
 		return used;
 	}
 	struct run *run = work_reader(agents, channel);
@@ -256,7 +266,7 @@ static enum eof_answer on_eof(struct channel *channel)
 	struct run *run = channel->suspended,
 		   *reader = channel->reading ? work_reader(agents, channel) : NULL;
 	if (channel->recorded && !channel->conn->eof_later && !channel->conn->eof_done)
-		record_note(channel, TRACE_EOF);
+		record_eof(channel);
 	if (channel->is_piped)
 		return pipe_eof(channel);
 	if (reader) {
@@ -459,8 +469,10 @@ static void agent_tell_closed(struct agents *agents, struct channel *channel, en
 	if (channel->recorded)
 		record_close(channel, reason);
 	if (channel->anchor) {
+		const struct message_kind *messages = messages_of(channel);
 		lua_pushstring(agents->vm.lua, reason_name(reason));
-		call(agents, channel, CALL_CLOSED, 1);
+		int more = messages && messages->push_end ? messages->push_end(agents->vm.lua, channel) : 0;
+		call(agents, channel, CALL_CLOSED, 1 + more);
 	}
 }
 

@@ -22,6 +22,7 @@
 #include "script/instance.h"
 #include "stream/amplify.h"
 #include "vm/vm.h"
+#include "websocket/websocket.h"
 
 #include <lua.h>
 #include <stdatomic.h>
@@ -87,6 +88,7 @@ struct agents {
 	char declined_why[TAKEOVER_WHY_BYTES]; /* ... and why the first that stays could not be */
 	struct counters *counters;
 	struct http_worker http; /* of http:// listeners */
+	struct websocket_worker websocket;
 
 	/* What agents and the app have begun beside their calls: work.h, task.h, timer.h. */
 	struct idmap works;             /* by the ids of their channels */
@@ -156,6 +158,12 @@ struct agent_endpoint {
 	struct codec codec;       /* of http://: raw, for what looks at bytes alone */
 	struct http http;         /* what its connections speak where `is_http` */
 	bool is_http;
+	/*
+	 * Of http:// and ws://: the endpoint of those of its connections that have become WebSockets, in the listener's
+	 * place. It has `websocket`, and an upgrader_ref where the listener's agent is for WebSockets alone.
+	 */
+	struct agent_endpoint *websockets;
+	struct websocket websocket;
 	struct layer layers[STREAM_LAYERS_MAX + 1]; /* of its connections' streams */
 	struct tls_context *tls;                    /* the settings of one of them, or NULL */
 	struct amplify_settings amplify;            /* ... of another */

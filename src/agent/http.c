@@ -3,6 +3,7 @@
 #include "agent/ledger.h"
 #include "agent/record.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "base/err.h"
 #include "conn/outgoing.h"
 
@@ -239,6 +240,16 @@ static bool send_no_content(struct channel *channel, lua_State *lua, bool closes
 	return send_response(channel, lua, &response);
 }
 
+/* Does it end HTTP here, as websocket_accept() has it? */
+static bool is_switch(lua_State *lua, int idx)
+{
+	enum { SWITCHING_PROTOCOLS = 101 };
+	lua_rawgeti(lua, idx, 1);
+	bool is = lua_type(lua, -1) == LUA_TNUMBER && lua_tonumber(lua, -1) == SWITCHING_PROTOCOLS;
+	lua_pop(lua, 1);
+	return is;
+}
+
 bool http_answer(struct agents *agents, struct run *run, lua_State *lua, int idx)
 {
 	struct channel *channel = run->channel;
@@ -259,6 +270,8 @@ bool http_answer(struct agents *agents, struct run *run, lua_State *lua, int idx
 		return send_text(channel, lua, idx, closes);
 	if (is_failed && !make_ready(agents, channel, lua, idx))
 		return false;
+	if (is_proceed && is_switch(lua, idx))
+		return websocket_accept(agents, channel, lua, idx);
 	return send_made(channel, lua, idx, closes);
 }
 

@@ -28,6 +28,9 @@ struct message_kind {
 	 */
 	bool (*answer)(struct agents *agents, struct run *run, lua_State *lua, int idx);
 
+	/* Pushes what the peer has said of its end, for closed() behind the reason: how many values. NULL: none. */
+	int (*push_end)(lua_State *lua, const struct channel *channel);
+
 	uint8_t more; /* values that are pushed for a message beside its first; then it is handed up alone */
 	bool are_views; /* handlers get views: nothing is pushed, the loop has the batch */
 	/* A codec in Lua has made them, each with a second value. They are in the VM already: AT_VALUES, AT_METAS. */

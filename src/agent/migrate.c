@@ -6,6 +6,7 @@
 #include "agent/recipient.h"
 #include "agent/resident.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "agent/work.h"
 #include "base/log.h"
 #include "config/config.h"
@@ -32,6 +33,15 @@ static bool is_draining(const struct channel *channel)
 	return channel->lone ? resident_of(channel)->draining : channel->conn->draining;
 }
 
+/* Of a ws:// listener's: what those have in another generation; NULL: there is no such listener. */
+static struct agent_endpoint *websockets_in(struct agents *agents, const struct channel *channel)
+{
+	int at = listener_in(agents, channel);
+	struct agent_endpoint *theirs = at < 0 ? NULL : agents->endpoints[at].websockets;
+	bool is_listeners = agent_endpoint_of(channel)->upgrader_ref != LUA_NOREF;
+	return is_listeners && theirs && theirs->upgrader_ref != LUA_NOREF ? theirs : NULL;
+}
+
 static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
@@ -39,12 +49,18 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 	    channel->declined_by == to->instance.generation)
 		return false;
 	const struct protocol *protocol = channel->conn->protocol;
+	if (websocket_has(channel) && !websockets_in(to, channel)) {
+		channel->declined_by =
+		    to->instance.generation; /* whose agent it would be, only HTTP's knows */
+		return false;
+	}
 	if (!protocol->ops->rewinds &&
 	    !protocol->ops->is_at_rest) { /* its session is of the old generation */
 		channel->declined_by = to->instance.generation;
 		return false;
 	}
-	if (!protocol->ops->rewinds && !protocol->ops->is_at_rest(protocol, &channel->conn->session))
+	if (!protocol->ops->rewinds &&
+	    (channel->conn->next_protocol || !protocol->ops->is_at_rest(protocol, &channel->conn->session)))
 		return false;               /* it is asked again between two messages */
 	if (listener_in(to, channel) < 0) { /* it has nowhere to go */
 		channel->declined_by = to->instance.generation;
@@ -152,8 +168,13 @@ static struct belongings belongings_in(struct agents *to, const struct channel *
 	unsigned at = (unsigned)listener_in(to, channel);
 	if (channel->lone)
 		return (struct belongings){ .agents = to, .place = at };
-	return (struct belongings){ .agents = to,
-				    .endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot) };
+	const struct endpoint *endpoint = agents_endpoint(to, at, channel->conn->endpoint->slot);
+	if (websocket_has(channel)) {
+		struct agent_endpoint *websockets = websockets_in(to, channel);
+		websockets->endpoint.slot = endpoint->slot;
+		endpoint = &websockets->endpoint;
+	}
+	return (struct belongings){ .agents = to, .endpoint = endpoint };
 }
 
 /* The listener's framing, as the new generation has it, or the connection's own, which stays. */
@@ -161,6 +182,10 @@ static void migrate_speak(struct conn *conn, const struct conn_mark *mark, const
 			  const struct endpoint *new)
 {
 	const struct protocol *spoke = mark->next_protocol ? mark->next_protocol : conn->protocol;
+	if (websocket_has(&conn->first)) {
+		websocket_follow(conn, agent_endpoint_of(&conn->first));
+		return;
+	}
 	conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
 }
 

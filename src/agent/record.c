@@ -3,6 +3,7 @@
 #include "agent/agent.h"
 #include "agent/http.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "base/log.h"
 #include "conn/peer.h"
 
@@ -84,6 +85,10 @@ void record_in(struct channel *channel, const struct batch *batch)
 		http_record_in(channel, batch);
 		return;
 	}
+	if (batch->by->messages == &MESSAGE_WEBSOCKET) {
+		websocket_record_in(channel, batch);
+		return;
+	}
 	const struct frame *frame = &batch->frames[0];
 	bool wire = batch->by->messages->are_values, is_flat = batch->by->messages != &MESSAGE_PARTS;
 	size_t before = is_flat ? 0 : codec_of(batch->by)->offset;
@@ -103,6 +108,10 @@ void record_in(struct channel *channel, const struct batch *batch)
 
 void record_out(struct channel *channel, const void *data, size_t len)
 {
+	if (websocket_is_spoken(channel)) {
+		websocket_record_out(channel, false, data, len);
+		return;
+	}
 	struct tape_entry entry = entry_of(channel, TRACE_OUT, len);
 	entry.wire = messages_of(channel)->are_values;
 	agent_record_put(channel, &entry, data);
@@ -112,6 +121,14 @@ void record_note(struct channel *channel, enum trace_kind kind)
 {
 	struct tape_entry entry = entry_of(channel, kind, 0);
 	agent_record_put(channel, &entry, NULL);
+}
+
+void record_eof(struct channel *channel)
+{
+	if (websocket_is_spoken(channel))
+		websocket_record_end(channel);
+	if (channel->recorded) /* it may have been given up */
+		record_note(channel, TRACE_EOF);
 }
 
 void record_close(struct channel *channel, enum close_reason reason)

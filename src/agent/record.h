@@ -32,7 +32,10 @@ struct record_part {
 };
 void record_parts(struct channel *channel, enum trace_kind kind, const struct record_part *parts, size_t n);
 
-/* TRACE_EOF, TRACE_BAD_FRAME, TRACE_DRAIN. */
+/* TRACE_EOF; before it the close frame of a WebSocket, as what has come. */
+void record_eof(struct channel *channel);
+
+/* TRACE_BAD_FRAME, TRACE_DRAIN. */
 void record_note(struct channel *channel, enum trace_kind kind);
 
 void record_close(struct channel *channel, enum close_reason reason);

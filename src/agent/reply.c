@@ -16,8 +16,12 @@ bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
 {
 	if (err != ERR_FRAME_REPLY)
 		return true; /* the connection has ended or is about to: there is nobody to tell */
-	lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len,
-			protocol_label(conn_speaks(channel->conn)));
+	const struct protocol *speaks = conn_speaks(channel->conn);
+	if (speaks->ops->unfit)
+		lua_pushstring(lua, speaks->ops->unfit);
+	else
+		lua_pushfstring(lua, "a reply of %d bytes does not fit a %s frame", (int)len,
+				protocol_label(speaks));
 	return false;
 }
 

@@ -63,6 +63,7 @@ enum conn_phase {
 	X(replies_dropped, "replies to calls that nobody waited for any more")                              \
 	X(residents_begun, "[agents without a socket](agents.md) that were made")                           \
 	X(residents_ended, "agents without a socket that have ended")                                       \
+	X(websockets, "connections that became WebSockets")                                                 \
 	X(http_requests, "HTTP requests handed to agents")                                                  \
 	X(http_400, "HTTP requests refused with 400: malformed")                                            \
 	X(http_408, "HTTP requests refused with 408: not come in time")                                     \

@@ -11,6 +11,7 @@
 #include "agent/http.h"
 #include "agent/link.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "base/err.h"
 #include "base/suggest.h"
 #include "base/text.h"
@@ -83,12 +84,14 @@ static bool may_wait_for(const struct run *run, const struct channel *channel)
 	return client ? client->work && client->work->channel == run->channel : run->channel == channel;
 }
 
-/* MAY RAISE. Bytes of HTTP are requests and responses, and nothing else. */
+/* MAY RAISE. Bytes of HTTP are requests and responses, those of WebSockets messages, and nothing else. */
 static void refuse_http(lua_State *lua, const struct channel *channel, const char *method)
 {
 	if (http_is_spoken(channel))
 		luaL_error(lua, "%s: an HTTP connection has requests, which proceed gets, and no frames",
 			   method);
+	if (websocket_is_spoken(channel))
+		luaL_error(lua, "%s: a WebSocket has messages, which proceed gets, and no frames", method);
 }
 
 /* The running call, if it is on behalf of conn. */
@@ -138,15 +141,33 @@ static int refuse_datagram(lua_State *lua, const struct channel *channel)
 	return client_push_error(lua, UV_EMSGSIZE, lua_tostring(lua, -1));
 }
 
+/* MAY RAISE. Is conn:send() to send a binary message? Of WebSockets alone it is told that, at 3. */
+static bool is_binary_asked(lua_State *lua, const struct channel *channel)
+{
+	static const char *const KINDS[] = { "text", "binary", NULL };
+	if (channel && channel_is_open(channel) && !websocket_is_spoken(channel))
+		BIND_AT_MOST(lua, 2, "conn:send");
+	BIND_AT_MOST(lua, 3, "conn:send");
+	return bind_choice_check(lua, 3, KINDS) == 1;
+}
+
+/* MAY RAISE. The data at 2 as a binary message. */
+static void send_binary(lua_State *lua, struct channel *channel, bool *below)
+{
+	size_t len;
+	const char *data = luaL_checklstring(lua, 2, &len);
+	websocket_send_binary(channel, data, len, below);
+}
+
 /*
- * MAY RAISE. conn:send(data) → true | false past the high-water mark | nil, "closed" | nil, message, code: of a
+ * MAY RAISE. conn:send(data[, "text" | "binary" of a WebSocket]) → true | false past the high-water mark | nil, "closed" | nil, message, code: of a
  * datagram that is too large, or since one that was sent before was refused
  */
 static int l_conn_send(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct channel *channel = check_conn(lua, agents);
-	BIND_AT_MOST(lua, 2, "conn:send");
+	bool is_binary = lua_gettop(lua) > 2 && is_binary_asked(lua, channel);
 	bool is_open = channel && channel_is_open(channel);
 	bool takes_any = !is_open || messages_of(channel)->are_values;
 	if (lua_isnoneornil(lua, 2) || (!takes_any && !lua_toboolean(lua, 2)))
@@ -160,7 +181,9 @@ static int l_conn_send(lua_State *lua)
 	lua_settop(lua, 2);
 	if (__builtin_expect(channel->conn->endpoint->has_datagrams, 0) && refuse_datagram(lua, channel))
 		return 3;
-	if (!reply_send(agents, channel, lua, 2, &below)) {
+	if (__builtin_expect(is_binary, 0)) {
+		send_binary(lua, channel, &below);
+	} else if (!reply_send(agents, channel, lua, 2, &below)) {
 		bool is_encodes = agents->encode_failed; /* any value */
 		reply_forget(agents);
 		return is_encodes ? lua_error(lua) : luaL_error(lua, "conn:send: %s", lua_tostring(lua, -1));
@@ -272,16 +295,40 @@ static int l_conn_read(lua_State *lua)
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
 
-/* MAY RAISE. conn:close() */
+/* MAY RAISE. The code at 2 and the text at 3 are for the close frame of a WebSocket. */
+static void say_at_close(lua_State *lua, struct channel *channel)
+{
+	size_t n = 0;
+	lua_Number code = lua_tonumber(lua, 2);
+	bool is_code = code >= 0 && code <= UINT16_MAX && code == (unsigned)code;
+	const char *text = luaL_optlstring(lua, 3, "", &n);
+	if (!is_code || !websocket_code_is_scripts((unsigned)code))
+		luaL_argerror(lua, 2, "the code is 1000, or one from 3000 to 4999");
+	if (n > WEBSOCKET_CLOSE_TEXT_MAX)
+		luaL_argerror(lua, 3, "the text has at most 123 bytes");
+	if (!text_is_utf8(text, n))
+		luaL_argerror(lua, 3, "the text is no UTF-8");
+	if (!channel || !channel_is_open(channel))
+		return;
+	if (!websocket_is_spoken(channel))
+		luaL_error(lua, "conn:close: only a WebSocket has codes");
+	if (!websocket_say_at_close(&channel->conn->session, (unsigned)code, text, n))
+		luaL_error(lua, "conn:close: not enough memory");
+}
+
+/* MAY RAISE. conn:close([reason]), conn:close(code[, text]) */
 static int l_conn_close(lua_State *lua)
 {
 	struct agents *agents = agents_of(lua);
 	struct channel *channel = check_conn(lua, agents);
-	BIND_AT_MOST(lua, 2, "conn:close");
-	const char *kick = luaL_optstring(lua, 2, "agent");
+	bool has_code = lua_type(lua, 2) == LUA_TNUMBER;
+	BIND_AT_MOST(lua, has_code ? 3 : 2, "conn:close");
+	const char *kick = has_code ? "agent" : luaL_optstring(lua, 2, "agent");
 	bool kicked = !strcmp(kick, "kick");
 	if (!kicked && strcmp(kick, "agent") != 0)
 		return luaL_argerror(lua, 2, "the reason is \"agent\" (the default) or \"kick\"");
+	if (has_code)
+		say_at_close(lua, channel);
 	if (!channel)
 		return closed(lua);
 	cut_batch(agents, channel);

@@ -1,6 +1,7 @@
 /* What requests know of their connection: the C side of lua/perilune/requests.lua. */
 #include "agent/http.h"
 #include "agent/run.h"
+#include "base/base64.h"
 #include "base/beneath.h"
 #include "base/err.h"
 #include "base/regular.h"
@@ -11,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
@@ -316,7 +318,30 @@ static int l_http_second(lua_State *lua)
 	return 1;
 }
 
+/* ---- WebSockets ---- */
+
+/* MAY RAISE. websocket_accept(key) → what RFC 6455 has the server make of it */
+static int l_http_websocket_accept(lua_State *lua)
+{
+	static const char GUID[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+	enum { KEY_BYTES = 24 };
+	size_t n;
+	const char *key = luaL_checklstring(lua, 1, &n);
+	char text[KEY_BYTES + sizeof GUID], encoded[2 * EVP_MAX_MD_SIZE];
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	unsigned digest_bytes;
+	luaL_argcheck(lua, n == KEY_BYTES, 1, "a key of 24 characters is expected");
+	memcpy(text, key, KEY_BYTES);
+	memcpy(text + KEY_BYTES, GUID, sizeof GUID);
+	if (!EVP_Digest(text, KEY_BYTES + sizeof GUID - 1, digest, &digest_bytes, EVP_sha1(), NULL))
+		return luaL_error(lua, "SHA-1 is not available");
+	char *end = base64_encode(encoded, digest, digest_bytes, BASE64_PLAIN, true);
+	lua_pushlstring(lua, encoded, (size_t)(end - encoded));
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
+	{ "websocket_accept", l_http_websocket_accept },
 	{ "peer", l_http_peer },
 	{ "tls", l_http_tls },
 	{ "phrase", l_http_phrase },

@@ -4,6 +4,7 @@
 #include "agent/line.h"
 #include "agent/resident.h"
 #include "agent/sync.h"
+#include "agent/websocket.h"
 #include "agent/work.h"
 #include "base/limits.h"
 #include "bind/bind.h"
@@ -75,6 +76,56 @@ static void open_http(lua_State *lua, struct agent_endpoint *listener, const str
 					.worker = &agents_of(lua)->http };
 	http_init(&listener->http);
 	listener->endpoint.protocol = &listener->http.protocol;
+}
+
+/*
+ * MAY RAISE. What becomes of its connections that are WebSockets one day. Where `agent` at idx is for all of them, as of a
+ * ws:// listener, it goes on with them in another generation.
+ */
+static void open_websockets(lua_State *lua, struct agent_endpoint *listener,
+			    const struct listener_config *config, int idx)
+{
+	struct agent_endpoint *websockets = calloc(1, sizeof *websockets);
+	listener->websockets = websockets;
+	if (!websockets)
+		luaL_error(lua, "not enough memory");
+	websockets->endpoint = listener->endpoint;
+	websockets->codec = listener->codec;
+	websockets->policy = listener->policy;
+	websockets->budget = listener->budget;
+	websockets->proceed_ms = listener->proceed_ms;
+	websockets->mailbox = listener->mailbox;
+	websockets->websocket = (struct websocket){ .protocol = { .messages = &MESSAGE_WEBSOCKET,
+								  .max_bytes = config->message_bytes },
+						    .worker = &agents_of(lua)->websocket };
+	websocket_init(&websockets->websocket);
+	websockets->endpoint.protocol = &websockets->websocket.protocol;
+	websockets->endpoint.rules.timeouts.idle = config->pong_ms;
+	websockets->endpoint.rules.timeouts.ping = config->ping_ms;
+	websockets->endpoint.rules.timeouts.first_frame = 0;
+	websockets->loop_ref = websockets->view_loop_ref = websockets->meta_loop_ref = LUA_NOREF;
+	websockets->upgrader_ref = LUA_NOREF;
+	websocket_open(lua);
+	lua_pushcfunction(lua, l_anchor);
+	websockets->opener_ref = runtime_ref(lua, "adopter", 1);
+	websockets->single_ref = runtime_ref(lua, "single", 0);
+	if (!config->is_websocket)
+		return;
+	lua_pushvalue(lua, idx);
+	lua_pushcfunction(lua, l_anchor);
+	websockets->upgrader_ref = runtime_ref(lua, "upgrader", 2);
+}
+
+/*
+ * MAY RAISE. Of a ws:// listener, whose configuration is at conf: in place of its agent on top of the stack, the one of
+ * HTTP that lets clients in.
+ */
+static void push_gate(lua_State *lua, int conf)
+{
+	vm_push_function(lua, "perilune.http.websocket", "gate");
+	lua_insert(lua, -2);
+	lua_getfield(lua, conf, "websocket");
+	lua_call(lua, 2, 1);
 }
 
 static int view_loop_ref(lua_State *lua, const struct batch *batch)
@@ -150,15 +201,21 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	if (wrong)
 		luaL_error(lua, "listener %s: frame: %s", name, wrong);
 	lua_pop(lua, 1);
-	lua_getfield(lua, -1, "agent");
+	const struct listener_config *config = &agents->instance.config->listeners[i];
+	int conf = lua_gettop(lua);
+	lua_getfield(lua, conf, "agent");
+	if (config->is_http)
+		open_websockets(lua, listener, config, lua_gettop(lua));
+	if (config->is_websocket)
+		push_gate(lua, conf);
 	bind_open_agent(lua, listener, lua_gettop(lua), &agents->host->batch);
 	lua_pushcfunction(lua, l_anchor);
 	lua_pushboolean(lua, false);
-	lua_pushboolean(lua, agents->instance.config->listeners[i].is_http);
+	lua_pushboolean(lua, config->is_http);
 	listener->upgrader_ref = runtime_ref(lua, "upgrader", 4);
-	if (agents->instance.config->listeners[i].is_http)
-		open_http(lua, listener, &agents->instance.config->listeners[i]);
-	lua_pop(lua, 1);
+	if (config->is_http)
+		open_http(lua, listener, config);
+	lua_settop(lua, conf - 1);
 }
 
 /* conf is on top of the stack. */
@@ -278,8 +335,11 @@ static bool make_endpoints(struct agents *agents, const struct config *config)
 
 static void free_tables(struct agents *agents)
 {
-	for (unsigned i = 0; agents->endpoints && i < agents->endpoint_count; i++)
+	for (unsigned i = 0; agents->endpoints && i < agents->endpoint_count; i++) {
 		tls_context_free(agents->endpoints[i].tls);
+		free(agents->endpoints[i].websockets);
+	}
+	websocket_worker_deinit(&agents->websocket);
 	free(agents->anchor_tables);
 	free(agents->anchor_next);
 	free(agents->endpoints);
@@ -314,6 +374,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->redact_ref = LUA_NOREF;
 	http_open_worker(agents);
+	websocket_open_worker(agents);
 	repeats_init(&agents->repeats);
 	wheel_list_init(&agents->ready);
 	wheel_list_init(&agents->posted);

@@ -166,12 +166,13 @@ static void config_read_address(struct load *load, struct listener_config *liste
 		listener->mode = (int)config_number_field(load, "mode", 07777);
 }
 
-static bool is_http_field(struct load *load)
+static void read_protocol(struct load *load, struct listener_config *listener)
 {
 	lua_getfield(load->lua, -1, "protocol");
-	bool is = lua_toboolean(load->lua, -1);
+	const char *name = lua_tostring(load->lua, -1);
+	listener->is_http = name;
+	listener->is_websocket = name && !strcmp(name, "ws");
 	lua_pop(load->lua, 1);
-	return is;
 }
 
 static void read_limits(struct load *load, struct listener_config *listener)
@@ -195,6 +196,9 @@ static void read_limits(struct load *load, struct listener_config *listener)
 					       .headers = u32_field(load, "headers"),
 					       .fields = u32_field(load, "fields"),
 					       .body = u32_field(load, "body") };
+	if (listener->is_websocket)
+		listener->http.body = 0;
+	listener->message_bytes = u32_field(load, "message");
 	config_leave(load);
 }
 
@@ -210,6 +214,8 @@ static void read_timeouts(struct load *load, struct listener_config *listener)
 	timeouts->body = u32_field(load, "body");
 	if (listener->is_http)
 		timeouts->read = u32_field(load, "header");
+	if (listener->is_websocket)
+		timeouts->first_frame = timeouts->opening;
 	listener->proceed_ms = u32_field(load, "proceed");
 	config_leave(load);
 }
@@ -264,7 +270,7 @@ static void read_listener(struct load *load, struct listener_config *listener)
 {
 	listener->slot = LISTENER_NO_SLOT;
 	config_read_address(load, listener);
-	listener->is_http = is_http_field(load);
+	read_protocol(load, listener);
 	listener->framing = framing_text(load);
 	listener->backlog = (int)config_number_field(load, "backlog", UINT16_MAX);
 	listener->keepalive_ms = u32_field(load, "keepalive");
@@ -275,6 +281,8 @@ static void read_listener(struct load *load, struct listener_config *listener)
 	config_leave(load);
 	read_limits(load, listener);
 	read_timeouts(load, listener);
+	listener->ping_ms = u32_field(load, "ping");
+	listener->pong_ms = u32_field(load, "pong");
 	read_proxy(load, listener);
 	listener->amplification = u32_field(load, "amplification");
 }

@@ -66,7 +66,10 @@ struct listener_config {
 	uint32_t proceed_ms;       /* of each call as well, its waits included; 0: any */
 	uint32_t mailbox;          /* messages that may wait for a name */
 	uint32_t keepalive_ms;     /* 0: off */
-	bool is_http;              /* http://, https://, or `protocol` says so */
+	bool is_http;              /* http://, https://, ws://, wss://, or `protocol` says so */
+	bool is_websocket;         /* ... of which ws://, wss:// */
+	uint32_t message_bytes;    /* WebSocket: of a message */
+	uint32_t ping_ms, pong_ms; /* ... silence after which the client is asked, and given up; 0: never */
 	bool nodelay;
 	bool reuse_port;          /* other processes may listen at the same address */
 	struct tls_settings *tls; /* of tls:// and https://; else NULL */

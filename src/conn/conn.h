@@ -246,6 +246,8 @@ struct conn {
 	bool
 	    stands : 1; /* its agent's call is for as long as the peer is there: neither outlives the other, nor a drain */
 	bool in_body : 1; /* what has begun in `in` is a body: timeout.body instead of timeout.read */
+	bool begun : 1;   /* of a protocol that does not rewind: a message has begun, and is not whole */
+	bool pinged : 1;  /* the peer was asked whether it is there, and nothing has come since */
 
 	struct channel first; /* what its agent talks through */
 };
@@ -350,6 +352,13 @@ void conn_shutdown(struct conn *conn);
  * connection. 0, UV_ENOMEM, or UV_EBUSY: it has channels that the present one has made.
  */
 int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t own_bytes);
+
+/*
+ * The same at once, and for what has an endpoint of its own from here on. Of the batch that is being handed up nothing
+ * is used any more, and the connection is no trial's.
+ */
+int conn_change(struct conn *conn, const struct endpoint *endpoint, const struct protocol *protocol,
+		size_t own_bytes);
 
 /* By what replies are encoded now. */
 static inline const struct protocol *conn_speaks(const struct conn *conn)

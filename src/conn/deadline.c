@@ -44,6 +44,13 @@ static bool may_be_idle(const struct conn *conn)
 	return peers_turn(conn) || is_kept_idle(conn);
 }
 
+/* One that is silent is asked first whether it is there. */
+static bool is_to_ping(const struct conn *conn)
+{
+	return conn->timeouts->ping && !conn->pinged && !conn->eof && conn->protocol->ops->ping &&
+	       conn->state == CONN_OPEN;
+}
+
 /*
  * A peer that slowly takes what it was sent is not idle either. So some time after output was written, the stream is
  * asked how much of it is unsent; and when timeout.idle has passed, whether that has become less.
@@ -51,6 +58,8 @@ static bool may_be_idle(const struct conn *conn)
 static uint64_t idle_deadline(const struct conn *conn)
 {
 	uint32_t ms = conn->timeouts->idle;
+	if (__builtin_expect(conn->timeouts->ping != 0, 0) && is_to_ping(conn))
+		return conn->idle_since_ms + conn->timeouts->ping;
 	return ms ? conn->idle_since_ms + (conn->untaken ? ms / CONN_LOOKS : ms) : WHEEL_NEVER;
 }
 
@@ -140,6 +149,7 @@ static void deadline_keep(struct conn *conn, enum timeout_kind kind)
 	case TIMEOUT_IDLE:
 	case TIMEOUT_KINDS:
 		conn->idle_since_ms = now_ms;
+		conn->pinged = false;
 		break;
 	}
 }
@@ -165,6 +175,10 @@ static bool is_kept(struct conn *conn, enum timeout_kind kind)
 	}
 	if (kind != TIMEOUT_IDLE)
 		return false;
+	if (is_to_ping(conn)) {
+		output_ping(conn);
+		return true;
+	}
 	bool is_early = conn->untaken;
 	conn->untaken = made_progress(conn, CONN_TAKEN_BYTES);
 	if (conn->untaken)

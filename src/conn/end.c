@@ -153,11 +153,15 @@ static void finish(struct conn *conn)
 	end_finish(conn);
 }
 
-/* Closing a socket with unread input resets it, and may take our last words along. */
+/*
+ * Closing a socket with unread input resets it, and may take our last words along. So may it where the peer is about to
+ * answer them.
+ */
 static bool must_linger(struct conn *conn)
 {
+	bool waits = conn->in || conn->protocol->ops->answers_finish || stream_unread(&conn->io);
 	return !conn->eof && !conn->lost && conn->host->lingering < CONN_LINGER_MAX &&
-	       !conn->endpoint->has_datagrams && (conn->in || stream_unread(&conn->io));
+	       !conn->endpoint->has_datagrams && waits;
 }
 
 static void linger(struct conn *conn)

@@ -22,6 +22,7 @@ struct timeouts {
 	uint32_t first_frame; /* the first frame must complete after the stream has opened */
 	uint32_t opening;     /* the layers of its stream must have opened after the accept */
 	uint32_t body;        /* where a protocol tells a started frame's body apart: it must come on */
+	uint32_t ping;        /* nothing has come for so long: the protocol asks whether the peer is there */
 };
 
 /* What to do with a peer that does not read, past the high-water mark. */

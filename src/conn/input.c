@@ -31,6 +31,18 @@ bool input_partial(const struct conn *conn)
 	return conn->in && !conn->more && !conn->eof && input_may_deliver(conn);
 }
 
+/* What is answered without the agent is answered while that is suspended, too. */
+static __attribute__((noinline)) void look_ahead(struct conn *conn)
+{
+	const struct protocol *protocol = conn->protocol;
+	const struct buf *in = conn->in;
+	if (protocol->ops->look_ahead(protocol, &conn->session, in->data + in->start, buf_len(in),
+				      &conn->host->pool, &conn->out.bytes))
+		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+	else
+		output_appended(conn, 0);
+}
+
 /*
  * Counts the whole frames that wait while the agent is suspended. It goes on where it had come to: what was counted
  * stays counted until it is handed up, however often the agent suspends.
@@ -39,6 +51,8 @@ static void count_waiting(struct conn *conn)
 {
 	const struct protocol *protocol = conn->protocol;
 	struct batch *batch = &conn->host->batch;
+	if (conn->in && protocol->ops->look_ahead)
+		look_ahead(conn);
 	if (!conn->in || !protocol->ops->counts)
 		return; /* only its bytes bound what waits */
 	while (conn->waiting_frames < conn->endpoint->rules.inbox_frames) {
@@ -255,20 +269,31 @@ static void deliver_one(struct conn *conn, struct batch *batch)
 	channel->frames_in += used;
 }
 
+static void forget_message(struct conn *conn, const struct protocol *by)
+{
+	if (conn->protocol == by)
+		by->ops->taken(by, &conn->session);
+}
+
 /* What decode() has found: a message, or what is wrong; and perhaps the end of a channel. */
 static void take_one(struct conn *conn, struct batch *batch)
 {
 	uint32_t number = batch->channel;
-	bool ends = batch->ends;
+	bool ends = batch->ends, is_given = batch->count;
 	output_appended(conn, 0);
+	const struct protocol *by = batch->by;
 	if (batch->count)
 		deliver_one(conn, batch);
 	else if (batch->error == ERR_BUFFER_LIMIT)
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (batch->error)
 		input_refuse(conn, batch);
+	if (is_given && by->ops->taken)
+		forget_message(conn, by);
 	if (ends && number)
 		further_end_by_peer(conn, number);
+	else if (ends)
+		conn->eof = true;
 	end_batch(conn);
 }
 
@@ -280,11 +305,14 @@ static void note_begun(struct conn *conn, const struct batch *batch)
 {
 	bool is_body = batch->begun == BATCH_BODY_BEGUN;
 	uint64_t now_ms = conn->host->now_ms;
-	if (is_body && (batch->has_come_on || !conn->in_body))
+	if ((is_body && (batch->has_come_on || !conn->in_body)) || (batch->begun && !conn->begun))
 		conn->read_since_ms = now_ms;
-	if (batch->begun)
-		conn->idle_since_ms = now_ms; /* it is not between two of them */
+	if (batch->begun || batch->has_come_on)
+		conn->idle_since_ms =
+		    now_ms; /* it is not between two of them, or has shown that it is there */
 	conn->in_body = is_body;
+	conn->begun = batch->begun;
+	conn->pinged = false;
 }
 
 /* feed() message by message; what its protocol keeps comes without another byte. */
@@ -346,7 +374,6 @@ static void keep_place(struct conn *conn)
 	struct conn_host *host = conn->host;
 	if (conn->in || !host->batch.begun || !keep_rest(conn))
 		return;
-	conn->read_since_ms = host->now_ms;
 	while (!buf_reserve(&host->pool, &conn->in, 1)) {
 		if (!host_relieve(host, conn, conn->in, 1)) {
 			conn_close(conn, REASON_MEMORY, CLOSE_NOW);

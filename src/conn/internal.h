@@ -140,6 +140,9 @@ static inline void conn_leave_opening(struct conn *conn)
 /* Appends the protocol's last word in a channel, 0: in the connection. */
 void output_finish(struct conn *conn, uint32_t number, enum close_reason reason);
 
+/* Appends what the peer is to answer. */
+void output_ping(struct conn *conn);
+
 /* What was appended may be too much for a peer that does not read. */
 void output_appended(struct conn *conn, unsigned frames);
 

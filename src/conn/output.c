@@ -207,6 +207,10 @@ int channel_send_by(struct channel *channel, channel_append *append, void *data,
 	struct conn *conn = channel->conn;
 	if (!is_sendable(channel))
 		return UV_EPIPE;
+	if (is_dropping(conn)) {
+		count(&conn->host->counters->dropped_frames);
+		return 0;
+	}
 	int err;
 	while ((err = append(data, &conn->session, &conn->host->pool, &conn->out.bytes)) == ERR_BUFFER_LIMIT)
 		if (!output_make_room(conn, bytes))
@@ -228,6 +232,16 @@ void output_finish(struct conn *conn, uint32_t number, enum close_reason reason)
 	while (err && output_make_room(conn, PROTOCOL_OVERHEAD_MAX));
 	if (!err)
 		appended(conn, 0);
+}
+
+void output_ping(struct conn *conn)
+{
+	const struct protocol *protocol = conn->protocol;
+	conn->pinged = true;
+	while (protocol->ops->ping(protocol, &conn->session, &conn->host->pool, &conn->out.bytes))
+		if (!output_make_room(conn, PROTOCOL_OVERHEAD_MAX))
+			return;
+	appended(conn, 0);
 }
 
 int channel_send(struct channel *channel, const void *data, size_t len, bool *below)

@@ -57,13 +57,17 @@ void protocol_advance(struct conn *conn)
 {
 	if (conn->trial || conn->host->decoding == conn)
 		return;
-	end_session(conn);
+	const struct protocol_ops *ops = conn->protocol->ops;
+	bool keeps_session = ops == conn->next_protocol->ops && ops->keeps_session;
+	if (!keeps_session)
+		end_session(conn);
 	drop_protocol(conn);
 	conn->protocol = conn->next_protocol;
 	conn->own_protocol = conn->own_next;
 	conn->next_protocol = NULL;
 	conn->own_next = false;
-	begin_session(conn);
+	if (!keeps_session)
+		begin_session(conn);
 }
 
 int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t own_bytes)
@@ -81,6 +85,19 @@ int conn_set_protocol(struct conn *conn, const struct protocol *protocol, size_t
 	protocol_advance(conn);
 	conn_attend(conn);
 	return 0;
+}
+
+int conn_change(struct conn *conn, const struct endpoint *endpoint, const struct protocol *protocol,
+		size_t own_bytes)
+{
+	assert(!conn->trial);
+	if (conn->host->decoding == conn)
+		conn->host->decoding = NULL;
+	conn->begun = conn->in_body = conn->pinged = false;
+	conn->endpoint = endpoint;
+	conn_forget_timeouts(conn);
+	conn->timeouts = &endpoint->rules.timeouts;
+	return conn_set_protocol(conn, protocol, own_bytes);
 }
 
 /* ---- what can be taken back ---- */

@@ -148,6 +148,13 @@ uint64_t http_left_of(const struct session *session);
 /* Does a response of that status have no body, whatever was asked? */
 bool http_is_bodiless(unsigned status);
 
+/*
+ * Appends the response to the pending request that is the last word of HTTP: 101, with fields as above. What follows is
+ * another protocol's. 0, ERR_FRAME_REPLY or ERR_BUFFER_LIMIT.
+ */
+int http_switch(struct session *session, const char *fields, size_t n, struct buf_pool *pool,
+		struct buf **out);
+
 /* "OK"; "" where the status has no phrase that is known. */
 const char *http_phrase(unsigned status);
 

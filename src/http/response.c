@@ -172,6 +172,23 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 	return 0;
 }
 
+int http_switch(struct session *session, const char *fields, size_t n, struct buf_pool *pool,
+		struct buf **out)
+{
+	struct http_session *s = http_session_of(session);
+	if (!s || !s->pending)
+		return ERR_FRAME_REPLY;
+	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + n);
+	if (!begin)
+		return ERR_BUFFER_LIMIT;
+	char *to = PUT(begin, "HTTP/1.1 101 Switching Protocols\r\n");
+	to = PUT(put_bytes(to, fields, n), "\r\n");
+	buf_commit(*out, (size_t)(to - begin));
+	s->pending = false;
+	s->last = true;
+	return 0;
+}
+
 int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,
 		struct buf_pool *pool, struct buf **out)
 {

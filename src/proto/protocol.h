@@ -81,12 +81,16 @@ struct batch {
 
 	/*
 	 * Of protocols that do not rewind: of which of its channels the messages are, and whether the peer sends no
-	 * more there. The caller has set them to 0 and false. 0 is the connection's first.
+	 * more there. The caller has set them to 0 and false. 0 is the connection's first: that one ends with the
+	 * connection, as by the end of its stream.
 	 */
 	uint32_t channel;
 	bool ends;
 
-	/* ... and what has come of the next one; of a body: is that more than before? Set to 0 and false likewise. */
+	/*
+	 * ... and what has come of the next one; of a body: is that more than before? Where nothing has begun: has
+	 * something come all the same that says that the peer is there? Set to 0 and false likewise.
+	 */
 	uint8_t begun; /* enum batch_begun */
 	bool has_come_on;
 
@@ -168,11 +172,37 @@ struct protocol_ops {
 	 */
 	bool (*is_at_rest)(const struct protocol *protocol, const struct session *session);
 
+	/* Another description with these operations goes on with the session as it is. */
+	bool keeps_session;
+
+	/* Its peer answers the last word: the connection waits for that, a while. */
+	bool answers_finish;
+
+	/*
+	 * It does not rewind. The message that decode() gave last is needed no more. NULL: nothing is kept for it.
+	 */
+	void (*taken)(const struct protocol *protocol, struct session *session);
+
+	/*
+	 * It does not rewind. No message is taken for now, and in[0 .. n), which begins where decode() will go on, waits.
+	 * It may append what it answers by itself to what is in there; decode() is given it all the same. Each byte may
+	 * be there again, with more behind it. 0 or ERR_BUFFER_LIMIT. NULL: nothing is answered before its turn.
+	 */
+	int (*look_ahead)(const struct protocol *protocol, struct session *session, const uint8_t *in,
+			  size_t n, struct buf_pool *pool, struct buf **out);
+
+	/* Appends what a peer that is there answers, after timeouts.ping. 0 or ERR_BUFFER_LIMIT. NULL: none does. */
+	int (*ping)(const struct protocol *protocol, struct session *session, struct buf_pool *pool,
+		    struct buf **out);
+
 	/* Has a reply of so many bytes a place in it? Else encode() says ERR_FRAME_REPLY. NULL: any has. */
 	bool (*carries)(const struct protocol *protocol, size_t len);
 
 	/* What users call it; static text. NULL: `name`. */
 	const char *(*label)(const struct protocol *protocol);
+
+	/* What is wrong with a reply that encode() refuses by ERR_FRAME_REPLY. NULL: it is too large. */
+	const char *unfit;
 
 	/* Says in words what batch->error is, in text, always terminated. */
 	void (*explain)(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);

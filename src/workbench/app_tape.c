@@ -96,10 +96,12 @@ static int l_put_frame(lua_State *lua)
 	const char *frame = luaL_checklstring(lua, 3, &n);
 	if (peer->gone || !conn_is_open(conn))
 		return app_tape_refuse(lua, "the connection has ended");
-	bool is_http = agent_endpoint_of(&conn->first)->is_http; /* a request is taken down as it came */
+	const struct agent_endpoint *endpoint = agent_endpoint_of(&conn->first);
+	/* What is no frame is taken down as it came. */
+	bool is_as_it_came = endpoint->is_http || endpoint->websocket.worker;
 	const struct codec *codec =
-	    is_http ? &agent_endpoint_of(&conn->first)->codec
-		    : codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
+	    is_as_it_came ? &endpoint->codec
+			  : codec_of(conn->first.reading ? conn->first.reading : conn_speaks(conn));
 	bool is_framed = lua_toboolean(lua, 4);
 	if (codec->kind == CODEC_LUA && !is_framed)
 		return app_tape_refuse(

@@ -1,5 +1,5 @@
 --- Reads listener addresses: "tcp://host:port", "tls://[v6]:port", "udp://host:port", "http://host:port",
---- "https://host:port", "unix:///path".
+--- "https://host:port", "ws://host:port/path", "wss://host:port/path", "unix:///path".
 --- Only the text is checked; names are resolved and sockets bound elsewhere.
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
@@ -13,8 +13,9 @@ local HOST_MAX = 253
 
 ---@class perilune.address
 ---@field kind "tcp"|"unix"|"udp"
----@field secure boolean? tls://, https://
----@field protocol "http"|nil http://, https://
+---@field secure boolean? tls://, https://, wss://
+---@field protocol "http"|"ws"|nil http://, https://; ws://, wss://
+---@field target string? ws://, wss://: the path of its WebSockets
 ---@field host string? tcp, udp: a name, an address without brackets, or "" for all (dual-stack)
 ---@field port integer? tcp, udp
 ---@field path string? unix
@@ -172,9 +173,24 @@ local function parse_http(rest, address)
   return parsed
 end
 
+-- The same for WebSockets alone, at one path.
+local function parse_ws(rest, address)
+  local scheme = address:match "^%a+"
+  local authority, target = rest:match "^([^/?#]*)(.*)$"
+  if target:find "[?#]" then
+    return nil, ("the path of a %s:// address has no query: agents get that with each client, got %s"):format(scheme,
+      quote(target))
+  end
+  if target:find "[^!-~]" then return nil, "a path is percent-encoded where need be, got " .. quote(target) end
+  local parsed, message = parse_tcp(authority, address)
+  if not parsed then return nil, (message:gsub("tcp://", scheme .. "://")) end
+  parsed.secure, parsed.protocol, parsed.target = scheme == "wss" or nil, "ws", target ~= "" and target or "/"
+  return parsed
+end
+
 local SCHEMES = { tcp = parse_tcp, tls = parse_tls, unix = parse_unix, udp = parse_udp, http = parse_http,
-  https = parse_http }
-local SCHEME_NAMES = { "tcp", "tls", "unix", "udp", "http", "https" }
+  https = parse_http, ws = parse_ws, wss = parse_ws }
+local SCHEME_NAMES = { "tcp", "tls", "unix", "udp", "http", "https", "ws", "wss" }
 
 local function no_scheme(text)
   local hint = ""

@@ -1,4 +1,4 @@
---- Checks of what goes with http:// and https://, and what does not.
+--- Checks of what goes with http:// and https://, with ws:// and wss://, and what does not.
 local datagrams = require "perilune.config.datagrams"
 local frame = require "perilune.config.frame"
 local read = require "perilune.config.read"
@@ -9,7 +9,10 @@ local M = {}
 local report = read.report
 
 --- What is otherwise by default: requests stand alone, so another generation can answer the next one.
-M.DEFAULTS = { frame = "raw", ["reload.policy"] = "migrate" }
+M.DEFAULTS = {
+  http = { frame = "raw", ["reload.policy"] = "migrate" },
+  ws = { frame = "raw" }, -- what a WebSocket has said before may count
+}
 
 -- What concerns frames alone, and what does the same for requests.
 local NOT_OF_HTTP = {
@@ -18,26 +21,39 @@ local NOT_OF_HTTP = {
   ["limits.frame"] = "of requests, limits.uri, limits.headers and limits.body are for the parts",
   ["limits.inbox"] = "requests that wait are bytes: limits.buffers bounds them",
 }
+-- ... and for WebSockets alone.
+local NOT_OF_WS = {
+  ["limits.body"] = "who asks for a WebSocket sends no body: limits.message is for messages",
+  ["timeout.body"] = "of WebSockets, timeout.header is for the handshake, and for each message from its beginning on",
+  ["timeout.idle"] = "of WebSockets, ping and pong tell whether a client is there",
+}
 local NO_HTTP = 'only an http:// address has requests that it could concern (or unix:// with protocol = "http")'
+local NO_WEBSOCKET = "only WebSockets have it: those of a ws:// address, and of http:// where a handler accepts some"
+local NO_WS = 'only a ws:// address has it (or unix:// with protocol = "ws"): a handler gives it to http.websocket(…)'
 local ONLY_OF_HTTP = {
   ["limits.uri"] = NO_HTTP, ["limits.headers"] = NO_HTTP, ["limits.fields"] = NO_HTTP, ["limits.body"] = NO_HTTP,
   ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
 }
 
-local function is_http(listener) return listener.protocol == "http" end
-local function is_other(listener) return listener.kind ~= nil and listener.protocol ~= "http" end
+local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, pong = NO_WEBSOCKET }
+local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS, compress = NO_WS }
 
---- What the listener speaks: "http", or false. The scheme says so, or of a Unix socket the setting.
+local function is_ws(listener) return listener.protocol == "ws" end
+local function is_http(listener) return listener.protocol == "http" or is_ws(listener) end
+local function is_other(listener) return listener.kind ~= nil and not is_http(listener) end
+local function is_no_ws(listener) return listener.kind ~= nil and not is_ws(listener) end
+
+--- What the listener speaks: "http", "ws", or false. The scheme says so, or of a Unix socket the setting.
 ---@param state perilune.config_state
 ---@param entry perilune.config_entry
 ---@param listener table with the address, and the setting's value
----@param scheme "http"|nil what the address says
----@return "http"|false
+---@param scheme "http"|"ws"|nil what the address says
+---@return "http"|"ws"|false
 function M.protocol(state, entry, listener, scheme)
   local value = listener.protocol
   if scheme then return scheme end
   if listener.kind == "unix" or not value then return value end
-  local message = "only for unix://: write the address as http://…"
+  local message = ("only for unix://: write the address as %s://…"):format(value)
   if entry.layer.given.protocol then report(state, entry.place .. ".protocol", message) end
   return false
 end
@@ -54,18 +70,31 @@ local function check_protocol(state, listeners)
   end
 end
 
-local TOO_SMALL = "%s in all cannot hold one request of %s (up to %s): raise it, or lower limits.body"
+local function check_pong(state, entry, listener)
+  if listener.pong == 0 or listener.ping < listener.pong then return end
+  local place = (entry.layer.given.ping or entry.layer.given.pong) and entry.place .. "." or ""
+  report(state, place .. "pong", ("must be longer than ping (%s): who is silent for so long is given up"):format(
+    units.format_duration(listener.ping)))
+end
+
+local TOO_SMALL = "%s in all cannot hold one request or message of %s (up to %s): raise it, or lower their limits"
 
 local function check_listener(state, entry, listener, index, buffers)
   listener.frame = frame.parse("raw", listener.limits.frame)
   state.origins[("listen[%d].frame"):format(index)] = "default"
   local limits = listener.limits
-  local most = limits.uri + limits.headers + limits.body
+  if is_ws(listener) then
+    listener.websocket = { path = listener.target, origins = listener.origins or nil,
+      subprotocols = listener.subprotocols, compress = listener.compress }
+    limits.body = 0
+  end
+  check_pong(state, entry, listener)
+  local most = math.max(limits.uri + limits.headers + limits.body, limits.message)
   if most > buffers then
     local text = TOO_SMALL:format(units.format_size(buffers), entry.place, units.format_size(most))
     report(state, "limits.buffers", text)
   end
-  if limits.slow_consumer == "drop" then
+  if limits.slow_consumer == "drop" and not is_ws(listener) then
     local own = entry.layer.given["limits.slow_consumer"]
     report(state, (own and entry.place .. "." or "") .. "limits.slow_consumer",
       'a response that is left out would be that of the next request: for HTTP it is "pause" or "close"')
@@ -83,6 +112,9 @@ function M.check(state, entries, listeners, buffers)
   check_protocol(state, listeners)
   datagrams.refuse_keys(state, entries, listeners, NOT_OF_HTTP, is_http)
   datagrams.refuse_keys(state, entries, listeners, ONLY_OF_HTTP, is_other)
+  datagrams.refuse_keys(state, entries, listeners, NOT_OF_WS, is_ws)
+  datagrams.refuse_keys(state, entries, listeners, OF_WEBSOCKETS, is_other)
+  datagrams.refuse_keys(state, entries, listeners, ONLY_OF_WS, is_no_ws)
 end
 
 --- Has the key a meaning for the listener?
@@ -91,8 +123,10 @@ end
 ---@return boolean
 function M.concerns(path, listener)
   if path == "protocol" then return listener.kind == "unix" or is_http(listener) end
+  if ONLY_OF_WS[path] then return is_ws(listener) end
+  if is_ws(listener) and NOT_OF_WS[path] then return false end
   if is_http(listener) then return not NOT_OF_HTTP[path] end
-  return not ONLY_OF_HTTP[path]
+  return not ONLY_OF_HTTP[path] and not OF_WEBSOCKETS[path]
 end
 
 return M

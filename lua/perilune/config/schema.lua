@@ -2,6 +2,7 @@
 local address = require "perilune.config.address"
 local agent = require "perilune.config.agent"
 local frame = require "perilune.config.frame"
+local handshake = require "perilune.config.handshake"
 local printable = require "perilune.printable"
 local sandbox = require "perilune.sandbox"
 local suggest = require "perilune.suggest"
@@ -163,8 +164,34 @@ local function parse_enum(value, key)
 end
 
 local function parse_protocol(value)
-  if value == false or value == "http" then return value end
-  return got('expects "http", or false for frames', value)
+  if value == false or value == "http" or value == "ws" then return value end
+  return got('expects "http", "ws", or false for frames', value)
+end
+
+-- A list of texts, each of which `is_item` takes; `expected` says in words what it is.
+local function parse_texts(value, is_item, expected)
+  if type(value) ~= "table" then return got("expects " .. expected, value) end
+  local list = {}
+  for key in next, value do
+    local is_right = type(key) == "number" and key >= 1 and key <= #value and is_item(value[key])
+    if not is_right then return got("expects " .. expected, value[key]) end
+    list[key] = value[key]
+  end
+  return list
+end
+
+local function parse_origins(value)
+  if value == false then return false end
+  return parse_texts(value, handshake.is_origin, handshake.ORIGINS .. ", or false for any")
+end
+
+local function parse_subprotocols(value)
+  return parse_texts(value, handshake.is_subprotocol, handshake.SUBPROTOCOLS)
+end
+
+local function text_to_origins(text)
+  if text == "false" or text == "off" then return false end
+  return text_to_list(text)
 end
 
 local function parse_reject(value)
@@ -360,6 +387,7 @@ local function show_file(path) return path and printable.escape(path) or "none" 
 local function show_count(n) return n == 0 and "off" or ("%d"):format(n) end
 local function show_share(share, key) return share == 0 and key.off and "off" or ("%.9g"):format(share) end
 local function show_size_or_off(n) return n == 0 and "off" or units.format_size(n) end
+local function show_origins(list) return list and (#list > 0 and table.concat(list, ", ") or "none") or "any" end
 local function show_modules(names) return #names > 0 and table.concat(names, ", ") or "none" end
 
 ---@type table<string, perilune.key_type>
@@ -374,6 +402,8 @@ M.TYPES = {
   trust = { parse = parse_trust, from_text = text_to_list, show = show_modules },
   boolean = { parse = parse_boolean, from_text = text_to_boolean },
   enum = { parse = parse_enum, from_text = same },
+  origins = { parse = parse_origins, from_text = text_to_origins, show = show_origins },
+  subprotocols = { parse = parse_subprotocols, from_text = text_to_list, show = show_modules },
   protocol = { parse = parse_protocol, from_text = text_or_off, show = show_protocol },
   reject = { parse = parse_reject, from_text = text_or_off, show = show_reject },
   name = { parse = parse_name, from_text = same },
@@ -455,6 +485,11 @@ M.KEYS = {
   { path = "proxy", scope = "listener", type = "proxy", default = false },
   { path = "trust", scope = "listener", type = "trust", default = {} },
   { path = "amplification", scope = "listener", type = "count_or_off", min = 1, max = 1000, default = 3 },
+  { path = "origins", scope = "listener", type = "origins", default = false },
+  { path = "subprotocols", scope = "listener", type = "subprotocols", default = {} },
+  { path = "compress", scope = "listener", type = "boolean", default = true },
+  { path = "ping", scope = "listener", type = "duration", default = 54e3 },
+  { path = "pong", scope = "listener", type = "duration", default = 60e3 },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },
   { path = "limits.connections", scope = "listener", type = "whole", min = 1, max = 10e6, default = 10000 },
   { path = "limits.per_ip", scope = "listener", type = "count_or_off", min = 0, max = 10e6, default = 0 },
@@ -464,6 +499,7 @@ M.KEYS = {
   { path = "limits.headers", scope = "listener", type = "size", min = 64, max = MIB, default = 16384 },
   { path = "limits.fields", scope = "listener", type = "whole", min = 1, max = 10000, default = 100 },
   { path = "limits.body", scope = "listener", type = "size", min = 0, max = GIB, default = MIB },
+  { path = "limits.message", scope = "listener", type = "size", min = 1, max = GIB, default = 65536 },
   { path = "limits.inbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1024 },
   { path = "limits.mailbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1000 },
   { path = "limits.send_buffer", scope = "listener", type = "size", min = 1, max = GIB, default = MIB },

@@ -40,11 +40,16 @@ function worker:spawn(fn, ...) end
 ---@field keepalive? perilune.duration of TCP; default: 30s
 ---@field nodelay? boolean default: true
 ---@field reuse_port? boolean several processes of one user may listen at the same address; default: false
----@field protocol? "http"|false what a Unix socket speaks in place of frames; default: false
+---@field protocol? "http"|"ws"|false what a Unix socket speaks in place of frames; default: false
 ---@field tls? perilune.tls_settings|false of tls:// and https://; default: false
 ---@field proxy? boolean|"optional" connections begin with a PROXY header, which names the client; default: false
 ---@field trust? string[] the proxies whose header is taken: "10.0.0.0/8", "2001:db8::1", "unix"
 ---@field amplification? integer|false of udp://: bytes sent for each that came, until it answers; default: 3
+---@field origins? string[]|false of ws://: pages that may open WebSockets, "https://example.org"; default: any
+---@field subprotocols? string[] of ws://: names, the one that is liked best first; default: none
+---@field compress? boolean of ws://: where the client can; default: true
+---@field ping? perilune.duration|false of WebSockets: a silence after which the client is asked; default: 54s
+---@field pong? perilune.duration|false of WebSockets: a silence after which it is given up; default: 60s
 ---@field limits? perilune.limits
 ---@field timeout? perilune.timeouts
 ---@field reload? perilune.reload|"pin"|"migrate"|"drain"
@@ -147,6 +152,7 @@ function worker:spawn(fn, ...) end
 ---@field headers? perilune.size of http://: all header fields of a request; default: 16k
 ---@field fields? integer of http://: how many they are; default: 100
 ---@field body? perilune.size of http://: a request's body; default: 1m
+---@field message? perilune.size of WebSockets: bytes of a message; default: 64k
 ---@field inbox? integer frames that may wait for a suspended agent; default: 1024
 ---@field mailbox? integer messages that may wait for a name of an agent; default: 1000
 ---@field send_buffer? perilune.size high-water mark of output that the peer has not taken; default: 1m

@@ -74,10 +74,11 @@ local conn = {}
 --- limits.slow_consumer is "drop". Of a connection out over [udp://](connections.md#datagrams) there are codes:
 --- "EMSGSIZE", the datagram is too large; "ECONNREFUSED" and others, one that was sent before was refused.
 ---@param reply perilune.reply not nil
+---@param kind? "text"|"binary" of a [WebSocket](websocket.md); default: "text"
 ---@return boolean? ok nil: the connection has ended, or with a code: it was not sent
 ---@return "closed"|string|nil message
 ---@return string? code
-function conn:send(reply) end
+function conn:send(reply, kind) end
 
 --- Waits until all output was handed to the system.
 ---@return true? ok
@@ -122,10 +123,11 @@ function conn:pause() end
 function conn:resume() end
 
 --- Delivers what was sent, then ends. A reply returned by the same call is still sent; frames after it are not served.
----@param reason? "agent"|"kick" for closed(); default: "agent"
+---@param reason? "agent"|"kick"|integer for closed(); default: "agent". Of a WebSocket a code: 1000, 3000 to 4999
+---@param text? string of a WebSocket: what its client is told with the code, at most 123 bytes
 ---@return true? ok
 ---@return "closed"? message
-function conn:close(reason) end
+function conn:close(reason, text) end
 
 --- Ends at once; the peer sees a reset.
 ---@return true? ok

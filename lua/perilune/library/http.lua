@@ -22,6 +22,7 @@
 ---@field route? string its pattern: "/users/{id}"
 ---@field context table of yours, for this request
 ---@field cookies table<string, string> of a name that is there twice, the first
+---@field subprotocol? string of a WebSocket: the one that was chosen
 local request = {}
 
 --- The body as JSON.
@@ -235,5 +236,20 @@ function http.file(path, options) end
 ---@param options? perilune.http.files_options
 ---@return fun(request: perilune.http.request, path?: string): perilune.http.response answer a path as request.path is
 function http.files(folder, options) end
+
+--- What `proceed` of an HTTP agent returns to accept a WebSocket. It may be returned again and again.
+---@class perilune.http.websocket
+
+---@class perilune.http.websocket_options
+---@field origins? string[] pages that may open it, "https://example.org"; default: any
+---@field subprotocols? string[] names, the one that is liked best first; default: none
+---@field compress? boolean where the client can; default: true
+
+--- The connection becomes a WebSocket, with an agent of its own from here on: docs/websocket.md. A request that asks
+--- for none, or wrongly, is refused.
+---@param agent table|fun(conn: perilune.conn, request: perilune.http.request): table a prototype, or a factory
+---@param options? perilune.http.websocket_options
+---@return perilune.http.websocket
+function http.websocket(agent, options) end
 
 return http

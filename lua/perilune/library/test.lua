@@ -322,6 +322,123 @@ local response = {}
 ---@return any
 function response:json() end
 
+---@class perilune.test.websocket_options
+---@field subprotocols? string[]
+---@field origin? string
+---@field compress? boolean|string permessage-deflate is offered; or what is, as the header has it
+---@field answers? boolean pings are answered when they are seen; default: true
+---@field headers? table<string, string|false> more of them, or false: none of that name
+
+---@class perilune.test.websocket_frame
+---@field opcode? "text"|"binary"|"more"|"close"|"ping"|"pong"|integer default: "text"
+---@field data? string default: ""
+---@field last? boolean false: its message goes on; default: true
+---@field reserved? integer 0x40, 0x20, 0x10, or their sum; default: 0
+---@field masked? boolean default: true
+---@field length? integer what its head says; default: that of `data`
+
+--- A WebSocket of a client. Methods that do something return it.
+---@class perilune.test.websocket
+---@field client perilune.test.client
+---@field response perilune.test.response to its handshake
+---@field subprotocol? string
+---@field compresses boolean
+local websocket = {}
+
+--- Sends a message.
+---@param data string
+---@param kind? "text"|"binary" default: "text"
+---@return perilune.test.websocket
+function websocket:send(data, kind) end
+
+--- The same, compressed.
+---@param data string
+---@param kind? "text"|"binary" default: "text"
+---@return perilune.test.websocket
+function websocket:send_compressed(data, kind) end
+
+--- The same, which arrives byte by byte.
+---@param data string
+---@param kind? "text"|"binary" default: "text"
+---@return perilune.test.websocket
+function websocket:send_split(data, kind) end
+
+--- Sends frames as they are described, whether they are right or not; several arrive at once.
+---@param ... perilune.test.websocket_frame
+---@return perilune.test.websocket
+function websocket:send_frame(...) end
+
+--- Sends bytes as they are.
+---@param bytes string
+---@return perilune.test.websocket
+function websocket:send_raw(bytes) end
+
+--- Sends a ping.
+---@param data? string
+---@return perilune.test.websocket
+function websocket:ping(data) end
+
+--- Sends a close frame.
+---@param code? integer nil: it says nothing
+---@param text? string
+---@return perilune.test.websocket
+function websocket:close(code, text) end
+
+--- Hangs up without a word.
+---@return perilune.test.websocket
+function websocket:hang_up() end
+
+--- The next message, which must come.
+---@return string message
+---@return "text"|"binary" kind
+function websocket:receive() end
+
+--- The next frame as it came, control frames too; nil: none has come.
+---@return perilune.test.websocket_frame?
+function websocket:frame() end
+
+--- The next messages must be these texts; or have this pattern (perilune.pattern); or be accepted by a function.
+---@param ... any
+---@return perilune.test.websocket
+function websocket:expect(...) end
+
+--- The same of binary messages.
+---@param ... any
+---@return perilune.test.websocket
+function websocket:expect_binary(...) end
+
+--- There must be no message by now.
+---@return perilune.test.websocket
+function websocket:expect_nothing() end
+
+--- The next frame must be a ping.
+---@return perilune.test.websocket
+function websocket:expect_ping() end
+
+--- The next frame must be a pong with this.
+---@param data? string default: ""
+---@return perilune.test.websocket
+function websocket:expect_pong(data) end
+
+--- The next frame that is no ping or pong must be a close frame.
+---@param code? integer 1005: without one; nil: any
+---@param text? string
+---@return perilune.test.websocket
+function websocket:expect_close(code, text) end
+
+--- Why the connection has ended, as the agent's closed() was told; nil: it has not.
+---@return string?
+function websocket:closed() end
+
+--- The connection must have ended, for this reason if one is given.
+---@param reason? string
+---@return perilune.test.websocket
+function websocket:expect_closed(reason) end
+
+--- What happened so far, as text.
+---@return string
+function websocket:transcript() end
+
 --- Methods that do something return the client.
 ---@class perilune.test.client
 ---@field name string
@@ -440,6 +557,12 @@ function client:request(request) end
 ---@param headers? table<string, string|number>
 ---@return perilune.test.response
 function client:get(path, headers) end
+
+--- Of an http:// or ws:// listener: asks for a WebSocket, which must be had.
+---@param path string
+---@param options? perilune.test.websocket_options
+---@return perilune.test.websocket
+function client:websocket(path, options) end
 
 --- Whose client it is, of the app's workers, from 0 on; nil: it was refused.
 ---@return integer?

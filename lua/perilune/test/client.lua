@@ -56,7 +56,7 @@ local function pull(self, is_patient)
     end
     is_patient = false
     self.inbox[#self.inbox + 1] = frame
-    add(self, "receive", transcript.show(frame), at)
+    add(self, "receive", (self.show or transcript.show)(frame), at)
   end
   local reason, at_ms = self.wire:ended(false)
   if reason and not self.end_noted then
@@ -427,6 +427,19 @@ end
 ---@param headers table<string, string|number>?
 ---@return perilune.test.response
 function client:get(path, headers) return self:ask({ path = path, headers = headers }):response() end
+
+--- Asks for a WebSocket, which must be had.
+---@param path string
+---@param options perilune.test.websocket_options?
+---@return perilune.test.websocket
+function client:websocket(path, options)
+  check_http(self, "websocket")
+  return require("perilune.test.websocket").open(self, path, options)
+end
+
+-- For what stands on a client: lua/perilune/test/websocket.lua.
+M.pull, M.take, M.nothing, M.fail = pull, take, nothing, fail
+M.send_bytes, M.agrees, M.shown = send_bytes, agrees, shown
 
 -- ---- what networks do ----
 

@@ -38,7 +38,9 @@ function M.reader(method)
   return setmetatable({ method = method, buffer = "", at = 1, parts = {}, stage = "head", is_over = false }, reader)
 end
 
-local function is_bodiless(self, status) return self.method == "HEAD" or status == 204 or status == 304 end
+local NO_BODY = { [101] = true, [204] = true, [304] = true }
+
+local function is_bodiless(self, status) return self.method == "HEAD" or NO_BODY[status] == true end
 
 -- What says that it is to come stands before it.
 local function skip_continue(self)

@@ -1,0 +1,21 @@
+--- What the handshake of a WebSocket has in it, for settings and for http.websocket(…).
+local M = {}
+
+--- "https://example.org", as browsers send it.
+---@param text any
+---@return boolean
+function M.is_origin(text)
+  return type(text) == "string" and (text == "null" or text:find "^%l[%l%d+.-]*://[^/%s%u]+$" ~= nil)
+end
+
+--- A token, as Sec-WebSocket-Protocol has it.
+---@param text any
+---@return boolean
+function M.is_subprotocol(text)
+  return type(text) == "string" and text:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
+end
+
+M.ORIGINS = 'a list of origins such as { "https://example.org" }, in lower case and without a path'
+M.SUBPROTOCOLS = 'a list of names such as { "chat.v2", "chat.v1" }, the one that is liked best first'
+
+return M

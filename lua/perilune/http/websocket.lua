@@ -1,0 +1,235 @@
+--- WebSockets on the server's side: what a handler of an http:// listener returns to accept one, and the handshake.
+---
+---     local http = require "perilune.http"
+---     return http.websocket(Chat, { origins = { "https://example.org" } })
+---
+--- What goes over the connection afterwards is the core's: src/websocket/websocket.h.
+local core = require "perilune.http_core" -- in C: src/bind/http.c
+local printable = require "perilune.printable"
+
+local M = {}
+
+local VERSION = "13"
+local WINDOW_BITS_MIN, WINDOW_BITS_MAX = 9, 15 -- of zlib, without a header around it
+
+-- ---- what a handler returns ----
+
+-- Positions: the agent, the options.
+local accepting = { __metatable = "http.websocket" }
+
+function accepting.__index() return nil end
+
+function accepting.__newindex()
+  error("what http.websocket(…) returns is not changed: options are its second argument", 2)
+end
+
+function accepting.__tostring() return "HTTP response 101 (WebSocket)" end
+
+local function check_list(name, list, is_item, expected, level)
+  if list == nil then return nil end
+  if type(list) ~= "table" then
+    error(("http.websocket: %s expects %s, got %s"):format(name, expected, printable.value(list)), level + 1)
+  end
+  for i, item in ipairs(list) do
+    if not is_item(item) then
+      error(("http.websocket: %s[%d] expects %s, got %s"):format(name, i, expected, printable.value(item)), level + 1)
+    end
+  end
+  return list
+end
+
+local OPTIONS = { origins = true, subprotocols = true, compress = true }
+
+local function check_options(options, level)
+  if options == nil then return {} end
+  if type(options) ~= "table" then
+    error("http.websocket: the options are a table, got " .. printable.value(options), level + 1)
+  end
+  for key in next, options do
+    if not OPTIONS[key] then
+      error(("http.websocket: unknown option %s; there are compress, origins, subprotocols")
+        :format(printable.key(key)), level + 1)
+    end
+  end
+  local compress = options.compress
+  if compress ~= nil and type(compress) ~= "boolean" then
+    error("http.websocket: compress expects true or false, got " .. printable.value(compress), level + 1)
+  end
+  local words = require "perilune.config.handshake"
+  return {
+    origins = check_list("origins", options.origins, words.is_origin, words.ORIGINS, level + 1),
+    subprotocols = check_list("subprotocols", options.subprotocols, words.is_subprotocol, words.SUBPROTOCOLS,
+      level + 1),
+    compress = compress ~= false,
+  }
+end
+
+--- The connection becomes a WebSocket, with an agent of its own from here on.
+---@param agent table|function as the `agent` of a listener
+---@param options { origins: string[]?, subprotocols: string[]?, compress: boolean? }?
+---@return perilune.http.websocket
+function M.websocket(agent, options)
+  local kind = type(agent)
+  if kind ~= "function" and kind ~= "table" then
+    error("http.websocket: an agent or its factory is expected, got " .. printable.value(agent), 2)
+  end
+  if kind == "table" and agent.proceed == nil then error("http.websocket: the agent has no method proceed", 2) end
+  return setmetatable({ agent, check_options(options, 2) }, accepting)
+end
+
+-- ---- the handshake: RFC 6455, 4.2 ----
+
+local function has_token(list, token)
+  for item in (list or ""):gmatch "[^,]+" do
+    if item:match "^%s*(.-)%s*$":lower() == token then return true end
+  end
+  return false
+end
+
+-- As http.response{ … } has it; of some fields it would say that they are not for scripts.
+local function refusal(status, text, fields)
+  return { status, (fields or "") .. "Content-Type: text/plain; charset=utf-8\r\n", text .. "\n", false }
+end
+
+local UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+
+local function upgrade_required(text)
+  return refusal(426, text, UPGRADE .. "Sec-WebSocket-Version: " .. VERSION .. "\r\n")
+end
+
+local function is_among(list, wanted)
+  for _, item in ipairs(list) do
+    if item == wanted then return true end
+  end
+  return false
+end
+
+-- A response that refuses, or nil.
+local function refuse(request, options)
+  local headers = request.headers
+  if request.method ~= "GET" then return refusal(405, "A WebSocket begins with GET.", "Allow: GET\r\n") end
+  if request.version ~= "1.1" or not has_token(headers.upgrade, "websocket")
+    or not has_token(headers.connection, "upgrade") then
+    return upgrade_required "This is for WebSockets."
+  end
+  if headers["sec-websocket-version"] ~= VERSION then
+    return upgrade_required("The only version of WebSocket that is spoken is " .. VERSION .. ".")
+  end
+  local key = headers["sec-websocket-key"] or ""
+  if not key:find("^" .. ("[%w+/]"):rep(22) .. "==$") then
+    return refusal(400, "Sec-WebSocket-Key is not 16 bytes in Base64.")
+  end
+  local origin = headers.origin
+  if options.origins and origin and not is_among(options.origins, origin:lower()) then
+    return refusal(403, "WebSockets are not for pages of this origin.")
+  end
+end
+
+local function choose_subprotocol(options, offered)
+  for _, name in ipairs(offered and options.subprotocols or {}) do
+    for item in offered:gmatch "[^,]+" do
+      if item:match "^%s*(.-)%s*$" == name then return name end
+    end
+  end
+end
+
+-- ---- permessage-deflate: RFC 7692, 7.1 ----
+
+local function window_bits(text)
+  local bits = text:match "^[1-9]%d?$" and tonumber(text)
+  return bits and bits >= 8 and bits <= WINDOW_BITS_MAX and bits or nil
+end
+
+-- Is the parameter one that an offer may have?
+local DEFLATE = {
+  server_no_context_takeover = function(value) return value == nil end,
+  client_no_context_takeover = function(value) return value == nil end,
+  server_max_window_bits = function(value) return value ~= nil and window_bits(value) ~= nil end,
+  client_max_window_bits = function(value) return value == nil or window_bits(value) ~= nil end,
+}
+
+local function unquote(value) return value and (value:match '^"(.*)"$' or value) end
+
+-- What the offer asks for, by name; nil: it is none that can be met.
+local function read_offer(offer)
+  local name, rest = offer:match "^%s*([^;%s]+)%s*(.*)$"
+  if name ~= "permessage-deflate" then return nil end
+  local asked = {}
+  for text in rest:gmatch "[^;]+" do
+    local parameter, value = text:match "^%s*([%w_-]+)%s*=%s*(.-)%s*$"
+    parameter = parameter or text:match "^%s*(.-)%s*$"
+    value = unquote(value)
+    local is_right = DEFLATE[parameter]
+    if not is_right or not is_right(value) or asked[parameter] ~= nil then return nil end
+    asked[parameter] = value or true
+  end
+  local bits = asked.server_max_window_bits
+  if bits and window_bits(bits) < WINDOW_BITS_MIN then return nil end
+  return asked
+end
+
+-- Each message is compressed by itself: so no connection needs a window of its own.
+local ACCEPTED = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+-- The bits of the window, 0: nothing is compressed; and the field that says so.
+local function negotiate(offers)
+  for offer in (offers or ""):gmatch "[^,]+" do
+    local asked = read_offer(offer)
+    if asked then
+      local bits = asked.server_max_window_bits
+      local field = ACCEPTED .. (bits and "; server_max_window_bits=" .. bits or "") .. "\r\n"
+      return bits and tonumber(bits) or WINDOW_BITS_MAX, field
+    end
+  end
+  return 0, ""
+end
+
+-- ---- both ----
+
+--- What the core makes of a request for a WebSocket: a response that refuses it; or what src/agent/websocket.c takes.
+---@param value perilune.http.websocket
+---@param request perilune.http.request
+---@return table
+function M.answer(value, request)
+  local agent, options = rawget(value, 1), rawget(value, 2)
+  local refused = refuse(request, options)
+  if refused then return refused end
+  local headers = request.headers
+  local fields = UPGRADE .. "Sec-WebSocket-Accept: " .. core.websocket_accept(headers["sec-websocket-key"]) .. "\r\n"
+  local chosen = choose_subprotocol(options, headers["sec-websocket-protocol"])
+  if chosen then
+    fields = fields .. "Sec-WebSocket-Protocol: " .. chosen .. "\r\n"
+    request.subprotocol = chosen
+  end
+  local bits, extension = 0, ""
+  if options.compress then bits, extension = negotiate(headers["sec-websocket-extensions"]) end
+  return { 101, fields .. extension, bits, agent, request }
+end
+
+--- The agent of HTTP that a ws:// listener has until it knows who wants a WebSocket.
+---@param agent table|function of the WebSockets
+---@param options { path: string? } as of http.websocket; path: that they are at, nil: any
+---@return table
+function M.gate(agent, options)
+  local value = setmetatable({ agent, options }, accepting)
+  local path, gate = options.path, {}
+  function gate.proceed(_, request)
+    if path and request.path ~= path then return require("perilune.http").text("There is nothing here.\n", 404) end
+    return value
+  end
+  return gate
+end
+
+local function refuse_change() error("the meta of a message is not changed: it is that of others, too", 2) end
+
+--- What `proceed` gets with each text, and with each binary message.
+function M.metas()
+  local function meta(is_binary)
+    return setmetatable({}, {
+      __index = { binary = is_binary }, __newindex = refuse_change, __metatable = "websocket.meta",
+    })
+  end
+  return meta(false), meta(true)
+end
+
+return M

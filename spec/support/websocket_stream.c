@@ -1,0 +1,169 @@
+#include "support/websocket_stream.h"
+
+#include "base/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MUST(condition)                                                                 \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+			abort();                                                        \
+		}                                                                       \
+	} while (0)
+
+void websocket_stream_init(struct websocket_stream *stream, uint32_t message_bytes, unsigned window_bits)
+{
+	*stream = (struct websocket_stream){ .websocket.protocol.max_bytes = message_bytes,
+					     .websocket.window_bits = (uint8_t)window_bits };
+	buf_pool_init(&stream->pool, 0, 8);
+	stream->worker = (struct websocket_worker){ .pool = &stream->pool, .counters = &stream->counters };
+	stream->websocket.worker = &stream->worker;
+	websocket_init(&stream->websocket);
+	const struct protocol *protocol = &stream->websocket.protocol;
+	MUST(!protocol->ops->begin(protocol, &stream->session));
+}
+
+void websocket_stream_deinit(struct websocket_stream *stream)
+{
+	const struct protocol *protocol = &stream->websocket.protocol;
+	protocol->ops->end(protocol, &stream->session);
+	websocket_worker_deinit(&stream->worker);
+	buf_release(&stream->pool, &stream->in);
+	buf_release(&stream->pool, &stream->out);
+	MUST(!stream->pool.lent_bytes);
+	buf_pool_deinit(&stream->pool);
+}
+
+static void note(struct websocket_stream *stream, const void *bytes, size_t n)
+{
+	size_t room = sizeof stream->text - 1 - stream->text_bytes;
+	n = n < room ? n : room;
+	memcpy(stream->text + stream->text_bytes, bytes, n);
+	stream->text_bytes += n;
+	stream->text[stream->text_bytes] = '\0';
+}
+
+static void note_word(struct websocket_stream *stream, const char *word)
+{
+	if (stream->text_bytes)
+		note(stream, ", ", 2);
+	note(stream, word, strlen(word));
+}
+
+static void note_message(struct websocket_stream *stream, const struct frame *frame)
+{
+	enum { SHOWN = 8 };
+	char text[64];
+	if (!websocket_is_binary(&stream->session)) {
+		note_word(stream, "text ");
+		note(stream, frame->data, frame->len);
+		return;
+	}
+	snprintf(text, sizeof text, "binary %u:", frame->len);
+	note_word(stream, text);
+	for (unsigned i = 0; i < frame->len && i < SHOWN; i++) {
+		snprintf(text, sizeof text, "%02x", frame->data[i]);
+		note(stream, text, 2);
+	}
+}
+
+/* Frames of this side: pongs, and one that closes. */
+static void take_answers(struct websocket_stream *stream)
+{
+	while (stream->out) {
+		const uint8_t *frame = stream->out->data + stream->out->start;
+		char text[32];
+		size_t n = frame[1];
+		MUST(buf_len(stream->out) >= 2 + n && n <= 125 && (frame[0] == 0x8a || frame[0] == 0x88));
+		if (frame[0] == 0x8a) {
+			note_word(stream, "pong ");
+			note(stream, frame + 2, n);
+		} else {
+			snprintf(text, sizeof text, n ? "close %u" : "close",
+				 n ? frame[2] << 8 | frame[3] : 0);
+			note_word(stream, text);
+		}
+		buf_consume(&stream->pool, &stream->out, 2 + n);
+	}
+}
+
+static void end(struct websocket_stream *stream, enum close_reason reason)
+{
+	const struct protocol *protocol = &stream->websocket.protocol;
+	stream->is_over = true;
+	MUST(!protocol->ops->finish(protocol, &stream->session, 0, reason, &stream->pool, &stream->out));
+	take_answers(stream);
+}
+
+static void end_by_peer(struct websocket_stream *stream)
+{
+	const char *why;
+	size_t n;
+	char text[32];
+	snprintf(text, sizeof text, "closed %u ", websocket_peers_code(&stream->session, &why, &n));
+	note_word(stream, text);
+	note(stream, why, n);
+	end(stream, REASON_PEER);
+}
+
+/* One call of decode(). False: it needs more. */
+static bool step(struct websocket_stream *stream)
+{
+	static struct batch batch;
+	const struct protocol *protocol = &stream->websocket.protocol;
+	size_t n = buf_len(stream->in);
+	if (!n || stream->is_over)
+		return false;
+	uint8_t *copy = malloc(n); /* so that a sanitizer sees where it ends */
+	memcpy(copy, stream->in->data + stream->in->start, n);
+	batch = (struct batch){ .pool = &stream->pool, .answers = &stream->out };
+	protocol->ops->decode(protocol, copy, n, 1, &stream->session, &batch);
+	MUST(batch.consumed <= n && batch.count <= 1 && !(batch.count && batch.error));
+	take_answers(stream);
+	if (batch.count) {
+		MUST(batch.frames[0].len <= protocol->max_bytes);
+		note_message(stream, &batch.frames[0]);
+		protocol->ops->taken(protocol, &stream->session);
+	} else if (batch.error) {
+		MUST(batch.error == ERR_FRAME_TOO_LARGE || batch.error == ERR_FRAME_MALFORMED);
+		note_word(stream, "refused");
+		end(stream, batch.error == ERR_FRAME_TOO_LARGE ? REASON_OVERSIZE : REASON_FRAME_ERROR);
+	} else if (batch.ends) {
+		end_by_peer(stream);
+	}
+	MUST(batch.count || batch.error || batch.begun || batch.consumed);
+	free(copy);
+	buf_consume(&stream->pool, &stream->in, batch.consumed);
+	return batch.consumed;
+}
+
+static void look_ahead(struct websocket_stream *stream)
+{
+	const struct protocol *protocol = &stream->websocket.protocol;
+	const struct buf *in = stream->in;
+	if (!in)
+		return;
+	MUST(!protocol->ops->look_ahead(protocol, &stream->session, in->data + in->start, buf_len(in),
+					&stream->pool, &stream->out));
+	take_answers(stream);
+}
+
+void websocket_stream_put(struct websocket_stream *stream, const uint8_t *bytes, size_t n)
+{
+	MUST(!buf_append(&stream->pool, &stream->in, bytes, n));
+	if (stream->is_held)
+		look_ahead(stream);
+	else
+		while (step(stream))
+			;
+}
+
+void websocket_stream_hold(struct websocket_stream *stream, bool is_held)
+{
+	stream->is_held = is_held;
+	while (!is_held && step(stream))
+		;
+}

@@ -1,0 +1,550 @@
+/* The WebSocket session: what comes of frames, however they are cut, and what is written. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "base/text.h"
+#include "base/utf8.h"
+#include "support/websocket_stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { INPUT_MAX = 200000, TWO_CUTS_MAX = 150, MESSAGE_MAX = 65536 };
+
+static uint8_t input[INPUT_MAX];
+static size_t input_bytes;
+
+/* ---- frames of a client ---- */
+
+static void put(const void *bytes, size_t n)
+{
+	assert_true(input_bytes + n <= INPUT_MAX);
+	memcpy(input + input_bytes, bytes, n);
+	input_bytes += n;
+}
+
+static void put_head(uint8_t first, uint64_t length, unsigned more)
+{
+	static const uint8_t MASK[] = { 0x37, 0xfa, 0x21, 0x3d };
+	uint8_t second = (uint8_t)(0x80 | (more == 2 ? 126 : more == 8 ? 127 : length)), byte;
+	put(&first, 1);
+	put(&second, 1);
+	for (unsigned i = more; i--;) {
+		byte = (uint8_t)(length >> 8 * i);
+		put(&byte, 1);
+	}
+	put(MASK, sizeof MASK);
+}
+
+static void put_frame(uint8_t first, const void *data, size_t n)
+{
+	put_head(first, n, n < 126 ? 0 : n < 65536 ? 2 : 8);
+	size_t at = input_bytes;
+	put(data, n);
+	for (size_t i = 0; i < n; i++)
+		input[at + i] ^= input[at - 4 + i % 4];
+}
+
+/*
+ * Frames as a text: "81 abc|89 x": the first byte in hexadecimal, then what it carries, where \xff and \0 are bytes.
+ */
+static void put_described(const char *text)
+{
+	input_bytes = 0;
+	while (*text) {
+		uint8_t data[512], first = (uint8_t)strtoul(text, (char **)&text, 16);
+		size_t n = 0;
+		for (text += *text == ' '; *text && *text != '|'; text++) {
+			bool is_hex = text[0] == '\\' && text[1] == 'x';
+			data[n++] = is_hex ? (uint8_t)strtoul((char[]){ text[2], text[3], 0 }, NULL, 16)
+					   : (uint8_t)*text;
+			text += is_hex ? 3 : 0;
+		}
+		put_frame(first, data, n);
+		text += *text == '|';
+	}
+}
+
+/* ---- what comes of them ---- */
+
+static struct websocket_stream stream;
+
+static void run_cut(uint32_t max, unsigned bits, size_t first, size_t second)
+{
+	websocket_stream_init(&stream, max, bits);
+	websocket_stream_put(&stream, input, first);
+	websocket_stream_put(&stream, input + first, second - first);
+	websocket_stream_put(&stream, input + second, input_bytes - second);
+}
+
+static void expect_cut(uint32_t max, unsigned bits, size_t first, size_t second, const char *wanted)
+{
+	run_cut(max, bits, first, second);
+	if (strcmp(stream.text, wanted) != 0)
+		fail_msg("cut at %zu and %zu: %s, not %s", first, second, stream.text, wanted);
+	websocket_stream_deinit(&stream);
+}
+
+static void expect_by_bytes(uint32_t max, unsigned bits, const char *wanted)
+{
+	websocket_stream_init(&stream, max, bits);
+	for (size_t i = 0; i < input_bytes; i++)
+		websocket_stream_put(&stream, input + i, 1);
+	assert_string_equal(stream.text, wanted);
+	websocket_stream_deinit(&stream);
+}
+
+/* Whole, byte by byte, cut in two places. */
+static void expect_any_cut(uint32_t max, unsigned bits, const char *wanted)
+{
+	size_t n = input_bytes;
+	expect_cut(max, bits, n, n, wanted);
+	expect_by_bytes(max, bits, wanted);
+	for (size_t i = 0; i <= n && n <= 2000; i++)
+		expect_cut(max, bits, i, n, wanted);
+	for (size_t i = 0; i <= n && n <= TWO_CUTS_MAX; i++)
+		for (size_t k = i; k <= n; k++)
+			expect_cut(max, bits, i, k, wanted);
+}
+
+static void expect(const char *frames, const char *wanted)
+{
+	put_described(frames);
+	expect_any_cut(MESSAGE_MAX, 0, wanted);
+}
+
+#define REFUSED "refused, close "
+
+static void takes_messages(void **state)
+{
+	(void)state;
+	expect("81 Hello", "text Hello");
+	expect("81", "text ");
+	expect("82", "binary 0:");
+	expect("82 \\x00\\xff\\x80", "binary 3:00ff80");
+	expect("81 a|81 b|82 c", "text a, text b, binary 1:63");
+	expect("01 Hel|80 lo", "text Hello");
+	expect("01|00|80", "text ");
+	expect("01 a|00 b|00|00 c|80 d", "text abcd");
+	expect("02 \\xe2|80 \\x82", "binary 2:e282");
+	expect("81 \\xce\\xba\\xe1\\xbd\\xb9\\xf0\\x9f\\x98\\x80",
+	       "text \xce\xba\xe1\xbd\xb9\xf0\x9f\x98\x80");
+	expect("01 \\xce|80 \\xba", "text κ");
+	expect("01 \\xf0|00 \\x9f|00 \\x98|80 \\x80", "text 😀");
+}
+
+static void answers_control_frames(void **state)
+{
+	(void)state;
+	expect("89", "pong ");
+	expect("89 abc", "pong abc");
+	expect("8a", "");
+	expect("8a abc|81 x", "text x");
+	expect("89 1|89 2|89 3", "pong 1, pong 2, pong 3");
+	expect("01 a|89 p|80 b", "pong p, text ab");
+	expect("01 \\xce|89 p|8a|80 \\xba", "pong p, text κ");
+}
+
+static void takes_close_frames(void **state)
+{
+	(void)state;
+	expect("88", "closed 1005 , close");
+	expect("88 \\x03\\xe8", "closed 1000 , close 1000");
+	expect("88 \\x03\\xe9bye|81 never", "closed 1001 bye, close 1001");
+	expect("88 \\x0b\\xb8κ", "closed 3000 κ, close 3000");
+	expect("01 a|88 \\x03\\xe8", "closed 1000 , close 1000");
+	expect("88 \\x03", REFUSED "1002");
+	expect("88 \\x03\\xe8\\xff", REFUSED "1007");
+	expect("88 \\x03\\xe8\\xce", REFUSED "1007");
+}
+
+static void judges_close_codes(void **state)
+{
+	static const struct {
+		unsigned from, to;
+		bool is_valid, is_scripts;
+	} CODES[] = {
+		{ 0, 999, false, false },     { 1000, 1000, true, true },    { 1001, 1003, true, false },
+		{ 1004, 1006, false, false }, { 1007, 1014, true, false },   { 1015, 2999, false, false },
+		{ 3000, 4999, true, true },   { 5000, 65535, false, false },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof CODES / sizeof *CODES; i++)
+		for (unsigned code = CODES[i].from; code <= CODES[i].to; code++) {
+			char wanted[64];
+			uint8_t bytes[] = { (uint8_t)(code >> 8), (uint8_t)code };
+			assert_int_equal(websocket_code_is_valid(code), CODES[i].is_valid);
+			assert_int_equal(websocket_code_is_scripts(code), CODES[i].is_scripts);
+			input_bytes = 0;
+			put_frame(0x88, bytes, 2);
+			snprintf(wanted, sizeof wanted,
+				 CODES[i].is_valid ? "closed %u , close %u" : REFUSED "1002", code, code);
+			expect_cut(MESSAGE_MAX, 0, input_bytes, input_bytes, wanted);
+		}
+}
+
+static void refuses_what_breaks_the_rules(void **state)
+{
+	(void)state;
+	for (unsigned first = 0; first < 256; first++) {
+		unsigned opcode = first & 15;
+		bool is_known = opcode <= 2 || (opcode >= 8 && opcode <= 10);
+		bool is_right = !(first & 0x70) && is_known && (opcode < 8 || first & 0x80) && opcode;
+		if (is_right)
+			continue;
+		input_bytes = 0;
+		put_frame((uint8_t)first, "", 0);
+		expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
+	}
+	expect("01 a|81 b", REFUSED "1002");
+	expect("01 a|02 b", REFUSED "1002");
+	expect("80 a", REFUSED "1002");
+	expect("81 a|80 b", "text a, " REFUSED "1002");
+	expect("81 a|09 b", "text a, " REFUSED "1002");
+	input_bytes = 0;
+	put("\x81\x05Hello", 7);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002"); /* not masked */
+	input_bytes = 0;
+	put_head(0x89, 126, 2);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
+	for (unsigned length = 0; length < 126; length += 25) {
+		input_bytes = 0;
+		put_head(0x81, length, 2);
+		expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
+	}
+	input_bytes = 0;
+	put_head(0x82, 65535, 8);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
+	input_bytes = 0;
+	put_head(0x82, UINT64_C(1) << 63, 8);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
+}
+
+static void refuses_what_is_no_utf8(void **state)
+{
+	(void)state;
+	expect("81 \\xff", REFUSED "1007");
+	expect("81 a\\x80", REFUSED "1007");
+	expect("81 \\xce", REFUSED "1007");
+	expect("81 \\xc0\\xaf", REFUSED "1007");
+	expect("81 \\xe0\\x80\\xaf", REFUSED "1007");
+	expect("81 \\xed\\xa0\\x80", REFUSED "1007");
+	expect("81 \\xf0\\x80\\x80\\xaf", REFUSED "1007");
+	expect("81 \\xf4\\x90\\x80\\x80", REFUSED "1007");
+	expect("81 \\xf5\\x80\\x80\\x80", REFUSED "1007");
+	expect("01 \\xce|80", REFUSED "1007");
+	expect("01 \\xce|80 a", REFUSED "1007");
+	expect("01 ok|00 \\xff", REFUSED "1007"); /* at once, and not at the end of the message */
+	expect("01 \\xf4|00 \\x90", REFUSED "1007");
+	put_described("81 abc\\xff and much more");
+	input_bytes = 6 + 4;
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1007"); /* in the middle of a frame */
+}
+
+static void has_lengths(void **state)
+{
+	static const size_t LENGTHS[] = { 0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536 };
+	static uint8_t data[65536];
+	(void)state;
+	for (size_t i = 0; i < sizeof LENGTHS / sizeof *LENGTHS; i++) {
+		char wanted[64];
+		input_bytes = 0;
+		put_frame(0x82, data, LENGTHS[i]);
+		snprintf(wanted, sizeof wanted, "binary %zu:%.*s", LENGTHS[i],
+			 (int)(2 * (LENGTHS[i] < 8 ? LENGTHS[i] : 8)), "0000000000000000");
+		expect_cut(MESSAGE_MAX, 0, input_bytes, input_bytes, wanted);
+		expect_cut(MESSAGE_MAX, 0, 1, input_bytes - 1, wanted);
+		expect_by_bytes(MESSAGE_MAX, 0, wanted);
+	}
+}
+
+static void bounds_messages(void **state)
+{
+	(void)state;
+	put_described("81 12345678");
+	expect_any_cut(8, 0, "text 12345678");
+	expect_any_cut(7, 0, REFUSED "1009");
+	input_bytes = 6; /* its head alone says so */
+	expect_any_cut(7, 0, REFUSED "1009");
+	put_described("01 1234|00 5678|80");
+	expect_any_cut(8, 0, "text 12345678");
+	expect_any_cut(7, 0, "" REFUSED "1009");
+	input_bytes = 0;
+	put_head(0x82, INT64_MAX, 8);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1009");
+	input_bytes = 0;
+	put_frame(0x02, "12345", 5);
+	put_head(0x80, INT64_MAX, 8);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1009");
+}
+
+/* Its memory is not kept from message to message, and grows by what has come. */
+static void keeps_no_memory(void **state)
+{
+	(void)state;
+	put_described("81 abc|89 x|82 def");
+	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	websocket_stream_put(&stream, input, input_bytes);
+	assert_int_equal(stream.pool.lent_bytes, 0);
+	websocket_stream_deinit(&stream);
+	input_bytes = 0;
+	put_head(0x82, MESSAGE_MAX, 8);
+	put("abc", 3);
+	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	websocket_stream_put(&stream, input, input_bytes);
+	assert_true(stream.pool.lent_bytes <= BUF_MIN_BYTES);
+	websocket_stream_deinit(&stream);
+}
+
+/* ---- while messages are not taken ---- */
+
+/* What comes behind `from` is held back; then it is taken. */
+static void expect_held(size_t from, size_t cut, const char *wanted)
+{
+	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	websocket_stream_put(&stream, input, from);
+	websocket_stream_hold(&stream, true);
+	websocket_stream_put(&stream, input + from, cut - from);
+	websocket_stream_put(&stream, input + cut, input_bytes - cut);
+	websocket_stream_hold(&stream, false);
+	if (strcmp(stream.text, wanted) != 0)
+		fail_msg("held from %zu, cut at %zu: %s, not %s", from, cut, stream.text, wanted);
+	websocket_stream_deinit(&stream);
+}
+
+static void answers_pings_of_who_waits(void **state)
+{
+	(void)state;
+	put_described("81 a|89 1|81 b|89 2|8a|81 c|89 3|88");
+	for (size_t cut = 0; cut <= input_bytes; cut++)
+		expect_held(0, cut, "pong 1, pong 2, pong 3, text a, text b, text c, closed 1005 , close");
+	put_described("81 a|89 1|82 bcd|89 2");
+	for (size_t from = 7; from <= 7; from++)
+		for (size_t cut = from; cut <= input_bytes; cut++)
+			expect_held(from, cut, "text a, pong 1, pong 2, binary 3:626364");
+	/* It has begun to take a message, and is in the middle of a frame. */
+	for (size_t from = 14; from < 23; from++)
+		for (size_t cut = from; cut <= input_bytes; cut++)
+			expect_held(from, cut, "text a, pong 1, pong 2, binary 3:626364");
+	put_described("89 1|8b|89 2");
+	for (size_t cut = 0; cut <= input_bytes; cut++)
+		expect_held(0, cut, "pong 1, " REFUSED "1002");
+}
+
+/* Held now and then: each ping is answered once. */
+static void answers_each_ping_once(void **state)
+{
+	(void)state;
+	put_described("89 1|81 a|89 2|89 3|01 b|89 4|80 c|89 5");
+	for (size_t step = 1; step < 9; step++)
+		for (size_t held = 1; held < 9; held++) {
+			unsigned count = 0;
+			websocket_stream_init(&stream, MESSAGE_MAX, 0);
+			for (size_t at = 0, i = 0; at < input_bytes; at += step, i++) {
+				websocket_stream_hold(&stream, i / held % 2);
+				size_t n = input_bytes - at < step ? input_bytes - at : step;
+				websocket_stream_put(&stream, input + at, n);
+			}
+			websocket_stream_hold(&stream, false);
+			for (const char *at = stream.text; (at = strstr(at, "pong")); at++)
+				count++;
+			assert_int_equal(count, 5);
+			assert_non_null(strstr(stream.text, "text a"));
+			assert_non_null(strstr(stream.text, "text bc"));
+			websocket_stream_deinit(&stream);
+		}
+}
+
+/* ---- what is sent ---- */
+
+static void writes_frames(void **state)
+{
+	static const struct {
+		size_t n;
+		const char *head;
+		size_t head_bytes;
+	} ROWS[] = { { 0, "\x82\x00", 2 },
+		     { 125, "\x82\x7d", 2 },
+		     { 126, "\x82\x7e\x00\x7e", 4 },
+		     { 65535, "\x82\x7e\xff\xff", 4 },
+		     { 65536, "\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00", 10 } };
+	static uint8_t data[65536];
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
+		struct reply reply = { data, ROWS[i].n };
+		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+				 0);
+		assert_int_equal(buf_len(stream.out), ROWS[i].head_bytes + ROWS[i].n);
+		assert_memory_equal(stream.out->data + stream.out->start, ROWS[i].head, ROWS[i].head_bytes);
+		buf_release(&stream.pool, &stream.out);
+	}
+	struct reply bad = { (const uint8_t *)"a\xff", 2 };
+	assert_int_equal(websocket_append(&stream.websocket, false, &bad, &stream.pool, &stream.out),
+			 ERR_FRAME_REPLY);
+	assert_null(stream.out);
+	websocket_stream_deinit(&stream);
+}
+
+static void finish_for(enum close_reason reason, const char *wanted)
+{
+	const struct protocol *protocol = &stream.websocket.protocol;
+	size_t n = strlen(wanted) / 2;
+	char text[512] = "";
+	assert_int_equal(
+	    protocol->ops->finish(protocol, &stream.session, 0, reason, &stream.pool, &stream.out), 0);
+	for (size_t i = 0; i < buf_len(stream.out); i++)
+		snprintf(text + 2 * i, 3, "%02x", stream.out->data[stream.out->start + i]);
+	assert_string_equal(text, wanted);
+	assert_int_equal(buf_len(stream.out), n);
+	buf_release(&stream.pool, &stream.out);
+}
+
+static void says_why_it_ends(void **state)
+{
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	finish_for(REASON_AGENT, "880203e8");
+	finish_for(REASON_DRAIN, "880203e9");
+	finish_for(REASON_IDLE_TIMEOUT, "880203e9");
+	finish_for(REASON_LINK, "880203e9");
+	finish_for(REASON_KICK, "880203f0");
+	finish_for(REASON_SLOW_CONSUMER, "880203f0");
+	finish_for(REASON_READ_TIMEOUT, "880203f0");
+	finish_for(REASON_ERROR, "880203f3");
+	finish_for(REASON_PROCEED_TIMEOUT, "880203f3");
+	finish_for(REASON_MEMORY, "880203f3");
+	finish_for(REASON_LIMIT, "880203f5");
+	finish_for(REASON_PEER, "");
+	finish_for(REASON_RESET, "");
+	assert_true(websocket_say_at_close(&stream.session, 4000, "so", 2));
+	assert_true(websocket_say_at_close(&stream.session, 4001, "long", 4)); /* too late */
+	finish_for(REASON_AGENT, "88040fa0736f");
+	websocket_stream_deinit(&stream);
+}
+
+/* ---- permessage-deflate ---- */
+
+/* RFC 7692, 7.2.3: examples of one and the same message. */
+static void inflates_examples(void **state)
+{
+	(void)state;
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello");
+	put_described("41 \\xf2\\x48\\xcd|80 \\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello");
+	put_described("c1 \\x00\\x05\\x00\\xfa\\xffHello\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello");
+	put_described("c1 \\xf3\\x48\\xcd\\xc9\\xc9\\x07\\x00\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello");
+	put_described("c1 \\xf2\\x48\\x05\\x00\\x00\\x00\\xff\\xff\\xca\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello");
+	put_described("c1 \\x00"); /* nothing */
+	expect_any_cut(MESSAGE_MAX, 15, "text ");
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00|81 plain|89 x");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello, text plain, pong x");
+	put_described("c2 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 9, "binary 5:48656c6c6f");
+}
+
+static void refuses_what_cannot_be_inflated(void **state)
+{
+	(void)state;
+	put_described("c1 \\xff\\xff\\xff");
+	expect_any_cut(MESSAGE_MAX, 15, REFUSED "1007");
+	put_described("c1 \\xf2\\x48"); /* cut short */
+	expect_any_cut(MESSAGE_MAX, 15, REFUSED "1007");
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(4, 15, REFUSED "1009");
+	expect_any_cut(5, 15, "text Hello");
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002"); /* nobody has agreed to it */
+	put_described("01 a|c0 b");
+	expect_any_cut(MESSAGE_MAX, 15, REFUSED "1002");
+	put_described("c9 a");
+	expect_any_cut(MESSAGE_MAX, 15, REFUSED "1002");
+	put_described("a1 a");
+	expect_any_cut(MESSAGE_MAX, 15, REFUSED "1002");
+	put_described("c1 \\x4a\\x04\\x00"); /* "a" is not all there is in there */
+	run_cut(MESSAGE_MAX, 15, input_bytes, input_bytes);
+	websocket_stream_deinit(&stream);
+}
+
+/* What is written compressed is read as what it was; a bomb is not inflated. */
+static void compresses(void **state)
+{
+	static uint8_t data[MESSAGE_MAX];
+	(void)state;
+	for (unsigned bits = 9; bits <= 15; bits++) {
+		struct reply reply = { data, sizeof data };
+		char wanted[64];
+		websocket_stream_init(&stream, MESSAGE_MAX, bits);
+		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+				 0);
+		size_t n = buf_len(stream.out);
+		uint8_t frame[1024];
+		assert_true(n < sizeof frame);
+		memcpy(frame, stream.out->data + stream.out->start, n);
+		buf_release(&stream.pool, &stream.out);
+		assert_int_equal(frame[0], 0xc2);
+		websocket_stream_deinit(&stream);
+		size_t head = frame[1] == 126 ? 4 : 2;
+		input_bytes = 0;
+		put_frame(0xc2, frame + head, n - head);
+		snprintf(wanted, sizeof wanted, "binary %zu:0000000000000000", sizeof data);
+		expect_cut(MESSAGE_MAX, bits, input_bytes, input_bytes, wanted);
+		expect_cut(MESSAGE_MAX - 1, bits, input_bytes, input_bytes, REFUSED "1009");
+		expect_cut(100, bits, input_bytes, input_bytes, REFUSED "1009");
+	}
+}
+
+/* ---- UTF-8 in pieces ---- */
+
+/* Each text of up to three bytes out of those at which something changes: as text_is_utf8() has it. */
+static void knows_utf8(void **state)
+{
+	static const uint8_t EDGES[] = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,
+					 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed,
+					 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff };
+	enum { N = sizeof EDGES };
+	(void)state;
+	for (size_t i = 0; i < (size_t)N * N * N * N; i++) {
+		uint8_t text[] = { EDGES[i % N], EDGES[i / N % N], EDGES[i / N / N % N],
+				   EDGES[i / N / N / N] };
+		struct utf8 utf8 = { 0 }, pieces = { 0 };
+		bool is = utf8_take(&utf8, text, 4) && utf8_is_whole(&utf8), in_pieces = true;
+		for (size_t k = 0; in_pieces && k < 4; k++)
+			in_pieces = utf8_take(&pieces, text + k, 1);
+		assert_int_equal(is, text_is_utf8(text, 4));
+		assert_int_equal(is, in_pieces && utf8_is_whole(&pieces));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(takes_messages),
+		cmocka_unit_test(answers_control_frames),
+		cmocka_unit_test(takes_close_frames),
+		cmocka_unit_test(judges_close_codes),
+		cmocka_unit_test(refuses_what_breaks_the_rules),
+		cmocka_unit_test(refuses_what_is_no_utf8),
+		cmocka_unit_test(has_lengths),
+		cmocka_unit_test(bounds_messages),
+		cmocka_unit_test(keeps_no_memory),
+		cmocka_unit_test(answers_pings_of_who_waits),
+		cmocka_unit_test(answers_each_ping_once),
+		cmocka_unit_test(writes_frames),
+		cmocka_unit_test(says_why_it_ends),
+		cmocka_unit_test(inflates_examples),
+		cmocka_unit_test(refuses_what_cannot_be_inflated),
+		cmocka_unit_test(compresses),
+		cmocka_unit_test(knows_utf8),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,56 @@
+/*
+ * How Lua sees WebSockets: messages as strings, with a table that says whether they are binary. And how a
+ * connection of an http:// listener becomes one. The Lua side of that is lua/perilune/http/websocket.lua, which
+ * has looked at the handshake before anything comes here.
+ *
+ * A ws:// listener is one for HTTP whose agent accepts WebSockets at one path, and refuses all else.
+ *
+ * Threads: the worker's.
+ */
+#pragma once
+
+#include "agent/message.h"
+#include "websocket/websocket.h"
+
+struct run;
+
+extern const struct message_kind MESSAGE_WEBSOCKET;
+
+/* What the connections of these agents share. They have their host and their counters. */
+void websocket_open_worker(struct agents *agents);
+
+/* MAY RAISE, while a script is loaded. Keeps what push() needs. */
+void websocket_open(lua_State *lua);
+
+/*
+ * What requests.ready() has made of an accepted handshake, { 101, fields, window bits, agent, request }, is at
+ * idx: the pending request is answered, and the connection is a WebSocket with an agent of its own. False with
+ * an error message pushed.
+ */
+bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx);
+
+/* It goes on in another generation: what is of its listener is that one's. 0 or UV_ENOMEM. */
+int websocket_follow(struct conn *conn, const struct agent_endpoint *websockets);
+
+static inline bool websocket_has(const struct channel *channel)
+{
+	return !channel->lone && agent_endpoint_of(channel)->websocket.worker;
+}
+
+/* Sends a binary message. As channel_send(). */
+int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below);
+
+/*
+ * Onto the tape: a message that was sent, and one that is being handed up, as they could have gone over the
+ * wire.
+ */
+void websocket_record_out(struct channel *channel, bool is_binary, const void *data, size_t len);
+void websocket_record_in(struct channel *channel, const struct batch *batch);
+
+/* ... and the peer's close frame, if there was one. */
+void websocket_record_end(struct channel *channel);
+
+static inline bool websocket_is_spoken(const struct channel *channel)
+{
+	return messages_of(channel) == &MESSAGE_WEBSOCKET;
+}

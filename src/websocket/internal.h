@@ -1,0 +1,117 @@
+/* What the files of this folder share. Nobody else includes it. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/utf8.h"
+#include "websocket/websocket.h"
+
+#include <string.h>
+
+enum { OPCODE_MORE, OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE = 8, OPCODE_PING, OPCODE_PONG };
+
+enum { BIT_FIN = 0x80, BIT_COMPRESSED = 0x40, BITS_RESERVED = 0x70, BIT_MASKED = 0x80, CONTROL_MAX = 125 };
+
+/* X(name, close code, what is wrong) */
+#define WEBSOCKET_BREACHES(X)                                                            \
+	X(RESERVED, 1002, "a frame has reserved bits")                                   \
+	X(OPCODE, 1002, "a frame has an opcode that is not known")                       \
+	X(UNMASKED, 1002, "a frame of a client is not masked")                           \
+	X(CONTROL_LENGTH, 1002, "a control frame has more than 125 bytes")               \
+	X(CONTROL_FRAGMENT, 1002, "a control frame is fragmented")                       \
+	X(LENGTH, 1002, "a length is not written in its shortest form, or is over 2^63") \
+	X(NOTHING_TO_GO_ON, 1002, "a frame continues a message that has not begun")      \
+	X(NOT_CONTINUED, 1002, "a message begins before the last one has ended")         \
+	X(CLOSE_LENGTH, 1002, "a close frame has half a code")                           \
+	X(CLOSE_CODE, 1002, "a close frame has a code that nobody may send")             \
+	X(DEFLATE, 1007, "a compressed message is broken")                               \
+	X(UTF8, 1007, "a text is no UTF-8")                                              \
+	X(SIZE, 1009, "a message is too large")
+
+#define WEBSOCKET_BREACH_INDEX(name, code, text) BREACH_##name,
+enum breach { BREACH_NONE, WEBSOCKET_BREACHES(WEBSOCKET_BREACH_INDEX) BREACH_COUNT };
+
+/* What a close frame says. */
+struct websocket_close {
+	uint16_t code; /* 0: nothing */
+	uint8_t text_bytes;
+	char text[];
+};
+
+struct websocket_session {
+	struct buf *message;           /* what has come of the message at hand, unmasked; or NULL */
+	struct websocket_close *peers; /* the peer's close frame, or NULL: none has come */
+	struct websocket_close *own;   /* what this side is to say; NULL: what its reason says */
+	uint64_t left;                 /* payload of the frame at hand that is still to come */
+	uint8_t mask[4];               /* of that frame, */
+	uint8_t masked;                /* ... and the place in it of the next byte */
+	struct utf8 utf8;              /* how far the text is looked at */
+	uint8_t breach;                /* enum breach */
+	bool begun : 1;                /* a message is at hand, */
+	bool is_text : 1;              /* ... or was given last: is it text? */
+	bool is_compressed : 1;
+	bool is_last : 1; /* the frame at hand ends it */
+	bool in_frame : 1;
+	bool given : 1;      /* the message is in the hands of the layer above */
+	bool has_looked : 1; /* look_ahead() has been further than decode(), */
+	uint32_t looked;     /* ... so many bytes, up to the head of a frame, */
+	uint32_t answered;   /* ... and has answered so many pings in them */
+};
+
+static inline struct websocket_session *websocket_session_of(const struct session *session)
+{
+	return session->own;
+}
+
+/* The head of a frame. */
+struct frame_head {
+	uint64_t len;
+	uint8_t bytes; /* of the head; 0: it is not whole */
+	uint8_t opcode;
+	bool is_last, is_compressed;
+	uint8_t mask[4];
+};
+
+/* frame.c */
+
+/*
+ * Reads the head of the frame at in[0 .. n), which need not be whole: what is wrong with it is told as soon as
+ * it is there.
+ */
+enum breach websocket_read_head(const struct websocket *websocket, const uint8_t *in, size_t n,
+				struct frame_head *head);
+
+/*
+ * to[0 .. n) = from[0 .. n) without its mask, of which `at` bytes are used; they may be the same. Returns the
+ * next `at`.
+ */
+uint8_t websocket_unmask(uint8_t *to, const uint8_t *from, size_t n, const uint8_t mask[4], uint8_t at);
+
+/* What is before n bytes of payload. */
+size_t websocket_put_head(uint8_t head[WEBSOCKET_HEAD_MAX], uint8_t first, size_t n);
+
+unsigned websocket_breach_code(enum breach breach);
+const char *websocket_breach_text(enum breach breach);
+
+/* close.c */
+
+/* The payload of the peer's close frame, unmasked; s->peers is what it says. *error: ERR_BUFFER_LIMIT. */
+enum breach websocket_take_close(struct websocket_session *s, const uint8_t *payload, size_t n, int *error);
+
+/* Appends the close frame that ends the connection for this reason. 0 or ERR_BUFFER_LIMIT. */
+int websocket_close(struct websocket_session *s, enum close_reason reason, struct buf_pool *pool,
+		    struct buf **out);
+
+/* deflate.c */
+
+/*
+ * Appends what the message is without its compression to *to, `most` bytes at most. *error: ERR_BUFFER_LIMIT.
+ */
+enum breach websocket_inflate(struct websocket_worker *worker, const struct buf *message, size_t most,
+			      struct buf **to, int *error);
+
+/*
+ * The message compressed, which lasts until the next call: its bytes. 0: it is not worth it, or there is no
+ * memory, and it goes out as it is.
+ */
+size_t websocket_compress(struct websocket_worker *worker, unsigned window_bits, const struct reply *reply,
+			  const uint8_t **compressed);
