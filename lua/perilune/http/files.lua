@@ -270,8 +270,8 @@ end
 -- To the same with a slash: else the links of its index would lead elsewhere. One slash at its beginning, or it would
 -- be another host's.
 local function redirect(request)
-  local query = request.query
-  return http.redirect(request.path:gsub("^/+", "/") .. "/" .. (query and "?" .. query or ""), 301)
+  local query, stripped = request.query, rawget(request, 6) or "" -- that of a namespace
+  return http.redirect((stripped .. request.path):gsub("^/+", "/") .. "/" .. (query and "?" .. query or ""), 301)
 end
 
 local function find(request, folder, path, options)

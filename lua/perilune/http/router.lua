@@ -65,6 +65,7 @@ local function unmatched(state, request)
 end
 
 local function give_back(request, path, base, ...)
+  request[7] = request[7] or request[6] -- where its route is: the innermost namespace is the first to give back
   request.path, request[6] = path, base
   return ...
 end
