@@ -87,8 +87,10 @@ static void open_websockets(lua_State *lua, struct agent_endpoint *listener,
 {
 	struct agent_endpoint *websockets = calloc(1, sizeof *websockets);
 	listener->websockets = websockets;
-	if (!websockets)
+	if (!websockets) {
 		luaL_error(lua, "not enough memory");
+		return; /* for analysers: it does not come back */
+	}
 	websockets->endpoint = listener->endpoint;
 	websockets->codec = listener->codec;
 	websockets->policy = listener->policy;

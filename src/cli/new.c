@@ -15,7 +15,8 @@
 #include <unistd.h>
 #include <uv.h>
 
-static const char *const TEMPLATES[] = { "echo", "chat", "rpc", "binary", "game", "proxy", "worker-pool", "http" };
+static const char *const TEMPLATES[] = { "echo", "chat",  "rpc",         "binary",
+					 "game", "proxy", "worker-pool", "http" };
 enum { TEMPLATE_COUNT = sizeof TEMPLATES / sizeof *TEMPLATES, NAME_MAX_BYTES = 64 };
 
 static int new_refuse(void)

@@ -185,8 +185,8 @@ struct conn {
 	bool has_left : 1; /* the host was told that the place is free */
 	bool trial : 1;    /* conn_mark(): its next protocol has to wait */
 	bool counted : 1;  /* the carrier's: among those of its address */
-	bool
-	    resets : 1; /* however it ends: what is being sent has no other end than the stream's, and is not whole */
+	/* However it ends: what is being sent has no other end than the stream's, and is not whole. */
+	bool resets : 1;
 
 	struct stream_user io; /* what carries its bytes */
 	struct conn_host *host;
@@ -215,7 +215,6 @@ struct conn {
 		    *further; /* of one that does not rewind: its other channels, the latest first */
 	};
 	uint8_t state;    /* enum conn_state */
-	uint8_t how;      /* enum close_how */
 	uint8_t watching; /* what is watched at the lowest stream */
 	uint8_t wanted;   /* STREAM_*: what reading and writing wait for */
 	uint8_t phase;    /* enum conn_phase, as it is counted */
@@ -243,11 +242,12 @@ struct conn {
 	bool has_further : 1; /* channels beside its first */
 	bool own_protocol : 1;
 	bool own_next : 1;
-	bool
-	    stands : 1; /* its agent's call is for as long as the peer is there: neither outlives the other, nor a drain */
-	bool in_body : 1; /* what has begun in `in` is a body: timeout.body instead of timeout.read */
-	bool begun : 1;   /* of a protocol that does not rewind: a message has begun, and is not whole */
-	bool pinged : 1;  /* the peer was asked whether it is there, and nothing has come since */
+	/* Its agent's call is for as long as the peer is there: neither outlives the other, nor a drain. */
+	bool stands : 1;
+	bool in_body : 1;      /* what has begun in `in` is a body: timeout.body instead of timeout.read */
+	bool begun : 1;        /* of a protocol that does not rewind: a message has begun, and is not whole */
+	bool pinged : 1;       /* the peer was asked whether it is there, and nothing has come since */
+	unsigned char how : 2; /* enum close_how */
 
 	struct channel first; /* what its agent talks through */
 };

@@ -18,7 +18,7 @@ void conn_close(struct conn *conn, enum close_reason reason, enum close_how how)
 	if (conn->state == CONN_OPENING && how == CLOSE_FLUSH)
 		how = CLOSE_NOW;
 	if (how > conn->how)
-		conn->how = (uint8_t)how;
+		conn->how = how & 3; /* of two bits */
 	conn_leave_opening(conn);
 	if (conn->state == CONN_OPEN || conn->state == CONN_OPENING)
 		conn->state = CONN_CLOSING;
