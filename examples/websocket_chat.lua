@@ -32,8 +32,8 @@ function Chat:opened(request)
 end
 
 function Chat:proceed(message, meta)
-  if meta.binary then return self.conn:close(4002, "text is expected") end
-  tell_all(self.name .. ": " .. message)
+  if not meta.binary then return tell_all(self.name .. ": " .. message) end
+  self.conn:close(4002, "text is expected")
 end
 
 function Chat:closed()

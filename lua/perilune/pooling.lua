@@ -304,6 +304,12 @@ function M.is_unused(pool)
   return #self.free == 0 and self.slots:count() == self.size and core.waiting(self.slots) == 0
 end
 
+--- Does nobody use it, and nobody wait for it?
+function M.is_idle(pool)
+  local self = rawget(pool, 1)
+  return self.slots:count() == self.size and core.waiting(self.slots) == 0
+end
+
 -- ---- shared ------------------------------------------------------------------------
 
 local SPEAKS_FIRST = "it has said something before it was asked: that is nothing for a pool that shares connections"

@@ -177,16 +177,14 @@ static struct belongings belongings_in(struct agents *to, const struct channel *
 	return (struct belongings){ .agents = to, .endpoint = endpoint };
 }
 
-/* The listener's framing, as the new generation has it, or the connection's own, which stays. */
-static void migrate_speak(struct conn *conn, const struct conn_mark *mark, const struct endpoint *old,
+/* The listener's framing, as the new generation has it, or the connection's own, which stays. 0 or UV_ENOMEM. */
+static int migrate_speak(struct conn *conn, const struct conn_mark *mark, const struct endpoint *old,
 			  const struct endpoint *new)
 {
 	const struct protocol *spoke = mark->next_protocol ? mark->next_protocol : conn->protocol;
-	if (websocket_has(&conn->first)) {
-		websocket_follow(conn, agent_endpoint_of(&conn->first));
-		return;
-	}
-	conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
+	if (websocket_has(&conn->first))
+		return websocket_follow(conn, agent_endpoint_of(&conn->first));
+	return conn_set_protocol(conn, spoke == old->protocol ? new->protocol : spoke, 0);
 }
 
 /* What upgrade() asks for can be taken back: of a lone channel that is its end alone. */
@@ -251,14 +249,13 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 	struct belongings old = belongings_of(channel), new = belongings_in(to, channel);
 	struct conn_mark mark = begin_trial(channel);
 	migrate_give(channel, &new);
-	if (new.endpoint)
-		migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint);
-	bool ok = upgrade(to, channel, bytes, len, from->instance.generation);
+	int err = new.endpoint ? migrate_speak(channel->conn, &mark, old.endpoint, new.endpoint) : 0;
+	bool ok = !err && upgrade(to, channel, bytes, len, from->instance.generation);
 	run_end(from, &run, false);
 	new = belongings_of(channel);
 	if (!ok) {
 		take_back(channel, to, &old, &mark);
-		*whose = to;
+		*whose = err ? NULL : to;
 		return false;
 	}
 	migrate_keep(channel, &mark);

@@ -130,7 +130,10 @@ bool conn_flush_now(struct conn *conn)
 static bool is_sendable(const struct channel *channel)
 {
 	const struct conn *conn = channel->conn;
-	bool open = conn->state == CONN_OPEN || (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH);
+	/* Nothing follows the last word of a protocol that has one. */
+	bool has_said = conn->has_finished && conn->protocol->ops->finish;
+	bool open = conn->state == CONN_OPEN ||
+		    (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH && !has_said);
 	bool is_first = channel_is_first(channel);
 	return open && !channel->ended && !(is_first ? conn->shut_asked : further_is_shut(channel));
 }

@@ -176,7 +176,7 @@ int http_switch(struct session *session, const char *fields, size_t n, struct bu
 		struct buf **out)
 {
 	struct http_session *s = http_session_of(session);
-	if (!s || !s->pending)
+	if (!s || !s->pending || s->framing)
 		return ERR_FRAME_REPLY;
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + n);
 	if (!begin)

@@ -87,9 +87,10 @@ local function new_client(what, options)
 end
 
 -- Pools that have nothing make room for others.
-local function drop_unused(client)
+local function drop_unused(client, is_so)
   for key, pool in pairs(client.pools) do
-    if pooling.is_unused(pool) then
+    if is_so(pool) then
+      pool:close()
       client.pools[key] = nil
       client.pool_count = client.pool_count - 1
     end
@@ -105,7 +106,8 @@ local function pool_for(client, request)
   request.through = proxy ~= nil
   local pool = client.pools[address]
   if pool then return pool end
-  if client.pool_count >= POOLS_MAX then drop_unused(client) end
+  if client.pool_count >= POOLS_MAX then drop_unused(client, pooling.is_unused) end
+  if client.pool_count >= POOLS_MAX then drop_unused(client, pooling.is_idle) end
   if client.pool_count >= POOLS_MAX then
     return nil, ("this client asks %d servers already"):format(POOLS_MAX), "EBUSY"
   end
@@ -150,6 +152,11 @@ local function url_of(client, text)
   end
   local url, message = urls.parse(text)
   if not url then error("url: " .. message, 0) end
+  local path = url.target:match "^[^?]*"
+  local plain = path:gsub("%%2[eE]", "."):gsub("%%2[fF]", "/") .. "/"
+  if plain:find("/../", 1, true) or plain:find("/./", 1, true) then
+    error("url: a path below the base has no `.` and `..` in it", 0)
+  end
   if not urls.same_origin(url, base) then
     error(("url: this client asks %s alone (base), not %s: make another one"):format(base.authority, url.authority), 0)
   end
@@ -178,6 +185,9 @@ local function prepare(client, values)
     request.wants_rest = function(head, status) return not (follows and redirects.is_one(head, status)) end
   end
   request.head = outgoing.head(request)
+  if values.timeout and values.timeout.connect then
+    error("timeout: connect: it is of a client, as connections are shared: http.client { timeout = … }", 0)
+  end
   local time = with_defaults(values.timeout or {}, client.times)
   request.patience, request.total = time.read, time.total
   return request

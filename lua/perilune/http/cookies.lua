@@ -13,7 +13,7 @@ function M.read(text)
   local cookies = {}
   for pair in (text or ""):gmatch "[^;]+" do
     local at = pair:find("=", 1, true)
-    local name = at and pair:sub(1, at - 1):match "^%s*(%S*)%s*$"
+    local name = at and field_table.trim_end(pair:sub(1, at - 1)):match "^[ \t]*(%S*)$"
     if name and name ~= "" and cookies[name] == nil then
       local value = field_table.trim_end(pair:match("^%s*(.*)$", at + 1))
       cookies[name] = value:match '^"(.*)"$' or value

@@ -74,8 +74,23 @@ local function watch(self)
   self.watcher = core.spawn(nil, read)
 end
 
+-- Interim responses say nothing of the body, which goes on.
+local function is_interim(text)
+  while text:find "^HTTP/1%.1 1%d%d[ \r]" do
+    local _, stop = text:find("\r\n\r\n", 1, true)
+    if not stop then return #text <= HEADERS_MAX end
+    text = text:sub(stop + 1)
+  end
+  return text == ""
+end
+
 -- Data; or nil, message, code.
 local function receive(self, left)
+  local skipped = self.skipped
+  if skipped then
+    self.skipped = nil
+    return skipped
+  end
   local watcher = self.watcher
   if not watcher then return self.conn:read(nil, left) end
   if not self.has_early then
@@ -173,8 +188,13 @@ local function flush(self)
   local ok, message, code = self.conn:flush()
   take_turns(self)
   if self.early then
-    self.closes = true
-    return "answered"
+    local early = (self.skipped or "") .. self.early
+    if not is_interim(early) or #early > HEADERS_MAX then
+      self.closes = true
+      return "answered"
+    end
+    self.skipped, self.early, self.has_early = early, nil, nil
+    watch(self)
   end
   if not ok then return nil, message, code or "ECONNRESET" end
   if self.deadline and core.now() >= self.deadline then return time_out(self) end

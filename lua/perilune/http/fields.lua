@@ -115,6 +115,9 @@ end
 local function cors_options(options)
   option_checks.check("cors", options, { "origins", "methods", "headers", "expose", "credentials", "max_age" }, 3)
   local allowed, is_any = origin_check(options.origins)
+  if options.credentials ~= nil and type(options.credentials) ~= "boolean" then
+    option_checks.wrong("cors", "credentials", "expects true or false", options.credentials, 3)
+  end
   if options.credentials and is_any then
     error('http.cors: credentials go with a list of origins, and not with "*"', 3)
   end

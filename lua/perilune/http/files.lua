@@ -103,10 +103,11 @@ local function plain_response(status, about, fields, options)
 end
 
 -- What is answered with a file that is open.
-local function respond(request, about, options)
+local function respond(request, about, options, fixed)
   local headers = request.headers
   local fields = { ["Content-Type"] = about.kind, ETag = about.tag, ["Last-Modified"] = about.date,
     ["Accept-Ranges"] = "bytes", ["Content-Encoding"] = about.coding, Vary = about.varies and "Accept-Encoding" or nil }
+  if fixed then return file_response(fixed, about, fields, options, 0, about.bytes) end
   local status = status_of(headers, about)
   if status then
     fields["Content-Type"], fields["Content-Encoding"], fields["Accept-Ranges"] = nil, nil, nil
@@ -219,14 +220,25 @@ end
 
 -- ---- one file ----
 
+-- Which of the fields that are made are there already. Vary is a list, and may be there several times.
+local function given_in(lines, before)
+  local given, names = { Vary = before.Vary }, {}
+  for name in lines:gmatch "([^:\r\n]+):[^\r\n]*\r\n" do names[name:lower()] = true end
+  for _, name in ipairs(FIELDS) do
+    if name ~= "Vary" then given[name] = before[name] or names[name:lower()] end
+  end
+  return given
+end
+
 local function answer_file(response, request, closes)
   if not is_read(request) then return refuse_method() end
   local options = response[7]
   if response[2] ~= options.lines then -- somebody has added fields since it was made
-    options = setmetatable({ lines = response[2], closes = response[4] }, { __index = options })
+    options = setmetatable({ lines = response[2], closes = response[4], given = given_in(response[2], options.given) },
+      { __index = options })
   end
   local about, why = open_file(request, nil, response[6], options)
-  local made = about and respond(request, about, options) or refuse(why)
+  local made = about and respond(request, about, options, response[1] ~= 200 and response[1]) or refuse(why)
   if not rawget(made, 5) then return made end
   return send(made, request, closes)
 end

@@ -180,6 +180,7 @@ function M.rate_limit(options)
   if getmetatable(shared) ~= "shared dictionary" then
     option_checks.wrong("rate_limit", "shared", 'expects a dictionary, perilune.shared "rates"', shared, 2)
   end
+  local prefix = ("rate %.14g %d "):format(interval, burst)
   return middleware.new("rate_limit", function(next_handler)
     return function(request, value)
       local key = key_of(request)
@@ -187,7 +188,7 @@ function M.rate_limit(options)
       if type(key) ~= "string" and type(key) ~= "number" then
         error("http.rate_limit: key: the function is to return a text, or nil, got " .. printable.value(key), 0)
       end
-      local wait = take(shared, key, interval, burst)
+      local wait = take(shared, prefix .. key, interval, burst)
       if wait == 0 then return next_handler(request, value) end
       return inner.problem(429, "too many requests", { ["Retry-After"] = math.ceil(wait) })
     end

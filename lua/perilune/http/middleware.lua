@@ -83,7 +83,9 @@ function M.around(fn)
   check_function("around", fn, "function(request, next)")
   return M.new("around", function(next_handler)
     return function(request, value)
+      local path, base = request.path, request[6]
       return fn(request, function(other)
+        request.path, request[6], request[7] = path, base, nil -- a call that failed in a namespace has not put them back
         if other == nil then other = value end
         return next_handler(request, other)
       end)
@@ -139,6 +141,11 @@ function M.observer(name, began, tell)
       return response, action
     end
   end)
+end
+
+--- A request begins: what observed an earlier one, whose error the script has caught, is over.
+function M.begin(agent)
+  if agent and rawget(agent, OBSERVED) then rawset(agent, OBSERVED, nil) end
 end
 
 --- The response of a handler that has failed, which is told to who observes.

@@ -326,7 +326,10 @@ function M.router()
     return state.serve(request)
   end
   local router = { [STATE] = state }
-  function router.proceed(_, request) return state.serve(request) end
+  function router.proceed(agent, request)
+    middleware.begin(agent)
+    return state.serve(request)
+  end
   function router.failed(agent) return middleware.failed(agent, FAULT) end
   return setmetatable(router, metatable)
 end

@@ -89,7 +89,7 @@ local function number_maker(what, is_right)
 end
 
 makers.integer = number_maker("a whole number", function(value)
-  return type(value) == "number" and value % 1 == 0 or is_boxed(value)
+  return type(value) == "number" and value % 1 == 0 and value >= -2 ^ 63 and value < 2 ^ 64 or is_boxed(value)
 end)
 makers.number = number_maker("a number", function(value) return type(value) == "number" or is_boxed(value) end)
 
@@ -293,7 +293,7 @@ function M.schema(spec, options)
     for key in next, options do
       if key ~= "unknown" then wrong("", ("unknown option %s; it has unknown"):format(printable.key(key)), 2) end
     end
-    unknown = options.unknown
+    if options.unknown ~= nil then unknown = options.unknown end
     if not UNKNOWN[unknown] then
       wrong("", "unknown: expects \"refuse\", \"drop\" or \"keep\", got " .. printable.value(unknown), 2)
     end

@@ -45,6 +45,7 @@ local function go_on(out, data, at)
   while at < #data do
     local ok, why = core.flush(out.id)
     if not ok then return nil, why end
+    if not out.id then return nil, "closed" end -- its producer has returned meanwhile
     at, why = core.write(out.id, data, at)
     if not at then return nil, why end
   end
@@ -129,6 +130,8 @@ local function answer(response, request, closes)
     meta)
   local is_silent = request.method == "HEAD" or NO_BODY[response[1]]
   if not is_silent then response[6](out) end
+  local lock = rawget(out, "lock")
+  if lock then lock:with(function() end) end -- a task that is writing comes to the end of what it writes
   if begin(out) then core.finish(request[2], rawget(out, "trailers") or "") end
   rawset(out, "id", nil)
   return nil

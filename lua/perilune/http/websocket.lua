@@ -5,6 +5,7 @@
 ---
 --- What goes over the connection afterwards is the core's: src/websocket/websocket.h.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
+local field_table = require "perilune.headers"
 local printable = require "perilune.printable"
 
 local M = {}
@@ -41,7 +42,7 @@ end
 local OPTIONS = { origins = true, subprotocols = true, compress = true }
 
 local function check_options(options, level)
-  if options == nil then return {} end
+  options = options == nil and {} or options
   if type(options) ~= "table" then
     error("http.websocket: the options are a table, got " .. printable.value(options), level + 1)
   end
@@ -79,9 +80,12 @@ end
 
 -- ---- the handshake: RFC 6455, 4.2 ----
 
+-- One pattern for both ends would look at each blank again and again.
+local function trim(text) return field_table.trim_end(text:match "^[ \t]*(.*)$") end
+
 local function has_token(list, token)
   for item in (list or ""):gmatch "[^,]+" do
-    if item:match "^%s*(.-)%s*$":lower() == token then return true end
+    if trim(item):lower() == token then return true end
   end
   return false
 end
@@ -128,7 +132,7 @@ end
 local function choose_subprotocol(options, offered)
   for _, name in ipairs(offered and options.subprotocols or {}) do
     for item in offered:gmatch "[^,]+" do
-      if item:match "^%s*(.-)%s*$" == name then return name end
+      if trim(item) == name then return name end
     end
   end
 end
@@ -156,8 +160,9 @@ local function read_offer(offer)
   if name ~= "permessage-deflate" then return nil end
   local asked = {}
   for text in rest:gmatch "[^;]+" do
-    local parameter, value = text:match "^%s*([%w_-]+)%s*=%s*(.-)%s*$"
-    parameter = parameter or text:match "^%s*(.-)%s*$"
+    text = trim(text)
+    local parameter, value = text:match "^([%w_-]+)[ \t]*=[ \t]*(.*)$"
+    parameter = parameter or text
     value = unquote(value)
     local is_right = DEFLATE[parameter]
     if not is_right or not is_right(value) or asked[parameter] ~= nil then return nil end
