@@ -3,8 +3,8 @@
 ---
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
 --- at: [1] is the head as it came, [2] the id of the connection, [3] the agent, [4] the route that a router has found,
---- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped, and [7] behind one: those of the
---- route that was found.
+--- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped; and [7] behind one: those of
+--- the route that was found.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"

@@ -179,7 +179,7 @@ static struct belongings belongings_in(struct agents *to, const struct channel *
 
 /* The listener's framing, as the new generation has it, or the connection's own, which stays. 0 or UV_ENOMEM. */
 static int migrate_speak(struct conn *conn, const struct conn_mark *mark, const struct endpoint *old,
-			  const struct endpoint *new)
+			 const struct endpoint *new)
 {
 	const struct protocol *spoke = mark->next_protocol ? mark->next_protocol : conn->protocol;
 	if (websocket_has(&conn->first))
