@@ -947,6 +947,16 @@ describe("config.normalise", function()
           assert.equal("flag --listen", conf.origins.listen)
         end
       end)
+      it("is refused for frames, where the script speaks HTTP or WebSocket there", function()
+        local to_tcp = with(override("listen", "tcp://127.0.0.1:2", "flag --listen"))
+        assert.equal('flag --listen: "tcp://127.0.0.1:2" is for frames, and the script speaks HTTP there: '
+          .. "http://127.0.0.1:2", errors_of({ listen = "https://:1" }, to_tcp))
+        assert.equal('flag --listen: "tcp://127.0.0.1:2" is for frames, and the script speaks WebSocket there: '
+          .. "ws://127.0.0.1:2", errors_of({ listen = { { "ws://:1/chat" } } }, to_tcp))
+        local conf = normalise({ listen = "http://:1" }, with(override("listen", "http://127.0.0.1:2", "flag --listen")))
+        assert.equal("http", conf.listeners[1].protocol)
+      end)
+
       it("keeps the settings of a single entry", function()
         local conf = normalise({ listen = { { "tcp://:1", frame = "line" } } }, with(to_unix))
         assert.same({ "a", "line" }, { conf.listeners[1].path, conf.listeners[1].frame.kind })

@@ -240,6 +240,25 @@ local function split_addresses(text)
   return #found > 0 and found or { text }
 end
 
+local SPEAKS = { http = "HTTP", https = "HTTP", ws = "WebSocket", wss = "WebSocket", tcp = "frames", tls = "frames",
+  udp = "frames" }
+local SPOKEN_AT = { HTTP = "http", WebSocket = "ws" }
+
+-- What is spoken at an address. nil: its text does not say so.
+local function speaks(text) return type(text) == "string" and SPEAKS[text:match "^(%a+)://"] or nil end
+
+-- An agent that is for requests understands no frames.
+local function check_speech(state, entries, texts)
+  local spoken = entries[1] and speaks(entries[1].text)
+  if not SPOKEN_AT[spoken] then return end
+  for _, text in ipairs(texts) do
+    if speaks(text) == "frames" then
+      report(state, "listen", ("%s is for frames, and the script speaks %s there: %s"):format(printable.value(text),
+        spoken, text:gsub("^%a+", SPOKEN_AT[spoken])), state.forced.listen.origin)
+    end
+  end
+end
+
 --- The entries with an overridden `listen` in their place.
 ---@param state perilune.config_state
 ---@param entries perilune.config_entry[]
@@ -255,6 +274,7 @@ function M.override_listen(state, entries)
     end
   end
   local texts, taken = split_addresses(forced.value), {}
+  check_speech(state, entries, texts)
   for i = 1, math.min(#texts, LISTENERS_MAX) do
     local place = #texts > 1 and ("listen[%d]"):format(i) or "listen"
     local layer = #entries == 1 and entries[1].layer or new_layer("listen.", "listener")
