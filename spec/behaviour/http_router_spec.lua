@@ -453,6 +453,7 @@ describe("a router as an agent", function()
       client:expect_closed "error"
       local faults = app:faults()
       assert.truthy(faults[#faults].error:find(why, 1, true), faults[#faults].error)
+      assert.equal(#faults, app:counters().http_500)
     end
   end)
 

@@ -303,6 +303,16 @@ describe("server-sent events", function()
     assert.is_nil(client:event())
   end)
 
+  it("end whole in a drain for HTTP/1.0, too, where the connection's end is theirs", function()
+    local app = open()
+    local client = memory.raw(app)
+    client:send "GET /events HTTP/1.0\r\nHost: a\r\n\r\n"
+    app:begin_drain()
+    client:expect_closed "drain"
+    assert.truthy(memory.bytes(client):find("from nowhere", 1, true))
+    assert.is_false((pcall(client.expect_reset, client)))
+  end)
+
   it("say what is wrong with their use", function()
     local client = open():connect():ask "/event-misuse"
     assert.equal("no-store", client:head().headers["Cache-Control"])

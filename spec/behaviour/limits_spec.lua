@@ -1,5 +1,6 @@
 --- Limits of connections, of output and of buffers.
 local has = require "spec.support.has"
+local http = require "perilune.http"
 local memory = require "spec.support.memory"
 
 local echo, lines, note, notes, count = memory.echo, memory.lines, memory.note, memory.notes, memory.count
@@ -172,6 +173,58 @@ describe("limits.buffers", function()
     assert.is_true(ended >= 7 and ended < 10, ended)
     small:send("alive"):expect("alive")
     app:connect():send("and served"):expect("and served")
+  end)
+
+  -- What has come of `kind` of a message with so many bytes in all, and how it ends.
+  local begun = {
+    ["of a WebSocket"] = function(client, n, bytes)
+      local ws = client:websocket "/ws"
+      ws:send_raw(("\130\255\0\0\0\0\0%s\0\0\0\0%s"):format(string.char(math.floor(n / 65536),
+        math.floor(n / 256) % 256, n % 256), ("x"):rep(bytes)))
+      return function() ws:send_raw(("x"):rep(n - bytes)):expect_binary(("x"):rep(n)) end
+    end,
+    ["of chunks"] = function(client, n, bytes)
+      client:send_raw(("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s"):format(n,
+        ("x"):rep(bytes)))
+      return function()
+        client:send_raw(("x"):rep(n - bytes) .. "\r\n0\r\n\r\n")
+        assert.equal(n .. " bytes", client:response().body)
+      end
+    end,
+  }
+
+  local function messages(limits)
+    local Echo = { proceed = function(self, message) self.conn:send(message, "binary") end }
+    return memory.start({
+      proceed = function(_, request)
+        if request.path == "/ws" then return http.websocket(Echo) end
+        return request.path == "/large" and ("x"):rep(40000) or #(request.body or "") .. " bytes"
+      end,
+    }, { listen = "http://127.0.0.1:0", limits = limits })
+  end
+
+  for kind, begin in pairs(begun) do
+    it("counts what has come of a message " .. kind .. ", and ends nobody who holds less", function()
+      local app = messages { buffers = "1m", message = "600k", body = "600k" }
+      local slow, large, finish = app:connect(), app:connect(), {}
+      slow:stall(0)
+      slow:ask "/large"
+      begin(large, 500000, 400000)
+      for i = 1, 9 do finish[i] = begin(app:connect(), 70000, 60000) end
+      large:expect_closed "memory"
+      slow:unstall()
+      assert.equal(40000, #slow:response().body)
+      for _, done in ipairs(finish) do done() end
+    end)
+  end
+
+  it("ends who holds most where a message is inflated", function()
+    local app = messages { buffers = "2m", message = "600k", body = "600k" }
+    local ws, large = app:connect():websocket("/ws", { compress = true }), app:connect()
+    begun["of a WebSocket"](large, 500000, 400000)
+    ws:send_compressed(("x"):rep(300000), "binary")
+    large:expect_closed "memory"
+    ws:expect_binary(("x"):rep(300000))
   end)
 end)
 

@@ -1,4 +1,6 @@
 --- WebSockets in memory: the handshake, RFC 6455's groups of cases, ends of all kinds, time, limits, reloads, recordings.
+local core = require "perilune"
+local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
 local websocket = require "perilune.test.websocket"
@@ -114,6 +116,16 @@ describe("a WebSocket", function()
       assert.equal("c", chat(app, { subprotocols = { "b", "c" } }).subprotocol)
     end)
 
+    for name, status in pairs { Upgrade = 426, Connection = 426, ["Sec-WebSocket-Extensions"] = 101,
+      ["Sec-WebSocket-Protocol"] = 101 } do
+      it("has fields that are looked at in little time, though they are full of blanks: " .. name, function()
+        local app = open_shared()
+        local blanks = "a" .. (" "):rep(15000) .. "b"
+        assert.equal(status, app:connect({ listener = "ws" }):get("/chat", handshake { [name] = blanks }).status)
+        assert.equal(0, #logged(app, "handler failed"))
+      end)
+    end
+
     it("must come in timeout.handshake", function()
       local app = open { timeout = { handshake = "3s" } }
       local client = app:connect { listener = "ws" }
@@ -164,6 +176,37 @@ describe("a WebSocket", function()
       local ws = app:connect { listener = "http" }:websocket("/timer")
       app:advance "2s"
       ws:expect "from HTTP's timer"
+    end)
+
+    it("is paused by nobody, though HTTP's agent was", function()
+      local app = memory.start({
+        proceed = function(self)
+          self.conn:pause()
+          return http.websocket { proceed = function(_, message) return message end }
+        end,
+      }, { listen = "http://127.0.0.1:0" })
+      app:connect():websocket("/"):send("x"):expect("x")
+    end)
+
+    it("is told of a drain itself, whatever HTTP's agent has said to that", function()
+      local app = memory.start({
+        drain = function() return true end,
+        proceed = function()
+          core.sleep(1)
+          return http.websocket {
+            drain = function() return "going" end,
+            proceed = function(_, message) return message end,
+          }
+        end,
+      }, { listen = "http://127.0.0.1:0" })
+      local client, busy = app:connect(), app:connect():ask { path = "/", headers = handshake() }
+      app:begin_drain()
+      client:ask { path = "/", headers = handshake() }
+      app:advance "1s"
+      for _, each in ipairs { client, busy } do
+        assert.equal(101, each:response().status)
+        each:expect("\129\5going\136\2\3\233")
+      end
     end)
 
     it("is sent by no other way", function()
@@ -350,6 +393,27 @@ describe("a WebSocket", function()
     it("by a handler that takes too long", function()
       chat(open { limits = { proceed = "20ms" } }):send("/loop"):expect("sorry"):expect_close(1011)
         :expect_closed("proceed_timeout")
+    end)
+
+    it("by a close frame behind which nothing comes, however late a reply is", function()
+      local app = memory.start({
+        proceed = function(self)
+          self.conn:send(("x"):rep(300000))
+          core.spawn(function()
+            core.sleep(1)
+            self.conn:close()
+          end)
+          core.sleep(2)
+          return "late"
+        end,
+      }, { listen = "ws://127.0.0.1:0" })
+      local ws = app:connect():websocket "/"
+      ws.client:stall(1000)
+      ws:send "go"
+      app:advance "3s"
+      ws.client:unstall()
+      assert.equal(300000, #ws:frame().data)
+      ws:expect_close(1000):expect_nothing():expect_closed "agent"
     end)
 
     it("without waiting for a client that does not answer", function()
@@ -554,6 +618,19 @@ describe("a WebSocket", function()
       ws:expect_close(1008):expect_closed("read_timeout")
     end)
 
+    it("but not what comes between messages, whose reads may all end within a frame", function()
+      local app = open { timeout = { header = "10s" } }
+      local ws = chat(app, { answers = false })
+      ws:send_raw "\138\128\0"
+      for _ = 1, 20 do
+        ws:send_raw "\0\0\0\138\128\0"
+        app:advance "1s"
+      end
+      ws:send_raw("\0\0\0"):send("x"):expect("x"):send_raw "\138\128\0"
+      app:advance "10s"
+      ws:expect_close(1008):expect_closed("read_timeout")
+    end)
+
     it("so must one in fragments", function()
       local app = open { timeout = { header = "10s" } }
       local ws = chat(app):send_frame { data = "x", last = false }
@@ -622,6 +699,10 @@ describe("a WebSocket", function()
         if ws.compresses then ws:send_compressed(text):expect(text) end
       end)
     end
+
+    it("what a handler accepts without options", function()
+      assert.is_true(open():connect { listener = "http" }:websocket("/bare", { compress = true }).compresses)
+    end)
 
     it("nothing where a handler says so, or the settings", function()
       assert.is_false(open():connect { listener = "http" }:websocket("/plain", { compress = true }).compresses)

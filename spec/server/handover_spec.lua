@@ -103,6 +103,23 @@ describe("a reload that lets connections migrate", function()
     client:echo_line("b", "three b 2")
   end)
 
+  it("says nothing of WebSockets that HTTP's handlers have accepted: they are not to migrate", function()
+    local text = [[local http = require "perilune.http"
+      local Chat = { proceed = function(_, message) return message .. " one\n" end }
+      return { listen = "http://127.0.0.1:0", agent = { proceed = function() return http.websocket(Chat) end } }]]
+    local app = server.start { script = text, control = "control.sock" }
+    local client = app:connect()
+    client:send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    has("101", client:recv_line())
+    while not client:recv_line():find "^%s*$" do end
+    local result = reload_to(app, text:gsub(" one", " two"), "--strict")
+    assert.same({ 0, "reloaded: generation 2\n" }, { result.code, result.out })
+    assert.equal(1, generation(app, 1).connections)
+    client:send "\129\129\0\0\0\0x"
+    assert.equal("\129\6x one", client:recv_line())
+  end)
+
   it("says the callback where a file has its name", function()
     local folder = command.folder()
     local path = command.write(folder .. "/upgrade.lua", script "one")

@@ -120,20 +120,28 @@ static void forget_frame(struct conn *conn)
 		conn->host->batch.frames[0] = (struct frame){ 0 };
 }
 
+/* The call that has failed and is being answered, or NULL. */
+static const struct run *failing_in(const struct channel *channel)
+{
+	const struct run *failing = agents_of_channel(channel)->failing;
+	return failing && failing->channel == channel ? failing : NULL;
+}
+
 void http_answered(struct channel *channel, bool is_last, bool keeps)
 {
 	forget_frame(channel->conn);
-	const struct run *failing = agents_of_channel(channel)->failing;
-	enum close_reason reason = failing && failing->channel == channel ? fault_reason(failing)
-				   : !keeps                               ? REASON_PEER
-				   : channel->conn->draining              ? REASON_DRAIN
-									  : REASON_AGENT;
+	const struct run *failing = failing_in(channel);
+	enum close_reason reason = failing                   ? fault_reason(failing)
+				   : !keeps                  ? REASON_PEER
+				   : channel->conn->draining ? REASON_DRAIN
+							     : REASON_AGENT;
 	if (is_last)
 		channel_close(channel, reason, CLOSE_FLUSH);
 }
 
 static bool send_response(struct channel *channel, lua_State *lua, struct http_response *response)
 {
+	enum { INTERNAL_SERVER_ERROR = 500 };
 	const struct http_request *request = http_pending(&channel->conn->session);
 	bool is_asked_to_close = request && !request->keeps;
 	response->closes |= channel->conn->draining;
@@ -146,6 +154,8 @@ static bool send_response(struct channel *channel, lua_State *lua, struct http_r
 	}
 	if (err)
 		return true; /* the connection ends: there is nobody to tell */
+	if (response->status == INTERNAL_SERVER_ERROR && failing_in(channel))
+		count(&channel->conn->host->counters->http_500);
 	http_answered(channel, response->is_last, !is_asked_to_close);
 	return true;
 }

@@ -42,6 +42,12 @@ static struct agent_endpoint *websockets_in(struct agents *agents, const struct 
 	return is_listeners && theirs && theirs->upgrader_ref != LUA_NOREF ? theirs : NULL;
 }
 
+/* One that HTTP's agent has accepted: whose agent it would be in another generation, only that one knows. */
+static bool is_accepted_websocket(const struct channel *channel)
+{
+	return websocket_has(channel) && agent_endpoint_of(channel)->upgrader_ref == LUA_NOREF;
+}
+
 static bool may_migrate(struct channel *channel, const struct agents *from)
 {
 	struct agents *to = from->successor;
@@ -50,8 +56,7 @@ static bool may_migrate(struct channel *channel, const struct agents *from)
 		return false;
 	const struct protocol *protocol = channel->conn->protocol;
 	if (websocket_has(channel) && !websockets_in(to, channel)) {
-		channel->declined_by =
-		    to->instance.generation; /* whose agent it would be, only HTTP's knows */
+		channel->declined_by = to->instance.generation;
 		return false;
 	}
 	if (!protocol->ops->rewinds &&
@@ -294,7 +299,10 @@ void agents_count_staying(const struct channel *channel)
 	    is_draining(channel) || agents_policy(from, channel) != RELOAD_MIGRATE)
 		return;
 	struct takeovers *takeovers = &to->takeovers;
-	bool removed = listener_in(to, channel) < 0, deferred = !removed && channel->has_defers;
+	bool removed = listener_in(to, channel) < 0;
+	if (!removed && is_accepted_websocket(channel))
+		return; /* it is not to migrate: it stays, as those that are pinned */
+	bool deferred = !removed && channel->has_defers;
 	takeovers->removed += removed;
 	takeovers->deferred += deferred;
 	takeovers->failed += !removed && !deferred;

@@ -198,7 +198,9 @@ uint64_t conn_host_next_ms(const struct conn_host *host)
 
 static size_t held_by(const struct conn *conn)
 {
-	return (conn->in ? conn->in->cap : 0) + (conn->out.bytes ? conn->out.bytes->cap : 0);
+	const struct protocol_ops *ops = conn->protocol->ops;
+	size_t own = ops->held ? ops->held(&conn->session) : 0;
+	return own + (conn->in ? conn->in->cap : 0) + (conn->out.bytes ? conn->out.bytes->cap : 0);
 }
 
 /* Whoever holds most buffer. O(connections), and only when the memory for buffers is used up. */
@@ -230,6 +232,8 @@ bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *w
 	input_drop(victim, buf_len(victim->in));
 	buf_release(&host->pool, &victim->in);
 	outq_release(&victim->out, &host->pool);
+	if (victim->protocol->ops->shed)
+		victim->protocol->ops->shed(victim->protocol, &victim->session);
 	victim->blocked = false;
 	return true;
 }

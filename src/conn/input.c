@@ -297,6 +297,20 @@ static void take_one(struct conn *conn, struct batch *batch)
 	end_batch(conn);
 }
 
+/* decode(), and again while others can give it the room that it wants. */
+static void decode_one(struct conn *conn, const uint8_t *in, size_t n)
+{
+	struct conn_host *host = conn->host;
+	struct batch *batch = &host->batch;
+	input_decode(conn, in, n, 1);
+	while (batch->error == ERR_BUFFER_LIMIT && batch->announced &&
+	       host_relieve(host, conn, NULL, (size_t)batch->announced)) {
+		size_t consumed = batch->consumed;
+		input_decode(conn, in + consumed, n - consumed, 1);
+		batch->consumed += consumed;
+	}
+}
+
 /*
  * How far the next message has come. What has begun is waited for by timeout.read, from its first byte on; a body by
  * timeout.body, from its last one.
@@ -305,7 +319,8 @@ static void note_begun(struct conn *conn, const struct batch *batch)
 {
 	bool is_body = batch->begun == BATCH_BODY_BEGUN;
 	uint64_t now_ms = conn->host->now_ms;
-	if ((is_body && (batch->has_come_on || !conn->in_body)) || (batch->begun && !conn->begun))
+	if ((is_body && (batch->has_come_on || !conn->in_body)) ||
+	    (batch->begun && (!conn->begun || batch->begins_anew)))
 		conn->read_since_ms = now_ms;
 	if (batch->begun || batch->has_come_on)
 		conn->idle_since_ms =
@@ -332,9 +347,9 @@ static __attribute__((noinline)) size_t feed_session(struct conn *conn, const ui
 			break;
 		}
 		batch->channel = 0;
-		batch->ends = batch->has_come_on = false;
+		batch->ends = batch->has_come_on = batch->begins_anew = false;
 		batch->begun = BATCH_NOTHING_BEGUN;
-		input_decode(conn, in + used, n - used, 1);
+		decode_one(conn, in + used, n - used);
 		note_begun(conn, batch);
 		size_t consumed = batch->consumed;
 		bool goes_on = consumed || batch->count || batch->ends;

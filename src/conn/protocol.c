@@ -94,6 +94,11 @@ int conn_change(struct conn *conn, const struct endpoint *endpoint, const struct
 	if (conn->host->decoding == conn)
 		conn->host->decoding = NULL;
 	conn->begun = conn->in_body = conn->pinged = false;
+	/* What was told to the agent before, or asked by it, is nothing to the one that comes. */
+	conn->drain_told = conn->drain_kept = false;
+	conn->eof_done = conn->eof_later = false;
+	conn->eof_reads = 0;
+	conn->first.paused = false;
 	conn->endpoint = endpoint;
 	conn_forget_timeouts(conn);
 	conn->timeouts = &endpoint->rules.timeouts;

@@ -28,6 +28,19 @@ static void http_end(const struct protocol *protocol, struct session *session)
 	session->own = NULL;
 }
 
+static size_t http_held(const struct session *session)
+{
+	const struct http_session *s = http_session_of(session);
+	return s && s->body ? s->body->cap : 0;
+}
+
+static void http_shed(const struct protocol *protocol, struct session *session)
+{
+	struct http_session *s = http_session_of(session);
+	if (s)
+		buf_release(http_of(protocol)->worker->pool, &s->body);
+}
+
 /* ---- decoding ---- */
 
 /* Between requests: what is known of the last one goes, all but whether the connection goes on. */
@@ -35,6 +48,7 @@ static void begin_request(const struct http *http, struct http_session *s)
 {
 	bool skipped = s->skipped;
 	buf_release(http->worker->pool, &s->body);
+	http_drop_file(s);
 	*s = (struct http_session){ .skipped = skipped };
 }
 
@@ -98,6 +112,13 @@ static void read_body(const struct http *http, struct http_session *s, const uin
 	give_request(http, s, in, out->consumed, out);
 }
 
+/* The bytes of the chunk that are at hand, `has` at most; 0: no room would do. */
+static size_t room_wanted(const struct http *http, const struct http_session *s, size_t has)
+{
+	size_t n = has < s->left ? has : (size_t)s->left;
+	return buf_could_hold(http->worker->pool, s->body, n) ? n : 0;
+}
+
 static void read_chunked(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
 			 struct batch *out)
 {
@@ -105,6 +126,8 @@ static void read_chunked(const struct http *http, struct http_session *s, const 
 	out->begun = BATCH_BODY_BEGUN;
 	size_t used =
 	    http_read_chunks(http, s, in + out->consumed, n - out->consumed, &is_whole, &out->error);
+	if (out->error)
+		out->announced = room_wanted(http, s, n - out->consumed - used);
 	out->consumed += used;
 	out->has_come_on = used || n - out->consumed > s->came;
 	s->came = n - out->consumed; /* of a line that has not ended */
@@ -263,6 +286,8 @@ static const struct protocol_ops HTTP_OPS = {
 	.name = "http",
 	.begin = http_begin,
 	.end = http_end,
+	.held = http_held,
+	.shed = http_shed,
 	.decode = http_decode,
 	.encode = http_encode,
 	.finish = http_finish,

@@ -74,7 +74,9 @@ struct batch {
 	size_t need;        /* total bytes from `consumed` that a begun message takes, if known; else 0 */
 	int error;          /* 0 or ERR_FRAME_*, met after the messages in this batch */
 	uint64_t announced; /* with an error: the length announced (malformed: the field's value, as far
-			     * as it could be read), or max_bytes + 1 where a terminator did not come */
+			     * as it could be read), or max_bytes + 1 where a terminator did not come.
+			     * ERR_BUFFER_LIMIT: how many bytes of room would do: decode() may be asked
+			     * again for what follows `consumed`. 0: none would */
 
 	/* Of the caller: by what it was decoded (the connection may speak something else by now). */
 	const struct protocol *by;
@@ -89,10 +91,12 @@ struct batch {
 
 	/*
 	 * ... and what has come of the next one; of a body: is that more than before? Where nothing has begun: has
-	 * something come all the same that says that the peer is there? Set to 0 and false likewise.
+	 * something come all the same that says that the peer is there? And has what was begun come to its end, so that
+	 * this is another one? Set to 0 and false likewise.
 	 */
 	uint8_t begun; /* enum batch_begun */
 	bool has_come_on;
+	bool begins_anew;
 
 	/*
 	 * ... and where they put what they answer by themselves, the caller's. It goes out before the replies to the
@@ -127,6 +131,13 @@ struct protocol_ops {
 
 	/* Frees what the session has. NULL: nothing. */
 	void (*end)(const struct protocol *protocol, struct session *session);
+
+	/*
+	 * It does not rewind. How much of batch->pool the session holds; and gives that back: the connection ends, and
+	 * decodes nothing any more. NULL, both: it holds none.
+	 */
+	size_t (*held)(const struct session *session);
+	void (*shed)(const struct protocol *protocol, struct session *session);
 
 	/*
 	 * Decodes up to `limit` messages (1 .. BATCH_MAX) of in[0 .. n), n below 4 GiB.

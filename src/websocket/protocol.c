@@ -25,6 +25,19 @@ static void websocket_end(const struct protocol *protocol, struct session *sessi
 	session->own = NULL;
 }
 
+static size_t websocket_held(const struct session *session)
+{
+	const struct websocket_session *s = websocket_session_of(session);
+	return s && s->message ? s->message->cap : 0;
+}
+
+static void websocket_shed(const struct protocol *protocol, struct session *session)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	if (s)
+		buf_release(websocket_of(protocol)->worker->pool, &s->message);
+}
+
 /* ---- decoding ---- */
 
 struct decoding {
@@ -92,6 +105,13 @@ static bool begin_data_frame(struct decoding *d, const struct frame_head *head)
 	return true;
 }
 
+/* So much more of it finds no room beside the message. */
+static void want_room(struct decoding *d, size_t n)
+{
+	d->out->error = ERR_BUFFER_LIMIT;
+	d->out->announced = buf_could_hold(d->websocket->worker->pool, d->s->message, n) ? n : 0;
+}
+
 /* Takes what has come of the frame at hand. False: it is refused, or there is no memory. */
 static bool take_payload(struct decoding *d)
 {
@@ -101,7 +121,7 @@ static bool take_payload(struct decoding *d)
 		return true;
 	uint8_t *to = buf_reserve(d->websocket->worker->pool, &s->message, take);
 	if (!to) {
-		d->out->error = ERR_BUFFER_LIMIT;
+		want_room(d, take);
 		return false;
 	}
 	s->masked = websocket_unmask(to, d->in + d->out->consumed, take, s->mask, s->masked);
@@ -114,6 +134,14 @@ static bool take_payload(struct decoding *d)
 	return false;
 }
 
+/* The message stays as it is: its end is at hand again. */
+static void wait_for_room(struct decoding *d, struct buf *so_far)
+{
+	want_room(d, buf_len(so_far) + BUF_MIN_BYTES);
+	buf_release(d->websocket->worker->pool, &so_far);
+	d->s->in_frame = true;
+}
+
 /* In place of the message as it came. False: it is refused, or there is no memory. */
 static bool inflate_message(struct decoding *d)
 {
@@ -121,9 +149,13 @@ static bool inflate_message(struct decoding *d)
 	struct buf *whole = NULL;
 	enum breach breach = websocket_inflate(d->websocket->worker, s->message,
 					       d->websocket->protocol.max_bytes, &whole, &d->out->error);
+	if (d->out->error) {
+		wait_for_room(d, whole);
+		return false;
+	}
 	buf_release(d->websocket->worker->pool, &s->message);
 	s->message = whole;
-	if (!breach && !d->out->error && s->is_text && whole &&
+	if (!breach && s->is_text && whole &&
 	    !utf8_take(&s->utf8, whole->data + whole->start, buf_len(whole)))
 		breach = BREACH_UTF8;
 	if (breach)
@@ -185,6 +217,7 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 		return;
 	out->ends = head->opcode == OPCODE_CLOSE;
 	out->has_come_on = true;
+	out->begins_anew = !s->begun;
 	consume(d, head->bytes + n);
 }
 
@@ -368,6 +401,8 @@ static const struct protocol_ops WEBSOCKET_OPS = {
 	.answers_finish = true,
 	.begin = websocket_begin,
 	.end = websocket_end,
+	.held = websocket_held,
+	.shed = websocket_shed,
 	.decode = websocket_decode,
 	.taken = websocket_taken,
 	.look_ahead = websocket_look_ahead,

@@ -1,0 +1,58 @@
+--- Each allocation in C fails once while a WebSocket migrates: it goes on with one generation or the other, or it ends.
+local command = require "spec.support.command"
+local faults = require "spec.support.faults"
+local reload = require "spec.support.reload"
+local server = require "spec.support.server"
+
+local SCRIPT = [[
+  local Agent = {}
+  function Agent:proceed(message) return message .. " %s\n" end
+  function Agent:snapshot() return {} end
+  function Agent:upgrade() end
+  return { listen = "ws://127.0.0.1:0", agent = Agent, reload = "migrate", timeout = { drain = "3s" } }]]
+
+local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+  .. "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+
+-- Texts of one byte, whose replies are lines; or the last one's, in fragments.
+local function frame(first, byte) return string.char(first, 129, 0, 0, 0, 0) .. byte end
+
+local function open(app)
+  local client = app:connect():send(HANDSHAKE)
+  assert.truthy(client:recv_line():find("101", 1, true))
+  while client:recv_line() ~= "\r" do end
+  return client:send(frame(1, "a")) -- within a message none migrates
+end
+
+-- Who answers the next message; nil: the connection has ended.
+local function answered(client)
+  local ok, answer = pcall(function()
+    assert.equal("\129\7ab one", client:send(frame(128, "b")):recv_line())
+    return client:send(frame(129, "c")):recv_line():match "c (%w+)$"
+  end)
+  if not ok and tostring(answer):find("timeout", 1, true) then error(answer, 0) end
+  return ok and answer or nil
+end
+
+describe("without memory for a WebSocket that migrates", function()
+  after_each(server.finish)
+
+  it("it goes on with one generation or the other, or it ends", function()
+    local number, by = 0, { one = 0, two = 0, none = 0 }
+    repeat
+      number = number + 1
+      local fault = "memory:" .. number
+      local app = faults.start(fault, { script = SCRIPT:format "one", workers = 1 })
+      local client = open(app)
+      reload.reload_to(app, SCRIPT:format "two")
+      faults.arm(app)
+      local answer = answered(client) or "none"
+      by[answer] = by[answer] + 1
+      local fired = faults.fired(app)
+      client:close()
+      assert.equal(0, app:stop().code, fault)
+      command.remove(app.folder)
+    until not fired
+    assert.is_true(by.one > 0 and by.two > 0, ("%d, %d, %d"):format(by.one, by.two, by.none))
+  end)
+end)
