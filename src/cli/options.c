@@ -47,7 +47,7 @@ struct option {
 
 static const struct option OPTIONS[] = {
 	{ "listen", "ADDR", OPTION_KEY, FOR_RUN | FOR_CHECK, "listen",
-	  "listen here, and only here: tcp://HOST:PORT, also tls, udp, http, https, ws, wss; unix:///PATH" },
+	  "listen here, and only here: tcp://HOST:PORT, tls, udp, http(s), ws(s); unix:///PATH" },
 	{ "workers", "N", OPTION_KEY, FOR_RUN | FOR_CHECK, "workers",
 	  "worker threads (default: the processors available)" },
 	{ "drain", "TIME", OPTION_KEY, FOR_RUN | FOR_CHECK, "timeout.drain",
