@@ -3,8 +3,8 @@
 ---
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
 --- at: [1] is the head as it came, [2] the id of the connection, [3] the agent, [4] the route that a router has found,
---- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped, and [7] behind one: those of the
---- route that was found.
+--- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped, and [7] behind one: those of
+--- the route that was found.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
@@ -131,6 +131,51 @@ function M.ready(value, request, action)
   return http.json(value)
 end
 
+-- ---- whose fault ----
+
+-- What calls a handler has names for it that say nothing to who wrote it.
+local CALLED_AS = { proceed = true, serve = true, next_handler = true, handler = true }
+
+-- Of the handler that a router has found; nil: there is none.
+local function blamed(request)
+  local route = rawget(request, 4)
+  if not route then return nil end
+  local method = route.method == "*" and request.method or route.method
+  return { called = route.own, called_name = ("the handler of %s %s"):format(method, request.route),
+    called_as = CALLED_AS, made_at = route.place }
+end
+
+-- The handlers of routers that have returned something odd, by agent, until the core has looked at it.
+local odd = setmetatable({}, { __mode = "k" })
+
+-- It is an action that is none, or too much: what the core says of that comes when the request is gone.
+local function note_odd(agent, request) odd[agent] = blamed(request) end
+
+local LEVELS_MAX, LOCALS_MAX = 60, 100
+
+-- The request of a call that has failed: a local of the loop below, which is on the stack whatever has left it.
+local function failed_request(co)
+  for level = 0, LEVELS_MAX do
+    local info = debug.getinfo(co, level, "S")
+    if not info then return nil end
+    for i = 1, info.source == "=(frame)" and LOCALS_MAX or 0 do
+      local name, value = debug.getlocal(co, level, i)
+      if not name then break end
+      if getmetatable(value) == "http.request" then return value end
+    end
+  end
+end
+
+--- The handler of a router in place of the router's proceed, for a fault whose stack has no line of it.
+---@param options perilune.blame_options is changed
+---@param co thread
+---@param agent any
+function M.blame(options, co, agent)
+  local request = failed_request(co)
+  local found = request and blamed(request) or agent ~= nil and not request and odd[agent]
+  for key, value in pairs(found or {}) do options[key] = value end
+end
+
 --- A request that no client has sent, for specifications of handlers.
 ---@param head string as it would have come
 ---@param fields table method, path, query, body, peer
@@ -143,18 +188,21 @@ function M.made(head, fields, agent)
 end
 
 local SINGLE = [[
-local meta, ready, setmetatable, type = ...
+local meta, ready, note_odd, setmetatable, type = ...
 return function(_, agent, head, id, method, path, query, body)
   local request = { head, id, agent, false, false,
     method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
   if reply and type(reply) ~= "string" then reply = ready(reply, request, action) end
   if action == nil and more == nil then return reply end
+  if action ~= "close" or more ~= nil then note_odd(agent, request) end
   return reply, action, more
 end]]
 
 --- Hands one request to the agent. Each listener has a copy of its own, as with the loops of lua/perilune/runtime.lua.
 ---@return function
-function M.single() return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, setmetatable, type) end
+function M.single()
+  return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, note_odd, setmetatable, type)
+end
 
 return M

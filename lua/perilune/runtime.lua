@@ -412,7 +412,10 @@ function M.describe_fault(err, co, about)
   local task, origin = of_joined(err, about.serial)
   if task then about.callback = "task" end
   about.origin = origin or about.origin
-  return blame.describe(err, task or co, { called = called, called_name = name, source_of = source_of }, about)
+  local options = { called = called, called_name = name, source_of = source_of }
+  local requests = package.loaded["perilune.requests"]
+  if requests and about.callback == "proceed" and not task then requests.blame(options, co, about.agent) end
+  return blame.describe(err, task or co, options, about)
 end
 
 --- The same for what belongs to no connection.

@@ -456,6 +456,37 @@ describe("a router as an agent", function()
     end
   end)
 
+  it("names the handler whose line is not on the stack any more, and nothing of ours", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local api = http.router():use(http.before(function() end))
+      api:get("/a", function() return http.response { stauts = 201 } end)
+      api:get("/b", http.request_id(), function() return { f = print } end)
+      api:get("/c", function() return true end)
+      api:get("/d", function() return 201, { a = 1 } end)
+      api:get("/e", function()
+        return string.rep()
+      end)
+      api:any("/f/{x}", function(request)
+        if request.args.x then return "", {} end
+        return "", {}
+      end)
+      return { listen = "http://127.0.0.1:0", agent = http.router():namespace("/v1", api) }
+    ]])
+    for _, path in ipairs { "/a", "/b", "/c", "/d", "/e", "/f/1" } do
+      app:connect():send(("GET /v1%s HTTP/1.1\r\nHost: x\r\n\r\n"):format(path))
+    end
+    local places = {}
+    for i, fault in ipairs(app:faults()) do
+      assert.is_nil(fault.excerpt:find("lua/perilune", 1, true))
+      places[i] = fault.place
+    end
+    assert.same({ "app.lua:3", "app.lua:4", "app.lua:5", "app.lua:6", "app.lua:8",
+      "the handler of GET /v1/f/{x}, defined at app.lua:10" }, places)
+    assert.truthy(app:faults()[1].excerpt:find("in the handler of GET /v1/a", 1, true))
+    assert.equal("bad argument to what is called at a return (string expected, got no value)", app:faults()[5].error)
+  end)
+
   it("closes where the handler says so, and answers 204 for nothing", function()
     local client = memory.open(FIXTURE):connect()
     assert.equal(204, client:get("/nothing").status)

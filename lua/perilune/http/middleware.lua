@@ -85,7 +85,8 @@ function M.around(fn)
     return function(request, value)
       local path, base = request.path, request[6]
       return fn(request, function(other)
-        request.path, request[6], request[7] = path, base, nil -- a call that failed in a namespace has not put them back
+        -- A call that failed in a namespace has not put them back.
+        request.path, request[6], request[7] = path, base, nil
         if other == nil then other = value end
         return next_handler(request, other)
       end)

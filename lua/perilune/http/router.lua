@@ -165,7 +165,7 @@ local function add(router, name, method, path, level, ...)
   local state = state_of(router, name, level + 1)
   check_path(name, path, level + 1)
   local route = { method = method, pattern = path, place = place_at(level + 1),
-    handler = handler_of(name, path, level + 1, ...) }
+    handler = handler_of(name, path, level + 1, ...), own = select(-1, ...) } -- own: without what is around it
   local ok, message = routes.add(state.routes, route)
   if not ok then error(("router:%s: %s %s"):format(name, printable.quote(path), message), level + 1) end
   return router
