@@ -9,6 +9,8 @@ local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
 
+local inner = getmetatable(http)
+
 local M = {}
 
 local function unescape(text)
@@ -99,12 +101,6 @@ end
 
 function request_meta.__tostring(request) return ("HTTP request %s %s"):format(request.method, request.path) end
 
-local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
-  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
-
-local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
-  .. 'require "perilune.http"; it is %s'
-
 local ONLY_PROCEED = "a response in pieces can be returned by proceed, and not be sent otherwise"
 
 -- One that is written in pieces is written here and now: the next request waits as it does for any handler that waits.
@@ -127,7 +123,7 @@ function M.ready(value, request, action)
   local meta = getmetatable(value)
   if meta == "http.response" then return ready_response(value, request, action) end
   if meta == "http.websocket" and request then return require("perilune.http.websocket").answer(value, request) end
-  if kind ~= "table" or REFUSED[meta] then error(EXPECTED:format(REFUSED[meta] or "a " .. kind), 0) end
+  if kind ~= "table" or inner.refused[meta] then inner.refuse(value) end
   return http.json(value)
 end
 

@@ -311,7 +311,7 @@ describe("a router's routes to what others make", function()
       api:websocket("/chat", "A", "O")
       local agent = setmetatable({}, { __index = api })
       assert.equal(accepted, agent:proceed(perilune.request { path = "/chat" }))
-      assert.same({ "101" }, seen)
+      assert.same({ "426" }, seen) -- this request asks for none
     end)
   end)
 end)

@@ -540,6 +540,41 @@ describe("in an app", function()
     assert.same({ '"GET /nowhere?key=*** HTTP/1.1" 404', '"GET /boom/7 HTTP/1.1" 500' }, lines)
   end)
 
+  it("what is logged is what the client gets, whatever answers it", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local function logged(mark)
+        return http.logged {
+          to = function(line) require("perilune").log("info", mark .. line:match '%] "%u+ (/.*)$') end }
+      end
+      local api = http.router():use(logged "1", http.request_id(), logged "2")
+      api:get("/gone", function() return http.file "none.txt" end)
+      api:get("/stream", function() return http.stream(function(out) out:write "x" end) end)
+      api:get("/raises", function() return http.stream(function() error "no" end) end)
+      api:websocket("/ws", { proceed = print })
+      api:get("/wrong", function() return { f = print } end)
+      api:get("/odd", function() return 201, {} end)
+      api:get("/back", function(request) return request.headers end)
+      return { listen = "http://127.0.0.1:0", agent = api }
+    ]])
+    local wanted = { ["/gone"] = "404 %d+", ["/stream"] = "200 %-", ["/raises"] = "500 %d+", ["/ws"] = "426 %d+",
+      ["/wrong"] = "500 %d+", ["/odd"] = "500 %d+", ["/back"] = "500 %d+" }
+    for path, status in pairs(wanted) do
+      local client = app:connect()
+      local response = client:get(path)
+      assert.equal(status:match "^%d+", tostring(response.status))
+      local told = {}
+      for _, entry in ipairs(app:log()) do
+        local mark, rest = entry.message:match("^(%d)" .. path .. ' HTTP/1.1" (%d+ [%d-]+) ')
+        if mark then
+          told[#told + 1] = mark
+          assert.matches("^" .. status .. "$", rest)
+        end
+      end
+      assert.same({ "2", "1" }, told, path)
+    end
+  end)
+
   it("responses are counted and timed by their routes", function()
     local app = memory.open(FIXTURE)
     local client = app:connect()

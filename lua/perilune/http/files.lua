@@ -240,7 +240,8 @@ local function answer_file(response, request, closes)
   local about, why = open_file(request, nil, response[6], options)
   local made = about and respond(request, about, options, response[1] ~= 200 and response[1]) or refuse(why)
   if not rawget(made, 5) then return made end
-  return send(made, request, closes)
+  send(made, request, closes)
+  return nil, made
 end
 
 --- The response that is one file, which is opened when it is sent.
