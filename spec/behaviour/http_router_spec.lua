@@ -487,6 +487,14 @@ describe("a router as an agent", function()
     assert.equal("bad argument to what is called at a return (string expected, got no value)", app:faults()[5].error)
   end)
 
+  it("is told apart from an app, and a handler from what makes agents", function()
+    local _, message = memory.script 'return require("perilune.http").router():get("/", print)'
+    assert.truthy(message:find('this is a router: return { listen = "http://127.0.0.1:8080", agent = api }', 1, true))
+    local app = memory.script 'return { listen = "http://127.0.0.1:0", agent = function(request) return "x" end }'
+    app:connect():send "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert.truthy(app:faults()[1].error:find("a function that is called with requests is a handler", 1, true))
+  end)
+
   it("closes where the handler says so, and answers 204 for nothing", function()
     local client = memory.open(FIXTURE):connect()
     assert.equal(204, client:get("/nothing").status)

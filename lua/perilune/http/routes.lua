@@ -81,6 +81,8 @@ local ONE_SEGMENT = "has %s: a parameter is a whole segment; for a part of one, 
 
 local function parse_literal(text)
   if text:find("[{}]") then return nil, ONE_SEGMENT:format(text) end
+  local name = text:match "^:([%a_][%w_]*)$"
+  if name then return nil, ("has %s: a parameter is {%s}"):format(text, name) end
   if text:find "[?#%c ]" then return nil, "has a blank, ? or #: it is a path alone" end
   if not M.is_encoded_well(text) then return nil, "has a percent sign without two hexadecimal digits: write %25" end
   return { kind = "literal", text = unescape(text) }
