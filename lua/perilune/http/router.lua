@@ -299,6 +299,10 @@ function methods.files(router, prefix, folder, options)
   add(router, "files", "GET", base .. "/{path*}", 2, function(request)
     return serve(request, request.path:match(below))
   end)
+  if base ~= "" and (options or {}).index ~= false then
+    routes.add(state_of(router, "files", 2).routes, { method = "GET", pattern = base, place = place_at(2),
+      handler = require("perilune.http.files").redirect, yields = true })
+  end
   return router
 end
 
