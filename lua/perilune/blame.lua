@@ -7,8 +7,10 @@ local M = {}
 
 local TRACE_LINES, LEVELS_MAX = 12, 60
 
--- A file of Perilune's own.
-local function is_ours(name) return name:find "/lua/perilune/" ~= nil or name:find "/lua/perilune%.lua" ~= nil end
+-- A file of Perilune's own, also where these are read from a folder that is named relative to another.
+local function is_ours(name)
+  return name:find "%f[^/%z@]lua/perilune/" ~= nil or name:find "/lua/perilune%.lua" ~= nil
+end
 
 local function is_users(info)
   return info.what ~= "C" and info.source:sub(1, 1) == "@" and not is_ours(info.source)
@@ -77,6 +79,12 @@ local function definition(options)
   return is_users(info) and info or nil
 end
 
+-- Where it was made that this was to be called, when it is none of the user's functions.
+local function made_place(options)
+  local file, line = (options.made_at or ""):match "^(.*):(%d+)$"
+  return { file = file, line = tonumber(line), func = options.called_name, is_definition = file ~= nil }
+end
+
 local function line_at(source, number)
   local at = 1
   for _ = 2, number do
@@ -89,6 +97,7 @@ end
 local OF_RETURNED = {
   "^a reply", "^a list of replies", "^unknown action", "^the action after", "^the codec's ", "^snapshot%(%)",
   "^cannot serialize", "^too deep to serialize", "^it ran for over", "^it allocated", "^the worker's memory",
+  "^http: .* has no JSON form$", "^http: a body is ",
 }
 
 local function is_of_returned(text)
@@ -121,7 +130,7 @@ local function return_lines(fn, text, source)
   if #literal >= LITERAL_MIN then
     lines = narrow(lines, source, function(line) return line:find(literal, 1, true) end)
   end
-  local named = text:match "^bad argument #%d+ to '([%w_]+)'"
+  local named = text:match "^bad argument #%d+ to '([%w_]+)'" or text:match "^http%.([%w_]+): "
   return narrow(lines, source, function(line)
     for _, name in ipairs(of_returned and {} or named and { named } or RAISERS) do
       if line:find("%f[%w_]" .. name .. "%s*[({\"'%[]") then return true end
@@ -133,7 +142,8 @@ end
 --- `return string.pack("i1", 200)` in proceed() is "bad argument #1 to 'proceed'".
 local function without_callers_name(text, options)
   local name, why = text:match "^bad argument #%d+ to '([^']*)' (%(.*%))$"
-  if not name or (name ~= options.called_name and name ~= "?") then return text end
+  local is_callers = name == options.called_name or name == "?" or (options.called_as and options.called_as[name])
+  if not name or not is_callers then return text end
   return "bad argument to what is called at a return " .. why
 end
 
@@ -149,7 +159,7 @@ local function place_of(frames, options, callback, file, line, text)
     return { file = first.source:sub(2), line = at or first.linedefined, func = func, is_definition = not at }
   end
   local info = definition(options)
-  if not info then return { func = func } end
+  if not info then return options.made_at and made_place(options) or { func = func } end
   local path = info.source:sub(2)
   local lines = return_lines(options.called, text, options.source_of(path, fault.SOURCE_MAX))
   if #lines == 1 then return { file = path, line = lines[1], func = options.called_name } end
@@ -197,6 +207,8 @@ end
 ---@class perilune.blame_options
 ---@field called function? what was called, where the stack may have no line of it
 ---@field called_name string? what that is called
+---@field called_as table<string, true>? the names under which it was called, where these are others
+---@field made_at string? "app.lua:12", where it was made that this is called
 ---@field source_of fun(file: string?, max: integer): string? the text of a file as it was compiled; nil: is read
 
 --- Any error, with its place.
@@ -227,7 +239,7 @@ function M.describe(err, co, options, about)
   local self, is_known = self_of(co, frames[1], source)
   local info = definition(options)
   local way_out, param
-  if info then
+  if info and not options.made_at then
     local text_of_it = options.source_of(info.source:sub(2), fault.SOURCE_MAX)
     way_out, param = selfless.find(about.callback, options.called, text_of_it)
   end

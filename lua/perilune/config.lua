@@ -243,6 +243,10 @@ function M.normalise(script, opts)
     report(state, "", EXPECTED_SCRIPT .. printable.value(script))
     return nil, state.errors
   end
+  if getmetatable(script) == "http.router" then
+    report(state, "", 'this is a router: return { listen = "http://127.0.0.1:8080", agent = api }')
+    return nil, state.errors
+  end
   local entries = read.read_script(state, script)
   for _, override in ipairs(opts.overrides or {}) do read.apply_override(state, override) end
   require_listen(state, script)

@@ -309,10 +309,22 @@ for module, names in pairs {
   for _, name in ipairs(names) do LATE[name] = module end
 end
 
+-- Tables that are no data.
+local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
+  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
+
+local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
+  .. 'require "perilune.http"; it is %s'
+
+-- Raises for what is no response, as the core does.
+local function refuse(value) error(EXPECTED:format(REFUSED[getmetatable(value)] or "a " .. type(value)), 0) end
+
 --- What a handler's value is as a response. For modules of perilune.http.
 local function made(value)
   if value == nil or value == false then return make(204, nil, nil, nil, 1) end
-  if getmetatable(value) == "http.response" then return value end
+  local meta = getmetatable(value)
+  if meta == "http.response" then return value end
+  if REFUSED[meta] then refuse(value) end
   local kind = type(value)
   if kind == "table" then return make(200, nil, encode(value, 1), "application/json", 1) end
   return make(200, nil, value, nil, 1)
@@ -331,7 +343,7 @@ local switching = setmetatable({ 101, "", "", false }, response)
 -- All but the first are for modules of perilune.http.
 local late = {
   late = { LATE }, made = made, problem = problem, with = with, switching = switching, make = make,
-  response = response, field_line = field_line, check_name = check_name,
+  refused = REFUSED, refuse = refuse, response = response, field_line = field_line, check_name = check_name,
 }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 

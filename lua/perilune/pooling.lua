@@ -304,6 +304,12 @@ function M.is_unused(pool)
   return #self.free == 0 and self.slots:count() == self.size and core.waiting(self.slots) == 0
 end
 
+--- What was asked is asked once more, by who has borrowed connections.
+function M.count_retry(pool)
+  local counts = rawget(pool, 1).counts
+  counts.retries = counts.retries + 1
+end
+
 --- Does nobody use it, and nobody wait for it?
 function M.is_idle(pool)
   local self = rawget(pool, 1)

@@ -9,6 +9,8 @@ local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
 
+local inner = getmetatable(http)
+
 local M = {}
 
 local function unescape(text)
@@ -99,12 +101,6 @@ end
 
 function request_meta.__tostring(request) return ("HTTP request %s %s"):format(request.method, request.path) end
 
-local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
-  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
-
-local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
-  .. 'require "perilune.http"; it is %s'
-
 local ONLY_PROCEED = "a response in pieces can be returned by proceed, and not be sent otherwise"
 
 -- One that is written in pieces is written here and now: the next request waits as it does for any handler that waits.
@@ -127,8 +123,53 @@ function M.ready(value, request, action)
   local meta = getmetatable(value)
   if meta == "http.response" then return ready_response(value, request, action) end
   if meta == "http.websocket" and request then return require("perilune.http.websocket").answer(value, request) end
-  if kind ~= "table" or REFUSED[meta] then error(EXPECTED:format(REFUSED[meta] or "a " .. kind), 0) end
+  if kind ~= "table" or inner.refused[meta] then inner.refuse(value) end
   return http.json(value)
+end
+
+-- ---- whose fault ----
+
+-- What calls a handler has names for it that say nothing to who wrote it.
+local CALLED_AS = { proceed = true, serve = true, next_handler = true, handler = true }
+
+-- Of the handler that a router has found; nil: there is none.
+local function blamed(request)
+  local route = rawget(request, 4)
+  if not route then return nil end
+  local method = route.method == "*" and request.method or route.method
+  return { called = route.own, called_name = ("the handler of %s %s"):format(method, request.route),
+    called_as = CALLED_AS, made_at = route.place }
+end
+
+-- The handlers of routers that have returned something odd, by agent, until the core has looked at it.
+local odd = setmetatable({}, { __mode = "k" })
+
+-- It is an action that is none, or too much: what the core says of that comes when the request is gone.
+local function note_odd(agent, request) odd[agent] = blamed(request) end
+
+local LEVELS_MAX, LOCALS_MAX = 60, 100
+
+-- The request of a call that has failed: a local of the loop below, which is on the stack whatever has left it.
+local function failed_request(co)
+  for level = 0, LEVELS_MAX do
+    local info = debug.getinfo(co, level, "S")
+    if not info then return nil end
+    for i = 1, info.source == "=(frame)" and LOCALS_MAX or 0 do
+      local name, value = debug.getlocal(co, level, i)
+      if not name then break end
+      if getmetatable(value) == "http.request" then return value end
+    end
+  end
+end
+
+--- The handler of a router in place of the router's proceed, for a fault whose stack has no line of it.
+---@param options perilune.blame_options is changed
+---@param co thread
+---@param agent any
+function M.blame(options, co, agent)
+  local request = failed_request(co)
+  local found = request and blamed(request) or agent ~= nil and not request and odd[agent]
+  for key, value in pairs(found or {}) do options[key] = value end
 end
 
 --- A request that no client has sent, for specifications of handlers.
@@ -143,18 +184,21 @@ function M.made(head, fields, agent)
 end
 
 local SINGLE = [[
-local meta, ready, setmetatable, type = ...
+local meta, ready, note_odd, setmetatable, type = ...
 return function(_, agent, head, id, method, path, query, body)
   local request = { head, id, agent, false, false,
     method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
   if reply and type(reply) ~= "string" then reply = ready(reply, request, action) end
   if action == nil and more == nil then return reply end
+  if action ~= "close" or more ~= nil then note_odd(agent, request) end
   return reply, action, more
 end]]
 
 --- Hands one request to the agent. Each listener has a copy of its own, as with the loops of lua/perilune/runtime.lua.
 ---@return function
-function M.single() return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, setmetatable, type) end
+function M.single()
+  return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, note_odd, setmetatable, type)
+end
 
 return M

@@ -177,11 +177,19 @@ function M.receive(agent, topic, data, from, is_packed, is_call)
   return false, reply, action, more
 end
 
-local function check_agent(agent, needed)
+-- A handler of requests that stands where what makes agents is meant.
+local function handler_hint(factory)
+  if debug.getlocal(factory, 1) ~= "request" then return "" end
+  return "; a function that is called with requests is a handler: agent = { proceed = function(_, request) … end }, or "
+    .. "that of a route of http.router()"
+end
+
+local function check_agent(agent, needed, factory)
   if agent == nil then error("the agent factory returned nil; it must return the agent", 0) end
   local kind = type(agent)
   if kind ~= "table" and kind ~= "userdata" then
-    error("the agent factory returned a " .. kind .. "; it must return the agent, a table with a method " .. needed, 0)
+    error("the agent factory returned a " .. kind .. "; it must return the agent, a table with a method " .. needed
+      .. (factory and handler_hint(factory) or ""), 0)
   end
   if agent[needed] == nil then error("the agent has no method " .. needed, 0) end
   return agent
@@ -196,7 +204,7 @@ end
 -- What makes an agent for a connection, of a factory or a prototype.
 local function maker(agent)
   if type(agent) == "function" then
-    return function(conn) return check_agent(agent(conn), "proceed") end
+    return function(conn) return check_agent(agent(conn), "proceed", agent) end
   end
   local metatable = metatable_for(agent)
   return function(conn) return setmetatable({ conn = conn }, metatable) end
@@ -412,7 +420,10 @@ function M.describe_fault(err, co, about)
   local task, origin = of_joined(err, about.serial)
   if task then about.callback = "task" end
   about.origin = origin or about.origin
-  return blame.describe(err, task or co, { called = called, called_name = name, source_of = source_of }, about)
+  local options = { called = called, called_name = name, source_of = source_of }
+  local requests = package.loaded["perilune.requests"]
+  if requests and about.callback == "proceed" and not task then requests.blame(options, co, about.agent) end
+  return blame.describe(err, task or co, options, about)
 end
 
 --- The same for what belongs to no connection.

@@ -381,13 +381,17 @@ describe("the HTTP client", function()
         if n % 3 ~= 0 then return self.conn:abort() end
         return "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n" .. n
       end } })
+      local asking
       local client = asker(function(line)
-        return told(http.request { method = line, url = "http://raw/", retries = 2 })
+        asking = asking or http.client { retries = 2 }
+        if line == "status" then return tostring(asking:status().servers["tcp://raw:80"].retries) end
+        return told(asking:request { method = line, url = "http://raw/" })
       end):connect()
       client:send("GET")
       net:advance "1s"
       client:expect("200 3")
       client:send("POST"):expect(pattern "^ECONNRESET: ")
+      client:send("status"):expect("2")
     end)
   end)
 

@@ -296,6 +296,11 @@ describe("a router's routes to what others make", function()
       check(api, { ["/x"] = "x", ["/"] = "file ", ["/c%2Fd/e"] = "file c%2Fd/e", ["/a/b/c%20d"] = "file c%20d",
         ["/%61/b/c/d"] = "file c/d", ["HEAD /a/b/"] = "", ["POST /a/b/"] = 405 })
       assert.same({ { "public" }, { "more", { index = false } } }, folders)
+      local static = http.router():get("/own", name "own"):files("/own", "x"):files("/other", "x"):any("/other", name "any")
+      static:files("/static/a", "x")
+      check(static, { ["/own"] = "own", ["/own/"] = "file ", ["/other"] = "any", ["/static"] = 404, ["/static/a"] = 301 })
+      local response = perilune.respond(http.router():namespace("/v1", static), { path = "/v1/static/a?b=1" })
+      assert.equal("/v1/static/a/?b=1", response.headers.Location)
       local message = refusal(function() api:namespace("/n", http.router():files("/", "none")) end)
       assert.truthy(message:find(HERE .. ": http.files: there is no folder none"), message)
     end)
@@ -311,7 +316,7 @@ describe("a router's routes to what others make", function()
       api:websocket("/chat", "A", "O")
       local agent = setmetatable({}, { __index = api })
       assert.equal(accepted, agent:proceed(perilune.request { path = "/chat" }))
-      assert.same({ "101" }, seen)
+      assert.same({ "426" }, seen) -- this request asks for none
     end)
   end)
 end)
@@ -455,6 +460,45 @@ describe("a router as an agent", function()
       assert.truthy(faults[#faults].error:find(why, 1, true), faults[#faults].error)
       assert.equal(#faults, app:counters().http_500)
     end
+  end)
+
+  it("names the handler whose line is not on the stack any more, and nothing of ours", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local api = http.router():use(http.before(function() end))
+      api:get("/a", function() return http.response { stauts = 201 } end)
+      api:get("/b", http.request_id(), function() return { f = print } end)
+      api:get("/c", function() return true end)
+      api:get("/d", function() return 201, { a = 1 } end)
+      api:get("/e", function()
+        return string.rep()
+      end)
+      api:any("/f/{x}", function(request)
+        if request.args.x then return "", {} end
+        return "", {}
+      end)
+      return { listen = "http://127.0.0.1:0", agent = http.router():namespace("/v1", api) }
+    ]])
+    for _, path in ipairs { "/a", "/b", "/c", "/d", "/e", "/f/1" } do
+      app:connect():send(("GET /v1%s HTTP/1.1\r\nHost: x\r\n\r\n"):format(path))
+    end
+    local places = {}
+    for i, fault in ipairs(app:faults()) do
+      assert.is_nil(fault.excerpt:find("lua/perilune", 1, true))
+      places[i] = fault.place
+    end
+    assert.same({ "app.lua:3", "app.lua:4", "app.lua:5", "app.lua:6", "app.lua:8",
+      "the handler of GET /v1/f/{x}, defined at app.lua:10" }, places)
+    assert.truthy(app:faults()[1].excerpt:find("in the handler of GET /v1/a", 1, true))
+    assert.equal("bad argument to what is called at a return (string expected, got no value)", app:faults()[5].error)
+  end)
+
+  it("is told apart from an app, and a handler from what makes agents", function()
+    local _, message = memory.script 'return require("perilune.http").router():get("/", print)'
+    assert.truthy(message:find('this is a router: return { listen = "http://127.0.0.1:8080", agent = api }', 1, true))
+    local app = memory.script 'return { listen = "http://127.0.0.1:0", agent = function(request) return "x" end }'
+    app:connect():send "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert.truthy(app:faults()[1].error:find("a function that is called with requests is a handler", 1, true))
   end)
 
   it("closes where the handler says so, and answers 204 for nothing", function()

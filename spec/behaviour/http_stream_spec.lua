@@ -328,3 +328,32 @@ describe("server-sent events", function()
     end
   end)
 end)
+
+describe("the streams of docs/http-toolkit.md", function()
+  after_each(memory.finish)
+
+  it("get what others post, until their clients leave", function()
+    local file = assert(io.open "docs/http-toolkit.md")
+    local snippet = file:read("*a"):match "(local streams = {}.-)```"
+    file:close()
+    local app = assert(memory.script([[
+      local http = require "perilune.http"
+      local perilune = require "perilune"
+      local api = http.router()]] .. "\n" .. snippet .. [[
+      api:get("/n", function()
+        local n = 0
+        for _ in pairs(streams) do n = n + 1 end
+        return n
+      end)
+      return { listen = "http://127.0.0.1:0", agent = api }]]))
+    local one, other, poster = app:connect(), app:connect(), app:connect()
+    one:ask("/news"):head()
+    other:ask("/news"):head()
+    poster:request { method = "POST", path = "/news", body = "hi" }
+    assert.same({ "hi", "hi", "2" }, { one:event().data, other:event().data, poster:get("/n").body })
+    one:half_close()
+    assert.equal("1", poster:get("/n").body)
+    other:close()
+    assert.equal("0", poster:get("/n").body)
+  end)
+end)

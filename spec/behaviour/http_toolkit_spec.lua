@@ -251,7 +251,7 @@ end)
 describe("request:multipart()", function()
   local KIND = "multipart/form-data; boundary=XX"
   local SAMPLE = '--XX\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n'
-    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\\\x;y.txt"\r\nContent-Type: text/plain\r\n\r\n'
+    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\x;y.txt"\r\nContent-Type: text/plain\r\n\r\n'
     .. "line\r\n--X\r\n\0\255\r\n--XX\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--XX--\r\n"
 
   local function parts(body, kind, options)
@@ -410,7 +410,7 @@ describe("header fields", function()
     assert.is_nil(response.headers.Vary)
     refuses {
       ["credentials go with a list of origins"] = function() http.cors { credentials = true } end,
-      ["origins: expects such as"] = function() http.cors { origins = { "a.example/" } } end,
+      ["origins: expects a list of origins such as"] = function() http.cors { origins = { "a.example/" } } end,
       ["max_age: expects a duration"] = function() http.cors { max_age = "x" } end,
     }
   end)
@@ -494,6 +494,15 @@ describe("http.logged", function()
     end })
     refuses {
       ["format: expects"] = function() http.logged { format = "apache" } end,
+      ["Date: it is made here"] = function() http.request_id { header = "Date" } end,
+      ["request_id: trust: expects true or false"] = function() http.request_id { trust = "no" } end,
+      ["without a path or the usual port, got \"https://Example.org\""]
+        = function() http.cors { origins = { "https://Example.org" } } end,
+      ["got \"https://example.org:443\""] = function() http.cors { origins = "https://example.org:443" } end,
+      ["a name has no colon"] = function() http.basic_auth { users = { ["a:b"] = "x" } } end,
+      ["fields: expects a whole number, got \"5\""]
+        = function() perilune.request({ body = "a=1" }):form { fields = "5" } end,
+      ["has :id: a parameter is {id}"] = function() http.router():get("/a/:id", print) end,
       ["redact: expects a function"] = function() http.logged { redact = "x" } end,
     }
   end)
@@ -520,6 +529,14 @@ describe("in an app", function()
     assert.equal(429, clients[1]:get("/limited").status)
   end)
 
+  it("the rate of a network of IPv6 is limited as one", function()
+    local app = memory.open(FIXTURE)
+    local from = { "[2001:db8::1]:1", "[2001:db8:0:0:1::]:2", "[2001:db8:0:0:ffff:ffff:ffff:ffff]:3" }
+    for _, peer in ipairs(from) do assert.equal(200, app:connect({ from = peer }):get("/limited").status) end
+    assert.equal(429, app:connect({ from = "[2001:db8::2:3]:1" }):get("/limited").status)
+    assert.equal(200, app:connect({ from = "[2001:db8:0:1::1]:1" }):get("/limited").status)
+  end)
+
   it("the rate of a key is limited, and where there is none it is not", function()
     local client = memory.open(FIXTURE):connect()
     for _ = 1, 3 do assert.equal(200, client:get("/by_key").status) end
@@ -538,6 +555,41 @@ describe("in an app", function()
       if line then lines[#lines + 1] = line end
     end
     assert.same({ '"GET /nowhere?key=*** HTTP/1.1" 404', '"GET /boom/7 HTTP/1.1" 500' }, lines)
+  end)
+
+  it("what is logged is what the client gets, whatever answers it", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local function logged(mark)
+        return http.logged {
+          to = function(line) require("perilune").log("info", mark .. line:match '%] "%u+ (/.*)$') end }
+      end
+      local api = http.router():use(logged "1", http.request_id(), logged "2")
+      api:get("/gone", function() return http.file "none.txt" end)
+      api:get("/stream", function() return http.stream(function(out) out:write "x" end) end)
+      api:get("/raises", function() return http.stream(function() error "no" end) end)
+      api:websocket("/ws", { proceed = print })
+      api:get("/wrong", function() return { f = print } end)
+      api:get("/odd", function() return 201, {} end)
+      api:get("/back", function(request) return request.headers end)
+      return { listen = "http://127.0.0.1:0", agent = api }
+    ]])
+    local wanted = { ["/gone"] = "404 %d+", ["/stream"] = "200 %-", ["/raises"] = "500 %d+", ["/ws"] = "426 %d+",
+      ["/wrong"] = "500 %d+", ["/odd"] = "500 %d+", ["/back"] = "500 %d+" }
+    for path, status in pairs(wanted) do
+      local client = app:connect()
+      local response = client:get(path)
+      assert.equal(status:match "^%d+", tostring(response.status))
+      local told = {}
+      for _, entry in ipairs(app:log()) do
+        local mark, rest = entry.message:match("^(%d)" .. path .. ' HTTP/1.1" (%d+ [%d-]+) ')
+        if mark then
+          told[#told + 1] = mark
+          assert.matches("^" .. status .. "$", rest)
+        end
+      end
+      assert.same({ "2", "1" }, told, path)
+    end
   end)
 
   it("responses are counted and timed by their routes", function()

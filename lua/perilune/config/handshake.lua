@@ -5,7 +5,9 @@ local M = {}
 ---@param text any
 ---@return boolean
 function M.is_origin(text)
-  return type(text) == "string" and (text == "null" or text:find "^%l[%l%d+.-]*://[^/%s%u]+$" ~= nil)
+  if type(text) ~= "string" then return false end
+  if text:find "^https://.*:443$" or text:find "^http://.*:80$" then return false end
+  return text == "null" or text:find "^%l[%l%d+.-]*://[^/%s%u]+$" ~= nil
 end
 
 --- A token, as Sec-WebSocket-Protocol has it.
@@ -15,7 +17,7 @@ function M.is_subprotocol(text)
   return type(text) == "string" and text:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
 end
 
-M.ORIGINS = 'a list of origins such as { "https://example.org" }, in lower case and without a path'
+M.ORIGINS = 'a list of origins such as { "https://example.org" }, in lower case, without a path or the usual port'
 M.SUBPROTOCOLS = 'a list of names such as { "chat.v2", "chat.v1" }, the one that is liked best first'
 
 return M

@@ -235,10 +235,12 @@ end
 
 -- One exchange. A kept connection that turns out to have ended is nobody's fault: the next one is taken, if what was
 -- asked may be asked again.
-local function ask_once(client, request)
+local function ask_once(client, request, is_again)
   local pool, why, kind = pool_for(client, request)
   if not pool then return nil, why, kind, "nothing" end
   while true do
+    if is_again then pooling.count_retry(pool) end
+    is_again = true
     local left = left_of(request)
     if not left then return nil, LATE, "ETIMEDOUT", "nothing" end
     local entry, refusal, reason = pooling.borrow(pool, request.what, left < math.huge and left or nil)
@@ -258,7 +260,7 @@ local PAUSE, PAUSE_MOST = 0.1, 5
 local function ask_again(client, request)
   local pause, retries = PAUSE, request.retries
   while true do
-    local response, message, code, stage = ask_once(client, request)
+    local response, message, code, stage = ask_once(client, request, retries < request.retries)
     if response then return response end
     local may_retry = retries > 0 and PASSING[code] and request.idempotent and not (stage ~= "nothing" and request.body
       and request.body.pieces)

@@ -3,6 +3,7 @@ local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
 local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
+local words = require "perilune.config.handshake"
 
 local inner = getmetatable(http)
 
@@ -72,8 +73,8 @@ local function list_of(name, key, value, default)
 end
 
 local function check_origin(origin)
-  local is_origin = type(origin) == "string" and (origin == "null" or origin:find "^%l[%l%d+.-]*://[^/%s]+$")
-  if not is_origin then option_checks.wrong("cors", "origins", 'expects such as "https://example.org"', origin, 5) end
+  if words.is_origin(origin) then return end
+  option_checks.wrong("cors", "origins", "expects " .. words.ORIGINS, origin, 5)
 end
 
 -- What may be in Access-Control-Allow-Origin, of an origin. The second result: it is the same for all.
@@ -223,6 +224,13 @@ function M.request_id(options)
   local header = options.header or "X-Request-Id"
   if type(header) ~= "string" or not header:find "^[%w-]+$" then
     option_checks.wrong("request_id", "header", "expects the name of a header field", header, 2)
+  end
+  inner.check_name(header, 2)
+  if header:lower() == "connection" then
+    option_checks.wrong("request_id", "header", "expects a field of its own", header, 2)
+  end
+  if options.trust ~= nil and type(options.trust) ~= "boolean" then
+    option_checks.wrong("request_id", "trust", "expects true or false", options.trust, 2)
   end
   local rest = with_fields("request_id", function(request) return { [header] = request.context.request_id } end)
   return middleware.new("request_id", function(next_handler)

@@ -240,7 +240,8 @@ local function answer_file(response, request, closes)
   local about, why = open_file(request, nil, response[6], options)
   local made = about and respond(request, about, options, response[1] ~= 200 and response[1]) or refuse(why)
   if not rawget(made, 5) then return made end
-  return send(made, request, closes)
+  send(made, request, closes)
+  return nil, made
 end
 
 --- The response that is one file, which is opened when it is sent.
@@ -279,9 +280,11 @@ local function inside_of(path, options)
   return inside
 end
 
--- To the same with a slash: else the links of its index would lead elsewhere. One slash at its beginning, or it would
--- be another host's.
-local function redirect(request)
+--- To the same with a slash: else the links of its index would lead elsewhere. One slash at its beginning, or it would
+--- be another host's.
+---@param request perilune.http.request
+---@return perilune.http.response
+function M.redirect(request)
   local query, stripped = request.query, rawget(request, 6) or "" -- that of a namespace
   return http.redirect((stripped .. request.path):gsub("^/+", "/") .. "/" .. (query and "?" .. query or ""), 301)
 end
@@ -297,7 +300,7 @@ local function find(request, folder, path, options)
   local about, why = open_file(request, folder, inside, options)
   if about then return respond(request, about, options) end
   if why ~= "folder" or is_folder or not options.index then return refuse(why) end
-  return redirect(request)
+  return M.redirect(request)
 end
 
 --- What answers requests with the files of a folder.

@@ -22,9 +22,15 @@ end
 local function check_options(options)
   if options == nil then return {} end
   if type(options) ~= "table" then error("request:form: expects options, got " .. printable.value(options), 3) end
-  for key in next, options do
+  for key, value in next, options do
     if key ~= "all" and key ~= "fields" then
       error(("request:form: unknown option %s; it has all, fields"):format(printable.key(key)), 3)
+    end
+    if key == "all" and type(value) ~= "boolean" then
+      error("request:form: all: expects true or false, got " .. printable.value(value), 3)
+    end
+    if key == "fields" and (type(value) ~= "number" or value < 1 or value % 1 ~= 0) then
+      error("request:form: fields: expects a whole number, got " .. printable.value(value), 3)
     end
   end
   return options

@@ -56,6 +56,9 @@ local function password_check(users)
     if type(password) ~= "string" then
       option_checks.wrong("basic_auth", "users", "a password is a text", password, 3)
     end
+    if user:find(":", 1, true) then
+      option_checks.wrong("basic_auth", "users", "a name has no colon, which ends it", user, 3)
+    end
     digests[user] = digest(password)
   end
   local nobody = digest(UNKNOWN .. perilune.crypto.random(16))
@@ -126,9 +129,20 @@ end
 
 -- ---- how often ----
 
+-- Of IPv6 the network, /64, in which whoever has one address has all of them.
 local function peer_of(request)
   local peer = request.peer or ""
-  return peer:match "^(.*):%d+$" or peer
+  local address = peer:match "^%[([^%]]*)%]"
+  if not address then return peer:match "^(.*):%d+$" or peer end
+  local before, behind = address:match "^(.-)::(.*)$"
+  local groups = {}
+  for group in (before or address):gmatch "[^:]+" do groups[#groups + 1] = group end
+  local _, n = (behind or ""):gsub("[^:]+", "")
+  local _, dots = (behind or ""):gsub("%d%.", "") -- such as ::ffff:10.0.0.1, which has two groups in one
+  if dots > 0 then return address end
+  for i = #groups + 1, before and 8 - n or 8 do groups[i] = "0" end
+  for group in (behind or ""):gmatch "[^:]+" do groups[#groups + 1] = group end
+  return table.concat(groups, ":", 1, math.min(4, #groups))
 end
 
 -- Seconds between two requests that are let through for ever.

@@ -121,6 +121,28 @@ function M.is_upgrade(reply) return getmetatable(reply) == "http.websocket" end
 
 local OBSERVED = {} -- the key of the request that an agent's handler has, for failed()
 
+-- Tells now, and those outside of it observe alone from then on.
+local function tell_of(watch, response)
+  local agent = watch.request.agent
+  if agent then rawset(agent, OBSERVED, watch.outer) end
+  watch.tell(watch.request, response, watch.start)
+end
+
+-- One that answers by itself is told of when it has, as it was sent; if that fails, the watch is still there.
+local function told_when_sent(response, watch)
+  local copy, answers = {}, rawget(response, 5)
+  for position, value in next, response do copy[position] = value end
+  copy[5] = function(made, request, closes)
+    local reply, sent = answers(made, request, closes)
+    tell_of(watch, reply or sent or made)
+    return reply, reply or sent or made
+  end
+  return setmetatable(copy, inner.response)
+end
+
+-- What the core refuses is a fault.
+local function is_odd(action, more) return more ~= nil or (action ~= nil and action ~= "close") end
+
 --- Calls a function with each response and what began() gave, that of a handler which has failed included.
 ---@param name string for messages
 ---@param began fun(request: perilune.http.request): any
@@ -133,12 +155,15 @@ function M.observer(name, began, tell)
       local watch = { tell = tell, request = request, start = start, outer = agent and rawget(agent, OBSERVED) }
       if agent then rawset(agent, OBSERVED, watch) end
       local reply, action, more = next_handler(request, value)
-      if agent then rawset(agent, OBSERVED, watch.outer) end
-      if more ~= nil then return reply, action, more end
-      local is_upgrade = M.is_upgrade(reply)
-      local response = is_upgrade and inner.switching or inner.made(reply)
-      tell(request, response, start)
-      if reply == nil or is_upgrade then return reply, action end
+      if is_odd(action, more) then return reply, action, more end
+      if M.is_upgrade(reply) then
+        tell_of(watch, require("perilune.http.websocket").refusal(reply, request) or inner.switching)
+        return reply, action
+      end
+      local response = inner.made(reply)
+      if rawget(response, 5) then return told_when_sent(response, watch), action end
+      tell_of(watch, response)
+      if reply == nil then return nil, action end
       return response, action
     end
   end)

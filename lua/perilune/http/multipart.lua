@@ -33,7 +33,9 @@ local function quoted_at(text, at)
     if not stop then return nil end
     pieces[#pieces + 1] = text:sub(from, stop - 1)
     if text:sub(stop, stop) == '"' then return table.concat(pieces), stop + 1 end
-    pieces[#pieces + 1] = text:sub(stop + 1, stop + 1)
+    -- Browsers send backslashes as they are, and no quotes: another pair stands for itself.
+    local pair = text:sub(stop, stop + 1)
+    pieces[#pieces + 1] = pair == '\\"' and '"' or pair
     from = stop + 2
   end
 end

@@ -165,7 +165,7 @@ local function add(router, name, method, path, level, ...)
   local state = state_of(router, name, level + 1)
   check_path(name, path, level + 1)
   local route = { method = method, pattern = path, place = place_at(level + 1),
-    handler = handler_of(name, path, level + 1, ...) }
+    handler = handler_of(name, path, level + 1, ...), own = select(-1, ...) } -- own: without what is around it
   local ok, message = routes.add(state.routes, route)
   if not ok then error(("router:%s: %s %s"):format(name, printable.quote(path), message), level + 1) end
   return router
@@ -299,6 +299,10 @@ function methods.files(router, prefix, folder, options)
   add(router, "files", "GET", base .. "/{path*}", 2, function(request)
     return serve(request, request.path:match(below))
   end)
+  if base ~= "" and (options or {}).index ~= false then
+    routes.add(state_of(router, "files", 2).routes, { method = "GET", pattern = base, place = place_at(2),
+      handler = require("perilune.http.files").redirect, yields = true })
+  end
   return router
 end
 

@@ -81,6 +81,8 @@ local ONE_SEGMENT = "has %s: a parameter is a whole segment; for a part of one, 
 
 local function parse_literal(text)
   if text:find("[{}]") then return nil, ONE_SEGMENT:format(text) end
+  local name = text:match "^:([%a_][%w_]*)$"
+  if name then return nil, ("has %s: a parameter is {%s}"):format(text, name) end
   if text:find "[?#%c ]" then return nil, "has a blank, ? or #: it is a path alone" end
   if not M.is_encoded_well(text) then return nil, "has a percent sign without two hexadecimal digits: write %25" end
   return { kind = "literal", text = unescape(text) }
@@ -195,7 +197,7 @@ end
 
 --- Adds a route. nil and what is wrong: it is there already, or would never be reached.
 ---@param routes table
----@param route perilune.http.route without `make`
+---@param route perilune.http.route without `make`; with `yields` any other takes its place, and it is not listed
 ---@return boolean|nil
 ---@return string?
 function M.add(routes, route)
@@ -206,15 +208,17 @@ function M.add(routes, route)
     return nil, ("is never reached: the namespace %s of %s has all that is below it"):format(above.prefix, above.place)
   end
   local leaf = leaf_of(routes, segments)
+  if route.yields and (leaf[route.method] or leaf["*"]) then return true end
+  if route.method == "*" and leaf.GET and leaf.GET.yields then leaf.GET = nil end
   local there = leaf[route.method]
-  if there then
+  if there and not there.yields then
     local same = there.pattern == route.pattern and "" or (" as %s"):format(there.pattern)
     return nil, ("is there already%s: %s"):format(same, there.place)
   end
   route.make = maker_of(segments)
   leaf[route.method] = route
   if is_literal(segments) then routes.static[route.pattern] = leaf end
-  routes.routes[#routes.routes + 1] = route
+  if not route.yields then routes.routes[#routes.routes + 1] = route end
   return true
 end
 

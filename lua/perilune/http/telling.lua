@@ -41,7 +41,8 @@ function formats.lines(request, response)
   return lines
 end
 
-local function bytes_of(response) return type(response.body) == "string" and #response.body or nil end
+-- Those of a file or a stream are nowhere.
+local function bytes_of(response) return not rawget(response, 5) and #response.body or nil end
 
 function formats.json(request, response, seconds)
   return { perilune.json.encode({

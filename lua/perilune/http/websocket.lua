@@ -129,6 +129,15 @@ local function refuse(request, options)
   end
 end
 
+--- What a request is refused with, for who tells of it; nil: it is accepted.
+---@param value perilune.http.websocket
+---@param request perilune.http.request
+---@return perilune.http.response?
+function M.refusal(value, request)
+  local refused = refuse(request, rawget(value, 2) or {})
+  return refused and setmetatable(refused, getmetatable(require "perilune.http").response) or nil
+end
+
 local function choose_subprotocol(options, offered)
   for _, name in ipairs(offered and options.subprotocols or {}) do
     for item in offered:gmatch "[^,]+" do
