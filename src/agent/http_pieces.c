@@ -82,8 +82,7 @@ int pieces_begin(struct channel *channel, struct http_response *response, const 
 	    channel_send_by(channel, append_head, &appending, response->field_bytes + PROTOCOL_OVERHEAD_MAX);
 	if (err)
 		return err;
-	channel->conn->resets =
-	    http_framing_of(&channel->conn->session) == FRAMING_END && !response->stands;
+	channel->conn->resets = http_framing_of(&channel->conn->session) == FRAMING_END && !response->stands;
 	channel->conn->stands = response->stands;
 	if (response->stands && (channel->conn->eof || channel->conn->draining))
 		conn_attend(channel->conn);
