@@ -15,10 +15,33 @@ local MANY = server.scaled(600, 300)
 
 local function state_of(pid) return command.read("/proc/" .. pid .. "/stat"):match "%) (%S)" end
 
+-- Calls of the system that wait for others or for a time: of x86-64, and of AArch64.
+local WAITS = {}
+for _, number in ipairs { 7, 35, 202, 230, 232, 271, 281, 22, 73, 98, 101, 115 } do WAITS[tostring(number)] = true end
+
+-- Is each thread in a call of the system that waits? One that may not be looked at is taken to be.
+local function waits(pid)
+  for thread in command.shell("ls /proc/" .. pid .. "/task"):gmatch "%d+" do
+    local ok, text = pcall(command.read, ("/proc/%d/task/%s/syscall"):format(pid, thread))
+    local call = ok and text and text:match "^%-?%d+"
+    if call and not WAITS[call] then return false end
+  end
+  return true
+end
+
+-- Stops it while it waits for something: how long anything else is to take, it does not know itself.
+local function stop_waiting(pid)
+  wait.until_true("the process waits, and stands still", function()
+    posix_signal.kill(pid, posix_signal.SIGSTOP)
+    wait.until_true("the process stands still", function() return state_of(pid) == "T" end)
+    if waits(pid) then return true end
+    posix_signal.kill(pid, posix_signal.SIGCONT)
+  end)
+end
+
 -- The process stands still while act() is called.
 local function while_stopped(app, act)
-  posix_signal.kill(app.pid, posix_signal.SIGSTOP)
-  wait.until_true("the process stands still", function() return state_of(app.pid) == "T" end)
+  stop_waiting(app.pid)
   local ok, why = pcall(act)
   posix_signal.kill(app.pid, posix_signal.SIGCONT)
   if not ok then error(why, 0) end
