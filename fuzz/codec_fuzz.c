@@ -7,20 +7,13 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "frame/codec.h"
+#include "support/must.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { HEAD_BYTES = 6 };
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 /* What became of a stream. */
 struct result {

@@ -5,18 +5,11 @@
  * Input: limits, and what was asked (1 byte), cuts (1 byte), then the stream.
  */
 #include "support/http_answers.h"
+#include "support/must.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 enum { INPUT_HEAD_BYTES = 2 };
 

@@ -3,18 +3,11 @@
  */
 #include "base/err.h"
 #include "stream/proxy_header.h"
+#include "support/must.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 enum { CUTS_MAX = 300 }; /* longer ones are cut only there, and near their end */
 

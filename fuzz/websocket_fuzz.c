@@ -4,19 +4,12 @@
  *
  * Input: limits and cuts (2 bytes), then the stream. Its masks are as they are: that of four zeroes shows what is sent.
  */
+#include "support/must.h"
 #include "support/websocket_stream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 enum { HEAD_BYTES = 2, INPUT_MAX = 4096 };
 

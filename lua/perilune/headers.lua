@@ -1,5 +1,5 @@
 --- Header fields of a message as a table by name, in any case. Internal: of the requests that handlers get, and of the
---- responses that specifications get.
+--- responses that clients and specifications get.
 local M = {}
 
 --- A text without the blanks behind it. A pattern would look at each of them again and again.

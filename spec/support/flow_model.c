@@ -1,6 +1,7 @@
 #include "support/flow_model.h"
 
 #include "stream/flow.h"
+#include "support/must.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -8,14 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
-
-#define MUST(TRUTH)                                                                           \
-	do {                                                                                  \
-		if (!(TRUTH)) {                                                               \
-			fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #TRUTH); \
-			abort();                                                              \
-		}                                                                             \
-	} while (0)
 
 enum {
 	PEERS = 6,

@@ -1,16 +1,10 @@
 #include "support/http_answers.h"
 
+#include "support/must.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 void http_answers_init(struct http_answers *answers, const struct http_reader_limits *limits, bool is_head,
 		       uint64_t body_max)

@@ -17,8 +17,9 @@ static void open_vm(const char *check, void (*push)(lua_State *lua))
 		abort();
 	vm_set_lua_path(pattern);
 	vm_set_libraries(BIND_LIBRARIES);
-	if (vm_open(&vm) || luaL_loadstring(vm.lua, check) || vm_despecialize(vm.lua))
+	if (vm_open(&vm) || luaL_loadstring(vm.lua, check))
 		abort();
+	vm_despecialize(vm.lua);
 	push(vm.lua);
 }
 

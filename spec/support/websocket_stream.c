@@ -1,18 +1,11 @@
 #include "support/websocket_stream.h"
 
 #include "base/err.h"
+#include "support/must.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MUST(condition)                                                                 \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			abort();                                                        \
-		}                                                                       \
-	} while (0)
 
 void websocket_stream_init(struct websocket_stream *stream, uint32_t message_bytes, unsigned window_bits)
 {

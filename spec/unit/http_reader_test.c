@@ -10,123 +10,38 @@
 #include <cmocka.h>
 
 #include "support/http_answers.h"
+#include "support/http_table.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_MAX = 300, ROW_BYTES = 4096, TWO_CUTS_MAX = 200, CELL_BYTES = 1024, BODY_MAX = 64 };
+enum { TWO_CUTS_MAX = 200, BODY_MAX = 64 };
 
 static const struct http_reader_limits LIMITS = { .headers = 1024, .fields = 10 };
 
-struct row {
-	char what[CELL_BYTES], answer[CELL_BYTES];
-	bool is_head;
-	uint8_t bytes[ROW_BYTES];
-	size_t n;
-};
-
-static struct row *rows[ROWS_MAX];
-static unsigned row_count;
-
-/* ---- docs/http-client.md ---- */
-
-static void put_byte(struct row *row, uint8_t byte)
-{
-	assert_true(row->n < ROW_BYTES);
-	row->bytes[row->n++] = byte;
-}
-
-static uint8_t unescape(const char **at)
-{
-	const char *text = *at;
-	*at += text[0] == '\\' ? 2 : 1;
-	if (text[0] != '\\')
-		return (uint8_t)text[0];
-	switch (text[1]) {
-	case 'r':
-		return '\r';
-	case 'n':
-		return '\n';
-	case 't':
-		return '\t';
-	case '0':
-		return '\0';
-	case 'x':
-		*at += 2;
-		return (uint8_t)strtoul((char[]){ text[2], text[3], 0 }, NULL, 16);
-	default:
-		fail_msg("an escape that is not known: %.2s", text);
-		return 0;
-	}
-}
-
-/* "{text*9}" */
-static void repeat(struct row *row, const char **at)
-{
-	uint8_t unit[64];
-	size_t n = 0;
-	for ((*at)++; **at != '*'; n++)
-		unit[n] = unescape(at);
-	unsigned long times = strtoul(*at + 1, (char **)at, 10);
-	assert_int_equal(**at, '}');
-	(*at)++;
-	for (; times; times--)
-		for (size_t i = 0; i < n; i++)
-			put_byte(row, unit[i]);
-}
-
-/* "| what | `bytes` | `answer` |" */
-static void read_row(char *line)
-{
-	char *what = line + 2, *begin = strstr(line, " | `");
-	char *end = begin ? strstr(begin + 4, "` | `") : NULL;
-	char *last = end ? strstr(end + 5, "` |") : NULL;
-	if (!last)
-		return;
-	assert_true(row_count < ROWS_MAX);
-	*begin = *end = *last = '\0';
-	struct row *row = rows[row_count++] = calloc(1, sizeof *row);
-	snprintf(row->what, sizeof row->what, "%.1000s", what);
-	snprintf(row->answer, sizeof row->answer, "%.1000s", end + 5);
-	row->is_head = !strncmp(what, "to HEAD", 7);
-	for (const char *at = begin + 4; *at;) {
-		if (*at == '{')
-			repeat(row, &at);
-		else
-			put_byte(row, unescape(&at));
-	}
-}
+static struct http_table table;
 
 static int read_rows(void **state)
 {
 	(void)state;
-	static char line[ROW_BYTES];
-	FILE *file = fopen("docs/http-client.md", "r");
-	assert_non_null(file);
-	while (fgets(line, sizeof line, file))
-		if (!strncmp(line, "| ", 2))
-			read_row(line);
-	fclose(file);
+	http_table_read(&table, "docs/http-client.md", true);
 	return 0;
 }
 
 static int free_rows(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++)
-		free(rows[i]);
+	http_table_free(&table);
 	return 0;
 }
 
 /* ---- running them ---- */
 
-static void begin(struct http_answers *answers, const struct row *row)
+static void begin(struct http_answers *answers, const struct http_row *row)
 {
-	http_answers_init(answers, &LIMITS, row->is_head, BODY_MAX);
+	http_answers_init(answers, &LIMITS, !strncmp(row->what, "to HEAD", 7), BODY_MAX);
 }
 
-static void expect(struct http_answers *answers, const struct row *row, size_t a, size_t b)
+static void expect(struct http_answers *answers, const struct http_row *row, size_t a, size_t b)
 {
 	http_answers_end(answers);
 	if (strcmp(answers->text, row->answer) != 0)
@@ -136,7 +51,7 @@ static void expect(struct http_answers *answers, const struct row *row, size_t a
 }
 
 /* Cut behind the first a bytes, and the next b. */
-static void check_cut(const struct row *row, size_t a, size_t b)
+static void check_cut(const struct http_row *row, size_t a, size_t b)
 {
 	struct http_answers answers;
 	begin(&answers, row);
@@ -149,37 +64,37 @@ static void check_cut(const struct row *row, size_t a, size_t b)
 static void each_row_is_so(void **state)
 {
 	(void)state;
-	assert_true(row_count > 80);
-	for (unsigned i = 0; i < row_count; i++)
-		check_cut(rows[i], 0, 0);
+	assert_true(table.count > 80);
+	for (unsigned i = 0; i < table.count; i++)
+		check_cut(&table.rows[i], 0, 0);
 }
 
 static void it_is_so_at_every_cut(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++)
-		for (size_t at = 1; at < rows[i]->n; at++)
-			check_cut(rows[i], at, 0);
+	for (unsigned i = 0; i < table.count; i++)
+		for (size_t at = 1; at < table.rows[i].n; at++)
+			check_cut(&table.rows[i], at, 0);
 }
 
 static void it_is_so_at_every_two_cuts(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++)
-		for (size_t a = 1; rows[i]->n <= TWO_CUTS_MAX && a < rows[i]->n; a++)
-			for (size_t b = 1; a + b < rows[i]->n; b++)
-				check_cut(rows[i], a, b);
+	for (unsigned i = 0; i < table.count; i++)
+		for (size_t a = 1; table.rows[i].n <= TWO_CUTS_MAX && a < table.rows[i].n; a++)
+			for (size_t b = 1; a + b < table.rows[i].n; b++)
+				check_cut(&table.rows[i], a, b);
 }
 
 static void it_is_so_byte_by_byte(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++) {
+	for (unsigned i = 0; i < table.count; i++) {
 		struct http_answers answers;
-		begin(&answers, rows[i]);
-		for (size_t at = 0; at < rows[i]->n; at++)
-			http_answers_put(&answers, rows[i]->bytes + at, 1);
-		expect(&answers, rows[i], 1, 1);
+		begin(&answers, &table.rows[i]);
+		for (size_t at = 0; at < table.rows[i].n; at++)
+			http_answers_put(&answers, table.rows[i].bytes + at, 1);
+		expect(&answers, &table.rows[i], 1, 1);
 	}
 }
 

@@ -12,122 +12,34 @@
 #include "base/err.h"
 #include "http/refusal.h"
 #include "support/http_stream.h"
+#include "support/http_table.h"
 
-#include <ctype.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_MAX = 400, ROW_BYTES = 20000, TWO_CUTS_MAX = 260, CELL_BYTES = 1024 };
+enum { TWO_CUTS_MAX = 260 };
 
 static const struct http_limits LIMITS = { .uri = 8192, .headers = 16384, .fields = 100, .body = 1024 };
 
-struct row {
-	char what[CELL_BYTES], answer[CELL_BYTES];
-	uint8_t *bytes;
-	size_t n;
-};
-
-static struct row rows[ROWS_MAX];
-static unsigned row_count;
-
-/* ---- docs/http.md ---- */
-
-static uint8_t unescape(const char **at)
-{
-	const char *text = *at;
-	*at += 2;
-	if (text[0] != '\\') {
-		*at -= 1;
-		return (uint8_t)text[0];
-	}
-	switch (text[1]) {
-	case 'r':
-		return '\r';
-	case 'n':
-		return '\n';
-	case 't':
-		return '\t';
-	case '0':
-		return '\0';
-	case 'x':
-		*at += 2;
-		return (uint8_t)strtoul((char[]){ text[2], text[3], 0 }, NULL, 16);
-	default:
-		fail_msg("an escape that is not known: %.2s", text);
-		return 0;
-	}
-}
-
-/* "{text*9}" */
-static void repeat(struct row *row, const char **at)
-{
-	uint8_t unit[64];
-	size_t n = 0;
-	for ((*at)++; **at != '*'; n++)
-		unit[n] = unescape(at);
-	unsigned long times = strtoul(*at + 1, (char **)at, 10);
-	assert_int_equal(**at, '}');
-	(*at)++;
-	while (times--) {
-		assert_true(row->n + n <= ROW_BYTES);
-		memcpy(row->bytes + row->n, unit, n);
-		row->n += n;
-	}
-}
-
-static void read_bytes(struct row *row, const char *cell)
-{
-	row->bytes = malloc(ROW_BYTES);
-	for (const char *at = cell; *at;) {
-		if (*at == '{')
-			repeat(row, &at);
-		else
-			row->bytes[row->n++] = unescape(&at);
-	}
-}
-
-/* "| what | `bytes` | answer |" */
-static void read_row(char *line)
-{
-	char *what = line + 2, *begin = strstr(line, " | `");
-	char *end = begin ? strstr(begin + 4, "` | ") : NULL;
-	char *last = end ? strstr(end + 4, " |") : NULL;
-	if (!last || !isdigit((unsigned char)end[4]))
-		return;
-	*begin = *end = *last = '\0';
-	struct row *row = &rows[row_count++];
-	assert_true(row_count < ROWS_MAX);
-	snprintf(row->what, sizeof row->what, "%.1000s", what);
-	snprintf(row->answer, sizeof row->answer, "%.1000s", end + 4);
-	read_bytes(row, begin + 4);
-}
+static struct http_table table;
 
 static int read_rows(void **state)
 {
 	(void)state;
-	static char line[ROW_BYTES];
-	FILE *file = fopen("docs/http.md", "r");
-	assert_non_null(file);
-	while (fgets(line, sizeof line, file))
-		if (!strncmp(line, "| ", 2))
-			read_row(line);
-	fclose(file);
+	http_table_read(&table, "docs/http.md", false);
 	return 0;
 }
 
 static int free_rows(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++)
-		free(rows[i].bytes);
+	http_table_free(&table);
 	return 0;
 }
 
 /* ---- running them ---- */
 
 /* "200" alone stands for any request. */
-static bool agrees(const struct row *row, const struct http_stream *stream)
+static bool agrees(const struct http_row *row, const struct http_stream *stream)
 {
 	bool is_any = !strcmp(row->answer, "200");
 	return is_any ? !strncmp(stream->text, "200 ", 4) && !strchr(stream->text, ',')
@@ -135,7 +47,7 @@ static bool agrees(const struct row *row, const struct http_stream *stream)
 }
 
 /* Cut behind the first a bytes, and the next b. */
-static void check_cut(const struct row *row, size_t a, size_t b)
+static void check_cut(const struct http_row *row, size_t a, size_t b)
 {
 	struct http_stream stream;
 	http_stream_init(&stream, &LIMITS);
@@ -154,40 +66,40 @@ static void check_cut(const struct row *row, size_t a, size_t b)
 static void each_row_is_so(void **state)
 {
 	(void)state;
-	assert_true(row_count > 150);
-	for (unsigned i = 0; i < row_count; i++)
-		check_cut(&rows[i], 0, 0);
+	assert_true(table.count > 150);
+	for (unsigned i = 0; i < table.count; i++)
+		check_cut(&table.rows[i], 0, 0);
 }
 
 /* Of long ones each of so many places. */
 static void it_is_so_at_every_cut(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++) {
-		size_t step = rows[i].n / 500 + 1;
-		for (size_t at = 1; at < rows[i].n; at += step)
-			check_cut(&rows[i], at, 0);
+	for (unsigned i = 0; i < table.count; i++) {
+		size_t step = table.rows[i].n / 500 + 1;
+		for (size_t at = 1; at < table.rows[i].n; at += step)
+			check_cut(&table.rows[i], at, 0);
 	}
 }
 
 static void it_is_so_at_every_two_cuts(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++)
-		for (size_t a = 1; rows[i].n <= TWO_CUTS_MAX && a < rows[i].n; a++)
-			for (size_t b = 1; a + b < rows[i].n; b++)
-				check_cut(&rows[i], a, b);
+	for (unsigned i = 0; i < table.count; i++)
+		for (size_t a = 1; table.rows[i].n <= TWO_CUTS_MAX && a < table.rows[i].n; a++)
+			for (size_t b = 1; a + b < table.rows[i].n; b++)
+				check_cut(&table.rows[i], a, b);
 }
 
 static void it_is_so_byte_by_byte(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < row_count; i++) {
+	for (unsigned i = 0; i < table.count; i++) {
 		struct http_stream stream;
 		http_stream_init(&stream, &LIMITS);
-		for (size_t at = 0; at < rows[i].n && !stream.is_over; at++)
-			http_stream_put(&stream, rows[i].bytes + at, 1);
-		assert_true(agrees(&rows[i], &stream));
+		for (size_t at = 0; at < table.rows[i].n && !stream.is_over; at++)
+			http_stream_put(&stream, table.rows[i].bytes + at, 1);
+		assert_true(agrees(&table.rows[i], &stream));
 		http_stream_deinit(&stream);
 	}
 }

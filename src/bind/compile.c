@@ -5,6 +5,8 @@
 #include "bind/bind.h"
 #include "vm/vm.h"
 
+#include <string.h>
+
 struct text {
 	const char *at;
 	size_t left;
@@ -31,18 +33,27 @@ static const char *compile_read_piece(lua_State *lua, void *data, size_t *n)
 	return *n ? piece : NULL;
 }
 
+/* LuaJIT makes loops of its own kind only where `pairs` or `next` stands in the text. */
+static bool may_have_loops(const char *text, size_t n)
+{
+	return memmem(text, n, "pairs", 5) || memmem(text, n, "next", 4);
+}
+
 /* MAY RAISE. compile(text, name, globals) → a function; or nil, message */
 static int l_compile(lua_State *lua)
 {
 	struct text text = { .guard = &vm_of(lua)->guard };
 	text.at = luaL_checklstring(lua, 1, &text.left);
+	bool has_loops = may_have_loops(text.at, text.left);
 	const char *name = luaL_checkstring(lua, 2);
 	luaL_checktype(lua, 3, LUA_TTABLE);
-	if (lua_loadx(lua, compile_read_piece, &text, name, "t") || vm_despecialize(lua)) {
+	if (lua_loadx(lua, compile_read_piece, &text, name, "t")) {
 		lua_pushnil(lua);
 		lua_insert(lua, -2);
 		return 2;
 	}
+	if (has_loops)
+		vm_despecialize(lua);
 	lua_pushvalue(lua, 3);
 	lua_setfenv(lua, -2);
 	return 1;
@@ -53,8 +64,7 @@ static int l_despecialize(lua_State *lua)
 {
 	luaL_checktype(lua, 1, LUA_TFUNCTION);
 	lua_settop(lua, 1);
-	if (vm_despecialize(lua))
-		return lua_error(lua);
+	vm_despecialize(lua);
 	return 1;
 }
 

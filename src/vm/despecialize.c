@@ -7,7 +7,7 @@
  * it). Debian 12 has an older one. There, a recursive function that returned out of such a loop could also end the
  * process: a side trace that goes down the recursion leaves the processor's stack as it must not (issue 1169). That may
  * happen without such a loop as well, but has not been seen to. So all loops are made the second kind before anything
- * of a chunk runs. They cost two to three times as much then.
+ * of a chunk runs. They cost two to four times as much then: bench/pairs.lua.
  *
  * What does not do for issue 1169: a large `recunroll` (traces of 8,000 instructions for a recursive function of one
  * line); one for side traces alone, set when they begin (LuaJIT's event "trace" walks off the stack of a coroutine
@@ -21,15 +21,9 @@
  */
 #include "vm/vm.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { DUMP_VERSION = 2, DUMP_IS_BIG_ENDIAN = 1, DUMP_IS_STRIPPED = 2, INSTRUCTION_BYTES = 4 };
-
-struct dump {
-	uint8_t *bytes;
-	size_t n, room;
-};
 
 /* What is read of a dump. */
 struct cursor {
@@ -44,21 +38,43 @@ struct code {
 
 /* ---- dumps ---- */
 
-static int despecialize_append(lua_State *lua, const void *bytes, size_t n, void *data)
+static int dump_count(lua_State *lua, const void *bytes, size_t n, void *data)
 {
-	struct dump *dump = data;
-	(void)lua;
-	if (dump->room - dump->n < n) {
-		size_t room = 2 * dump->room + n;
-		uint8_t *grown = realloc(dump->bytes, room);
-		if (!grown)
-			return LUA_ERRMEM;
-		dump->bytes = grown;
-		dump->room = room;
-	}
-	memcpy(dump->bytes + dump->n, bytes, n);
-	dump->n += n;
+	(void)lua, (void)bytes;
+	*(size_t *)data += n;
 	return 0;
+}
+
+static int dump_copy(lua_State *lua, const void *bytes, size_t n, void *data)
+{
+	uint8_t **at = data;
+	(void)lua;
+	memcpy(*at, bytes, n);
+	*at += n;
+	return 0;
+}
+
+size_t vm_dump_bytes(lua_State *lua)
+{
+	size_t n = 0;
+	return lua_dump(lua, dump_count, &n) ? 0 : n;
+}
+
+bool vm_dump(lua_State *lua, uint8_t *bytes)
+{
+	return !lua_dump(lua, dump_copy, &bytes);
+}
+
+/* MAY RAISE. Of the function on top, which stays below it: Lua's own memory with its dump. */
+static struct cursor push_dump(lua_State *lua)
+{
+	size_t n = vm_dump_bytes(lua);
+	uint8_t *bytes = lua_newuserdata(lua, n);
+	lua_pushvalue(lua, -2);
+	if (!n || !vm_dump(lua, bytes))
+		luaL_error(lua, "not enough memory");
+	lua_pop(lua, 1);
+	return (struct cursor){ bytes, bytes + n, 0 };
 }
 
 static uint32_t dump_read_number(struct cursor *cursor)
@@ -118,19 +134,14 @@ static bool next_code(struct cursor *cursor, struct code *code)
 /* MAY RAISE. The opcodes of a chunk of one function, at most `most`; 0: what it is dumped as is not understood. */
 static size_t read_opcodes(lua_State *lua, const char *text, uint8_t *found, size_t most)
 {
-	struct dump dump = { 0 };
 	struct code code = { 0 };
 	if (luaL_loadstring(lua, text))
 		lua_error(lua);
-	int status = lua_dump(lua, despecialize_append, &dump);
-	struct cursor cursor = { dump.bytes, dump.bytes + dump.n, 0 };
-	bool is_read = !status && dump_read_head(&cursor) && next_code(&cursor, &code) && code.count <= most;
+	struct cursor cursor = push_dump(lua);
+	bool is_read = dump_read_head(&cursor) && next_code(&cursor, &code) && code.count <= most;
 	for (size_t i = 0; is_read && i < code.count; i++)
 		found[i] = code.at[i * INSTRUCTION_BYTES];
-	free(dump.bytes);
-	if (status)
-		luaL_error(lua, "not enough memory");
-	lua_pop(lua, 1);
+	lua_pop(lua, 2);
 	return is_read ? code.count : 0;
 }
 
@@ -174,9 +185,8 @@ static bool change_code(const struct vm_loops *loops, const struct code *code)
 	return is_changed;
 }
 
-static bool change_loops(const struct vm_loops *loops, const struct dump *dump)
+static bool change_loops(const struct vm_loops *loops, struct cursor cursor)
 {
-	struct cursor cursor = { dump->bytes, dump->bytes + dump->n, 0 };
 	struct code code;
 	bool is_changed = false;
 	if (!dump_read_head(&cursor))
@@ -186,31 +196,19 @@ static bool change_loops(const struct vm_loops *loops, const struct dump *dump)
 	return is_changed;
 }
 
-/* In place of the function on top: that of the dump, with its globals. 0, or as lua_load() with the message there. */
-static int load_changed(lua_State *lua, const struct dump *dump)
+void vm_despecialize(lua_State *lua)
 {
-	int status = luaL_loadbuffer(lua, (const char *)dump->bytes, dump->n, "=?");
-	if (!status) {
-		lua_getfenv(lua, -2);
-		lua_setfenv(lua, -2);
-	}
-	lua_remove(lua, -2);
-	return status;
-}
-
-int vm_despecialize(lua_State *lua)
-{
-	struct dump dump = { 0 };
 	const struct vm_loops *loops = &vm_of(lua)->loops;
 	if (!loops->is_known || !lua_isfunction(lua, -1) || lua_iscfunction(lua, -1))
-		return 0;
-	int status = lua_dump(lua, despecialize_append, &dump);
-	if (status) {
-		lua_pop(lua, 1);
-		lua_pushliteral(lua, "not enough memory");
-	} else if (change_loops(loops, &dump)) {
-		status = load_changed(lua, &dump);
+		return;
+	int chunk = lua_gettop(lua);
+	struct cursor dump = push_dump(lua);
+	if (change_loops(loops, dump)) {
+		if (luaL_loadbuffer(lua, (const char *)dump.at, (size_t)(dump.end - dump.at), "=?"))
+			lua_error(lua);
+		lua_getfenv(lua, chunk);
+		lua_setfenv(lua, -2);
+		lua_replace(lua, chunk);
 	}
-	free(dump.bytes);
-	return status;
+	lua_settop(lua, chunk);
 }

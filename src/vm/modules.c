@@ -9,7 +9,7 @@
 struct module {
 	struct module *next;
 	char *name;
-	char *code; /* as string.dump() makes it, lines and all */
+	uint8_t *code; /* vm_dump() */
 	size_t bytes;
 };
 
@@ -41,19 +41,6 @@ static const struct module *modules_find(const char *name)
 	return NULL;
 }
 
-static int modules_append(lua_State *lua, const void *bytes, size_t n, void *data)
-{
-	struct module *module = data;
-	char *grown = realloc(module->code, module->bytes + n);
-	(void)lua;
-	if (!grown)
-		return 1;
-	memcpy(grown + module->bytes, bytes, n);
-	module->code = grown;
-	module->bytes += n;
-	return 0;
-}
-
 /* Keeps the function on top of the stack, unless memory is short. */
 static void modules_keep(lua_State *lua, const char *name)
 {
@@ -61,7 +48,9 @@ static void modules_keep(lua_State *lua, const char *name)
 	if (!module)
 		return;
 	module->name = strdup(name);
-	if (!module->name || lua_dump(lua, modules_append, module)) {
+	module->bytes = vm_dump_bytes(lua);
+	module->code = malloc(module->bytes);
+	if (!module->name || !module->bytes || !module->code || !vm_dump(lua, module->code)) {
 		free_module(module);
 		return;
 	}
@@ -111,13 +100,13 @@ static int l_search(lua_State *lua)
 	}
 	const struct module *module = is_shared ? modules_find(name) : NULL;
 	if (module)
-		return luaL_loadbuffer(lua, module->code, module->bytes, name) ? lua_error(lua) : 1;
+		return luaL_loadbuffer(lua, (const char *)module->code, module->bytes, name) ? lua_error(lua)
+											     : 1;
 	if (!modules_path_of(lua_tostring(lua, lua_upvalueindex(1)), name, path, sizeof path))
 		return 0;
 	if (luaL_loadfile(lua, path))
 		return access(path, F_OK) ? 0 : lua_error(lua);
-	if (vm_despecialize(lua))
-		return lua_error(lua);
+	vm_despecialize(lua);
 	if (is_shared)
 		modules_keep(lua, name);
 	return 1;
@@ -130,8 +119,7 @@ static int l_search_files(lua_State *lua)
 	lua_pushvalue(lua, lua_upvalueindex(1));
 	lua_insert(lua, 1);
 	lua_call(lua, 1, 1);
-	if (vm_despecialize(lua))
-		return lua_error(lua);
+	vm_despecialize(lua);
 	return 1;
 }
 

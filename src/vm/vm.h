@@ -138,14 +138,19 @@ void vm_forget_loading(struct vm *vm);
 /* Readies it, before any module of a user's is loaded. MAY RAISE. Both: loading.c */
 void vm_open_loading(lua_State *lua);
 
-/* MAY RAISE. Finds vm->loops. Both: despecialize.c */
+/* MAY RAISE. Finds vm->loops. All of these: despecialize.c */
 void vm_open_despecialize(lua_State *lua);
 
+/* How many bytes string.dump() makes of the function on top, lines and all; 0: memory is short. */
+size_t vm_dump_bytes(lua_State *lua);
+/* Writes as many. False: memory is short. */
+bool vm_dump(lua_State *lua, uint8_t *bytes);
+
 /*
- * In place of the function on top, which has just been loaded and has not run: the same with loops over pairs() that
- * never leave anything out. 0, or as lua_load() with the message in its place.
+ * MAY RAISE. In place of the function on top, which has just been loaded and has not run: the same with loops over
+ * pairs() that never leave anything out.
  */
-int vm_despecialize(lua_State *lua);
+void vm_despecialize(lua_State *lua);
 
 /* Bytes allocated since the VM was opened. */
 static inline uint64_t vm_allocated(const struct vm *vm)

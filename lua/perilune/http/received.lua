@@ -2,51 +2,16 @@
 ---
 --- A response is a table. Its status, body and url are there; all else is made of its head when it is looked at: [1] is
 --- the head as it came, [2] the trailers, [3] where the rest of a body is read (exchange.lua), or nil.
+local field_table = require "perilune.headers"
+
 local M = {}
 
 local require = require -- while handlers run, the global one is the script's
 local units -- perilune.units
 
--- Without the blanks behind it. A pattern would look at each of them again and again.
-local function trim_end(text)
-  local n = #text
-  while n > 0 do
-    local byte = text:byte(n)
-    if byte ~= 32 and byte ~= 9 then break end
-    n = n - 1
-  end
-  return n < #text and text:sub(1, n) or text
-end
-
--- Each field of a head or of trailers, in order.
-local function each_field(text)
-  local next_field = text:gmatch "\r\n([^:\r\n]+):[ \t]*([^\r\n]*)"
-  return function()
-    local name, value = next_field()
-    if name then return name, trim_end(value) end
-  end
-end
-
-local headers_meta = { __metatable = "http.headers" }
-
--- Names are lower-case in the table, and in any case when they are asked for.
-function headers_meta.__index(headers, name)
-  local lower = type(name) == "string" and name:lower()
-  return lower and lower ~= name and rawget(headers, lower) or nil
-end
-
-local function make_headers(text)
-  local headers = {}
-  for name, value in each_field(text) do
-    name = name:lower()
-    headers[name] = headers[name] and headers[name] .. ", " .. value or value
-  end
-  return setmetatable(headers, headers_meta)
-end
-
 local MAKERS = {
-  headers = function(response) return make_headers(response[1]) end,
-  trailers = function(response) return make_headers(response[2] or "") end,
+  headers = function(response) return field_table.read(response[1]) end,
+  trailers = function(response) return field_table.read(response[2] or "") end,
   version = function(response) return (response[1]:match "^HTTP/(%d%.%d)") end,
   ok = function(response) return response.status >= 200 and response.status <= 299 end,
 }
@@ -70,7 +35,7 @@ end
 function methods.fields(response)
   check(response, "fields")
   local fields = {}
-  for name, value in each_field(response[1]) do fields[#fields + 1] = { name, value } end
+  for name, value in field_table.each(response[1]) do fields[#fields + 1] = { name, value } end
   return fields
 end
 
@@ -78,7 +43,7 @@ end
 function methods.list(response, name)
   check(response, "list")
   local lower, values = tostring(name):lower(), {}
-  for field, value in each_field(response[1]) do
+  for field, value in field_table.each(response[1]) do
     if field:lower() == lower then values[#values + 1] = value end
   end
   return values
@@ -130,7 +95,7 @@ end
 
 --- The value of a field of a head, or nil; of one that is there several times, the first.
 function M.field(head, wanted)
-  for name, value in each_field(head) do
+  for name, value in field_table.each(head) do
     if name:lower() == wanted then return value end
   end
 end
