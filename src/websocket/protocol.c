@@ -196,6 +196,14 @@ static int answer_ping(struct buf_pool *pool, struct buf **out, const uint8_t *p
 	return buf_append(pool, out, pong, 2 + n);
 }
 
+/* What finds no room may find it once others have made some. */
+static void answer_in_batch(struct batch *out, const uint8_t *payload, size_t n)
+{
+	out->error = answer_ping(out->pool, out->answers, payload, n);
+	if (out->error && buf_could_hold(out->pool, *out->answers, 2 + n))
+		out->announced = 2 + n;
+}
+
 /* A control frame that is whole. */
 static void take_control(struct decoding *d, const struct frame_head *head)
 {
@@ -208,7 +216,7 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 	if (head->opcode == OPCODE_PING && s->answered)
 		s->answered--;
 	else if (head->opcode == OPCODE_PING)
-		out->error = answer_ping(out->pool, out->answers, payload, n);
+		answer_in_batch(out, payload, n);
 	else if (head->opcode == OPCODE_CLOSE)
 		breach = websocket_take_close(s, payload, n, &out->error);
 	if (breach)
