@@ -17,6 +17,8 @@ local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection
 -- Texts of one byte, whose replies are lines; or the last one's, in fragments.
 local function frame(first, byte) return string.char(first, 129, 0, 0, 0, 0) .. byte end
 
+local CLOSE = "\136\128\0\0\0\0"
+
 local function open(app)
   local client = app:connect():send(HANDSHAKE)
   assert.truthy(client:recv_line():find("101", 1, true))
@@ -28,7 +30,7 @@ end
 local function begin(app)
   local client, said = app:connect(), nil
   local ok, message = pcall(function()
-    client:send(HANDSHAKE .. frame(129, "c") .. frame(136, "")):recv_line()
+    client:send(HANDSHAKE .. frame(129, "c") .. CLOSE):recv_line()
     said = client:recv_all()
   end)
   client:close()
