@@ -119,7 +119,7 @@ describe("a WebSocket", function()
     for name, status in pairs { Upgrade = 426, Connection = 426, ["Sec-WebSocket-Extensions"] = 101,
       ["Sec-WebSocket-Protocol"] = 101 } do
       it("has fields that are looked at in little time, though they are full of blanks: " .. name, function()
-        local app = open_shared()
+        local app = open { limits = { proceed = memory.scaled("100ms", "1s") } } -- each blank again and again is longer
         local blanks = "a" .. (" "):rep(15000) .. "b"
         assert.equal(status, app:connect({ listener = "ws" }):get("/chat", handshake { [name] = blanks }).status)
         assert.equal(0, #logged(app, "handler failed"))
@@ -207,6 +207,32 @@ describe("a WebSocket", function()
         assert.equal(101, each:response().status)
         each:expect("\129\5going\136\2\3\233")
       end
+    end)
+
+    it("leaves nothing of an agent that was made for it alone", function()
+      local app = assert(memory.script [[
+        local http = require "perilune.http"
+        local made = setmetatable({}, { __mode = "k" })
+        local Agent = {}
+        function Agent:proceed(request)
+          if request.path == "/" then
+            local agent = { proceed = function(_, message) return message end }
+            made[agent] = true
+            return http.websocket(agent)
+          end
+          local n = 0
+          for _ in pairs(made) do n = n + 1 end
+          return n
+        end
+        return { listen = "http://127.0.0.1:0", agent = Agent }]])
+      local function alive()
+        app:memory() -- collects all garbage
+        return app:connect():get("/alive").body
+      end
+      local ws = app:connect():websocket("/"):send("x"):expect("x")
+      assert.equal("1", alive())
+      ws:send("y"):expect("y"):close(1000):expect_closed "peer"
+      assert.equal("0", alive())
     end)
 
     it("is sent by no other way", function()
@@ -651,9 +677,13 @@ describe("a WebSocket", function()
       local ws = app:connect():websocket("/")
       ws.client:stall(0)
       ws:send "100"
-      assert.truthy(app:counters().dropped_frames > 50)
+      local dropped = app:counters().dropped_frames
+      assert.truthy(dropped > 50)
       ws.client:unstall()
-      ws:receive()
+      for i = 1, 100 - dropped do -- the first ones: nobody has read meanwhile
+        assert.equal(("%04d"):format(i):rep(100), (ws:receive()))
+      end
+      ws:expect_nothing()
       ws:close(1000):expect_closed("peer")
     end)
   end)
