@@ -284,6 +284,29 @@ describe("the HTTP client", function()
       client:send("POST"):expect("200 hi")
     end)
 
+    it("are waited for, one request after the other, by as many as may wait", function()
+      local begun = 0
+      local server = net:serve("http://api:80", { agent = { proceed = function(_, request)
+        begun = begun + 1
+        core.sleep "1s"
+        return ("%s %d"):format(request.path, begun)
+      end } })
+      local client
+      local app = asker(function(line)
+        client = client or http.client { base = "http://api", size = 1, queue = 1 }
+        return told(client:get("/" .. line))
+      end)
+      local first, second = app:connect():send("first"), app:connect():send("second")
+      app:connect():send("third"):expect("EBUSY: api: 1 calls wait for this pool already (queue)")
+      second:expect_nothing()
+      net:advance "1s"
+      first:expect("200 /first 1")
+      second:expect_nothing()
+      net:advance "1s"
+      second:expect("200 /second 2")
+      assert.equal(1, server:counters().accepted)
+    end)
+
     it("end with who has left, and are another's then", function()
       local server = net:serve("http://api:80", { agent = { proceed = function(_, request)
         if request.path == "/late" then core.sleep "1s" end
@@ -321,7 +344,7 @@ describe("the HTTP client", function()
         local first = told(client:get "http://api/text")
         client:close()
         return first .. " " .. told(client:get "http://api/text")
-      end):expect("200 text ECANCELED: the client is closed")
+      end):expect("200 text ECANCELED: api: the client is closed")
       assert.equal(0, open(server))
     end)
 
@@ -369,7 +392,7 @@ describe("the HTTP client", function()
       net:partition(app, server)
       local client = app:connect():send("x")
       net:advance "3s"
-      client:expect(pattern "^ETIMEDOUT: ")
+      client:expect(pattern "^ETIMEDOUT: api: timeout: ")
       net:heal()
       client:send("x"):expect(pattern "^200 ")
     end)
@@ -459,11 +482,24 @@ describe("the HTTP client", function()
       ask(function()
         local client = http.client { base = "http://api/v1/" }
         local targets = {}
-        for i, path in ipairs { "/users", "users", "", "?a=b", "http://API:80/x" } do
+        for i, path in ipairs { "/users", "users", "", "?a=b", "http://API:80/v1/x", "http://api/v1", "http://api/v1?c" } do
           targets[i] = client:get(path):json().target
         end
         return table.concat(targets, " ") .. " " .. tostring(client)
-      end):expect("/v1/users /v1/users /v1 /v1?a=b /x HTTP client of http://api/v1")
+      end):expect("/v1/users /v1/users /v1 /v1?a=b /v1/x /v1 /v1?c HTTP client of http://api/v1")
+    end)
+
+    it("is what addresses in full are below, too", function()
+      api()
+      local client = asker(function(line)
+        local below = http.client { base = "http://api/v1/" }
+        local ok, message = pcall(below.get, below, line)
+        return ok and "asked" or message
+      end):connect()
+      for _, address in ipairs { "http://api/x", "http://api", "http://api/v10", "http://api/V1/x", "http://api/x?/v1/" } do
+        client:send(address):expect(pattern "this client asks below http://api/v1 alone %(base%), not http://api")
+      end
+      client:send("http://api/v1/../x"):expect(pattern "has no `%.` and `%.%.` in it")
     end)
   end)
 
@@ -501,6 +537,46 @@ describe("the HTTP client", function()
       client:send("POST /308"):expect('200 POST /end?a=b "x" Basic YTpi')
       client:send("GET /dots/x"):expect('200 GET /y/z "" Basic YTpi')
       client:send("GET /away"):expect("200 b GET none")
+    end)
+
+    it("do not take along what is meant for one server", function()
+      local function told_fields(_, request)
+        local to = request.path:match "^/to/(.*)$"
+        if to then return http.redirect(to, 307) end
+        local fields = {}
+        for _, name in ipairs { "authorization", "cookie", "proxy-authorization", "x-a" } do
+          fields[#fields + 1] = request.headers[name] or "none"
+        end
+        return ("%s: %s"):format(request.host, table.concat(fields, ", "))
+      end
+      net:serve({ "http://api:80", "http://api:81", "http://b:80" }, { agent = { proceed = told_fields } })
+      local client = asker(function(line)
+        local secret = http.client { headers = { Cookie = "a=b", ["X-A"] = "c" }, auth = { "a", "b" } }
+        return told(secret:get("http://api/to/" .. line, {
+          headers = { Host = "hidden.example", ["Proxy-Authorization"] = "Basic YTpi" },
+        }))
+      end):connect()
+      client:send("/same"):expect "200 hidden.example: Basic YTpi, a=b, Basic YTpi, c"
+      client:send("http://API:80/same"):expect "200 hidden.example: Basic YTpi, a=b, Basic YTpi, c"
+      client:send("http://b/"):expect "200 b: none, none, none, c"
+      client:send("//b/"):expect "200 b: none, none, none, c"
+      client:send("http://api:81/"):expect "200 api:81: none, none, none, c"
+      client:send("http://b/to/http://api/back"):expect "200 api: none, none, none, c"
+    end)
+
+    it("that become a GET may be asked twice from then on", function()
+      local n = 0
+      net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function(self, data)
+        if data:find "^POST" then
+          return "HTTP/1.1 303 See Other\r\nLocation: /made\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        end
+        n = n + 1
+        if n == 1 then return self.conn:abort() end
+        return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+      end } })
+      local client = ask(function() return told(http.post("http://raw/", "x", { retries = 1 })) end)
+      net:advance "1s"
+      client:expect "200 hi"
     end)
 
     it("are bounded, or not followed at all", function()
@@ -610,8 +686,8 @@ describe("the HTTP client", function()
       ask(function()
         local response = http.get("http://raw/", { stream = true })
         return tostring(response:read()) .. " " .. told(response:read()) .. " " .. told(response:read())
-      end):expect("hello EOF: the connection has ended in the middle of the body EOF: the connection has ended in "
-        .. "the middle of the body")
+      end):expect("hello EOF: raw: the connection has ended in the middle of the body EOF: raw: the connection has ended "
+        .. "in the middle of the body")
     end)
 
     it("sends a body as it is made", function()
@@ -655,6 +731,22 @@ describe("the HTTP client", function()
       client:send("trusting"):expect("200 over TLS true")
       client:send("not"):expect(pattern "^EPROTO: tls://api:443: .*not trusted")
     end)
+
+    it("is not left by a redirect", function()
+      net:serve("https://api:443", { tls = { certificate = server_files.certificate, key = server_files.key },
+        agent = { proceed = function(_, request)
+          if request.path == "/here" then return "still TLS" end
+          return http.redirect(request.path == "/up" and "https://api/here" or "http://api/plain")
+        end } })
+      local plain = api()
+      local authority = PKI.folder .. "/ca.pem"
+      local client = asker(function(line)
+        return told(http.client({ tls = { authority = authority } }):get("https://api" .. line))
+      end):connect()
+      client:send("/up"):expect("200 still TLS")
+      client:send("/down"):expect("EPROTO: the redirect of https://api/down leads from https to http: http://api/plain")
+      assert.equal(0, plain:counters().accepted)
+    end)
   end)
 
   describe("a proxy", function()
@@ -663,7 +755,7 @@ describe("the HTTP client", function()
       ask(function()
         local client = http.client { proxy = "http://proxy:3128" }
         return told(client:get "http://api/a?b") .. ", " .. told(client:get "https://api/")
-      end):expect(pattern "^200 http://api/a%?b, ENOTSUP: https through a proxy")
+      end):expect(pattern "^200 http://api/a%?b, ENOTSUP: api: https through a proxy")
     end)
   end)
 end)
