@@ -408,6 +408,8 @@ describe("header fields", function()
     response = ask(all, { Origin = "https://c.example" })
     assert.same({ 204, "*" }, { response.status, response.headers["Access-Control-Allow-Origin"] })
     assert.is_nil(response.headers.Vary)
+    -- It is the same for all, and a cache may keep what it was told without an Origin.
+    assert.equal("*", ask(all).headers["Access-Control-Allow-Origin"])
     refuses {
       ["credentials go with a list of origins"] = function() http.cors { credentials = true } end,
       ["origins: expects a list of origins such as"] = function() http.cors { origins = { "a.example/" } } end,
@@ -456,14 +458,14 @@ describe("header fields", function()
 end)
 
 describe("http.logged", function()
-  local function lines(options, headers, target)
+  local function lines(options, headers, target, method)
     local told = {}
     options.to = function(line) told[#told + 1] = line end
     local api = http.router():use(http.logged(options)):get("/users/{id}", function(request)
       request.context.user = "ann"
       return http.text("x", 200, { ["Set-Cookie"] = "a=b" })
     end)
-    ask(api, headers, { path = target or "/users/7?a=1", peer = "10.0.0.7:99" })
+    ask(api, headers, { method = method, path = target or "/users/7?a=1", peer = "10.0.0.7:99" })
     return told
   end
 
@@ -479,6 +481,11 @@ describe("http.logged", function()
     told.time, told.seconds = nil, nil
     assert.same({ method = "GET", path = "/users/7?a=1", route = "/users/{id}", status = 200, bytes = 1,
       peer = "10.0.0.7:99", user = "ann" }, told)
+  end)
+
+  it("has no bytes of a HEAD, whose response has no body", function()
+    assert.equal(0, core.json.decode(lines({ format = "json" }, nil, nil, "HEAD")[1]).bytes)
+    assert.matches('" 200 0 "%-" "%-"$', lines({}, nil, nil, "HEAD")[1])
   end)
 
   it("has all of a request in lines, without its secrets", function()

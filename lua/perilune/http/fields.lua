@@ -135,7 +135,7 @@ function M.cors(options)
   options = cors_options(options or {})
   local function fields_of(request)
     local origin = request.headers.origin
-    local allowed = origin and options.allowed(origin, request)
+    local allowed = (origin or options.is_any) and options.allowed(origin, request)
     if not allowed then return nil end
     return { ["Access-Control-Allow-Origin"] = allowed, ["Access-Control-Allow-Credentials"] = options.credentials }
   end

@@ -41,13 +41,16 @@ function formats.lines(request, response)
   return lines
 end
 
--- Those of a file or a stream are nowhere.
-local function bytes_of(response) return not rawget(response, 5) and #response.body or nil end
+-- Of the body that is sent. Those of a file or a stream are nowhere.
+local function bytes_of(request, response)
+  if request.method == "HEAD" then return 0 end
+  return not rawget(response, 5) and #response.body or nil
+end
 
 function formats.json(request, response, seconds)
   return { perilune.json.encode({
     time = perilune.time(), method = request.method, path = clean(request.target), route = request.route,
-    status = response.status, bytes = bytes_of(response), seconds = seconds, peer = request.peer,
+    status = response.status, bytes = bytes_of(request, response), seconds = seconds, peer = request.peer,
     user = request.context.user and clean(request.context.user), request_id = request.context.request_id,
   }, { sorted = true }) }
 end
@@ -59,7 +62,7 @@ function formats.combined(request, response)
   return { ('%s - %s [%s] "%s %s HTTP/%s" %d %s %s %s'):format(
     peer:match "^(.*):%d+$" or peer, request.context.user and clean(request.context.user):gsub(" ", "\\x20") or "-",
     os.date("!%d/%b/%Y:%H:%M:%S +0000", math.floor(perilune.time())), request.method, clean(request.target),
-    request.version, response.status, bytes_of(response) or "-", quoted(request.headers.referer),
+    request.version, response.status, bytes_of(request, response) or "-", quoted(request.headers.referer),
     quoted(request.headers["user-agent"])) }
 end
 
