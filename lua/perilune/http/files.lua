@@ -3,6 +3,7 @@
 local coding = require "perilune.http.coding"
 local core = require "perilune.http_core"
 local http = require "perilune.http"
+local perilune = require "perilune"
 local printable = require "perilune.printable"
 local types = require "perilune.http.types"
 
@@ -135,9 +136,23 @@ local function type_of(path, options)
   return options.types and rawget(options.types, ending) or types[ending] or DEFAULT_TYPE
 end
 
+-- Responses that nobody has sent hold their files until the collector finds them, which counts bytes of memory, and no
+-- descriptors. A whole collection takes the longer the more there is: there is one a second at most.
+local COLLECT_S = 1
+local collected_at = -COLLECT_S
+
+local function may_have_room()
+  local now = perilune.now()
+  if now - collected_at < COLLECT_S then return false end
+  collected_at = now
+  collectgarbage()
+  return true
+end
+
 -- A file as it lies there; nil, and what stands in the way.
 local function open_one(folder, path)
   local file, bytes, second, nanosecond = core.open(folder, path)
+  if bytes == "busy" and may_have_room() then file, bytes, second, nanosecond = core.open(folder, path) end
   if not file then return nil, bytes end
   return { file = file, bytes = bytes, second = second, date = core.date(second),
     tag = ('"%x-%x-%x"'):format(second % 2 ^ 32, nanosecond, bytes % 2 ^ 32) }
@@ -147,10 +162,9 @@ end
 local function open_file(request, folder, path, options)
   local kind = type_of(path, options)
   local varies = options.precompressed and coding.is_worth_it(kind) or false
-  local accepted = varies and request.headers["accept-encoding"]
   local about, why
-  for _, each in ipairs(accepted and CODINGS or {}) do
-    about = coding.accepts(accepted, each.name) and open_one(folder, path .. each.suffix) or nil
+  for _, each in ipairs(varies and coding.ranked(request.headers["accept-encoding"], CODINGS) or {}) do
+    about = open_one(folder, path .. each.suffix)
     if about then
       about.coding, about.tag = each.name, about.tag:sub(1, -2) .. each.suffix .. '"'
       break

@@ -2,6 +2,7 @@
 ---
 --- Middleware makes a handler of a handler, once, when a route is made or a router is whole. It runs in the call of
 --- `proceed`: it may wait, and its errors are the handler's.
+local require = require -- while handlers run, the global one is the script's
 local http = require "perilune.http"
 local printable = require "perilune.printable"
 
@@ -58,6 +59,14 @@ function M.before(fn)
   end)
 end
 
+-- A response of http.files has its file open, which nobody closes once another one is sent in its place.
+local function close_file(response, other)
+  local file = rawget(response, 6)
+  if type(file) ~= "userdata" then return end
+  local is_kept = getmetatable(other) == "http.response" and rawget(other, 6) == file
+  if not is_kept then require("perilune.http_core").close(file) end
+end
+
 --- Runs after the handler, with its response. What it returns, unless nil, takes that one's place.
 ---@param fn fun(request: perilune.http.request, response: perilune.http.response): any
 ---@return perilune.http.middleware
@@ -69,7 +78,10 @@ function M.after(fn)
       if more ~= nil or M.is_upgrade(reply) then return reply, action, more end
       local response = inner.made(reply)
       local other = fn(request, response)
-      if other ~= nil then return other, action end
+      if other ~= nil then
+        close_file(response, other)
+        return other, action
+      end
       if reply == nil then return nil, action end -- the handler may have answered already
       return response, action
     end
