@@ -93,6 +93,14 @@ describe("a response in pieces", function()
     assert.equal("hello", client:get("/hello").body)
   end)
 
+  it("goes on for who has only ended its side, and then the connection ends", function()
+    local app = open()
+    local client = app:connect():ask("/pieces"):half_close()
+    app:advance "1s"
+    assert.equal("one 2 three", client:response().body)
+    client:expect_closed "peer"
+  end)
+
   it("is what failed() says, or 500, where the producer fails before it writes", function()
     local app = open()
     local client = app:connect()
