@@ -171,7 +171,7 @@ describe("the types of the API", function()
   end)
 
   it("have the options of the HTTP client, its methods and those of responses", function()
-    local options = require "perilune.http.options"
+    local options = require "perilune.http.client_options"
     assert.same(keys(options.SHARED), keys(stubs.classes["perilune.http.shared_options"].fields))
     local of_request, of_client = {}, {}
     for _, class in ipairs { "request_options", "whole_request" } do

@@ -7,7 +7,7 @@
 local require = require -- while handlers run, the global one is the script's
 local core = package.loaded["perilune.core"] -- not where a script is only being checked
 local exchange = require "perilune.http.exchange"
-local options_of = require "perilune.http.options"
+local options_of = require "perilune.http.client_options"
 local outgoing = require "perilune.http.outgoing"
 local pooling = require "perilune.pooling"
 local printable = require "perilune.printable"
