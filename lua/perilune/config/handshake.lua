@@ -1,4 +1,6 @@
 --- What the handshake of a WebSocket has in it, for settings and for http.websocket(…).
+local headers = require "perilune.headers"
+
 local M = {}
 
 --- "https://example.org", as browsers send it.
@@ -11,11 +13,8 @@ function M.is_origin(text)
 end
 
 --- A token, as Sec-WebSocket-Protocol has it.
----@param text any
----@return boolean
-function M.is_subprotocol(text)
-  return type(text) == "string" and text:find "^[%w!#$%%&'*+.^_`|~-]+$" ~= nil
-end
+---@type fun(text: any): boolean
+M.is_subprotocol = headers.is_token
 
 M.ORIGINS = 'a list of origins such as { "https://example.org" }, in lower case, without a path or the usual port'
 M.SUBPROTOCOLS = 'a list of names such as { "chat.v2", "chat.v1" }, the one that is liked best first'

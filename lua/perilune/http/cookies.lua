@@ -53,7 +53,7 @@ local function check_options(options, level)
 end
 
 local function check_name(name, level)
-  if type(name) == "string" and name:find "^[%w!#$%%&'*+.^_`|~-]+$" then return end
+  if field_table.is_token(name) then return end
   wrong(level + 1, "the name is a word such as session, got %s", printable.value(name))
 end
 

@@ -8,6 +8,8 @@ local printable = require "perilune.printable"
 
 local M = {}
 
+local PARAMETER, VALUE = "^;[ \t]*(" .. field_table.TOKEN .. ")=()", "^(" .. field_table.TOKEN .. ")()"
+local FIELD = "^" .. field_table.TOKEN .. ":"
 local PARTS_MAX, HEAD_MAX, FIELDS_MAX, BOUNDARY_MAX = 100, 8192, 16, 70
 
 local function check_options(options)
@@ -46,10 +48,10 @@ local function parameters_of(text)
   while true do
     at = text:match("^[ \t]*()", at)
     if at > #text then return found end
-    local name, from = text:match("^;[ \t]*([%w!#$%%&'*+.^_`|~-]+)=()", at)
+    local name, from = text:match(PARAMETER, at)
     if not name then return nil end
     local value, stop = quoted_at(text, from)
-    if not value then value, stop = text:match("^([%w!#$%%&'*+.^_`|~-]+)()", from) end
+    if not value then value, stop = text:match(VALUE, from) end
     if not value or found[name:lower()] then return nil end
     found[name:lower()], at = value, stop
   end
@@ -81,7 +83,7 @@ local function check_head(head)
     return nil, "a header of a part has a control character"
   end
   for line in head:gmatch "\r\n([^\r\n]*)" do
-    if not line:find "^[%w!#$%%&'*+.^_`|~-]+:" then return nil, "a part has a line that is no header field" end
+    if not line:find(FIELD) then return nil, "a part has a line that is no header field" end
   end
   if count_lines(head) > FIELDS_MAX then return nil, ("a part has more than %d header fields"):format(FIELDS_MAX) end
   return true

@@ -6,6 +6,7 @@
 ---
 --- A router is a prototype, as any agent is: what is put into it beside routes (`function api:opened()`) is there for
 --- each connection. Mistakes in routes raise where they are made, so the script does not load.
+local field_table = require "perilune.headers"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
 local printable = require "perilune.printable"
@@ -187,7 +188,7 @@ end
 
 --- A method by its name.
 function methods.on(router, method, path, ...)
-  if type(method) ~= "string" or not method:find "^[%w!#$%%&'*+.^_`|~-]+$" or method == "*" then
+  if not field_table.is_token(method) or method == "*" then
     error("router:on: expects a method such as \"PROPFIND\", got " .. printable.value(method), 2)
   end
   add(router, "on", method, path, 2, ...)
