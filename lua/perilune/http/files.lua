@@ -3,6 +3,7 @@
 local coding = require "perilune.http.coding"
 local core = require "perilune.http_core"
 local http = require "perilune.http"
+local percent = require "perilune.percent"
 local perilune = require "perilune"
 local printable = require "perilune.printable"
 local types = require "perilune.http.types"
@@ -279,15 +280,11 @@ end
 
 -- ---- a folder ----
 
-local function unescape(path)
-  if path:gsub("%%%x%x", ""):find("%", 1, true) then return nil end
-  return (path:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
-
 -- The path below the folder that a client has named; nil: it can be none. It ends in "/" where a folder is meant.
 local function inside_of(path, options)
-  local inside = unescape((path:gsub("^/", "")))
-  if not inside or inside:find "[%z\1-\31\\]" or ("/" .. inside):find("//", 1, true) then return nil end
+  if not percent.is_sound(path) then return nil end
+  local inside = percent.decode((path:gsub("^/", "")))
+  if inside:find "[%z\1-\31\\]" or ("/" .. inside):find("//", 1, true) then return nil end
   for name in inside:gmatch "[^/]+" do
     if name == "." or name == ".." or (name:sub(1, 1) == "." and not options.hidden) then return nil end
   end

@@ -1,14 +1,10 @@
 --- request:form(): what a browser sends of a form, application/x-www-form-urlencoded.
+local percent = require "perilune.percent"
 local printable = require "perilune.printable"
 
 local M = {}
 
 local FIELDS_MAX = 1000
-
-local function unescape(text)
-  if not text:find "[+%%]" then return text end
-  return (text:gsub("+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
 
 --- The kind of a body, "multipart/form-data", and what follows it.
 ---@param request perilune.http.request
@@ -59,11 +55,10 @@ function M.form(request, options)
       .. (kind == "multipart/form-data" and ": this one is for request:multipart()" or "")
   end
   local form, n, most = {}, 0, options.fields or FIELDS_MAX
-  for pair in request.body:gmatch "[^&]+" do
+  for name, value in percent.pairs(request.body) do
     n = n + 1
     if n > most then return nil, ("the form has more than %d fields"):format(most) end
-    local at = pair:find("=", 1, true)
-    add(form, unescape(at and pair:sub(1, at - 1) or pair), at and unescape(pair:sub(at + 1)) or "", options.all)
+    add(form, name, value, options.all)
   end
   return form
 end

@@ -9,6 +9,7 @@
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
+local percent = require "perilune.percent"
 local printable = require "perilune.printable"
 local routes = require "perilune.http.routes"
 
@@ -81,7 +82,7 @@ end
 local function search(state, request)
   local path = request.path
   if path == "*" then return OF_STAR end
-  if path:find("%", 1, true) and not routes.is_encoded_well(path) then return BAD_PATH end
+  if path:find("%", 1, true) and not percent.is_sound(path) then return BAD_PATH end
   local found, captures = routes.find(state.routes, request.method, path)
   if not found then return unmatched(state, request) end
   if found.serve then return serve_namespace(found, request, captures[1]) end
