@@ -284,7 +284,7 @@ describe("files", function()
     for line in get("/misuse").body:gmatch "[^\n]+" do lines[#lines + 1] = line end
     for i, why in ipairs {
       "http.file: expects a path, got nothing", "http.file: the path has `..` in it",
-      "http.file: unknown option typ; it has headers, precompressed, type", "http.files: there is no folder",
+      "http.file: unknown option typ (did you mean \"type\"?)", "http.files: there is no folder",
       "http.files: index: expects a string, got 1", "the name of a header field is a word",
       "http.files: what it returns expects a request", "http.files: what it returns expects a path, got 1",
     } do

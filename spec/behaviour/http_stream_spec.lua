@@ -329,7 +329,7 @@ describe("server-sent events", function()
     for i, why in ipairs {
       "expects a function that gets the events, got nothing", "unknown option retry; it has headers, heartbeat, status",
       "heartbeat: expects a duration such as \"15s\", or false, got 0", "write it with a colon, as in events:send(…)",
-      "send: expects a text, or a table for JSON, got nothing", "send: unknown key ID; it has event, id, retry",
+      "send: expects a text, or a table for JSON, got nothing", "send: unknown option ID (did you mean \"id\"?)",
       "id: expects a text of one line", "retry: expects a duration", "events cannot be written to",
     } do
       assert.truthy(lines[i]:find(why, 1, true), lines[i])

@@ -375,7 +375,7 @@ describe("who may come in", function()
       ["a password is a text, got 5"] = function() http.basic_auth { users = { a = 5 } } end,
       ["unknown option user (did you mean \"users\"?)"] = function() http.basic_auth { user = {} } end,
       ["expects check, a function, or tokens, a table"] = function() http.bearer { check = print, tokens = {} } end,
-      ["http.bearer: expects a table of options, got nothing"] = function() http.bearer() end,
+      ["http.bearer: expects check, a function, or tokens, a table"] = function() http.bearer() end,
       ["rate: expects requests a second"] = function() http.rate_limit { rate = "x" } end,
       ["shared: expects a dictionary"] = function() http.rate_limit { rate = 1, shared = {} } end,
       ["burst: expects a whole number"] = function() http.rate_limit { rate = 1, burst = 0 } end,

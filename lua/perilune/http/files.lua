@@ -3,6 +3,7 @@
 local coding = require "perilune.http.coding"
 local core = require "perilune.http_core"
 local http = require "perilune.http"
+local option_checks = require "perilune.http.option_checks"
 local percent = require "perilune.percent"
 local perilune = require "perilune"
 local printable = require "perilune.printable"
@@ -186,15 +187,8 @@ end
 
 local FILE_OPTIONS = { type = "string", headers = "table", precompressed = "boolean" }
 local FILES_OPTIONS = {
-  index = "string", hidden = "boolean", headers = "table", precompressed = "boolean", types = "table",
+  index = true, hidden = "boolean", headers = "table", precompressed = "boolean", types = "table",
 }
-
-local function names_of(options)
-  local names = {}
-  for name in pairs(options) do names[#names + 1] = name end
-  table.sort(names)
-  return table.concat(names, ", ")
-end
 
 -- A copy, with the fields as they are sent: whatever is wrong with them is told here, and not at the first request.
 local function prepare(options, level)
@@ -211,22 +205,6 @@ local function prepare(options, level)
     inner.make(200, { ["Content-Type"] = kind }, nil, nil, level + 1)
   end
   return prepared
-end
-
-local function check_options(what, given, known, level)
-  if given ~= nil and type(given) ~= "table" then
-    error(("%s: options: expects a table, got %s"):format(what, printable.value(given)), level + 1)
-  end
-  for key, value in next, given or {} do
-    local expected = known[key]
-    if not expected then
-      error(("%s: unknown option %s; it has %s"):format(what, printable.key(key), names_of(known)), level + 1)
-    end
-    if type(value) ~= expected and not (key == "index" and value == false) then
-      error(("%s: %s: expects a %s, got %s"):format(what, key, expected, printable.value(value)), level + 1)
-    end
-  end
-  return prepare(given or {}, level + 1)
 end
 
 local function below(folder, path)
@@ -270,7 +248,7 @@ function M.file(path, options)
   if ("/" .. path .. "/"):find("/../", 1, true) then
     error("http.file: the path has `..` in it: what clients name is for http.files to find", 2)
   end
-  options = check_options("http.file", options, FILE_OPTIONS, 2)
+  options = prepare(option_checks.check("http.file", options, FILE_OPTIONS, 2), 2)
   local response = inner.make(200, options.headers, nil, nil, 2)
   rawset(response, 5, answer_file)
   rawset(response, 6, below(inner.folder, path))
@@ -322,8 +300,11 @@ function M.files(folder, options)
   if type(folder) ~= "string" or folder == "" or folder:find("\0", 1, true) then
     error("http.files: expects a folder, got " .. printable.value(folder), 2)
   end
-  options = check_options("http.files", options, FILES_OPTIONS, 2)
+  options = prepare(option_checks.check("http.files", options, FILES_OPTIONS, 2), 2)
   if options.index == nil then options.index = "index.html" end
+  if options.index and type(options.index) ~= "string" then
+    option_checks.wrong("http.files", "index", "expects a string", options.index, 2)
+  end
   folder = below(inner.folder, folder)
   if not core.is_folder(folder) then error(("http.files: there is no folder %s"):format(folder), 2) end
   return function(request, path)

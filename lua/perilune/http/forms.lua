@@ -1,6 +1,6 @@
 --- request:form(): what a browser sends of a form, application/x-www-form-urlencoded.
+local option_checks = require "perilune.http.option_checks"
 local percent = require "perilune.percent"
-local printable = require "perilune.printable"
 
 local M = {}
 
@@ -15,22 +15,7 @@ function M.kind_of(request)
   return kind:lower(), rest
 end
 
-local function check_options(options)
-  if options == nil then return {} end
-  if type(options) ~= "table" then error("request:form: expects options, got " .. printable.value(options), 3) end
-  for key, value in next, options do
-    if key ~= "all" and key ~= "fields" then
-      error(("request:form: unknown option %s; it has all, fields"):format(printable.key(key)), 3)
-    end
-    if key == "all" and type(value) ~= "boolean" then
-      error("request:form: all: expects true or false, got " .. printable.value(value), 3)
-    end
-    if key == "fields" and (type(value) ~= "number" or value < 1 or value % 1 ~= 0) then
-      error("request:form: fields: expects a whole number, got " .. printable.value(value), 3)
-    end
-  end
-  return options
-end
+local OPTIONS = { all = "boolean", fields = "count" }
 
 -- Of a name that is there several times: all of them, or the first.
 local function add(form, name, value, is_all)
@@ -48,7 +33,7 @@ end
 ---@return table<string, string|string[]>?
 ---@return string?
 function M.form(request, options)
-  options = check_options(options)
+  options = option_checks.check("request:form", options, OPTIONS, 2)
   local kind = M.kind_of(request)
   if kind ~= "application/x-www-form-urlencoded" then
     return nil, "the body is to be application/x-www-form-urlencoded"

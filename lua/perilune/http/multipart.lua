@@ -4,27 +4,13 @@
 --- the boundary and ends behind the last one, lines end in CRLF, and what begins a line as a boundary is one.
 local field_table = require "perilune.headers"
 local forms = require "perilune.http.forms"
-local printable = require "perilune.printable"
+local option_checks = require "perilune.http.option_checks"
 
 local M = {}
 
 local PARAMETER, VALUE = "^;[ \t]*(" .. field_table.TOKEN .. ")=()", "^(" .. field_table.TOKEN .. ")()"
 local FIELD = "^" .. field_table.TOKEN .. ":"
 local PARTS_MAX, HEAD_MAX, FIELDS_MAX, BOUNDARY_MAX = 100, 8192, 16, 70
-
-local function check_options(options)
-  if options == nil then return {} end
-  if type(options) ~= "table" then error("request:multipart: expects options, got " .. printable.value(options), 3) end
-  for key, value in next, options do
-    if key ~= "parts" then
-      error(("request:multipart: unknown option %s; it has parts"):format(printable.key(key)), 3)
-    end
-    if type(value) ~= "number" or value < 1 or value % 1 ~= 0 then
-      error("request:multipart: parts: expects a whole number, got " .. printable.value(value), 3)
-    end
-  end
-  return options
-end
 
 -- The text in quotes that begins at `at`, and where it ends. nil: it does not.
 local function quoted_at(text, at)
@@ -146,7 +132,7 @@ end
 ---@return table[]?
 ---@return string?
 function M.parts(request, options)
-  local most = check_options(options).parts or PARTS_MAX
+  local most = option_checks.check("request:multipart", options, { parts = "count" }, 2).parts or PARTS_MAX
   local boundary, message = boundary_of(request)
   if not boundary then return nil, message end
   local first = "--" .. boundary

@@ -74,26 +74,18 @@ local function own_format(fn)
   end
 end
 
-local function function_or_nil(key, value)
-  if value == nil or type(value) == "function" then return end
-  option_checks.wrong("logged", key, "expects a function", value, 3)
-end
-
 local function write(line) perilune.log("info", line) end
 
 --- A line, or several, for each response. Every line passes `redact`, and goes to `to`.
 ---@param options { format: string|function|nil, redact: function?, to: function? }?
 ---@return perilune.http.middleware
 function M.logged(options)
-  options = options or {}
-  option_checks.check("logged", options, { "format", "redact", "to" }, 2)
+  options = option_checks.check("http.logged", options, { format = true, redact = "function", to = "function" }, 2)
   local format = options.format or "combined"
   local make = type(format) == "function" and own_format(format) or formats[format]
   if not make then
-    option_checks.wrong("logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
+    option_checks.wrong("http.logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
   end
-  function_or_nil("redact", options.redact)
-  function_or_nil("to", options.to)
   local redact, to = options.redact, options.to or write
   return middleware.observer("logged", now, function(request, response, start)
     for _, line in ipairs(make(request, response, perilune.now() - start)) do

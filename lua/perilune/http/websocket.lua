@@ -39,29 +39,16 @@ local function check_list(name, list, is_item, expected, level)
   return list
 end
 
-local OPTIONS = { origins = true, subprotocols = true, compress = true }
+local OPTIONS = { origins = true, subprotocols = true, compress = "boolean" }
 
 local function check_options(options, level)
-  options = options == nil and {} or options
-  if type(options) ~= "table" then
-    error("http.websocket: the options are a table, got " .. printable.value(options), level + 1)
-  end
-  for key in next, options do
-    if not OPTIONS[key] then
-      error(("http.websocket: unknown option %s; there are compress, origins, subprotocols")
-        :format(printable.key(key)), level + 1)
-    end
-  end
-  local compress = options.compress
-  if compress ~= nil and type(compress) ~= "boolean" then
-    error("http.websocket: compress expects true or false, got " .. printable.value(compress), level + 1)
-  end
+  options = require("perilune.http.option_checks").check("http.websocket", options, OPTIONS, level + 1)
   local words = require "perilune.config.handshake"
   return {
     origins = check_list("origins", options.origins, words.is_origin, words.ORIGINS, level + 1),
     subprotocols = check_list("subprotocols", options.subprotocols, words.is_subprotocol, words.SUBPROTOCOLS,
       level + 1),
-    compress = compress ~= false,
+    compress = options.compress ~= false,
   }
 end
 
