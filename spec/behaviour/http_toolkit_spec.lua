@@ -393,6 +393,7 @@ describe("header fields", function()
     assert.same({ "https://a.example", "true", "X-C", "Accept, Origin" }, {
       response.headers["Access-Control-Allow-Origin"], response.headers["Access-Control-Allow-Credentials"],
       response.headers["Access-Control-Expose-Headers"], response.headers.Vary })
+    assert.equal("https://A.example", ask(api, { Origin = "https://A.example" }).headers["Access-Control-Allow-Origin"])
     response = ask(api, { Origin = "https://b.example" })
     assert.is_nil(response.headers["Access-Control-Allow-Origin"])
     assert.equal("Accept, Origin", response.headers.Vary)

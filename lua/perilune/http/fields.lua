@@ -1,9 +1,9 @@
 --- Middleware that gives responses header fields: http.cors, http.cache_control, http.request_id; and http.created.
+local handshake = require "perilune.config.handshake"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
 local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
-local words = require "perilune.config.handshake"
 
 local inner = getmetatable(http)
 
@@ -72,26 +72,18 @@ local function list_of(name, key, value, default)
   return table.concat(value, ", ")
 end
 
-local function check_origin(origin)
-  if words.is_origin(origin) then return end
-  option_checks.wrong("http.cors", "origins", "expects " .. words.ORIGINS, origin, 5)
-end
-
 -- What may be in Access-Control-Allow-Origin, of an origin. The second result: it is the same for all.
 local function origin_check(origins)
   if origins == nil or origins == "*" then return function() return "*" end, true end
   if type(origins) == "function" then
     return function(origin, request) return origins(origin, request) and origin or nil end
   end
-  local set = {}
-  for _, origin in ipairs(type(origins) == "table" and origins or { origins }) do
-    check_origin(origin)
-    set[origin] = origin
-  end
-  if not next(set) then
+  local list, wrong = handshake.list(type(origins) == "table" and origins or { origins }, handshake.is_origin)
+  if not list then option_checks.wrong("http.cors", "origins", "expects " .. handshake.ORIGINS, wrong, 4) end
+  if not list[1] then
     option_checks.wrong("http.cors", "origins", 'expects "*", a list of origins, or a function', origins, 4)
   end
-  return function(origin) return set[origin] end
+  return function(origin) return handshake.is_listed(list, origin) and origin or nil end
 end
 
 local METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
