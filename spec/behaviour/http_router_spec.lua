@@ -2,6 +2,7 @@
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local random = require "perilune.test.random"
 
 local HERE = "http_router_spec.lua:%d+"
 
@@ -120,11 +121,7 @@ describe("a router", function()
   end)
 
   it("agrees with a plain search through all of its routes", function()
-    local random = 7
-    local function draw(n)
-      random = (random * 1103515245 + 12345) % 2147483648
-      return math.floor(random / 65536) % n + 1
-    end
+    local numbers = random.new(7)
     local SEGMENTS = { "a", "b", "{p}", "{p:a+}", "{r*}" }
     local RANKS = { a = 1, b = 1, ["{p:a+}"] = 2, ["{p}"] = 3, ["{r*}"] = 4 }
     local function better(one, other)
@@ -137,8 +134,8 @@ describe("a router", function()
       local api, all = http.router(), {}
       for _ = 1, 12 do
         local route = {}
-        for i = 1, draw(4) do
-          route[i] = SEGMENTS[draw(i == 1 and 4 or 5)]
+        for i = 1, numbers:next(4) do
+          route[i] = SEGMENTS[numbers:next(i == 1 and 4 or 5)]
           if route[i] == "{r*}" then break end
         end
         local text, n = "", 0
@@ -151,8 +148,8 @@ describe("a router", function()
       end
       for _ = 1, 40 do
         local path, segments = "", {}
-        for i = 1, draw(4) do
-          segments[i] = ({ "a", "b", "aa", "c" })[draw(4)]
+        for i = 1, numbers:next(4) do
+          segments[i] = ({ "a", "b", "aa", "c" })[numbers:next(4)]
           path = path .. "/" .. segments[i]
         end
         local best

@@ -2,6 +2,7 @@
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local random = require "perilune.test.random"
 
 local core = require "perilune"
 
@@ -279,16 +280,12 @@ describe("request:multipart()", function()
   end)
 
   it("survives any bytes", function()
-    local state = 1
-    local function draw(n)
-      state = (state * 1103515245 + 12345) % 2147483648
-      return math.floor(state / 65536) % n + 1
-    end
+    local numbers = random.new(1)
     local PIECES = { "--XX", "--XX--", "\r\n", "\r", "\n", "\r\n\r\n", 'Content-Disposition: form-data; name="a"', "name=",
       '"', "\\", ";", ":", "\0", "\255", "x", "--", "Content-Disposition", " " }
     for _ = 1, 3000 do
       local text = {}
-      for i = 1, draw(14) do text[i] = PIECES[draw(#PIECES)] end
+      for i = 1, numbers:next(14) do text[i] = PIECES[numbers:next(#PIECES)] end
       local list, message = parts("--XX" .. table.concat(text))
       assert.truthy(list or type(message) == "string")
     end

@@ -350,22 +350,15 @@ local function call_options(what, method, url, body, options)
   return all
 end
 
-local WITHOUT_BODY = { get = "GET", head = "HEAD", delete = "DELETE", options = "OPTIONS" }
-local WITH_BODY = { post = "POST", put = "PUT", patch = "PATCH" }
+local METHODS = { get = "GET", head = "HEAD", delete = "DELETE", options = "OPTIONS", post = "POST", put = "PUT",
+  patch = "PATCH" }
+local WITH_BODY = { post = true, put = true, patch = true }
 
-for name, method in pairs(WITHOUT_BODY) do
-  methods[name] = function(client, url, options)
-    local self = check_client(client, name)
-    local what = "client:" .. name
-    local all = call_options(what, method, url, nil, options)
-    return ask(self, check_request(self, what, all))
-  end
-end
-
-for name, method in pairs(WITH_BODY) do
+for name, method in pairs(METHODS) do
+  local has_body, what = WITH_BODY[name], "client:" .. name
   methods[name] = function(client, url, body, options)
     local self = check_client(client, name)
-    local what = "client:" .. name
+    if not has_body then body, options = nil, body end
     local all = call_options(what, method, url, body, options)
     return ask(self, check_request(self, what, all))
   end
