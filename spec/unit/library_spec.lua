@@ -101,7 +101,7 @@ describe("the types of the API", function()
       assert.truthy(stubs.functions["app:" .. name], "no types of " .. name)
     end
     local n = 0
-    for methods in (manual:match "\n## Clients\n(.-)\n## " or ""):gmatch "\n%- (`[^:]+`):" do
+    for methods in (manual:match "\n## Clients\n(.-)\n##" or ""):gmatch "\n%- (`[^:]+`):" do
       for name in methods:gmatch "`([%w_]+)%(" do
         n = n + 1
         assert.truthy(stubs.functions["client:" .. name], "no types of " .. name)
