@@ -597,6 +597,35 @@ describe("in an app", function()
     end
   end)
 
+  it("a failed handler's response has the fields of all others", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local seen = {}
+      local api = http.router():use(http.cors { origins = function(origin)
+        if origin == "https://raises" then error "not now" end
+        return true
+      end }, http.logged { to = function(line) require("perilune").log("info", line:match '1" (%d+)') end },
+        http.request_id { trust = true })
+      api:get("/raises", function() error "no" end)
+      api:get("/stream", function() return http.stream(function() error "no" end) end)
+      api:get("/begun", function() return http.stream(function(out) out:write "x" end) end)
+      api:get("/odd", function() return 201, {} end)
+      return { listen = "http://127.0.0.1:0", agent = api }
+    ]])
+    local function told(path, origin)
+      local client = app:connect()
+      client:get("/begun", { ["X-Request-Id"] = "earlier", Origin = "https://earlier" })
+      local response = client:get(path, { ["X-Request-Id"] = "seven", Origin = origin })
+      return ("%d %s %s"):format(response.status, response.headers["X-Request-Id"],
+        response.headers["Access-Control-Allow-Origin"] or "nobody")
+    end
+    for _, path in ipairs { "/raises", "/stream", "/odd" } do
+      assert.equal("500 seven https://a", told(path, "https://a"), path)
+    end
+    assert.equal("500 seven nobody", told("/raises", "https://raises"))
+    assert.equal("200,500,200,500,200,500,200,500", table.concat(memory.noted(app), ","))
+  end)
+
   it("responses are counted and timed by their routes", function()
     local app = memory.open(FIXTURE)
     local client = app:connect()

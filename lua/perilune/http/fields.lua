@@ -43,21 +43,6 @@ local function vary(response, name)
   return before .. ", " .. name
 end
 
--- Around a handler: its response with the fields that a function gives.
-local function with_fields(name, give)
-  return middleware.new(name, function(next_handler)
-    return function(request, value)
-      local reply, action, more = next_handler(request, value)
-      if more ~= nil or middleware.is_upgrade(reply) then return reply, action, more end
-      local response = inner.made(reply)
-      local fields = give(request, response)
-      if fields then return inner.with(response, nil, fields, 1), action end
-      if reply == nil then return nil, action end
-      return response, action
-    end
-  end)
-end
-
 -- ---- CORS ----
 
 local function list_of(name, key, value, default)
@@ -132,7 +117,7 @@ function M.cors(options)
     if not allowed then return nil end
     return { ["Access-Control-Allow-Origin"] = allowed, ["Access-Control-Allow-Credentials"] = options.credentials }
   end
-  local rest = with_fields("cors", function(request, response)
+  local rest = middleware.with_fields("cors", function(request, response)
     local fields = fields_of(request) or {}
     if next(fields) then fields["Access-Control-Expose-Headers"] = options.expose end
     if not options.is_any then fields.Vary = vary(response, "Origin") end
@@ -192,7 +177,7 @@ function M.cache_control(options)
   end
   local text = cache_text(options)
   if text == "" then error("http.cache_control: expects a directive, such as max_age = \"10m\"", 2) end
-  return with_fields("cache_control", function(request, response)
+  return middleware.with_fields("cache_control", function(request, response)
     local is_asked = request.method == "GET" or request.method == "HEAD"
     if is_asked and CACHED[response.status] and not response.headers["cache-control"] then
       return { ["Cache-Control"] = text }
@@ -216,7 +201,9 @@ function M.request_id(options)
   if header:lower() == "connection" then
     option_checks.wrong("http.request_id", "header", "expects a field of its own", header, 2)
   end
-  local rest = with_fields("request_id", function(request) return { [header] = request.context.request_id } end)
+  local rest = middleware.with_fields("request_id", function(request)
+    return { [header] = request.context.request_id }
+  end)
   return middleware.new("request_id", function(next_handler)
     local serve = rest.wrap(next_handler)
     return function(request, value)
