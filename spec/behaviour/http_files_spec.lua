@@ -182,7 +182,8 @@ describe("files", function()
       ["gzip"] = "gzipped gzip", ["gzip, br"] = "brotli br", ["br;q=0, gzip"] = "gzipped gzip", ["*"] = "brotli br",
       ["gzip;q=0"] = "plain text of a script nil", ["identity"] = "plain text of a script nil",
       ["*;q=0, gzip;q=0.1"] = "gzipped gzip", ["GZIP; q=1.0"] = "gzipped gzip",
-      ["br;q=0.5, gzip;q=0.8"] = "gzipped gzip", ["gzip;q=0.5, br;q=0.8"] = "brotli br", ["br;q=0.1, *"] = "gzipped gzip",
+      ["br;q=0.5, gzip;q=0.8"] = "gzipped gzip", ["gzip;q=0.5, br;q=0.8"] = "brotli br",
+      ["br;q=0.1, *"] = "gzipped gzip",
       ["gzip;q=0.5, br;q=0.5"] = "brotli br", ["gzip, br;q=0.999"] = "gzipped gzip",
     } do
       local response = get("/packed/page.js", { ["Accept-Encoding"] = accepted })

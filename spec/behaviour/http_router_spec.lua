@@ -176,7 +176,8 @@ describe("a router", function()
     end)
 
     for text, case in pairs {
-      ["/users/{name}\" is there already as /users/{id}: .*" .. HERE] = function() api:get("/users/{name}", name "") end,
+      ["/users/{name}\" is there already as /users/{id}: .*" .. HERE]
+        = function() api:get("/users/{name}", name "") end,
       ["/users/{id}\" is there already: .*" .. HERE] = function() api:get("/users/{id}", name "") end,
       ["/users/{x:.+}\" is there already as"] = function() api:get("/users/{x:.+}", name "") end,
       ["does not begin with a slash"] = function() api:get("users", name "") end,
@@ -293,9 +294,11 @@ describe("a router's routes to what others make", function()
       check(api, { ["/x"] = "x", ["/"] = "file ", ["/c%2Fd/e"] = "file c%2Fd/e", ["/a/b/c%20d"] = "file c%20d",
         ["/%61/b/c/d"] = "file c/d", ["HEAD /a/b/"] = "", ["POST /a/b/"] = 405 })
       assert.same({ { "public" }, { "more", { index = false } } }, folders)
-      local static = http.router():get("/own", name "own"):files("/own", "x"):files("/other", "x"):any("/other", name "any")
+      local static = http.router():get("/own", name "own"):files("/own", "x")
+      static:files("/other", "x"):any("/other", name "any")
       static:files("/static/a", "x")
-      check(static, { ["/own"] = "own", ["/own/"] = "file ", ["/other"] = "any", ["/static"] = 404, ["/static/a"] = 301 })
+      check(static, { ["/own"] = "own", ["/own/"] = "file ", ["/other"] = "any", ["/static"] = 404,
+        ["/static/a"] = 301 })
       local response = perilune.respond(http.router():namespace("/v1", static), { path = "/v1/static/a?b=1" })
       assert.equal("/v1/static/a/?b=1", response.headers.Location)
       local message = refusal(function() api:namespace("/n", http.router():files("/", "none")) end)
@@ -348,7 +351,9 @@ describe("middleware", function()
     local api = http.router()
     api:get("/with", http.after(function(_, response)
       return response:with { status = 201, headers = { ["X-A"] = "1", ["content-type"] = "text/x", Gone = false } }
-    end), function() return http.response { headers = { Gone = "1", ["Content-Type"] = "text/y", B = { "1", "2" } } } end)
+    end), function()
+      return http.response { headers = { Gone = "1", ["Content-Type"] = "text/y", B = { "1", "2" } } }
+    end)
     api:get("/around", http.around(function(_, next_handler) return next_handler "value" .. "!" end),
       function(_, value) return value end)
     local response = ask(api, "/with")
@@ -392,7 +397,8 @@ describe("a response", function()
     local response = http.json({ 1 }, 201, { Location = "/a" })
     assert.same({ "/a", "application/json" }, { response.headers.location, response.headers["Content-Type"] })
     local other = response:with { headers = { Location = "/b", Connection = "close" } }
-    assert.same({ "/a", "/b", 201, "[1]" }, { response.headers.Location, other.headers.Location, other.status, other.body })
+    assert.same({ "/a", "/b", 201, "[1]" },
+      { response.headers.Location, other.headers.Location, other.status, other.body })
   end)
 
   for text, changes in pairs {

@@ -236,12 +236,15 @@ describe("a response in pieces", function()
 
   it("says what is wrong with its use", function()
     local lines = {}
-    for line in open():connect():get("/misuse").body:gmatch "[^\n]+" do lines[#lines + 1] = line:gsub("^[^ ]*: ", "") end
+    for line in open():connect():get("/misuse").body:gmatch "[^\n]+" do
+      lines[#lines + 1] = line:gsub("^[^ ]*: ", "")
+    end
     for i, why in ipairs {
       "expects a function that gets the stream, got nothing", "options: expects a table, got 1",
       "unknown option body; it has headers, length, status", "length: expects the number of bytes, got -1",
       "a status is a whole number from 200 to 599, got 100", "write it with a colon, as in out:write(…)",
-      "out:write: a text is expected, got ", "the name of a header field is a word", "its value has a control character",
+      "out:write: a text is expected, got ", "the name of a header field is a word",
+      "its value has a control character",
       "out:trailer: Content-Type is of no use behind a body", "header field Content-Length: it is made from the body",
       "a stream cannot be written to",
     } do

@@ -40,7 +40,8 @@ describe("http.schema", function()
   local function check(spec, value, options) return select(2, http.schema(spec, options):check(value)) end
 
   it("names the field and says what is expected", function()
-    local spec = { name = "string", age = "integer?", tags = { "string" }, address = { street = "string", no = "integer" } }
+    local spec = { name = "string", age = "integer?", tags = { "string" },
+      address = { street = "string", no = "integer" } }
     local function user(change)
       local value = { name = "Ann", tags = { "a" }, address = { street = "x", no = 1 } }
       change(value)
@@ -103,14 +104,15 @@ describe("http.schema", function()
     local endless = {}
     endless.a = endless
     refuses {
-      ["name: expects a type such as \"string\", \"integer(0..)?\" or \"enum(red, green)\", got \"strnig\" (did you mean"]
+      ['name: expects a type such as "string", "integer(0..)?" or "enum(red, green)", got "strnig" (did you mean']
         = function() http.schema { name = "strnig" } end,
       ["a.b[]: expects a type"] = function() http.schema { a = { b = { "x" } } } end,
       ["a: string (2) is no range"] = function() http.schema { a = "string(2)" } end,
       ["a: integer (9..1) is no range"] = function() http.schema { a = "integer(9..1)" } end,
       ["a: boolean has no bounds"] = function() http.schema { a = "boolean(1..2)" } end,
       ["a: enum lists its texts"] = function() http.schema { a = "enum" } end,
-      ["a: a list has one schema, and min, max: unknown key [2]"] = function() http.schema { a = { "string", "any" } } end,
+      ["a: a list has one schema, and min, max: unknown key [2]"]
+        = function() http.schema { a = { "string", "any" } } end,
       ["a: min: expects a whole number, got -1"] = function() http.schema { a = { "string", min = -1 } } end,
       ["a: expects a type, a table of fields"] = function() http.schema { a = 5 } end,
       ["has \"a\" twice"] = function() http.schema { a = "any", ["a?"] = "any" } end,
@@ -148,7 +150,8 @@ describe("http.json(schema)", function()
     assert.equal(415, post("{}", {}).status)
     assert.same({ error = "Unprocessable Content", description = "name: is missing" }, post("{}"):json())
     for accept, status in pairs { ["*/*"] = 200, ["application/*"] = 200, ["text/html"] = 406, [""] = 200,
-      ["text/html, application/json;q=0.1"] = 200, ["application/json;q=0"] = 406, ["application/json; q=0.0, */*"] = 406,
+      ["text/html, application/json;q=0.1"] = 200, ["application/json;q=0"] = 406,
+      ["application/json; q=0.0, */*"] = 406,
       ["*/*;q=0, application/json"] = 200, ["APPLICATION/JSON"] = 200 } do
       local headers = { Accept = accept, ["Content-Type"] = "application/json" }
       assert.equal(status, post('{"name":"a"}', headers).status, accept)
@@ -192,7 +195,8 @@ describe("cookies", function()
       ["same_site = \"none\" needs secure"] = function() http.cookie("a", "b", { same_site = "none" }) end,
       ["__Host-a needs secure"] = function() http.cookie("__Host-a", "b") end,
       ["__secure-a needs secure"] = function() http.cookie("__secure-a", "b") end,
-      ["has path = \"/\" and no domain"] = function() http.cookie("__Host-a", "b", { secure = true, domain = "x.y" }) end,
+      ["has path = \"/\" and no domain"]
+        = function() http.cookie("__Host-a", "b", { secure = true, domain = "x.y" }) end,
       ["(it is called max_age)"] = function() http.cookie("a", "b", { expires = 1 }) end,
       ["secure: expects true or false"] = function() http.cookie("a", "b", { secure = 1 }) end,
       ["max_age: "] = function() http.cookie("a", "b", { max_age = "soon" }) end,
@@ -252,7 +256,8 @@ end)
 describe("request:multipart()", function()
   local KIND = "multipart/form-data; boundary=XX"
   local SAMPLE = '--XX\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n'
-    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\x;y.txt"\r\nContent-Type: text/plain\r\n\r\n'
+    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\x;y.txt"\r\n'
+    .. 'Content-Type: text/plain\r\n\r\n'
     .. "line\r\n--X\r\n\0\255\r\n--XX\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--XX--\r\n"
 
   local function parts(body, kind, options)
@@ -281,7 +286,8 @@ describe("request:multipart()", function()
 
   it("survives any bytes", function()
     local numbers = random.new(1)
-    local PIECES = { "--XX", "--XX--", "\r\n", "\r", "\n", "\r\n\r\n", 'Content-Disposition: form-data; name="a"', "name=",
+    local PIECES = { "--XX", "--XX--", "\r\n", "\r", "\n", "\r\n\r\n", 'Content-Disposition: form-data; name="a"',
+      "name=",
       '"', "\\", ";", ":", "\0", "\255", "x", "--", "Content-Disposition", " " }
     for _ = 1, 3000 do
       local text = {}
@@ -470,7 +476,8 @@ describe("http.logged", function()
   it("has a line as Apache has it", function()
     local told = lines({}, { Referer = "http://r/", ["User-Agent"] = 'a"b' })
     assert.equal(1, #told)
-    assert.matches('^10%.0%.0%.7 %- ann %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%] "GET /users/7%?a=1 HTTP/1%.1" 200 1'
+    assert.matches('^10%.0%.0%.7 %- ann %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%] '
+      .. '"GET /users/7%?a=1 HTTP/1%.1" 200 1'
       .. ' "http://r/" "a\\x22b"$', told[1])
   end)
 

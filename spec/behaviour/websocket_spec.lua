@@ -1,4 +1,5 @@
---- WebSockets in memory: the handshake, RFC 6455's groups of cases, ends of all kinds, time, limits, reloads, recordings.
+--- WebSockets in memory: the handshake, RFC 6455's groups of cases, ends of all kinds, time, limits, reloads,
+--- recordings.
 local core = require "perilune"
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
@@ -91,7 +92,8 @@ describe("a WebSocket", function()
 
     it("is for GET, HTTP/1.1 and the path of its listener", function()
       local app = open()
-      local response = app:connect { listener = "ws" }:request { method = "POST", path = "/chat", headers = handshake() }
+      local response = app:connect { listener = "ws" }:request { method = "POST", path = "/chat",
+        headers = handshake() }
       assert.same({ 405, "GET" }, { response.status, response.headers.Allow })
       assert.equal(404, app:connect { listener = "ws" }:get("/", handshake()).status)
       local client = app:connect { listener = "ws" }
@@ -253,7 +255,8 @@ describe("a WebSocket", function()
       app:advance "1s"
       ws:expect("waited", "x")
       app:connect { listener = "http" }:websocket("/chat?leave=1"):expect_close(4000, "no"):expect_closed("agent")
-      app:connect { listener = "http" }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011):expect_closed("error")
+      app:connect { listener = "http" }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011)
+        :expect_closed("error")
     end)
   end)
 
@@ -349,7 +352,8 @@ describe("a WebSocket", function()
     }
     for _, opcode in ipairs { 3, 4, 5, 6, 7, 11, 12, 13, 14, 15 } do
       CASES[#CASES + 1] = { "opcode " .. opcode, 1002, { opcode = opcode } }
-      CASES[#CASES + 1] = { "opcode " .. opcode .. " in a message", 1002, { data = "a", last = false }, { opcode = opcode } }
+      CASES[#CASES + 1] = { "opcode " .. opcode .. " in a message", 1002, { data = "a", last = false },
+        { opcode = opcode } }
     end
     for _, code in ipairs { 0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535 } do
       local data = string.char(math.floor(code / 256), code % 256)
@@ -375,7 +379,8 @@ describe("a WebSocket", function()
   end)
 
   describe("ends", function()
-    for _, code in ipairs { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999 } do
+    local codes = { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999 }
+    for _, code in ipairs(codes) do
       it("by its client with code " .. code, function()
         local app = open_shared()
         chat(app):close(code, "so long"):expect_close(code):expect_closed("peer")

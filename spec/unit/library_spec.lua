@@ -141,7 +141,9 @@ describe("the types of the API", function()
   it("have the options of connections out and of pools, and their defaults", function()
     local connecting, pooling = require "perilune.connecting", require "perilune.pooling"
     local CLASSES = { timeout = "perilune.connect_timeouts", limits = "perilune.connect_limits" }
-    local known = { ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true } }
+    local known = {
+      ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true },
+    }
     local of_agent = {}
     for _, path in ipairs(connecting.OF_AGENT) do of_agent[path] = true end
     local function check_default(field, key, default)
