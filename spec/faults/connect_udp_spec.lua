@@ -1,5 +1,5 @@
---- Calls that fail while connections out over UDP are made and used: one may not be made, a datagram may be lost, and no
---- more.
+--- Calls that fail while connections out over UDP are made and used: one may not be made, a datagram may be lost, and
+--- no more.
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"

@@ -11,7 +11,8 @@ local SCRIPT = [[
   function Agent:upgrade() end
   return { listen = "ws://127.0.0.1:0", agent = Agent, reload = "migrate", timeout = { drain = "3s" } }]]
 
-local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+  .. "Sec-WebSocket-Version: 13\r\n"
   .. "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 
 -- Texts of one byte, whose replies are lines; or the last one's, in fragments.

@@ -101,7 +101,7 @@ describe("the types of the API", function()
       assert.truthy(stubs.functions["app:" .. name], "no types of " .. name)
     end
     local n = 0
-    for methods in (manual:match "\n## Clients\n(.-)\n## " or ""):gmatch "\n%- (`[^:]+`):" do
+    for methods in (manual:match "\n## Clients\n(.-)\n##" or ""):gmatch "\n%- (`[^:]+`):" do
       for name in methods:gmatch "`([%w_]+)%(" do
         n = n + 1
         assert.truthy(stubs.functions["client:" .. name], "no types of " .. name)
@@ -141,7 +141,9 @@ describe("the types of the API", function()
   it("have the options of connections out and of pools, and their defaults", function()
     local connecting, pooling = require "perilune.connecting", require "perilune.pooling"
     local CLASSES = { timeout = "perilune.connect_timeouts", limits = "perilune.connect_limits" }
-    local known = { ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true } }
+    local known = {
+      ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true },
+    }
     local of_agent = {}
     for _, path in ipairs(connecting.OF_AGENT) do of_agent[path] = true end
     local function check_default(field, key, default)
@@ -171,7 +173,7 @@ describe("the types of the API", function()
   end)
 
   it("have the options of the HTTP client, its methods and those of responses", function()
-    local options = require "perilune.http.options"
+    local options = require "perilune.http.client_options"
     assert.same(keys(options.SHARED), keys(stubs.classes["perilune.http.shared_options"].fields))
     local of_request, of_client = {}, {}
     for _, class in ipairs { "request_options", "whole_request" } do
