@@ -184,21 +184,27 @@ function M.made(head, fields, agent)
 end
 
 local SINGLE = [[
-local meta, ready, note_odd, setmetatable, type = ...
+local meta, ready, note_odd, setmetatable, type, compress = ...
 return function(_, agent, head, id, method, path, query, body)
   local request = { head, id, agent, false, false,
     method = method or "GET", path = path, query = query, body = body or "" }
   local reply, action, more = agent:proceed(setmetatable(request, meta))
+  %s
   if reply and type(reply) ~= "string" then reply = ready(reply, request, action) end
   if action == nil and more == nil then return reply end
   if action ~= "close" or more ~= nil then note_odd(agent, request) end
   return reply, action, more
 end]]
 
+local COMPRESSED = "if reply then reply = compress(reply, request) end"
+
 --- Hands one request to the agent. Each listener has a copy of its own, as with the loops of lua/perilune/runtime.lua.
+---@param compresses boolean the listener's `compress`
 ---@return function
-function M.single()
-  return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, note_odd, setmetatable, type)
+function M.single(compresses)
+  local source = SINGLE:format(compresses and COMPRESSED or "")
+  return assert(loadstring(source, "=(frame)"))(request_meta, M.ready, note_odd, setmetatable, type,
+    compresses and require("perilune.http.compress").reply or nil)
 end
 
 return M

@@ -436,10 +436,10 @@ describe("config.normalise", function()
       local text = config.print(normalise { listen = { "ws://:1", "http://:2", "tcp://:3" } })
       local one, two, three = text:match "listener 1: (.-)listener 2: (.-)listener 3: (.*)"
       local function has(part, key) return part:find("\n  " .. key .. " ", 1, true) ~= nil end
-      for _, key in ipairs { "origins", "subprotocols", "compress" } do
+      for _, key in ipairs { "origins", "subprotocols" } do
         assert.same({ true, false, false }, { has(one, key), has(two, key), has(three, key) }, key)
       end
-      for _, key in ipairs { "ping", "pong", "limits.message" } do
+      for _, key in ipairs { "ping", "pong", "limits.message", "compress" } do
         assert.same({ true, true, false }, { has(one, key), has(two, key), has(three, key) }, key)
       end
       for _, key in ipairs { "limits.body", "timeout.body" } do
@@ -457,6 +457,7 @@ describe("config.normalise", function()
       ["a pong before the ping"] = { { listen = "ws://:1", ping = "20s", pong = "20s" },
         "pong: must be longer than ping (20s)" },
       ["a ping of tcp://"] = { { ping = "20s" }, "ping: only WebSockets have it" },
+      ["compress of tcp://"] = { { compress = true }, "compress: only responses of HTTP and messages of WebSockets" },
       ["limits.message of tcp://"] = { { limits = { message = 5 } }, "limits.message: only WebSockets have it" },
       ["origins of http://"] = { { listen = "http://:1", origins = { "https://a" } }, "origins: only a ws:// address" },
       ["an origin with a path"] = { { listen = "ws://:1", origins = { "https://a/" } }, "origins: expects a list" },

@@ -10,7 +10,7 @@ local report = read.report
 
 --- What is otherwise by default: requests stand alone, so another generation can answer the next one.
 M.DEFAULTS = {
-  http = { frame = "raw", ["reload.policy"] = "migrate" },
+  http = { frame = "raw", ["reload.policy"] = "migrate", compress = false },
   ws = { frame = "raw" }, -- what a WebSocket has said before may count
 }
 
@@ -35,8 +35,10 @@ local ONLY_OF_HTTP = {
   ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
 }
 
-local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, pong = NO_WEBSOCKET }
-local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS, compress = NO_WS }
+local NO_COMPRESS = "only responses of HTTP and messages of WebSockets can be compressed"
+local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, pong = NO_WEBSOCKET,
+  compress = NO_COMPRESS }
+local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS }
 
 local function is_ws(listener) return listener.protocol == "ws" end
 local function is_http(listener) return listener.protocol == "http" or is_ws(listener) end

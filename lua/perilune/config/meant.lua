@@ -65,7 +65,7 @@ ping: ping_interval heartbeat_interval ping_every
 pong: pong_timeout pong_wait ping_timeout_ms
 origins: allowed_origins allow_origin check_origin
 subprotocols: subprotocol sub_protocols websocket_protocols
-compress: compression permessage_deflate deflate
+compress: compression permessage_deflate deflate gzip
 reload.policy: on_reload hot_reload reload_mode
 jobs.workers: job_workers job_threads thread_pool worker_pool threadpool task_workers background_workers executor
 jobs.queue: job_queue queue_limit max_jobs backlog_jobs pending_jobs

@@ -47,7 +47,7 @@ function worker:spawn(fn, ...) end
 ---@field amplification? integer|false of udp://: bytes sent for each that came, until it answers; default: 3
 ---@field origins? string[]|false of ws://: pages that may open WebSockets, "https://example.org"; default: any
 ---@field subprotocols? string[] of ws://: names, the one that is liked best first; default: none
----@field compress? boolean of ws://: where the client can; default: true
+---@field compress? boolean where the client can; default: true of ws://, false of http://
 ---@field ping? perilune.duration|false of WebSockets: a silence after which the client is asked; default: 54s
 ---@field pong? perilune.duration|false of WebSockets: a silence after which it is given up; default: 60s
 ---@field limits? perilune.limits

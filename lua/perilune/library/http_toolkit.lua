@@ -228,6 +228,16 @@ function http.cors(options) end
 ---@return perilune.http.middleware
 function http.cache_control(options) end
 
+---@class perilune.http.compress_options
+---@field min? integer|string smaller bodies are sent as they are; default: 1k
+---@field level? integer 1 (fast) to 9 (small); default: 5
+---@field types? string[] types that are worth it, beside the known ones: { "model/obj" }
+
+--- Compresses bodies by gzip for clients that take it.
+---@param options? perilune.http.compress_options
+---@return perilune.http.middleware
+function http.compress(options) end
+
 --- An identifier for each request: `request.context.request_id`, and a field of the response.
 ---@param options? { header?: string, trust?: boolean } default: X-Request-Id; `trust`: that of the client is kept
 ---@return perilune.http.middleware
