@@ -157,7 +157,7 @@ describe("a compressed response in pieces", function()
 
   it("is cut where its producer fails", function()
     local app = open()
-    local client = memory.raw(app, { listener = "all" })
+    local client = app:connect { listener = "all", frame = "raw" }
     client:send "GET /fails HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n"
     client:expect_closed "error"
     assert.is_nil(memory.bytes(client):find("\r\n0\r\n\r\n", 1, true))

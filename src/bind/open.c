@@ -79,6 +79,7 @@ static void open_http(lua_State *lua, struct agent_endpoint *listener, const str
 	instance_keep_function(lua, "perilune.requests", "ready");
 	listener->is_http = true;
 	listener->http = (struct http){ .protocol.messages = &MESSAGE_REQUESTS,
+					.rest.messages = &MESSAGE_REST,
 					.limits = config->http,
 					.worker = &agents_of(lua)->http };
 	http_init(&listener->http);

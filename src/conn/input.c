@@ -22,8 +22,11 @@ bool input_may_deliver(const struct conn *conn)
 
 bool input_is_full(const struct conn *conn)
 {
-	return (conn->protocol->ops->counts && conn->waiting_frames >= conn->endpoint->rules.inbox_frames) ||
-	       buf_len(conn->in) >= (size_t)conn->protocol->max_bytes + CONN_SCRATCH_BYTES;
+	const struct protocol *protocol = conn->protocol;
+	size_t has = buf_len(conn->in);
+	return (protocol->ops->counts && conn->waiting_frames >= conn->endpoint->rules.inbox_frames) ||
+	       has >= (size_t)protocol->max_bytes + CONN_SCRATCH_BYTES ||
+	       (protocol->ops->ahead && has >= protocol->ops->ahead(protocol, &conn->session));
 }
 
 bool input_partial(const struct conn *conn)

@@ -23,6 +23,7 @@ local NOT_OF_HTTP = {
 }
 -- ... and for WebSockets alone.
 local NOT_OF_WS = {
+  ["limits.upload"] = "who asks for a WebSocket sends no body",
   ["limits.body"] = "who asks for a WebSocket sends no body: limits.message is for messages",
   ["timeout.body"] = "of WebSockets, timeout.header is for the handshake, and for each message from its beginning on",
   ["timeout.idle"] = "of WebSockets, ping and pong tell whether a client is there",
@@ -32,6 +33,7 @@ local NO_WEBSOCKET = "only WebSockets have it: those of a ws:// address, and of 
 local NO_WS = 'only a ws:// address has it (or unix:// with protocol = "ws"): a handler gives it to http.websocket(…)'
 local ONLY_OF_HTTP = {
   ["limits.uri"] = NO_HTTP, ["limits.headers"] = NO_HTTP, ["limits.fields"] = NO_HTTP, ["limits.body"] = NO_HTTP,
+  ["limits.upload"] = NO_HTTP,
   ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
 }
 
@@ -88,9 +90,15 @@ local function check_listener(state, entry, listener, index, buffers)
   if is_ws(listener) then
     listener.websocket = { path = listener.target, origins = listener.origins or nil,
       subprotocols = listener.subprotocols, compress = listener.compress }
-    limits.body = 0
+    limits.body, limits.upload = 0, 0
   end
   check_pong(state, entry, listener)
+  if limits.upload > 0 and limits.upload < limits.body then
+    local place = entry.layer.given["limits.upload"] and entry.place .. "." or ""
+    local text = "%s is less than limits.body (%s), which bodies may have in any case"
+    text = text:format(units.format_size(limits.upload), units.format_size(limits.body))
+    report(state, place .. "limits.upload", text)
+  end
   local most = math.max(limits.uri + limits.headers + limits.body, limits.message)
   if most > buffers then
     local text = TOO_SMALL:format(units.format_size(buffers), entry.place, units.format_size(most))

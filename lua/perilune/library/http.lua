@@ -12,7 +12,8 @@
 ---@field target string what the request line had
 ---@field headers table<string, string> by name, in any case; one that is there several times is joined with ", "
 ---@field host? string whom the client has asked
----@field body string decoded, if it was chunked; "": there is none
+---@field body string decoded, if it was chunked; "": there is none. With limits.upload it is waited for
+---@field trailers table<string, string> those behind a chunked body that has been read, by name, in any case
 ---@field version "1.1"|"1.0"
 ---@field peer? string as conn.peer
 ---@field tls? perilune.tls_facts as conn.tls
@@ -34,6 +35,13 @@ function request:json(options) end
 --- The header fields in order, as they came.
 ---@return { [1]: string, [2]: string }[] fields name and value
 function request:fields() end
+
+--- The next piece of the body. With limits.upload a body comes in pieces, and the client sends no more than is read;
+--- otherwise, and where it was there already, all of it is one piece. Waits.
+---@return string? piece never ""; nil: that was all of it
+---@return string? message it does not come whole, and is of no use
+---@return string? code "EMSGSIZE": it is over limits.upload; "EPROTO": it is wrong; "EOF": the client has ended it
+function request:read() end
 
 --- The body of a form without files (application/x-www-form-urlencoded).
 ---@param options? { all?: boolean, fields?: integer } `all`: a list for each name; `fields`: default 1000
