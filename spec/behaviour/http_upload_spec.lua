@@ -279,6 +279,77 @@ describe("a body that comes behind its head", function()
   end)
 end)
 
+describe("request:multipart with into", function()
+  after_each(memory.finish)
+
+  local SAMPLE = '--XX\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n'
+    .. '--XX\r\ncontent-disposition: form-data; name="f"; filename="x.txt"\r\nContent-Type: text/plain\r\n\r\n'
+    .. "line\r\n--X\r\n\r--XX-\r\n--XX\r\nContent-Disposition: form-data; name=empty; filename=y\r\n\r\n\r\n--XX--\r\n"
+  local KIND = "Content-Type: multipart/form-data; boundary=XX\r\n"
+
+  local function post(client, pieces, path)
+    local bytes = chunked(path or "/multipart", KIND)
+    send(client, bytes)
+    for _, piece in ipairs(pieces) do
+      if piece ~= "" then send(client, ("%x\r\n%s\r\n"):format(#piece, piece)) end
+    end
+    send(client, "0\r\n\r\n")
+    return client:response()
+  end
+
+  local EXPECTED = { ended = 2, parts = { { name = "a", size = 3, body = "one" },
+    { name = "f", size = 17, file = "line\r\n--X\r\n\r--XX-" }, { name = "empty", size = 0, file = "" } } }
+
+  it("reads parts as they come, however they are cut", function()
+    local client = connect(open())
+    for cut = 0, #SAMPLE do
+      local told = post(client, { SAMPLE:sub(1, cut), SAMPLE:sub(cut + 1) }):json()
+      assert.same({ cut, EXPECTED }, { cut, told })
+    end
+    local bytes = {}
+    for at = 1, #SAMPLE do bytes[at] = SAMPLE:sub(at, at) end
+    assert.same(EXPECTED, post(client, bytes):json())
+    local whole = client:request { method = "POST", path = "/multipart", body = SAMPLE,
+      headers = { ["Content-Type"] = "multipart/form-data; boundary=XX" } }
+    assert.same(EXPECTED, whole:json())
+    assert.equal("none", client:get("/none").body)
+  end)
+
+  it("is nothing where it is cut short", function()
+    local client = connect(open())
+    for n = 0, #SAMPLE - 3, 5 do
+      local told = post(client, { SAMPLE:sub(1, n) }):json()
+      assert.truthy(told.message, n)
+    end
+  end)
+
+  it("takes files of any size, and keeps no more than it may", function()
+    local client = connect(open())
+    local large = ("0123456789"):rep(50000)
+    local told = post(client, { (SAMPLE:gsub("line", large)) }):json()
+    assert.same({ 500013, 500013 }, { told.parts[2].size, #told.parts[2].file })
+    local response = post(client, { (SAMPLE:gsub("one", ("1"):rep(101))) })
+    assert.equal("the parts that are kept are too large", response:json().message)
+    assert.equal(100, #post(connect(open()), { (SAMPLE:gsub("one", ("1"):rep(100))) }):json().parts[1].body)
+    client = connect(open())
+    send(client, with_length("/multipart", #SAMPLE + 50, KIND) .. SAMPLE:sub(1, 80)):half_close()
+    assert.same({ message = "end of stream", code = "EOF", ended = 0 }, client:response():json())
+  end)
+
+  it("says what is wrong with what it is given", function()
+    local app = open()
+    post(connect(app), { SAMPLE }, "/multipart?wrong=1")
+    assert.truthy(memory.error_of(app):find("into: it is to return a function(piece), or nil, got", 1, true))
+    local request = require("perilune.test").request { method = "POST", body = SAMPLE }
+    for options, why in pairs { [{ into = 5 }] = "into: expects a function of the part, got 5",
+      [{ memory = "1m" }] = "memory: it goes with into", [{ memory = "x", into = print }] = "memory: expects a size",
+      [{ inot = 1 }] = "unknown option inot; it has into, memory, parts" } do
+      local ok, message = pcall(request.multipart, request, options)
+      assert.same({ false, true }, { ok, message:find(why, 1, true) ~= nil }, message)
+    end
+  end)
+end)
+
 describe("a body that nobody reads", function()
   after_each(memory.finish)
 

@@ -54,12 +54,19 @@ function request:form(options) end
 ---@field filename? string as the client has it: no path to be used
 ---@field type? string Content-Type
 ---@field headers table<string, string>
----@field body string
+---@field size integer bytes
+---@field body? string nil: `into` has taken it
 
---- The parts of a form with files (multipart/form-data).
----@param options? { parts?: integer } at most so many; default: 100
+---@class perilune.http.multipart_options
+---@field parts? integer at most so many; default: 100
+---@field into? fun(part: perilune.http.part): fun(piece: string?)? who gets the pieces of a part, then nil; nil: its body
+---@field memory? integer|string with `into`: bytes of all bodies that are kept; default: 1m
+
+--- The parts of a form with files (multipart/form-data). With `into` they are read as they come, as by request:read().
+---@param options? perilune.http.multipart_options
 ---@return perilune.http.part[]? parts nil: the body is none
 ---@return string? message
+---@return string? code of request:read()
 function request:multipart(options) end
 
 --- What `proceed` of an HTTP agent may return, beside a string, a table (which is sent as JSON) and nil. It cannot be
