@@ -306,7 +306,7 @@ describe("config.normalise", function()
         limits = {
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, mailbox = 1000,
           send_buffer = 1048576, proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false, uri = 8192,
-          headers = 16384, fields = 100, body = 1048576, upload = 0, message = 65536,
+          headers = 16384, fields = 100, body = 1048576, upload = 0, requests = 0, message = 65536,
         },
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000, proceed = 0,
           header = 10000, body = 10000 },
@@ -404,7 +404,7 @@ describe("config.normalise", function()
     assert.same({
       connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, mailbox = 6, send_buffer = 6144,
       slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20, uri = 8192, headers = 16384,
-      fields = 100, body = 2 ^ 20, upload = 0, message = 65536,
+      fields = 100, body = 2 ^ 20, upload = 0, requests = 0, message = 65536,
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000, proceed = 5000,

@@ -23,11 +23,12 @@
 struct counters;
 
 struct http_limits {
-	uint32_t uri;     /* bytes of a target: 414 */
-	uint32_t headers; /* bytes of all header fields and trailers: 431 */
-	uint32_t fields;  /* ... and how many: 431 */
-	uint32_t body;    /* bytes of a body, decoded: 413 */
-	uint64_t upload;  /* ... that is read in pieces; 0: none is, requests are handed up whole */
+	uint32_t uri;      /* bytes of a target: 414 */
+	uint32_t headers;  /* bytes of all header fields and trailers: 431 */
+	uint32_t fields;   /* ... and how many: 431 */
+	uint32_t body;     /* bytes of a body, decoded: 413 */
+	uint64_t upload;   /* ... that is read in pieces; 0: none is, requests are handed up whole */
+	uint32_t requests; /* of a connection, the last of which is told so; 0: any number */
 };
 
 /* What all HTTP connections of a worker share. */

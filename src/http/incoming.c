@@ -39,6 +39,7 @@ void http_give_head(const struct http *http, struct http_session *s, const uint8
 	s->pending = true;
 	s->begun = s->skipped = false;
 	s->came = 0;
+	s->requests += http->limits.requests != 0;
 	count(&http->worker->counters->http_requests);
 }
 
@@ -239,4 +240,9 @@ bool http_abandons_rest(const struct http_session *s)
 {
 	return s->rest != REST_NONE &&
 	       (s->expects || s->refusal || s->request.is_chunked || s->left > DROPPED_MAX);
+}
+
+bool http_is_last_request(const struct http *http, const struct http_session *s)
+{
+	return http->limits.requests && s->requests >= http->limits.requests;
 }

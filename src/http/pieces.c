@@ -42,7 +42,8 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes);
 	if (!begin)
 		return ERR_BUFFER_LIMIT;
-	response->closes |= framed.by == FRAMING_END || (s->rest && s->expects);
+	response->closes |=
+	    framed.by == FRAMING_END || (s->rest && s->expects) || http_is_last_request(http, s);
 	response->bytes = (size_t)(http_put_head(begin, http, &s->request, response, framed) - begin);
 	buf_commit(*out, response->bytes);
 	if (!s->rest && !s->request.trailer_bytes) /* else it may still be read */

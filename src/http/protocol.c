@@ -43,13 +43,14 @@ static void http_shed(const struct protocol *protocol, struct session *session)
 
 /* ---- decoding ---- */
 
-/* Between requests: what is known of the last one goes, all but whether the connection goes on. */
+/* Between requests: what is known of the last one goes, all but how many there were. */
 static void begin_request(const struct http *http, struct http_session *s)
 {
 	bool skipped = s->skipped;
+	uint32_t requests = s->requests;
 	buf_release(http->worker->pool, &s->body);
 	http_drop_file(s);
-	*s = (struct http_session){ .skipped = skipped };
+	*s = (struct http_session){ .skipped = skipped, .requests = requests };
 }
 
 /* It is whole: data[0 .. len). */
@@ -61,6 +62,7 @@ static void give_request(const struct http *http, struct http_session *s, const 
 	out->begun = BATCH_NOTHING_BEGUN;
 	s->pending = true;
 	s->begun = s->skipped = false;
+	s->requests += http->limits.requests != 0;
 	count(&http->worker->counters->http_requests);
 }
 

@@ -156,7 +156,7 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 		return ERR_FRAME_REPLY;
 	const struct http_request *request = &s->request;
 	bool has_body = !http_is_bodiless(response->status);
-	response->closes |= http_abandons_rest(s);
+	response->closes |= http_is_last_request(http, s) || http_abandons_rest(s);
 	size_t body_bytes = has_body && !request->is_head ? response->body_bytes : 0;
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes + body_bytes);
 	if (!begin)

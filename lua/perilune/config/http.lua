@@ -23,6 +23,7 @@ local NOT_OF_HTTP = {
 }
 -- ... and for WebSockets alone.
 local NOT_OF_WS = {
+  ["limits.requests"] = "a WebSocket is one request",
   ["limits.upload"] = "who asks for a WebSocket sends no body",
   ["limits.body"] = "who asks for a WebSocket sends no body: limits.message is for messages",
   ["timeout.body"] = "of WebSockets, timeout.header is for the handshake, and for each message from its beginning on",
@@ -33,7 +34,7 @@ local NO_WEBSOCKET = "only WebSockets have it: those of a ws:// address, and of 
 local NO_WS = 'only a ws:// address has it (or unix:// with protocol = "ws"): a handler gives it to http.websocket(…)'
 local ONLY_OF_HTTP = {
   ["limits.uri"] = NO_HTTP, ["limits.headers"] = NO_HTTP, ["limits.fields"] = NO_HTTP, ["limits.body"] = NO_HTTP,
-  ["limits.upload"] = NO_HTTP,
+  ["limits.upload"] = NO_HTTP, ["limits.requests"] = NO_HTTP,
   ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
 }
 

@@ -84,6 +84,7 @@ limits.uri: max_uri uri_limit max_url max_url_length large_client_header_buffers
 limits.headers: max_header_size header_size header_limit max_headers_size limit_request_field_size
 limits.fields: max_headers header_count max_headers_count limit_request_fields
 limits.body: body_limit max_body max_body_size client_max_body_size max_request_size max_content_length content_length
+limits.requests: keepalive_requests max_requests requests_per_connection max_keepalive_requests
 limits.upload: max_upload upload_limit upload_size max_upload_size max_file_size stream_limit
 limits.message: max_message_bytes message_size max_payload_length websocket_message
 limits.inbox: queue queue_size max_queue pending max_pending

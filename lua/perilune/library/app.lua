@@ -152,6 +152,7 @@ function worker:spawn(fn, ...) end
 ---@field headers? perilune.size of http://: all header fields of a request; default: 16k
 ---@field fields? integer of http://: how many they are; default: 100
 ---@field body? perilune.size of http://: a request's body; default: 1m
+---@field requests? integer|false of http://: of a connection; default: any number
 ---@field upload? perilune.size|false of http://: a body that is read in pieces; default: none is
 ---@field message? perilune.size of WebSockets: bytes of a message; default: 64k
 ---@field inbox? integer frames that may wait for a suspended agent; default: 1024
