@@ -282,16 +282,17 @@ static void forget_message(struct conn *conn, const struct protocol *by)
 static void take_one(struct conn *conn, struct batch *batch)
 {
 	uint32_t number = batch->channel;
-	bool ends = batch->ends, is_given = batch->count;
+	bool ends = batch->ends;
 	output_appended(conn, 0);
 	const struct protocol *by = batch->by;
+	bool forgets = batch->count && by->ops->taken; /* `by` may go with the wait of an agent that reads */
 	if (batch->count)
 		deliver_one(conn, batch);
 	else if (batch->error == ERR_BUFFER_LIMIT)
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (batch->error)
 		input_refuse(conn, batch);
-	if (is_given && by->ops->taken)
+	if (forgets)
 		forget_message(conn, by);
 	if (ends && number)
 		further_end_by_peer(conn, number);
