@@ -183,6 +183,47 @@ describe("a body that is read in pieces", function()
     assert.same({ 0, {} }, { #app:faults(), memory.noted(app) })
   end)
 
+  it("is read on in a drain, while it comes on", function()
+    local app = open()
+    local client, silent, dropping = connect(app), connect(app), connect(app)
+    for _, each in ipairs { client, silent } do send(each, with_length("/read", 5) .. "h") end
+    send(dropping, with_length("/refuse", 5) .. "h")
+    assert.equal(401, dropping:response().status)
+    app:begin_drain()
+    app:advance "1900ms"
+    send(client, "ell")
+    app:advance "1900ms"
+    assert.equal(503, silent:response().status)
+    silent:expect_closed "drain"
+    dropping:expect_closed "drain"
+    send(client, "o")
+    local response = client:response()
+    assert.same({ 5, "close" }, { response:json().bytes, response.headers.Connection })
+    client:expect_closed "drain"
+  end)
+
+  it("is read on by the code that has begun it", function()
+    local function version(text)
+      return { listen = "http://127.0.0.1:0", limits = { upload = "2m" }, agent = { proceed = function(_, request)
+        local n = 0
+        for piece in function() return (request:read()) end do n = n + #piece end
+        return text .. n
+      end } }
+    end
+    local app = memory.open(version "old ")
+    local client, dropping = app:connect(), app:connect()
+    send(client, with_length("/", 5) .. "h")
+    send(dropping, chunked "/" .. "1\r\nh")
+    app:reload(version "new ")
+    send(client, "ello")
+    assert.equal("old 5", client:response().body)
+    send(client, with_length("/", 5) .. "h")
+    send(client, "ello")
+    assert.equal("new 5", client:response().body)
+    send(dropping, "\r\n0\r\n\r\n")
+    assert.equal("old 1", dropping:response().body)
+  end)
+
   it("can be read by tasks, one at a time", function()
     local client = connect(open())
     send(client, with_length("/two", 5))
