@@ -257,18 +257,21 @@ function http.request_id(options) end
 function http.logged(options) end
 
 --- Counts responses, by route and class of status.
+---@param options? { shared?: perilune.shared } a dictionary in which all workers count together; default: each its own
 ---@return perilune.http.middleware
-function http.counted() end
+function http.counted(options) end
 
 --- Adds up how long responses take, by route: what handlers wait for, as perilune.now() stands still while they
 --- compute.
+---@param options? { shared?: perilune.shared } as of http.counted()
 ---@return perilune.http.middleware
-function http.timed() end
+function http.timed(options) end
 
---- What http.counted() and http.timed() have noted in this worker, a copy: `2xx`, `4xx` …, `timed`, `seconds`,
---- `longest`.
+--- What http.counted() and http.timed() have noted in this worker, or in a dictionary, a copy: `2xx`, `4xx` …, `timed`,
+--- `seconds`, `longest`.
+---@param shared? perilune.shared default: what this worker has counted by itself
 ---@return table<string, table<string, number>> counts by "GET /users/{id}", or "no route"
-function http.counts() end
+function http.counts(shared) end
 
 ---@class perilune.http.cookie_options
 ---@field path? string|false default: "/"
