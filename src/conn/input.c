@@ -386,11 +386,13 @@ void input_drop_unread(struct conn *conn)
 
 /*
  * The session has taken all that has come of a message. It is begun all the same: an empty buffer says so, to time-outs
- * and to a drain.
+ * and to a drain, until it has come to its end.
  */
 static void keep_place(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
+	if (conn->in && !buf_len(conn->in) && !conn->begun)
+		buf_release(&host->pool, &conn->in);
 	if (conn->in || !host->batch.begun || !keep_rest(conn))
 		return;
 	while (!buf_reserve(&host->pool, &conn->in, 1)) {
@@ -478,7 +480,7 @@ ssize_t input_read(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	ssize_t n;
-	if (!conn->in) {
+	if (!buf_len(conn->in)) { /* one that is empty only keeps the place: what comes is the session's */
 		n = stream_read(&conn->io, host->scratch, CONN_SCRATCH_BYTES);
 		if (n > 0)
 			feed_scratch(conn, (size_t)n);
