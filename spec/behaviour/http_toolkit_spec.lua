@@ -628,7 +628,6 @@ describe("in an app", function()
       assert.same({ ["4xx"] = 2, timed = 2, seconds = 0, longest = 0 }, told["no route"])
       assert.same({ ["2xx"] = 1 }, client:get("/counts?own=1"):json()["GET /slow/{n}"])
     end
-    local library = require "perilune.http"
     assert.has_error(function() http.counted { shared = {} } end)
     assert.has_error(function() http.counts(5) end)
   end)
