@@ -6,7 +6,7 @@
 --- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped; [7] behind one: those of
 --- the route that was found; [8] the lines of trailers; and [9] where the body did not come with the head, or is read
 --- in pieces all the same: "unread", "read" while it is being read, "over", or the message of what went wrong, whose
---- code is [10].
+--- code is [10], and [11] the number of the request.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
@@ -46,9 +46,10 @@ local function read_body(request)
   if state ~= "unread" then
     error("request.body: this body is being read in pieces, by request:read(), and is nowhere whole", 3)
   end
-  local body = core.read(request[2], true) or ""
+  local body, why = core.read(request[2], request[11], true)
+  if not body then error("request.body: the connection is " .. why, 3) end
   rawset(request, 9, nil)
-  rawset(request, 8, core.trailers(request[2]))
+  rawset(request, 8, core.trailers(request[2], request[11]))
   return body
 end
 
@@ -98,11 +99,11 @@ function methods.read(request)
   if state == "over" then return nil end
   if state ~= "unread" and state ~= "read" then return nil, state, rawget(request, 10) end
   rawset(request, 9, "read")
-  local piece, message, code = core.read(request[2], false)
+  local piece, message, code = core.read(request[2], request[11], false)
   if not piece then return fail_reading(request, message, code) end
   if piece ~= "" then return piece end
   rawset(request, 9, "over")
-  rawset(request, 8, core.trailers(request[2]))
+  rawset(request, 8, core.trailers(request[2], request[11]))
   return nil
 end
 
@@ -239,8 +240,8 @@ end
 -- One with trailers, or whose body is still to be read.
 local function begin(head, id, agent, method, path, query, body, rest)
   local request = { head, id, agent, false, false, method = method, path = path, query = query }
-  if rest == true then
-    request[9] = "unread"
+  if type(rest) == "number" then
+    request[9], request[11] = "unread", rest
   else
     request[8], request.body = rest, body or ""
   end

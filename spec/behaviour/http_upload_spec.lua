@@ -239,6 +239,16 @@ describe("a body that is read in pieces", function()
     assert.truthy(memory.noted(app)[1]:find("this request is answered, and its body is gone", 1, true))
   end)
 
+  it("is not another request's", function()
+    local client = connect(open())
+    send(client, with_length("/kept", 5) .. "h")
+    assert.equal("kept", client:response().body)
+    send(client, "ello" .. with_length("/kept", 5) .. "w")
+    local told = client:response():json()
+    assert.same({ false, "w" }, { told.ok, told.own })
+    assert.truthy(told.message:find("this request is answered", 1, true), told.message)
+  end)
+
   it("goes out again as it comes", function()
     local app = open()
     local client = connect(app)
@@ -299,6 +309,14 @@ describe("a body that comes behind its head", function()
     send(client, with_length("/body", 5) .. "x"):half_close()
     client:expect_closed "peer"
     assert.equal(0, #app:faults())
+  end)
+
+  it("is none where the handler has ended the connection", function()
+    local app = open()
+    local client = connect(app)
+    send(client, with_length("/closed", 5) .. "h")
+    client:expect_closed "agent"
+    assert.truthy(memory.noted(app)[1]:find("false .*request.body: the connection is closed"), memory.noted(app)[1])
   end)
 
   it("cannot be had whole and in pieces", function()

@@ -34,7 +34,7 @@ static void push_part(lua_State *lua, bool is_there, const uint8_t *data, size_t
 
 /*
  * What requests.single() takes: head, connection's id, method or nil for GET, path, query or nil, body or nil, and the
- * lines of trailers, or true: the body is still to be read; or nil.
+ * lines of trailers, or its number, where the body is still to be read; or nil.
  */
 static void push_request(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
 {
@@ -55,7 +55,7 @@ static void push_request(struct agents *agents, lua_State *lua, const struct bat
 	len -= request->trailer_bytes;
 	push_part(lua, len > request->head_bytes, data + request->head_bytes, len - request->head_bytes);
 	if (__builtin_expect(http_has_rest(&conn->session), 0))
-		lua_pushboolean(lua, true);
+		lua_pushnumber(lua, http_number_of(&conn->session));
 	else
 		push_part(lua, request->trailer_bytes, data + len, request->trailer_bytes);
 }

@@ -69,7 +69,8 @@ static int push_ended(lua_State *lua)
 /* ---- bodies that are read while their request is served: the callers of these are in lua/perilune/requests.lua ---- */
 
 /*
- * MAY RAISE. The connection whose id is at 1, whose request the running call is for; NULL: it has ended.
+ * MAY RAISE. The connection whose id is at 1, whose request, of the number at 2, the running call is for; NULL: it has
+ * ended.
  */
 static struct channel *check_serving(lua_State *lua)
 {
@@ -77,7 +78,9 @@ static struct channel *check_serving(lua_State *lua)
 	const struct run *run = agents_of(lua)->current;
 	if (channel && (!run || run->channel != channel))
 		bind_raise(lua, "this request is another connection's: only its own handler reads its body");
-	if (channel && channel_is_open(channel) && !http_pending(&channel->conn->session))
+	if (channel && channel_is_open(channel) &&
+	    (!http_pending(&channel->conn->session) ||
+	     http_number_of(&channel->conn->session) != (uint32_t)luaL_checknumber(lua, 2)))
 		bind_raise(lua, "this request is answered, and its body is gone");
 	return channel && channel_is_open(channel) ? channel : NULL;
 }
@@ -91,10 +94,10 @@ static void check_reading(lua_State *lua, const struct channel *channel, bool al
 		bind_raise(lua, "request.body: this body is being read in pieces, by request:read()");
 }
 
-/* MAY RAISE, MAY YIELD. read(id, all) → a piece; "": that was all of it | all of it | nil, message, code */
+/* MAY RAISE, MAY YIELD. read(id, number, all) → a piece; "": that was all of it | all of it | nil, message, code */
 static int l_http_read(lua_State *lua)
 {
-	bool all = lua_toboolean(lua, 2);
+	bool all = lua_toboolean(lua, 3);
 	struct channel *channel = check_serving(lua);
 	if (!channel) {
 		push_ended(lua);
@@ -113,7 +116,7 @@ static int l_http_read(lua_State *lua)
 	return bind_wait(lua, run, WAIT_READ, WHEEL_NEVER);
 }
 
-/* MAY RAISE. trailers(id) → the lines of those behind the body that was read | nil */
+/* MAY RAISE. trailers(id, number) → the lines of those behind the body that was read | nil */
 static int l_http_trailers(lua_State *lua)
 {
 	size_t n;

@@ -77,6 +77,9 @@ const struct http_request *http_pending(const struct session *session);
  */
 bool http_has_rest(const struct session *session);
 
+/* Of the requests of its connection, which one was handed up last? So nobody takes another one's body for its own. */
+uint32_t http_number_of(const struct session *session);
+
 /* 0, or ERR_FRAME_REPLY: there is none, or all is wanted of one that was read in pieces. */
 int http_want_rest(const struct http *http, struct session *session, bool all);
 

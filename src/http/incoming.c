@@ -39,7 +39,7 @@ void http_give_head(const struct http *http, struct http_session *s, const uint8
 	s->pending = true;
 	s->begun = s->skipped = false;
 	s->came = 0;
-	s->requests += http->limits.requests != 0;
+	s->requests++;
 	count(&http->worker->counters->http_requests);
 }
 
@@ -178,6 +178,11 @@ void http_init_rest(struct http *http)
 }
 
 /* ---- of the layer above ---- */
+
+uint32_t http_number_of(const struct session *session)
+{
+	return http_session_of(session)->requests;
+}
 
 bool http_has_rest(const struct session *session)
 {

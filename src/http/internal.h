@@ -42,12 +42,12 @@ struct http_session {
 	uint64_t out_left;       /* of the body of the response under way: FRAMING_LENGTH */
 	uint64_t file_at;        /* from where on `file` is sent */
 	int file;
-	uint64_t taken;    /* of a chunked body: bytes that are decoded */
-	size_t given;      /* bytes at the front of `body` that were given as a piece */
-	size_t came;       /* of the body by the last look: whether more has come since */
-	uint32_t at;       /* of the head: where the line at hand begins */
-	uint32_t scanned;  /* bytes from there on that hold no LF */
-	uint32_t requests; /* of the connection that were handed up; counted where that is limited */
+	uint64_t taken;               /* of a chunked body: bytes that are decoded */
+	size_t given;                 /* bytes at the front of `body` that were given as a piece */
+	size_t came;                  /* of the body by the last look: whether more has come since */
+	uint32_t at;                  /* of the head: where the line at hand begins */
+	uint32_t scanned;             /* bytes from there on that hold no LF */
+	uint32_t requests;            /* of the connection that were handed up */
 	uint32_t block_bytes, fields; /* header fields and trailers so far */
 	uint8_t stage;
 	uint8_t refusal;   /* enum http_refusal: what it was refused for */

@@ -62,7 +62,7 @@ static void give_request(const struct http *http, struct http_session *s, const 
 	out->begun = BATCH_NOTHING_BEGUN;
 	s->pending = true;
 	s->begun = s->skipped = false;
-	s->requests += http->limits.requests != 0;
+	s->requests++;
 	count(&http->worker->counters->http_requests);
 }
 
