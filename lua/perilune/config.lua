@@ -151,7 +151,7 @@ local UDP_DEFAULTS = { frame = "datagram", ["timeout.idle"] = 30e3 }
 local function default_by_kind(listener, path)
   if listener.kind == "udp" then return UDP_DEFAULTS[path] end
   local defaults = http.DEFAULTS[listener.protocol]
-  return defaults and defaults[path] or nil
+  if defaults then return defaults[path] end
 end
 
 -- What it speaks is known before its other settings: some of their defaults depend on it.
@@ -167,8 +167,9 @@ local function build_listener(state, entry, index)
   for _, key in ipairs(schema.KEYS) do
     if key.scope == "listener" then
       local value, origin = resolve(state, entry.layer, key)
-      local own = origin == "default" and default_by_kind(listener, key.path)
-      if own then value = own end
+      local own
+      if origin == "default" then own = default_by_kind(listener, key.path) end
+      if own ~= nil then value = own end
       if key.path ~= "protocol" then put(listener, key.path, value) end
       state.origins[("listen[%d].%s"):format(index, key.path)] = origin
     end

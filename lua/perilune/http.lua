@@ -301,6 +301,7 @@ for module, names in pairs {
   ["perilune.http.cookies"] = { "cookie", "signed_cookies" },
   ["perilune.http.guards"] = { "basic_auth", "bearer", "rate_limit" },
   ["perilune.http.fields"] = { "created", "version", "cors", "cache_control", "request_id" },
+  ["perilune.http.compress"] = { "compress" },
   ["perilune.http.telling"] = { "logged", "counted", "timed", "counts" },
   ["perilune.http.stream"] = { "stream" },
   ["perilune.http.websocket"] = { "websocket" },

@@ -3,8 +3,10 @@
 ---
 --- A request is a table. Its method, path, query and body are there; all else is made of its head when it is looked
 --- at: [1] is the head as it came, [2] the id of the connection, [3] the agent, [4] the route that a router has found,
---- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped; and [7] behind one: those of
---- the route that was found.
+--- [5] its parameters; [6] is there within a namespace: the prefixes that were stripped; [7] behind one: those of
+--- the route that was found; [8] the lines of trailers; and [9] where the body did not come with the head, or is read
+--- in pieces all the same: "unread", "read" while it is being read, "over", or the message of what went wrong, whose
+--- code is [10], and [11] the number of the request.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
@@ -31,7 +33,31 @@ local function make_host(request)
   return request.target:match "^%a+://([^/?]*)" or request.headers.host
 end
 
+-- A body that did not come with the head. Who asks for it waits, and goes on only if it comes.
+local function read_body(request)
+  local state = rawget(request, 9)
+  if not state then return nil end
+  if state ~= "unread" then
+    error("request.body: this body is being read in pieces, by request:read(), and is nowhere whole", 3)
+  end
+  local body, why = core.read(request[2], request[11], true)
+  if not body then error("request.body: the connection is " .. why, 3) end
+  rawset(request, 9, nil)
+  rawset(request, 8, core.trailers(request[2], request[11]))
+  return body
+end
+
+-- Of a body that is not whole they are not there yet.
+local function read_trailers(request)
+  local state = rawget(request, 9)
+  if state and state ~= "over" then
+    error("request.trailers: they come behind the body, which is to be read first", 3)
+  end
+  return field_table.read("\r\n" .. (rawget(request, 8) or ""))
+end
+
 local MAKERS = {
+  body = read_body, trailers = read_trailers,
   headers = function(request) return field_table.read(request[1]) end,
   args = make_args, target = make_target, version = make_version, host = make_host,
   peer = function(request) return core.peer(request[2]) end,
@@ -48,6 +74,31 @@ local methods = {}
 function methods.json(request, options)
   if getmetatable(request) ~= "http.request" then error("request.json(…) must be request:json(…)", 2) end
   return require("perilune.json_core").decode(request.body, options)
+end
+
+local function fail_reading(request, message, code)
+  rawset(request, 9, message)
+  rawset(request, 10, code)
+  return nil, message, code
+end
+
+--- The next piece of the body; nil: that was all of it, or with a message and a code: it does not come whole.
+function methods.read(request)
+  if getmetatable(request) ~= "http.request" then error("request.read() must be request:read()", 2) end
+  local state = rawget(request, 9)
+  if not state then -- it is there
+    rawset(request, 9, "over")
+    return request.body ~= "" and request.body or nil
+  end
+  if state == "over" then return nil end
+  if state ~= "unread" and state ~= "read" then return nil, state, rawget(request, 10) end
+  rawset(request, 9, "read")
+  local piece, message, code = core.read(request[2], request[11], false)
+  if not piece then return fail_reading(request, message, code) end
+  if piece ~= "" then return piece end
+  rawset(request, 9, "over")
+  rawset(request, 8, core.trailers(request[2], request[11]))
+  return nil
 end
 
 --- The header fields as they came, in order: { { "Host", "example.org" }, … }.
@@ -116,7 +167,10 @@ function M.ready(value, request, action)
   if kind == "number" then return tostring(value) end
   local meta = getmetatable(value)
   if meta == "http.response" then return ready_response(value, request, action) end
-  if meta == "http.websocket" and request then return require("perilune.http.websocket").answer(value, request) end
+  if meta == "http.websocket" and request then
+    if rawget(request, 9) == "unread" then request.body = read_body(request) end -- what follows it is no HTTP
+    return require("perilune.http.websocket").answer(value, request)
+  end
   if kind ~= "table" or inner.refused[meta] then inner.refuse(value) end
   return http.json(value)
 end
@@ -177,22 +231,44 @@ function M.made(head, fields, agent)
   return setmetatable(request, request_meta)
 end
 
+-- One with trailers, or whose body is still to be read.
+local function begin(head, id, agent, method, path, query, body, rest)
+  local request = { head, id, agent, false, false, method = method, path = path, query = query }
+  if type(rest) == "number" then
+    request[9], request[11] = "unread", rest
+  else
+    request[8], request.body = rest, body or ""
+  end
+  return request
+end
+
 local SINGLE = [[
-local meta, ready, note_odd, setmetatable, type = ...
-return function(_, agent, head, id, method, path, query, body)
-  local request = { head, id, agent, false, false,
-    method = method or "GET", path = path, query = query, body = body or "" }
+local meta, ready, note_odd, begin, setmetatable, type, compress = ...
+return function(_, agent, head, id, method, path, query, body, rest)
+  local request
+  if rest then
+    request = begin(head, id, agent, method or "GET", path, query, body, rest)
+  else
+    request = { head, id, agent, false, false,
+      method = method or "GET", path = path, query = query, body = body or "" }
+  end
   local reply, action, more = agent:proceed(setmetatable(request, meta))
+  %s
   if reply and type(reply) ~= "string" then reply = ready(reply, request, action) end
   if action == nil and more == nil then return reply end
   if action ~= "close" or more ~= nil then note_odd(agent, request) end
   return reply, action, more
 end]]
 
+local COMPRESSED = "if reply then reply = compress(reply, request) end"
+
 --- Hands one request to the agent. Each listener has a copy of its own, as with the loops of lua/perilune/runtime.lua.
+---@param compresses boolean the listener's `compress`
 ---@return function
-function M.single()
-  return assert(loadstring(SINGLE, "=(frame)"))(request_meta, M.ready, note_odd, setmetatable, type)
+function M.single(compresses)
+  local source = SINGLE:format(compresses and COMPRESSED or "")
+  return assert(loadstring(source, "=(frame)"))(request_meta, M.ready, note_odd, begin, setmetatable, type,
+    compresses and require("perilune.http.compress").reply or nil)
 end
 
 return M

@@ -183,6 +183,21 @@ describe("http:// in memory", function()
   end)
 
   describe("a connection", function()
+    it("has no more requests than limits.requests", function()
+      local app = open { limits = { requests = 3 } }
+      local client = app:connect()
+      client:send_raw((bytes "GET /about"):rep(4))
+      client.asked = { "GET", "GET", "GET" }
+      assert.same({ nil, nil, "close" }, { client:response().headers.Connection, client:response().headers.Connection,
+        client:response().headers.Connection })
+      client:expect_closed "agent"
+      client = app:connect()
+      for _ = 1, 2 do assert.equal(200, client:get("/about").status) end
+      assert.equal("close", client:request({ method = "POST", path = "/echo", body = "x" }).headers.Connection)
+      client:expect_closed "agent"
+      assert.equal(6, app:counters().http_requests)
+    end)
+
     it("serves one request after the other", function()
       local app = open()
       local client = app:connect()

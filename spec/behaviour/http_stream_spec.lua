@@ -70,6 +70,13 @@ describe("a response in pieces", function()
     end
   end)
 
+  it("says that it is the last one that limits.requests lets be", function()
+    local client = open({ limits = { requests = 1 } }):connect()
+    local response = client:get "/nothing"
+    assert.same({ "", "close" }, { response.body, response.headers.Connection })
+    client:expect_closed "agent"
+  end)
+
   it("may be empty, and has its head before its body", function()
     local app = open()
     local client = app:connect()

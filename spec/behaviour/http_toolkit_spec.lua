@@ -648,6 +648,31 @@ describe("in an app", function()
     assert.equal(1, counts["no route"]["4xx"])
   end)
 
+  it("responses of all workers are counted together in a dictionary", function()
+    local app = assert(memory.script([[
+      local http, perilune = require "perilune.http", require "perilune"
+      local counts, api = perilune.shared "counts", http.router()
+      api:use(http.counted { shared = counts }, http.timed { shared = counts }, http.counted())
+      api:get("/slow/{n}", function(request) perilune.sleep(tonumber(request.params.n)) end)
+      api:get("/counts", function(request) return request.args.own and http.counts() or http.counts(counts) end)
+      return { listen = "http://127.0.0.1:0", workers = 2, shared = { counts = "64k" }, agent = api }]], nil,
+      { workers = 2 }))
+    for worker = 0, 1 do
+      app:connect({ worker = worker }):ask("/slow/" .. worker + 1)
+      app:connect({ worker = worker }):get "/none"
+    end
+    app:advance "3s"
+    for worker = 0, 1 do
+      local client = app:connect { worker = worker }
+      local told = client:get("/counts"):json()
+      assert.same({ ["2xx"] = 2, timed = 2, seconds = 3, longest = 2 }, told["GET /slow/{n}"])
+      assert.same({ ["4xx"] = 2, timed = 2, seconds = 0, longest = 0 }, told["no route"])
+      assert.same({ ["2xx"] = 1 }, client:get("/counts?own=1"):json()["GET /slow/{n}"])
+    end
+    assert.has_error(function() http.counted { shared = {} } end)
+    assert.has_error(function() http.counts(5) end)
+  end)
+
   it("a body is checked, at every split", function()
     local client = memory.open(FIXTURE):connect { read_max = 1 }
     local response = client:request { method = "POST", path = "/users",

@@ -283,7 +283,8 @@ describe("the command line", function()
         ["reload.when_full"] = "drain", ["reload.policy"] = "migrate",
         ["reload.canary"] = "0.05", ["reload.window"] = "27s", ["reload.max_errors"] = "0.02",
         protocol = "http", ["limits.uri"] = "1k", ["limits.headers"] = "2k", ["limits.fields"] = "3",
-        ["limits.body"] = "4k", ["timeout.header"] = "5s", ["timeout.body"] = "6s",
+        ["limits.body"] = "4k", ["limits.upload"] = "2m",
+        ["limits.requests"] = "7", ["timeout.header"] = "5s", ["timeout.body"] = "6s",
         ["limits.message"] = "2k", ping = "35s", pong = "36s", compress = "false",
         origins = "https://a.example, https://b.example", subprotocols = "chat.v2, chat.v1",
         amplification = "7", compat = "ngx, socket", shared = "counts=64k, rates=1m",
@@ -295,10 +296,10 @@ describe("the command line", function()
       local OF_WS = { "--listen=ws://127.0.0.1:1" }
       local NEEDS = {
         ["limits.message"] = OF_HTTP, ping = OF_HTTP, pong = { OF_HTTP[1], "--set=ping=30s" },
-        compress = OF_WS, origins = OF_WS, subprotocols = OF_WS,
+        compress = OF_HTTP, origins = OF_WS, subprotocols = OF_WS,
         protocol = { "--listen=unix://x.sock" }, ["limits.uri"] = OF_HTTP, ["limits.headers"] = OF_HTTP,
-        ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["timeout.header"] = OF_HTTP,
-        ["timeout.body"] = OF_HTTP,
+        ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["limits.upload"] = OF_HTTP,
+        ["limits.requests"] = OF_HTTP, ["timeout.header"] = OF_HTTP, ["timeout.body"] = OF_HTTP,
         trust = { "--set=proxy=true" }, amplification = { "--listen=udp://127.0.0.1:1", "--set=frame=datagram" },
       }
       echo()

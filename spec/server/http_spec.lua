@@ -171,8 +171,8 @@ b''
       assert.is_nil((line.frame or ""):find("Date:", 1, true))
       if line.event == "in" then ins[#ins + 1] = line.frame or line.base64 end
     end
-    assert.equal("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7\r\none two\r\n0\r\n\r\n",
-      ins[1])
+    local head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert.equal(head .. "7\r\none two\r\n0\r\nX: y\r\n\r\n", ins[1])
     assert.equal("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ins[2])
     local text = AGENT:gsub("return { listen = [^\n]*", 'return { listen = "http://127.0.0.1:0", agent = Agent }')
     local replayed = trace.replay(script, recording.path, text)

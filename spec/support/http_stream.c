@@ -28,6 +28,7 @@ void http_stream_deinit(struct http_stream *stream)
 	protocol->ops->end(protocol, &stream->session);
 	buf_release(&stream->pool, &stream->in);
 	buf_release(&stream->pool, &stream->out);
+	buf_release(&stream->pool, &stream->request);
 	MUST(!stream->pool.lent_bytes);
 	buf_pool_deinit(&stream->pool);
 }
@@ -62,10 +63,11 @@ static void note_request(struct http_stream *stream, const struct http_request *
 		note(stream, "?", 1);
 		note(stream, frame->data + request->query_at, request->query_bytes);
 	}
-	if (frame->len == request->head_bytes)
+	size_t behind = frame->len - request->trailer_bytes;
+	if (behind == request->head_bytes)
 		return;
 	note(stream, " ", 1);
-	note(stream, frame->data + request->head_bytes, frame->len - request->head_bytes);
+	note(stream, frame->data + request->head_bytes, behind - request->head_bytes);
 }
 
 static void answer(struct http_stream *stream)
@@ -94,11 +96,44 @@ static void refuse(struct http_stream *stream, const struct batch *batch)
 	buf_release(&stream->pool, &stream->out);
 }
 
+/* What is asked for next is the body. */
+static void begin_rest(struct http_stream *stream)
+{
+	if (http_owes_continue(&stream->session)) {
+		note_text(stream, "100");
+		MUST(!http_continue(&stream->session, &stream->pool, &stream->out));
+		buf_release(&stream->pool, &stream->out);
+	}
+	MUST(!http_want_rest(&stream->http, &stream->session, !stream->in_pieces));
+	stream->is_reading = true;
+}
+
+/* It was handed up without its body, or that has come on: it is put together, and answered once it is whole. */
+static void take_apart(struct http_stream *stream, const struct frame *frame)
+{
+	MUST(!frame->len || !buf_append(&stream->pool, &stream->request, frame->data, frame->len));
+	if (!stream->is_reading)
+		begin_rest(stream);
+	if (http_has_rest(&stream->session))
+		return;
+	size_t n;
+	const struct http_request *request = http_pending(&stream->session);
+	const char *trailers = http_trailers(&stream->session, &n);
+	MUST(n == request->trailer_bytes && (!n || !memcmp(trailers + n - 2, "\r\n", 2)));
+	MUST(!n || !buf_append(&stream->pool, &stream->request, trailers, n));
+	const struct buf *whole = stream->request;
+	note_request(stream, request,
+		     &(struct frame){ .data = whole->data + whole->start, .len = (uint32_t)buf_len(whole) });
+	stream->is_reading = false;
+	buf_release(&stream->pool, &stream->request);
+	answer(stream);
+}
+
 /* One call of decode(). False: it needs more. */
 static bool step(struct http_stream *stream)
 {
 	static struct batch batch;
-	const struct protocol *protocol = &stream->http.protocol;
+	const struct protocol *protocol = stream->is_reading ? &stream->http.rest : &stream->http.protocol;
 	size_t n = buf_len(stream->in);
 	if (!n || stream->is_over)
 		return false;
@@ -114,7 +149,9 @@ static bool step(struct http_stream *stream)
 		note_text(stream, "100");
 		buf_release(&stream->pool, &stream->out);
 	}
-	if (batch.count) {
+	if (batch.count && (stream->is_reading || http_has_rest(&stream->session))) {
+		take_apart(stream, &batch.frames[0]);
+	} else if (batch.count) {
 		note_request(stream, http_pending(&stream->session), &batch.frames[0]);
 		answer(stream);
 	} else if (batch.error) {

@@ -15,6 +15,9 @@ struct http_stream {
 	struct session session;
 	uint64_t now_ms, epoch_ms;
 	struct buf *in, *out;
+	/* Where limits.upload is set: are bodies read in pieces, or as one? And the request that is being read so. */
+	bool in_pieces, is_reading;
+	struct buf *request;
 	bool is_over;
 	unsigned decodes; /* calls of decode() */
 	/* "200 GET /a, 200 POST /b body, 413", with "100" where that was sent; bytes of bodies as they are. */

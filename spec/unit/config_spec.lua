@@ -306,7 +306,7 @@ describe("config.normalise", function()
         limits = {
           connections = 10000, per_ip = 0, accept_rate = 0, frame = 1048576, inbox = 1024, mailbox = 1000,
           send_buffer = 1048576, proceed = 1000, allocation = 0, slow_consumer = "pause", reject = false, uri = 8192,
-          headers = 16384, fields = 100, body = 1048576, message = 65536,
+          headers = 16384, fields = 100, body = 1048576, upload = 0, requests = 0, message = 65536,
         },
         timeout = { read = 10000, write = 10000, idle = 60000, first_frame = 0, handshake = 10000, proceed = 0,
           header = 10000, body = 10000 },
@@ -404,7 +404,7 @@ describe("config.normalise", function()
     assert.same({
       connections = 1, per_ip = 2, accept_rate = 3, frame = 4096, inbox = 5, mailbox = 6, send_buffer = 6144,
       slow_consumer = "drop", reject = "busy\n", proceed = 5, allocation = 2 ^ 20, uri = 8192, headers = 16384,
-      fields = 100, body = 2 ^ 20, message = 65536,
+      fields = 100, body = 2 ^ 20, upload = 0, requests = 0, message = 65536,
     }, front.limits)
     assert.same({ 64 * 2 ^ 20, false }, { conf.memory, conf.jit })
     assert.same({ read = 1000, write = 2000, idle = 180000, first_frame = 500, handshake = 4000, proceed = 5000,
@@ -436,10 +436,10 @@ describe("config.normalise", function()
       local text = config.print(normalise { listen = { "ws://:1", "http://:2", "tcp://:3" } })
       local one, two, three = text:match "listener 1: (.-)listener 2: (.-)listener 3: (.*)"
       local function has(part, key) return part:find("\n  " .. key .. " ", 1, true) ~= nil end
-      for _, key in ipairs { "origins", "subprotocols", "compress" } do
+      for _, key in ipairs { "origins", "subprotocols" } do
         assert.same({ true, false, false }, { has(one, key), has(two, key), has(three, key) }, key)
       end
-      for _, key in ipairs { "ping", "pong", "limits.message" } do
+      for _, key in ipairs { "ping", "pong", "limits.message", "compress" } do
         assert.same({ true, true, false }, { has(one, key), has(two, key), has(three, key) }, key)
       end
       for _, key in ipairs { "limits.body", "timeout.body" } do
@@ -457,6 +457,11 @@ describe("config.normalise", function()
       ["a pong before the ping"] = { { listen = "ws://:1", ping = "20s", pong = "20s" },
         "pong: must be longer than ping (20s)" },
       ["a ping of tcp://"] = { { ping = "20s" }, "ping: only WebSockets have it" },
+      ["limits.upload of ws://"] = { { listen = "ws://:1", limits = { upload = "2m" } }, "sends no body" },
+      ["limits.upload of tcp://"] = { { limits = { upload = "2m" } }, "only an http:// address has requests" },
+      ["a small limits.upload"] = { { listen = "http://:1", limits = { upload = "2k" } },
+        "limits.upload: 2k is less than limits.body (1m), which bodies may have in any case" },
+      ["compress of tcp://"] = { { compress = true }, "compress: only responses of HTTP and messages of WebSockets" },
       ["limits.message of tcp://"] = { { limits = { message = 5 } }, "limits.message: only WebSockets have it" },
       ["origins of http://"] = { { listen = "http://:1", origins = { "https://a" } }, "origins: only a ws:// address" },
       ["an origin with a path"] = { { listen = "ws://:1", origins = { "https://a/" } }, "origins: expects a list" },

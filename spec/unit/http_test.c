@@ -20,6 +20,9 @@ enum { TWO_CUTS_MAX = 260 };
 
 static const struct http_limits LIMITS = { .uri = 8192, .headers = 16384, .fields = 100, .body = 1024 };
 
+/* Requests whole, with their bodies read behind them as one, and in pieces. */
+enum { WAYS = 3 };
+
 static struct http_table table;
 
 static int read_rows(void **state)
@@ -46,11 +49,19 @@ static bool agrees(const struct http_row *row, const struct http_stream *stream)
 		      : !strcmp(stream->text, row->answer);
 }
 
+static void stream_init(struct http_stream *stream, int way)
+{
+	struct http_limits limits = LIMITS;
+	limits.upload = way ? limits.body : 0;
+	http_stream_init(stream, &limits);
+	stream->in_pieces = way == WAYS - 1;
+}
+
 /* Cut behind the first a bytes, and the next b. */
-static void check_cut(const struct http_row *row, size_t a, size_t b)
+static void check_cut(const struct http_row *row, int way, size_t a, size_t b)
 {
 	struct http_stream stream;
-	http_stream_init(&stream, &LIMITS);
+	stream_init(&stream, way);
 	if (a)
 		http_stream_put(&stream, row->bytes, a);
 	if (b)
@@ -58,8 +69,8 @@ static void check_cut(const struct http_row *row, size_t a, size_t b)
 	if (row->n > a + b)
 		http_stream_put(&stream, row->bytes + a + b, row->n - a - b);
 	if (!agrees(row, &stream))
-		fail_msg("%s, cut at %zu and %zu of %zu: expected %s, got %.200s", row->what, a, a + b,
-			 row->n, row->answer, stream.text);
+		fail_msg("%s, way %d, cut at %zu and %zu of %zu: expected %s, got %.200s", row->what, way, a,
+			 a + b, row->n, row->answer, stream.text);
 	http_stream_deinit(&stream);
 }
 
@@ -68,7 +79,8 @@ static void each_row_is_so(void **state)
 	(void)state;
 	assert_true(table.count > 150);
 	for (unsigned i = 0; i < table.count; i++)
-		check_cut(&table.rows[i], 0, 0);
+		for (int way = 0; way < WAYS; way++)
+			check_cut(&table.rows[i], way, 0, 0);
 }
 
 /* Of long ones each of so many places. */
@@ -78,7 +90,8 @@ static void it_is_so_at_every_cut(void **state)
 	for (unsigned i = 0; i < table.count; i++) {
 		size_t step = table.rows[i].n / 500 + 1;
 		for (size_t at = 1; at < table.rows[i].n; at += step)
-			check_cut(&table.rows[i], at, 0);
+			for (int way = 0; way < WAYS; way++)
+				check_cut(&table.rows[i], way, at, 0);
 	}
 }
 
@@ -88,18 +101,19 @@ static void it_is_so_at_every_two_cuts(void **state)
 	for (unsigned i = 0; i < table.count; i++)
 		for (size_t a = 1; table.rows[i].n <= TWO_CUTS_MAX && a < table.rows[i].n; a++)
 			for (size_t b = 1; a + b < table.rows[i].n; b++)
-				check_cut(&table.rows[i], a, b);
+				check_cut(&table.rows[i], (int)(a + b) % WAYS, a, b);
 }
 
 static void it_is_so_byte_by_byte(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < table.count; i++) {
+	for (unsigned i = 0; i < table.count * WAYS; i++) {
 		struct http_stream stream;
-		http_stream_init(&stream, &LIMITS);
-		for (size_t at = 0; at < table.rows[i].n && !stream.is_over; at++)
-			http_stream_put(&stream, table.rows[i].bytes + at, 1);
-		assert_true(agrees(&table.rows[i], &stream));
+		const struct http_row *row = &table.rows[i / WAYS];
+		stream_init(&stream, (int)(i % WAYS));
+		for (size_t at = 0; at < row->n && !stream.is_over; at++)
+			http_stream_put(&stream, row->bytes + at, 1);
+		assert_true(agrees(row, &stream));
 		http_stream_deinit(&stream);
 	}
 }

@@ -7,6 +7,7 @@
 #include "agent/agent.h"
 
 #include "agent/handle.h"
+#include "agent/http.h"
 #include "agent/link.h"
 #include "agent/message.h"
 #include "agent/recipient.h"
@@ -269,6 +270,8 @@ static enum eof_answer on_eof(struct channel *channel)
 		record_eof(channel);
 	if (channel->is_piped)
 		return pipe_eof(channel);
+	if (reader && http_waits_for_all(channel))
+		return EOF_CLOSE;
 	if (reader) {
 		bool is_task = reader->is_task;
 		/* It reads on and on, and does not look: that would be for ever. */
@@ -329,6 +332,8 @@ static void on_bad_frame(struct channel *channel, const struct batch *batch)
 		fault_decode(agents, channel);
 	else
 		log_bad_frame(agents, channel, batch->error, error);
+	if (http_waits_for_all(channel))
+		return; /* its call is for a whole request alone, as if it had come before */
 	struct run *reader = channel->reading ? work_reader(agents, channel) : channel->suspended;
 	if (reader) { /* in conn:read, or nobody had looked at its frames */
 		run_fail_read(agents, reader, error,

@@ -22,7 +22,7 @@ void http_open_worker(struct agents *agents)
 
 /* ---- requests ---- */
 
-enum { REQUEST_VALUES = 6 };
+enum { REQUEST_VALUES = 7 };
 
 static void push_part(lua_State *lua, bool is_there, const uint8_t *data, size_t n)
 {
@@ -32,7 +32,10 @@ static void push_part(lua_State *lua, bool is_there, const uint8_t *data, size_t
 		lua_pushnil(lua);
 }
 
-/* What requests.single() takes: head, connection's id, method or nil for GET, path, query or nil, body or nil. */
+/*
+ * What requests.single() takes: head, connection's id, method or nil for GET, path, query or nil, body or nil, and the
+ * lines of trailers, or its number, where the body is still to be read; or nil.
+ */
 static void push_request(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
 {
 	const struct conn *conn = host_decoding(agents->host);
@@ -49,7 +52,12 @@ static void push_request(struct agents *agents, lua_State *lua, const struct bat
 	else
 		lua_pushliteral(lua, "/");
 	push_part(lua, request->has_query, data + request->query_at, request->query_bytes);
+	len -= request->trailer_bytes;
 	push_part(lua, len > request->head_bytes, data + request->head_bytes, len - request->head_bytes);
+	if (__builtin_expect(http_has_rest(&conn->session), 0))
+		lua_pushnumber(lua, http_number_of(&conn->session));
+	else
+		push_part(lua, request->trailer_bytes, data + len, request->trailer_bytes);
 }
 
 static int request_loop(const struct agent_endpoint *endpoint)
@@ -59,25 +67,54 @@ static int request_loop(const struct agent_endpoint *endpoint)
 
 /* ---- onto the tape ---- */
 
-/* A body that was chunked is one chunk. */
+struct recorded_body {
+	const uint8_t *data, *trailers;
+	size_t bytes, trailer_bytes;
+	bool is_chunked, ends;
+};
+
+/* Behind `head`. What was chunked is one chunk. */
+static void record_body(struct channel *channel, struct record_part head, const struct recorded_body *body)
+{
+	bool is_chunk = body->is_chunked && body->bytes, ends = body->is_chunked && body->ends;
+	char size[24];
+	const struct record_part parts[] = {
+		head,
+		{ size, is_chunk ? (size_t)snprintf(size, sizeof size, "%zx\r\n", body->bytes) : 0 },
+		{ body->data, body->bytes },
+		{ "\r\n", is_chunk ? 2 : 0 },
+		{ "0\r\n", ends ? 3 : 0 },
+		{ body->trailers, ends ? body->trailer_bytes : 0 },
+		{ "\r\n", ends ? 2 : 0 },
+	};
+	record_parts(channel, TRACE_IN, parts, sizeof parts / sizeof *parts);
+}
+
 void http_record_in(struct channel *channel, const struct batch *batch)
 {
-	static const char END[] = "\r\n0\r\n\r\n";
-	const struct http_request *request = http_pending(&channel->conn->session);
+	const struct session *session = &channel->conn->session;
+	const struct http_request *request = http_pending(session);
 	const struct frame *frame = &batch->frames[0];
-	size_t body_bytes = frame->len - request->head_bytes;
-	char size[24];
-	struct record_part parts[] = {
-		{ frame->data, request->head_bytes },
-		{ size, 0 },
-		{ frame->data + request->head_bytes, body_bytes },
-		{ END, request->is_chunked ? sizeof END - 1 : 0 },
-	};
-	if (request->is_chunked && body_bytes)
-		parts[1].len = (size_t)snprintf(size, sizeof size, "%zx\r\n", body_bytes);
-	else if (request->is_chunked)
-		parts[3] = (struct record_part){ END + 2, sizeof END - 3 };
-	record_parts(channel, TRACE_IN, parts, sizeof parts / sizeof *parts);
+	size_t behind = frame->len - request->trailer_bytes;
+	record_body(channel, (struct record_part){ frame->data, request->head_bytes },
+		    &(struct recorded_body){ .data = frame->data + request->head_bytes,
+					     .bytes = behind - request->head_bytes,
+					     .trailers = frame->data + behind,
+					     .trailer_bytes = request->trailer_bytes,
+					     .is_chunked = request->is_chunked,
+					     .ends = !http_has_rest(session) });
+}
+
+void http_record_rest(struct channel *channel, const struct batch *batch)
+{
+	const struct session *session = &channel->conn->session;
+	const struct frame *frame = &batch->frames[0];
+	struct recorded_body body = { .data = frame->data,
+				      .bytes = frame->len,
+				      .is_chunked = http_pending(session)->is_chunked,
+				      .ends = !http_has_rest(session) };
+	body.trailers = (const uint8_t *)http_trailers(session, &body.trailer_bytes);
+	record_body(channel, (struct record_part){ NULL, 0 }, &body);
 }
 
 void http_record_head(struct channel *channel, const struct http_response *response, const char *bytes)
@@ -89,6 +126,46 @@ void http_record_head(struct channel *channel, const struct http_response *respo
 	};
 	record_parts(channel, TRACE_OUT, parts, sizeof parts / sizeof *parts);
 }
+
+/* What is dropped was not looked at. A replay has to send as much, or it would drop the next request. */
+static void record_dropped(struct channel *channel)
+{
+	static const uint8_t NOTHING[4096];
+	size_t n = http_dropped_bytes(&channel->conn->session);
+	while (channel->recorded && n) {
+		size_t part = n < sizeof NOTHING ? n : sizeof NOTHING;
+		record_parts(channel, TRACE_IN, &(struct record_part){ NOTHING, part }, 1);
+		n -= part;
+	}
+}
+
+/* ---- bodies that are read while their request is served ---- */
+
+static int append_continue(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
+{
+	(void)data;
+	return http_continue(session, pool, out);
+}
+
+void http_let_body_come(struct channel *channel)
+{
+	if (http_owes_continue(&channel->conn->session))
+		channel_send_by(channel, append_continue, NULL, PROTOCOL_OVERHEAD_MAX);
+}
+
+bool http_waits_for_all(const struct channel *channel)
+{
+	return channel->reading && channel->reading->messages == &MESSAGE_REST &&
+	       http_wants_all(&channel->conn->session);
+}
+
+static void push_rest(struct agents *agents, lua_State *lua, const struct batch *batch, unsigned count)
+{
+	(void)agents, (void)count;
+	lua_pushlstring(lua, (const char *)batch->frames[0].data, batch->frames[0].len);
+}
+
+const struct message_kind MESSAGE_REST = { .push = push_rest };
 
 /* ---- responses ---- */
 
@@ -130,6 +207,8 @@ void http_answered(struct channel *channel, bool is_last, bool keeps)
 {
 	http_forget_frame(channel->conn);
 	const struct run *failing = failing_in(channel);
+	if (__builtin_expect(channel->recorded, 0))
+		record_dropped(channel);
 	enum close_reason reason = failing                   ? fault_reason(failing)
 				   : !keeps                  ? REASON_PEER
 				   : channel->conn->draining ? REASON_DRAIN

@@ -13,6 +13,9 @@ struct run;
 
 extern const struct message_kind MESSAGE_REQUESTS;
 
+/* What is read of a request's body while it is served: struct http's `rest`. */
+extern const struct message_kind MESSAGE_REST;
+
 /*
  * What a callback has returned at idx, with its action behind it: the response of proceed() or of failed(). False with
  * an error message pushed.
@@ -41,8 +44,15 @@ void http_forget_frame(struct conn *conn);
 /* A response is whole: the connection goes on, or ends if it is the last. `keeps`: the client would have it go on. */
 void http_answered(struct channel *channel, bool is_last, bool keeps);
 
-/* Onto the tape: the request that is being handed up, as it could have come. */
+/* Onto the tape: the request that is being handed up, as it could have come; and a piece of its body. */
 void http_record_in(struct channel *channel, const struct batch *batch);
+void http_record_rest(struct channel *channel, const struct batch *batch);
+
+/* Sends 100 Continue, if the client waits for that. */
+void http_let_body_come(struct channel *channel);
+
+/* Does the call that is suspended wait for all of a body? What is wrong with that concerns the client alone. */
+bool http_waits_for_all(const struct channel *channel);
 
 /* What the connections of these agents share. They have their host and their counters. */
 void http_open_worker(struct agents *agents);

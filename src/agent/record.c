@@ -74,7 +74,8 @@ void record_parts(struct channel *channel, enum trace_kind kind, const struct re
 		return;
 	}
 	for (size_t i = 0; i < n; i++) {
-		memcpy(to, parts[i].data, parts[i].len);
+		if (parts[i].len)
+			memcpy(to, parts[i].data, parts[i].len);
 		to += parts[i].len;
 	}
 }
@@ -90,6 +91,10 @@ void record_in(struct channel *channel, const struct batch *batch)
 {
 	if (batch->by->messages == &MESSAGE_REQUESTS) {
 		http_record_in(channel, batch);
+		return;
+	}
+	if (batch->by->messages == &MESSAGE_REST) {
+		http_record_rest(channel, batch);
 		return;
 	}
 	if (batch->by->messages == &MESSAGE_WEBSOCKET) {

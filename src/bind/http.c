@@ -59,6 +59,76 @@ static int l_http_phrase(lua_State *lua)
 	return 1;
 }
 
+static int push_ended(lua_State *lua)
+{
+	lua_pushnil(lua);
+	lua_pushliteral(lua, "closed");
+	return 2;
+}
+
+/* ---- bodies that are read while their request is served: the callers of these are in lua/perilune/requests.lua ---- */
+
+/*
+ * MAY RAISE. The connection whose id is at 1, whose request, of the number at 2, the running call is for; NULL: it has
+ * ended.
+ */
+static struct channel *check_serving(lua_State *lua)
+{
+	struct channel *channel = check_channel(lua);
+	const struct run *run = agents_of(lua)->current;
+	if (channel && (!run || run->channel != channel))
+		bind_raise(lua, "this request is another connection's: only its own handler reads its body");
+	if (channel && channel_is_open(channel) &&
+	    (!http_pending(&channel->conn->session) ||
+	     http_number_of(&channel->conn->session) != (uint32_t)luaL_checknumber(lua, 2)))
+		bind_raise(lua, "this request is answered, and its body is gone");
+	return channel && channel_is_open(channel) ? channel : NULL;
+}
+
+/* MAY RAISE. Of a reader that is about to wait. */
+static void check_reading(lua_State *lua, const struct channel *channel, bool all)
+{
+	if (channel->reading)
+		bind_raise(lua, "another task of this handler reads the body already");
+	if (http_want_rest(http_of(channel->conn->protocol), &channel->conn->session, all))
+		bind_raise(lua, "request.body: this body is being read in pieces, by request:read()");
+}
+
+/* MAY RAISE, MAY YIELD. read(id, number, all) → a piece; "": that was all of it | all of it | nil, message, code */
+static int l_http_read(lua_State *lua)
+{
+	bool all = lua_toboolean(lua, 3);
+	struct channel *channel = check_serving(lua);
+	if (!channel) {
+		push_ended(lua);
+		lua_pushliteral(lua, "ECANCELED");
+		return 3;
+	}
+	if (!http_has_rest(&channel->conn->session)) {
+		lua_pushliteral(lua, "");
+		return 1;
+	}
+	struct run *run = bind_check_may_wait(lua, all ? "request.body" : "request:read");
+	check_reading(lua, channel, all);
+	http_let_body_come(channel);
+	run->read_codec = (struct codec){ .protocol = http_of(channel->conn->protocol)->rest };
+	run->at = channel;
+	return bind_wait(lua, run, WAIT_READ, WHEEL_NEVER);
+}
+
+/* MAY RAISE. trailers(id, number) → the lines of those behind the body that was read | nil */
+static int l_http_trailers(lua_State *lua)
+{
+	size_t n;
+	struct channel *channel = check_serving(lua);
+	const char *lines = channel ? http_trailers(&channel->conn->session, &n) : NULL;
+	if (lines)
+		lua_pushlstring(lua, lines, n);
+	else
+		lua_pushnil(lua);
+	return 1;
+}
+
 /* ---- responses in pieces: the callers of these are in lua/perilune/http/ ---- */
 
 /* MAY RAISE. The connection whose id is at 1, which the running call is on behalf of; NULL: it has ended. */
@@ -71,13 +141,6 @@ static struct channel *check_answering(lua_State *lua)
 		    lua,
 		    "this response is another connection's: only the handler that has begun it writes it");
 	return channel && channel_is_open(channel) ? channel : NULL;
-}
-
-static int push_ended(lua_State *lua)
-{
-	lua_pushnil(lua);
-	lua_pushliteral(lua, "closed");
-	return 2;
 }
 
 /* MAY RAISE. What an error says of a response that goes wrong; UV_EPIPE is none: nil, "closed". */
@@ -340,6 +403,8 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "peer", l_http_peer },
 	{ "tls", l_http_tls },
 	{ "phrase", l_http_phrase },
+	{ "read", l_http_read },
+	{ "trailers", l_http_trailers },
 	{ "begin", l_http_begin },
 	{ "write", l_http_write },
 	{ "flush", l_http_flush },

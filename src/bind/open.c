@@ -57,21 +57,29 @@ static int runtime_ref(lua_State *lua, const char *name, int nargs)
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
-static int requests_ref(lua_State *lua)
+/* MAY RAISE. Of a listener whose configuration is at conf. */
+static int requests_ref(lua_State *lua, bool is_websocket, int conf)
 {
 	vm_push_function(lua, "perilune.requests", "single");
-	lua_call(lua, 0, 1);
+	lua_getfield(lua, conf, "compress");
+	if (is_websocket) { /* there it is of messages */
+		lua_pushboolean(lua, false);
+		lua_replace(lua, -2);
+	}
+	lua_call(lua, 1, 1);
 	return luaL_ref(lua, LUA_REGISTRYINDEX);
 }
 
-/* MAY RAISE. It speaks HTTP: its handler gets requests. */
-static void open_http(lua_State *lua, struct agent_endpoint *listener, const struct listener_config *config)
+/* MAY RAISE. It speaks HTTP: its handler gets requests. Its configuration is at conf as well. */
+static void open_http(lua_State *lua, struct agent_endpoint *listener, const struct listener_config *config,
+		      int conf)
 {
 	luaL_unref(lua, LUA_REGISTRYINDEX, listener->single_ref);
-	listener->single_ref = requests_ref(lua);
+	listener->single_ref = requests_ref(lua, config->is_websocket, conf);
 	instance_keep_function(lua, "perilune.requests", "ready");
 	listener->is_http = true;
 	listener->http = (struct http){ .protocol.messages = &MESSAGE_REQUESTS,
+					.rest.messages = &MESSAGE_REST,
 					.limits = config->http,
 					.worker = &agents_of(lua)->http };
 	http_init(&listener->http);
@@ -216,7 +224,7 @@ static void open_listener(struct agents *agents, unsigned i, const char *name)
 	lua_pushboolean(lua, config->is_http);
 	listener->upgrader_ref = runtime_ref(lua, "upgrader", 4);
 	if (config->is_http)
-		open_http(lua, listener, config);
+		open_http(lua, listener, config, conf);
 	lua_settop(lua, conf - 1);
 }
 

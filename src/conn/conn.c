@@ -387,7 +387,8 @@ void channel_set_busy(struct channel *channel, bool busy)
 		conn->endpoint->lone->changed(channel);
 		return;
 	}
-	assert(!channel->reading || channel->reading == conn->protocol || conn->protocol->ops->rewinds);
+	assert(!channel->reading || channel->reading == conn->protocol ||
+	       channel->reading->ops->rewinds == conn->protocol->ops->rewinds);
 	channel->busy = busy;
 	/* channel->reading may have changed with it, and is a framing of its own */
 	if (conn->protocol->ops->rewinds)

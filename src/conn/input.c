@@ -22,8 +22,11 @@ bool input_may_deliver(const struct conn *conn)
 
 bool input_is_full(const struct conn *conn)
 {
-	return (conn->protocol->ops->counts && conn->waiting_frames >= conn->endpoint->rules.inbox_frames) ||
-	       buf_len(conn->in) >= (size_t)conn->protocol->max_bytes + CONN_SCRATCH_BYTES;
+	const struct protocol *protocol = conn->protocol;
+	size_t has = buf_len(conn->in);
+	return (protocol->ops->counts && conn->waiting_frames >= conn->endpoint->rules.inbox_frames) ||
+	       has >= (size_t)protocol->max_bytes + CONN_SCRATCH_BYTES ||
+	       (protocol->ops->ahead && has >= protocol->ops->ahead(protocol, &conn->session));
 }
 
 bool input_partial(const struct conn *conn)
@@ -279,16 +282,17 @@ static void forget_message(struct conn *conn, const struct protocol *by)
 static void take_one(struct conn *conn, struct batch *batch)
 {
 	uint32_t number = batch->channel;
-	bool ends = batch->ends, is_given = batch->count;
+	bool ends = batch->ends;
 	output_appended(conn, 0);
 	const struct protocol *by = batch->by;
+	bool forgets = batch->count && by->ops->taken; /* `by` may go with the wait of an agent that reads */
 	if (batch->count)
 		deliver_one(conn, batch);
 	else if (batch->error == ERR_BUFFER_LIMIT)
 		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
 	else if (batch->error)
 		input_refuse(conn, batch);
-	if (is_given && by->ops->taken)
+	if (forgets)
 		forget_message(conn, by);
 	if (ends && number)
 		further_end_by_peer(conn, number);
@@ -382,11 +386,13 @@ void input_drop_unread(struct conn *conn)
 
 /*
  * The session has taken all that has come of a message. It is begun all the same: an empty buffer says so, to time-outs
- * and to a drain.
+ * and to a drain, until it has come to its end.
  */
 static void keep_place(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
+	if (conn->in && !buf_len(conn->in) && !conn->begun)
+		buf_release(&host->pool, &conn->in);
 	if (conn->in || !host->batch.begun || !keep_rest(conn))
 		return;
 	while (!buf_reserve(&host->pool, &conn->in, 1)) {
@@ -474,7 +480,7 @@ ssize_t input_read(struct conn *conn)
 {
 	struct conn_host *host = conn->host;
 	ssize_t n;
-	if (!conn->in) {
+	if (!buf_len(conn->in)) { /* one that is empty only keeps the place: what comes is the session's */
 		n = stream_read(&conn->io, host->scratch, CONN_SCRATCH_BYTES);
 		if (n > 0)
 			feed_scratch(conn, (size_t)n);

@@ -40,12 +40,11 @@ size_t http_read_chunk_line(struct http_session *s, const uint8_t *in, size_t n,
 
 static size_t read_chunk_line(const struct http *http, struct http_session *s, const uint8_t *in, size_t n)
 {
-	size_t body = buf_len(s->body) - s->request.head_bytes;
-	uint64_t size;
+	uint64_t size, most = s->rest == REST_PIECES ? http->limits.upload : http->limits.body;
 	size_t used = http_read_chunk_line(s, in, n, &size);
 	if (!used)
 		return 0;
-	if (size > http->limits.body - body) {
+	if (size > most - s->taken) {
 		http_fail(s, REFUSE_BODY);
 		return 0;
 	}
@@ -62,6 +61,7 @@ static size_t read_data(const struct http *http, struct http_session *s, const u
 	if (*error)
 		return 0;
 	s->left -= take;
+	s->taken += take;
 	if (!s->left)
 		s->stage = STAGE_DATA_END;
 	return take;
@@ -79,14 +79,26 @@ size_t http_read_chunk_end(struct http_session *s, const uint8_t *in, size_t n)
 	return 2;
 }
 
-/* A line of the trailers, or the empty one. */
+/* A line of the trailers, which is kept behind the body, or the empty one. */
 static size_t read_trailers(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
-			    bool *is_whole)
+			    bool *is_whole, int *error)
 {
 	size_t len;
-	if (!http_field_line(http, s, in, n, &len) || (len && !http_read_trailer(http, s, in, len)))
+	uint32_t before = s->block_bytes;
+	if (!http_field_line(http, s, in, n, &len))
 		return 0;
 	*is_whole = !len;
+	if (!len)
+		return 2;
+	if (!http_read_request_trailer(http, s, in, len))
+		return 0;
+	*error = buf_append(http->worker->pool, &s->body, in, len + 2);
+	if (*error) { /* it is read again */
+		s->block_bytes = before;
+		s->fields--;
+		return 0;
+	}
+	s->request.trailer_bytes += (uint32_t)len + 2;
 	return len + 2;
 }
 
@@ -104,7 +116,7 @@ size_t http_read_chunks(const struct http *http, struct http_session *s, const u
 		else if (s->stage == STAGE_DATA_END)
 			more = http_read_chunk_end(s, at, n - used);
 		else
-			more = read_trailers(http, s, at, n - used, is_whole);
+			more = read_trailers(http, s, at, n - used, is_whole, error);
 		used += more;
 	}
 	return used;

@@ -358,6 +358,22 @@ bool http_read_trailer(const struct http *http, struct http_session *s, const ui
 	return !says || http_fail(s, REFUSE_TRAILER);
 }
 
+bool http_read_request_trailer(const struct http *http, struct http_session *s, const uint8_t *line,
+			       size_t len)
+{
+	static const char *const EARLIER[] = { "authorization",    "connection",    "content-encoding",
+					       "content-range",    "content-type",  "cookie",
+					       "expect",           "keep-alive",    "max-forwards",
+					       "proxy-connection", "range",         "te",
+					       "trailer",          "upgrade",       "proxy-authorization",
+					       "cache-control",    "content-length" };
+	const uint8_t *colon = memchr(line, ':', len);
+	for (size_t i = 0; colon && i < sizeof EARLIER / sizeof *EARLIER; i++)
+		if (http_is_word(line, (size_t)(colon - line), EARLIER[i]))
+			return http_fail(s, REFUSE_TRAILER);
+	return http_read_trailer(http, s, line, len);
+}
+
 /* ---- fields that are whole ---- */
 
 /* Past all bytes that a value may have, a tab or DEL apart, eight at a time. */
@@ -431,7 +447,7 @@ static bool end_head(const struct http *http, struct http_session *s)
 		return http_fail(s, REFUSE_CODING_1_0);
 	if (s->bad_expectation && !request->is_1_0)
 		return http_fail(s, REFUSE_EXPECTATION);
-	if (s->has_length && s->left > http->limits.body)
+	if (s->has_length && s->left > (http->limits.upload ? http->limits.upload : http->limits.body))
 		return http_fail(s, REFUSE_BODY);
 	request->is_chunked = s->has_coding;
 	request->keeps = !s->has_close && (!request->is_1_0 || s->has_keep_alive);

@@ -23,10 +23,12 @@
 struct counters;
 
 struct http_limits {
-	uint32_t uri;     /* bytes of a target: 414 */
-	uint32_t headers; /* bytes of all header fields and trailers: 431 */
-	uint32_t fields;  /* ... and how many: 431 */
-	uint32_t body;    /* bytes of a body, decoded: 413 */
+	uint32_t uri;      /* bytes of a target: 414 */
+	uint32_t headers;  /* bytes of all header fields and trailers: 431 */
+	uint32_t fields;   /* ... and how many: 431 */
+	uint32_t body;     /* bytes of a body, decoded: 413 */
+	uint64_t upload;   /* ... that is read in pieces; 0: none is, requests are handed up whole */
+	uint32_t requests; /* of a connection, the last of which is told so; 0: any number */
 };
 
 /* What all HTTP connections of a worker share. */
@@ -41,13 +43,15 @@ struct http_worker {
 /* A listener's. */
 struct http {
 	struct protocol protocol; /* first */
+	struct protocol rest;     /* decodes the body of a request that was handed up without: incoming.c */
 	struct http_limits limits;
 	struct http_worker *worker;
 };
 
 /* Where the parts of a request's head are. Offsets from its first byte. */
 struct http_request {
-	uint32_t head_bytes; /* the request line, the fields, the empty line */
+	uint32_t head_bytes;    /* the request line, the fields, the empty line */
+	uint32_t trailer_bytes; /* of the lines behind a chunked body, which are the message's last bytes */
 	uint32_t method_bytes;
 	uint32_t target_at, target_bytes;
 	uint32_t path_at, path_bytes;   /* of the target: up to the "?"; "/" where there is none */
@@ -65,6 +69,32 @@ void http_init(struct http *http);
 
 /* The request that was handed up last and is not answered yet; NULL: there is none. */
 const struct http_request *http_pending(const struct session *session);
+
+/*
+ * Where limits.upload is set, a request whose body has not come with it is handed up as its head alone; the body is read
+ * while it is pending (incoming.c): http_want_rest(), then decode() of http->rest gives a piece, in which nothing is for
+ * the end, or all of it. Is there something of it to be read?
+ */
+bool http_has_rest(const struct session *session);
+
+/* Of the requests of its connection, which one was handed up last? So nobody takes another one's body for its own. */
+uint32_t http_number_of(const struct session *session);
+
+/* 0, or ERR_FRAME_REPLY: there is none, or all is wanted of one that was read in pieces. */
+int http_want_rest(const struct http *http, struct session *session, bool all);
+
+/* Of a request that is answered: what is still to come of its body, and is dropped. */
+size_t http_dropped_bytes(const struct session *session);
+
+/* Was all of it wanted, so that nobody but the client is to be told what is wrong with it? */
+bool http_wants_all(const struct session *session);
+
+/* Does the client wait for 100 Continue? And that, once: 0 or ERR_BUFFER_LIMIT. */
+bool http_owes_continue(const struct session *session);
+int http_continue(struct session *session, struct buf_pool *pool, struct buf **out);
+
+/* Of such a body that has come to its end: the lines of its trailers. */
+const char *http_trailers(const struct session *session, size_t *n);
 
 /* Is it between requests, with nothing of the next one? */
 bool http_is_at_rest(const struct session *session);

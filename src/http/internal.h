@@ -25,19 +25,33 @@ enum http_stage {
 	STAGE_TRAILERS,
 };
 
+/* What becomes of the body of a request that was handed up without it. */
+enum http_rest {
+	REST_NONE, /* there is none, or no more */
+	REST_UNREAD,
+	REST_PIECES,
+	REST_ALL,
+	REST_DROPPED, /* the request is answered */
+};
+
 struct http_session {
 	struct http_request request;
-	struct buf *body;  /* chunked: the head, and what has come of the body; else NULL */
-	uint64_t left;     /* of the body, or of the chunk */
-	uint64_t out_left; /* of the body of the response under way: FRAMING_LENGTH */
-	uint64_t file_at;  /* from where on `file` is sent */
+	const struct http *http; /* of which `rest` is read */
+	struct buf *body;        /* chunked: the head, and what has come of the body; else NULL */
+	uint64_t left;           /* of the body, or of the chunk */
+	uint64_t out_left;       /* of the body of the response under way: FRAMING_LENGTH */
+	uint64_t file_at;        /* from where on `file` is sent */
 	int file;
+	uint64_t taken;               /* of a chunked body: bytes that are decoded */
+	size_t given;                 /* bytes at the front of `body` that were given as a piece */
 	size_t came;                  /* of the body by the last look: whether more has come since */
 	uint32_t at;                  /* of the head: where the line at hand begins */
 	uint32_t scanned;             /* bytes from there on that hold no LF */
+	uint32_t requests;            /* of the connection that were handed up */
 	uint32_t block_bytes, fields; /* header fields and trailers so far */
 	uint8_t stage;
 	uint8_t refusal;   /* enum http_refusal: what it was refused for */
+	uint8_t rest;      /* enum http_rest */
 	uint8_t framing;   /* enum http_framing: of the response that is under way */
 	bool has_host : 1; /* of the head at hand */
 	bool has_length : 1;
@@ -83,6 +97,10 @@ bool http_field_line(const struct http *http, struct http_session *s, const uint
 /* A field line of a trailer. False: it is refused. */
 bool http_read_trailer(const struct http *http, struct http_session *s, const uint8_t *line, size_t len);
 
+/* The same of a request, whose trailers are handed up: what must be known before the body is refused as well. */
+bool http_read_request_trailer(const struct http *http, struct http_session *s, const uint8_t *line,
+			       size_t len);
+
 /* A field line of a response. False: it is refused. */
 bool http_read_response_field(const struct http *http, struct http_session *s, const uint8_t *line,
 			      size_t len);
@@ -104,6 +122,36 @@ size_t http_read_chunk_end(struct http_session *s, const uint8_t *in, size_t n);
  */
 size_t http_read_chunks(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
 			bool *is_whole, int *error);
+
+/* protocol.c */
+
+/* What s->refusal says of it. */
+void http_fail_batch(struct http_session *s, struct batch *out);
+
+/* The bytes of the chunk that are at hand, `has` at most; 0: no room would do. */
+size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has);
+
+void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);
+
+/* incoming.c */
+
+/* The head of a request is whole, of n bytes: is it to be handed up without its body? And does that. */
+bool http_comes_apart(const struct http *http, const struct http_session *s, size_t n);
+void http_give_head(const struct http *http, struct http_session *s, const uint8_t *in, struct batch *out);
+
+/* The request is answered, and of its body n bytes more have come. */
+void http_drop_rest(struct http_session *s, size_t n, struct batch *out);
+
+/* Is the request at hand the last one that its connection may have? */
+bool http_is_last_request(const struct http *http, const struct http_session *s);
+
+/* It is answered: is so much of its body to come that the connection is to end? */
+bool http_abandons_rest(const struct http_session *s);
+
+void http_init_rest(struct http *http);
+
+/* struct protocol_ops */
+size_t http_ahead(const struct protocol *protocol, const struct session *session);
 
 /* pieces.c */
 

@@ -42,10 +42,12 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes);
 	if (!begin)
 		return ERR_BUFFER_LIMIT;
-	response->closes |= framed.by == FRAMING_END;
+	response->closes |=
+	    framed.by == FRAMING_END || (s->rest && s->expects) || http_is_last_request(http, s);
 	response->bytes = (size_t)(http_put_head(begin, http, &s->request, response, framed) - begin);
 	buf_commit(*out, response->bytes);
-	buf_release(http->worker->pool, &s->body);
+	if (!s->rest && !s->request.trailer_bytes) /* else it may still be read */
+		buf_release(http->worker->pool, &s->body);
 	s->framing = (uint8_t)framed.by;
 	s->out_left = framed.length;
 	s->is_silent = framed.by == FRAMING_BODILESS || s->request.is_head;
@@ -153,7 +155,9 @@ int http_end_pieces(const struct http *http, struct session *session, const char
 	http_drop_file(s);
 	s->framing = FRAMING_NONE;
 	s->pending = false;
-	s->last = s->is_ending;
+	s->last = s->is_ending || http_abandons_rest(s);
+	if (s->rest)
+		s->rest = REST_DROPPED;
 	return 0;
 }
 

@@ -43,13 +43,14 @@ static void http_shed(const struct protocol *protocol, struct session *session)
 
 /* ---- decoding ---- */
 
-/* Between requests: what is known of the last one goes, all but whether the connection goes on. */
+/* Between requests: what is known of the last one goes, all but how many there were. */
 static void begin_request(const struct http *http, struct http_session *s)
 {
 	bool skipped = s->skipped;
+	uint32_t requests = s->requests;
 	buf_release(http->worker->pool, &s->body);
 	http_drop_file(s);
-	*s = (struct http_session){ .skipped = skipped };
+	*s = (struct http_session){ .skipped = skipped, .requests = requests };
 }
 
 /* It is whole: data[0 .. len). */
@@ -61,10 +62,11 @@ static void give_request(const struct http *http, struct http_session *s, const 
 	out->begun = BATCH_NOTHING_BEGUN;
 	s->pending = true;
 	s->begun = s->skipped = false;
+	s->requests++;
 	count(&http->worker->counters->http_requests);
 }
 
-static void fail_batch(struct http_session *s, struct batch *out)
+void http_fail_batch(struct http_session *s, struct batch *out)
 {
 	out->error = http_refusal_error((enum http_refusal)s->refusal);
 	out->announced = s->refusal;
@@ -112,8 +114,7 @@ static void read_body(const struct http *http, struct http_session *s, const uin
 	give_request(http, s, in, out->consumed, out);
 }
 
-/* The bytes of the chunk that are at hand, `has` at most; 0: no room would do. */
-static size_t room_wanted(const struct http *http, const struct http_session *s, size_t has)
+size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has)
 {
 	size_t n = has < s->left ? has : (size_t)s->left;
 	return buf_could_hold(http->worker->pool, s->body, n) ? n : 0;
@@ -127,14 +128,14 @@ static void read_chunked(const struct http *http, struct http_session *s, const 
 	size_t used =
 	    http_read_chunks(http, s, in + out->consumed, n - out->consumed, &is_whole, &out->error);
 	if (out->error)
-		out->announced = room_wanted(http, s, n - out->consumed - used);
+		out->announced = http_room_wanted(http, s, n - out->consumed - used);
 	out->consumed += used;
 	out->has_come_on = used || n - out->consumed > s->came;
 	s->came = n - out->consumed; /* of a line that has not ended */
 	if (is_whole)
 		give_request(http, s, s->body->data + s->body->start, buf_len(s->body), out);
 	else if (s->refusal)
-		fail_batch(s, out);
+		http_fail_batch(s, out);
 }
 
 /* One empty line before a request is taken, as RFC 9112 has it. False: there is nothing more, or it is refused. */
@@ -145,7 +146,7 @@ static bool skip_line(struct http_session *s, const uint8_t *in, size_t n, struc
 	else if (s->skipped)
 		s->refusal = REFUSE_LEADING_LINE;
 	if (s->refusal)
-		fail_batch(s, out);
+		http_fail_batch(s, out);
 	else if (n > 1) {
 		s->skipped = true;
 		out->consumed = 2;
@@ -163,7 +164,11 @@ static bool read_head(const struct http *http, struct http_session *s, const uin
 		return skip_line(s, in, n, out);
 	if (!http_read_head(http, s, in, n)) {
 		if (s->refusal)
-			fail_batch(s, out);
+			http_fail_batch(s, out);
+		return false;
+	}
+	if (http_comes_apart(http, s, n)) {
+		http_give_head(http, s, in, out);
 		return false;
 	}
 	return send_continue(s, out) && begin_body(http, s, in, out);
@@ -181,6 +186,10 @@ static void http_decode(const struct protocol *protocol, const uint8_t *in, size
 	out->announced = 0;
 	if (!n || s->last || s->pending)
 		return;
+	if (s->rest) {
+		http_drop_rest(s, n, out);
+		return;
+	}
 	if (!s->begun)
 		begin_request(http, s);
 	s->begun = true;
@@ -202,7 +211,7 @@ const struct http_request *http_pending(const struct session *session)
 bool http_is_at_rest(const struct session *session)
 {
 	const struct http_session *s = http_session_of(session);
-	return s && !s->pending && !s->begun && !s->last && !s->refusal;
+	return s && !s->pending && !s->begun && !s->last && !s->refusal && !s->rest;
 }
 
 static bool is_at_rest(const struct protocol *protocol, const struct session *session)
@@ -269,14 +278,14 @@ static int http_finish(const struct protocol *protocol, struct session *session,
 		s->last = !err;
 		return err;
 	}
-	enum http_refusal refusal = s->refusal   ? (enum http_refusal)s->refusal
-				    : s->pending ? refusal_of(reason)
-				    : s->begun   ? refusal_of_begun(reason)
-						 : REFUSE_NOTHING;
+	enum http_refusal refusal = s->refusal               ? (enum http_refusal)s->refusal
+				    : s->pending && !s->rest ? refusal_of(reason)
+				    : s->begun || s->pending ? refusal_of_begun(reason)
+							     : REFUSE_NOTHING;
 	return refusal ? http_refuse(http_of(protocol), s, refusal, pool, out) : 0;
 }
 
-static void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
+void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
 {
 	enum http_refusal refusal = (enum http_refusal)(batch->announced % REFUSAL_COUNT);
 	(void)protocol;
@@ -293,6 +302,7 @@ static const struct protocol_ops HTTP_OPS = {
 	.encode = http_encode,
 	.finish = http_finish,
 	.is_at_rest = is_at_rest,
+	.ahead = http_ahead,
 	.explain = http_explain,
 };
 
@@ -301,4 +311,5 @@ void http_init(struct http *http)
 	http->protocol.ops = &HTTP_OPS;
 	http->protocol.max_bytes =
 	    http->limits.uri + HTTP_LINE_REST + 1 + http->limits.headers + 2 + http->limits.body;
+	http_init_rest(http);
 }

@@ -156,6 +156,7 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 		return ERR_FRAME_REPLY;
 	const struct http_request *request = &s->request;
 	bool has_body = !http_is_bodiless(response->status);
+	response->closes |= http_is_last_request(http, s) || http_abandons_rest(s);
 	size_t body_bytes = has_body && !request->is_head ? response->body_bytes : 0;
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + response->field_bytes + body_bytes);
 	if (!begin)
@@ -169,6 +170,9 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 	buf_release(http->worker->pool, &s->body);
 	s->pending = false;
 	s->last = response->is_last;
+	s->given = 0;
+	if (s->rest)
+		s->rest = REST_DROPPED;
 	return 0;
 }
 
@@ -176,7 +180,7 @@ int http_switch(struct session *session, const char *fields, size_t n, struct bu
 		struct buf **out)
 {
 	struct http_session *s = http_session_of(session);
-	if (!s || !s->pending || s->framing)
+	if (!s || !s->pending || s->framing || s->rest)
 		return ERR_FRAME_REPLY;
 	char *begin = (char *)buf_reserve(pool, out, HTTP_HEAD_MAX + n);
 	if (!begin)

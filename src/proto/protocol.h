@@ -186,6 +186,12 @@ struct protocol_ops {
 	/* Another description with these operations goes on with the session as it is. */
 	bool keeps_session;
 
+	/*
+	 * It does not rewind. So many bytes may wait behind a message that is being used. NULL, SIZE_MAX: as many as the
+	 * largest message has, and what one read gives.
+	 */
+	size_t (*ahead)(const struct protocol *protocol, const struct session *session);
+
 	/* Its peer answers the last word: the connection waits for that, a while. */
 	bool answers_finish;
 

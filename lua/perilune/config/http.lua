@@ -10,7 +10,7 @@ local report = read.report
 
 --- What is otherwise by default: requests stand alone, so another generation can answer the next one.
 M.DEFAULTS = {
-  http = { frame = "raw", ["reload.policy"] = "migrate" },
+  http = { frame = "raw", ["reload.policy"] = "migrate", compress = false },
   ws = { frame = "raw" }, -- what a WebSocket has said before may count
 }
 
@@ -23,6 +23,8 @@ local NOT_OF_HTTP = {
 }
 -- ... and for WebSockets alone.
 local NOT_OF_WS = {
+  ["limits.requests"] = "a WebSocket is one request",
+  ["limits.upload"] = "who asks for a WebSocket sends no body",
   ["limits.body"] = "who asks for a WebSocket sends no body: limits.message is for messages",
   ["timeout.body"] = "of WebSockets, timeout.header is for the handshake, and for each message from its beginning on",
   ["timeout.idle"] = "of WebSockets, ping and pong tell whether a client is there",
@@ -32,11 +34,14 @@ local NO_WEBSOCKET = "only WebSockets have it: those of a ws:// address, and of 
 local NO_WS = 'only a ws:// address has it (or unix:// with protocol = "ws"): a handler gives it to http.websocket(…)'
 local ONLY_OF_HTTP = {
   ["limits.uri"] = NO_HTTP, ["limits.headers"] = NO_HTTP, ["limits.fields"] = NO_HTTP, ["limits.body"] = NO_HTTP,
+  ["limits.upload"] = NO_HTTP, ["limits.requests"] = NO_HTTP,
   ["timeout.header"] = NO_HTTP, ["timeout.body"] = NO_HTTP,
 }
 
-local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, pong = NO_WEBSOCKET }
-local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS, compress = NO_WS }
+local NO_COMPRESS = "only responses of HTTP and messages of WebSockets can be compressed"
+local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, pong = NO_WEBSOCKET,
+  compress = NO_COMPRESS }
+local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS }
 
 local function is_ws(listener) return listener.protocol == "ws" end
 local function is_http(listener) return listener.protocol == "http" or is_ws(listener) end
@@ -86,9 +91,15 @@ local function check_listener(state, entry, listener, index, buffers)
   if is_ws(listener) then
     listener.websocket = { path = listener.target, origins = listener.origins or nil,
       subprotocols = listener.subprotocols, compress = listener.compress }
-    limits.body = 0
+    limits.body, limits.upload = 0, 0
   end
   check_pong(state, entry, listener)
+  if limits.upload > 0 and limits.upload < limits.body then
+    local place = entry.layer.given["limits.upload"] and entry.place .. "." or ""
+    local text = "%s is less than limits.body (%s), which bodies may have in any case"
+    text = text:format(units.format_size(limits.upload), units.format_size(limits.body))
+    report(state, place .. "limits.upload", text)
+  end
   local most = math.max(limits.uri + limits.headers + limits.body, limits.message)
   if most > buffers then
     local text = TOO_SMALL:format(units.format_size(buffers), entry.place, units.format_size(most))

@@ -65,7 +65,7 @@ ping: ping_interval heartbeat_interval ping_every
 pong: pong_timeout pong_wait ping_timeout_ms
 origins: allowed_origins allow_origin check_origin
 subprotocols: subprotocol sub_protocols websocket_protocols
-compress: compression permessage_deflate deflate
+compress: compression permessage_deflate deflate gzip
 reload.policy: on_reload hot_reload reload_mode
 jobs.workers: job_workers job_threads thread_pool worker_pool threadpool task_workers background_workers executor
 jobs.queue: job_queue queue_limit max_jobs backlog_jobs pending_jobs
@@ -84,6 +84,8 @@ limits.uri: max_uri uri_limit max_url max_url_length large_client_header_buffers
 limits.headers: max_header_size header_size header_limit max_headers_size limit_request_field_size
 limits.fields: max_headers header_count max_headers_count limit_request_fields
 limits.body: body_limit max_body max_body_size client_max_body_size max_request_size max_content_length content_length
+limits.requests: keepalive_requests max_requests requests_per_connection max_keepalive_requests
+limits.upload: max_upload upload_limit upload_size max_upload_size max_file_size stream_limit
 limits.message: max_message_bytes message_size max_payload_length websocket_message
 limits.inbox: queue queue_size max_queue pending max_pending
 limits.mailbox: mailbox_size max_mailbox messages max_messages message_queue

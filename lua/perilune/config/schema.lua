@@ -494,6 +494,8 @@ M.KEYS = {
   { path = "limits.headers", scope = "listener", type = "size", min = 64, max = MIB, default = 16384 },
   { path = "limits.fields", scope = "listener", type = "whole", min = 1, max = 10000, default = 100 },
   { path = "limits.body", scope = "listener", type = "size", min = 0, max = GIB, default = MIB },
+  { path = "limits.requests", scope = "listener", type = "count_or_off", min = 0, max = 1e9, default = 0 },
+  { path = "limits.upload", scope = "listener", type = "size_or_off", min = 1, max = 1024 * GIB, default = 0 },
   { path = "limits.message", scope = "listener", type = "size", min = 1, max = GIB, default = 65536 },
   { path = "limits.inbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1024 },
   { path = "limits.mailbox", scope = "listener", type = "whole", min = 1, max = 1e6, default = 1000 },

@@ -31,6 +31,18 @@ function M.ranked(list, codings)
   return ranked
 end
 
+--- Would a client with such an Accept-Encoding have gzip, and would it refuse what is not coded?
+---@param list string? the header field
+---@return boolean is_wanted it takes gzip, and likes nothing that is not coded better
+---@return boolean is_needed it takes nothing that is not coded
+function M.wants_gzip(list)
+  if not list then return false, false end
+  local any = weight_of(list, "*")
+  local gzip = weight_of(list, "gzip") or weight_of(list, "x-gzip") or any or 0
+  local plain = weight_of(list, "identity")
+  return gzip > 0 and gzip >= (plain or 0), gzip > 0 and (plain or any) == 0
+end
+
 local COMPRESSIBLE = {
   ["application/json"] = true, ["application/javascript"] = true, ["application/xml"] = true,
   ["application/wasm"] = true, ["application/manifest+json"] = true, ["image/svg+xml"] = true,

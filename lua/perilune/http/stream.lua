@@ -19,7 +19,7 @@ local NO_TRAILERS = {
 }
 
 -- id: of the connection, nil once the response is over. response: until it has begun. closes. silent: it has no body.
--- lock: a semaphore, once somebody had to wait. trailers, trailer_bytes. has_length.
+-- lock: a semaphore, once somebody had to wait. trailers, trailer_bytes. has_length. coder: compresses (compress.lua).
 local methods = {}
 local meta = { __index = methods, __metatable = "http.stream" }
 
@@ -41,8 +41,15 @@ local function begin(out)
   return ok, why
 end
 
--- All of it from `at` on.
+-- Data as it is sent.
+local function coded(out, data)
+  local coder = rawget(out, "coder")
+  return coder and coder:add(data) or data
+end
+
+-- All of it from `at` on; nil: it is not coded yet, as what is sent before it was to be coded first.
 local function go_on(out, data, at)
+  if not at then data, at = coded(out, data), 0 end
   while at < #data do
     local ok, why = core.flush(out.id)
     if not ok then return nil, why end
@@ -55,8 +62,9 @@ end
 
 -- Several tasks may write: what one of them writes is not torn apart by others.
 local function put(out, data)
-  local lock, at = rawget(out, "lock"), 0
+  local lock, at = rawget(out, "lock"), nil
   if not lock or lock:count() == 1 then
+    data = coded(out, data)
     at = core.write(out.id, data, 0)
     if not at then return nil, "closed" end
     if at == #data then return true end
@@ -125,15 +133,33 @@ end
 
 local NO_BODY = { [204] = true, [304] = true }
 
+local compress -- perilune.http.compress, where a response is to be compressed
+
+-- Where its pieces are to be compressed: what does that, and the response with the fields for it. Nil: all of those are
+-- in use, and it is sent as it is.
+local function begin_coding(response)
+  compress = compress or require "perilune.http.compress"
+  local coder = compress.take_coder(response[9])
+  if not coder then return response end
+  return compress.coded_head(response), coder
+end
+
 -- Answers the request: position 5 of such a response.
 local function answer(response, request, closes)
-  local out = setmetatable({ id = request[2], response = response, closes = closes, has_length = response[7] ~= nil },
-    meta)
+  local coder
+  if response[9] then response, coder = begin_coding(response) end
+  local out = setmetatable({ id = request[2], response = response, closes = closes, has_length = response[7] ~= nil,
+    coder = coder }, meta)
   local is_silent = request.method == "HEAD" or NO_BODY[response[1]]
   if not is_silent then response[6](out) end
   local lock = rawget(out, "lock")
   if lock then lock:with(function() end) end -- a task that is writing comes to the end of what it writes
-  if begin(out) then core.finish(request[2], rawget(out, "trailers") or "") end
+  local has_begun = begin(out)
+  if coder then
+    coder:leave()
+    has_begun = has_begun and (is_silent or put(out, ""))
+  end
+  if has_begun then core.finish(request[2], rawget(out, "trailers") or "") end
   rawset(out, "id", nil)
   return nil
 end
@@ -159,6 +185,7 @@ function M.stream(producer, options)
   rawset(response, 5, answer)
   rawset(response, 6, producer)
   rawset(response, 7, length)
+  rawset(response, 10, length == nil) -- it may be compressed: position 9 is the level
   return response
 end
 

@@ -2,6 +2,7 @@
 local middleware = require "perilune.http.middleware"
 local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
+local printable = require "perilune.printable"
 
 local M = {}
 
@@ -102,9 +103,12 @@ local counts = {}
 
 local KNOWN = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 
-local function entry_of(request)
+local function label_of(request)
   local method = KNOWN[request.method] and request.method or "other"
-  local label = request.route and ("%s %s"):format(method, request.route) or "no route"
+  return request.route and ("%s %s"):format(method, request.route) or "no route"
+end
+
+local function entry_of(label)
   local entry = counts[label]
   if not entry then
     entry = {}
@@ -113,32 +117,88 @@ local function entry_of(request)
   return entry
 end
 
+local function add_here(label, name, by)
+  local entry = entry_of(label)
+  entry[name] = (entry[name] or 0) + by
+end
+
+local function raise_here(label, name, value)
+  local entry = entry_of(label)
+  entry[name] = math.max(entry[name] or 0, value)
+end
+
+-- Of all workers: in a dictionary, by keys that begin with this. A route has no zero byte in it.
+local PREFIX, KEY = "http.counts\0", "^http%.counts%z(.*)%z(.*)$"
+
+local function check_options(what, options)
+  local shared = option_checks.check(what, options, { shared = true }, 3).shared
+  if shared ~= nil and getmetatable(shared) ~= "shared dictionary" then
+    option_checks.wrong(what, "shared", 'expects a dictionary, perilune.shared "counts"', shared, 3)
+  end
+  return shared
+end
+
+-- What adds to a figure of a route, and what keeps the largest. A dictionary that is full counts no more.
+local function counters(shared)
+  if not shared then return add_here, raise_here end
+  local function add(label, name, by) shared:incr(PREFIX .. label .. "\0" .. name, by) end
+  local function raise(label, name, value)
+    shared:update(PREFIX .. label .. "\0" .. name, function(old) return math.max(old or 0, value) end)
+  end
+  return add, raise
+end
+
 local function nothing() end
 
 --- Counts responses by route and class of status: http.counts().
+---@param options { shared: table? }? where all workers count together
 ---@return perilune.http.middleware
-function M.counted()
+function M.counted(options)
+  local add = counters(check_options("http.counted", options))
   return middleware.observer("counted", nothing, function(request, response)
-    local entry, class = entry_of(request), ("%dxx"):format(response.status / 100)
-    entry[class] = (entry[class] or 0) + 1
+    add(label_of(request), ("%dxx"):format(response.status / 100), 1)
   end)
 end
 
 --- Adds up how long responses take, by route: http.counts(). It is the clock of perilune.now(), which stands still
 --- while a handler computes: what is measured is what a handler waits for.
+---@param options { shared: table? }?
 ---@return perilune.http.middleware
-function M.timed()
+function M.timed(options)
+  local add, raise = counters(check_options("http.timed", options))
   return middleware.observer("timed", now, function(request, _, start)
-    local entry, seconds = entry_of(request), perilune.now() - start
-    entry.timed, entry.seconds = (entry.timed or 0) + 1, (entry.seconds or 0) + seconds
-    entry.longest = math.max(entry.longest or 0, seconds)
+    local label, seconds = label_of(request), perilune.now() - start
+    add(label, "timed", 1)
+    add(label, "seconds", seconds)
+    raise(label, "longest", seconds)
   end)
 end
 
---- What was counted in this worker, a copy: { ["GET /users/{id}"] = { ["2xx"] = 3, timed = 3, seconds = 0.2,
---- longest = 0.1 }, ["no route"] = { ["4xx"] = 1 } }.
+local function counts_in(shared)
+  local all = {}
+  for _, key in ipairs(shared:keys()) do
+    local label, name = tostring(key):match(KEY)
+    local value = label and shared:get(key)
+    if value then
+      all[label] = all[label] or {}
+      all[label][name] = value
+    end
+  end
+  return all
+end
+
+--- What was counted in this worker, or in a dictionary, a copy: { ["GET /users/{id}"] = { ["2xx"] = 3, timed = 3,
+--- seconds = 0.2, longest = 0.1 }, ["no route"] = { ["4xx"] = 1 } }.
+---@param shared table?
 ---@return table<string, table<string, number>>
-function M.counts()
+function M.counts(shared)
+  if shared ~= nil then
+    if getmetatable(shared) ~= "shared dictionary" then
+      error("http.counts: expects a dictionary, perilune.shared \"counts\", or nothing, got "
+        .. printable.value(shared), 2)
+    end
+    return counts_in(shared)
+  end
   local copy = {}
   for label, entry in pairs(counts) do
     copy[label] = {}

@@ -47,7 +47,7 @@ function worker:spawn(fn, ...) end
 ---@field amplification? integer|false of udp://: bytes sent for each that came, until it answers; default: 3
 ---@field origins? string[]|false of ws://: pages that may open WebSockets, "https://example.org"; default: any
 ---@field subprotocols? string[] of ws://: names, the one that is liked best first; default: none
----@field compress? boolean of ws://: where the client can; default: true
+---@field compress? boolean where the client can; default: true of ws://, false of http://
 ---@field ping? perilune.duration|false of WebSockets: a silence after which the client is asked; default: 54s
 ---@field pong? perilune.duration|false of WebSockets: a silence after which it is given up; default: 60s
 ---@field limits? perilune.limits
@@ -152,6 +152,8 @@ function worker:spawn(fn, ...) end
 ---@field headers? perilune.size of http://: all header fields of a request; default: 16k
 ---@field fields? integer of http://: how many they are; default: 100
 ---@field body? perilune.size of http://: a request's body; default: 1m
+---@field requests? integer|false of http://: of a connection; default: any number
+---@field upload? perilune.size|false of http://: a body that is read in pieces; default: none is
 ---@field message? perilune.size of WebSockets: bytes of a message; default: 64k
 ---@field inbox? integer frames that may wait for a suspended agent; default: 1024
 ---@field mailbox? integer messages that may wait for a name of an agent; default: 1000

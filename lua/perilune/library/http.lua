@@ -12,7 +12,8 @@
 ---@field target string what the request line had
 ---@field headers table<string, string> by name, in any case; one that is there several times is joined with ", "
 ---@field host? string whom the client has asked
----@field body string decoded, if it was chunked; "": there is none
+---@field body string decoded, if it was chunked; "": there is none. With limits.upload it is waited for
+---@field trailers table<string, string> those behind a chunked body that has been read, by name, in any case
 ---@field version "1.1"|"1.0"
 ---@field peer? string as conn.peer
 ---@field tls? perilune.tls_facts as conn.tls
@@ -35,6 +36,13 @@ function request:json(options) end
 ---@return { [1]: string, [2]: string }[] fields name and value
 function request:fields() end
 
+--- The next piece of the body. With limits.upload a body comes in pieces, and the client sends no more than is read;
+--- otherwise, and where it was there already, all of it is one piece. Waits.
+---@return string? piece never ""; nil: that was all of it
+---@return string? message it does not come whole, and is of no use
+---@return string? code "EMSGSIZE": it is over limits.upload; "EPROTO": it is wrong; "EOF": the client has ended it
+function request:read() end
+
 --- The body of a form without files (application/x-www-form-urlencoded).
 ---@param options? { all?: boolean, fields?: integer } `all`: a list for each name; `fields`: default 1000
 ---@return table<string, string|string[]>? form nil: the body is none
@@ -46,12 +54,19 @@ function request:form(options) end
 ---@field filename? string as the client has it: no path to be used
 ---@field type? string Content-Type
 ---@field headers table<string, string>
----@field body string
+---@field size integer bytes
+---@field body? string nil: `into` has taken it
 
---- The parts of a form with files (multipart/form-data).
----@param options? { parts?: integer } at most so many; default: 100
+---@class perilune.http.multipart_options
+---@field parts? integer at most so many; default: 100
+---@field into? fun(part: perilune.http.part): fun(piece: string?)? what gets its pieces, and nil behind them
+---@field memory? integer|string with `into`: bytes of all bodies that are kept; default: 1m
+
+--- The parts of a form with files (multipart/form-data). With `into` they are read as they come, as by request:read().
+---@param options? perilune.http.multipart_options
 ---@return perilune.http.part[]? parts nil: the body is none
 ---@return string? message
+---@return string? code of request:read()
 function request:multipart(options) end
 
 --- What `proceed` of an HTTP agent may return, beside a string, a table (which is sent as JSON) and nil. It cannot be

@@ -228,6 +228,16 @@ function http.cors(options) end
 ---@return perilune.http.middleware
 function http.cache_control(options) end
 
+---@class perilune.http.compress_options
+---@field min? integer|string smaller bodies are sent as they are; default: 1k
+---@field level? integer 1 (fast) to 9 (small); default: 5
+---@field types? string[] types that are worth it, beside the known ones: { "model/obj" }
+
+--- Compresses bodies by gzip for clients that take it.
+---@param options? perilune.http.compress_options
+---@return perilune.http.middleware
+function http.compress(options) end
+
 --- An identifier for each request: `request.context.request_id`, and a field of the response.
 ---@param options? { header?: string, trust?: boolean } default: X-Request-Id; `trust`: that of the client is kept
 ---@return perilune.http.middleware
@@ -247,18 +257,21 @@ function http.request_id(options) end
 function http.logged(options) end
 
 --- Counts responses, by route and class of status.
+---@param options? { shared?: perilune.shared } a dictionary in which all workers count together; default: each its own
 ---@return perilune.http.middleware
-function http.counted() end
+function http.counted(options) end
 
 --- Adds up how long responses take, by route: what handlers wait for, as perilune.now() stands still while they
 --- compute.
+---@param options? { shared?: perilune.shared } as of http.counted()
 ---@return perilune.http.middleware
-function http.timed() end
+function http.timed(options) end
 
---- What http.counted() and http.timed() have noted in this worker, a copy: `2xx`, `4xx` …, `timed`, `seconds`,
---- `longest`.
+--- What http.counted() and http.timed() have noted in this worker, or in a dictionary, a copy: `2xx`, `4xx` …, `timed`,
+--- `seconds`, `longest`.
+---@param shared? perilune.shared default: what this worker has counted by itself
 ---@return table<string, table<string, number>> counts by "GET /users/{id}", or "no route"
-function http.counts() end
+function http.counts(shared) end
 
 ---@class perilune.http.cookie_options
 ---@field path? string|false default: "/"
