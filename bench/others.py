@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures Perilune's TLS beside nginx's stream module and Go's crypto/tls. See bench/README.md."""
+"""Measures Perilune's TLS beside nginx's stream module and Go's crypto/tls, or its HTTP beside nginx, h2o, Node and Go.
+See bench/README.md."""
 
 import argparse
 import importlib.machinery
@@ -15,18 +16,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GO_ECHO = "build/bench/go_tls_echo"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+GO = {"go_tls": "go_tls_echo", "go_http": "go_http"}  # participant → its program
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")  # elsewhere it may be built in
-# All else is as nginx has it. One ticket for a connection, where the default is two, is what the others send.
-NGINX_CONFIG = """
-{module}
-{user}
-daemon off;
-pid {folder}/nginx-{port}.pid;
-error_log stderr warn;
-worker_processes 1;
-events {{ worker_connections 16384; }}
+# One ticket for a connection, where the default is two, is what the others send.
+NGINX_STREAM = """
 stream {{
   server {{
     listen 127.0.0.1:{port} ssl;
@@ -50,16 +43,35 @@ def load_bench():
 
 
 bench = load_bench()
-OTHERS = {"nginx_tls": "nginx", "go_tls": "Go"}
-# Load → what the table calls it, and its metric. What the client is told is in scripts/bench.
+web = bench.web
+OTHERS = {"nginx_tls": "nginx", "go_tls": "Go", "nginx": "nginx", "nginx_lua": "nginx + Lua", "h2o": "h2o",
+          "node_http": "Node", "go_http": "Go"}
+# Load → what the table calls it, its metric, which of Perilune's programs is measured, and beside whom. What the client
+# is told is in scripts/bench.
+TLS_OTHERS = ["nginx_tls", "go_tls"]
+HTTP_OTHERS = ["nginx", "nginx_lua", "h2o", "node_http", "go_http"]
+FILE_OTHERS = ["nginx", "h2o", "go_http"]
 MEASURED = {
-    "tls.p1": ("32 B × 1, frames/s", "frames_per_s"),
-    "tls.p16": ("32 B × 16, frames/s", "frames_per_s"),
-    "tls.4k": ("4 KiB × 4, frames/s", "frames_per_s"),
-    "tls.handshakes": ("full handshakes/s", "cycles_per_s"),
-    "tls.resumed": ("resumed handshakes/s", "cycles_per_s"),
-    "tls.idle": ("RSS of an idle connection, B", "bytes_per_connection"),
+    "tls": {
+        "tls.p1": ("32 B × 1, frames/s", "frames_per_s", "tls", TLS_OTHERS),
+        "tls.p16": ("32 B × 16, frames/s", "frames_per_s", "tls", TLS_OTHERS),
+        "tls.4k": ("4 KiB × 4, frames/s", "frames_per_s", "tls", TLS_OTHERS),
+        "tls.handshakes": ("full handshakes/s", "cycles_per_s", "tls", TLS_OTHERS),
+        "tls.resumed": ("resumed handshakes/s", "cycles_per_s", "tls", TLS_OTHERS),
+        "tls.idle": ("RSS of an idle connection, B", "bytes_per_connection", "tls", TLS_OTHERS),
+    },
+    "http": {
+        "http.get": ("GET, 13 B × 1, requests/s", "frames_per_s", "http", HTTP_OTHERS),
+        "http.p16": ("GET, 13 B × 16, requests/s", "frames_per_s", "http", HTTP_OTHERS),
+        "http.json": ("POST, 4 KiB of JSON, requests/s", "frames_per_s", "http_json",
+                      ["nginx_lua", "node_http", "go_http"]),
+        "http.4k": ("a file of 4 KiB, requests/s", "frames_per_s", "http_files", FILE_OTHERS),
+        "http.1m": ("a file of 1 MiB, requests/s", "frames_per_s", "http_files", FILE_OTHERS),
+        "http.idle": ("RSS of an idle connection, B", "bytes_per_connection", "http", HTTP_OTHERS),
+    },
 }
+NEEDS = {"nginx_tls": {"nginx": web.NGINX}, **web.NEEDS, "h2o": {"h2o": web.H2O},
+         "node_http": {"node": shutil.which("node")}}
 # What has been measured of a server → the same of its backend. The sum is recorded under `whole_`.
 BACKEND = {"server_ns_per_frame": "backend_ns_per_frame", "server_ns_per_cycle": "backend_ns_per_cycle",
            "bytes_per_connection": "backend_bytes_per_connection"}
@@ -68,28 +80,17 @@ BACKEND = {"server_ns_per_frame": "backend_ns_per_frame", "server_ns_per_cycle":
 # ---- servers -----------------------------------------------------------------------------------------------------
 
 
-class Nginx(bench.Server):
+class NginxStream(web.Nginx):
     """The stream module before an echo, which has the client's core."""
 
     def __init__(self, pem, logs):
         port = bench.free_port(socket.SOCK_STREAM)
         path = Path(logs) / f"backend-{port}"
-        config = Path(logs) / f"nginx-{port}.conf"
-        config.write_text(NGINX_CONFIG.format(
-            module=f"load_module {STREAM_MODULE};" if STREAM_MODULE.exists() else "",
-            # A worker of root's is nobody's, and nobody may not use the backend's socket.
-            user="user root;" if os.geteuid() == 0 else "",
-            folder=logs, port=port, certificate=pem["CERTIFICATE"], key=pem["KEY"], backend=path), encoding="utf-8")
+        block = NGINX_STREAM.format(port=port, certificate=pem["CERTIFICATE"], key=pem["KEY"], backend=path)
         backend = bench.Server("backend", "build/bench/epoll_echo --unix {app}", path, logs, core=bench.LOAD_CORE)
         backend.wait(path.exists, "did not listen")
-        super().__init__("nginx_tls", f"{NGINX} -e stderr -p {{app}} -c {config}", logs, logs, pem=pem, port=port,
-                         backend=backend)
-
-    @property
-    def pid(self):
-        """The worker: the only child of the master."""
-        master = self.process.pid
-        return int(Path(f"/proc/{master}/task/{master}/children").read_text(encoding="ascii").split()[0])
+        super().__init__("nginx_tls", logs, port, block, modules=[STREAM_MODULE] if STREAM_MODULE.exists() else [],
+                         pem=pem, backend=backend)
 
     def stop(self):
         troubles = [super().stop(), self.backend.stop()]
@@ -103,24 +104,23 @@ def install():
         bench.say(f"others: not everything is installed: {err}")
 
 
-def build_go():
-    """Returns why there is no echo in Go, or None. Asks no network, and writes to build/ only."""
+def build_go(name):
+    """Returns why there is no such program in Go, or None. Asks no network, and writes to build/ only."""
     if not shutil.which("go"):
         return "there is no go"
     environment = {**os.environ, "GOCACHE": str(ROOT / "build" / "bench" / "go"), "GOPROXY": "off",
                    "GO111MODULE": "off", "CGO_ENABLED": "0"}
-    built = subprocess.run(["go", "build", "-o", GO_ECHO, "bench/yardstick/go_tls_echo.go"], cwd=ROOT,
+    built = subprocess.run(["go", "build", "-o", f"build/bench/{name}", f"bench/yardstick/{name}.go"], cwd=ROOT,
                            env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     return f"go build: {built.stderr.strip()}" if built.returncode else None
 
 
-def try_nginx():
-    """Returns why nginx cannot be measured, or None."""
-    if not NGINX:
-        return "there is no nginx"
+def try_out(start):
+    """Starts a server in a folder of its own. Returns why it does not answer, or None."""
     with tempfile.TemporaryDirectory(prefix="perilune-bench-") as logs:
+        web.prepare(logs)
         try:
-            server = Nginx(bench.make_certificate(logs), logs)
+            server = start(logs)
         except bench.BenchError as err:
             return str(err)
         try:
@@ -132,9 +132,23 @@ def try_nginx():
             server.stop()
 
 
-def available():
+def reason_against(name):
+    """Why a server cannot be measured, or None."""
+    missing = [what for what, there in NEEDS.get(name, {}).items() if not there]
+    if missing:
+        return f"there is no {', no '.join(missing)}"
+    if name in GO:
+        return build_go(GO[name])
+    starts = {"nginx_tls": lambda logs: NginxStream(bench.make_certificate(logs), logs),
+              "nginx": lambda logs: web.nginx("nginx", logs), "nginx_lua": lambda logs: web.nginx("nginx_lua", logs),
+              "h2o": web.h2o}
+    return try_out(starts[name]) if name in starts else None
+
+
+def available(what):
     """The others that can be measured. Says of the rest why they cannot."""
-    reasons = {"nginx_tls": try_nginx(), "go_tls": build_go()}
+    names = dict.fromkeys(name for *_, others in MEASURED[what].values() for name in others)
+    reasons = {name: reason_against(name) for name in names}
     for name, reason in reasons.items():
         if reason:
             bench.say(f"others: {OTHERS[name]} is left out: {reason}")
@@ -145,18 +159,24 @@ def available():
 
 
 class Others(bench.Bench):
-    def __init__(self, args, others, logs):
-        cells = [bench.Cell(load, title, load, metric, subject=args.subject, ratio_to=other)
-                 for load, (title, metric) in MEASURED.items() for other in others]
+    def __init__(self, args, measured, logs):
+        cells = [bench.Cell(load, title, load, metric, subject=subject, ratio_to=other)
+                 for load, (title, metric, subject, others) in measured.items() for other in others]
         super().__init__(args, cells, logs)
-        self.servers = [args.subject, *others]
-        listen = "--listen 127.0.0.1:{port} --certificate {certificate} --key {key}"
-        self.templates["go_tls"] = (f"{GO_ECHO} {listen}", None)
+        self.measured = measured
+        listen = "--listen 127.0.0.1:{port}"
+        self.templates["go_tls"] = (
+            f"build/bench/go_tls_echo {listen} --certificate {{certificate}} --key {{key}}", None)
+        self.templates["go_http"] = (f"build/bench/go_http {listen} --folder {{app}}", logs)
+        self.templates["node_http"] = ("node {app} {port}", "bench/yardstick/node_http.js")
 
     def start(self, name):
-        if name != "nginx_tls":
+        if name == "nginx_tls":
+            server = NginxStream(self.pem, self.logs)
+        elif name == "h2o":
+            server = web.h2o(self.logs)
+        else:
             return super().start(name)
-        server = Nginx(self.pem, self.logs)
         self.started.append(server)
         return server
 
@@ -170,8 +190,9 @@ class Others(bench.Bench):
 
     def run(self):
         self.loads()
-        for name in self.servers:
-            self.idle("tls.idle", [name], self.args.idle_tls_connections, "--tls")
+        for load, (_, metric, subject, others) in self.measured.items():
+            for name in [subject, *others] if metric == "bytes_per_connection" else []:
+                self.idle(load, [name])
 
     def row(self, cell):
         row = super().row(cell)
@@ -223,30 +244,31 @@ def table(rows):
                                for i, (c, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
 
 
-def version(*command):
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return (done.stdout or done.stderr).strip()
-
-
 def parse():
     p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("what", nargs="?", choices=list(MEASURED), default="tls", help="default tls")
     p.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
     p.add_argument("--duration", type=float, default=1.0, metavar="S", help="measured seconds of each run, default 1")
     p.add_argument("--warmup", type=float, default=0.3, metavar="S", help="seconds before them, default 0.3")
-    p.add_argument("--view", dest="subject", action="store_const", const="tls_view", default="tls",
-                   help="lend Perilune's handler the bytes (apps/echo_tls_view.lua) instead of giving it a string")
+    p.add_argument("--view", action="store_true",
+                   help="of tls: lend Perilune's handler the bytes (apps/echo_tls_view.lua), which is given a string else")
     p.add_argument("--json", metavar="FILE", help="results and every run as JSON")
     p.add_argument("--no-install", action="store_true", help="measure what is there, without asking apt for the rest")
     p.add_argument("--no-build", action="store_true", help="do not call scripts/build")
     p.set_defaults(server=None, server_view=None, server_tls=None, server_udp=None, server_proxy=None,
-                   idle_connections=None, idle_tls_connections=2000)
+                   idle_connections=10000, idle_tls_connections=2000)
     args = p.parse_args()
     if args.rounds < 1 or args.duration <= 0 or args.warmup < 0:
         p.error("--rounds, --duration and --warmup must be positive")
+    if args.view and args.what != "tls":
+        p.error("--view is of tls")
     return args
+
+
+def to_measure(args, available_others):
+    """The loads, with those who are there."""
+    return {load: (title, metric, "tls_view" if args.view else subject, [o for o in others if o in available_others])
+            for load, (title, metric, subject, others) in MEASURED[args.what].items()}
 
 
 def main():
@@ -257,13 +279,14 @@ def main():
     if not args.no_install:
         install()
     bench.build(perilune_too=not args.no_build)
-    others = available()
+    others = available(args.what)
     if not others:
         raise bench.BenchError("there is nothing to compare with")
-    bench.LOADS = {load: (arguments, [args.subject, *others]) for load, (arguments, _) in bench.LOADS.items()
-                   if load in MEASURED}
+    loads = to_measure(args, others)
+    bench.LOADS = {load: (arguments, [loads[load][2], *loads[load][3]])
+                   for load, (arguments, _) in bench.LOADS.items() if load in loads}
     with tempfile.TemporaryDirectory(prefix="perilune-bench-") as logs:
-        measured = Others(args, others, logs)
+        measured = Others(args, loads, logs)
         try:
             measured.run()
         finally:
@@ -272,8 +295,9 @@ def main():
     rows = [measured.row(cell) for cell in measured.cells]
     print(table(rows))
     if args.json:
-        conditions = {**bench.conditions(measured), "nginx": NGINX and version(NGINX, "-v"),
-                      "go": version("go", "version")}
+        conditions = {**bench.conditions(measured), "go": bench.first_line(["go", "version"]),
+                      "node": bench.first_line(["node", "--version"]),
+                      "h2o": web.H2O and bench.first_line([web.H2O, "--version"])}
         report = {"conditions": conditions, "rows": rows, "warnings": measured.warnings, "runs": measured.runs}
         Path(args.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

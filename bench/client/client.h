@@ -11,14 +11,19 @@ struct options {
 	pid_t server_pid;  /* zero: unknown, what concerns the server is reported as null */
 	pid_t backend_pid; /* another process that the server asks, reported apart; zero: there is none */
 	int connections;
-	int pipeline; /* frames in flight on each connection */
+	int pipeline; /* frames, requests, messages in flight on each connection */
 	int sources;  /* how many addresses 127.0.0.1, 127.0.0.2 … to connect from */
-	size_t size;  /* bytes of payload, at least 8 */
+	size_t size;  /* bytes of payload, at least 8, of a WebSocket 16 */
 	double warmup_s, duration_s, hold_s;
 	bool verify; /* compare the serial number of every reply as well */
 	bool tls;
 	bool udp;
 	bool resume; /* sessions of TLS */
+	/* What is said in place of frames; NULL both: frames are. */
+	const char *http;      /* the file of a request */
+	const char *websocket; /* a path */
+	bool binary;           /* messages of WebSockets, which are text otherwise */
+	bool deflate;          /* offers permessage-deflate, and uses it */
 };
 
 /* The modes. Each prints one JSON object and returns the exit status: 0, or 1 when errors were counted. */

@@ -104,17 +104,27 @@ bool dial_send(int fd, SSL *tls, const uint8_t *bytes, size_t len)
 	return true;
 }
 
+size_t dial_receive_some(int fd, SSL *tls, uint8_t *bytes, size_t len)
+{
+	for (;;) {
+		ssize_t got = tls ? tls_recv(tls, bytes, len) : recv(fd, bytes, len, 0);
+
+		if (got >= 0)
+			return (size_t)got;
+		if (errno != EAGAIN || !dial_wait(fd, POLLIN))
+			return 0;
+	}
+}
+
 bool dial_receive(int fd, SSL *tls, uint8_t *bytes, size_t len)
 {
 	while (len) {
-		ssize_t got = tls ? tls_recv(tls, bytes, len) : recv(fd, bytes, len, 0);
+		size_t got = dial_receive_some(fd, tls, bytes, len);
 
-		if (got == 0 || (got < 0 && (errno != EAGAIN || !dial_wait(fd, POLLIN))))
+		if (!got)
 			return false;
-		if (got > 0) {
-			bytes += got;
-			len -= (size_t)got;
-		}
+		bytes += got;
+		len -= got;
 	}
 	return true;
 }

@@ -23,3 +23,6 @@ bool dial_wait(int fd, short events);
  */
 bool dial_send(int fd, SSL *tls, const uint8_t *bytes, size_t len);
 bool dial_receive(int fd, SSL *tls, uint8_t *bytes, size_t len);
+
+/* What is there, up to len bytes, waiting for the first of them. Zero where dial_receive() returns false. */
+size_t dial_receive_some(int fd, SSL *tls, uint8_t *bytes, size_t len);

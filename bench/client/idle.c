@@ -3,9 +3,9 @@
 #include "client.h"
 #include "clock.h"
 #include "dial.h"
-#include "frame.h"
 #include "proc.h"
 #include "tls.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,13 +25,6 @@ static void pause_s(double seconds)
 		;
 }
 
-static bool exchange(int fd, SSL *tls, uint8_t *request, uint8_t *reply, size_t len, uint64_t serial)
-{
-	frame_put_serial(request, serial);
-	return dial_send(fd, tls, request, len) && dial_receive(fd, tls, reply, len) &&
-	       memcmp(request, reply, len) == 0;
-}
-
 static bool is_silent(int fd)
 {
 	uint8_t byte;
@@ -41,8 +34,7 @@ static bool is_silent(int fd)
 
 int idle_run(const struct options *o)
 {
-	size_t len = FRAME_HEADER + o->size;
-	uint8_t *request = need_zeroed(1, len), *reply = need_zeroed(1, len);
+	struct wire wire;
 	int *fds = need_zeroed((size_t)o->connections, sizeof *fds);
 	SSL **tls = need_zeroed((size_t)o->connections, sizeof *tls);
 	uint64_t serial = frame_first_serial(), errors = 0, opened_ns;
@@ -50,7 +42,7 @@ int idle_run(const struct options *o)
 
 	if (!o->server_pid)
 		die("idle needs --pid");
-	frame_fill(request, 1, o->size);
+	wire_init(&wire, o);
 	before = proc_rss_bytes(o->server_pid);
 	if (o->backend_pid)
 		backend = -proc_rss_bytes(o->backend_pid);
@@ -59,7 +51,8 @@ int idle_run(const struct options *o)
 	for (int i = 0; i < o->connections; i++) {
 		fds[i] = dial(o, (uint64_t)i);
 		tls[i] = o->tls ? tls_dial(fds[i]) : NULL;
-		errors += !exchange(fds[i], tls[i], request, reply, len, serial + (uint64_t)i);
+		wire_greet(&wire, fds[i], tls[i]);
+		errors += !wire_exchange(&wire, fds[i], tls[i], serial + (uint64_t)i);
 	}
 	opened_ns = now_ns() - opened_ns;
 	pause_s(o->hold_s);
@@ -83,8 +76,6 @@ int idle_run(const struct options *o)
 	printf("}\n");
 	free(fds);
 	free(tls);
-	free(request);
-	free(reply);
 	return errors ? 1 : 0;
 }
 

@@ -1,7 +1,7 @@
 /*
- * Closed loop: each connection keeps `pipeline` frames in flight, and every reply releases one more.
+ * Closed loop: each connection keeps `pipeline` requests in flight, and every reply releases one more.
  *
- * A connection's stream is a pure function of the position in it: frame k of connection i carries the serial first +
+ * A connection's stream is a pure function of the position in it: request k of connection i carries the serial first +
  * k * connections + i. So nothing is kept per frame: requests are stamped into one shared image just before they
  * leave, all that one read released in one write, and after a partial write the rest is simply stamped again.
  */
@@ -9,9 +9,9 @@
 #include "client.h"
 #include "clock.h"
 #include "dial.h"
-#include "frame.h"
 #include "loop.h"
 #include "tls.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -24,24 +24,25 @@ enum {
 	READ_BYTES = 256 << 10,
 	TICK_MS = 100,
 	DRAIN_NS = 2000000000,
+	IMAGE_MAX = 256 << 20,
 };
 
-/* Frames released together, hence sent together. */
+/* Requests released together, hence sent together. */
 struct batch {
 	uint64_t at_ns;
-	uint64_t frames;
+	uint64_t requests;
 };
 
 struct conn {
 	int fd; /* -1 when lost */
 	bool out_armed;
-	SSL *tls;                 /* NULL: there is none */
-	uint64_t released;        /* frames allowed to leave */
-	uint64_t sent_bytes;      /* of the request stream */
-	uint64_t received;        /* complete replies */
-	size_t have;              /* bytes of the reply in progress */
-	uint8_t head[FRAME_HEAD]; /* its first bytes */
-	/* A ring: batches not yet answered in full. There are never more than frames in flight. */
+	SSL *tls;                    /* NULL: there is none */
+	uint64_t released;           /* requests allowed to leave */
+	uint64_t sent_bytes;         /* of the request stream */
+	uint64_t received;           /* complete replies */
+	size_t have;                 /* bytes of the reply in progress */
+	uint8_t head[WIRE_HEAD_MAX]; /* its first bytes */
+	/* A ring: batches not yet answered in full. There are never more than requests in flight. */
 	struct batch *batches;
 	uint64_t first_batch, next_batch;
 };
@@ -49,8 +50,8 @@ struct conn {
 struct load {
 	struct loop loop;
 	const struct options *o;
+	struct wire wire;
 	int epoll_fd;
-	size_t frame_bytes;
 	uint64_t first_serial;
 	uint8_t *image, *in;
 	size_t in_bytes;
@@ -81,18 +82,19 @@ static void watch(struct load *l, struct conn *c, int op, bool out)
 	c->out_armed = out;
 }
 
-/* Sends the released frames in one write. Returns false when the connection is lost. */
+/* Sends the released requests in one write. Returns false when the connection is lost. */
 static bool flush(struct load *l, struct conn *c)
 {
-	uint64_t nth = c->sent_bytes / l->frame_bytes;
-	size_t begin = c->sent_bytes % l->frame_bytes;
+	const size_t request_bytes = l->wire.request_bytes;
+	uint64_t nth = c->sent_bytes / request_bytes;
+	size_t begin = c->sent_bytes % request_bytes;
 	size_t count = (size_t)(c->released - nth);
 	uint64_t serial = serial_of(l, c, nth);
-	size_t len = count * l->frame_bytes - begin;
+	size_t len = count * request_bytes - begin;
 	ssize_t sent;
 
 	for (size_t i = 0; i < count; i++, serial += (uint64_t)l->o->connections)
-		frame_put_serial(l->image + i * l->frame_bytes, serial);
+		wire_put_serial(&l->wire, l->image + i * request_bytes, serial);
 	sent = c->tls ? tls_send(c->tls, l->image + begin, len)
 		      : send(c->fd, l->image + begin, len, MSG_NOSIGNAL);
 	if (sent < 0) {
@@ -106,30 +108,29 @@ static bool flush(struct load *l, struct conn *c)
 	return true;
 }
 
-static void release(struct load *l, struct conn *c, uint64_t frames, uint64_t now)
+static void release(struct load *l, struct conn *c, uint64_t requests, uint64_t now)
 {
-	c->batches[c->next_batch++ & l->batch_mask] = (struct batch){ .at_ns = now, .frames = frames };
-	c->released += frames;
+	c->batches[c->next_batch++ & l->batch_mask] = (struct batch){ .at_ns = now, .requests = requests };
+	c->released += requests;
 }
 
-static bool reply_is_right(const struct load *l, const struct conn *c, const uint8_t *frame, uint64_t nth)
+static bool reply_is_right(const struct load *l, const struct conn *c, const uint8_t *head, uint64_t nth)
 {
-	if (frame_payload(frame) != l->o->size)
-		return false;
-	return !l->o->verify || frame_serial(frame) == serial_of(l, c, nth);
+	return wire_is_reply(&l->wire, head, serial_of(l, c, nth), l->o->verify);
 }
 
 /* Takes what is missing of a reply that began in an earlier read. Returns the bytes used. */
 static size_t take_piece(const struct load *l, struct conn *c, const uint8_t *bytes, size_t len, bool *right)
 {
-	size_t want = l->frame_bytes - c->have, used = len < want ? len : want;
+	const size_t head_bytes = l->wire.head_bytes;
+	size_t want = l->wire.reply_bytes - c->have, used = len < want ? len : want;
 
-	for (size_t i = 0; i < used && c->have + i < FRAME_HEAD; i++)
+	for (size_t i = 0; i < used && c->have + i < head_bytes; i++)
 		c->head[c->have + i] = bytes[i];
-	if (c->have < FRAME_HEAD && c->have + used >= FRAME_HEAD)
+	if (c->have < head_bytes && c->have + used >= head_bytes)
 		*right = reply_is_right(l, c, c->head, c->received);
 	c->have += used;
-	if (c->have == l->frame_bytes) {
+	if (c->have == l->wire.reply_bytes) {
 		c->have = 0;
 		c->received++;
 	}
@@ -139,7 +140,7 @@ static size_t take_piece(const struct load *l, struct conn *c, const uint8_t *by
 /* Counts the replies that len more bytes complete. Returns false when one is not what it must be. */
 static bool take(const struct load *l, struct conn *c, const uint8_t *bytes, size_t len)
 {
-	const size_t frame_bytes = l->frame_bytes;
+	const size_t reply_bytes = l->wire.reply_bytes;
 	bool right = true;
 
 	if (c->have) {
@@ -147,7 +148,7 @@ static bool take(const struct load *l, struct conn *c, const uint8_t *bytes, siz
 		bytes += used;
 		len -= used;
 	}
-	for (; len >= frame_bytes && right; bytes += frame_bytes, len -= frame_bytes)
+	for (; len >= reply_bytes && right; bytes += reply_bytes, len -= reply_bytes)
 		right = reply_is_right(l, c, bytes, c->received++);
 	if (len && right)
 		take_piece(l, c, bytes, len, &right);
@@ -158,12 +159,12 @@ static void note_latency(struct load *l, struct conn *c, uint64_t replies, uint6
 {
 	while (replies) {
 		struct batch *b = &c->batches[c->first_batch & l->batch_mask];
-		uint64_t n = b->frames < replies ? b->frames : replies;
+		uint64_t n = b->requests < replies ? b->requests : replies;
 
 		hist_add(&l->loop.latency, now - b->at_ns, n);
 		replies -= n;
-		b->frames -= n;
-		if (!b->frames)
+		b->requests -= n;
+		if (!b->requests)
 			c->first_batch++;
 	}
 }
@@ -211,15 +212,15 @@ static void turn(void *self)
 
 static uint64_t in_flight(const struct load *l)
 {
-	uint64_t frames = 0;
+	uint64_t requests = 0;
 
 	for (int i = 0; i < l->o->connections; i++)
 		if (l->conns[i].fd >= 0)
-			frames += l->conns[i].released - l->conns[i].received;
-	return frames;
+			requests += l->conns[i].released - l->conns[i].received;
+	return requests;
 }
 
-/* Every frame that left must come back; those that do not are errors. */
+/* Every request that left must be answered; those that are not are errors. */
 static void drain(struct load *l)
 {
 	uint64_t deadline = now_ns() + DRAIN_NS;
@@ -230,6 +231,20 @@ static void drain(struct load *l)
 	l->loop.errors += in_flight(l);
 }
 
+static void connect_all(struct load *l)
+{
+	for (int i = 0; i < l->o->connections; i++) {
+		struct conn *c = &l->conns[i];
+
+		c->fd = dial(l->o, (uint64_t)i);
+		c->tls = l->o->tls ? tls_dial(c->fd) : NULL;
+		wire_greet(&l->wire, c->fd, c->tls);
+		if (!l->wire.reply_bytes && !wire_exchange(&l->wire, c->fd, c->tls, l->first_serial - 1))
+			die("no response");
+		watch(l, c, EPOLL_CTL_ADD, false);
+	}
+}
+
 static void prepare(struct load *l)
 {
 	size_t pipeline = (size_t)l->o->pipeline, ring = 1;
@@ -238,27 +253,25 @@ static void prepare(struct load *l)
 	while (ring < pipeline)
 		ring *= 2;
 	l->batch_mask = ring - 1;
-	l->frame_bytes = FRAME_HEADER + l->o->size;
 	l->first_serial = frame_first_serial();
-	l->image = need_zeroed(pipeline, l->frame_bytes);
-	frame_fill(l->image, pipeline, l->o->size);
-	l->in_bytes = READ_BYTES;
-	if (l->o->tls && pipeline * l->frame_bytes > READ_BYTES) /* no event tells of what OpenSSL holds */
-		l->in_bytes = pipeline * l->frame_bytes;
-	l->in = need_zeroed(1, l->in_bytes);
+	wire_init(&l->wire, l->o);
+	if (pipeline * l->wire.request_bytes > IMAGE_MAX)
+		die("--pipeline times the length of a request is too much");
+	l->image = need_zeroed(pipeline, l->wire.request_bytes);
+	wire_fill(&l->wire, l->image, pipeline);
 	l->conns = need_zeroed((size_t)l->o->connections, sizeof *l->conns);
 	batches = need_zeroed((size_t)l->o->connections * ring, sizeof *batches);
+	for (int i = 0; i < l->o->connections; i++)
+		l->conns[i].batches = batches + (size_t)i * ring;
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (l->epoll_fd < 0)
 		die("epoll_create1");
-	for (int i = 0; i < l->o->connections; i++) {
-		struct conn *c = &l->conns[i];
-
-		c->batches = batches + (size_t)i * ring;
-		c->fd = dial(l->o, (uint64_t)i);
-		c->tls = l->o->tls ? tls_dial(c->fd) : NULL;
-		watch(l, c, EPOLL_CTL_ADD, false);
-	}
+	connect_all(l);
+	l->in_bytes = READ_BYTES;
+	if (l->o->tls &&
+	    pipeline * l->wire.reply_bytes > READ_BYTES) /* no event tells of what OpenSSL holds */
+		l->in_bytes = pipeline * l->wire.reply_bytes;
+	l->in = need_zeroed(1, l->in_bytes);
 }
 
 int load_run(const struct options *o)

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "client.h"
 #include "tls.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -12,7 +13,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { GRACE_S = 60, MAX_PAYLOAD = 1 << 20, MAX_IN_FLIGHT_BYTES = 256 << 20 };
+enum { GRACE_S = 60, MAX_PAYLOAD = 1 << 20 };
 
 static const struct {
 	const char *name;
@@ -37,8 +38,8 @@ static const char usage[] =
     "  --backend N        a process that the server asks, for the same, apart from it\n"
     "  --core N           run on this core\n"
     "  --connections N    connections, or slots of churn (50)\n"
-    "  --pipeline N       frames in flight on each connection (1)\n"
-    "  --size BYTES       payload, at least 8 (32)\n"
+    "  --pipeline N       frames, requests or messages in flight on each connection (1)\n"
+    "  --size BYTES       payload, at least 8, of a WebSocket 16 (32)\n"
     "  --sources N        connect from 127.0.0.1 … 127.0.0.N (1)\n"
     "  --warmup S         before measuring (0.5)\n"
     "  --duration S       measured (2)\n"
@@ -47,6 +48,12 @@ static const char usage[] =
     "  --tls              TLS 1.3 with TLS_AES_128_GCM_SHA256, trusting any certificate\n"
     "  --udp              load: datagrams, each of them a frame; tells how many were lost\n"
     "  --resume           churn: resume the newest session\n"
+    "  --http FILE        requests instead of frames: FILE is one, of HTTP/1.1. Sixteen zeros in it become a "
+    "number\n"
+    "                     that differs each time. All responses are 200 and as long as the first\n"
+    "  --websocket PATH   text messages instead of frames, to a WebSocket at PATH\n"
+    "  --binary           websocket: binary ones\n"
+    "  --deflate          idle, websocket: offer permessage-deflate, and send stored blocks\n"
     "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
 
 void die(const char *what)
@@ -132,6 +139,10 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "tls", no_argument, NULL, 'T' },
 		{ "udp", no_argument, NULL, 'u' },
 		{ "resume", no_argument, NULL, 'r' },
+		{ "http", required_argument, NULL, 'a' },
+		{ "websocket", required_argument, NULL, 'W' },
+		{ "binary", no_argument, NULL, 'B' },
+		{ "deflate", no_argument, NULL, 'z' },
 		{ 0 },
 	};
 	int opt;
@@ -186,11 +197,45 @@ static void parse(struct options *o, int argc, char **argv)
 		case 'r':
 			o->resume = true;
 			break;
+		case 'a':
+			o->http = optarg;
+			break;
+		case 'W':
+			o->websocket = optarg;
+			break;
+		case 'B':
+			o->binary = true;
+			break;
+		case 'z':
+			o->deflate = true;
+			break;
 		default:
 			fputs(usage, stderr);
 			exit(2);
 		}
 	}
+}
+
+/* Dies of options that do not go together. */
+static void check(const struct options *o, const char *mode)
+{
+	const bool is_load = strcmp(mode, "load") == 0, is_idle = strcmp(mode, "idle") == 0;
+
+	if (o->resume && !o->tls)
+		die("--resume is of --tls");
+	if (o->udp && (o->tls || o->http || o->websocket || !is_load))
+		die("--udp is of load, and without --tls, --http and --websocket");
+	if ((o->http || o->websocket) && !is_load && !is_idle)
+		die("--http and --websocket are of load and idle");
+	if (o->http && o->websocket)
+		die("--http or --websocket");
+	if ((o->binary || o->deflate) && !o->websocket)
+		die("--binary and --deflate are of --websocket");
+	if (o->websocket && o->size < WIRE_DIGITS)
+		die("--size is at least 16 with --websocket");
+	/* Servers leave shorter messages as they are. Longer ones are compressed, to lengths that nobody knows. */
+	if (o->deflate && o->size >= 64)
+		die("--size is less than 64 with --deflate");
 }
 
 int main(int argc, char **argv)
@@ -212,12 +257,7 @@ int main(int argc, char **argv)
 	}
 	parse(&o, argc - 1, argv + 1);
 	errno = 0;
-	if ((size_t)o.pipeline * (o.size + 4) > MAX_IN_FLIGHT_BYTES)
-		die("--pipeline times --size is too much");
-	if (o.resume && !o.tls)
-		die("--resume is of --tls");
-	if (o.udp && (o.tls || strcmp(argv[1], "load") != 0))
-		die("--udp is of load, and without --tls");
+	check(&o, argv[1]);
 	raise_descriptor_limit();
 	tls_prepare(&o);
 	/* Whatever hangs, this does not: SIGALRM ends it. */
