@@ -406,7 +406,7 @@ describe("request:multipart with into", function()
     local request = require("perilune.test").request { method = "POST", body = SAMPLE }
     for options, why in pairs { [{ into = 5 }] = "into: expects a function, got 5",
       [{ memory = "1m" }] = "memory: it goes with into", [{ memory = "x", into = print }] = "memory: expects a size",
-      [{ inot = 1 }] = "unknown option inot; it has into, memory, parts" } do
+      [{ inot = 1 }] = [[unknown option inot (did you mean "into"?)]] } do
       local ok, message = pcall(request.multipart, request, options)
       assert.same({ false, true }, { ok, message:find(why, 1, true) ~= nil }, message)
     end
