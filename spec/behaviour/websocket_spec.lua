@@ -448,7 +448,7 @@ describe("a WebSocket", function()
 
   describe("has text and bytes, and", function()
     for name, wanted in pairs {
-      read = "a WebSocket has messages, which proceed gets",
+      read = "conn:read: a WebSocket has messages, and no framing",
       set_frame = "a WebSocket has messages, which proceed gets",
       shutdown = "a WebSocket has messages, which proceed gets",
       pipe = "another connection expected",
@@ -467,6 +467,17 @@ describe("a WebSocket", function()
         assert.truthy(text:find(wanted, 1, true), text)
       end)
     end
+
+    it("a handler that waits for the next message", function()
+      chat(open_shared()):send("/ask who?"):expect("who?"):send("me"):send("later"):expect("me false", "later")
+    end)
+
+    it("a handler that waits for a message when there is none more", function()
+      local app = open()
+      chat(app):send("/ask who?"):expect("who?"):close(4000, "nobody"):expect_close(4000)
+      local entry = logged(app, "chat closed")[1]
+      assert.same({ "peer", 4000, "nobody" }, { entry.reason, entry.code, entry.text })
+    end)
 
     it("a text that is no UTF-8 is an error of its sender", function()
       local app = open()

@@ -25,9 +25,10 @@ void websocket_open(lua_State *lua)
 	lua_getfield(lua, LUA_REGISTRYINDEX, META_TEXT);
 	bool is_open = !lua_isnil(lua, -1);
 	lua_pop(lua, 1);
-	if (is_open)
+	if (is_open) {
+		lua_pop(lua, 1);
 		return;
-	vm_push_function(lua, "perilune.http.websocket", "metas");
+	}
 	lua_call(lua, 0, 2);
 	lua_setfield(lua, LUA_REGISTRYINDEX, META_BINARY);
 	lua_setfield(lua, LUA_REGISTRYINDEX, META_TEXT);
@@ -71,7 +72,7 @@ static int append_binary(void *data, struct session *session, struct buf_pool *p
 	struct channel *channel = ((void **)data)[0];
 	const struct reply *reply = ((void **)data)[1];
 	(void)session;
-	return websocket_append(websocket_of(channel->conn->protocol), true, reply, pool, out);
+	return websocket_append(websocket_of(conn_speaks(channel->conn)), true, reply, pool, out);
 }
 
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below)

@@ -19,7 +19,7 @@ extern const struct message_kind MESSAGE_WEBSOCKET;
 /* What the connections of these agents share. They have their host and their counters. */
 void websocket_open_worker(struct agents *agents);
 
-/* MAY RAISE, while a script is loaded. Keeps what push() needs. */
+/* MAY RAISE. Keeps what push() needs: the two values that the function on top of the stack returns. Pops that. */
 void websocket_open(lua_State *lua);
 
 /*

@@ -90,6 +90,12 @@ static void refuse_http(lua_State *lua, const struct channel *channel, const cha
 	if (http_is_spoken(channel))
 		luaL_error(lua, "%s: an HTTP connection has requests, which proceed gets, and no frames",
 			   method);
+}
+
+/* MAY RAISE. */
+static void refuse_messages(lua_State *lua, const struct channel *channel, const char *method)
+{
+	refuse_http(lua, channel, method);
 	if (websocket_is_spoken(channel))
 		luaL_error(lua, "%s: a WebSocket has messages, which proceed gets, and no frames", method);
 }
@@ -148,7 +154,7 @@ static bool is_binary_asked(lua_State *lua, const struct channel *channel)
 	if (channel && channel_is_open(channel) && !websocket_is_spoken(channel))
 		BIND_AT_MOST(lua, 2, "conn:send");
 	BIND_AT_MOST(lua, 3, "conn:send");
-	return bind_choice_check(lua, 3, KINDS) == 1;
+	return !lua_isnil(lua, 3) && bind_choice_check(lua, 3, KINDS) == 1;
 }
 
 /* MAY RAISE. The data at 2 as a binary message. */
@@ -284,13 +290,18 @@ static int l_conn_read(lua_State *lua)
 		ms = bind_duration_check(lua, 3);
 	uint64_t until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
 	struct codec codec; /* the run's own only when it waits: what raises here leaves that as it is */
-	if (lua_isnoneornil(lua, 2))
+	bool is_messages = websocket_is_spoken(channel);
+	if (!lua_isnoneornil(lua, 2) && is_messages)
+		return luaL_error(lua, "conn:read: a WebSocket has messages, and no framing");
+	if (lua_isnoneornil(lua, 2) && !is_messages)
 		codec = *codec_of(conn_speaks(channel->conn));
-	else
+	else if (!is_messages)
 		check_framing(lua, channel, "conn:read", &codec);
-	if (codec.view)
+	if (!is_messages && codec.view)
 		codec.protocol.messages = &MESSAGE_STRINGS;
-	run->read_codec = codec;
+	if (!is_messages)
+		run->read_codec = codec;
+	run->reads_messages = is_messages;
 	run->at = channel;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
@@ -359,7 +370,7 @@ static int l_conn_shutdown(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "conn:shutdown");
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	refuse_http(lua, channel, "conn:shutdown");
+	refuse_messages(lua, channel, "conn:shutdown");
 	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
 	check_owed(lua, channel, run, "conn:shutdown");
@@ -409,7 +420,7 @@ static int l_conn_set_frame(lua_State *lua)
 		return closed(lua);
 	if (channel->is_piped)
 		return luaL_error(lua, "conn:set_frame: it is piped: its bytes go to the other connection");
-	refuse_http(lua, channel, "conn:set_frame");
+	refuse_messages(lua, channel, "conn:set_frame");
 	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
 		check_framing(lua, channel, "conn:set_frame", &codec);
@@ -509,7 +520,7 @@ static int l_conn_link(lua_State *lua)
 static void check_pipeable(lua_State *lua, const struct channel *channel)
 {
 	const struct endpoint *endpoint = channel->conn->endpoint;
-	refuse_http(lua, channel, "conn:pipe");
+	refuse_messages(lua, channel, "conn:pipe");
 	if (endpoint->has_datagrams)
 		luaL_error(lua, "conn:pipe: udp:// has datagrams, and no stream of bytes");
 	if (endpoint->rules.slow != SLOW_PAUSE)
@@ -581,6 +592,18 @@ static int get_listener(lua_State *lua, struct channel *channel)
 	return 1;
 }
 
+/* Of a WebSocket that was opened from here. */
+static int get_subprotocol(lua_State *lua, struct channel *channel)
+{
+	size_t n = 0;
+	const char *name =
+	    conn_is_outgoing(channel->conn) ? client_subprotocol(client_behind(channel), &n) : NULL;
+	if (!name)
+		return 0;
+	lua_pushlstring(lua, name, n);
+	return 1;
+}
+
 /* What its handler and codec have used so far: { frames = …, seconds = …, bytes = … }. */
 static int get_usage(lua_State *lua, struct channel *channel)
 {
@@ -618,6 +641,7 @@ static const struct {
 	{ "listener", get_listener },
 	{ "usage", get_usage },
 	{ "tls", get_tls },
+	{ "subprotocol", get_subprotocol },
 };
 
 static const luaL_Reg METHODS[] = {

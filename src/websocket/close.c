@@ -99,27 +99,36 @@ static unsigned code_of(const struct websocket_session *s, enum close_reason rea
 	}
 }
 
-static int put_close(unsigned code, const void *text, size_t n, struct buf_pool *pool, struct buf **out)
+/* Where to send it. */
+struct closing {
+	const struct websocket *websocket;
+	struct buf_pool *pool;
+	struct buf **out;
+};
+
+/* One that cannot be masked is not sent: the connection ends all the same. */
+static int put_close(const struct closing *to, unsigned code, const void *text, size_t n)
 {
-	uint8_t frame[4 + WEBSOCKET_CLOSE_TEXT_MAX] = { BIT_FIN | OPCODE_CLOSE, 0, (uint8_t)(code >> 8),
-							(uint8_t)code };
+	uint8_t payload[CONTROL_MAX] = { (uint8_t)(code >> 8), (uint8_t)code };
 	if (n)
-		memcpy(frame + 4, text, n);
-	frame[1] = (uint8_t)(code ? 2 + n : 0);
-	return buf_append(pool, out, frame, code ? 4 + n : 2);
+		memcpy(payload + 2, text, n);
+	int err = websocket_put_frame(to->websocket, BIT_FIN | OPCODE_CLOSE, payload, code ? 2 + n : 0,
+				      to->pool, to->out);
+	return err == ERR_FRAME_REPLY ? 0 : err;
 }
 
-int websocket_close(struct websocket_session *s, enum close_reason reason, struct buf_pool *pool,
-		    struct buf **out)
+int websocket_close(const struct websocket *websocket, struct websocket_session *s, enum close_reason reason,
+		    struct buf_pool *pool, struct buf **out)
 {
+	const struct closing to = { websocket, pool, out };
 	const struct websocket_close *own = s->own, *peers = s->peers;
 	unsigned code = own && own->code ? own->code : code_of(s, reason);
 	if (own)
-		return put_close(code, own->text, code ? own->text_bytes : 0, pool, out);
+		return put_close(&to, code, own->text, code ? own->text_bytes : 0);
 	if (peers && reason == REASON_PEER)
-		return put_close(peers->code, "", 0, pool, out);
+		return put_close(&to, peers->code, "", 0);
 	if (!code)
 		return 0;
 	const char *why = websocket_breach_text((enum breach)s->breach);
-	return put_close(code, why, strlen(why), pool, out);
+	return put_close(&to, code, why, strlen(why));
 }

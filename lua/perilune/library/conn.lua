@@ -39,6 +39,7 @@
 ---@field listener string? the listener's name; of a connection out the address, as it was given
 ---@field usage perilune.usage? what this connection's handler has used so far
 ---@field tls perilune.tls? what the handshake has settled; nil where there is no TLS
+---@field subprotocol string? of a WebSocket out: the one that the server has chosen
 local conn = {}
 
 --- What a handshake has settled. Each look makes it anew: keep what is needed more than once.
@@ -85,7 +86,8 @@ function conn:send(reply, kind) end
 ---@return "closed"? message
 function conn:flush() end
 
---- Waits for the next frame, in the connection's framing or another: never for a view. The time-out counts from the
+--- Waits for the next frame, in the connection's framing or another: never for a view. Of a [WebSocket](websocket.md)
+--- that is the next message, with a second value, `meta`: meta.binary. The time-out counts from the
 --- call. Without one timeout.read and timeout.idle still apply, and end the connection; of a connection out it is
 --- timeout.read. Codes: "EOF", the end of the stream; "ETIMEDOUT"; when the connection ends for what came instead,
 --- "EMSGSIZE" (over limits.frame) or "EPROTO" (a malformed frame): what is sent then still goes out; and of a
@@ -93,8 +95,10 @@ function conn:flush() end
 ---@param framing? perilune.framing
 ---@param timeout? perilune.duration
 ---@return any frame nil: there is none, and why
----@return string? message
+---@return string|table|nil message of a message of a WebSocket: its `meta`
 ---@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|string|nil code
+---@return integer? close_code with "EOF", of a WebSocket out: what the server's close frame says
+---@return string? close_text
 function conn:read(framing, timeout) end
 
 --- Sets how bytes become frames, from the next frame on, bytes already received included. A reply returned by this call
