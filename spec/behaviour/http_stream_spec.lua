@@ -113,6 +113,17 @@ describe("a response in pieces", function()
     client:expect_closed "error"
   end)
 
+  it("has let go of a body in chunks, which a fault does not show any more", function()
+    local function shown(path)
+      local app = open { log = { frame_bytes = 200 } }
+      app:connect():send_raw("POST " .. path .. " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        .. "3e8\r\n" .. ("x"):rep(1000) .. "\r\n0\r\n\r\n")
+      return app:faults()[1].frame
+    end
+    assert.equal("POST /fails HTTP", shown("/fails"):sub(1, 16))
+    assert.is_nil(shown "/fails?late=1")
+  end)
+
   it("waits for who does not keep up, in bounded memory", function()
     local app = open()
     local client = app:connect():stall()

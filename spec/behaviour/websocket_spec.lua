@@ -229,6 +229,18 @@ describe("a WebSocket", function()
       app:connect { listener = "http" }:websocket("/chat?leave=1"):expect_close(4000, "no"):expect_closed("agent")
       app:connect { listener = "http" }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011):expect_closed("error")
     end)
+
+    for _, listener in ipairs { "http", "ws" } do
+      it("may fail in opened, and others are served all the same: " .. listener, function()
+        local app = open()
+        app:connect { listener = listener }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011)
+        local client = app:connect { listener = "http" }
+        assert.equal("plain", client:get("/").body)
+        client:close()
+        assert.equal(listener == "http" and 2 or 1, #logged(app, "deferred"))
+        chat(app):send("x"):expect "x"
+      end)
+    end
   end)
 
   describe("takes", function()
@@ -560,6 +572,13 @@ describe("a WebSocket", function()
       ws:expect_ping()
     end)
 
+    it("not where it may not be silent for as long", function()
+      local app = open { ping = "10s", pong = "15s" }
+      local ws = chat(app):send "/idle 5"
+      app:advance "5s"
+      ws:expect_close(1001):expect_closed "idle_timeout"
+    end)
+
     it("after it has asked timeout() that lets it be", function()
       local agent = { proceed = function(_, message) return message end, timeout = function() return true end }
       local app = memory.open { listen = { { "ws://127.0.0.1:0", agent = agent } }, ping = "10s", pong = "15s" }
@@ -768,6 +787,13 @@ describe("a WebSocket", function()
       ws:send_compressed(text):expect(text)
       ws:close(1000, "bye"):expect_close(1000)
       assert.equal(3, logged(app, "chat closed")[1].heard)
+    end)
+
+    it("stays where upgrade() fails, whatever that would have closed it with", function()
+      local app = open { reload = { policy = "migrate" } }
+      local ws = chat(app):send "/refuse"
+      app:reload()
+      ws:send("/generation"):expect("0"):send("/leave"):expect("bye"):expect_close(1000, "")
     end)
 
     it("drains, where the policy says so", function()

@@ -24,6 +24,18 @@ local function open(app)
   return client:send(frame(1, "a")) -- within a message none migrates
 end
 
+-- What a connection has got once it was armed before its handshake: whole, or nothing but an end.
+local function begin(app)
+  local client, said = app:connect(), nil
+  local ok, message = pcall(function()
+    client:send(HANDSHAKE .. frame(129, "c") .. frame(136, "")):recv_line()
+    said = client:recv_all()
+  end)
+  client:close()
+  if not ok and tostring(message):find("timeout", 1, true) then error(message, 0) end
+  return ok and said:find("c one\n", 1, true) ~= nil
+end
+
 -- Who answers the next message; nil: the connection has ended.
 local function answered(client)
   local ok, answer = pcall(function()
@@ -33,6 +45,25 @@ local function answered(client)
   if not ok and tostring(answer):find("timeout", 1, true) then error(answer, 0) end
   return ok and answer or nil
 end
+
+describe("without memory for a WebSocket that begins", function()
+  after_each(server.finish)
+
+  it("it does, or it ends, and the next one begins", function()
+    local number, ended = 0, 0
+    repeat
+      number = number + 1
+      local fault = "memory:" .. number
+      local app = faults.arm(faults.start(fault, { script = SCRIPT:format "one", workers = 1 }))
+      ended = ended + (begin(app) and 0 or 1)
+      local fired = faults.fired(app)
+      if fired then assert.is_true(begin(app), fault) end
+      assert.equal(0, app:stop().code, fault)
+      command.remove(app.folder)
+    until not fired
+    assert.is_true(ended > 2, ended .. " of " .. number)
+  end)
+end)
 
 describe("without memory for a WebSocket that migrates", function()
   after_each(server.finish)

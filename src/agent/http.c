@@ -113,8 +113,7 @@ static int append_response(void *data, struct session *session, struct buf_pool 
 	return err;
 }
 
-/* The request is gone: what a fault would show of it is not there any more. */
-static void forget_frame(struct conn *conn)
+void http_forget_frame(struct conn *conn)
 {
 	if (conn->host->decoding == conn)
 		conn->host->batch.frames[0] = (struct frame){ 0 };
@@ -129,7 +128,7 @@ static const struct run *failing_in(const struct channel *channel)
 
 void http_answered(struct channel *channel, bool is_last, bool keeps)
 {
-	forget_frame(channel->conn);
+	http_forget_frame(channel->conn);
 	const struct run *failing = failing_in(channel);
 	enum close_reason reason = failing                   ? fault_reason(failing)
 				   : !keeps                  ? REASON_PEER
@@ -195,10 +194,7 @@ static bool send_made(struct channel *channel, lua_State *lua, int idx, bool clo
 		return false;
 	}
 	response.status = (unsigned)status;
-	bool ok = send_response(channel, lua, &response);
-	if (ok)
-		lua_pop(lua, 4);
-	return ok;
+	return send_response(channel, lua, &response);
 }
 
 /*

@@ -35,6 +35,9 @@ bool pieces_has_room(const struct channel *channel);
 /* Onto the tape: a response's head, without its date: a replay has another one. */
 void http_record_head(struct channel *channel, const struct http_response *response, const char *bytes);
 
+/* The bytes of the request that is being answered are gone: a fault has none of them to show. */
+void http_forget_frame(struct conn *conn);
+
 /* A response is whole: the connection goes on, or ends if it is the last. `keeps`: the client would have it go on. */
 void http_answered(struct channel *channel, bool is_last, bool keeps);
 

@@ -23,14 +23,6 @@ static const struct http *http_spoken(const struct channel *channel)
 	return http_of(channel->conn->protocol);
 }
 
-/* What was appended to *out behind `before` bytes. */
-static void record_appended(struct channel *channel, const struct buf *out, size_t before)
-{
-	size_t n = buf_len(out) - before;
-	if (__builtin_expect(channel->recorded, 0) && n)
-		record_parts(channel, TRACE_OUT, &(struct record_part){ out->data + out->end - n, n }, 1);
-}
-
 static int append_head(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
 {
 	struct appending *appending = data;
@@ -82,6 +74,7 @@ int pieces_begin(struct channel *channel, struct http_response *response, const 
 	    channel_send_by(channel, append_head, &appending, response->field_bytes + PROTOCOL_OVERHEAD_MAX);
 	if (err)
 		return err;
+	http_forget_frame(channel->conn); /* a body that was chunked has been let go */
 	channel->conn->resets = http_framing_of(&channel->conn->session) == FRAMING_END && !response->stands;
 	channel->conn->stands = response->stands;
 	if (response->stands && (channel->conn->eof || channel->conn->draining))

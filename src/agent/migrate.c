@@ -223,6 +223,8 @@ static void take_back(struct channel *channel, struct agents *to, const struct b
 		agent_drop_defers(to, channel);
 	agent_release(to, channel);
 	migrate_give(channel, old);
+	if (websocket_has(channel))
+		websocket_unsay_at_close(&channel->conn->session);
 	migrate_restore(channel, mark);
 }
 

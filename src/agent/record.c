@@ -79,6 +79,13 @@ void record_parts(struct channel *channel, enum trace_kind kind, const struct re
 	}
 }
 
+void record_appended(struct channel *channel, const struct buf *out, size_t before)
+{
+	size_t n = buf_len(out) - before;
+	if (__builtin_expect(channel->recorded, 0) && n)
+		record_parts(channel, TRACE_OUT, &(struct record_part){ out->data + out->end - n, n }, 1);
+}
+
 void record_in(struct channel *channel, const struct batch *batch)
 {
 	if (batch->by->messages == &MESSAGE_REQUESTS) {

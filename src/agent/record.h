@@ -32,6 +32,9 @@ struct record_part {
 };
 void record_parts(struct channel *channel, enum trace_kind kind, const struct record_part *parts, size_t n);
 
+/* What was appended to the output behind `before` bytes, if there is a tape. */
+void record_appended(struct channel *channel, const struct buf *out, size_t before);
+
 /* TRACE_EOF; before it the close frame of a WebSocket, as what has come. */
 void record_eof(struct channel *channel);
 

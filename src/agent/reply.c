@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/text.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -381,6 +382,8 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 	ok = ok && reply_action(run->channel, lua, at + 1);
 	if (!ok)
 		lua_replace(lua, AT_ERROR);
+	assert(lua_gettop(lua) >=
+	       at - 1); /* who took the reply may have dropped what it had here, and no more */
 	lua_settop(lua, at - 1);
 	return ok;
 }

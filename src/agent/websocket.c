@@ -130,22 +130,13 @@ struct accepted {
 	size_t field_bytes;
 };
 
-static void record_switch(struct channel *channel, const struct buf *out, size_t before)
-{
-	size_t bytes = out ? buf_len(out) - before : 0;
-	if (!bytes)
-		return;
-	struct record_part part = { out->data + out->end - bytes, bytes };
-	record_parts(channel, TRACE_OUT, &part, 1);
-}
-
 static int append_switch(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
 {
 	const struct accepted *accepted = data;
 	size_t before = buf_len(*out);
 	int err = http_switch(session, accepted->fields, accepted->field_bytes, pool, out);
-	if (__builtin_expect(accepted->channel->recorded, 0) && !err)
-		record_switch(accepted->channel, *out, before);
+	if (!err)
+		record_appended(accepted->channel, *out, before);
 	return err;
 }
 
@@ -183,13 +174,6 @@ static void open_agent(struct agents *agents, struct channel *channel, lua_State
 		callback_finish(agents, &run, outcome);
 }
 
-/* What a fault would show of it is not there any more. */
-static void websocket_forget_request(struct conn *conn)
-{
-	if (conn->host->decoding == conn)
-		conn->host->batch.frames[0] = (struct frame){ 0 };
-}
-
 #define IS_SPOILED "something was written into this response, which is of no use any more"
 
 bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx)
@@ -221,14 +205,13 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 		channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_NOW);
 		return true;
 	}
-	websocket_forget_request(channel->conn);
 	if (switch_protocol(channel->conn, websockets, (unsigned)bits)) {
 		channel_close(channel, REASON_MEMORY, CLOSE_NOW);
 		return true;
 	}
 	count(&agents->counters->websockets);
+	/* Where opened() fails, nothing of this call is on the stack any more. */
 	if (channel_is_open(channel))
 		open_agent(agents, channel, lua, agent);
-	lua_pop(lua, 4);
 	return true;
 }

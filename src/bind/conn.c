@@ -85,7 +85,7 @@ static bool may_wait_for(const struct run *run, const struct channel *channel)
 }
 
 /* MAY RAISE. Bytes of HTTP are requests and responses, those of WebSockets messages, and nothing else. */
-static void refuse_http(lua_State *lua, const struct channel *channel, const char *method)
+static void refuse_requests(lua_State *lua, const struct channel *channel, const char *method)
 {
 	if (http_is_spoken(channel))
 		luaL_error(lua, "%s: an HTTP connection has requests, which proceed gets, and no frames",
@@ -93,9 +93,9 @@ static void refuse_http(lua_State *lua, const struct channel *channel, const cha
 }
 
 /* MAY RAISE. */
-static void refuse_messages(lua_State *lua, const struct channel *channel, const char *method)
+static void refuse_frameless(lua_State *lua, const struct channel *channel, const char *method)
 {
-	refuse_http(lua, channel, method);
+	refuse_requests(lua, channel, method);
 	if (websocket_is_spoken(channel))
 		luaL_error(lua, "%s: a WebSocket has messages, which proceed gets, and no frames", method);
 }
@@ -166,8 +166,8 @@ static void send_binary(lua_State *lua, struct channel *channel, bool *below)
 }
 
 /*
- * MAY RAISE. conn:send(data[, "text" | "binary" of a WebSocket]) → true | false past the high-water mark | nil, "closed" | nil, message, code: of a
- * datagram that is too large, or since one that was sent before was refused
+ * MAY RAISE. conn:send(data[, "text" | "binary" of a WebSocket]) → true | false past the high-water mark |
+ * nil, "closed" | nil, message, code: of a datagram that is too large, or since one that was sent before was refused
  */
 static int l_conn_send(lua_State *lua)
 {
@@ -281,7 +281,7 @@ static int l_conn_read(lua_State *lua)
 		return luaL_error(lua, "conn:read: another call of this agent reads already");
 	if (channel->is_piped)
 		return luaL_error(lua, "conn:read: it is piped: its bytes go to the other connection");
-	refuse_http(lua, channel, "conn:read");
+	refuse_requests(lua, channel, "conn:read");
 	struct client *client = client_of(channel);
 	uint32_t ms = client ? client_endpoint(client)->read_ms : 0;
 	if (client && client->refusal)
@@ -370,7 +370,7 @@ static int l_conn_shutdown(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "conn:shutdown");
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	refuse_messages(lua, channel, "conn:shutdown");
+	refuse_frameless(lua, channel, "conn:shutdown");
 	struct run *run = own_run(agents, channel);
 	take_replies(lua, agents, run);
 	check_owed(lua, channel, run, "conn:shutdown");
@@ -420,7 +420,7 @@ static int l_conn_set_frame(lua_State *lua)
 		return closed(lua);
 	if (channel->is_piped)
 		return luaL_error(lua, "conn:set_frame: it is piped: its bytes go to the other connection");
-	refuse_messages(lua, channel, "conn:set_frame");
+	refuse_frameless(lua, channel, "conn:set_frame");
 	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
 		check_framing(lua, channel, "conn:set_frame", &codec);
@@ -520,7 +520,7 @@ static int l_conn_link(lua_State *lua)
 static void check_pipeable(lua_State *lua, const struct channel *channel)
 {
 	const struct endpoint *endpoint = channel->conn->endpoint;
-	refuse_messages(lua, channel, "conn:pipe");
+	refuse_frameless(lua, channel, "conn:pipe");
 	if (endpoint->has_datagrams)
 		luaL_error(lua, "conn:pipe: udp:// has datagrams, and no stream of bytes");
 	if (endpoint->rules.slow != SLOW_PAUSE)

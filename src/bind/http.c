@@ -214,12 +214,7 @@ static struct opened *new_opened(lua_State *lua)
 {
 	struct opened *opened = lua_newuserdata(lua, sizeof *opened);
 	opened->file = -1;
-	if (luaL_newmetatable(lua, FILE_META)) {
-		lua_pushcfunction(lua, l_opened_gc);
-		lua_setfield(lua, -2, "__gc");
-		lua_pushliteral(lua, FILE_META);
-		lua_setfield(lua, -2, "__metatable");
-	}
+	luaL_getmetatable(lua, FILE_META);
 	lua_setmetatable(lua, -2);
 	return opened;
 }
@@ -351,8 +346,19 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ NULL, NULL },
 };
 
+static void make_file_meta(lua_State *lua)
+{
+	luaL_newmetatable(lua, FILE_META);
+	lua_pushcfunction(lua, l_opened_gc);
+	lua_setfield(lua, -2, "__gc");
+	lua_pushliteral(lua, FILE_META);
+	lua_setfield(lua, -2, "__metatable");
+	lua_pop(lua, 1);
+}
+
 void bind_http(lua_State *lua)
 {
+	make_file_meta(lua);
 	lua_newtable(lua);
 	luaL_register(lua, NULL, FUNCTIONS);
 	bind_http_reader(lua);

@@ -44,10 +44,12 @@ static bool may_be_idle(const struct conn *conn)
 	return peers_turn(conn) || is_kept_idle(conn);
 }
 
-/* One that is silent is asked first whether it is there. */
+/* One that is silent is asked first whether it is there, unless it may not be silent for as long. */
 static bool is_to_ping(const struct conn *conn)
 {
-	return conn->timeouts->ping && !conn->pinged && !conn->eof && conn->protocol->ops->ping &&
+	const struct timeouts *timeouts = conn->timeouts;
+	bool comes_first = timeouts->ping && (!timeouts->idle || timeouts->ping < timeouts->idle);
+	return comes_first && !conn->pinged && !conn->eof && conn->protocol->ops->ping &&
 	       conn->state == CONN_OPEN;
 }
 

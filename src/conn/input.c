@@ -36,11 +36,11 @@ static __attribute__((noinline)) void look_ahead(struct conn *conn)
 {
 	const struct protocol *protocol = conn->protocol;
 	const struct buf *in = conn->in;
-	if (protocol->ops->look_ahead(protocol, &conn->session, in->data + in->start, buf_len(in),
-				      &conn->host->pool, &conn->out.bytes))
-		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
-	else
-		output_appended(conn, 0);
+	while (protocol->ops->look_ahead(protocol, &conn->session, in->data + in->start, buf_len(in),
+					 &conn->host->pool, &conn->out.bytes))
+		if (!output_make_room(conn, PROTOCOL_OVERHEAD_MAX))
+			return;
+	output_appended(conn, 0);
 }
 
 /*

@@ -146,6 +146,9 @@ void output_ping(struct conn *conn);
 /* What was appended may be too much for a peer that does not read. */
 void output_appended(struct conn *conn, unsigned frames);
 
+/* Room for n bytes has run out: whoever holds most must go. False: that is this connection, and it is closed. */
+bool output_make_room(struct conn *conn, size_t n);
+
 /* further.c */
 
 /* The channel of that number, which begins where there is none; 0: the first. NULL: there is no memory. */

@@ -130,10 +130,10 @@ bool conn_flush_now(struct conn *conn)
 static bool is_sendable(const struct channel *channel)
 {
 	const struct conn *conn = channel->conn;
+	bool open = conn->state == CONN_OPEN;
 	/* Nothing follows the last word of a protocol that has one. */
-	bool has_said = conn->has_finished && conn->protocol->ops->finish;
-	bool open = conn->state == CONN_OPEN ||
-		    (conn->state == CONN_CLOSING && conn->how == CLOSE_FLUSH && !has_said);
+	if (conn->state == CONN_CLOSING)
+		open = conn->how == CLOSE_FLUSH && !(conn->has_finished && conn->protocol->ops->finish);
 	bool is_first = channel_is_first(channel);
 	return open && !channel->ended && !(is_first ? conn->shut_asked : further_is_shut(channel));
 }
@@ -143,8 +143,7 @@ static bool is_dropping(const struct conn *conn)
 	return conn->choked && conn->endpoint->rules.slow == SLOW_DROP;
 }
 
-/* Room for buffers has run out: whoever holds most of it must go. False: that is this connection. */
-static bool output_make_room(struct conn *conn, size_t n)
+bool output_make_room(struct conn *conn, size_t n)
 {
 	if (host_relieve(conn->host, conn, conn->out.bytes, n))
 		return true;

@@ -134,7 +134,7 @@ static int append_last_chunk(const struct http_session *s, const char *trailers,
 int http_stand_down(struct http_session *s, struct buf_pool *pool, struct buf **out)
 {
 	int err = s->is_standing ? append_last_chunk(s, NULL, 0, pool, out) : 0;
-	s->is_standing = false;
+	s->is_standing = s->is_standing && err; /* where there is no room, it is asked again */
 	return err;
 }
 

@@ -79,7 +79,7 @@ static bool send_continue(struct http_session *s, struct batch *out)
 	s->expects = false;
 	if (!buf_append(out->pool, out->answers, CONTINUE, sizeof CONTINUE - 1))
 		return true;
-	out->error = ERR_BUFFER_LIMIT;
+	out->error = ERR_BUFFER_LIMIT; /* for good: the head has been read, and nobody reads it again */
 	return false;
 }
 
@@ -265,8 +265,9 @@ static int http_finish(const struct protocol *protocol, struct session *session,
 	if (!s || s->last)
 		return 0;
 	if (s->framing) { /* that it is not whole is what it says now */
-		s->last = true;
-		return reason == REASON_DRAIN ? http_stand_down(s, pool, out) : 0;
+		int err = reason == REASON_DRAIN ? http_stand_down(s, pool, out) : 0;
+		s->last = !err;
+		return err;
 	}
 	enum http_refusal refusal = s->refusal   ? (enum http_refusal)s->refusal
 				    : s->pending ? refusal_of(reason)

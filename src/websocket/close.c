@@ -62,6 +62,15 @@ bool websocket_say_at_close(struct session *session, unsigned code, const char *
 	return s && s->own;
 }
 
+void websocket_unsay_at_close(struct session *session)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	if (!s)
+		return;
+	free(s->own);
+	s->own = NULL;
+}
+
 unsigned websocket_peers_code(const struct session *session, const char **text, size_t *n)
 {
 	const struct websocket_session *s = websocket_session_of(session);

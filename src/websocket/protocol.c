@@ -202,6 +202,15 @@ static int answer_ping(const struct websocket *websocket, struct buf_pool *pool,
 	return put_control(websocket, OPCODE_PONG, payload, n, pool, out);
 }
 
+/* What finds no room may find it once others have made some. */
+static void answer_in_batch(const struct websocket *websocket, struct batch *out, const uint8_t *payload, size_t n)
+{
+	size_t room = WEBSOCKET_HEAD_MAX + n;
+	out->error = answer_ping(websocket, out->pool, out->answers, payload, n);
+	if (out->error && buf_could_hold(out->pool, *out->answers, room))
+		out->announced = room;
+}
+
 /* A control frame that is whole. */
 static void take_control(struct decoding *d, const struct frame_head *head)
 {
@@ -214,7 +223,7 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 	if (head->opcode == OPCODE_PING && s->answered)
 		s->answered--;
 	else if (head->opcode == OPCODE_PING)
-		out->error = answer_ping(d->websocket, out->pool, out->answers, payload, n);
+		answer_in_batch(d->websocket, out, payload, n);
 	else if (head->opcode == OPCODE_CLOSE)
 		breach = websocket_take_close(s, payload, n, &out->error);
 	if (breach)

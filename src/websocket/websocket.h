@@ -72,6 +72,8 @@ size_t websocket_head(uint8_t head[WEBSOCKET_HEAD_MAX], bool is_binary, size_t l
  * or 0; the text has WEBSOCKET_CLOSE_TEXT_MAX bytes at most, of UTF-8. False: there is no memory.
  */
 bool websocket_say_at_close(struct session *session, unsigned code, const char *text, size_t n);
+/* That was taken back, and so is what it was to say. */
+void websocket_unsay_at_close(struct session *session);
 
 /* What the peer's close frame said; the code is 1005 where it said nothing, and 0 where there was none. */
 unsigned websocket_peers_code(const struct session *session, const char **text, size_t *n);
