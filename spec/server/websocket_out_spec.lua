@@ -105,6 +105,10 @@ describe("perilune.connect of ws://", function()
           local reply, binary = ask(bytes, "binary")
           assert(reply == bytes and binary, n)
         end
+        local message = ws:begin()
+        for _, piece in ipairs { "pieces", " of ", "one" } do message:write(piece) end
+        message:finish()
+        assert(ws:read() == "pieces of one")
         assert(ask "/fragments" == "one two")
         assert(ask "/bytes" == "\0\255")
         assert(ask "/ping" == "it is there")

@@ -405,16 +405,63 @@ static void writes_frames(void **state)
 	websocket_stream_init(&stream, MESSAGE_MAX, 0);
 	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
 		struct reply reply = { data, ROWS[i].n };
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
 				 0);
 		assert_int_equal(buf_len(stream.out), ROWS[i].head_bytes + ROWS[i].n);
 		assert_memory_equal(stream.out->data + stream.out->start, ROWS[i].head, ROWS[i].head_bytes);
 		buf_release(&stream.pool, &stream.out);
 	}
 	struct reply bad = { (const uint8_t *)"a\xff", 2 };
-	assert_int_equal(websocket_append(&stream.websocket, false, &bad, &stream.pool, &stream.out),
-			 ERR_FRAME_REPLY);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, false, &bad, &stream.pool, &stream.out),
+	    ERR_FRAME_REPLY);
 	assert_null(stream.out);
+	websocket_stream_deinit(&stream);
+}
+
+static int put_piece(const char *text, bool is_last)
+{
+	struct reply piece = { (const uint8_t *)text, strlen(text) };
+	return websocket_append_piece(&stream.websocket, &stream.session, is_last, &piece, &stream.pool,
+				      &stream.out);
+}
+
+static void expect_out(const char *bytes, size_t n)
+{
+	assert_int_equal(buf_len(stream.out), n);
+	if (n)
+		assert_memory_equal(stream.out->data + stream.out->start, bytes, n);
+	buf_release(&stream.pool, &stream.out);
+}
+
+static void writes_pieces(void **state)
+{
+	struct reply other = { (const uint8_t *)"x", 1 };
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 15);
+	assert_true(websocket_begin_message(&stream.session, false));
+	assert_false(websocket_begin_message(&stream.session, true));
+	assert_int_equal(put_piece("", false), 0);
+	expect_out("", 0);
+	assert_int_equal(put_piece("a\xce", false), 0); /* half a character */
+	expect_out("\x01\x02"
+		   "a\xce",
+		   4);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, true, &other, &stream.pool, &stream.out),
+	    ERR_FRAME_BETWEEN);
+	assert_int_equal(put_piece("\xff", false), ERR_FRAME_REPLY);
+	assert_int_equal(put_piece("", true), ERR_FRAME_REPLY); /* it is not whole */
+	assert_int_equal(put_piece("\xba", false), 0);
+	expect_out("\x00\x01\xba", 3);
+	assert_false(stream.websocket.protocol.ops->is_at_rest(&stream.websocket.protocol, &stream.session));
+	assert_int_equal(put_piece("", true), 0);
+	expect_out("\x80\x00", 2);
+	assert_true(stream.websocket.protocol.ops->is_at_rest(&stream.websocket.protocol, &stream.session));
+	assert_true(websocket_begin_message(&stream.session, true));
+	assert_int_equal(put_piece("\xff", true), 0);
+	expect_out("\x82\x01\xff", 3);
 	websocket_stream_deinit(&stream);
 }
 
@@ -430,7 +477,8 @@ static void masks_frames(void **state)
 	begin_stream(MESSAGE_MAX, 0);
 	for (size_t i = 0; i < FRAMES; i++) {
 		struct reply reply = { data, i };
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
 				 0);
 		const uint8_t *frame = stream.out->data + stream.out->start,
 			      *mask = frame + (i < 126 ? 2 : 4);
@@ -539,7 +587,8 @@ static void compresses(void **state)
 		struct reply reply = { data, sizeof data };
 		char wanted[64];
 		websocket_stream_init(&stream, MESSAGE_MAX, bits);
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
 				 0);
 		size_t n = buf_len(stream.out);
 		uint8_t frame[1024];
@@ -597,6 +646,7 @@ int main(void)
 		cmocka_unit_test(answers_pings_of_who_waits),
 		cmocka_unit_test(answers_each_ping_once),
 		cmocka_unit_test(writes_frames),
+		cmocka_unit_test(writes_pieces),
 		cmocka_unit_test(says_why_it_ends),
 		cmocka_unit_test(inflates_examples),
 		cmocka_unit_test(refuses_what_cannot_be_inflated),

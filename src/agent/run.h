@@ -311,6 +311,7 @@ bool batch_push_nth(struct agents *agents, lua_State *lua, const struct batch *b
 
 /* ---- reply.c ---- */
 
+#define REPLY_BETWEEN "a message is being sent in pieces (conn:begin): others may follow once it is finished"
 #define REPLY_DEAD_VIEW \
 	"this view is dead: it lives until proceed returns or waits (view:string() can be kept)"
 

@@ -71,8 +71,10 @@ static int append_binary(void *data, struct session *session, struct buf_pool *p
 {
 	struct channel *channel = ((void **)data)[0];
 	const struct reply *reply = ((void **)data)[1];
-	(void)session;
-	return websocket_append(websocket_of(conn_speaks(channel->conn)), true, reply, pool, out);
+	const struct conn *conn = channel->conn;
+	if (conn->next_protocol)
+		session = NULL;
+	return websocket_append(websocket_of(conn_speaks(conn)), session, true, reply, pool, out);
 }
 
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below)
@@ -83,6 +85,31 @@ int websocket_send_binary(struct channel *channel, const void *data, size_t len,
 	*below = !channel->conn->choked;
 	if (__builtin_expect(channel->recorded, 0) && !err)
 		websocket_record_out(channel, true, data, len);
+	return err;
+}
+
+struct message_piece {
+	struct channel *channel;
+	struct reply reply;
+	bool is_last;
+};
+
+static int append_piece(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
+{
+	const struct message_piece *piece = data;
+	size_t before = buf_len(*out);
+	int err = websocket_append_piece(websocket_of(piece->channel->conn->protocol), session,
+					 piece->is_last, &piece->reply, pool, out);
+	if (!err)
+		record_appended(piece->channel, *out, before);
+	return err;
+}
+
+int websocket_send_piece(struct channel *channel, const void *data, size_t len, bool is_last, bool *below)
+{
+	struct message_piece piece = { channel, { data, len }, is_last };
+	int err = channel_send_by(channel, append_piece, &piece, len + PROTOCOL_OVERHEAD_MAX);
+	*below = !channel->conn->choked;
 	return err;
 }
 

@@ -53,16 +53,21 @@ static uint64_t check_id(lua_State *lua)
 }
 
 /*
- * MAY RAISE. The connection, or NULL when it has ended. A VM that is off the host's thread (its script is being
+ * The connection of that id, or NULL when it has ended. A VM that is off the host's thread (its script is being
  * loaded, or its teardown() runs) has no way to it: what the host has is another thread's.
  */
-static struct channel *check_conn(lua_State *lua, struct agents *agents)
+struct channel *bind_find_conn(struct agents *agents, uint64_t id)
 {
-	uint64_t id = check_id(lua);
 	const struct conn_host *host = agents->attached ? host_of_id(agents->host, id) : NULL;
 	struct channel *channel = host ? idmap_get(&host->ids, id) : NULL;
 	/* To this generation it is closed once it has migrated. */
 	return channel && channel->agents == agents ? channel : NULL;
+}
+
+/* MAY RAISE. The same of the conn object at 1. */
+static struct channel *check_conn(lua_State *lua, struct agents *agents)
+{
+	return bind_find_conn(agents, check_id(lua));
 }
 
 struct channel *bind_check_conn(lua_State *lua)
@@ -101,14 +106,14 @@ static void refuse_frameless(lua_State *lua, const struct channel *channel, cons
 }
 
 /* The running call, if it is on behalf of conn. */
-static struct run *own_run(const struct agents *agents, const struct channel *channel)
+struct run *bind_own_run(const struct agents *agents, const struct channel *channel)
 {
 	struct run *run = agents->current;
 	return run && run->channel == channel ? run : NULL;
 }
 
 /* MAY RAISE: replies that go before what is asked for now, and that cannot be sent. */
-static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
+void bind_take_replies(lua_State *lua, struct agents *agents, struct run *run)
 {
 	if (!run || batch_take_replies(agents, run, lua))
 		return;
@@ -126,7 +131,7 @@ static void check_owed(lua_State *lua, const struct channel *channel, const stru
 /* The batch at hand must end here: what follows is not for it. */
 static void cut_batch(struct agents *agents, const struct channel *channel)
 {
-	struct run *run = own_run(agents, channel);
+	struct run *run = bind_own_run(agents, channel);
 	if (run)
 		batch_cut(agents, run);
 }
@@ -162,7 +167,8 @@ static void send_binary(lua_State *lua, struct channel *channel, bool *below)
 {
 	size_t len;
 	const char *data = luaL_checklstring(lua, 2, &len);
-	websocket_send_binary(channel, data, len, below);
+	if (websocket_send_binary(channel, data, len, below) == ERR_FRAME_BETWEEN)
+		luaL_error(lua, "conn:send: %s", REPLY_BETWEEN);
 }
 
 /*
@@ -181,8 +187,8 @@ static int l_conn_send(lua_State *lua)
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
 	if (!is_open || channel->conn->shut_asked)
 		return closed(lua);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
 	if (__builtin_expect(channel->conn->endpoint->has_datagrams, 0) && refuse_datagram(lua, channel))
@@ -230,8 +236,8 @@ static int l_conn_flush(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "conn:flush");
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	if (conn_flush_now(channel->conn)) {
 		lua_pushboolean(lua, 1);
 		return 1;
@@ -371,8 +377,8 @@ static int l_conn_shutdown(lua_State *lua)
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
 	refuse_frameless(lua, channel, "conn:shutdown");
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	check_owed(lua, channel, run, "conn:shutdown");
 	channel_shutdown(channel);
 	lua_pushboolean(lua, 1);
@@ -424,8 +430,8 @@ static int l_conn_set_frame(lua_State *lua)
 	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
 		check_framing(lua, channel, "conn:set_frame", &codec);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run); /* they were made under the old framing */
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run); /* they were made under the old framing */
 	check_owed(lua, channel, run, "conn:set_frame");
 	cut_batch(agents, channel);
 	if (conn_set_protocol(channel->conn, own ? &codec.protocol : listeners, own ? sizeof codec : 0))
@@ -548,10 +554,10 @@ static int l_conn_pipe(lua_State *lua)
 		return luaL_error(lua, "conn:pipe: another connection expected, got this one");
 	check_pipeable(lua, channel);
 	check_pipeable(lua, other);
-	take_replies(lua, agents, own_run(agents, channel));
-	take_replies(lua, agents, own_run(agents, other));
-	check_owed(lua, channel, own_run(agents, channel), "conn:pipe");
-	check_owed(lua, other, own_run(agents, other), "conn:pipe");
+	bind_take_replies(lua, agents, bind_own_run(agents, channel));
+	bind_take_replies(lua, agents, bind_own_run(agents, other));
+	check_owed(lua, channel, bind_own_run(agents, channel), "conn:pipe");
+	check_owed(lua, other, bind_own_run(agents, other), "conn:pipe");
 	cut_batch(agents, channel);
 	cut_batch(agents, other);
 	int err = link_pipe(agents, channel, other);
@@ -645,13 +651,21 @@ static const struct {
 };
 
 static const luaL_Reg METHODS[] = {
-	{ "send", l_conn_send },           { "flush", l_conn_flush },
-	{ "close", l_conn_close },         { "abort", l_conn_abort },
-	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
-	{ "resume", l_conn_resume },       { "read", l_conn_read },
-	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
-	{ "defer", l_conn_defer },         { "link", l_conn_link },
-	{ "pipe", l_conn_pipe },           { NULL, NULL },
+	{ "send", l_conn_send },
+	{ "flush", l_conn_flush },
+	{ "close", l_conn_close },
+	{ "abort", l_conn_abort },
+	{ "shutdown", l_conn_shutdown },
+	{ "pause", l_conn_pause },
+	{ "resume", l_conn_resume },
+	{ "read", l_conn_read },
+	{ "set_frame", l_conn_set_frame },
+	{ "set_timeout", l_conn_set_timeout },
+	{ "defer", l_conn_defer },
+	{ "link", l_conn_link },
+	{ "pipe", l_conn_pipe },
+	{ "begin", bind_conn_begin },
+	{ NULL, NULL },
 };
 
 enum { KEY_BYTES = SUGGEST_WORD_MAX };

@@ -84,8 +84,8 @@ unsigned websocket_peers_code(const struct session *session, const char **text, 
 static unsigned code_of(const struct websocket_session *s, enum close_reason reason)
 {
 	switch (reason) {
-	case REASON_AGENT:
-		return CODE_NORMAL;
+	case REASON_AGENT: /* it has left a message unfinished, unless it says otherwise */
+		return s->out_begun ? CODE_ERROR : CODE_NORMAL;
 	case REASON_ERROR:
 	case REASON_PROCEED_TIMEOUT:
 	case REASON_MEMORY:

@@ -47,14 +47,18 @@ struct websocket_session {
 	uint64_t left;                 /* payload of the frame at hand that is still to come */
 	uint8_t mask[4];               /* of that frame, */
 	uint8_t masked;                /* ... and the place in it of the next byte */
-	struct utf8 utf8;              /* how far the text is looked at */
+	struct utf8 utf8;              /* how far the text is looked at, */
+	struct utf8 out_utf8;          /* ... and the one that is sent in pieces */
 	uint8_t breach;                /* enum breach */
 	bool begun : 1;                /* a message is at hand, */
 	bool is_text : 1;              /* ... or was given last: is it text? */
 	bool is_compressed : 1;
 	bool is_last : 1; /* the frame at hand ends it */
 	bool in_frame : 1;
-	bool given : 1;      /* the message is in the hands of the layer above */
+	bool given : 1;       /* the message is in the hands of the layer above */
+	bool out_begun : 1;   /* a message is being sent in pieces: */
+	bool out_goes_on : 1; /* ... the first of them has gone */
+	bool out_is_text : 1;
 	bool has_looked : 1; /* look_ahead() has been further than decode(), */
 	uint32_t looked;     /* ... so many bytes, up to the head of a frame, */
 	uint32_t answered;   /* ... and has answered so many pings in them */

@@ -203,7 +203,8 @@ static int answer_ping(const struct websocket *websocket, struct buf_pool *pool,
 }
 
 /* What finds no room may find it once others have made some. */
-static void answer_in_batch(const struct websocket *websocket, struct batch *out, const uint8_t *payload, size_t n)
+static void answer_in_batch(const struct websocket *websocket, struct batch *out, const uint8_t *payload,
+			    size_t n)
 {
 	size_t room = WEBSOCKET_HEAD_MAX + n;
 	out->error = answer_ping(websocket, out->pool, out->answers, payload, n);
@@ -333,7 +334,8 @@ static bool websocket_is_at_rest(const struct protocol *protocol, const struct s
 {
 	const struct websocket_session *s = websocket_session_of(session);
 	(void)protocol;
-	return s && !s->begun && !s->given && !s->breach && !s->peers && !s->own && !s->has_looked;
+	return s && !s->begun && !s->given && !s->breach && !s->peers && !s->own && !s->has_looked &&
+	       !s->out_begun;
 }
 
 /* ---- encoding ---- */
@@ -344,12 +346,14 @@ static bool is_utf8(const struct reply *reply)
 	return utf8_take(&utf8, reply->data, reply->len) && utf8_is_whole(&utf8);
 }
 
-int websocket_append(const struct websocket *websocket, bool is_binary, const struct reply *reply,
-		     struct buf_pool *pool, struct buf **out)
+int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
+		     const struct reply *reply, struct buf_pool *pool, struct buf **out)
 {
 	const uint8_t *payload = reply->data;
 	size_t n = reply->len, compressed = 0;
 	uint8_t opcode = is_binary ? OPCODE_BINARY : OPCODE_TEXT;
+	if (session && websocket_session_of(session)->out_begun)
+		return ERR_FRAME_BETWEEN;
 	if (!is_binary && !is_utf8(reply))
 		return ERR_FRAME_REPLY;
 	if (websocket->window_bits >= WINDOW_BITS_MIN)
@@ -359,15 +363,47 @@ int websocket_append(const struct websocket *websocket, bool is_binary, const st
 	return websocket_put_frame(websocket, first, payload, n, pool, out);
 }
 
+bool websocket_begin_message(struct session *session, bool is_binary)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	if (s->out_begun)
+		return false;
+	s->out_begun = true;
+	s->out_goes_on = false;
+	s->out_is_text = !is_binary;
+	s->out_utf8 = (struct utf8){ 0 };
+	return true;
+}
+
+int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
+			   const struct reply *piece, struct buf_pool *pool, struct buf **out)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	struct utf8 utf8 = s->out_utf8;
+	bool is_right = !s->out_is_text || utf8_take(&utf8, piece->data, piece->len);
+	if (!is_right || (s->out_is_text && is_last && !utf8_is_whole(&utf8)))
+		return ERR_FRAME_REPLY;
+	if (!piece->len && !is_last)
+		return 0;
+	uint8_t opcode = s->out_goes_on ? OPCODE_MORE : s->out_is_text ? OPCODE_TEXT : OPCODE_BINARY;
+	uint8_t first = (uint8_t)(opcode | (is_last ? BIT_FIN : 0));
+	int err = websocket_put_frame(websocket, first, piece->data, piece->len, pool, out);
+	if (err)
+		return err;
+	s->out_utf8 = utf8;
+	s->out_goes_on = true;
+	s->out_begun = !is_last;
+	return 0;
+}
+
 /* A string is a text. */
 static unsigned websocket_encode(const struct protocol *protocol, struct session *session,
 				 const struct reply *replies, unsigned n, struct buf_pool *pool,
 				 struct buf **out, int *error)
 {
-	(void)session;
 	*error = 0;
 	for (unsigned i = 0; i < n; i++) {
-		*error = websocket_append(websocket_of(protocol), false, &replies[i], pool, out);
+		*error = websocket_append(websocket_of(protocol), session, false, &replies[i], pool, out);
 		if (*error)
 			return i;
 	}

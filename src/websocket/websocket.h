@@ -59,10 +59,25 @@ void websocket_worker_deinit(struct websocket_worker *worker);
 bool websocket_is_binary(const struct session *session);
 
 /*
- * Appends a message. 0, ERR_FRAME_REPLY (a text that is no UTF-8), or ERR_BUFFER_LIMIT with nothing appended.
+ * Appends a message. 0, or with nothing appended ERR_FRAME_REPLY (a text that is no UTF-8), ERR_FRAME_BETWEEN, or
+ * ERR_BUFFER_LIMIT. The session is NULL while the connection has yet to begin to speak it.
  */
-int websocket_append(const struct websocket *websocket, bool is_binary, const struct reply *reply,
-		     struct buf_pool *pool, struct buf **out);
+int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
+		     const struct reply *reply, struct buf_pool *pool, struct buf **out);
+
+/*
+ * A message in pieces begins: others are refused with ERR_FRAME_BETWEEN until its last piece. False: one has begun
+ * before.
+ */
+bool websocket_begin_message(struct session *session, bool is_binary);
+
+/*
+ * Appends a piece of it, a frame. 0, ERR_FRAME_REPLY with nothing appended (the text is no UTF-8; or with the last piece,
+ * not whole), or ERR_BUFFER_LIMIT likewise. One that is empty is left out, unless it is the last. Pieces are not
+ * compressed.
+ */
+int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
+			   const struct reply *piece, struct buf_pool *pool, struct buf **out);
 
 /* What is before a whole message that a server sends. Returns how many bytes. */
 size_t websocket_head(uint8_t head[WEBSOCKET_HEAD_MAX], bool is_binary, size_t len);

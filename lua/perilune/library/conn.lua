@@ -81,6 +81,29 @@ local conn = {}
 ---@return string? code
 function conn:send(reply, kind) end
 
+--- Begins a message of a [WebSocket](websocket.md#in-pieces) that is sent in pieces. Until it is finished no other
+--- message is sent: conn:send and a reply raise. Not with limits.slow_consumer = "drop".
+---@param kind? "text"|"binary" default: "text"
+---@return perilune.message? message nil: the connection has ended
+---@return "closed"? why
+function conn:begin(kind) end
+
+--- A message that is sent in pieces: what conn:begin() returns.
+---@class perilune.message
+local message = {}
+
+--- Sends a piece now, as conn:send() does. Pieces of a text may end within a character.
+---@param data string
+---@return boolean? ok false: past the high-water mark, and sent all the same; nil: the connection has ended
+---@return "closed"? message
+function message:write(data) end
+
+--- Sends the last piece: the message is whole.
+---@param data? string
+---@return boolean? ok
+---@return "closed"? message
+function message:finish(data) end
+
 --- Waits until all output was handed to the system.
 ---@return true? ok
 ---@return "closed"? message
