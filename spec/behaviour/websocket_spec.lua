@@ -709,10 +709,10 @@ describe("a WebSocket", function()
       ["permessage-deflate; server_max_window_bits=10"] = ACCEPTED .. "; server_max_window_bits=10",
       ['permessage-deflate; server_max_window_bits="9"'] = ACCEPTED .. "; server_max_window_bits=9",
       ["permessage-deflate; server_max_window_bits=15"] = ACCEPTED .. "; server_max_window_bits=15",
-      ["permessage-deflate; server_max_window_bits=8, permessage-deflate"] = ACCEPTED,
+      ["permessage-deflate; server_max_window_bits=7, permessage-deflate"] = ACCEPTED,
       ["x-other, permessage-deflate"] = ACCEPTED,
       ["x-other; a=b"] = "none",
-      ["permessage-deflate; server_max_window_bits=8"] = "none",
+      ["permessage-deflate; server_max_window_bits=7"] = "none",
       ["permessage-deflate; server_max_window_bits=16"] = "none",
       ["permessage-deflate; server_max_window_bits"] = "none",
       ["permessage-deflate; server_max_window_bits=09"] = "none",
@@ -729,6 +729,32 @@ describe("a WebSocket", function()
         if ws.compresses then ws:send_compressed(text):expect(text) end
       end)
     end
+
+    -- RFC 7692, 7.1: each parameter is there or not, with each value that it can have, in either order.
+    it("after each set of parameters that there is", function()
+      local SERVERS, CLIENTS = { "" }, { "", "; client_max_window_bits" }
+      for bits = 8, 15 do
+        SERVERS[#SERVERS + 1] = "; server_max_window_bits=" .. bits
+        CLIENTS[#CLIENTS + 1] = "; client_max_window_bits=" .. bits
+      end
+      local TAKEOVERS = { "", "; server_no_context_takeover", "; client_no_context_takeover",
+        "; client_no_context_takeover; server_no_context_takeover" }
+      local app, text, count = open_shared(), ("abc"):rep(100), 0
+      for i, server in ipairs(SERVERS) do
+        for k, client in ipairs(CLIENTS) do
+          count = count + 1
+          local takeover = TAKEOVERS[(i + k) % 4 + 1]
+          local terms = k % 2 == 0 and server .. client .. takeover or takeover .. client .. server
+          local ws = chat(app, { compress = "permessage-deflate" .. terms })
+          assert.equal(ACCEPTED .. server, ws.response.headers["Sec-WebSocket-Extensions"], terms)
+          ws:send(text)
+          local frame = ws:frame()
+          assert.equal(server:find "=8$" and 0 or 0x40, frame.reserved, terms)
+          ws:send_compressed(text):expect(text):close()
+        end
+      end
+      assert.equal(90, count)
+    end)
 
     it("what a handler accepts without options", function()
       assert.is_true(open():connect { listener = "http" }:websocket("/bare", { compress = true }).compresses)

@@ -607,6 +607,49 @@ static void compresses(void **state)
 	}
 }
 
+/* What is sent refers to no byte that is out of the peer's window. */
+static void keeps_within_windows(void **state)
+{
+	enum { MORE = 300 };
+	static uint8_t data[MESSAGE_MAX];
+	uint32_t random = 1;
+	(void)state;
+	for (unsigned bits = 8; bits <= 14; bits++) {
+		size_t half = (size_t)(1 << bits) + MORE;
+		for (size_t i = 0; i < half; i++)
+			data[i] = data[half + i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
+		for (unsigned more = 0; more < 2; more++) {
+			struct reply reply = { data, 2 * half };
+			websocket_stream_init(&stream, MESSAGE_MAX, bits + more);
+			assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+							  &stream.pool, &stream.out),
+					 0);
+			/* The second half is found only where the window reaches back to the first, zlib's margin aside. */
+			bool is_found = more && bits >= 10;
+			assert_int_equal(stream.out->data[stream.out->start], is_found ? 0xc2 : 0x82);
+			buf_release(&stream.pool, &stream.out);
+			websocket_stream_deinit(&stream);
+		}
+	}
+}
+
+/* Nothing is compressed with a window of 8 bits, which zlib does not have. */
+static void inflates_where_it_cannot_compress(void **state)
+{
+	struct reply reply = {
+		(const uint8_t *)"abcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabc", 69
+	};
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 8);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, true, &reply, &stream.pool, &stream.out), 0);
+	assert_int_equal(stream.out->data[stream.out->start], 0x82);
+	buf_release(&stream.pool, &stream.out);
+	websocket_stream_deinit(&stream);
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 8, "text Hello");
+}
+
 /* ---- UTF-8 in pieces ---- */
 
 /* Each text of up to three bytes out of those at which something changes: as text_is_utf8() has it. */
@@ -651,6 +694,8 @@ int main(void)
 		cmocka_unit_test(inflates_examples),
 		cmocka_unit_test(refuses_what_cannot_be_inflated),
 		cmocka_unit_test(compresses),
+		cmocka_unit_test(keeps_within_windows),
+		cmocka_unit_test(inflates_where_it_cannot_compress),
 		cmocka_unit_test(knows_utf8),
 		AS_CLIENT(takes_messages),
 		AS_CLIENT(answers_control_frames),

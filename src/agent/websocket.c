@@ -213,7 +213,7 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 	lua_rawgeti(lua, idx, 5);
 	int agent = lua_gettop(lua) - 1;
 	double bits = lua_tonumber(lua, agent - 1);
-	bool is_right = lua_type(lua, agent - 2) == LUA_TSTRING && (bits == 0 || (bits >= 9 && bits <= 15));
+	bool is_right = lua_type(lua, agent - 2) == LUA_TSTRING && (bits == 0 || (bits >= 8 && bits <= 15));
 	if (!is_right || !websockets || lua_isnil(lua, agent)) {
 		lua_pushliteral(lua, IS_SPOILED);
 		return false;
