@@ -458,6 +458,36 @@ describe("a WebSocket", function()
     end)
   end)
 
+  it("is counted by the code with which it ends, of who was first to say so", function()
+    local app = open()
+    local ends = {
+      [1000] = function(ws) ws:close(1000):expect_close(1000) end,
+      [1005] = function(ws) ws:close():expect_close() end,
+      [1006] = function(ws) ws:hang_up() end,
+      [1002] = function(ws) ws:send_frame({ opcode = "text", data = "x", masked = false }):expect_close(1002) end,
+      [1007] = function(ws) ws:send_frame({ opcode = "text", data = "\255" }):expect_close(1007) end,
+      [1008] = function(ws) ws:send "/kick":expect_close(1008) end,
+      [1009] = function(ws) ws:send(("x"):rep(65537)):expect_close(1009) end,
+      [1011] = function(ws) ws:send "/error":expect "sorry":expect_close(1011) end,
+      other = function(ws) ws:send "/close 4000":expect_close(4000) end,
+    }
+    for code, use in pairs(ends) do
+      local ws = chat(app)
+      use(ws)
+      ws:hang_up()
+      app:advance(2)
+      local counters, sum = app:counters(), 0
+      assert.equal(1, counters["websocket_" .. code], code)
+      for name, value in pairs(counters) do sum = sum + (name:find "^websocket_" and value or 0) end
+      assert.equal(counters.websockets, sum)
+    end
+    local last = chat(app)
+    app:drain()
+    last:expect_close(1001):hang_up()
+    app:advance(2)
+    assert.equal(1, app:counters().websocket_1001)
+  end)
+
   describe("has text and bytes, and", function()
     for name, wanted in pairs {
       read = "conn:read: a WebSocket has messages, and no framing",

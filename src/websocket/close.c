@@ -1,4 +1,5 @@
 /* Close frames: the peer's, and what is said in this side's. */
+#include "base/counters.h"
 #include "base/err.h"
 #include "base/text.h"
 #include "websocket/internal.h"
@@ -8,8 +9,12 @@
 enum {
 	CODE_NORMAL = 1000,
 	CODE_GOING = 1001,
+	CODE_RULES = 1002,
 	CODE_NOTHING_SAID = 1005,
+	CODE_NO_FRAME = 1006,
+	CODE_BYTES = 1007,
 	CODE_POLICY = 1008,
+	CODE_SIZE = 1009,
 	CODE_ERROR = 1011,
 	CODE_LATER = 1013,
 	CODES_OWN = 3000,
@@ -108,6 +113,38 @@ static unsigned code_of(const struct websocket_session *s, enum close_reason rea
 	}
 }
 
+static counter *counter_of(struct counters *counters, unsigned code)
+{
+	switch (code) {
+	case CODE_NORMAL:
+		return &counters->websocket_1000;
+	case CODE_GOING:
+		return &counters->websocket_1001;
+	case CODE_RULES:
+		return &counters->websocket_1002;
+	case CODE_NOTHING_SAID:
+		return &counters->websocket_1005;
+	case CODE_NO_FRAME:
+		return &counters->websocket_1006;
+	case CODE_BYTES:
+		return &counters->websocket_1007;
+	case CODE_POLICY:
+		return &counters->websocket_1008;
+	case CODE_SIZE:
+		return &counters->websocket_1009;
+	case CODE_ERROR:
+		return &counters->websocket_1011;
+	default:
+		return &counters->websocket_other;
+	}
+}
+
+void websocket_count_end(const struct websocket_session *s, struct counters *counters)
+{
+	unsigned peers = s->peers ? s->peers->code ? s->peers->code : CODE_NOTHING_SAID : 0;
+	count(counter_of(counters, peers ? peers : s->said ? s->said : CODE_NO_FRAME));
+}
+
 /* Where to send it. */
 struct closing {
 	const struct websocket *websocket;
@@ -132,6 +169,7 @@ int websocket_close(const struct websocket *websocket, struct websocket_session 
 	const struct closing to = { websocket, pool, out };
 	const struct websocket_close *own = s->own, *peers = s->peers;
 	unsigned code = own && own->code ? own->code : code_of(s, reason);
+	s->said = (uint16_t)code;
 	if (own)
 		return put_close(&to, code, own->text, code ? own->text_bytes : 0);
 	if (peers && reason == REASON_PEER)

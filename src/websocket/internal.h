@@ -44,6 +44,7 @@ struct websocket_session {
 	struct buf *message;           /* what has come of the message at hand, unmasked; or NULL */
 	struct websocket_close *peers; /* the peer's close frame, or NULL: none has come */
 	struct websocket_close *own;   /* what this side is to say; NULL: what its reason says */
+	uint16_t said;                 /* ... and the code that it has said; 0: none, or none yet */
 	uint64_t left;                 /* payload of the frame at hand that is still to come */
 	uint8_t mask[4];               /* of that frame, */
 	uint8_t masked;                /* ... and the place in it of the next byte */
@@ -107,6 +108,9 @@ const char *websocket_breach_text(enum breach breach);
 
 /* The payload of the peer's close frame, unmasked; s->peers is what it says. *error: ERR_BUFFER_LIMIT. */
 enum breach websocket_take_close(struct websocket_session *s, const uint8_t *payload, size_t n, int *error);
+
+/* Counts how it has ended: by the code that was said first. */
+void websocket_count_end(const struct websocket_session *s, struct counters *counters);
 
 /* Appends the close frame that ends the connection for this reason. 0 or ERR_BUFFER_LIMIT. */
 int websocket_close(const struct websocket *websocket, struct websocket_session *s, enum close_reason reason,

@@ -18,7 +18,10 @@ static void websocket_end(const struct protocol *protocol, struct session *sessi
 	struct websocket_session *s = websocket_session_of(session);
 	if (!s)
 		return;
-	buf_release(websocket_of(protocol)->worker->pool, &s->message);
+	const struct websocket *websocket = websocket_of(protocol);
+	if (!websocket->is_client)
+		websocket_count_end(s, websocket->worker->counters);
+	buf_release(websocket->worker->pool, &s->message);
 	free(s->peers);
 	free(s->own);
 	free(s);
