@@ -5,8 +5,7 @@ max_line_length = 120
 read_globals = { string = { fields = { "pack", "packsize", "unpack" } } }
 exclude_files = { "build" }
 
--- Tables of cases read best with a case a line.
-files["spec"] = { std = "luajit+busted", max_line_length = 132 }
+files["spec"] = { std = "luajit+busted" }
 files["examples/**/*_spec.lua"] = { std = "luajit+busted" }
 -- Run by Lua 5.3.
 files["spec/support/make_pack_vectors.lua"] = { std = "lua53" }

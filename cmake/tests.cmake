@@ -2,7 +2,7 @@
 #   spec/unit/X_test.c      unit.X      a cmocka program over perilune_core
 #   spec/unit/*_spec.lua    lua.unit    busted, all in one
 #   spec/server/X_spec.lua  server.X    busted against the executable, whose path is in $PERILUNE
-#   spec/faults/X_spec.lua  faults.X    the same where PERILUNE_FAULTS is on, and then nothing else
+#   spec/faults/X_spec.lua  faults.X    the same, of an executable whose calls fail, where PERILUNE_FAULTS is on
 #   spec/behaviour/X_spec.lua  behaviour.X  the executable runs it, on apps in memory: perilune test
 #   spec/workbench/X_spec.lua  workbench.X  the same, of perilune.test itself
 #   some of spec/server and spec/behaviour  nasty.server.X, nasty.behaviour.X  once more over nasty streams
@@ -88,7 +88,44 @@ endfunction()
 
 list(APPEND test_environment PERILUNE=$<TARGET_FILE:perilune>)
 
-# perilune_specs(kind folder)
+# ---- where races are looked for ----
+
+# That takes ten times as long as anything else, so what has nothing to race with is left out: of the programs those that
+# start no thread; of the specifications those of the command line, of what a worker does by itself, and of foreign peers.
+set(races FALSE)
+if("${PERILUNE_SANITIZE}" MATCHES thread)
+  set(races TRUE)
+endif()
+set(alone_server absent agent cli compat compat_udp compiler conn corpus dialect early error_values exec foreign framing
+  globals guide hint http_toolkit inherited library new places proxy require sandbox special start_log surroundings tasks
+  terminal test_command text timeout tls_foreign tls_scanners turn workdir)
+# An app in memory has one thread, but for the watchdog.
+set(races_in_memory containment turn start)
+
+# perilune_has_races(out kind name source)
+function(perilune_has_races out kind name source)
+  set(has TRUE)
+  if(kind STREQUAL "unit")
+    file(STRINGS ${source} threads REGEX "pthread_|uv_thread_|atomic_" LIMIT_COUNT 1)
+    string(COMPARE NOTEQUAL "${threads}" "" has)
+  elseif(kind STREQUAL "server" AND name IN_LIST alone_server)
+    set(has FALSE)
+  elseif(kind MATCHES "^(behaviour|workbench|example)$" AND NOT name IN_LIST races_in_memory)
+    set(has FALSE)
+  endif()
+  set(${out} ${has} PARENT_SCOPE)
+endfunction()
+
+# perilune_is_wanted(out kind name source): in this tree?
+function(perilune_is_wanted out kind name source)
+  set(is TRUE)
+  if(races)
+    perilune_has_races(is ${kind} ${name} ${source})
+  endif()
+  set(${out} ${is} PARENT_SCOPE)
+endfunction()
+
+# perilune_specs(kind folder [executable])
 function(perilune_specs kind folder)
   file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
   if(PERILUNE_SANITIZE)
@@ -96,14 +133,15 @@ function(perilune_specs kind folder)
   endif()
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} _spec.lua)
-    perilune_test(${kind}.${name} ${busted} ${spec})
+    perilune_is_wanted(is_wanted ${kind} ${name} ${spec})
+    if(is_wanted)
+      perilune_test(${kind}.${name} ${busted} ${spec})
+      foreach(executable IN LISTS ARGN)
+        set_property(TEST ${PERILUNE_TEST_PREFIX}${kind}.${name} APPEND PROPERTY ENVIRONMENT PERILUNE=${executable})
+      endforeach()
+    endif()
   endforeach()
 endfunction()
-
-if(PERILUNE_FAULTS)
-  perilune_specs(faults spec/faults)
-  return()
-endif()
 
 # What some of them have in common; a test takes of it what it needs.
 add_library(perilune_unit STATIC
@@ -114,6 +152,10 @@ target_include_directories(perilune_unit PUBLIC spec/unit)
 file(GLOB_RECURSE unit_sources CONFIGURE_DEPENDS spec/unit/*_test.c)
 foreach(source IN LISTS unit_sources)
   test_name(name spec/unit ${source} _test.c)
+  perilune_is_wanted(is_wanted unit ${name} ${source})
+  if(NOT is_wanted)
+    continue()
+  endif()
   perilune_test_program(unit.${name} ${source})
   target_link_libraries(test_unit_${name} PRIVATE perilune_unit)
   perilune_test(unit.${name} test_unit_${name})
@@ -125,6 +167,9 @@ if(NOT PERILUNE_SANITIZE)
 endif()
 
 file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*_fuzz.c)
+if(races)
+  set(fuzz_sources)
+endif()
 foreach(source IN LISTS fuzz_sources)
   test_name(name fuzz ${source} _fuzz.c)
   perilune_test_program(fuzz.${name} ${source} fuzz/replay_main.c)
@@ -137,18 +182,20 @@ perilune_test(soak.kill bench_kill_soak 5)
 
 perilune_specs(server spec/server)
 
-# An app in memory has one thread, but for the watchdog: where races are looked for, those that make it act will do.
-set(races_in_memory behaviour.containment behaviour.turn workbench.start)
+if(PERILUNE_FAULTS)
+  include(cmake/faults.cmake)
+  perilune_specs(faults spec/faults $<TARGET_FILE:perilune_faults>)
+endif()
 
 # perilune_own_specs(kind folder suffix): run by the executable itself
 function(perilune_own_specs kind folder suffix)
   file(GLOB specs CONFIGURE_DEPENDS ${folder}/*${suffix})
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} ${suffix})
-    if("${PERILUNE_SANITIZE}" MATCHES thread AND NOT ${kind}.${name} IN_LIST races_in_memory)
-      continue()
+    perilune_is_wanted(is_wanted ${kind} ${name} ${spec})
+    if(is_wanted)
+      perilune_test(${kind}.${name} perilune test --timeout=600 --output=gtest ${spec})
     endif()
-    perilune_test(${kind}.${name} perilune test --timeout=600 --output=gtest ${spec})
   endforeach()
 endfunction()
 
@@ -166,7 +213,7 @@ function(perilune_nasty_test nasty name)
 endfunction()
 
 perilune_nasty_test(2 server.matrix ${busted} spec/server/matrix_spec.lua)
-if(NOT "${PERILUNE_SANITIZE}" MATCHES thread)
+if(NOT races)
   # In memory a second is soon over, and nobody waits for it.
   perilune_nasty_test(2,1,1000 behaviour.matrix
     perilune_nasty test --timeout=600 --output=gtest spec/behaviour/matrix_spec.lua)

@@ -2,6 +2,16 @@
 --- responses that clients and specifications get.
 local M = {}
 
+--- A Lua pattern: what names of fields, methods and parameters are made of (RFC 9110, 5.6.2).
+M.TOKEN = "[%w!#$%%&'*+.^_`|~-]+"
+
+local WHOLE_TOKEN = "^" .. M.TOKEN .. "$"
+
+--- Is it a text that is a token?
+---@param value any
+---@return boolean
+function M.is_token(value) return type(value) == "string" and value:find(WHOLE_TOKEN) ~= nil end
+
 --- A text without the blanks behind it. A pattern would look at each of them again and again.
 ---@param text string
 ---@return string

@@ -9,6 +9,7 @@ local M = {}
 
 local require = require -- while handlers run, the global one is the script's
 local core -- in C: src/bind/http.c
+local field_table = require "perilune.headers"
 local printable = require "perilune.printable"
 
 local STATUS_MIN, STATUS_MAX = 200, 599
@@ -36,7 +37,7 @@ local response_methods = {}
 function response.__index(self, key)
   local position = POSITIONS[key]
   if position then return rawget(self, position) end
-  if key == "headers" then return require("perilune.headers").read("\r\n" .. rawget(self, 2)) end
+  if key == "headers" then return field_table.read("\r\n" .. rawget(self, 2)) end
   return response_methods[key]
 end
 
@@ -55,7 +56,7 @@ local function check_status(status, level)
 end
 
 local function check_name(name, level)
-  if type(name) ~= "string" or not name:find "^[%w!#$%%&'*+.^_`|~-]+$" then
+  if not field_table.is_token(name) then
     error("http: the name of a header field is a word such as Cache-Control, got " .. printable.value(name), level + 1)
   end
   local why = MADE[name:lower()]

@@ -14,22 +14,12 @@ local M = {}
 
 -- ---- options -----------------------------------------------------------------
 
-local function whole(from, to)
-  return function(value)
-    if type(value) == "number" and value >= from and value <= to and value == math.floor(value) then return value end
-    return nil, ("expects a whole number from %d to %d, got %s"):format(from, to, printable.value(value))
-  end
-end
+local whole = units.whole
 
 local function duration(value)
   local ms, message = units.duration(value)
   if not ms then return nil, message end
   return ms / 1000
-end
-
-local function boolean(value)
-  if type(value) == "boolean" then return value end
-  return nil, "expects true or false, got " .. printable.value(value)
 end
 
 -- What a pool takes, beside the options of perilune.connect(): how it is read, and what it is by default.
@@ -40,7 +30,7 @@ local OPTIONS = {
   wait = { duration, 5 },               -- how long they do, in seconds
   idle = { duration, 30 },              -- how long a connection may idle; 0: any time
   lifetime = { duration, 0 },           -- how old one may become; 0: any age
-  pipeline = { boolean, false },
+  pipeline = { units.flag, false },
   depth = { whole(1, 1e6), 1000 },      -- replies that a shared connection may owe
 }
 

@@ -8,23 +8,17 @@
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
 local http = require "perilune.http"
+local percent = require "perilune.percent"
 
 local inner = getmetatable(http)
 
 local M = {}
 
-local function unescape(text)
-  if not text:find "[+%%]" then return text end
-  return (text:gsub("+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
-
 -- Of a name that is there several times, the first counts.
 local function make_args(request)
   local args = {}
-  for pair in (request.query or ""):gmatch "[^&]+" do
-    local at = pair:find("=", 1, true)
-    local name = unescape(at and pair:sub(1, at - 1) or pair)
-    if args[name] == nil then args[name] = at and unescape(pair:sub(at + 1)) or "" end
+  for name, value in percent.pairs(request.query or "") do
+    if args[name] == nil then args[name] = value end
   end
   return args
 end

@@ -19,7 +19,7 @@ local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune
   ["perilune.files_core"] = true, ["perilune.waiting"] = true,
   ["perilune.http"] = true, ["perilune.http_core"] = true, ["perilune.requests"] = true,
   ["perilune.headers"] = true, ["perilune.connecting"] = true, ["perilune.pooling"] = true, ["perilune.jobs"] = true,
-  ["perilune.plain"] = true }
+  ["perilune.plain"] = true, ["perilune.percent"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do
@@ -239,8 +239,9 @@ function M.opener(agent, anchor, is_kind)
   return opener
 end
 
--- Of prototypes of WebSockets, of which the core knows nothing before a handler returns one.
-local adopted = setmetatable({}, { __mode = "k" })
+-- Of prototypes of WebSockets, of which the core knows nothing before a handler returns one. A metatable leads to its
+-- prototype: with weak keys alone neither would ever go.
+local adopted = setmetatable({}, { __mode = "kv" })
 
 --- The opener of WebSockets: which agent it is, or what makes it, is known only then.
 ---@param anchor fun(agent: table)

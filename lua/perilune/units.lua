@@ -1,4 +1,4 @@
---- Sizes ("64k" → bytes) and durations ("5m" → milliseconds), both ways.
+--- Sizes ("64k" → bytes) and durations ("5m" → milliseconds), both ways; whole numbers and flags of options.
 local printable = require "perilune.printable"
 
 local M = {}
@@ -76,6 +76,26 @@ end
 
 local SIZE_STEPS = { { 1024 ^ 3, "g" }, { 1024 ^ 2, "m" }, { 1024, "k" }, { 1, "b" } }
 local DURATION_STEPS = { { 86400e3, "d" }, { 3600e3, "h" }, { 60e3, "m" }, { 1000, "s" }, { 1, "ms" } }
+
+--- What reads whole numbers of a range: it returns the number, or nil and a message.
+---@param from integer
+---@param to integer
+---@return fun(value: any): integer?, string?
+function M.whole(from, to)
+  return function(value)
+    if type(value) == "number" and value >= from and value <= to and value == math.floor(value) then return value end
+    return nil, ("expects a whole number from %d to %d, got %s"):format(from, to, printable.value(value))
+  end
+end
+
+--- A boolean; or nil and a message.
+---@param value any
+---@return boolean?
+---@return string?
+function M.flag(value)
+  if type(value) == "boolean" then return value end
+  return nil, "expects true or false, got " .. printable.value(value)
+end
 
 --- 1048576 → "1m". Exact: size(format_size(n)) == n.
 ---@param bytes integer

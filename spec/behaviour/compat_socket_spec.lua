@@ -182,7 +182,8 @@ describe("compat socket", function()
     net:serve("tcp://web:80", {
       frame = { "delimiter", "\r\n\r\n" },
       agent = { proceed = function(_, head)
-        return ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Path: %s\r\n\r\nhello"):format(head:match "^GET (%S+)"), "close"
+        local path = head:match "^GET (%S+)"
+        return ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Path: %s\r\n\r\nhello"):format(path), "close"
       end },
     })
     app_of(function()

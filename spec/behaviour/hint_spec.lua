@@ -116,8 +116,9 @@ local NOT_THERE = {
   ["perilune.app('x')"] = "that is of perilune.test", ["perilune.net()"] = "that is of perilune.test",
   ["perilune.dial('tcp://db:1')"] = 'it is called perilune.connect("tcp://host:port", options)',
   ["perilune.tcp()"] = "it is called perilune.connect", ["perilune.socket()"] = "it is called perilune.connect",
-  ["perilune.lookup('db')"] = "it is called perilune.resolve(name)", ["perilune.upstream()"] = "it is called perilune.pool",
-  ["perilune.setkeepalive()"] = "it is called perilune.pool", ["perilune.pipe(self)"] = "it is called self.conn:pipe(other)",
+  ["perilune.lookup('db')"] = "it is called perilune.resolve(name)",
+  ["perilune.upstream()"] = "it is called perilune.pool", ["perilune.setkeepalive()"] = "it is called perilune.pool",
+  ["perilune.pipe(self)"] = "it is called self.conn:pipe(other)",
 }
 
 describe("a fault is shown with its culprit and a hint:", function()

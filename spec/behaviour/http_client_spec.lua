@@ -44,7 +44,8 @@ describe("the HTTP client", function()
     return net:serve("http://api:80", script)
   end
 
-  -- A server that says these bytes to each request, one after the other, and then again the last; "close" ends its side.
+  -- A server that says these bytes to each request, one after the other, and then again the last; bytes in a table end
+  -- its side.
   local function says(...)
     local answers, n = { ... }, 0
     return net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function(self, data)
@@ -66,7 +67,8 @@ describe("the HTTP client", function()
     it("is sent as it was said, and answered", function()
       api()
       ask(function()
-        local response = http.get("http://api/a?b=c", { query = { z = "x y", a = { 1, true } }, headers = { ["X-A"] = "b" } })
+        local response = http.get("http://api/a?b=c",
+          { query = { z = "x y", a = { 1, true } }, headers = { ["X-A"] = "b" } })
         return ("%d %s %s %s %s %s"):format(response.status, tostring(response.ok), response.version, response.url,
           response.headers["content-TYPE"], response:json().target)
       end):expect("200 true 1.1 http://api/a?b=c&a=1&a=true&z=x%20y application/json /a?b=c&a=1&a=true&z=x%20y")
@@ -186,7 +188,8 @@ describe("the HTTP client", function()
     end)
 
     it("is refused where it is none", function()
-      says("SSH-2.0\r\n", "HTTP/1.1 200 OK\nA: b\n\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+      says("SSH-2.0\r\n", "HTTP/1.1 200 OK\nA: b\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
         { "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe" }, { "HTTP/1.1 20" }, { "" },
         "HTTP/1.1 101 Switching\r\n\r\n", "HTTP/1.1 200 OK\r\nA: " .. ("x"):rep(70000) .. "\r\n\r\n")
       local client = asker(function() return told(http.get "http://raw/") end):connect()
@@ -202,7 +205,8 @@ describe("the HTTP client", function()
 
     it("has a body within max_body", function()
       says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "HTTP/1.1 200 OK\r\nContent-Length: 500000000\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n", { "HTTP/1.1 200 OK\r\n\r\nabcdef" })
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n",
+        { "HTTP/1.1 200 OK\r\n\r\nabcdef" })
       local client = asker(function() return told(http.get("http://raw/", { max_body = 5 })) end):connect()
       client:send("x"):expect("200 hello")
       for _ = 1, 3 do client:send("x"):expect("EMSGSIZE: raw: the body is too large") end
@@ -284,6 +288,29 @@ describe("the HTTP client", function()
       client:send("POST"):expect("200 hi")
     end)
 
+    it("are waited for, one request after the other, by as many as may wait", function()
+      local begun = 0
+      local server = net:serve("http://api:80", { agent = { proceed = function(_, request)
+        begun = begun + 1
+        core.sleep "1s"
+        return ("%s %d"):format(request.path, begun)
+      end } })
+      local client
+      local app = asker(function(line)
+        client = client or http.client { base = "http://api", size = 1, queue = 1 }
+        return told(client:get("/" .. line))
+      end)
+      local first, second = app:connect():send("first"), app:connect():send("second")
+      app:connect():send("third"):expect("EBUSY: api: 1 calls wait for this pool already (queue)")
+      second:expect_nothing()
+      net:advance "1s"
+      first:expect("200 /first 1")
+      second:expect_nothing()
+      net:advance "1s"
+      second:expect("200 /second 2")
+      assert.equal(1, server:counters().accepted)
+    end)
+
     it("end with who has left, and are another's then", function()
       local server = net:serve("http://api:80", { agent = { proceed = function(_, request)
         if request.path == "/late" then core.sleep "1s" end
@@ -321,7 +348,7 @@ describe("the HTTP client", function()
         local first = told(client:get "http://api/text")
         client:close()
         return first .. " " .. told(client:get "http://api/text")
-      end):expect("200 text ECANCELED: the client is closed")
+      end):expect("200 text ECANCELED: api: the client is closed")
       assert.equal(0, open(server))
     end)
 
@@ -369,7 +396,7 @@ describe("the HTTP client", function()
       net:partition(app, server)
       local client = app:connect():send("x")
       net:advance "3s"
-      client:expect(pattern "^ETIMEDOUT: ")
+      client:expect(pattern "^ETIMEDOUT: api: timeout: ")
       net:heal()
       client:send("x"):expect(pattern "^200 ")
     end)
@@ -422,15 +449,18 @@ describe("the HTTP client", function()
       ["an option of clients"] = { function() http.get("http://api/", { tls = {} }) end, "http.client { tls = … }" },
       ["a time-out that is none"] = { function() http.get("http://api/", { timeout = "5 min" }) end,
         'http.get: timeout: total: expects a duration' },
-      ["a body and a form"] = { function() http.post("http://api/", "a", { form = {} }) end, "a request has one of them" },
-      ["a body that is none"] = { function() http.post("http://api/", true) end, "body: expects a text, a table for JSON" },
+      ["a body and a form"] = { function() http.post("http://api/", "a", { form = {} }) end,
+        "a request has one of them" },
+      ["a body that is none"] = { function() http.post("http://api/", true) end,
+        "body: expects a text, a table for JSON" },
       ["a table in place of the address"] = { function() http.get { url = "http://api/" } end, "http.request { … }" },
       ["a dot in place of the colon"] = { function() http.client({}).get "http://api/" end, "write it with a colon" },
       ["an unknown option of a client"] = { function() http.client { baseurl = "http://api" } end,
         'http.client: unknown option "baseurl"' },
       ["an option of a pool that is none"] = { function() http.client { size = 0 } end,
         "http.client: size: expects a whole number from 1 to 10000, got 0" },
-      ["tls of an http:// base"] = { function() http.client { base = "http://api", tls = {} } end, "write it as https://" },
+      ["tls of an http:// base"] = { function() http.client { base = "http://api", tls = {} } end,
+        "write it as https://" },
       ["another server than the base"] = { function() http.client({ base = "http://api/v1" }):get "http://b/" end,
         "this client asks api alone (base), not b" },
     }
@@ -459,11 +489,26 @@ describe("the HTTP client", function()
       ask(function()
         local client = http.client { base = "http://api/v1/" }
         local targets = {}
-        for i, path in ipairs { "/users", "users", "", "?a=b", "http://API:80/x" } do
+        local paths = { "/users", "users", "", "?a=b", "http://API:80/v1/x", "http://api/v1", "http://api/v1?c" }
+        for i, path in ipairs(paths) do
           targets[i] = client:get(path):json().target
         end
         return table.concat(targets, " ") .. " " .. tostring(client)
-      end):expect("/v1/users /v1/users /v1 /v1?a=b /x HTTP client of http://api/v1")
+      end):expect("/v1/users /v1/users /v1 /v1?a=b /v1/x /v1 /v1?c HTTP client of http://api/v1")
+    end)
+
+    it("is what addresses in full are below, too", function()
+      api()
+      local client = asker(function(line)
+        local below = http.client { base = "http://api/v1/" }
+        local ok, message = pcall(below.get, below, line)
+        return ok and "asked" or message
+      end):connect()
+      for _, rest in ipairs { "/x", "", "/v10", "/V1/x", "/x?/v1/" } do
+        client:send("http://api" .. rest)
+          :expect(pattern "this client asks below http://api/v1 alone %(base%), not http://api")
+      end
+      client:send("http://api/v1/../x"):expect(pattern "has no `%.` and `%.%.` in it")
     end)
   end)
 
@@ -482,7 +527,8 @@ describe("the HTTP client", function()
         if request.path == "/away" then return to(302, "http://b/") end
         if request.path == "/dots/x" then return to(302, "../y/./z") end
         if request.path == "/bad" then return to(302, "http://u@b/") end
-        return ("%s %s %q %s"):format(request.method, request.target, request.body, request.headers.authorization or "none")
+        return ("%s %s %q %s"):format(request.method, request.target, request.body,
+          request.headers.authorization or "none")
       end } })
     end
 
@@ -501,6 +547,46 @@ describe("the HTTP client", function()
       client:send("POST /308"):expect('200 POST /end?a=b "x" Basic YTpi')
       client:send("GET /dots/x"):expect('200 GET /y/z "" Basic YTpi')
       client:send("GET /away"):expect("200 b GET none")
+    end)
+
+    it("do not take along what is meant for one server", function()
+      local function told_fields(_, request)
+        local to = request.path:match "^/to/(.*)$"
+        if to then return http.redirect(to, 307) end
+        local fields = {}
+        for _, name in ipairs { "authorization", "cookie", "proxy-authorization", "x-a" } do
+          fields[#fields + 1] = request.headers[name] or "none"
+        end
+        return ("%s: %s"):format(request.host, table.concat(fields, ", "))
+      end
+      net:serve({ "http://api:80", "http://api:81", "http://b:80" }, { agent = { proceed = told_fields } })
+      local client = asker(function(line)
+        local secret = http.client { headers = { Cookie = "a=b", ["X-A"] = "c" }, auth = { "a", "b" } }
+        return told(secret:get("http://api/to/" .. line, {
+          headers = { Host = "hidden.example", ["Proxy-Authorization"] = "Basic YTpi" },
+        }))
+      end):connect()
+      client:send("/same"):expect "200 hidden.example: Basic YTpi, a=b, Basic YTpi, c"
+      client:send("http://API:80/same"):expect "200 hidden.example: Basic YTpi, a=b, Basic YTpi, c"
+      client:send("http://b/"):expect "200 b: none, none, none, c"
+      client:send("//b/"):expect "200 b: none, none, none, c"
+      client:send("http://api:81/"):expect "200 api:81: none, none, none, c"
+      client:send("http://b/to/http://api/back"):expect "200 api: none, none, none, c"
+    end)
+
+    it("that become a GET may be asked twice from then on", function()
+      local n = 0
+      net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function(self, data)
+        if data:find "^POST" then
+          return "HTTP/1.1 303 See Other\r\nLocation: /made\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        end
+        n = n + 1
+        if n == 1 then return self.conn:abort() end
+        return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+      end } })
+      local client = ask(function() return told(http.post("http://raw/", "x", { retries = 1 })) end)
+      net:advance "1s"
+      client:expect "200 hi"
     end)
 
     it("are bounded, or not followed at all", function()
@@ -610,8 +696,8 @@ describe("the HTTP client", function()
       ask(function()
         local response = http.get("http://raw/", { stream = true })
         return tostring(response:read()) .. " " .. told(response:read()) .. " " .. told(response:read())
-      end):expect("hello EOF: the connection has ended in the middle of the body EOF: the connection has ended in "
-        .. "the middle of the body")
+      end):expect("hello EOF: raw: the connection has ended in the middle of the body "
+        .. "EOF: raw: the connection has ended in the middle of the body")
     end)
 
     it("sends a body as it is made", function()
@@ -655,6 +741,22 @@ describe("the HTTP client", function()
       client:send("trusting"):expect("200 over TLS true")
       client:send("not"):expect(pattern "^EPROTO: tls://api:443: .*not trusted")
     end)
+
+    it("is not left by a redirect", function()
+      net:serve("https://api:443", { tls = { certificate = server_files.certificate, key = server_files.key },
+        agent = { proceed = function(_, request)
+          if request.path == "/here" then return "still TLS" end
+          return http.redirect(request.path == "/up" and "https://api/here" or "http://api/plain")
+        end } })
+      local plain = api()
+      local authority = PKI.folder .. "/ca.pem"
+      local client = asker(function(line)
+        return told(http.client({ tls = { authority = authority } }):get("https://api" .. line))
+      end):connect()
+      client:send("/up"):expect("200 still TLS")
+      client:send("/down"):expect("EPROTO: the redirect of https://api/down leads from https to http: http://api/plain")
+      assert.equal(0, plain:counters().accepted)
+    end)
   end)
 
   describe("a proxy", function()
@@ -663,7 +765,7 @@ describe("the HTTP client", function()
       ask(function()
         local client = http.client { proxy = "http://proxy:3128" }
         return told(client:get "http://api/a?b") .. ", " .. told(client:get "https://api/")
-      end):expect(pattern "^200 http://api/a%?b, ENOTSUP: https through a proxy")
+      end):expect(pattern "^200 http://api/a%?b, ENOTSUP: api: https through a proxy")
     end)
   end)
 end)

@@ -182,6 +182,9 @@ describe("files", function()
       ["gzip"] = "gzipped gzip", ["gzip, br"] = "brotli br", ["br;q=0, gzip"] = "gzipped gzip", ["*"] = "brotli br",
       ["gzip;q=0"] = "plain text of a script nil", ["identity"] = "plain text of a script nil",
       ["*;q=0, gzip;q=0.1"] = "gzipped gzip", ["GZIP; q=1.0"] = "gzipped gzip",
+      ["br;q=0.5, gzip;q=0.8"] = "gzipped gzip", ["gzip;q=0.5, br;q=0.8"] = "brotli br",
+      ["br;q=0.1, *"] = "gzipped gzip",
+      ["gzip;q=0.5, br;q=0.5"] = "brotli br", ["gzip, br;q=0.999"] = "gzipped gzip",
     } do
       local response = get("/packed/page.js", { ["Accept-Encoding"] = accepted })
       assert.equal(wanted, response.body .. " " .. tostring(response.headers["Content-Encoding"]), accepted)
@@ -232,12 +235,35 @@ describe("files", function()
     assert.truthy(memory.error_of(app):find("the file has become shorter while it was sent: %d+ bytes are missing"))
   end)
 
-  it("are closed when the client leaves, at once", function()
-    local function descriptors()
-      local n = 0
-      for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
-      return n
+  local function descriptors()
+    local n = 0
+    for _ in lfs.dir "/proc/self/fd" do n = n + 1 end
+    return n
+  end
+
+  it("are closed when another response takes their place, at once", function()
+    place:write("after.lua", [[
+      local http = require "perilune.http"
+      local api, site = http.router(), http.files("public")
+      api:get("/changed", http.after(function(_, response)
+        return response:with { status = 203, headers = { ["X-A"] = "b" } }
+      end), function(request) return site(request, "/digits.txt") end)
+      api:get("/replaced", http.after(function() return http.error(410) end),
+        function(request) return site(request, "/digits.txt") end)
+      api:get("/named", http.after(function() return "other" end), function() return http.file "public/digits.txt" end)
+      return { listen = "http://127.0.0.1:0", agent = api }]])
+    client = memory.open(place.folder .. "/after.lua"):connect()
+    local changed = get "/changed"
+    assert.same({ 203, "b", "0123456789" }, { changed.status, changed.headers["X-A"], changed.body })
+    assert.equal("other", get("/named").body)
+    local before = descriptors()
+    for _ = 1, 5 do
+      assert.equal(410, get("/replaced").status)
+      assert.equal(before, descriptors())
     end
+  end)
+
+  it("are closed when the client leaves, at once", function()
     place:write("public/left.bin", ("x"):rep(1000000))
     client:get "/digits.txt"
     collectgarbage "stop"
@@ -259,7 +285,7 @@ describe("files", function()
     for line in get("/misuse").body:gmatch "[^\n]+" do lines[#lines + 1] = line end
     for i, why in ipairs {
       "http.file: expects a path, got nothing", "http.file: the path has `..` in it",
-      "http.file: unknown option typ; it has headers, precompressed, type", "http.files: there is no folder",
+      "http.file: unknown option typ (did you mean \"type\"?)", "http.files: there is no folder",
       "http.files: index: expects a string, got 1", "the name of a header field is a word",
       "http.files: what it returns expects a request", "http.files: what it returns expects a path, got 1",
     } do

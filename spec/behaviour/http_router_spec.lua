@@ -2,6 +2,7 @@
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local random = require "perilune.test.random"
 
 local HERE = "http_router_spec.lua:%d+"
 
@@ -120,11 +121,7 @@ describe("a router", function()
   end)
 
   it("agrees with a plain search through all of its routes", function()
-    local random = 7
-    local function draw(n)
-      random = (random * 1103515245 + 12345) % 2147483648
-      return math.floor(random / 65536) % n + 1
-    end
+    local numbers = random.new(7)
     local SEGMENTS = { "a", "b", "{p}", "{p:a+}", "{r*}" }
     local RANKS = { a = 1, b = 1, ["{p:a+}"] = 2, ["{p}"] = 3, ["{r*}"] = 4 }
     local function better(one, other)
@@ -137,8 +134,8 @@ describe("a router", function()
       local api, all = http.router(), {}
       for _ = 1, 12 do
         local route = {}
-        for i = 1, draw(4) do
-          route[i] = SEGMENTS[draw(i == 1 and 4 or 5)]
+        for i = 1, numbers:next(4) do
+          route[i] = SEGMENTS[numbers:next(i == 1 and 4 or 5)]
           if route[i] == "{r*}" then break end
         end
         local text, n = "", 0
@@ -151,8 +148,8 @@ describe("a router", function()
       end
       for _ = 1, 40 do
         local path, segments = "", {}
-        for i = 1, draw(4) do
-          segments[i] = ({ "a", "b", "aa", "c" })[draw(4)]
+        for i = 1, numbers:next(4) do
+          segments[i] = ({ "a", "b", "aa", "c" })[numbers:next(4)]
           path = path .. "/" .. segments[i]
         end
         local best
@@ -179,7 +176,8 @@ describe("a router", function()
     end)
 
     for text, case in pairs {
-      ["/users/{name}\" is there already as /users/{id}: .*" .. HERE] = function() api:get("/users/{name}", name "") end,
+      ["/users/{name}\" is there already as /users/{id}: .*" .. HERE]
+        = function() api:get("/users/{name}", name "") end,
       ["/users/{id}\" is there already: .*" .. HERE] = function() api:get("/users/{id}", name "") end,
       ["/users/{x:.+}\" is there already as"] = function() api:get("/users/{x:.+}", name "") end,
       ["does not begin with a slash"] = function() api:get("users", name "") end,
@@ -296,9 +294,11 @@ describe("a router's routes to what others make", function()
       check(api, { ["/x"] = "x", ["/"] = "file ", ["/c%2Fd/e"] = "file c%2Fd/e", ["/a/b/c%20d"] = "file c%20d",
         ["/%61/b/c/d"] = "file c/d", ["HEAD /a/b/"] = "", ["POST /a/b/"] = 405 })
       assert.same({ { "public" }, { "more", { index = false } } }, folders)
-      local static = http.router():get("/own", name "own"):files("/own", "x"):files("/other", "x"):any("/other", name "any")
+      local static = http.router():get("/own", name "own"):files("/own", "x")
+      static:files("/other", "x"):any("/other", name "any")
       static:files("/static/a", "x")
-      check(static, { ["/own"] = "own", ["/own/"] = "file ", ["/other"] = "any", ["/static"] = 404, ["/static/a"] = 301 })
+      check(static, { ["/own"] = "own", ["/own/"] = "file ", ["/other"] = "any", ["/static"] = 404,
+        ["/static/a"] = 301 })
       local response = perilune.respond(http.router():namespace("/v1", static), { path = "/v1/static/a?b=1" })
       assert.equal("/v1/static/a/?b=1", response.headers.Location)
       local message = refusal(function() api:namespace("/n", http.router():files("/", "none")) end)
@@ -351,7 +351,9 @@ describe("middleware", function()
     local api = http.router()
     api:get("/with", http.after(function(_, response)
       return response:with { status = 201, headers = { ["X-A"] = "1", ["content-type"] = "text/x", Gone = false } }
-    end), function() return http.response { headers = { Gone = "1", ["Content-Type"] = "text/y", B = { "1", "2" } } } end)
+    end), function()
+      return http.response { headers = { Gone = "1", ["Content-Type"] = "text/y", B = { "1", "2" } } }
+    end)
     api:get("/around", http.around(function(_, next_handler) return next_handler "value" .. "!" end),
       function(_, value) return value end)
     local response = ask(api, "/with")
@@ -395,7 +397,8 @@ describe("a response", function()
     local response = http.json({ 1 }, 201, { Location = "/a" })
     assert.same({ "/a", "application/json" }, { response.headers.location, response.headers["Content-Type"] })
     local other = response:with { headers = { Location = "/b", Connection = "close" } }
-    assert.same({ "/a", "/b", 201, "[1]" }, { response.headers.Location, other.headers.Location, other.status, other.body })
+    assert.same({ "/a", "/b", 201, "[1]" },
+      { response.headers.Location, other.headers.Location, other.status, other.body })
   end)
 
   for text, changes in pairs {

@@ -24,7 +24,8 @@ describe("http:// in memory", function()
   describe("a request", function()
     it("has what the client has sent", function()
       local client = open():connect { from = "10.0.0.7:5060" }
-      client:send_raw(bytes("GET /about?a=1&b=%41+%2b&a=2&c", "ACCEPT: x", "Cookie: k=v", "accept:  y \t", "Cookie: l=w"))
+      client:send_raw(bytes("GET /about?a=1&b=%41+%2b&a=2&c", "ACCEPT: x", "Cookie: k=v", "accept:  y \t",
+        "Cookie: l=w"))
       client.asked = { "GET" }
       local about = client:response():json()
       assert.same({ "GET", "/about", "a=1&b=%41+%2b&a=2&c", "/about?a=1&b=%41+%2b&a=2&c", "a", "1.1", "10.0.0.7:5060" },
@@ -94,7 +95,8 @@ describe("http:// in memory", function()
       local made = client:get "/made?status=418&name=X-A&value=b&body=c"
       assert.same({ 418, "b", "c" }, { made.status, made.headers["x-a"], made.body })
       local html = client:get "/html"
-      assert.same({ 404, "text/html; charset=utf-8", "x" }, { html.status, html.headers["Content-Type"], html.headers.Vary })
+      assert.same({ 404, "text/html; charset=utf-8", "x" },
+        { html.status, html.headers["Content-Type"], html.headers.Vary })
       local elsewhere = client:get "/elsewhere?status=308"
       assert.same({ 308, "/there" }, { elsewhere.status, elsewhere.headers.Location })
       assert.same({ error = "Gone" }, client:get("/gone?status=410"):json())

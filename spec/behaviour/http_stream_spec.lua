@@ -93,6 +93,14 @@ describe("a response in pieces", function()
     assert.equal("hello", client:get("/hello").body)
   end)
 
+  it("goes on for who has only ended its side, and then the connection ends", function()
+    local app = open()
+    local client = app:connect():ask("/pieces"):half_close()
+    app:advance "1s"
+    assert.equal("one 2 three", client:response().body)
+    client:expect_closed "peer"
+  end)
+
   it("is what failed() says, or 500, where the producer fails before it writes", function()
     local app = open()
     local client = app:connect()
@@ -239,12 +247,15 @@ describe("a response in pieces", function()
 
   it("says what is wrong with its use", function()
     local lines = {}
-    for line in open():connect():get("/misuse").body:gmatch "[^\n]+" do lines[#lines + 1] = line:gsub("^[^ ]*: ", "") end
+    for line in open():connect():get("/misuse").body:gmatch "[^\n]+" do
+      lines[#lines + 1] = line:gsub("^[^ ]*: ", "")
+    end
     for i, why in ipairs {
       "expects a function that gets the stream, got nothing", "options: expects a table, got 1",
       "unknown option body; it has headers, length, status", "length: expects the number of bytes, got -1",
       "a status is a whole number from 200 to 599, got 100", "write it with a colon, as in out:write(…)",
-      "out:write: a text is expected, got ", "the name of a header field is a word", "its value has a control character",
+      "out:write: a text is expected, got ", "the name of a header field is a word",
+      "its value has a control character",
       "out:trailer: Content-Type is of no use behind a body", "header field Content-Length: it is made from the body",
       "a stream cannot be written to",
     } do
@@ -332,7 +343,7 @@ describe("server-sent events", function()
     for i, why in ipairs {
       "expects a function that gets the events, got nothing", "unknown option retry; it has headers, heartbeat, status",
       "heartbeat: expects a duration such as \"15s\", or false, got 0", "write it with a colon, as in events:send(…)",
-      "send: expects a text, or a table for JSON, got nothing", "send: unknown key ID; it has event, id, retry",
+      "send: expects a text, or a table for JSON, got nothing", "send: unknown option ID (did you mean \"id\"?)",
       "id: expects a text of one line", "retry: expects a duration", "events cannot be written to",
     } do
       assert.truthy(lines[i]:find(why, 1, true), lines[i])

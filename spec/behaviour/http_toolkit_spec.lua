@@ -2,6 +2,7 @@
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local random = require "perilune.test.random"
 
 local core = require "perilune"
 
@@ -39,7 +40,8 @@ describe("http.schema", function()
   local function check(spec, value, options) return select(2, http.schema(spec, options):check(value)) end
 
   it("names the field and says what is expected", function()
-    local spec = { name = "string", age = "integer?", tags = { "string" }, address = { street = "string", no = "integer" } }
+    local spec = { name = "string", age = "integer?", tags = { "string" },
+      address = { street = "string", no = "integer" } }
     local function user(change)
       local value = { name = "Ann", tags = { "a" }, address = { street = "x", no = 1 } }
       change(value)
@@ -102,14 +104,15 @@ describe("http.schema", function()
     local endless = {}
     endless.a = endless
     refuses {
-      ["name: expects a type such as \"string\", \"integer(0..)?\" or \"enum(red, green)\", got \"strnig\" (did you mean"]
+      ['name: expects a type such as "string", "integer(0..)?" or "enum(red, green)", got "strnig" (did you mean']
         = function() http.schema { name = "strnig" } end,
       ["a.b[]: expects a type"] = function() http.schema { a = { b = { "x" } } } end,
       ["a: string (2) is no range"] = function() http.schema { a = "string(2)" } end,
       ["a: integer (9..1) is no range"] = function() http.schema { a = "integer(9..1)" } end,
       ["a: boolean has no bounds"] = function() http.schema { a = "boolean(1..2)" } end,
       ["a: enum lists its texts"] = function() http.schema { a = "enum" } end,
-      ["a: a list has one schema, and min, max: unknown key [2]"] = function() http.schema { a = { "string", "any" } } end,
+      ["a: a list has one schema, and min, max: unknown key [2]"]
+        = function() http.schema { a = { "string", "any" } } end,
       ["a: min: expects a whole number, got -1"] = function() http.schema { a = { "string", min = -1 } } end,
       ["a: expects a type, a table of fields"] = function() http.schema { a = 5 } end,
       ["has \"a\" twice"] = function() http.schema { a = "any", ["a?"] = "any" } end,
@@ -147,7 +150,8 @@ describe("http.json(schema)", function()
     assert.equal(415, post("{}", {}).status)
     assert.same({ error = "Unprocessable Content", description = "name: is missing" }, post("{}"):json())
     for accept, status in pairs { ["*/*"] = 200, ["application/*"] = 200, ["text/html"] = 406, [""] = 200,
-      ["text/html, application/json;q=0.1"] = 200, ["application/json;q=0"] = 406, ["application/json; q=0.0, */*"] = 406,
+      ["text/html, application/json;q=0.1"] = 200, ["application/json;q=0"] = 406,
+      ["application/json; q=0.0, */*"] = 406,
       ["*/*;q=0, application/json"] = 200, ["APPLICATION/JSON"] = 200 } do
       local headers = { Accept = accept, ["Content-Type"] = "application/json" }
       assert.equal(status, post('{"name":"a"}', headers).status, accept)
@@ -191,7 +195,8 @@ describe("cookies", function()
       ["same_site = \"none\" needs secure"] = function() http.cookie("a", "b", { same_site = "none" }) end,
       ["__Host-a needs secure"] = function() http.cookie("__Host-a", "b") end,
       ["__secure-a needs secure"] = function() http.cookie("__secure-a", "b") end,
-      ["has path = \"/\" and no domain"] = function() http.cookie("__Host-a", "b", { secure = true, domain = "x.y" }) end,
+      ["has path = \"/\" and no domain"]
+        = function() http.cookie("__Host-a", "b", { secure = true, domain = "x.y" }) end,
       ["(it is called max_age)"] = function() http.cookie("a", "b", { expires = 1 }) end,
       ["secure: expects true or false"] = function() http.cookie("a", "b", { secure = 1 }) end,
       ["max_age: "] = function() http.cookie("a", "b", { max_age = "soon" }) end,
@@ -251,7 +256,8 @@ end)
 describe("request:multipart()", function()
   local KIND = "multipart/form-data; boundary=XX"
   local SAMPLE = '--XX\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n'
-    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\x;y.txt"\r\nContent-Type: text/plain\r\n\r\n'
+    .. '--XX\r\ncontent-disposition: form-data; name="f\\"ile"; filename="C:\\x;y.txt"\r\n'
+    .. 'Content-Type: text/plain\r\n\r\n'
     .. "line\r\n--X\r\n\0\255\r\n--XX\r\nContent-Disposition: form-data; name=empty\r\n\r\n\r\n--XX--\r\n"
 
   local function parts(body, kind, options)
@@ -279,16 +285,13 @@ describe("request:multipart()", function()
   end)
 
   it("survives any bytes", function()
-    local state = 1
-    local function draw(n)
-      state = (state * 1103515245 + 12345) % 2147483648
-      return math.floor(state / 65536) % n + 1
-    end
-    local PIECES = { "--XX", "--XX--", "\r\n", "\r", "\n", "\r\n\r\n", 'Content-Disposition: form-data; name="a"', "name=",
+    local numbers = random.new(1)
+    local PIECES = { "--XX", "--XX--", "\r\n", "\r", "\n", "\r\n\r\n", 'Content-Disposition: form-data; name="a"',
+      "name=",
       '"', "\\", ";", ":", "\0", "\255", "x", "--", "Content-Disposition", " " }
     for _ = 1, 3000 do
       local text = {}
-      for i = 1, draw(14) do text[i] = PIECES[draw(#PIECES)] end
+      for i = 1, numbers:next(14) do text[i] = PIECES[numbers:next(#PIECES)] end
       local list, message = parts("--XX" .. table.concat(text))
       assert.truthy(list or type(message) == "string")
     end
@@ -375,7 +378,7 @@ describe("who may come in", function()
       ["a password is a text, got 5"] = function() http.basic_auth { users = { a = 5 } } end,
       ["unknown option user (did you mean \"users\"?)"] = function() http.basic_auth { user = {} } end,
       ["expects check, a function, or tokens, a table"] = function() http.bearer { check = print, tokens = {} } end,
-      ["http.bearer: expects a table of options, got nothing"] = function() http.bearer() end,
+      ["http.bearer: expects check, a function, or tokens, a table"] = function() http.bearer() end,
       ["rate: expects requests a second"] = function() http.rate_limit { rate = "x" } end,
       ["shared: expects a dictionary"] = function() http.rate_limit { rate = 1, shared = {} } end,
       ["burst: expects a whole number"] = function() http.rate_limit { rate = 1, burst = 0 } end,
@@ -393,6 +396,7 @@ describe("header fields", function()
     assert.same({ "https://a.example", "true", "X-C", "Accept, Origin" }, {
       response.headers["Access-Control-Allow-Origin"], response.headers["Access-Control-Allow-Credentials"],
       response.headers["Access-Control-Expose-Headers"], response.headers.Vary })
+    assert.equal("https://A.example", ask(api, { Origin = "https://A.example" }).headers["Access-Control-Allow-Origin"])
     response = ask(api, { Origin = "https://b.example" })
     assert.is_nil(response.headers["Access-Control-Allow-Origin"])
     assert.equal("Accept, Origin", response.headers.Vary)
@@ -408,6 +412,8 @@ describe("header fields", function()
     response = ask(all, { Origin = "https://c.example" })
     assert.same({ 204, "*" }, { response.status, response.headers["Access-Control-Allow-Origin"] })
     assert.is_nil(response.headers.Vary)
+    -- It is the same for all, and a cache may keep what it was told without an Origin.
+    assert.equal("*", ask(all).headers["Access-Control-Allow-Origin"])
     refuses {
       ["credentials go with a list of origins"] = function() http.cors { credentials = true } end,
       ["origins: expects a list of origins such as"] = function() http.cors { origins = { "a.example/" } } end,
@@ -456,21 +462,22 @@ describe("header fields", function()
 end)
 
 describe("http.logged", function()
-  local function lines(options, headers, target)
+  local function lines(options, headers, target, method)
     local told = {}
     options.to = function(line) told[#told + 1] = line end
     local api = http.router():use(http.logged(options)):get("/users/{id}", function(request)
       request.context.user = "ann"
       return http.text("x", 200, { ["Set-Cookie"] = "a=b" })
     end)
-    ask(api, headers, { path = target or "/users/7?a=1", peer = "10.0.0.7:99" })
+    ask(api, headers, { method = method, path = target or "/users/7?a=1", peer = "10.0.0.7:99" })
     return told
   end
 
   it("has a line as Apache has it", function()
     local told = lines({}, { Referer = "http://r/", ["User-Agent"] = 'a"b' })
     assert.equal(1, #told)
-    assert.matches('^10%.0%.0%.7 %- ann %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%] "GET /users/7%?a=1 HTTP/1%.1" 200 1'
+    assert.matches('^10%.0%.0%.7 %- ann %[%d%d/%a%a%a/%d%d%d%d:%d%d:%d%d:%d%d %+0000%] '
+      .. '"GET /users/7%?a=1 HTTP/1%.1" 200 1'
       .. ' "http://r/" "a\\x22b"$', told[1])
   end)
 
@@ -479,6 +486,11 @@ describe("http.logged", function()
     told.time, told.seconds = nil, nil
     assert.same({ method = "GET", path = "/users/7?a=1", route = "/users/{id}", status = 200, bytes = 1,
       peer = "10.0.0.7:99", user = "ann" }, told)
+  end)
+
+  it("has no bytes of a HEAD, whose response has no body", function()
+    assert.equal(0, core.json.decode(lines({ format = "json" }, nil, nil, "HEAD")[1]).bytes)
+    assert.matches('" 200 0 "%-" "%-"$', lines({}, nil, nil, "HEAD")[1])
   end)
 
   it("has all of a request in lines, without its secrets", function()
@@ -590,6 +602,35 @@ describe("in an app", function()
       end
       assert.same({ "2", "1" }, told, path)
     end
+  end)
+
+  it("a failed handler's response has the fields of all others", function()
+    local app = assert(memory.script [[
+      local http = require "perilune.http"
+      local seen = {}
+      local api = http.router():use(http.cors { origins = function(origin)
+        if origin == "https://raises" then error "not now" end
+        return true
+      end }, http.logged { to = function(line) require("perilune").log("info", line:match '1" (%d+)') end },
+        http.request_id { trust = true })
+      api:get("/raises", function() error "no" end)
+      api:get("/stream", function() return http.stream(function() error "no" end) end)
+      api:get("/begun", function() return http.stream(function(out) out:write "x" end) end)
+      api:get("/odd", function() return 201, {} end)
+      return { listen = "http://127.0.0.1:0", agent = api }
+    ]])
+    local function told(path, origin)
+      local client = app:connect()
+      client:get("/begun", { ["X-Request-Id"] = "earlier", Origin = "https://earlier" })
+      local response = client:get(path, { ["X-Request-Id"] = "seven", Origin = origin })
+      return ("%d %s %s"):format(response.status, response.headers["X-Request-Id"],
+        response.headers["Access-Control-Allow-Origin"] or "nobody")
+    end
+    for _, path in ipairs { "/raises", "/stream", "/odd" } do
+      assert.equal("500 seven https://a", told(path, "https://a"), path)
+    end
+    assert.equal("500 seven nobody", told("/raises", "https://raises"))
+    assert.equal("200,500,200,500,200,500,200,500", table.concat(memory.noted(app), ","))
   end)
 
   it("responses are counted and timed by their routes", function()

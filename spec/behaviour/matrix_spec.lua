@@ -95,7 +95,8 @@ end
 local function connect(app, i, stack, begins)
   local by_itself = begins and nasty.LAYERS == 0
   return app:connect {
-    listener = "cell" .. i, frame = not stack.front.has_datagrams and "raw" or nil, proxy = by_itself and stack.front.begin or nil,
+    listener = "cell" .. i, frame = not stack.front.has_datagrams and "raw" or nil,
+    proxy = by_itself and stack.front.begin or nil,
     tls = by_itself and stack.front.tls and {} or false,
     read_max = stack.options.read_max, write_max = stack.options.write_max,
   }

@@ -88,8 +88,8 @@ local function check_counts(world)
   probe:close()
   local function check(ok, what, ...) if not ok then fail_with(world, what, ...) end end
   local delivered, dropped = counts.messages_delivered, counts.messages_dropped
-  check(counts.messages_sent == delivered + dropped, "sent %d, delivered %d, dropped %d", counts.messages_sent, delivered,
-    dropped)
+  check(counts.messages_sent == delivered + dropped, "sent %d, delivered %d, dropped %d", counts.messages_sent,
+    delivered, dropped)
   check(counts.messages_delivered == tonumber(came), "%d messages have come, and %d were delivered", came,
     counts.messages_delivered)
   local is_right = counts.messages_sent >= tonumber(sent) and counts.messages_sent <= tonumber(announced)

@@ -466,7 +466,9 @@ describe("names", function()
       ask(a, 'core.register "a"')
       a:send 'core.sleep "1s"'
       ask(b, 'core.send("a", 1)')
-      app:reload(generation(2, { message = function(self, topic, data) self.conn:send("new " .. show(topic, data)) end }))
+      app:reload(generation(2, { message = function(self, topic, data)
+        self.conn:send("new " .. show(topic, data))
+      end }))
       assert.equal("true", ask(b, 'core.send("a", 2)'))
       app:advance "1s"
       assert.same({ "", "new a 1", "new a 2" }, a:frames())

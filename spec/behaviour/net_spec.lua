@@ -6,7 +6,8 @@ local perilune = require "perilune.test"
 local has = require "has"
 local pki = require "spec.support.pki"
 
--- Answers each line, and tells how many it has answered since it began. `work`: so much computing for each, in real time.
+-- Answers each line, and tells how many it has answered since it began. `work`: so much computing for each, in real
+-- time.
 local function counting_echo(work)
   local answered = 0
   return { frame = "line", agent = { proceed = function(_, line)
@@ -16,7 +17,9 @@ local function counting_echo(work)
   end } }
 end
 
-local function echo() return { frame = "line", agent = { proceed = function(_, line) return "<" .. line .. ">" end } } end
+local function echo()
+  return { frame = "line", agent = { proceed = function(_, line) return "<" .. line .. ">" end } }
+end
 
 -- Asks the backend for each line, over one connection for each client.
 local function asker(options)
@@ -66,7 +69,8 @@ describe("perilune.net", function()
       local getenv = os.getenv
       finally(function() os.getenv = getenv end) -- luacheck: ignore 122
       local value = "12"
-      os.getenv = function(name) return name == "PERILUNE_NET_SEED" and value or getenv(name) end -- luacheck: ignore 122
+      -- luacheck: ignore 122
+      os.getenv = function(name) return name == "PERILUNE_NET_SEED" and value or getenv(name) end
       local other = perilune.net()
       assert.equal(12, other.seed)
       other:close()

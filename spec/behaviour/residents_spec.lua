@@ -335,7 +335,8 @@ describe("an agent without a socket", function()
 
     it("goes on if it says so, to the deadline", function()
       open(1, { drain = function() return true end }, { idle = false })
-      ask(connect(1), 'core.send("user:1", ""), core.send("user:2", "core.every(2, function() return nil, [[close]] end)")')
+      ask(connect(1), 'core.send("user:1", ""), '
+        .. 'core.send("user:2", "core.every(2, function() return nil, [[close]] end)")')
       app:begin_drain()
       app:advance "5s"
       assert.same({ "opened 1", "opened 2", "closed 2 agent" }, noted())
@@ -467,7 +468,8 @@ describe("an agent without a socket", function()
         state = (state * 16807) % 2147483647
         return state % n + 1
       end
-      local methods = { snapshot = function(self) return self.got end, upgrade = function(self, got) self.got = got end }
+      local methods = { snapshot = function(self) return self.got end,
+        upgrade = function(self, got) self.got = got end }
       open(2, methods, { reload = "migrate" })
       local clients = { connect(4) }
       for _ = 1, 150 do

@@ -544,7 +544,8 @@ describe("timeout.proceed", function()
   for what, wait in pairs {
     sleeps = "perilune.sleep '1h'", ["sleeps again and again"] = "while true do perilune.sleep '1s' end",
     reads = "self.conn:read()", joins = "perilune.spawn(perilune.sleep, 3600):join()",
-    ["waits in a channel"] = "perilune.channel():receive()", flushes = "self.conn:send(('x'):rep(2e6)) self.conn:flush()",
+    ["waits in a channel"] = "perilune.channel():receive()",
+    flushes = "self.conn:send(('x'):rep(2e6)) self.conn:flush()",
     ["reads with a time-out of its own"] = "while true do self.conn:read(nil, '3s') end",
     ["waits as a callback of a timer"] = "perilune.after(0, function() perilune.sleep '1h' end)",
   } do

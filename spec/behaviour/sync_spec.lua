@@ -135,7 +135,8 @@ describe("a channel", function()
       other:close()
       perilune.sleep "1ms"
       note(show(channel:send "d") .. " " .. show(channel:try_send "d"))
-      note(channel:receive() .. channel:receive() .. " " .. show(channel:receive()) .. " " .. show(channel:try_receive()))]]
+      note(channel:receive() .. channel:receive() .. " " .. show(channel:receive()) .. " "
+        .. show(channel:try_receive()))]]
     app:connect():send "x"
     app:advance "2ms"
     assert.same({ "sends nil closed EPIPE", "receives nil closed EOF", "nil closed EPIPE nil closed EPIPE",

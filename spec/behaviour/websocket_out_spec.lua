@@ -274,7 +274,8 @@ describe("perilune.connect of ws://", function()
         "ws://db:80/chat: no WebSocket, the answer is 404 Not Found|EPROTO|404" },
       ["that is a redirect"] = { { [1] = "HTTP/1.1 302 Found\r\nLocation: /x" },
         "ws://db:80/chat: no WebSocket, the answer is 302 Found|EPROTO|302" },
-      ["without a phrase"] = { { [1] = "HTTP/1.1 503" }, "ws://db:80/chat: no WebSocket, the answer is 503|EPROTO|503" },
+      ["without a phrase"] = { { [1] = "HTTP/1.1 503" },
+        "ws://db:80/chat: no WebSocket, the answer is 503|EPROTO|503" },
       ["of something else"] = { { [1] = "SSH-2.0-OpenSSH" }, WRONG .. "this is no HTTP response|EPROTO|nil" },
       ["of HTTP/1.0"] = { { [1] = "HTTP/1.0 101 Sure" }, WRONG .. "it switches protocols by HTTP/1.0|EPROTO|nil" },
       ["without Upgrade"] = { { [2] = false }, WRONG
@@ -304,7 +305,8 @@ describe("perilune.connect of ws://", function()
     } do
       it("not " .. what, function()
         local got = strange(function(head) return answer(head, row[1]) end)
-        outcome({ subprotocols = { "a", "b" }, compress = true }):expect(perilune.pattern("^" .. row[2]:gsub("%p", "%%%0")))
+        outcome({ subprotocols = { "a", "b" }, compress = true })
+          :expect(perilune.pattern("^" .. row[2]:gsub("%p", "%%%0")))
         net:advance(0)
         assert.truthy(got.reason())
       end)
@@ -315,9 +317,11 @@ describe("perilune.connect of ws://", function()
       "server_no_context_takeover; server_no_context_takeover", "x=1" } do
       it("not that compresses with " .. term, function()
         strange(function(head)
-          return answer(head, { [5] = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; " .. term })
+          return answer(head, { [5] = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
+            .. term })
         end)
-        outcome({ compress = true }):expect(WRONG .. "permessage-deflate has a parameter that it cannot have|EPROTO|nil")
+        outcome({ compress = true })
+          :expect(WRONG .. "permessage-deflate has a parameter that it cannot have|EPROTO|nil")
       end)
     end
 
@@ -373,8 +377,10 @@ describe("perilune.connect of ws://", function()
 
     it("not by our own server, where it refuses", function()
       serve { origins = { "https://example.org" } }
-      outcome({ origin = "https://example.com" }):expect "ws://db:80/chat: no WebSocket, the answer is 403 Forbidden|EPROTO|403"
-      outcome({}, nil, "ws://db:80/other"):expect "ws://db:80/other: no WebSocket, the answer is 404 Not Found|EPROTO|404"
+      outcome({ origin = "https://example.com" })
+        :expect "ws://db:80/chat: no WebSocket, the answer is 403 Forbidden|EPROTO|403"
+      outcome({}, nil, "ws://db:80/other")
+        :expect "ws://db:80/other: no WebSocket, the answer is 404 Not Found|EPROTO|404"
       outcome({ origin = "https://example.org", subprotocols = { "a", "b" } }):expect "open|b"
     end)
 
@@ -585,7 +591,8 @@ describe("perilune.connect of ws://", function()
     it("may be linked with who has opened it", function()
       serve()
       local app = app_of(function(_, self)
-        local ws = assert(core.connect("ws://db:80/chat", { agent = { proceed = function(_, m) self.conn:send(m) end } }))
+        local agent = { proceed = function(_, message) self.conn:send(message) end }
+        local ws = assert(core.connect("ws://db:80/chat", { agent = agent }))
         self.conn:link(ws)
         ws:send "/close 1000"
       end)
@@ -604,7 +611,8 @@ describe("perilune.connect of ws://", function()
       ["limits of frames"] = { { "ws://db", { limits = { frame = 10 } } }, "limits.frame: a WebSocket has messages" },
       ["limits of waiting frames"] = { { "ws://db", { limits = { inbox = 10 } } }, "limits.inbox: messages" },
       ["timeout.idle"] = { { "ws://db", { timeout = { idle = 10 } } }, "timeout.idle: of a WebSocket `pong`" },
-      ["timeout.first_frame"] = { { "ws://db", { timeout = { first_frame = 10 } } }, "timeout.first_frame: of a WebSocket" },
+      ["timeout.first_frame"] = { { "ws://db", { timeout = { first_frame = 10 } } },
+        "timeout.first_frame: of a WebSocket" },
       ["TLS"] = { { "ws://db", { tls = {} } }, "only a wss:// address has TLS" },
       ["a strange origin"] = { { "ws://db", { origin = "https://example.org/x" } }, "origin: expects an origin" },
       ["a subprotocol that is none"] = { { "ws://db", { subprotocols = { "a b" } } }, "subprotocols: expects" },
@@ -612,10 +620,12 @@ describe("perilune.connect of ws://", function()
       ["a name that is near"] = { { "ws://db", { subprotocol = { "a" } } }, 'did you mean "subprotocols"?' },
       ["a header of the handshake"] = { { "ws://db", { headers = { ["Sec-WebSocket-Key"] = "x" } } },
         "headers: Sec-WebSocket-Key: it is made anew for each handshake" },
-      ["a header that has an option"] = { { "ws://db", { headers = { Origin = "x" } } }, "headers: Origin: write it as origin" },
+      ["a header that has an option"] = { { "ws://db", { headers = { Origin = "x" } } },
+        "headers: Origin: write it as origin" },
       ["headers that are none"] = { { "ws://db", { headers = "x" } }, "headers: expects a table" },
       ["a header with a line break"] = { { "ws://db", { headers = { X = "a\r\nb" } } }, "control character" },
-      ["options of WebSockets for bytes"] = { { "tcp://db:1", { compress = true } }, "compress: only a ws:// or wss://" },
+      ["options of WebSockets for bytes"] = { { "tcp://db:1", { compress = true } },
+        "compress: only a ws:// or wss://" },
       ["headers for bytes"] = { { "tcp://db:1", { headers = {} } }, "headers: only a ws:// or wss://" },
       ["limits.message for bytes"] = { { "tcp://db:1", { limits = { message = 1 } } }, "limits.message: only a ws://" },
     } do

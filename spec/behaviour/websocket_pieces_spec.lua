@@ -158,7 +158,8 @@ describe("conn:begin", function()
       kind = 'expects "text" or "binary"', more = "conn:begin takes", no_data = "string expected",
       utf8 = 'message:write: a text is no UTF-8; bytes are sent by conn:begin "binary"',
       half = "message:finish: a text is no UTF-8", twice = "message:finish: the message is finished",
-      unknown = "a message has no send: it has write(data) and finish([data])", set = "attempt to index", dot = "expected",
+      unknown = "a message has no send: it has write(data) and finish([data])", set = "attempt to index",
+      dot = "expected",
     } do
       local ws, app = open(function(conn)
         local ok, why = pcall(tries[name], conn)
@@ -174,7 +175,8 @@ describe("conn:begin", function()
       return (select(2, pcall(self.conn.begin, self.conn)))
     end } }
     has("conn:begin: only a WebSocket has messages", app:connect():send "x":receive())
-    local ws = open(function(conn) return (select(2, pcall(conn.begin, conn))) end, { limits = { slow_consumer = "drop" } })
+    local ws = open(function(conn) return (select(2, pcall(conn.begin, conn))) end,
+      { limits = { slow_consumer = "drop" } })
     ws:send "go"
     has('with limits.slow_consumer = "drop" a message could lose pieces', (ws:receive()))
   end)

@@ -1,4 +1,5 @@
---- WebSockets in memory: the handshake, RFC 6455's groups of cases, ends of all kinds, time, limits, reloads, recordings.
+--- WebSockets in memory: the handshake, RFC 6455's groups of cases, ends of all kinds, time, limits, reloads,
+--- recordings.
 local core = require "perilune"
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
@@ -91,7 +92,8 @@ describe("a WebSocket", function()
 
     it("is for GET, HTTP/1.1 and the path of its listener", function()
       local app = open()
-      local response = app:connect { listener = "ws" }:request { method = "POST", path = "/chat", headers = handshake() }
+      local response = app:connect { listener = "ws" }:request { method = "POST", path = "/chat",
+        headers = handshake() }
       assert.same({ 405, "GET" }, { response.status, response.headers.Allow })
       assert.equal(404, app:connect { listener = "ws" }:get("/", handshake()).status)
       local client = app:connect { listener = "ws" }
@@ -119,7 +121,7 @@ describe("a WebSocket", function()
     for name, status in pairs { Upgrade = 426, Connection = 426, ["Sec-WebSocket-Extensions"] = 101,
       ["Sec-WebSocket-Protocol"] = 101 } do
       it("has fields that are looked at in little time, though they are full of blanks: " .. name, function()
-        local app = open_shared()
+        local app = open { limits = { proceed = memory.scaled("100ms", "1s") } } -- each blank again and again is longer
         local blanks = "a" .. (" "):rep(15000) .. "b"
         assert.equal(status, app:connect({ listener = "ws" }):get("/chat", handshake { [name] = blanks }).status)
         assert.equal(0, #logged(app, "handler failed"))
@@ -209,6 +211,32 @@ describe("a WebSocket", function()
       end
     end)
 
+    it("leaves nothing of an agent that was made for it alone", function()
+      local app = assert(memory.script [[
+        local http = require "perilune.http"
+        local made = setmetatable({}, { __mode = "k" })
+        local Agent = {}
+        function Agent:proceed(request)
+          if request.path == "/" then
+            local agent = { proceed = function(_, message) return message end }
+            made[agent] = true
+            return http.websocket(agent)
+          end
+          local n = 0
+          for _ in pairs(made) do n = n + 1 end
+          return n
+        end
+        return { listen = "http://127.0.0.1:0", agent = Agent }]])
+      local function alive()
+        app:memory() -- collects all garbage
+        return app:connect():get("/alive").body
+      end
+      local ws = app:connect():websocket("/"):send("x"):expect("x")
+      assert.equal("1", alive())
+      ws:send("y"):expect("y"):close(1000):expect_closed "peer"
+      assert.equal("0", alive())
+    end)
+
     it("is sent by no other way", function()
       local response = open():connect { listener = "http" }:get("/send")
       assert.truthy(response.body:find("a WebSocket, which only proceed accepts", 1, true))
@@ -227,7 +255,8 @@ describe("a WebSocket", function()
       app:advance "1s"
       ws:expect("waited", "x")
       app:connect { listener = "http" }:websocket("/chat?leave=1"):expect_close(4000, "no"):expect_closed("agent")
-      app:connect { listener = "http" }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011):expect_closed("error")
+      app:connect { listener = "http" }:websocket("/chat?fail=1"):expect("sorry"):expect_close(1011)
+        :expect_closed("error")
     end)
 
     for _, listener in ipairs { "http", "ws" } do
@@ -335,7 +364,8 @@ describe("a WebSocket", function()
     }
     for _, opcode in ipairs { 3, 4, 5, 6, 7, 11, 12, 13, 14, 15 } do
       CASES[#CASES + 1] = { "opcode " .. opcode, 1002, { opcode = opcode } }
-      CASES[#CASES + 1] = { "opcode " .. opcode .. " in a message", 1002, { data = "a", last = false }, { opcode = opcode } }
+      CASES[#CASES + 1] = { "opcode " .. opcode .. " in a message", 1002, { data = "a", last = false },
+        { opcode = opcode } }
     end
     for _, code in ipairs { 0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535 } do
       local data = string.char(math.floor(code / 256), code % 256)
@@ -361,7 +391,8 @@ describe("a WebSocket", function()
   end)
 
   describe("ends", function()
-    for _, code in ipairs { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999 } do
+    local codes = { 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999 }
+    for _, code in ipairs(codes) do
       it("by its client with code " .. code, function()
         local app = open_shared()
         chat(app):close(code, "so long"):expect_close(code):expect_closed("peer")
@@ -711,9 +742,13 @@ describe("a WebSocket", function()
       local ws = app:connect():websocket("/")
       ws.client:stall(0)
       ws:send "100"
-      assert.truthy(app:counters().dropped_frames > 50)
+      local dropped = app:counters().dropped_frames
+      assert.truthy(dropped > 50)
       ws.client:unstall()
-      ws:receive()
+      for i = 1, 100 - dropped do -- the first ones: nobody has read meanwhile
+        assert.equal(("%04d"):format(i):rep(100), (ws:receive()))
+      end
+      ws:expect_nothing()
       ws:close(1000):expect_closed("peer")
     end)
   end)

@@ -1,5 +1,5 @@
---- Calls that fail while connections out over UDP are made and used: one may not be made, a datagram may be lost, and no
---- more.
+--- Calls that fail while connections out over UDP are made and used: one may not be made, a datagram may be lost, and
+--- no more.
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"
@@ -65,21 +65,25 @@ local function serve(app, fault)
   wait.until_true("descriptors are back: " .. fault, function() return descriptors_of(app) <= before end)
 end
 
+-- Has it come to pass?
+local function try(backend, fault)
+  local folder = command.folder()
+  local app = server.try_start {
+    script = SCRIPT:format(backend.port), folder = folder, workers = 1, asan = server.SMALL_QUARANTINE,
+    env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = folder .. "/arm" },
+  }
+  serve(app, fault)
+  assert.equal(0, app:stop().code, fault)
+  local has_fired = faults.fired(app)
+  command.remove(folder)
+  return has_fired
+end
+
 -- How many calls there are of a kind that can fail, each of which does so once.
 local function each(kind, how)
   local backend = server.start { script = BACKEND }
   for number = 1, 400 do
-    local fault = ("%s:%d%s"):format(kind, number, how and ":" .. how or "")
-    local folder = command.folder()
-    local app = server.try_start {
-      script = SCRIPT:format(backend.port), folder = folder, workers = 1, asan = server.SMALL_QUARANTINE,
-      env = { FAULT = fault, FAULT_REPORT = folder .. "/report", FAULT_ARM = folder .. "/arm" },
-    }
-    serve(app, fault)
-    assert.equal(0, app:stop().code, fault)
-    local has_fired = faults.fired(app)
-    command.remove(folder)
-    if not has_fired then return number - 1 end
+    if not try(backend, ("%s:%d%s"):format(kind, number, how and ":" .. how or "")) then return number - 1 end
   end
   error(kind .. ": there is no end of them")
 end
@@ -91,6 +95,14 @@ describe("connections out over UDP", function()
     { "recvmmsg", "EINTR" }, { "recvmmsg", "ECONNREFUSED" }, { "recvmmsg", "ENOMEM" }, { "sendmmsg", "EINTR" },
     { "sendmmsg", "EAGAIN" }, { "sendmmsg", "ECONNREFUSED" }, { "sendmmsg", "ENOBUFS" }, { "sendmmsg", "EPERM" },
     { "sendmmsg", "EINVAL" }, { "sendmmsg", "EIO" }, { "sendmmsg", "EMSGSIZE" },
+  } do
+    it(("are served on where %s() fails with %s"):format(unpack(point)), function()
+      local backend = server.start { script = BACKEND }
+      for i, fault in ipairs(faults.spread(unpack(point))) do assert.is_true(try(backend, fault) or i > 1) end
+    end)
+  end
+
+  for _, point in ipairs {
     { "connect", "ENETUNREACH" }, { "connect", "EPERM" }, { "socket" }, { "getsockname" }, { "getpeername" },
     { "setsockopt" }, { "epoll_ctl" },
   } do

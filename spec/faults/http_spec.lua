@@ -1,5 +1,5 @@
---- Each allocation in C fails once while requests are served: they are answered, or refused with a 503, or the connection
---- ends; and nothing else happens.
+--- Each allocation in C fails once while requests are served: they are answered, or refused with a 503, or the
+--- connection ends; and nothing else happens.
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"
@@ -17,7 +17,8 @@ local CHUNK = ("x"):rep(9000)
 
 -- In pieces, so that each has to be kept.
 local PIECES = {
-  "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2328\r\n", CHUNK:sub(1, 4000),
+  "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n2328\r\n",
+  CHUNK:sub(1, 4000),
   CHUNK:sub(4001) .. "\r\n0\r\n\r\nPOST /late HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe",
   "llo" .. "PUT /table HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\nContent-Type: t\r\n\r\nhi",
 }

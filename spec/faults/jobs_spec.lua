@@ -52,7 +52,8 @@ end
 
 local function check_counts(app, fault)
   local jobs = faults.status(app).jobs
-  assert.equal(jobs.submitted, jobs.done + jobs.failed + jobs.shed + jobs.cancelled + jobs.waiting + jobs.running, fault)
+  assert.equal(jobs.submitted,
+    jobs.done + jobs.failed + jobs.shed + jobs.cancelled + jobs.waiting + jobs.running, fault)
   return jobs
 end
 

@@ -1,5 +1,5 @@
---- Each allocation in C fails once while agents get names and send to each other: what is not sent is said, what is sent
---- is accounted for (spec/support/server.lua looks), and whoever calls is told something.
+--- Each allocation in C fails once while agents get names and send to each other: what is not sent is said, what is
+--- sent is accounted for (spec/support/server.lua looks), and whoever calls is told something.
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"

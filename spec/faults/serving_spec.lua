@@ -8,24 +8,34 @@ local POINTS = {
   { "accept4", "ECONNABORTED", 0 }, { "accept4", "EPERM", 0 }, { "accept4", "EPROTO", 0 }, { "accept4", "EINTR", 0 },
   { "accept4", "EAGAIN", 0 },
   { "recvfrom", "EINTR", 0 }, { "recvfrom", "short", 0 },
-  { "recvfrom", "ECONNRESET", 1 }, { "recvfrom", "ENOMEM", 1 },
+  { "recvfrom", "ECONNRESET", 1 },
   { "sendto", "EINTR", 0 }, { "sendto", "EAGAIN", 0 }, { "sendto", "short", 0 },
-  { "sendto", "EPIPE", 1 }, { "sendto", "ENOBUFS", 1 },
+  { "sendto", "EPIPE", 1 },
   { "epoll_wait", "EINTR", 0 },
   { "connect", "ECONNREFUSED", 1 }, { "connect", "ENOMEM", 1 },
 }
 
-describe("a call that fails once", function()
+-- Those that cost nothing fail several times in a run: that makes no difference to any of them.
+describe("a call that fails", function()
   after_each(server.finish)
 
   for _, point in ipairs(POINTS) do
     local kind, how, cost = unpack(point)
+    local function check(result, fault)
+      assert.same({ true, 0 }, { result.started, result.code }, fault)
+      assert.is_true(result.lost <= cost, ("%s: %d connections were lost"):format(fault, result.lost))
+    end
     it(("%s() with %s costs %d"):format(kind, how, cost), function()
-      local calls = faults.each(kind, how, function(result, fault)
-        assert.same({ true, 0 }, { result.started, result.code }, fault)
-        assert.is_true(result.lost <= cost, ("%s: %d connections were lost"):format(fault, result.lost))
-      end)
-      assert.is_true(calls > 0)
+      if cost > 0 then
+        assert.is_true(faults.each(kind, how, check) > 0)
+        return
+      end
+      for i, fault in ipairs(faults.spread(kind, how)) do
+        local result, message = faults.run(fault)
+        if message then error(message, 0) end
+        check(result, fault)
+        assert.is_true(result.fired or i > 1)
+      end
     end)
   end
 

@@ -5,6 +5,7 @@
  *   FAULT=accept4:3:EMFILE    the third one
  *   FAULT=memory:17+          that and all later ones
  *   FAULT=lua_memory:2/       every other one
+ *   FAULT=recvfrom:3/7:EINTR  the third one of each seven
  *   FAULT=sendto:1+:short     a byte at a time; several faults are separated by commas
  *   FAULT_ARM=path            nothing counts before this file exists
  *   FAULT_REPORT=path         is told "fired KIND NUMBER" at once, and "calls KIND COUNT" at the end
@@ -33,8 +34,8 @@
 static struct point {
 	const char *name;
 	int error; /* unless the fault names one */
-	unsigned from;
-	bool on, onward, each, is_short;
+	unsigned from, each;
+	bool on, onward, is_short;
 	atomic_uint calls;
 } points[KINDS] = {
 	[MEMORY] = { .name = "memory", .error = ENOMEM },
@@ -116,7 +117,7 @@ static void set_how(struct point *point, const char *how)
 	give_up(how);
 }
 
-/* One of "kind:number[+|/][:how]". */
+/* One of "kind:number[+ | /[each]][:how]". */
 static void set_fault(char *fault)
 {
 	char *number = strchr(fault, ':'), *rest;
@@ -131,8 +132,11 @@ static void set_fault(char *fault)
 	point->on = true;
 	point->from = (unsigned)strtoul(number, &rest, 10);
 	point->onward = *rest == '+';
-	point->each = *rest == '/';
-	rest += point->onward || point->each;
+	rest += point->onward;
+	if (*rest == '/') {
+		point->each = (unsigned)strtoul(rest + 1, &rest, 10);
+		point->each += point->each ? 0 : point->from;
+	}
 	if (*rest == ':')
 		set_how(point, rest + 1);
 }
@@ -198,7 +202,7 @@ bool shim_is_due(enum kind kind)
 	}
 	unsigned number = atomic_fetch_add(&point->calls, 1) + 1;
 	bool due = point->on && (number == point->from || (point->onward && number > point->from) ||
-				 (point->each && number % point->from == 0));
+				 (point->each && number % point->each == point->from % point->each));
 	if (due && number == point->from)
 		tell("fired", point->name, number);
 	errno = kept;

@@ -11,11 +11,14 @@ local SCRIPT = [[
   function Agent:upgrade() end
   return { listen = "ws://127.0.0.1:0", agent = Agent, reload = "migrate", timeout = { drain = "3s" } }]]
 
-local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+local HANDSHAKE = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+  .. "Sec-WebSocket-Version: 13\r\n"
   .. "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 
 -- Texts of one byte, whose replies are lines; or the last one's, in fragments.
 local function frame(first, byte) return string.char(first, 129, 0, 0, 0, 0) .. byte end
+
+local CLOSE = "\136\128\0\0\0\0"
 
 local function open(app)
   local client = app:connect():send(HANDSHAKE)
@@ -28,7 +31,7 @@ end
 local function begin(app)
   local client, said = app:connect(), nil
   local ok, message = pcall(function()
-    client:send(HANDSHAKE .. frame(129, "c") .. frame(136, "")):recv_line()
+    client:send(HANDSHAKE .. frame(129, "c") .. CLOSE):recv_line()
     said = client:recv_all()
   end)
   client:close()

@@ -297,7 +297,8 @@ describe("the command line", function()
         ["limits.message"] = OF_HTTP, ping = OF_HTTP, pong = { OF_HTTP[1], "--set=ping=30s" },
         compress = OF_WS, origins = OF_WS, subprotocols = OF_WS,
         protocol = { "--listen=unix://x.sock" }, ["limits.uri"] = OF_HTTP, ["limits.headers"] = OF_HTTP,
-        ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["timeout.header"] = OF_HTTP, ["timeout.body"] = OF_HTTP,
+        ["limits.fields"] = OF_HTTP, ["limits.body"] = OF_HTTP, ["timeout.header"] = OF_HTTP,
+        ["timeout.body"] = OF_HTTP,
         trust = { "--set=proxy=true" }, amplification = { "--listen=udp://127.0.0.1:1", "--set=frame=datagram" },
       }
       echo()

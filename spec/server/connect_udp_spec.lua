@@ -378,7 +378,8 @@ describe("a connection out over UDP", function()
           return table.concat({ perilune.all(tasks) }, " ") ~= "" and "done"
         end
         return { workers = 1, timeout = { drain = "5s" }, listen = {
-          { "tcp://127.0.0.1:0", frame = "line", agent = Asker }, { "udp://127.0.0.1:0", agent = Echo } } }]]):format(text)
+          { "tcp://127.0.0.1:0", frame = "line", agent = Asker },
+          { "udp://127.0.0.1:0", agent = Echo } } }]]):format(text)
     end
     local app = server.start { control = "control.sock", script = version "one" }
     local address = "127.0.0.1:" .. app.listeners[2].port

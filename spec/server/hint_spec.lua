@@ -178,8 +178,8 @@ describe("an agent that is to migrate and cannot", function()
       return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A, reload = "migrate",
         agents = { room = { agent = Room } } }]] }
     local result = command.run { "check", app.folder .. "/app.lua" }
-    assert.equal('perilune: warning: agents.room: reload = "migrate", of its own or of the top level, but the agent has '
-      .. "no method snapshot: at a reload those that there are stay with the old code\n", result.err)
+    assert.equal('perilune: warning: agents.room: reload = "migrate", of its own or of the top level, but the agent has'
+      .. " no method snapshot: at a reload those that there are stay with the old code\n", result.err)
   end)
 end)
 
@@ -194,7 +194,8 @@ describe("a script that keeps what it does not take", function()
   end
 
   it("is told of by perilune check", function()
-    local TEXT = "perilune: warning: snapshot(app) keeps what the next generation's setup(app, data) is given, but setup "
+    local TEXT = "perilune: warning: snapshot(app) keeps what the next generation's setup(app, data) is given, but "
+      .. "setup "
     assert.equal(TEXT .. "is missing\n", warnings_of "")
     assert.equal(TEXT .. "takes no data\n", warnings_of "setup = none")
     assert.equal("", warnings_of "setup = function(_, data) return data end")

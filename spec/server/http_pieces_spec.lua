@@ -47,6 +47,18 @@ describe("http:// in pieces", function()
       .. "curl -sS -o /dev/null -w '%{num_connects}' {url}/nothing")))
   end)
 
+  it("has descriptors again where responses with files were made and not sent", function()
+    needs "curl"
+    local app = server.start { nofile = 64, script = [[
+      local http = require "perilune.http"
+      local site = http.files "."
+      return { listen = "http://127.0.0.1:0", agent = { proceed = function(_, request)
+        for _ = 1, 60 do site(request) end
+        return site(request)
+      end } }]] }
+    assert.equal("200", (run(app, "curl -sS -o /dev/null -w '%{http_code}' {url}/app.lua")))
+  end)
+
   it("serves Python's http.client, which reads events as they come", function()
     needs "python3"
     local app = server.start { script = AGENT }

@@ -23,7 +23,8 @@ end
 
 -- What a command of the shell writes, with {url} filled in.
 local function run(app, line)
-  return command.shell(("cd '%s' && (%s) 2>&1"):format(app.folder, (line:gsub("{url}", "http://127.0.0.1:" .. (app.port or ""))
+  return command.shell(("cd '%s' && (%s) 2>&1"):format(app.folder,
+    (line:gsub("{url}", "http://127.0.0.1:" .. (app.port or ""))
     :gsub("{port}", app.port or ""))))
 end
 
@@ -41,7 +42,8 @@ describe("http://", function()
       assert.equal('{"value":[1]}', run(app, "curl -sS -H 'Content-Type: application/json' -d '[1]' {url}/json"))
       has("Content-Length: 5", run(app, "curl -sS -I {url}/"))
       assert.equal("204", run(app, "curl -sS -o /dev/null -w '%{http_code}' {url}/nil"))
-      assert.equal("302 {url}/there", (run(app, "curl -sS -o /dev/null -w '%{http_code} %{redirect_url}' {url}/elsewhere")
+      assert.equal("302 {url}/there",
+        (run(app, "curl -sS -o /dev/null -w '%{http_code} %{redirect_url}' {url}/elsewhere")
         :gsub("http://127.0.0.1:" .. app.port, "{url}")))
     end)
 
@@ -124,8 +126,8 @@ b''
     local app = start()
     local idle, busy = app:connect(), app:connect()
     idle:send "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    idle:recv_exact(#"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        + #"Content-Length: 5\r\n\r\nhello")
+    idle:recv_exact(#("HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+      .. "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 5\r\n\r\nhello"))
     busy:send "GET /late?s=0.5 HTTP/1.1\r\nHost: a\r\n\r\n"
     app:wait_log { message = "late begins" }
     app:signal "TERM"
@@ -154,7 +156,8 @@ b''
     local script = start(nil, { control = "control.sock" })
     local recording = trace.record(script)
     local client = script:connect()
-    client:send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\nX: y\r\n\r\n"
+    client:send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+      .. "3\r\none\r\n4\r\n two\r\n0\r\nX: y\r\n\r\n"
       .. "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
       .. "HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET /table HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     local out = client:recv_all()
@@ -168,7 +171,8 @@ b''
       assert.is_nil((line.frame or ""):find("Date:", 1, true))
       if line.event == "in" then ins[#ins + 1] = line.frame or line.base64 end
     end
-    assert.equal("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7\r\none two\r\n0\r\n\r\n", ins[1])
+    assert.equal("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7\r\none two\r\n0\r\n\r\n",
+      ins[1])
     assert.equal("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ins[2])
     local text = AGENT:gsub("return { listen = [^\n]*", 'return { listen = "http://127.0.0.1:0", agent = Agent }')
     local replayed = trace.replay(script, recording.path, text)

@@ -129,7 +129,8 @@ describe("the types of", function()
       if n > 0 then assert.matches("^false", exec(call:format(arguments(stub, n - 1))), name) end
     end
     for _, name in ipairs { "after", "every", "spawn", "defer", "all", "any", "timeout", "connect", "resolve" } do
-      assert.matches("perilune%." .. name .. ": only inside a running server", exec("print(pcall(perilune." .. name .. "))"))
+      assert.matches("perilune%." .. name .. ": only inside a running server",
+        exec("print(pcall(perilune." .. name .. "))"))
     end
     assert.matches("false\tperilune%.pool: expects an address", exec "print(pcall(perilune.pool))")
   end)

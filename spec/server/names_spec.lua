@@ -1,4 +1,5 @@
---- Names among the workers and the generations of a real server: what is sent arrives once, in the order of each sender.
+--- Names among the workers and the generations of a real server: what is sent arrives once, in the order of each
+--- sender.
 local command = require "spec.support.command"
 local has = require "spec.support.has"
 local operator = require "spec.support.operator"
@@ -9,7 +10,8 @@ local wait = require "spec.support.wait"
 local WORKERS, CLIENTS = 3, 9
 
 -- Every agent has a name by its connection. "flood 1000 n1 n2": a task sends so many messages, to these in turn; what
--- comes of each sender has to come in its order. "call": the same, waiting for each reply. A target that has gone is left out.
+-- comes of each sender has to come in its order. "call": the same, waiting for each reply. A target that has gone is
+-- left out.
 local function script(version, settings)
   return ([[
     local perilune = require "perilune"

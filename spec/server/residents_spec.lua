@@ -44,7 +44,8 @@ local function script(version, kind)
       return tostring(reply) .. (code and " " .. code or "")
     end
     return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, limits = { proceed = "1m" },
-      timeout = { idle = false, drain = "2s" }, agents = { user = { agent = User, %s } } }]]):format(version, kind or "")
+      timeout = { idle = false, drain = "2s" },
+      agents = { user = { agent = User, %s } } }]]):format(version, kind or "")
 end
 
 local function ask(client, line) return client:send(line .. "\n"):recv_line() end
@@ -118,7 +119,8 @@ describe("an agent without a socket", function()
     assert.equal("bye", ask(client, "1 end"))
     wait.until_true("one to have ended", function() return residents(app).ended == 1 end)
     assert.same({ begun = 2, ended = 1, open = 1, reasons = { agent = 1 } }, residents(app))
-    has("agents       1 without a socket now\n             2 begun, 1 ended (agent 1)\n", operator.run(app, "status").out)
+    has("agents       1 without a socket now\n             2 begun, 1 ended (agent 1)\n",
+      operator.run(app, "status").out)
   end)
 
   it("is ended by kick, with its id", function()

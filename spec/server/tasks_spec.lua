@@ -143,7 +143,8 @@ describe("tasks and timers", function()
   end)
 
   it("go on in the old process of an upgrade", function()
-    local app = server.start { script = script "one", scripts_own = true, args = {}, env = { PERILUNE_LOG_FORMAT = "json" } }
+    local app = server.start { script = script "one", scripts_own = true, args = {},
+      env = { PERILUNE_LOG_FORMAT = "json" } }
     local client = app:connect():echo_line("task", "one begun")
     support.rewrite(app, script "two")
     local successor = app:upgrade()

@@ -64,7 +64,8 @@ end
 -- What comes is said as it comes, and the end; an error by its code.
 local NODE_HEAD = [[
 const tls = require("tls"), fs = require("fs")
-const base = { host: "127.0.0.1", port: Number(process.argv[2]), servername: "localhost", ca: fs.readFileSync("ca.pem") }
+const base = { host: "127.0.0.1", port: Number(process.argv[2]), servername: "localhost",
+  ca: fs.readFileSync("ca.pem") }
 const connect = more => {
   const socket = tls.connect({ ...base, ...more })
   socket.got = ""
@@ -258,7 +259,8 @@ echo([whole[i:i + 1] for i in range(20000)], whole[:20000])
   describe("Node:", function()
     it("lines, a name and a protocol, in both versions", function()
       local app = start [[alpn = { "other", "echo" }]]
-      assert.equal("1.2 localhost echo false -\nbye\ntrue echo false\n1.3 localhost echo false -\nbye\ntrue echo false\n",
+      assert.equal("1.2 localhost echo false -\nbye\ntrue echo false\n"
+        .. "1.3 localhost echo false -\nbye\ntrue echo false\n",
         node(app, "lines.js", [[
 for (const version of ["TLSv1.2", "TLSv1.3"]) {
   const socket = connect({ minVersion: version, maxVersion: version, ALPNProtocols: ["echo"] })

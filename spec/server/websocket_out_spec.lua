@@ -19,7 +19,9 @@ import asyncio, ssl, sys, websockets
 async def answer(ws, message):
     if message == "/fragments": await ws.send(["one", " ", "two"])
     elif message == "/bytes": await ws.send([b"\0", b"\xff"])
-    elif message == "/who": await ws.send("%s %s %d" % (ws.subprotocol, ws.request_headers.get("X-Who"), len(ws.extensions)))
+    elif message == "/who":
+        who = ws.request_headers.get("X-Who")
+        await ws.send("%s %s %d" % (ws.subprotocol, who, len(ws.extensions)))
     elif message == "/ping":
         await (await ws.ping(b"are you there"))
         await ws.send("it is there")
@@ -152,7 +154,8 @@ describe("perilune.connect of ws://", function()
         agent = { proceed = function(_, message) return message end } }]]):format(mine.certificate, mine.key) }
     for _, port in ipairs { other.port, ours.port } do
       local url = ("wss://localhost:%d"):format(port)
-      app_of(url, ("{ tls = { authority = %q } }"):format(PKI:path "ca.pem"), ASK):connect():echo_line("secret", "secret false")
+      app_of(url, ("{ tls = { authority = %q } }"):format(PKI:path "ca.pem"), ASK):connect()
+        :echo_line("secret", "secret false")
       local client = app_of(url, "{}", ASK):connect()
       client:send "go\n"
       has("not trusted", client:recv_line())

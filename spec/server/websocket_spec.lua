@@ -79,7 +79,8 @@ describe("ws://", function()
     it("is told why it ends, from either side", function()
       needs_python()
       local app = start(WS, "limits = { message = '1k' }")
-      assert.equal("1000 \n4000 so long\n1008 \n1011 \n1009 a message is too large\n3000 mine", python(app, url_of(app, "/chat"), [[
+      local ends = "1000 \n4000 so long\n1008 \n1011 \n1009 a message is too large\n3000 mine"
+      assert.equal(ends, python(app, url_of(app, "/chat"), [[
       for message in "/close", "/close 4000 so long", "/kick", "/error", "x" * 1025:
           async with websockets.connect(url) as ws:
               await ws.send(message)

@@ -62,8 +62,8 @@ struct client *world_join_nasty(unsigned slot, unsigned layers, uint32_t (*choos
 				unsigned fails_in);
 
 /*
- * The same behind a proxy, or perhaps behind one. It comes from 10.0.0.1, and `trust` may be NULL: everybody is. This has
- * arrived already.
+ * The same behind a proxy, or perhaps behind one. It comes from 10.0.0.1, and `trust` may be NULL: everybody is. This
+ * has arrived already.
  */
 struct client *world_join_proxied(unsigned slot, const struct proxy_settings *settings,
 				  const struct networks *trust, const char *arrived);

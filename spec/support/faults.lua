@@ -263,4 +263,18 @@ function M.each(kind, how, check, known)
   error(kind .. ": there is no end of them", 2)
 end
 
+--- Of so many calls one fails.
+M.SPREAD = 7
+
+--- The faults with which each call of a kind fails in one of SPREAD runs, and those around it do not: for what one
+--- failure has no other consequences for than many.
+---@param kind string
+---@param how string
+---@return string[]
+function M.spread(kind, how)
+  local all = {}
+  for number = 1, M.SPREAD do all[number] = ("%s:%d/%d:%s"):format(kind, number, M.SPREAD, how) end
+  return all
+end
+
 return M

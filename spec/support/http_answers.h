@@ -1,4 +1,6 @@
-/* What a server sends until it ends its side, cut as one likes, into a reader of responses; what comes of it as a text. */
+/*
+ * What a server sends until it ends its side, cut as one likes, into a reader of responses; what comes of it as a text.
+ */
 #pragma once
 
 #include "http/reader.h"

@@ -1,7 +1,7 @@
 --- What is promised of a connection whatever its stream, its layers and its framing. Specifications run it over what
 --- they have: spec/behaviour/matrix_spec.lua over streams in memory, spec/server/matrix_spec.lua over TCP and Unix
---- sockets, each with what stands in front of them (TLS, a proxy), and both over nasty streams (spec/support/nasty.lua).
---- Only a replay has no layers, as what it plays is what they have made of the bytes.
+--- sockets, each with what stands in front of them (TLS, a proxy), and both over nasty streams
+--- (spec/support/nasty.lua). Only a replay has no layers, as what it plays is what they have made of the bytes.
 local framings = require "spec.support.framings"
 local nasty = require "spec.support.nasty"
 local udp = require "spec.support.udp"

@@ -43,6 +43,7 @@ M.SIGNS = {
 ---  redact: record.redact
 ---  keeping: the script's own snapshot(), on behalf of a connection that has said so
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
+-- luacheck: push ignore 631 (one line a place)
 M.TABLE = [[
 place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg snltaesaatcscrpdjrusc
 opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
@@ -88,6 +89,7 @@ keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- 
 teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h+++hhhhhh++hhh+hhhhh
 message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
 ]]
+-- luacheck: pop
 
 M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded", "netstrings" }
 

@@ -1,4 +1,5 @@
---- A folder to be served, and what lies beside it, for the specifications of http.files: links, a FIFO, compressed files.
+--- A folder to be served, and what lies beside it, for the specifications of http.files: links, a FIFO, compressed
+--- files.
 local lfs = require "lfs"
 
 local M = {}

@@ -587,7 +587,8 @@ describe("config.normalise", function()
       local text = errors_of({ frame = "line" }, { overrides = { override("listen", "udp://:1") } })
       assert.truthy(text:find("or change the address", 1, true), text)
       assert.is_nil(text:find("app.lua", 1, true), text)
-      assert.equal("datagram", normalise({}, { overrides = { override("listen", "udp://:1") } }).listeners[1].frame.kind)
+      local conf = normalise({}, { overrides = { override("listen", "udp://:1") } })
+      assert.equal("datagram", conf.listeners[1].frame.kind)
     end)
 
     it("shows what concerns it, and nothing else", function()
@@ -953,7 +954,8 @@ describe("config.normalise", function()
           .. "http://127.0.0.1:2", errors_of({ listen = "https://:1" }, to_tcp))
         assert.equal('flag --listen: "tcp://127.0.0.1:2" is for frames, and the script speaks WebSocket there: '
           .. "ws://127.0.0.1:2", errors_of({ listen = { { "ws://:1/chat" } } }, to_tcp))
-        local conf = normalise({ listen = "http://:1" }, with(override("listen", "http://127.0.0.1:2", "flag --listen")))
+        local conf = normalise({ listen = "http://:1" },
+          with(override("listen", "http://127.0.0.1:2", "flag --listen")))
         assert.equal("http", conf.listeners[1].protocol)
       end)
 

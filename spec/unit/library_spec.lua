@@ -101,7 +101,7 @@ describe("the types of the API", function()
       assert.truthy(stubs.functions["app:" .. name], "no types of " .. name)
     end
     local n = 0
-    for methods in (manual:match "\n## Clients\n(.-)\n## " or ""):gmatch "\n%- (`[^:]+`):" do
+    for methods in (manual:match "\n## Clients\n(.-)\n##" or ""):gmatch "\n%- (`[^:]+`):" do
       for name in methods:gmatch "`([%w_]+)%(" do
         n = n + 1
         assert.truthy(stubs.functions["client:" .. name], "no types of " .. name)
@@ -141,13 +141,17 @@ describe("the types of the API", function()
   it("have the options of connections out and of pools, and their defaults", function()
     local connecting, pooling = require "perilune.connecting", require "perilune.pooling"
     local CLASSES = { timeout = "perilune.connect_timeouts", limits = "perilune.connect_limits" }
-    local known = { ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true,
-      origin = true, headers = true } }
+    local known = {
+      ["perilune.connect_options"] = { agent = true, from = true, tls = true, timeout = true, limits = true,
+        origin = true, headers = true },
+    }
     local of_agent = {}
     for _, path in ipairs(connecting.OF_AGENT) do of_agent[path] = true end
     local function check_default(field, key, default)
       local told = field.text:match '[Dd]efault: "?([%w_.]+)'
-      if default == nil or default == 0 then return assert.is_true(told == nil or told == "off" or told == "none", key.path) end
+      if default == nil or default == 0 then
+        return assert.is_true(told == nil or told == "off" or told == "none", key.path)
+      end
       assert.equal(default, (schema.parse(key, schema.TYPES[key.type].from_text(told))), key.path)
     end
     for path, key in pairs(connecting.KEYS) do
@@ -175,7 +179,7 @@ describe("the types of the API", function()
   end)
 
   it("have the options of the HTTP client, its methods and those of responses", function()
-    local options = require "perilune.http.options"
+    local options = require "perilune.http.client_options"
     assert.same(keys(options.SHARED), keys(stubs.classes["perilune.http.shared_options"].fields))
     local of_request, of_client = {}, {}
     for _, class in ipairs { "request_options", "whole_request" } do

@@ -197,7 +197,7 @@ static struct client_endpoint *new_endpoint(lua_State *lua, int spec, const stru
 	struct agents *agents = agents_of(lua);
 	struct client_endpoint *endpoint = unborn_endpoint_for(lua, spec_text(lua, spec, "address"));
 	if (!endpoint)
-		luaL_error(lua, "perilune.connect: not enough memory");
+		RAISE(lua, "perilune.connect: not enough memory");
 	struct agent_endpoint *its = &endpoint->endpoint;
 	init_refs(its);
 	endpoint->key_ref = LUA_NOREF;

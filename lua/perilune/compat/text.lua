@@ -3,6 +3,7 @@ local crc = require "perilune.crc_core" -- in C: src/bind/crc.c
 local crypto = require "perilune.crypto_core" -- in C: src/bind/crypto.c
 local drivers = require "perilune.drivers_core" -- in C: src/bind/regex.c
 local encoding = require "perilune.encoding_core" -- in C: src/bind/encoding.c
+local percent = require "perilune.percent"
 local perilune = require "perilune"
 
 local M = {}
@@ -33,9 +34,7 @@ function M.escape_uri(text, kind)
 end
 
 function M.unescape_uri(text)
-  return (text_of(text):gsub("+", " "):gsub("%%(%x%x)", function(digits)
-    return string.char(tonumber(digits, 16))
-  end))
+  return percent.decode_form(text_of(text))
 end
 
 local function add_argument(out, key, value)

@@ -170,13 +170,8 @@ end
 
 -- A list of texts, each of which `is_item` takes; `expected` says in words what it is.
 local function parse_texts(value, is_item, expected)
-  if type(value) ~= "table" then return got("expects " .. expected, value) end
-  local list = {}
-  for key in next, value do
-    local is_right = type(key) == "number" and key >= 1 and key <= #value and is_item(value[key])
-    if not is_right then return got("expects " .. expected, value[key]) end
-    list[key] = value[key]
-  end
+  local list, wrong = handshake.list(value, is_item)
+  if not list then return got("expects " .. expected, wrong) end
   return list
 end
 

@@ -7,7 +7,7 @@
 local require = require -- while handlers run, the global one is the script's
 local core = package.loaded["perilune.core"] -- not where a script is only being checked
 local exchange = require "perilune.http.exchange"
-local options_of = require "perilune.http.options"
+local options_of = require "perilune.http.client_options"
 local outgoing = require "perilune.http.outgoing"
 local pooling = require "perilune.pooling"
 local printable = require "perilune.printable"
@@ -160,6 +160,10 @@ local function url_of(client, text)
   if not urls.same_origin(url, base) then
     error(("url: this client asks %s alone (base), not %s: make another one"):format(base.authority, url.authority), 0)
   end
+  if base.target ~= "" and path ~= base.target and path:find(base.target .. "/", 1, true) ~= 1 then
+    error(("url: this client asks below %s alone (base), not %s: make another one"):format(urls.text(base),
+      urls.text(url)), 0)
+  end
   return url
 end
 
@@ -233,23 +237,30 @@ local function may_send_again(request, stage)
   return stage == "sent" and request.idempotent and not (request.body and request.body.pieces)
 end
 
+-- What is wrong, and with whom. Who cannot be connected to is named already.
+local function named(request, message)
+  local address = urls.address(request.url):gsub("^tcp://", "") .. ": "
+  if message:sub(1, #address) == address then return message end
+  return ("%s: %s"):format(request.url.authority, message)
+end
+
 -- One exchange. A kept connection that turns out to have ended is nobody's fault: the next one is taken, if what was
 -- asked may be asked again.
 local function ask_once(client, request, is_again)
   local pool, why, kind = pool_for(client, request)
-  if not pool then return nil, why, kind, "nothing" end
+  if not pool then return nil, named(request, why), kind, "nothing" end
   while true do
     if is_again then pooling.count_retry(pool) end
     is_again = true
     local left = left_of(request)
-    if not left then return nil, LATE, "ETIMEDOUT", "nothing" end
+    if not left then return nil, named(request, LATE), "ETIMEDOUT", "nothing" end
     local entry, refusal, reason = pooling.borrow(pool, request.what, left < math.huge and left or nil)
-    if not entry then return nil, refusal, reason, "nothing" end
+    if not entry then return nil, named(request, refusal), reason, "nothing" end
     local was_reused = entry.is_reused
     local response, message, code, stage = exchange.run(pool, entry, request)
     if response then return response end
     if not (was_reused and STALE[code] and may_send_again(request, stage)) then
-      return nil, ("%s: %s"):format(request.url.authority, message), code, stage
+      return nil, named(request, message), code, stage
     end
   end
 end
@@ -339,22 +350,15 @@ local function call_options(what, method, url, body, options)
   return all
 end
 
-local WITHOUT_BODY = { get = "GET", head = "HEAD", delete = "DELETE", options = "OPTIONS" }
-local WITH_BODY = { post = "POST", put = "PUT", patch = "PATCH" }
+local METHODS = { get = "GET", head = "HEAD", delete = "DELETE", options = "OPTIONS", post = "POST", put = "PUT",
+  patch = "PATCH" }
+local WITH_BODY = { post = true, put = true, patch = true }
 
-for name, method in pairs(WITHOUT_BODY) do
-  methods[name] = function(client, url, options)
-    local self = check_client(client, name)
-    local what = "client:" .. name
-    local all = call_options(what, method, url, nil, options)
-    return ask(self, check_request(self, what, all))
-  end
-end
-
-for name, method in pairs(WITH_BODY) do
+for name, method in pairs(METHODS) do
+  local has_body, what = WITH_BODY[name], "client:" .. name
   methods[name] = function(client, url, body, options)
     local self = check_client(client, name)
-    local what = "client:" .. name
+    if not has_body then body, options = nil, body end
     local all = call_options(what, method, url, body, options)
     return ask(self, check_request(self, what, all))
   end

@@ -12,14 +12,23 @@ local function weight_of(list, wanted)
   end
 end
 
---- Does a client with such an Accept-Encoding take this coding?
+--- Those of the codings that a client with such an Accept-Encoding takes, the one it likes best first. Among equals the
+--- order stays.
 ---@param list string? the header field
----@param name string in lower case
----@return boolean
-function M.accepts(list, name)
-  if not list then return false end
-  local weight = weight_of(list, name) or weight_of(list, "*")
-  return weight ~= nil and weight > 0
+---@param codings { name: string }[] names in lower case
+---@return { name: string }[]
+function M.ranked(list, codings)
+  local ranked, weights = {}, {}
+  for _, each in ipairs(list and codings or {}) do
+    local weight = weight_of(list, each.name) or weight_of(list, "*") or 0
+    local place = #ranked + 1
+    while place > 1 and weights[place - 1] < weight do place = place - 1 end
+    if weight > 0 then
+      table.insert(ranked, place, each)
+      table.insert(weights, place, weight)
+    end
+  end
+  return ranked
 end
 
 local COMPRESSIBLE = {

@@ -1,6 +1,7 @@
 --- Cookies both ways: request.cookies, http.cookie, http.signed_cookies.
 local require = require -- while handlers run, the global one is the script's
 local field_table = require "perilune.headers"
+local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
 local units = require "perilune.units"
 
@@ -26,8 +27,8 @@ end
 
 local BYTES_MAX = 4096
 local SAME_SITE = { strict = "Strict", lax = "Lax", none = "None" }
-local OPTIONS = { path = true, domain = true, max_age = true, secure = true, http_only = true, same_site = true,
-  partitioned = true }
+local OPTIONS = { path = true, domain = true, max_age = true, secure = "boolean", http_only = "boolean",
+  same_site = true, partitioned = "boolean" }
 local HINTS = { maxAge = "max_age", expires = "max_age", httponly = "http_only", httpOnly = "http_only",
   samesite = "same_site", sameSite = "same_site", HttpOnly = "http_only", SameSite = "same_site", Secure = "secure",
   Path = "path", Domain = "domain" }
@@ -35,25 +36,11 @@ local HINTS = { maxAge = "max_age", expires = "max_age", httponly = "http_only",
 local function wrong(level, text, ...) error("http.cookie: " .. text:format(...), level + 1) end
 
 local function check_options(options, level)
-  if options == nil then return {} end
-  if type(options) ~= "table" then wrong(level + 1, "options: expects a table, got %s", printable.value(options)) end
-  for key in next, options do
-    if not OPTIONS[key] then
-      local hint = HINTS[key] and (" (it is called %s)"):format(HINTS[key])
-        or "; it has domain, http_only, max_age, partitioned, path, same_site, secure"
-      wrong(level + 1, "unknown option %s%s", printable.key(key), hint)
-    end
-  end
-  for _, key in ipairs { "secure", "http_only", "partitioned" } do
-    if options[key] ~= nil and type(options[key]) ~= "boolean" then
-      wrong(level + 1, "%s: expects true or false, got %s", key, printable.value(options[key]))
-    end
-  end
-  return options
+  return (option_checks.check("http.cookie", options, OPTIONS, level + 1, HINTS))
 end
 
 local function check_name(name, level)
-  if type(name) == "string" and name:find "^[%w!#$%%&'*+.^_`|~-]+$" then return end
+  if field_table.is_token(name) then return end
   wrong(level + 1, "the name is a word such as session, got %s", printable.value(name))
 end
 

@@ -1,5 +1,6 @@
 --- Server-sent events: http.events. A stream (stream.lua) of the type text/event-stream, as HTML has it.
 local http = require "perilune.http"
+local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
 local units = require "perilune.units"
 
@@ -38,20 +39,6 @@ local function retry_of(value, level)
   return ("retry: %d\n"):format(seconds)
 end
 
-local function check_options(options, level)
-  if options == nil then return {} end
-  if type(options) ~= "table" then
-    error("http.events: send: expects { event =, id =, retry = } behind the data, got " .. printable.value(options),
-      level + 1)
-  end
-  for key in next, options do
-    if not OPTIONS[key] then
-      error(("http.events: send: unknown key %s; it has event, id, retry"):format(printable.key(key)), level + 1)
-    end
-  end
-  return options
-end
-
 -- The lines of data, whichever way they end.
 local function data_lines(data)
   if not data:find "[\r\n]" then return "data: " .. data .. "\n" end
@@ -72,7 +59,7 @@ end
 ---@return string? why "closed"
 function methods.send(events, data, options)
   check_events(events, "send")
-  options = check_options(options, 2)
+  options = option_checks.check("http.events: send", options, OPTIONS, 2)
   local lines = {}
   if options.event ~= nil then lines[1] = field("event", options.event, 2) end
   if options.id ~= nil then lines[#lines + 1] = field("id", options.id, 2) end
@@ -106,7 +93,7 @@ local function produce(out, producer, seconds)
   if heart then heart:cancel() end
 end
 
-local EVENTS_OPTIONS = { status = true, headers = true, heartbeat = true }
+local EVENTS_OPTIONS = { status = true, headers = "table", heartbeat = true }
 
 local function check_heartbeat(value, level)
   if value == nil then return HEARTBEAT_S end
@@ -137,18 +124,7 @@ function M.events(producer, options)
   if type(producer) ~= "function" then
     error("http.events: expects a function that gets the events, got " .. printable.value(producer), 2)
   end
-  if options ~= nil and type(options) ~= "table" then
-    error("http.events: options: expects a table, got " .. printable.value(options), 2)
-  end
-  options = options or {}
-  for key in next, options do
-    if not EVENTS_OPTIONS[key] then
-      error(("http.events: unknown option %s; it has headers, heartbeat, status"):format(printable.key(key)), 2)
-    end
-  end
-  if options.headers ~= nil and type(options.headers) ~= "table" then
-    error("http.events: headers: expects a table, got " .. printable.value(options.headers), 2)
-  end
+  options = option_checks.check("http.events", options, EVENTS_OPTIONS, 2)
   local seconds = check_heartbeat(options.heartbeat, 2)
   local response = http.stream(function(out) produce(out, producer, seconds) end,
     { status = options.status, headers = headers_with(options.headers) })

@@ -299,9 +299,9 @@ function rest_methods:read(timeout)
       return nil
     end
     if event ~= "trailer" then
-      self.message, self.code = value, code
+      self.message, self.code = ("%s: %s"):format(self.server, value), code
       state:give_up()
-      return nil, value, code
+      return nil, self.message, code
     end
   end
 end
@@ -327,7 +327,7 @@ local function run(self, request)
   local wants_rest = request.wants_rest
   if wants_rest and extent ~= "none" and wants_rest(head, status) then
     self.deadline = nil -- it was for the head
-    local rest = setmetatable({ state = self, keeps = self.keeps }, rest_methods)
+    local rest = setmetatable({ state = self, keeps = self.keeps, server = request.url.authority }, rest_methods)
     return received.new(head, status, request.shown, nil, nil, rest)
   end
   local body, trailers, code = read_rest(self)

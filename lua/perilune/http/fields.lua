@@ -1,9 +1,9 @@
 --- Middleware that gives responses header fields: http.cors, http.cache_control, http.request_id; and http.created.
+local handshake = require "perilune.config.handshake"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
 local option_checks = require "perilune.http.option_checks"
 local perilune = require "perilune"
-local words = require "perilune.config.handshake"
 
 local inner = getmetatable(http)
 
@@ -15,7 +15,7 @@ local M = {}
 ---@return perilune.http.response
 function M.created(location, value)
   if type(location) ~= "string" or not location:find "^[!-~]+$" then
-    option_checks.wrong("created", "location", "expects a path or an address without blanks", location, 2)
+    option_checks.wrong("http.created", "location", "expects a path or an address without blanks", location, 2)
   end
   local response = inner.with(inner.made(value), 201, { Location = location }, 2)
   return response
@@ -27,7 +27,7 @@ end
 function M.version(what)
   if type(what) == "string" then what = { version = what } end
   if type(what) ~= "table" or next(what) == nil then
-    option_checks.wrong("version", "what", 'expects a text such as "1.2.0", or a table', what, 2)
+    option_checks.wrong("http.version", "what", 'expects a text such as "1.2.0", or a table', what, 2)
   end
   local response = http.json(what, 200, { ["Cache-Control"] = "no-store" })
   return function() return response end
@@ -41,21 +41,6 @@ local function vary(response, name)
     if item == "*" or item:lower() == name:lower() then return before end
   end
   return before .. ", " .. name
-end
-
--- Around a handler: its response with the fields that a function gives.
-local function with_fields(name, give)
-  return middleware.new(name, function(next_handler)
-    return function(request, value)
-      local reply, action, more = next_handler(request, value)
-      if more ~= nil or middleware.is_upgrade(reply) then return reply, action, more end
-      local response = inner.made(reply)
-      local fields = give(request, response)
-      if fields then return inner.with(response, nil, fields, 1), action end
-      if reply == nil then return nil, action end
-      return response, action
-    end
-  end)
 end
 
 -- ---- CORS ----
@@ -72,26 +57,18 @@ local function list_of(name, key, value, default)
   return table.concat(value, ", ")
 end
 
-local function check_origin(origin)
-  if words.is_origin(origin) then return end
-  option_checks.wrong("cors", "origins", "expects " .. words.ORIGINS, origin, 5)
-end
-
 -- What may be in Access-Control-Allow-Origin, of an origin. The second result: it is the same for all.
 local function origin_check(origins)
   if origins == nil or origins == "*" then return function() return "*" end, true end
   if type(origins) == "function" then
     return function(origin, request) return origins(origin, request) and origin or nil end
   end
-  local set = {}
-  for _, origin in ipairs(type(origins) == "table" and origins or { origins }) do
-    check_origin(origin)
-    set[origin] = origin
+  local list, wrong = handshake.list(type(origins) == "table" and origins or { origins }, handshake.is_origin)
+  if not list then option_checks.wrong("http.cors", "origins", "expects " .. handshake.ORIGINS, wrong, 4) end
+  if not list[1] then
+    option_checks.wrong("http.cors", "origins", 'expects "*", a list of origins, or a function', origins, 4)
   end
-  if not next(set) then
-    option_checks.wrong("cors", "origins", 'expects "*", a list of origins, or a function', origins, 4)
-  end
-  return function(origin) return set[origin] end
+  return function(origin) return handshake.is_listed(list, origin) and origin or nil end
 end
 
 local METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
@@ -113,33 +90,34 @@ local function seconds(name, key, value)
   return math.floor(ms / 1000)
 end
 
+local CORS_OPTIONS = { origins = true, methods = true, headers = true, expose = true, credentials = "boolean",
+  max_age = true }
+
 local function cors_options(options)
-  option_checks.check("cors", options, { "origins", "methods", "headers", "expose", "credentials", "max_age" }, 3)
+  options = option_checks.check("http.cors", options, CORS_OPTIONS, 3)
   local allowed, is_any = origin_check(options.origins)
-  if options.credentials ~= nil and type(options.credentials) ~= "boolean" then
-    option_checks.wrong("cors", "credentials", "expects true or false", options.credentials, 3)
-  end
   if options.credentials and is_any then
     error('http.cors: credentials go with a list of origins, and not with "*"', 3)
   end
   return { allowed = allowed, is_any = is_any, credentials = options.credentials and "true" or nil,
-    methods = list_of("cors", "methods", options.methods, METHODS),
-    headers = list_of("cors", "headers", options.headers, "Content-Type"),
-    expose = list_of("cors", "expose", options.expose), max_age = seconds("cors", "max_age", options.max_age) }
+    methods = list_of("http.cors", "methods", options.methods, METHODS),
+    headers = list_of("http.cors", "headers", options.headers, "Content-Type"),
+    expose = list_of("http.cors", "expose", options.expose),
+    max_age = seconds("http.cors", "max_age", options.max_age) }
 end
 
 --- Lets pages of other origins use the API: answers what browsers ask before, and says so in each response.
 ---@param options table?
 ---@return perilune.http.middleware
 function M.cors(options)
-  options = cors_options(options or {})
+  options = cors_options(options)
   local function fields_of(request)
     local origin = request.headers.origin
-    local allowed = origin and options.allowed(origin, request)
+    local allowed = (origin or options.is_any) and options.allowed(origin, request)
     if not allowed then return nil end
     return { ["Access-Control-Allow-Origin"] = allowed, ["Access-Control-Allow-Credentials"] = options.credentials }
   end
-  local rest = with_fields("cors", function(request, response)
+  local rest = middleware.with_fields("cors", function(request, response)
     local fields = fields_of(request) or {}
     if next(fields) then fields["Access-Control-Expose-Headers"] = options.expose end
     if not options.is_any then fields.Vary = vary(response, "Origin") end
@@ -172,23 +150,18 @@ local function directive(key) return key == "s_maxage" and "s-maxage" or (key:gs
 local function cache_text(options)
   local parts = {}
   for _, key in ipairs(FLAGS) do
-    local value = options[key]
-    if value ~= nil and type(value) ~= "boolean" then
-      option_checks.wrong("cache_control", key, "expects true", value, 3)
-    end
-    if value then parts[#parts + 1] = directive(key) end
+    if options[key] then parts[#parts + 1] = directive(key) end
   end
   for _, key in ipairs(AGES) do
-    local age = seconds("cache_control", key, options[key])
+    local age = seconds("http.cache_control", key, options[key])
     if age then parts[#parts + 1] = ("%s=%d"):format(directive(key), age) end
   end
   return table.concat(parts, ", ")
 end
 
-local KEYS = {}
-for _, list in ipairs { FLAGS, AGES } do
-  for _, key in ipairs(list) do KEYS[#KEYS + 1] = key end
-end
+local CACHE_OPTIONS = {}
+for _, key in ipairs(FLAGS) do CACHE_OPTIONS[key] = "boolean" end
+for _, key in ipairs(AGES) do CACHE_OPTIONS[key] = true end
 
 local CACHED = { [200] = true, [203] = true, [204] = true, [206] = true, [301] = true, [304] = true, [308] = true }
 
@@ -196,7 +169,7 @@ local CACHED = { [200] = true, [203] = true, [204] = true, [206] = true, [301] =
 ---@param options table
 ---@return perilune.http.middleware
 function M.cache_control(options)
-  option_checks.check("cache_control", options, KEYS, 2)
+  options = option_checks.check("http.cache_control", options, CACHE_OPTIONS, 2)
   for _, pair in ipairs(AGAINST) do
     if options[pair[1]] and options[pair[2]] then
       error(("http.cache_control: %s and %s contradict each other"):format(pair[1], pair[2]), 2)
@@ -204,7 +177,7 @@ function M.cache_control(options)
   end
   local text = cache_text(options)
   if text == "" then error("http.cache_control: expects a directive, such as max_age = \"10m\"", 2) end
-  return with_fields("cache_control", function(request, response)
+  return middleware.with_fields("cache_control", function(request, response)
     local is_asked = request.method == "GET" or request.method == "HEAD"
     if is_asked and CACHED[response.status] and not response.headers["cache-control"] then
       return { ["Cache-Control"] = text }
@@ -219,20 +192,18 @@ end
 ---@param options { header: string?, trust: boolean? }?
 ---@return perilune.http.middleware
 function M.request_id(options)
-  options = options or {}
-  option_checks.check("request_id", options, { "header", "trust" }, 2)
+  options = option_checks.check("http.request_id", options, { header = true, trust = "boolean" }, 2)
   local header = options.header or "X-Request-Id"
   if type(header) ~= "string" or not header:find "^[%w-]+$" then
-    option_checks.wrong("request_id", "header", "expects the name of a header field", header, 2)
+    option_checks.wrong("http.request_id", "header", "expects the name of a header field", header, 2)
   end
   inner.check_name(header, 2)
   if header:lower() == "connection" then
-    option_checks.wrong("request_id", "header", "expects a field of its own", header, 2)
+    option_checks.wrong("http.request_id", "header", "expects a field of its own", header, 2)
   end
-  if options.trust ~= nil and type(options.trust) ~= "boolean" then
-    option_checks.wrong("request_id", "trust", "expects true or false", options.trust, 2)
-  end
-  local rest = with_fields("request_id", function(request) return { [header] = request.context.request_id } end)
+  local rest = middleware.with_fields("request_id", function(request)
+    return { [header] = request.context.request_id }
+  end)
   return middleware.new("request_id", function(next_handler)
     local serve = rest.wrap(next_handler)
     return function(request, value)

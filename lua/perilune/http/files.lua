@@ -3,6 +3,9 @@
 local coding = require "perilune.http.coding"
 local core = require "perilune.http_core"
 local http = require "perilune.http"
+local option_checks = require "perilune.http.option_checks"
+local percent = require "perilune.percent"
+local perilune = require "perilune"
 local printable = require "perilune.printable"
 local types = require "perilune.http.types"
 
@@ -135,9 +138,23 @@ local function type_of(path, options)
   return options.types and rawget(options.types, ending) or types[ending] or DEFAULT_TYPE
 end
 
+-- Responses that nobody has sent hold their files until the collector finds them, which counts bytes of memory, and no
+-- descriptors. A whole collection takes the longer the more there is: there is one a second at most.
+local COLLECT_S = 1
+local collected_at = -COLLECT_S
+
+local function may_have_room()
+  local now = perilune.now()
+  if now - collected_at < COLLECT_S then return false end
+  collected_at = now
+  collectgarbage()
+  return true
+end
+
 -- A file as it lies there; nil, and what stands in the way.
 local function open_one(folder, path)
   local file, bytes, second, nanosecond = core.open(folder, path)
+  if bytes == "busy" and may_have_room() then file, bytes, second, nanosecond = core.open(folder, path) end
   if not file then return nil, bytes end
   return { file = file, bytes = bytes, second = second, date = core.date(second),
     tag = ('"%x-%x-%x"'):format(second % 2 ^ 32, nanosecond, bytes % 2 ^ 32) }
@@ -147,10 +164,9 @@ end
 local function open_file(request, folder, path, options)
   local kind = type_of(path, options)
   local varies = options.precompressed and coding.is_worth_it(kind) or false
-  local accepted = varies and request.headers["accept-encoding"]
   local about, why
-  for _, each in ipairs(accepted and CODINGS or {}) do
-    about = coding.accepts(accepted, each.name) and open_one(folder, path .. each.suffix) or nil
+  for _, each in ipairs(varies and coding.ranked(request.headers["accept-encoding"], CODINGS) or {}) do
+    about = open_one(folder, path .. each.suffix)
     if about then
       about.coding, about.tag = each.name, about.tag:sub(1, -2) .. each.suffix .. '"'
       break
@@ -171,15 +187,8 @@ end
 
 local FILE_OPTIONS = { type = "string", headers = "table", precompressed = "boolean" }
 local FILES_OPTIONS = {
-  index = "string", hidden = "boolean", headers = "table", precompressed = "boolean", types = "table",
+  index = true, hidden = "boolean", headers = "table", precompressed = "boolean", types = "table",
 }
-
-local function names_of(options)
-  local names = {}
-  for name in pairs(options) do names[#names + 1] = name end
-  table.sort(names)
-  return table.concat(names, ", ")
-end
 
 -- A copy, with the fields as they are sent: whatever is wrong with them is told here, and not at the first request.
 local function prepare(options, level)
@@ -196,22 +205,6 @@ local function prepare(options, level)
     inner.make(200, { ["Content-Type"] = kind }, nil, nil, level + 1)
   end
   return prepared
-end
-
-local function check_options(what, given, known, level)
-  if given ~= nil and type(given) ~= "table" then
-    error(("%s: options: expects a table, got %s"):format(what, printable.value(given)), level + 1)
-  end
-  for key, value in next, given or {} do
-    local expected = known[key]
-    if not expected then
-      error(("%s: unknown option %s; it has %s"):format(what, printable.key(key), names_of(known)), level + 1)
-    end
-    if type(value) ~= expected and not (key == "index" and value == false) then
-      error(("%s: %s: expects a %s, got %s"):format(what, key, expected, printable.value(value)), level + 1)
-    end
-  end
-  return prepare(given or {}, level + 1)
 end
 
 local function below(folder, path)
@@ -255,7 +248,7 @@ function M.file(path, options)
   if ("/" .. path .. "/"):find("/../", 1, true) then
     error("http.file: the path has `..` in it: what clients name is for http.files to find", 2)
   end
-  options = check_options("http.file", options, FILE_OPTIONS, 2)
+  options = prepare(option_checks.check("http.file", options, FILE_OPTIONS, 2), 2)
   local response = inner.make(200, options.headers, nil, nil, 2)
   rawset(response, 5, answer_file)
   rawset(response, 6, below(inner.folder, path))
@@ -265,15 +258,11 @@ end
 
 -- ---- a folder ----
 
-local function unescape(path)
-  if path:gsub("%%%x%x", ""):find("%", 1, true) then return nil end
-  return (path:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
-
 -- The path below the folder that a client has named; nil: it can be none. It ends in "/" where a folder is meant.
 local function inside_of(path, options)
-  local inside = unescape((path:gsub("^/", "")))
-  if not inside or inside:find "[%z\1-\31\\]" or ("/" .. inside):find("//", 1, true) then return nil end
+  if not percent.is_sound(path) then return nil end
+  local inside = percent.decode((path:gsub("^/", "")))
+  if inside:find "[%z\1-\31\\]" or ("/" .. inside):find("//", 1, true) then return nil end
   for name in inside:gmatch "[^/]+" do
     if name == "." or name == ".." or (name:sub(1, 1) == "." and not options.hidden) then return nil end
   end
@@ -311,8 +300,11 @@ function M.files(folder, options)
   if type(folder) ~= "string" or folder == "" or folder:find("\0", 1, true) then
     error("http.files: expects a folder, got " .. printable.value(folder), 2)
   end
-  options = check_options("http.files", options, FILES_OPTIONS, 2)
+  options = prepare(option_checks.check("http.files", options, FILES_OPTIONS, 2), 2)
   if options.index == nil then options.index = "index.html" end
+  if options.index and type(options.index) ~= "string" then
+    option_checks.wrong("http.files", "index", "expects a string", options.index, 2)
+  end
   folder = below(inner.folder, folder)
   if not core.is_folder(folder) then error(("http.files: there is no folder %s"):format(folder), 2) end
   return function(request, path)

@@ -1,14 +1,10 @@
 --- request:form(): what a browser sends of a form, application/x-www-form-urlencoded.
-local printable = require "perilune.printable"
+local option_checks = require "perilune.http.option_checks"
+local percent = require "perilune.percent"
 
 local M = {}
 
 local FIELDS_MAX = 1000
-
-local function unescape(text)
-  if not text:find "[+%%]" then return text end
-  return (text:gsub("+", " "):gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
-end
 
 --- The kind of a body, "multipart/form-data", and what follows it.
 ---@param request perilune.http.request
@@ -19,22 +15,7 @@ function M.kind_of(request)
   return kind:lower(), rest
 end
 
-local function check_options(options)
-  if options == nil then return {} end
-  if type(options) ~= "table" then error("request:form: expects options, got " .. printable.value(options), 3) end
-  for key, value in next, options do
-    if key ~= "all" and key ~= "fields" then
-      error(("request:form: unknown option %s; it has all, fields"):format(printable.key(key)), 3)
-    end
-    if key == "all" and type(value) ~= "boolean" then
-      error("request:form: all: expects true or false, got " .. printable.value(value), 3)
-    end
-    if key == "fields" and (type(value) ~= "number" or value < 1 or value % 1 ~= 0) then
-      error("request:form: fields: expects a whole number, got " .. printable.value(value), 3)
-    end
-  end
-  return options
-end
+local OPTIONS = { all = "boolean", fields = "count" }
 
 -- Of a name that is there several times: all of them, or the first.
 local function add(form, name, value, is_all)
@@ -52,18 +33,17 @@ end
 ---@return table<string, string|string[]>?
 ---@return string?
 function M.form(request, options)
-  options = check_options(options)
+  options = option_checks.check("request:form", options, OPTIONS, 2)
   local kind = M.kind_of(request)
   if kind ~= "application/x-www-form-urlencoded" then
     return nil, "the body is to be application/x-www-form-urlencoded"
       .. (kind == "multipart/form-data" and ": this one is for request:multipart()" or "")
   end
   local form, n, most = {}, 0, options.fields or FIELDS_MAX
-  for pair in request.body:gmatch "[^&]+" do
+  for name, value in percent.pairs(request.body) do
     n = n + 1
     if n > most then return nil, ("the form has more than %d fields"):format(most) end
-    local at = pair:find("=", 1, true)
-    add(form, unescape(at and pair:sub(1, at - 1) or pair), at and unescape(pair:sub(at + 1)) or "", options.all)
+    add(form, name, value, options.all)
   end
   return form
 end

@@ -31,10 +31,7 @@ end
 -- One of the two says who may come in.
 local function either(name, options, key, level)
   if (options.check == nil) == (options[key] == nil) then
-    error(("http.%s: expects check, a function, or %s, a table"):format(name, key), level + 1)
-  end
-  if options.check ~= nil and type(options.check) ~= "function" then
-    option_checks.wrong(name, "check", "expects a function", options.check, level + 1)
+    error(("%s: expects check, a function, or %s, a table"):format(name, key), level + 1)
   end
 end
 
@@ -54,10 +51,10 @@ local function password_check(users)
   local digests = {}
   for user, password in next, users do
     if type(password) ~= "string" then
-      option_checks.wrong("basic_auth", "users", "a password is a text", password, 3)
+      option_checks.wrong("http.basic_auth", "users", "a password is a text", password, 3)
     end
     if user:find(":", 1, true) then
-      option_checks.wrong("basic_auth", "users", "a name has no colon, which ends it", user, 3)
+      option_checks.wrong("http.basic_auth", "users", "a name has no colon, which ends it", user, 3)
     end
     digests[user] = digest(password)
   end
@@ -78,10 +75,10 @@ end
 ---@param options { realm: string?, users: table<string, string>?, check: function? }
 ---@return perilune.http.middleware
 function M.basic_auth(options)
-  option_checks.check("basic_auth", options, { "realm", "users", "check" }, 2)
-  either("basic_auth", options, "users", 2)
-  local refusal = challenge("Basic", realm_of("basic_auth", options.realm), ', charset="UTF-8"')
-  if options.users ~= nil then check_texts("basic_auth", "users", options.users) end
+  options = option_checks.check("http.basic_auth", options, { realm = true, users = true, check = "function" }, 2)
+  either("http.basic_auth", options, "users", 2)
+  local refusal = challenge("Basic", realm_of("http.basic_auth", options.realm), ', charset="UTF-8"')
+  if options.users ~= nil then check_texts("http.basic_auth", "users", options.users) end
   local check = options.check or password_check(options.users)
   return middleware.new("basic_auth", function(next_handler)
     return function(request, value)
@@ -107,12 +104,12 @@ end
 ---@param options { realm: string?, tokens: table<string, any>?, check: function? }
 ---@return perilune.http.middleware
 function M.bearer(options)
-  option_checks.check("bearer", options, { "realm", "tokens", "check" }, 2)
-  either("bearer", options, "tokens", 2)
-  local realm = realm_of("bearer", options.realm)
+  options = option_checks.check("http.bearer", options, { realm = true, tokens = true, check = "function" }, 2)
+  either("http.bearer", options, "tokens", 2)
+  local realm = realm_of("http.bearer", options.realm)
   local missing = challenge("Bearer", realm, "")
   local invalid = challenge("Bearer", realm, ', error="invalid_token"')
-  if options.tokens ~= nil then check_texts("bearer", "tokens", options.tokens) end
+  if options.tokens ~= nil then check_texts("http.bearer", "tokens", options.tokens) end
   local check = options.check or token_check(options.tokens)
   return middleware.new("bearer", function(next_handler)
     return function(request, value)
@@ -154,7 +151,7 @@ local function interval_of(rate)
     n, per = tonumber(left), ms and ms / 1000
   end
   if type(n) ~= "number" or not per or not (n > 0 and n < 1e9) or per <= 0 then
-    option_checks.wrong("rate_limit", "rate", 'expects requests a second, or such as "100/1m"', rate, 3)
+    option_checks.wrong("http.rate_limit", "rate", 'expects requests a second, or such as "100/1m"', rate, 3)
   end
   return per / n
 end
@@ -176,23 +173,19 @@ local function take(shared, key, interval, burst)
   return wait
 end
 
+local RATE_OPTIONS = { rate = true, burst = "count", shared = true, key = "function" }
+
 --- Lets so many requests of each key through: `burst` at once, and `rate` a second in the long run; to the others it
 --- says 429 and when to come back. All workers count together, in the dictionary. If that has no room they let through.
 ---@param options { rate: number|string, burst: integer?, shared: table, key: function? }
 ---@return perilune.http.middleware
 function M.rate_limit(options)
-  option_checks.check("rate_limit", options, { "rate", "burst", "shared", "key" }, 2)
+  options = option_checks.check("http.rate_limit", options, RATE_OPTIONS, 2)
   local interval, key_of = interval_of(options.rate), options.key or peer_of
   local burst = options.burst or math.max(1, math.floor(1 / interval))
-  if type(burst) ~= "number" or burst < 1 or burst % 1 ~= 0 then
-    option_checks.wrong("rate_limit", "burst", "expects a whole number", burst, 2)
-  end
-  if type(key_of) ~= "function" then
-    option_checks.wrong("rate_limit", "key", "expects function(request)", key_of, 2)
-  end
   local shared = options.shared
   if getmetatable(shared) ~= "shared dictionary" then
-    option_checks.wrong("rate_limit", "shared", 'expects a dictionary, perilune.shared "rates"', shared, 2)
+    option_checks.wrong("http.rate_limit", "shared", 'expects a dictionary, perilune.shared "rates"', shared, 2)
   end
   local prefix = ("rate %.14g %d "):format(interval, burst)
   return middleware.new("rate_limit", function(next_handler)

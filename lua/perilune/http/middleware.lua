@@ -2,6 +2,7 @@
 ---
 --- Middleware makes a handler of a handler, once, when a route is made or a router is whole. It runs in the call of
 --- `proceed`: it may wait, and its errors are the handler's.
+local require = require -- while handlers run, the global one is the script's
 local http = require "perilune.http"
 local printable = require "perilune.printable"
 
@@ -58,6 +59,14 @@ function M.before(fn)
   end)
 end
 
+-- A response of http.files has its file open, which nobody closes once another one is sent in its place.
+local function close_file(response, other)
+  local file = rawget(response, 6)
+  if type(file) ~= "userdata" then return end
+  local is_kept = getmetatable(other) == "http.response" and rawget(other, 6) == file
+  if not is_kept then require("perilune.http_core").close(file) end
+end
+
 --- Runs after the handler, with its response. What it returns, unless nil, takes that one's place.
 ---@param fn fun(request: perilune.http.request, response: perilune.http.response): any
 ---@return perilune.http.middleware
@@ -69,7 +78,10 @@ function M.after(fn)
       if more ~= nil or M.is_upgrade(reply) then return reply, action, more end
       local response = inner.made(reply)
       local other = fn(request, response)
-      if other ~= nil then return other, action end
+      if other ~= nil then
+        close_file(response, other)
+        return other, action
+      end
       if reply == nil then return nil, action end -- the handler may have answered already
       return response, action
     end
@@ -117,31 +129,67 @@ end
 ---@return boolean
 function M.is_upgrade(reply) return getmetatable(reply) == "http.websocket" end
 
--- ---- what is told of each response ----
+-- ---- what each response passes, that of a handler which has failed included ----
 
-local OBSERVED = {} -- the key of the request that an agent's handler has, for failed()
+local LAYERS = {} -- the key of the innermost one in an agent, for failed()
 
--- Tells now, and those outside of it observe alone from then on.
-local function tell_of(watch, response)
-  local agent = watch.request.agent
-  if agent then rawset(agent, OBSERVED, watch.outer) end
-  watch.tell(watch.request, response, watch.start)
+-- What is around a handler and wants all responses: it tells of them, or gives them fields. It is over once it has.
+local function begin_layer(request, layer)
+  local agent = request.agent
+  layer.request, layer.outer = request, agent and rawget(agent, LAYERS)
+  if agent then rawset(agent, LAYERS, layer) end
+  return layer
 end
 
--- One that answers by itself is told of when it has, as it was sent; if that fails, the watch is still there.
-local function told_when_sent(response, watch)
-  local copy, answers = {}, rawget(response, 5)
-  for position, value in next, response do copy[position] = value end
-  copy[5] = function(made, request, closes)
-    local reply, sent = answers(made, request, closes)
-    tell_of(watch, reply or sent or made)
-    return reply, reply or sent or made
-  end
-  return setmetatable(copy, inner.response)
+local function end_layer(layer)
+  local agent = layer.request.agent
+  if agent then rawset(agent, LAYERS, layer.outer) end
 end
 
 -- What the core refuses is a fault.
 local function is_odd(action, more) return more ~= nil or (action ~= nil and action ~= "close") end
+
+--- Gives responses header fields.
+---@param name string for messages
+---@param give fun(request: perilune.http.request, response: perilune.http.response): table<string, any>?
+---@return perilune.http.middleware
+function M.with_fields(name, give)
+  return M.new(name, function(next_handler)
+    return function(request, value)
+      local layer = begin_layer(request, { give = give })
+      local reply, action, more = next_handler(request, value)
+      if is_odd(action, more) then return reply, action, more end
+      if M.is_upgrade(reply) then
+        end_layer(layer)
+        return reply, action
+      end
+      local response = inner.made(reply)
+      local fields = give(request, response)
+      if not rawget(response, 5) then end_layer(layer) end -- else it may fail while it is sent
+      if fields then return inner.with(response, nil, fields, 1), action end
+      if reply == nil then return nil, action end
+      return response, action
+    end
+  end)
+end
+
+-- Tells now, and those outside of it observe alone from then on.
+local function tell_of(layer, response)
+  end_layer(layer)
+  layer.tell(layer.request, response, layer.start)
+end
+
+-- One that answers by itself is told of when it has, as it was sent; if that fails, its layer is still there.
+local function told_when_sent(response, layer)
+  local copy, answers = {}, rawget(response, 5)
+  for position, value in next, response do copy[position] = value end
+  copy[5] = function(made, request, closes)
+    local reply, sent = answers(made, request, closes)
+    tell_of(layer, reply or sent or made)
+    return reply, reply or sent or made
+  end
+  return setmetatable(copy, inner.response)
+end
 
 --- Calls a function with each response and what began() gave, that of a handler which has failed included.
 ---@param name string for messages
@@ -151,39 +199,43 @@ local function is_odd(action, more) return more ~= nil or (action ~= nil and act
 function M.observer(name, began, tell)
   return M.new(name, function(next_handler)
     return function(request, value)
-      local start, agent = began(request), request.agent
-      local watch = { tell = tell, request = request, start = start, outer = agent and rawget(agent, OBSERVED) }
-      if agent then rawset(agent, OBSERVED, watch) end
+      local layer = begin_layer(request, { tell = tell, start = began(request) })
       local reply, action, more = next_handler(request, value)
       if is_odd(action, more) then return reply, action, more end
       if M.is_upgrade(reply) then
-        tell_of(watch, require("perilune.http.websocket").refusal(reply, request) or inner.switching)
+        tell_of(layer, require("perilune.http.websocket").refusal(reply, request) or inner.switching)
         return reply, action
       end
       local response = inner.made(reply)
-      if rawget(response, 5) then return told_when_sent(response, watch), action end
-      tell_of(watch, response)
+      if rawget(response, 5) then return told_when_sent(response, layer), action end
+      tell_of(layer, response)
       if reply == nil then return nil, action end
       return response, action
     end
   end)
 end
 
---- A request begins: what observed an earlier one, whose error the script has caught, is over.
+--- A request begins: the layers of an earlier one, whose error the script has caught, are over.
 function M.begin(agent)
-  if agent and rawget(agent, OBSERVED) then rawset(agent, OBSERVED, nil) end
+  if agent and rawget(agent, LAYERS) then rawset(agent, LAYERS, nil) end
 end
 
---- The response of a handler that has failed, which is told to who observes.
+-- A function of the script's may be asked for the fields, and be what has failed.
+local function with_given(layer, response)
+  local ok, fields = pcall(layer.give, layer.request, response)
+  return ok and fields and inner.with(response, nil, fields, 1) or response
+end
+
+--- The response of a handler that has failed, once it has passed the layers around that.
 ---@param agent table
 ---@param response perilune.http.response
 ---@return perilune.http.response
 function M.failed(agent, response)
-  local watch = rawget(agent, OBSERVED)
-  rawset(agent, OBSERVED, nil)
-  while watch do
-    watch.tell(watch.request, response, watch.start)
-    watch = watch.outer
+  local layer = rawget(agent, LAYERS)
+  rawset(agent, LAYERS, nil)
+  while layer do
+    if layer.give then response = with_given(layer, response) else layer.tell(layer.request, response, layer.start) end
+    layer = layer.outer
   end
   return response
 end

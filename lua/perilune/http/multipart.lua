@@ -4,25 +4,13 @@
 --- the boundary and ends behind the last one, lines end in CRLF, and what begins a line as a boundary is one.
 local field_table = require "perilune.headers"
 local forms = require "perilune.http.forms"
-local printable = require "perilune.printable"
+local option_checks = require "perilune.http.option_checks"
 
 local M = {}
 
+local PARAMETER, VALUE = "^;[ \t]*(" .. field_table.TOKEN .. ")=()", "^(" .. field_table.TOKEN .. ")()"
+local FIELD = "^" .. field_table.TOKEN .. ":"
 local PARTS_MAX, HEAD_MAX, FIELDS_MAX, BOUNDARY_MAX = 100, 8192, 16, 70
-
-local function check_options(options)
-  if options == nil then return {} end
-  if type(options) ~= "table" then error("request:multipart: expects options, got " .. printable.value(options), 3) end
-  for key, value in next, options do
-    if key ~= "parts" then
-      error(("request:multipart: unknown option %s; it has parts"):format(printable.key(key)), 3)
-    end
-    if type(value) ~= "number" or value < 1 or value % 1 ~= 0 then
-      error("request:multipart: parts: expects a whole number, got " .. printable.value(value), 3)
-    end
-  end
-  return options
-end
 
 -- The text in quotes that begins at `at`, and where it ends. nil: it does not.
 local function quoted_at(text, at)
@@ -46,10 +34,10 @@ local function parameters_of(text)
   while true do
     at = text:match("^[ \t]*()", at)
     if at > #text then return found end
-    local name, from = text:match("^;[ \t]*([%w!#$%%&'*+.^_`|~-]+)=()", at)
+    local name, from = text:match(PARAMETER, at)
     if not name then return nil end
     local value, stop = quoted_at(text, from)
-    if not value then value, stop = text:match("^([%w!#$%%&'*+.^_`|~-]+)()", from) end
+    if not value then value, stop = text:match(VALUE, from) end
     if not value or found[name:lower()] then return nil end
     found[name:lower()], at = value, stop
   end
@@ -81,7 +69,7 @@ local function check_head(head)
     return nil, "a header of a part has a control character"
   end
   for line in head:gmatch "\r\n([^\r\n]*)" do
-    if not line:find "^[%w!#$%%&'*+.^_`|~-]+:" then return nil, "a part has a line that is no header field" end
+    if not line:find(FIELD) then return nil, "a part has a line that is no header field" end
   end
   if count_lines(head) > FIELDS_MAX then return nil, ("a part has more than %d header fields"):format(FIELDS_MAX) end
   return true
@@ -144,7 +132,7 @@ end
 ---@return table[]?
 ---@return string?
 function M.parts(request, options)
-  local most = check_options(options).parts or PARTS_MAX
+  local most = option_checks.check("request:multipart", options, { parts = "count" }, 2).parts or PARTS_MAX
   local boundary, message = boundary_of(request)
   if not boundary then return nil, message end
   local first = "--" .. boundary

@@ -1,6 +1,7 @@
 --- Requests as they are sent: the method, the fields, the body, checked where the script makes them. Internal. What is
 --- wrong raises, without a position: client.lua says whose line it is.
 local encoding = require "perilune.encoding_core"
+local field_table = require "perilune.headers"
 local json = require "perilune.json_core"
 local printable = require "perilune.printable"
 local urls = require "perilune.http.url"
@@ -24,7 +25,7 @@ local MADE = {
 ---@field [string] string
 
 local function check_name(name)
-  if type(name) ~= "string" or not name:find "^[%w!#$%%&'*+.^_`|~-]+$" then
+  if not field_table.is_token(name) then
     error("headers: the name of a field is a word such as Accept, got " .. printable.value(name), 0)
   end
   local why = MADE[name:lower()]
@@ -94,7 +95,7 @@ end
 
 --- A method, in capitals as servers expect it.
 function M.method(method)
-  if type(method) ~= "string" or not method:find "^[%w!#$%%&'*+.^_`|~-]+$" or #method > 32 then
+  if not field_table.is_token(method) or #method > 32 then
     error('method: expects a word such as "GET", got ' .. printable.value(method), 0)
   end
   local upper = method:upper()

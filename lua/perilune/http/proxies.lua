@@ -64,8 +64,8 @@ function M.choose(rules, url)
   local proxy = rules and rules[url.scheme]
   if not proxy or is_excepted(rules.except, url) then return nil end
   if url.scheme == "https" then
-    return nil, ("https through a proxy (%s) is not available: proxy = false asks %s itself"):format(urls.text(proxy),
-      url.authority), "ENOTSUP"
+    return nil, ("https through a proxy (%s) is not available: proxy = false asks the server itself"):format(
+      urls.text(proxy)), "ENOTSUP"
   end
   return proxy
 end

@@ -47,7 +47,7 @@ function M.follow(request, response)
   local following = copy(request)
   following.url, following.shown, following.head = url, urls.text(url), nil
   if becomes_get(response.status, request.method) then
-    following.method, following.body = "GET", nil
+    following.method, following.body, following.idempotent = "GET", nil, true
     following.fields = copy(following.fields, OF_BODY)
   elseif request.body and request.body.pieces then
     return nil

@@ -6,8 +6,10 @@
 ---
 --- A router is a prototype, as any agent is: what is put into it beside routes (`function api:opened()`) is there for
 --- each connection. Mistakes in routes raise where they are made, so the script does not load.
+local field_table = require "perilune.headers"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
+local percent = require "perilune.percent"
 local printable = require "perilune.printable"
 local routes = require "perilune.http.routes"
 
@@ -80,7 +82,7 @@ end
 local function search(state, request)
   local path = request.path
   if path == "*" then return OF_STAR end
-  if path:find("%", 1, true) and not routes.is_encoded_well(path) then return BAD_PATH end
+  if path:find("%", 1, true) and not percent.is_sound(path) then return BAD_PATH end
   local found, captures = routes.find(state.routes, request.method, path)
   if not found then return unmatched(state, request) end
   if found.serve then return serve_namespace(found, request, captures[1]) end
@@ -187,7 +189,7 @@ end
 
 --- A method by its name.
 function methods.on(router, method, path, ...)
-  if type(method) ~= "string" or not method:find "^[%w!#$%%&'*+.^_`|~-]+$" or method == "*" then
+  if not field_table.is_token(method) or method == "*" then
     error("router:on: expects a method such as \"PROPFIND\", got " .. printable.value(method), 2)
   end
   add(router, "on", method, path, 2, ...)

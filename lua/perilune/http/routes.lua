@@ -2,10 +2,13 @@
 ---
 --- A node's depth is the place of its segment in the path, so a search looks at each node once at most, however it goes
 --- back. It leaves nothing behind but the parameters.
+local percent = require "perilune.percent"
+
 local M = {}
 
 -- LuaJIT's own: what they search for is short and plain, and compiled code can have them.
-local find, sub, gsub, char = string.find, string.sub, string.gsub, string.char
+local find, sub = string.find, string.sub
+local decode = percent.decode
 
 ---@class perilune.http.route
 ---@field method string "*": any
@@ -29,15 +32,6 @@ local function new_node() return { literal = {}, checked = {} } end
 function M.new() return { root = new_node(), static = {}, routes = {} } end
 
 -- ---- patterns ----
-
-local function unescape(text)
-  return (gsub(text, "%%(%x%x)", function(digits) return char(tonumber(digits, 16)) end))
-end
-
---- Is each percent sign in it followed by two hexadecimal digits?
----@param text string
----@return boolean
-function M.is_encoded_well(text) return not find(gsub(text, "%%%x%x", ""), "%", 1, true) end
 
 -- Where the parameter that begins at `at` ends: a closing brace with nothing but a slash behind it.
 local function end_of_parameter(pattern, at)
@@ -84,8 +78,8 @@ local function parse_literal(text)
   local name = text:match "^:([%a_][%w_]*)$"
   if name then return nil, ("has %s: a parameter is {%s}"):format(text, name) end
   if text:find "[?#%c ]" then return nil, "has a blank, ? or #: it is a path alone" end
-  if not M.is_encoded_well(text) then return nil, "has a percent sign without two hexadecimal digits: write %25" end
-  return { kind = "literal", text = unescape(text) }
+  if not percent.is_sound(text) then return nil, "has a percent sign without two hexadecimal digits: write %25" end
+  return { kind = "literal", text = decode(text) }
 end
 
 local function parse_segment(pattern, at)
@@ -302,7 +296,7 @@ local function branch(node, segment, path, at, stop, method, is_encoded, n)
   local rest = node.rest and pick(node.rest, method)
   if rest then
     local text = sub(path, at)
-    captures[n] = is_encoded and unescape(text) or text
+    captures[n] = is_encoded and decode(text) or text
     return rest
   end
 end
@@ -312,7 +306,7 @@ function walk(node, path, at, method, is_encoded, n)
   while true do
     local stop = find(path, "/", at, true)
     local segment = sub(path, at, stop and stop - 1 or -1)
-    if is_encoded then segment = unescape(segment) end
+    if is_encoded then segment = decode(segment) end
     local literal = node.literal[segment]
     if literal and not node.has_parameters and not literal.namespace then
       node = literal
@@ -347,7 +341,7 @@ end
 function collect(node, path, at, is_encoded, into)
   local stop = find(path, "/", at, true)
   local segment = sub(path, at, stop and stop - 1 or -1)
-  if is_encoded then segment = unescape(segment) end
+  if is_encoded then segment = decode(segment) end
   local literal = node.literal[segment]
   if literal then collect_behind(literal, path, stop, is_encoded, into) end
   if segment ~= "" then

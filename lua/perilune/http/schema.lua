@@ -1,6 +1,7 @@
 --- http.schema: what a body is to look like, and what is wrong with one that does not: "address.street: a string is
 --- expected, got 5". Mistakes in a schema raise where it is made.
 local require = require -- while handlers run, the global one is the script's
+local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
 local suggest = require "perilune.suggest"
 
@@ -287,16 +288,10 @@ end
 ---@param options { unknown: "refuse"|"drop"|"keep" }?
 ---@return perilune.http.schema
 function M.schema(spec, options)
-  local unknown = "refuse"
-  if options ~= nil then
-    if type(options) ~= "table" then wrong("", "options: expects a table, got " .. printable.value(options), 2) end
-    for key in next, options do
-      if key ~= "unknown" then wrong("", ("unknown option %s; it has unknown"):format(printable.key(key)), 2) end
-    end
-    if options.unknown ~= nil then unknown = options.unknown end
-    if not UNKNOWN[unknown] then
-      wrong("", "unknown: expects \"refuse\", \"drop\" or \"keep\", got " .. printable.value(unknown), 2)
-    end
+  local unknown = option_checks.check("http.schema", options, { unknown = true }, 2).unknown
+  if unknown == nil then unknown = "refuse" end
+  if not UNKNOWN[unknown] then
+    option_checks.wrong("http.schema", "unknown", 'expects "refuse", "drop" or "keep"', unknown, 2)
   end
   local checker = make(spec, "", 2, 1, unknown)
   return setmetatable({ checker = checker }, metatable)

@@ -2,6 +2,7 @@
 --- and waits where the client does not keep up: no more than 128 KiB are pending (src/agent/http_pieces.c).
 local core = require "perilune.http_core"
 local http = require "perilune.http"
+local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
 
 local inner = getmetatable(http)
@@ -137,25 +138,9 @@ local function answer(response, request, closes)
   return nil
 end
 
-local OPTIONS = { status = true, headers = true, length = true }
+local OPTIONS = { status = true, headers = "table", length = true }
 
---- Checks the options of http.stream.
-local function check_options(name, options, level)
-  if options == nil then return {} end
-  if type(options) ~= "table" then
-    error(("%s: options: expects a table, got %s"):format(name, printable.value(options)), level + 1)
-  end
-  for key in next, options do
-    if not OPTIONS[key] then
-      error(("%s: unknown option %s; it has headers, length, status"):format(name, printable.key(key)), level + 1)
-    end
-  end
-  local length = options.length
-  if length ~= nil and not (type(length) == "number" and length >= 0 and length < 2 ^ 53 and length % 1 == 0) then
-    error(("%s: length: expects the number of bytes, got %s"):format(name, printable.value(length)), level + 1)
-  end
-  return options
-end
+local function is_length(value) return type(value) == "number" and value >= 0 and value < 2 ^ 53 and value % 1 == 0 end
 
 --- A response that the producer writes.
 ---@param producer fun(out: perilune.http.stream)
@@ -165,11 +150,15 @@ function M.stream(producer, options)
   if type(producer) ~= "function" then
     error("http.stream: expects a function that gets the stream, got " .. printable.value(producer), 2)
   end
-  options = check_options("http.stream", options, 2)
+  options = option_checks.check("http.stream", options, OPTIONS, 2)
+  local length = options.length
+  if length ~= nil and not is_length(length) then
+    option_checks.wrong("http.stream", "length", "expects the number of bytes", length, 2)
+  end
   local response = inner.make(options.status or 200, options.headers, nil, "text/plain; charset=utf-8", 2)
   rawset(response, 5, answer)
   rawset(response, 6, producer)
-  rawset(response, 7, options.length)
+  rawset(response, 7, length)
   return response
 end
 

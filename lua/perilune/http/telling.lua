@@ -41,13 +41,16 @@ function formats.lines(request, response)
   return lines
 end
 
--- Those of a file or a stream are nowhere.
-local function bytes_of(response) return not rawget(response, 5) and #response.body or nil end
+-- Of the body that is sent. Those of a file or a stream are nowhere.
+local function bytes_of(request, response)
+  if request.method == "HEAD" then return 0 end
+  return not rawget(response, 5) and #response.body or nil
+end
 
 function formats.json(request, response, seconds)
   return { perilune.json.encode({
     time = perilune.time(), method = request.method, path = clean(request.target), route = request.route,
-    status = response.status, bytes = bytes_of(response), seconds = seconds, peer = request.peer,
+    status = response.status, bytes = bytes_of(request, response), seconds = seconds, peer = request.peer,
     user = request.context.user and clean(request.context.user), request_id = request.context.request_id,
   }, { sorted = true }) }
 end
@@ -59,7 +62,7 @@ function formats.combined(request, response)
   return { ('%s - %s [%s] "%s %s HTTP/%s" %d %s %s %s'):format(
     peer:match "^(.*):%d+$" or peer, request.context.user and clean(request.context.user):gsub(" ", "\\x20") or "-",
     os.date("!%d/%b/%Y:%H:%M:%S +0000", math.floor(perilune.time())), request.method, clean(request.target),
-    request.version, response.status, bytes_of(response) or "-", quoted(request.headers.referer),
+    request.version, response.status, bytes_of(request, response) or "-", quoted(request.headers.referer),
     quoted(request.headers["user-agent"])) }
 end
 
@@ -71,26 +74,18 @@ local function own_format(fn)
   end
 end
 
-local function function_or_nil(key, value)
-  if value == nil or type(value) == "function" then return end
-  option_checks.wrong("logged", key, "expects a function", value, 3)
-end
-
 local function write(line) perilune.log("info", line) end
 
 --- A line, or several, for each response. Every line passes `redact`, and goes to `to`.
 ---@param options { format: string|function|nil, redact: function?, to: function? }?
 ---@return perilune.http.middleware
 function M.logged(options)
-  options = options or {}
-  option_checks.check("logged", options, { "format", "redact", "to" }, 2)
+  options = option_checks.check("http.logged", options, { format = true, redact = "function", to = "function" }, 2)
   local format = options.format or "combined"
   local make = type(format) == "function" and own_format(format) or formats[format]
   if not make then
-    option_checks.wrong("logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
+    option_checks.wrong("http.logged", "format", 'expects "combined", "json", "lines" or a function', format, 2)
   end
-  function_or_nil("redact", options.redact)
-  function_or_nil("to", options.to)
   local redact, to = options.redact, options.to or write
   return middleware.observer("logged", now, function(request, response, start)
     for _, line in ipairs(make(request, response, perilune.now() - start)) do

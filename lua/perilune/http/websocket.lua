@@ -6,6 +6,8 @@
 --- What goes over the connection afterwards is the core's: src/websocket/websocket.h.
 local core = require "perilune.http_core" -- in C: src/bind/http.c
 local field_table = require "perilune.headers"
+local handshake = require "perilune.config.handshake"
+local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
 
 local M = {}
@@ -26,42 +28,22 @@ end
 
 function accepting.__tostring() return "HTTP response 101 (WebSocket)" end
 
-local function check_list(name, list, is_item, expected, level)
-  if list == nil then return nil end
-  if type(list) ~= "table" then
-    error(("http.websocket: %s expects %s, got %s"):format(name, expected, printable.value(list)), level + 1)
-  end
-  for i, item in ipairs(list) do
-    if not is_item(item) then
-      error(("http.websocket: %s[%d] expects %s, got %s"):format(name, i, expected, printable.value(item)), level + 1)
-    end
-  end
+local function check_list(name, value, is_item, expected, level)
+  if value == nil then return nil end
+  local list, wrong = handshake.list(value, is_item)
+  if not list then option_checks.wrong("http.websocket", name, "expects " .. expected, wrong, level + 1) end
   return list
 end
 
-local OPTIONS = { origins = true, subprotocols = true, compress = true }
+local OPTIONS = { origins = true, subprotocols = true, compress = "boolean" }
 
 local function check_options(options, level)
-  options = options == nil and {} or options
-  if type(options) ~= "table" then
-    error("http.websocket: the options are a table, got " .. printable.value(options), level + 1)
-  end
-  for key in next, options do
-    if not OPTIONS[key] then
-      error(("http.websocket: unknown option %s; there are compress, origins, subprotocols")
-        :format(printable.key(key)), level + 1)
-    end
-  end
-  local compress = options.compress
-  if compress ~= nil and type(compress) ~= "boolean" then
-    error("http.websocket: compress expects true or false, got " .. printable.value(compress), level + 1)
-  end
-  local words = require "perilune.config.handshake"
+  options = option_checks.check("http.websocket", options, OPTIONS, level + 1)
   return {
-    origins = check_list("origins", options.origins, words.is_origin, words.ORIGINS, level + 1),
-    subprotocols = check_list("subprotocols", options.subprotocols, words.is_subprotocol, words.SUBPROTOCOLS,
+    origins = check_list("origins", options.origins, handshake.is_origin, handshake.ORIGINS, level + 1),
+    subprotocols = check_list("subprotocols", options.subprotocols, handshake.is_subprotocol, handshake.SUBPROTOCOLS,
       level + 1),
-    compress = compress ~= false,
+    compress = options.compress ~= false,
   }
 end
 
@@ -101,13 +83,6 @@ local function upgrade_required(text)
   return refusal(426, text, UPGRADE .. "Sec-WebSocket-Version: " .. VERSION .. "\r\n")
 end
 
-local function is_among(list, wanted)
-  for _, item in ipairs(list) do
-    if item == wanted then return true end
-  end
-  return false
-end
-
 -- A response that refuses, or nil.
 local function refuse(request, options)
   local headers = request.headers
@@ -124,7 +99,7 @@ local function refuse(request, options)
     return refusal(400, "Sec-WebSocket-Key is not 16 bytes in Base64.")
   end
   local origin = headers.origin
-  if options.origins and origin and not is_among(options.origins, origin:lower()) then
+  if options.origins and origin and not handshake.is_listed(options.origins, origin) then
     return refusal(403, "WebSockets are not for pages of this origin.")
   end
 end

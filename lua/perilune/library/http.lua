@@ -21,7 +21,7 @@
 ---@field params table<string, string> of the route that a router has found, decoded
 ---@field route? string its pattern: "/users/{id}"
 ---@field context table of yours, for this request
----@field cookies table<string, string> of a name that is there twice, the first
+---@field cookies table<string, string> without quotes; of a name that is there twice, the first
 ---@field subprotocol? string of a WebSocket: the one that was chosen
 local request = {}
 
@@ -55,7 +55,7 @@ function request:form(options) end
 function request:multipart(options) end
 
 --- What `proceed` of an HTTP agent may return, beside a string, a table (which is sent as JSON) and nil. It cannot be
---- changed, and may be returned again and again.
+--- changed, and may be returned again and again, unless it is from a function of http.files.
 ---@class perilune.http.response
 ---@field status integer
 ---@field body string

@@ -5,17 +5,10 @@ local units = require "perilune.units"
 
 local M = {}
 
-local function whole(from, to)
-  return function(value)
-    if value == false and from == 0 then return 0 end
-    if type(value) == "number" and value >= from and value <= to and value == math.floor(value) then return value end
-    return nil, ("expects a whole number from %d to %d, got %s"):format(from, to, printable.value(value))
-  end
-end
-
-local function flag(value)
-  if type(value) == "boolean" then return value end
-  return nil, "expects true or false, got " .. printable.value(value)
+-- How often something may happen; false: never.
+local function count(most)
+  local whole = units.whole(0, most)
+  return function(value) return whole(value == false and 0 or value) end
 end
 
 local function size(value)
@@ -46,10 +39,12 @@ local function any(value) return value end
 
 -- Of requests and of clients.
 M.SHARED = {
-  auth = any, compress = flag, headers = any, max_body = size, redirects = whole(0, 100), retries = whole(0, 100),
+  auth = any, compress = units.flag, headers = any, max_body = size, redirects = count(100), retries = count(100),
   timeout = times,
 }
-M.OF_REQUEST = { body = any, form = any, idempotent = flag, method = any, query = any, stream = flag, url = any }
+M.OF_REQUEST = {
+  body = any, form = any, idempotent = units.flag, method = any, query = any, stream = units.flag, url = any,
+}
 M.OF_CLIENT = { base = any, proxy = any, tls = any }
 
 -- Those of perilune.pool(), which checks them.
