@@ -1,9 +1,10 @@
 /*
  * Gives bytes to the reader of responses in one piece, byte by byte, and cut somewhere, and aborts when that makes a
- * difference.
+ * difference. And to who reads the answer to a WebSocket's handshake.
  *
  * Input: limits, and what was asked (1 byte), cuts (1 byte), then the stream.
  */
+#include "http/handshake.h"
 #include "support/http_answers.h"
 #include "support/must.h"
 
@@ -35,6 +36,24 @@ static void run(struct http_answers *answers, uint8_t choice, const uint8_t *dat
 	http_answers_end(answers);
 }
 
+static void shake(const uint8_t *data, size_t n)
+{
+	static const struct handshake ASKED = { .request = "",
+						.subprotocols = "chat,superchat",
+						.compresses = true };
+	static const uint8_t NONCE[HANDSHAKE_NONCE_BYTES];
+	struct handshake_answer answer;
+	uint8_t *copy = malloc(n); /* so that a sanitizer sees where it ends */
+	memcpy(copy, data, n);
+	enum handshake_outcome outcome = handshake_read(&ASKED, NONCE, copy, n, &answer);
+	MUST(strlen(answer.why) < sizeof answer.why);
+	if (outcome == HANDSHAKE_ACCEPTED) {
+		MUST(answer.status == 101 && answer.window_bits <= 15);
+		MUST(!answer.subprotocol || answer.subprotocol_bytes == 4 || answer.subprotocol_bytes == 9);
+	}
+	free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -50,5 +69,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		http_answers_deinit(&cut);
 	}
 	http_answers_deinit(&whole);
+	shake(data + INPUT_HEAD_BYTES, n);
 	return 0;
 }

@@ -2,7 +2,8 @@
  * Gives frames to the WebSocket protocol in one piece, byte by byte, and cut somewhere, and aborts when that makes a
  * difference; and held back now and then, when that changes the messages, or which pings are answered.
  *
- * Input: limits and cuts (2 bytes), then the stream. Its masks are as they are: that of four zeroes shows what is sent.
+ * Input: limits, the side, and cuts (2 bytes), then the stream. Its masks are as they are: that of four zeroes shows what
+ * is sent.
  */
 #include "support/must.h"
 #include "support/websocket_stream.h"
@@ -20,6 +21,7 @@ static void begin(struct websocket_stream *stream, uint8_t how)
 	static const uint32_t LIMITS[] = { 65536, 16, 1, 1000 };
 	static const unsigned BITS[] = { 0, 15, 9, 0 };
 	websocket_stream_init(stream, LIMITS[how % 4], BITS[how / 4 % 4]);
+	stream->websocket.is_client = how / 16 % 2;
 }
 
 /* So many bytes at a time, every other time held back. */

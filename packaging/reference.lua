@@ -99,6 +99,8 @@ function PARTS.conn(lines)
   add_class(lines, "perilune.certificate")
   add_fields(lines, "perilune.certificate", "conn.tls.peer_certificate.")
   add_functions(lines, "conn")
+  add_class(lines, "perilune.message")
+  add_functions(lines, "message")
 end
 
 function PARTS.perilune(lines)

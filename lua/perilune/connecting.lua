@@ -6,6 +6,7 @@ local agent = require "perilune.config.agent"
 local address = require "perilune.config.address"
 local core = package.loaded["perilune.core"] -- not where a script is only being checked
 local frame = require "perilune.config.frame"
+local opening = require "perilune.http.opening"
 local printable = require "perilune.printable"
 local schema = require "perilune.config.schema"
 local suggest = require "perilune.suggest"
@@ -20,6 +21,7 @@ local SHARED = {
   "timeout.read", "timeout.write", "timeout.idle", "timeout.first_frame",
 }
 local DEFAULTS = { ["timeout.idle"] = 0 }
+for path, value in pairs(opening.DEFAULTS) do DEFAULTS[path] = value end
 
 -- Of calls of an agent of its own; what is not said is as the script's first listener has it.
 local OF_AGENT = { "limits.proceed", "limits.allocation", "timeout.proceed" }
@@ -27,11 +29,14 @@ local OF_AGENT = { "limits.proceed", "limits.allocation", "timeout.proceed" }
 local KEYS = { ["timeout.connect"] = { path = "timeout.connect", type = "duration", default = 5e3 } }
 for _, path in ipairs(SHARED) do KEYS[path] = schema.BY_PATH[path] end
 for _, path in ipairs(OF_AGENT) do KEYS[path] = schema.BY_PATH[path] end
+for _, path in ipairs(opening.OPTIONS) do KEYS[path] = schema.BY_PATH[path] end
 
 M.KEYS, M.DEFAULTS, M.OF_AGENT = KEYS, DEFAULTS, OF_AGENT -- for the specification of the types
 
 local GROUPS = { limits = true, timeout = true }
-local OTHERS = { "agent", "from", "tls" }
+local OTHERS = { "agent", "from", "tls", unpack(opening.OTHERS) }
+local IS_OTHER = {}
+for _, name in ipairs(OTHERS) do IS_OTHER[name] = true end
 
 local function names(prefix, more)
   local found, seen = {}, {}
@@ -103,7 +108,7 @@ local function read_options(what, options, more)
       local canonical, message = schema.parse(KEYS[name], value)
       if message then refuse(what, name, message) end
       values[name] = canonical
-    elseif name == "agent" or name == "from" or name == "tls" then
+    elseif IS_OTHER[name] then
       others[name] = value
     else
       refuse_key(what, "", name, more)
@@ -134,14 +139,16 @@ local function parse_address(what, text)
   local parsed, message
   if type(text) == "table" then
     refuse(what, "", ("write it with a dot, as in %s(…), and the address first"):format(what))
+  elseif opening.is_address(text) then
+    parsed, message = opening.parse(text)
   elseif type(text) == "string" then
     parsed, message = address.parse(text)
   else
     message = 'expects an address such as "tcp://127.0.0.1:6379", got ' .. printable.value(text)
   end
   if not parsed then refuse(what, "", message) end
-  if parsed.protocol then
-    refuse(what, "", ("%s:// can be listened to, and not yet connected to: for bytes write %s://"):format(
+  if parsed.protocol == "http" then
+    refuse(what, "", ("%s:// is asked by http.get(…) and the like: for bytes write %s://"):format(
       text:match "^%a+", parsed.secure and "tls" or "tcp"))
   end
   if parsed.port == 0 or parsed.host == "" then
@@ -150,8 +157,9 @@ local function parse_address(what, text)
   return parsed
 end
 
--- The framing: each datagram of UDP is a frame.
+-- The framing: each datagram of UDP is a frame, and so is the answer to a handshake.
 local function read_frame(what, values, parsed, frame_limit)
+  if parsed.url then return (frame.parse(opening.FRAME, opening.FRAME_MAX)) end
   local is_udp = parsed.kind == "udp"
   local given = value_of(values, "frame")
   if is_udp and values.frame == nil then given = "datagram" end
@@ -172,6 +180,27 @@ local function read_tls(what, options, host)
   local rules, message = require("perilune.config.tls").outgoing(options, host)
   if not rules then refuse(what, "tls", message) end
   return rules
+end
+
+-- What only WebSockets have, and what they do not have.
+local function check_websockets(what, values, others, parsed)
+  for path, why in pairs(opening.UNFIT) do
+    if parsed.url and values[path] ~= nil then refuse(what, path, why) end
+  end
+  for _, path in ipairs(parsed.url and {} or opening.OPTIONS) do
+    if values[path] ~= nil then refuse(what, path, "only a ws:// or wss:// address has it") end
+  end
+  for _, name in ipairs(parsed.url and {} or opening.OTHERS) do
+    if others[name] ~= nil then refuse(what, name, "only a ws:// or wss:// address has it") end
+  end
+end
+
+local function read_websocket(what, values, others, parsed)
+  local options = { origin = others.origin, headers = others.headers }
+  for _, path in ipairs(opening.OPTIONS) do options[path] = value_of(values, path) end
+  local ok, websocket = pcall(opening.specify, parsed.url, options)
+  if not ok then refuse(what, "", websocket) end
+  return websocket
 end
 
 -- ---- keys ----------------------------------------------------------------------
@@ -236,6 +265,7 @@ function M.specify(what, text, options, more)
     limits = {}, timeout = {},
   }
   check_calls(what, values, spec.agent)
+  check_websockets(what, values, others, parsed)
   for path in pairs(KEYS) do
     local group, name = path:match "^(%w+)%.(.+)$"
     if group then spec[group][name] = value_of(values, path) end
@@ -249,10 +279,14 @@ function M.specify(what, text, options, more)
   spec.keepalive = value_of(values, "keepalive")
   spec.frame = read_frame(what, values, parsed, spec.limits.frame)
   if others.tls ~= nil and not parsed.secure then
-    refuse(what, "tls", "only a tls:// address has TLS: write the address as tls://…")
+    refuse(what, "tls", ("only a %s:// address has TLS: write the address as %s://…"):format(
+      parsed.url and "wss" or "tls", parsed.url and "wss" or "tls"))
   end
   spec.tls = parsed.secure and read_tls(what, others.tls, parsed.host) or nil
-  return key_of(spec), spec
+  spec.websocket = parsed.url and read_websocket(what, values, others, parsed) or nil
+  local key = key_of(spec)
+  if spec.websocket then spec.websocket.metas = require("perilune.http.websocket").metas end
+  return key, spec
 end
 
 --- The addresses of a name, as text.

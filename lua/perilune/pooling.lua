@@ -607,6 +607,10 @@ function M.pool(text, options)
     error("perilune.pool: udp:// has no connections that a pool could keep, and replies come as they like: use "
       .. "perilune.connect, and tell replies apart by what is in them", 2)
   end
+  if spec.websocket then
+    error("perilune.pool: messages of a WebSocket come as they like, and a pool could not tell replies apart: use "
+      .. "perilune.connect", 2)
+  end
   if spec.limits.slow_consumer == "drop" then
     error('perilune.pool: limits.slow_consumer: a request that is dropped has no reply: "pause" or "close"', 2)
   end

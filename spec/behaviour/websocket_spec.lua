@@ -489,9 +489,39 @@ describe("a WebSocket", function()
     end)
   end)
 
+  it("is counted by the code with which it ends, of who was first to say so", function()
+    local app = open()
+    local ends = {
+      [1000] = function(ws) ws:close(1000):expect_close(1000) end,
+      [1005] = function(ws) ws:close():expect_close() end,
+      [1006] = function(ws) ws:hang_up() end,
+      [1002] = function(ws) ws:send_frame({ opcode = "text", data = "x", masked = false }):expect_close(1002) end,
+      [1007] = function(ws) ws:send_frame({ opcode = "text", data = "\255" }):expect_close(1007) end,
+      [1008] = function(ws) ws:send "/kick":expect_close(1008) end,
+      [1009] = function(ws) ws:send(("x"):rep(65537)):expect_close(1009) end,
+      [1011] = function(ws) ws:send "/error":expect "sorry":expect_close(1011) end,
+      other = function(ws) ws:send "/close 4000":expect_close(4000) end,
+    }
+    for code, use in pairs(ends) do
+      local ws = chat(app)
+      use(ws)
+      ws:hang_up()
+      app:advance(2)
+      local counters, sum = app:counters(), 0
+      assert.equal(1, counters["websocket_" .. code], code)
+      for name, value in pairs(counters) do sum = sum + (name:find "^websocket_" and value or 0) end
+      assert.equal(counters.websockets, sum)
+    end
+    local last = chat(app)
+    app:drain()
+    last:expect_close(1001):hang_up()
+    app:advance(2)
+    assert.equal(1, app:counters().websocket_1001)
+  end)
+
   describe("has text and bytes, and", function()
     for name, wanted in pairs {
-      read = "a WebSocket has messages, which proceed gets",
+      read = "conn:read: a WebSocket has messages, and no framing",
       set_frame = "a WebSocket has messages, which proceed gets",
       shutdown = "a WebSocket has messages, which proceed gets",
       pipe = "another connection expected",
@@ -510,6 +540,17 @@ describe("a WebSocket", function()
         assert.truthy(text:find(wanted, 1, true), text)
       end)
     end
+
+    it("a handler that waits for the next message", function()
+      chat(open_shared()):send("/ask who?"):expect("who?"):send("me"):send("later"):expect("me false", "later")
+    end)
+
+    it("a handler that waits for a message when there is none more", function()
+      local app = open()
+      chat(app):send("/ask who?"):expect("who?"):close(4000, "nobody"):expect_close(4000)
+      local entry = logged(app, "chat closed")[1]
+      assert.same({ "peer", 4000, "nobody" }, { entry.reason, entry.code, entry.text })
+    end)
 
     it("a text that is no UTF-8 is an error of its sender", function()
       local app = open()
@@ -733,10 +774,10 @@ describe("a WebSocket", function()
       ["permessage-deflate; server_max_window_bits=10"] = ACCEPTED .. "; server_max_window_bits=10",
       ['permessage-deflate; server_max_window_bits="9"'] = ACCEPTED .. "; server_max_window_bits=9",
       ["permessage-deflate; server_max_window_bits=15"] = ACCEPTED .. "; server_max_window_bits=15",
-      ["permessage-deflate; server_max_window_bits=8, permessage-deflate"] = ACCEPTED,
+      ["permessage-deflate; server_max_window_bits=7, permessage-deflate"] = ACCEPTED,
       ["x-other, permessage-deflate"] = ACCEPTED,
       ["x-other; a=b"] = "none",
-      ["permessage-deflate; server_max_window_bits=8"] = "none",
+      ["permessage-deflate; server_max_window_bits=7"] = "none",
       ["permessage-deflate; server_max_window_bits=16"] = "none",
       ["permessage-deflate; server_max_window_bits"] = "none",
       ["permessage-deflate; server_max_window_bits=09"] = "none",
@@ -753,6 +794,32 @@ describe("a WebSocket", function()
         if ws.compresses then ws:send_compressed(text):expect(text) end
       end)
     end
+
+    -- RFC 7692, 7.1: each parameter is there or not, with each value that it can have, in either order.
+    it("after each set of parameters that there is", function()
+      local SERVERS, CLIENTS = { "" }, { "", "; client_max_window_bits" }
+      for bits = 8, 15 do
+        SERVERS[#SERVERS + 1] = "; server_max_window_bits=" .. bits
+        CLIENTS[#CLIENTS + 1] = "; client_max_window_bits=" .. bits
+      end
+      local TAKEOVERS = { "", "; server_no_context_takeover", "; client_no_context_takeover",
+        "; client_no_context_takeover; server_no_context_takeover" }
+      local app, text, count = open_shared(), ("abc"):rep(100), 0
+      for i, server in ipairs(SERVERS) do
+        for k, client in ipairs(CLIENTS) do
+          count = count + 1
+          local takeover = TAKEOVERS[(i + k) % 4 + 1]
+          local terms = k % 2 == 0 and server .. client .. takeover or takeover .. client .. server
+          local ws = chat(app, { compress = "permessage-deflate" .. terms })
+          assert.equal(ACCEPTED .. server, ws.response.headers["Sec-WebSocket-Extensions"], terms)
+          ws:send(text)
+          local frame = ws:frame()
+          assert.equal(server:find "=8$" and 0 or 0x40, frame.reserved, terms)
+          ws:send_compressed(text):expect(text):close()
+        end
+      end
+      assert.equal(90, count)
+    end)
 
     it("what a handler accepts without options", function()
       assert.is_true(open():connect { listener = "http" }:websocket("/bare", { compress = true }).compresses)

@@ -70,6 +70,8 @@ describe("ws://", function()
               assert await ws.recv() == "one two"
               await ws.send("/text 30000")
               assert await ws.recv() == "x" * 30000
+              await ws.send("/pieces")
+              assert await ws.recv() == "one two three"
               await (await ws.ping(b"are you there"))
               print(ws.subprotocol, len(ws.extensions) == 1)]]))
     end)
@@ -155,6 +157,7 @@ asyncio.run(main())]], url_of(app, "/chat")))
               assert await ws.recv() == message
           await ws.ping()
           await ws.send("/list")
+          await ws.send("/pieces")
           await ws.close(1000, "bye")
           print(ws.close_code, "bye")]]))
     assert.equal(0, recording:stop().code)

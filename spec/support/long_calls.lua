@@ -23,7 +23,8 @@ M.SHORT = [[
   perilune.json.array perilune.json.is_array
   file.setvbuf file.__tostring
   conn.close conn.abort conn.shutdown conn.pause conn.resume conn.set_frame conn.set_timeout conn.defer conn.id
-  conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.tostring conn.link conn.pipe
+  conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.subprotocol conn.tostring conn.link conn.pipe
+  conn.begin
 ]]
 
 --- These let the system work, and take as long as that does.

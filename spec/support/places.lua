@@ -8,7 +8,7 @@ local M = {}
 --- Methods and properties of conn.
 M.METHODS = {
   "send", "flush", "close", "abort", "shutdown", "pause", "resume", "read", "set_frame", "set_timeout", "defer", "id",
-  "peer", "local_addr", "listener", "usage", "tls", "tostring", "link", "pipe",
+  "peer", "local_addr", "listener", "usage", "tls", "subprotocol", "tostring", "link", "pipe", "begin",
 }
 
 --- Those of require "perilune".
@@ -43,51 +43,53 @@ M.SIGNS = {
 ---  redact: record.redact
 ---  keeping: the script's own snapshot(), on behalf of a connection that has said so
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
+-- luacheck: push ignore 631 (one line a place)
 M.TABLE = [[
-place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls tos lin pip snltaesaatcscrpdjrusc
-opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++aa++
-proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- +++ c+c c+c m+++bbbbbb++bbm+bb++m
-defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- +++ c+c c+c m+++bbbbbb++bbm+bb++m
-task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m+++bbbbbb++bbm+bb++m
-tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
-coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c k++++++kkk++kkk+k+++k
-kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c k++++++kkk++kkk+k+++k
-sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
-gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
-look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
-look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
-decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
-decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
-decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c r+c h+++hhhhhh++hhh+hhhhh
-encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c y++++++yyy++yyy+y+++y
-clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m+++bbbbbb++bbm+bbbbb
-upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c m++++++mmm++mmm+m+++m
-keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c h+++hhhhhh++hhh+hhhhh
-teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- +++ ccc ccc h+++hhhhhh++hhh+hhhhh
-message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- +++ ++c ++c +++++++++++++++++++++
+place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg snltaesaatcscrpdjrusc
+opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++aa++
+proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
+defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
+task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++bbbbbb++bbm+bb++m
+tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
+coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
+kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
+sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
+gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
+look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
+decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
+decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
+decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
+encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
+clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++bbbbbb++bbm+bbbbb
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
+teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h+++hhhhhh++hhh+hhhhh
+message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
 ]]
+-- luacheck: pop
 
 M.LISTENERS = { "control", "kept", "lines", "factory", "looking", "moving", "redacted", "coded", "netstrings" }
 
@@ -122,9 +124,15 @@ local METHODS = {
   listener = function(conn) return conn.listener end,
   usage = function(conn) return conn.usage end,
   tls = function(conn) return conn.tls end,
+  subprotocol = function(conn) return conn.subprotocol end,
   tostring = function(conn) return tostring(conn):find "^conn %d+ %(" end,
   link = function(conn) return conn:link(spare()) end,
   pipe = function(conn) return conn:pipe(spare()) end,
+  begin = function(conn)
+    local ok, message, why = pcall(conn.begin, conn)
+    if ok then return message, why end
+    return message:find "only a WebSocket" and true or error(message, 0)
+  end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,
   log = function() perilune.log("debug", "logged") return true end,

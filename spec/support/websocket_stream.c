@@ -63,23 +63,36 @@ static void note_message(struct websocket_stream *stream, const struct frame *fr
 	}
 }
 
+/* Of a client's frame the mask is taken off. */
+static void take_payload(const struct websocket_stream *stream, const uint8_t *frame, size_t n,
+			 uint8_t *payload)
+{
+	bool is_client = stream->websocket.is_client;
+	MUST((frame[1] & 0x80) == (is_client ? 0x80 : 0));
+	for (size_t i = 0; i < n; i++)
+		payload[i] = is_client ? frame[6 + i] ^ frame[2 + i % 4] : frame[2 + i];
+}
+
 /* Frames of this side: pongs, and one that closes. */
 static void take_answers(struct websocket_stream *stream)
 {
+	size_t head = stream->websocket.is_client ? 6 : 2;
 	while (stream->out) {
 		const uint8_t *frame = stream->out->data + stream->out->start;
+		uint8_t payload[127];
 		char text[32];
-		size_t n = frame[1];
-		MUST(buf_len(stream->out) >= 2 + n && n <= 125 && (frame[0] == 0x8a || frame[0] == 0x88));
+		size_t n = frame[1] & 0x7f;
+		MUST(buf_len(stream->out) >= head + n && n <= 125 && (frame[0] == 0x8a || frame[0] == 0x88));
+		take_payload(stream, frame, n, payload);
 		if (frame[0] == 0x8a) {
 			note_word(stream, "pong ");
-			note(stream, frame + 2, n);
+			note(stream, payload, n);
 		} else {
 			snprintf(text, sizeof text, n ? "close %u" : "close",
-				 n ? frame[2] << 8 | frame[3] : 0);
+				 n ? payload[0] << 8 | payload[1] : 0);
 			note_word(stream, text);
 		}
-		buf_consume(&stream->pool, &stream->out, 2 + n);
+		buf_consume(&stream->pool, &stream->out, head + n);
 	}
 }
 

@@ -19,7 +19,7 @@ struct websocket_stream {
 	size_t text_bytes;
 };
 
-/* window_bits: of compression; 0: there is none. */
+/* window_bits: of compression; 0: there is none. It is a server's; who sets websocket.is_client makes it a client's. */
 void websocket_stream_init(struct websocket_stream *stream, uint32_t message_bytes, unsigned window_bits);
 void websocket_stream_deinit(struct websocket_stream *stream);
 

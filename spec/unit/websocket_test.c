@@ -20,7 +20,23 @@ enum { INPUT_MAX = 200000, TWO_CUTS_MAX = 150, MESSAGE_MAX = 65536 };
 static uint8_t input[INPUT_MAX];
 static size_t input_bytes;
 
-/* ---- frames of a client ---- */
+/* ---- frames of the peer, which are those of a client, masked; or of a server ---- */
+
+static bool is_client; /* this side is */
+
+static int be_client(void **state)
+{
+	(void)state;
+	is_client = true;
+	return 0;
+}
+
+static int be_server(void **state)
+{
+	(void)state;
+	is_client = false;
+	return 0;
+}
 
 static void put(const void *bytes, size_t n)
 {
@@ -32,14 +48,18 @@ static void put(const void *bytes, size_t n)
 static void put_head(uint8_t first, uint64_t length, unsigned more)
 {
 	static const uint8_t MASK[] = { 0x37, 0xfa, 0x21, 0x3d };
-	uint8_t second = (uint8_t)(0x80 | (more == 2 ? 126 : more == 8 ? 127 : length)), byte;
+	uint8_t second = (uint8_t)((is_client ? 0 : 0x80) | (more == 2   ? 126
+							     : more == 8 ? 127
+									 : length)),
+		byte;
 	put(&first, 1);
 	put(&second, 1);
 	for (unsigned i = more; i--;) {
 		byte = (uint8_t)(length >> 8 * i);
 		put(&byte, 1);
 	}
-	put(MASK, sizeof MASK);
+	if (!is_client)
+		put(MASK, sizeof MASK);
 }
 
 static void put_frame(uint8_t first, const void *data, size_t n)
@@ -47,7 +67,7 @@ static void put_frame(uint8_t first, const void *data, size_t n)
 	put_head(first, n, n < 126 ? 0 : n < 65536 ? 2 : 8);
 	size_t at = input_bytes;
 	put(data, n);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && !is_client; i++)
 		input[at + i] ^= input[at - 4 + i % 4];
 }
 
@@ -75,9 +95,15 @@ static void put_described(const char *text)
 
 static struct websocket_stream stream;
 
-static void run_cut(uint32_t max, unsigned bits, size_t first, size_t second)
+static void begin_stream(uint32_t max, unsigned bits)
 {
 	websocket_stream_init(&stream, max, bits);
+	stream.websocket.is_client = is_client;
+}
+
+static void run_cut(uint32_t max, unsigned bits, size_t first, size_t second)
+{
+	begin_stream(max, bits);
 	websocket_stream_put(&stream, input, first);
 	websocket_stream_put(&stream, input + first, second - first);
 	websocket_stream_put(&stream, input + second, input_bytes - second);
@@ -93,7 +119,7 @@ static void expect_cut(uint32_t max, unsigned bits, size_t first, size_t second,
 
 static void expect_by_bytes(uint32_t max, unsigned bits, const char *wanted)
 {
-	websocket_stream_init(&stream, max, bits);
+	begin_stream(max, bits);
 	for (size_t i = 0; i < input_bytes; i++)
 		websocket_stream_put(&stream, input + i, 1);
 	assert_string_equal(stream.text, wanted);
@@ -208,8 +234,8 @@ static void refuses_what_breaks_the_rules(void **state)
 	expect("81 a|80 b", "text a, " REFUSED "1002");
 	expect("81 a|09 b", "text a, " REFUSED "1002");
 	input_bytes = 0;
-	put("\x81\x05Hello", 7);
-	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002"); /* not masked */
+	put(is_client ? "\x81\x85\0\0\0\0Hello" : "\x81\x05Hello", is_client ? 11 : 7);
+	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002"); /* masked, not masked */
 	input_bytes = 0;
 	put_head(0x89, 126, 2);
 	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1002");
@@ -243,7 +269,7 @@ static void refuses_what_is_no_utf8(void **state)
 	expect("01 ok|00 \\xff", REFUSED "1007"); /* at once, and not at the end of the message */
 	expect("01 \\xf4|00 \\x90", REFUSED "1007");
 	put_described("81 abc\\xff and much more");
-	input_bytes = 6 + 4;
+	input_bytes = (is_client ? 2 : 6) + 4;
 	expect_any_cut(MESSAGE_MAX, 0, REFUSED "1007"); /* in the middle of a frame */
 }
 
@@ -270,7 +296,7 @@ static void bounds_messages(void **state)
 	put_described("81 12345678");
 	expect_any_cut(8, 0, "text 12345678");
 	expect_any_cut(7, 0, REFUSED "1009");
-	input_bytes = 6; /* its head alone says so */
+	input_bytes = is_client ? 2 : 6; /* its head alone says so */
 	expect_any_cut(7, 0, REFUSED "1009");
 	put_described("01 1234|00 5678|80");
 	expect_any_cut(8, 0, "text 12345678");
@@ -289,14 +315,14 @@ static void keeps_no_memory(void **state)
 {
 	(void)state;
 	put_described("81 abc|89 x|82 def");
-	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	begin_stream(MESSAGE_MAX, 0);
 	websocket_stream_put(&stream, input, input_bytes);
 	assert_int_equal(stream.pool.lent_bytes, 0);
 	websocket_stream_deinit(&stream);
 	input_bytes = 0;
 	put_head(0x82, MESSAGE_MAX, 8);
 	put("abc", 3);
-	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	begin_stream(MESSAGE_MAX, 0);
 	websocket_stream_put(&stream, input, input_bytes);
 	assert_true(stream.pool.lent_bytes <= BUF_MIN_BYTES);
 	websocket_stream_deinit(&stream);
@@ -307,7 +333,7 @@ static void keeps_no_memory(void **state)
 /* What comes behind `from` is held back; then it is taken. */
 static void expect_held(size_t from, size_t cut, const char *wanted)
 {
-	websocket_stream_init(&stream, MESSAGE_MAX, 0);
+	begin_stream(MESSAGE_MAX, 0);
 	websocket_stream_put(&stream, input, from);
 	websocket_stream_hold(&stream, true);
 	websocket_stream_put(&stream, input + from, cut - from);
@@ -345,7 +371,7 @@ static void answers_each_ping_once(void **state)
 	for (size_t step = 1; step < 9; step++)
 		for (size_t held = 1; held < 9; held++) {
 			unsigned count = 0;
-			websocket_stream_init(&stream, MESSAGE_MAX, 0);
+			begin_stream(MESSAGE_MAX, 0);
 			for (size_t at = 0, i = 0; at < input_bytes; at += step, i++) {
 				websocket_stream_hold(&stream, i / held % 2);
 				size_t n = input_bytes - at < step ? input_bytes - at : step;
@@ -379,16 +405,93 @@ static void writes_frames(void **state)
 	websocket_stream_init(&stream, MESSAGE_MAX, 0);
 	for (size_t i = 0; i < sizeof ROWS / sizeof *ROWS; i++) {
 		struct reply reply = { data, ROWS[i].n };
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
 				 0);
 		assert_int_equal(buf_len(stream.out), ROWS[i].head_bytes + ROWS[i].n);
 		assert_memory_equal(stream.out->data + stream.out->start, ROWS[i].head, ROWS[i].head_bytes);
 		buf_release(&stream.pool, &stream.out);
 	}
 	struct reply bad = { (const uint8_t *)"a\xff", 2 };
-	assert_int_equal(websocket_append(&stream.websocket, false, &bad, &stream.pool, &stream.out),
-			 ERR_FRAME_REPLY);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, false, &bad, &stream.pool, &stream.out),
+	    ERR_FRAME_REPLY);
 	assert_null(stream.out);
+	websocket_stream_deinit(&stream);
+}
+
+static int put_piece(const char *text, bool is_last)
+{
+	struct reply piece = { (const uint8_t *)text, strlen(text) };
+	return websocket_append_piece(&stream.websocket, &stream.session, is_last, &piece, &stream.pool,
+				      &stream.out);
+}
+
+static void expect_out(const char *bytes, size_t n)
+{
+	assert_int_equal(buf_len(stream.out), n);
+	if (n)
+		assert_memory_equal(stream.out->data + stream.out->start, bytes, n);
+	buf_release(&stream.pool, &stream.out);
+}
+
+static void writes_pieces(void **state)
+{
+	struct reply other = { (const uint8_t *)"x", 1 };
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 15);
+	assert_true(websocket_begin_message(&stream.session, false));
+	assert_false(websocket_begin_message(&stream.session, true));
+	assert_int_equal(put_piece("", false), 0);
+	expect_out("", 0);
+	assert_int_equal(put_piece("a\xce", false), 0); /* half a character */
+	expect_out("\x01\x02"
+		   "a\xce",
+		   4);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, true, &other, &stream.pool, &stream.out),
+	    ERR_FRAME_BETWEEN);
+	assert_int_equal(put_piece("\xff", false), ERR_FRAME_REPLY);
+	assert_int_equal(put_piece("", true), ERR_FRAME_REPLY); /* it is not whole */
+	assert_int_equal(put_piece("\xba", false), 0);
+	expect_out("\x00\x01\xba", 3);
+	assert_false(stream.websocket.protocol.ops->is_at_rest(&stream.websocket.protocol, &stream.session));
+	assert_int_equal(put_piece("", true), 0);
+	expect_out("\x80\x00", 2);
+	assert_true(stream.websocket.protocol.ops->is_at_rest(&stream.websocket.protocol, &stream.session));
+	assert_true(websocket_begin_message(&stream.session, true));
+	assert_int_equal(put_piece("\xff", true), 0);
+	expect_out("\x82\x01\xff", 3);
+	websocket_stream_deinit(&stream);
+}
+
+/* A client's: what is under the mask is what was sent, and no mask is as one before. */
+static void masks_frames(void **state)
+{
+	enum { FRAMES = 200, BYTES = 300 };
+	static uint32_t masks[FRAMES];
+	uint8_t data[BYTES];
+	(void)state;
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7);
+	begin_stream(MESSAGE_MAX, 0);
+	for (size_t i = 0; i < FRAMES; i++) {
+		struct reply reply = { data, i };
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
+				 0);
+		const uint8_t *frame = stream.out->data + stream.out->start,
+			      *mask = frame + (i < 126 ? 2 : 4);
+		assert_int_equal(frame[0], 0x82);
+		assert_int_equal(frame[1], 0x80 | (i < 126 ? i : 126));
+		assert_int_equal(buf_len(stream.out), (i < 126 ? 6 : 8) + i);
+		for (size_t k = 0; k < i; k++)
+			assert_int_equal(mask[4 + k] ^ mask[k % 4], data[k]);
+		memcpy(&masks[i], mask, 4);
+		for (size_t k = 0; k < i; k++)
+			assert_true(masks[i] != masks[k]);
+		buf_release(&stream.pool, &stream.out);
+	}
 	websocket_stream_deinit(&stream);
 }
 
@@ -484,7 +587,8 @@ static void compresses(void **state)
 		struct reply reply = { data, sizeof data };
 		char wanted[64];
 		websocket_stream_init(&stream, MESSAGE_MAX, bits);
-		assert_int_equal(websocket_append(&stream.websocket, true, &reply, &stream.pool, &stream.out),
+		assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+						  &stream.pool, &stream.out),
 				 0);
 		size_t n = buf_len(stream.out);
 		uint8_t frame[1024];
@@ -501,6 +605,49 @@ static void compresses(void **state)
 		expect_cut(MESSAGE_MAX - 1, bits, input_bytes, input_bytes, REFUSED "1009");
 		expect_cut(100, bits, input_bytes, input_bytes, REFUSED "1009");
 	}
+}
+
+/* What is sent refers to no byte that is out of the peer's window. */
+static void keeps_within_windows(void **state)
+{
+	enum { MORE = 300 };
+	static uint8_t data[MESSAGE_MAX];
+	uint32_t random = 1;
+	(void)state;
+	for (unsigned bits = 8; bits <= 14; bits++) {
+		size_t half = (size_t)(1 << bits) + MORE;
+		for (size_t i = 0; i < half; i++)
+			data[i] = data[half + i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
+		for (unsigned more = 0; more < 2; more++) {
+			struct reply reply = { data, 2 * half };
+			websocket_stream_init(&stream, MESSAGE_MAX, bits + more);
+			assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
+							  &stream.pool, &stream.out),
+					 0);
+			/* The second half is found only where the window reaches back to the first, zlib's margin aside. */
+			bool is_found = more && bits >= 10;
+			assert_int_equal(stream.out->data[stream.out->start], is_found ? 0xc2 : 0x82);
+			buf_release(&stream.pool, &stream.out);
+			websocket_stream_deinit(&stream);
+		}
+	}
+}
+
+/* Nothing is compressed with a window of 8 bits, which zlib does not have. */
+static void inflates_where_it_cannot_compress(void **state)
+{
+	struct reply reply = {
+		(const uint8_t *)"abcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabcabc", 69
+	};
+	(void)state;
+	websocket_stream_init(&stream, MESSAGE_MAX, 8);
+	assert_int_equal(
+	    websocket_append(&stream.websocket, &stream.session, true, &reply, &stream.pool, &stream.out), 0);
+	assert_int_equal(stream.out->data[stream.out->start], 0x82);
+	buf_release(&stream.pool, &stream.out);
+	websocket_stream_deinit(&stream);
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00");
+	expect_any_cut(MESSAGE_MAX, 8, "text Hello");
 }
 
 /* ---- UTF-8 in pieces ---- */
@@ -525,6 +672,8 @@ static void knows_utf8(void **state)
 	}
 }
 
+#define AS_CLIENT(test) cmocka_unit_test_setup_teardown(test, be_client, be_server)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -540,11 +689,27 @@ int main(void)
 		cmocka_unit_test(answers_pings_of_who_waits),
 		cmocka_unit_test(answers_each_ping_once),
 		cmocka_unit_test(writes_frames),
+		cmocka_unit_test(writes_pieces),
 		cmocka_unit_test(says_why_it_ends),
 		cmocka_unit_test(inflates_examples),
 		cmocka_unit_test(refuses_what_cannot_be_inflated),
 		cmocka_unit_test(compresses),
+		cmocka_unit_test(keeps_within_windows),
+		cmocka_unit_test(inflates_where_it_cannot_compress),
 		cmocka_unit_test(knows_utf8),
+		AS_CLIENT(takes_messages),
+		AS_CLIENT(answers_control_frames),
+		AS_CLIENT(takes_close_frames),
+		AS_CLIENT(judges_close_codes),
+		AS_CLIENT(refuses_what_breaks_the_rules),
+		AS_CLIENT(refuses_what_is_no_utf8),
+		AS_CLIENT(has_lengths),
+		AS_CLIENT(bounds_messages),
+		AS_CLIENT(keeps_no_memory),
+		AS_CLIENT(answers_each_ping_once),
+		AS_CLIENT(masks_frames),
+		AS_CLIENT(inflates_examples),
+		AS_CLIENT(refuses_what_cannot_be_inflated),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

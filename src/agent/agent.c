@@ -246,7 +246,8 @@ static __attribute__((noinline)) unsigned on_unusual_frames(struct agents *agent
 		return used;
 	}
 	struct run *run = work_reader(agents, channel);
-	run_wake(agents, run, batch_push_first(agents, run->co.lua, batch) ? 1 : -1);
+	int values = 1 + batch->by->messages->more;
+	run_wake(agents, run, batch_push_first(agents, run->co.lua, batch) ? values : -1);
 	return 1;
 }
 

@@ -14,22 +14,17 @@
 
 /* ---- who is who ---- */
 
-static struct client *client_behind(const struct channel *channel)
-{
-	return ((const struct outgoing_conn *)(const void *)channel->conn)->client;
-}
-
 struct client *client_of(const struct channel *channel)
 {
 	if (!conn_is_outgoing(channel->conn))
 		return NULL;
 	struct client *client = client_behind(channel);
-	return client_endpoint(client)->has_agent ? NULL : client;
+	return client_has_agent(client) ? NULL : client;
 }
 
 static bool has_agent(const struct channel *channel)
 {
-	return client_endpoint(client_behind(channel))->has_agent;
+	return client_has_agent(client_behind(channel));
 }
 
 /* ---- the beginning ---- */
@@ -109,6 +104,8 @@ static void client_explain(const struct errand *errand, char *text, size_t size)
 	const char *name = client_endpoint(client)->name;
 	if (client->stage == CLIENT_DIALS)
 		snprintf(text, size, "timeout: nobody has answered at %s", name);
+	else if (client->stage == CLIENT_SHAKES)
+		snprintf(text, size, "timeout: connected to %s, but the handshake was not answered", name);
 	else
 		snprintf(text, size, "timeout: connected to %s, but TLS has not opened", name);
 }
@@ -176,9 +173,9 @@ static void on_dialled(struct attempt *attempt, struct outgoing_conn *made, int 
 
 /* ---- struct conn_handler ---- */
 
-static void client_on_opened(struct channel *channel)
+void client_begin(struct client *client)
 {
-	struct client *client = client_behind(channel);
+	struct channel *channel = &client->made->conn.first;
 	if (client_endpoint(client)->has_agent)
 		AGENT_HANDLER.opened(channel);
 	else
@@ -195,6 +192,15 @@ static void client_on_opened(struct channel *channel)
 	run->place.key = (int64_t)channel->id;
 }
 
+static void client_on_opened(struct channel *channel)
+{
+	struct client *client = client_behind(channel);
+	if (client_endpoint(client)->is_websocket)
+		client_shake(client);
+	else
+		client_begin(client);
+}
+
 static void client_on_refused(struct channel *channel, enum close_reason reason, const char *why)
 {
 	(void)channel;
@@ -207,14 +213,19 @@ static unsigned client_on_frames(struct channel *channel, struct batch *batch)
 	if (has_agent(channel) || channel->is_piped)
 		return AGENT_HANDLER.frames(channel, batch);
 	struct client *client = client_behind(channel);
+	if (client->stage == CLIENT_SHAKES) {
+		client_shaken(client, batch);
+		return 1;
+	}
 	struct run *run = client->reader;
 	if (client->is_shared)
 		return request_frames(client, batch);
 	const struct channel *owner = run->channel;
 	uint64_t ticks = owner->handler_ticks;
 	client->is_owing = false;
+	int values = 1 + batch->by->messages->more;
 	run_wake(client_agents(client), run,
-		 batch_push_first(client_agents(client), run->co.lua, batch) ? 1 : -1);
+		 batch_push_first(client_agents(client), run->co.lua, batch) ? values : -1);
 	channel->handler_ticks += owner->handler_ticks - ticks; /* its turn is used up by who reads */
 	return 1;
 }
@@ -235,10 +246,14 @@ static enum eof_answer client_on_eof(struct channel *channel)
 	if (has_agent(channel) || channel->is_piped)
 		return AGENT_HANDLER.eof(channel);
 	struct client *client = client_behind(channel);
+	if (client->stage == CLIENT_SHAKES)
+		return messages_of(channel)->push_end ? EOF_LATER : EOF_CLOSE;
 	if (client->is_idle)
 		return EOF_CLOSE;
 	if (!client->reader)
 		return EOF_LATER;
+	if (messages_of(channel)->push_end) /* the peer has said that it ends: nothing follows */
+		return EOF_CLOSE;
 	if (++channel->conn->eof_reads > EOF_READS_MAX)
 		return EOF_CLOSE;
 	fail_reader(client, "end of stream", "EOF");
@@ -256,7 +271,7 @@ static void client_on_bad_frame(struct channel *channel, const struct batch *bat
 	char error[256];
 	if (has_agent(channel)) {
 		AGENT_HANDLER.bad_frame(channel, batch);
-	} else if (client->reader) {
+	} else if (client->stage == CLIENT_OPEN && client->reader) {
 		batch->by->ops->explain(batch->by, batch, error, sizeof error);
 		fail_reader(client, error, batch->error == ERR_FRAME_TOO_LARGE ? "EMSGSIZE" : "EPROTO");
 	}
@@ -300,10 +315,13 @@ static void tell_flushers(struct client *client, bool is_gone)
 
 static void client_on_flushed(struct channel *channel)
 {
-	if (has_agent(channel))
+	struct client *client = client_behind(channel);
+	if (client->stage == CLIENT_SHAKES)
+		client_switched(client);
+	else if (has_agent(channel))
 		AGENT_HANDLER.flushed(channel);
 	else
-		tell_flushers(client_behind(channel), true);
+		tell_flushers(client, true);
 }
 
 static bool client_on_drain(struct channel *channel, uint64_t remaining_ms)
@@ -322,16 +340,23 @@ static int push_tls_end(lua_State *lua, const struct conn *conn, const char *why
 	return client_push_error(lua, UV_EPROTO, text);
 }
 
+/* With what it has said of it, where its protocol has words for that. */
+static int push_end_by_peer(lua_State *lua, const struct channel *channel)
+{
+	const struct message_kind *messages = messages_of(channel);
+	lua_pushnil(lua);
+	lua_pushliteral(lua, "end of stream");
+	lua_pushliteral(lua, "EOF");
+	return 3 + (messages->push_end ? messages->push_end(lua, channel) : 0);
+}
+
 /* What the end is to a call that waits for something else. */
 static int push_end(lua_State *lua, const struct conn *conn, enum close_reason reason)
 {
 	const char *why = stream_failure(&conn->io);
 	switch (reason) {
 	case REASON_PEER:
-		lua_pushnil(lua);
-		lua_pushliteral(lua, "end of stream");
-		lua_pushliteral(lua, "EOF");
-		return 3;
+		return push_end_by_peer(lua, &conn->first);
 	case REASON_RESET:
 		return client_push_error(lua, UV_ECONNRESET, why ? why : "connection reset by peer");
 	case REASON_READ_TIMEOUT:
@@ -351,27 +376,65 @@ static int push_end(lua_State *lua, const struct conn *conn, enum close_reason r
 	}
 }
 
-static void tell_opener(struct client *client, enum close_reason reason)
+/* The same, of one whose handshake was not answered. */
+static int push_unshaken(lua_State *lua, const struct client *client, enum close_reason reason)
+{
+	const char *name = client_endpoint(client)->name;
+	char text[ERRAND_TEXT_BYTES];
+	const char *what = "the connection has ended before the handshake was answered";
+	int err = UV_EOF;
+	if (reason == REASON_OVERSIZE) {
+		what = "the answer to the handshake is too large";
+		err = UV_EMSGSIZE;
+	} else if (reason != REASON_PEER) {
+		return push_end(lua, &client->made->conn, reason);
+	}
+	snprintf(text, sizeof text, "%s: %s", name, what);
+	return client_push_error(lua, err, text);
+}
+
+static void tell_opener(struct client *client, enum close_reason reason, bool has_shaken)
 {
 	struct agents *agents = client->made->conn.first.agents;
 	struct run *run = errand_take(agents, &client->errand);
 	count(&agents->counters->connect_failures);
-	line_ready(agents, run, push_end(run->co.lua, &client->made->conn, reason));
+	line_ready(agents, run,
+		   has_shaken ? push_unshaken(run->co.lua, client, reason)
+			      : push_end(run->co.lua, &client->made->conn, reason));
 }
 
 /* It belongs to nobody from here on, and so whoever is told finds no trace of it. */
 static void tell_end(struct client *client, enum close_reason reason)
 {
 	struct agents *agents = client->made->conn.first.agents;
-	bool has_opened = client->stage == CLIENT_OPEN;
+	bool has_opened = client->stage == CLIENT_OPEN, shakes = client->stage == CLIENT_SHAKES;
 	client->stage = CLIENT_ENDED;
+	if (shakes)
+		client->requests = (struct requests){ 0 }; /* in the place of what it needed for that */
 	tell_flushers(client, false);
 	unlink_client(client);
 	if (!has_opened && client->errand.run)
-		tell_opener(client, reason);
+		tell_opener(client, reason, shakes);
 	else if (has_opened && client->reader)
 		run_wake(agents, client->reader,
 			 push_end(client->reader->co.lua, &client->made->conn, reason));
+}
+
+void client_fail(struct client *client, const char *message, int err, unsigned status)
+{
+	struct agents *agents = client_agents(client);
+	client->stage = CLIENT_ENDED;
+	client->requests = (struct requests){ 0 };
+	unlink_client(client);
+	count(&agents->counters->connect_failures);
+	if (client->errand.run) {
+		struct run *run = errand_take(agents, &client->errand);
+		int values = client_push_error(run->co.lua, err, message);
+		if (status)
+			lua_pushinteger(run->co.lua, (lua_Integer)status);
+		line_ready(agents, run, values + (status != 0));
+	}
+	channel_close(&client->made->conn.first, REASON_AGENT, CLOSE_NOW);
 }
 
 static bool client_on_closed(struct channel *channel, enum close_reason reason)

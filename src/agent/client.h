@@ -5,12 +5,16 @@
  * any other connection; or it has none, and its owner's calls read from it in straight lines. Then its channel is busy
  * for as long as it lives: its frames wait, as those of an agent that is suspended, until a call reads one.
  *
+ * A WebSocket begins with a handshake (client_websocket.c), whose answer is a frame of its own; what is behind it are
+ * messages already. Its agent, if it is to have one, comes when that is over.
+ *
  * Threads: the one that has the agents.
  */
 #pragma once
 
 #include "agent/work.h"
 #include "conn/outgoing.h"
+#include "http/handshake.h"
 
 enum { WORK_CLIENTS_MAX = 10000 }; /* of one agent, or of the app */
 
@@ -23,13 +27,16 @@ struct client_endpoint {
 	uint32_t connect_ms, read_ms;   /* 0: any time */
 	uint32_t keepalive_ms;          /* TCP asks a silent peer after so long; 0: never */
 	bool has_agent;
-	int key_ref; /* by what Lua finds it */
+	bool is_websocket;          /* `handshake` is made, and then its `websocket` is spoken */
+	struct handshake handshake; /* its texts are this endpoint's */
+	int key_ref;                /* by what Lua finds it */
 	char name[];
 };
 
 enum client_stage {
-	CLIENT_DIALS, /* there is no connection yet */
-	CLIENT_OPENS, /* ... whose layers are to open */
+	CLIENT_DIALS,  /* there is no connection yet */
+	CLIENT_OPENS,  /* ... whose layers are to open */
+	CLIENT_SHAKES, /* ... of a WebSocket, whose handshake is under way */
 	CLIENT_OPEN,
 	CLIENT_ENDED,
 };
@@ -46,7 +53,10 @@ struct client {
 	union {
 		struct attempt attempt; /* first; while it dials */
 		struct {
-			struct requests requests;
+			union {
+				struct requests requests;
+				uint8_t nonce[HANDSHAKE_NONCE_BYTES]; /* while it shakes */
+			};
 			uint64_t lessee; /* the call that it ends with, by its serial; 0: none */
 		};
 	};
@@ -57,12 +67,14 @@ struct client {
 		struct errand errand; /* until it is open: of who waits in perilune.connect */
 		struct run *reader;   /* ... and then who waits in conn:read; NULL: nobody */
 	};
-	int16_t refusal;    /* of a datagram that was sent, and of which nobody was told yet; 0: none */
-	uint8_t stage;      /* enum client_stage */
-	bool is_leased : 1; /* it is to end with the call that waits for it */
-	bool is_idle : 1;   /* the app's, and nobody uses it */
-	bool is_owing : 1;  /* a call has waited for a frame that has not come, and may come yet */
-	bool is_shared : 1; /* its frames are replies to requests of several */
+	int16_t refusal; /* of a datagram that was sent, and of which nobody was told yet; 0: none */
+	uint8_t stage;   /* enum client_stage */
+	uint8_t subprotocol_bytes; /* of a WebSocket: the chosen one's; 0: there is none */
+	uint16_t subprotocol_at;   /* ... where it is in handshake.subprotocols */
+	bool is_leased : 1;        /* it is to end with the call that waits for it */
+	bool is_idle : 1;          /* the app's, and nobody uses it */
+	bool is_owing : 1;         /* a call has waited for a frame that has not come, and may come yet */
+	bool is_shared : 1;        /* its frames are replies to requests of several */
 };
 
 static inline struct agents *client_agents(const struct client *client)
@@ -77,8 +89,23 @@ static inline struct client_endpoint *client_endpoint(const struct client *clien
 	return (struct client_endpoint *)(void *)endpoint;
 }
 
+/* Are its frames for an agent of its own? */
+static inline bool client_has_agent(const struct client *client)
+{
+	return client_endpoint(client)->has_agent && client->stage != CLIENT_SHAKES;
+}
+
 /* What calls it: a host of connections out has this. */
 extern const struct conn_handler CLIENT_HANDLER;
+
+/* The one of a connection out, whether it has an agent or not. */
+static inline struct client *client_behind(const struct channel *channel)
+{
+	return ((const struct outgoing_conn *)(const void *)channel->conn)->client;
+}
+
+/* It is open: its agent comes, if it has one, and who waits for it goes on. */
+void client_begin(struct client *client);
 
 /* The client whose channel it is, or NULL: it is one of an incoming connection, or has an agent of its own. */
 struct client *client_of(const struct channel *channel);
@@ -116,6 +143,26 @@ void client_gone(struct outgoing_conn *made);
 
 /* Pushes nil, message, code of an error of libuv's. Returns 3. */
 int client_push_error(lua_State *lua, int err, const char *why);
+
+/* ---- WebSockets: client_websocket.c ---- */
+
+/*
+ * The handshake has failed: who waits is given nil, the message, the name of libuv's error, and the status of the answer
+ * unless it is 0.
+ */
+void client_fail(struct client *client, const char *message, int err, unsigned status);
+
+/* Its layers have opened: asks. */
+void client_shake(struct client *client);
+
+/* The answer's head has come, the first of the batch. */
+void client_shaken(struct client *client, const struct batch *batch);
+
+/* What follows that are messages, and nothing is being decoded any more. */
+void client_switched(struct client *client);
+
+/* The subprotocol that was chosen, of *n bytes, or NULL. */
+const char *client_subprotocol(const struct client *client, size_t *n);
 
 /* ---- endpoints ---- */
 

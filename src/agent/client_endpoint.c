@@ -36,6 +36,8 @@ struct client_endpoint *client_endpoint_of(lua_State *lua, int key)
 void client_free_endpoint(struct client_endpoint *endpoint)
 {
 	tls_context_free(endpoint->endpoint.tls);
+	free((void *)endpoint->handshake.request);
+	free((void *)endpoint->handshake.subprotocols);
 	free(endpoint);
 }
 

@@ -15,6 +15,10 @@ enum { SHOWN_BYTES = 48, ERROR_SHOWN_BYTES = 200 }; /* of a name in a message; o
 
 bool reply_explain(struct channel *channel, lua_State *lua, size_t len, int err)
 {
+	if (err == ERR_FRAME_BETWEEN) {
+		lua_pushliteral(lua, REPLY_BETWEEN);
+		return false;
+	}
 	if (err != ERR_FRAME_REPLY)
 		return true; /* the connection has ended or is about to: there is nobody to tell */
 	const struct protocol *speaks = conn_speaks(channel->conn);

@@ -166,7 +166,7 @@ static void forget_flush(struct agents *agents, struct run *run)
 static void begin_read(struct run *run)
 {
 	struct channel *at = run->at;
-	at->reading = &run->read_codec.protocol;
+	at->reading = run->reads_messages ? conn_speaks(at->conn) : &run->read_codec.protocol;
 	if (waits_elsewhere(run)) {
 		client_of(at)->reader = run;
 		client_of(at)->is_owing = true;

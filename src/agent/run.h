@@ -89,12 +89,13 @@ struct run {
 	unsigned char has_leases : 1; /* connections of a pool end with it */
 	unsigned char is_task : 1;    /* struct task begins with it, and its channel does not wait for it */
 	unsigned char resumed : 1;    /* it has been suspended: the frames it came with are gone */
-	int control_ref;              /* its control table, once suspended; LUA_NOREF: the worker's own */
-	unsigned sent;                /* replies of the batch already taken */
-	uint64_t until_ms;            /* WAIT_SLEEP, WAIT_READ, WAIT_LINE: when; WHEEL_NEVER: no time-out */
-	uint64_t deadline_ms;         /* once suspended: when it must be over; WHEEL_NEVER: any time */
-	uint64_t since_ms;            /* ... and when its wait has begun */
-	uint64_t serial; /* of each task, and of one that holds permits or has taken a fault; else 0 */
+	unsigned char reads_messages : 1; /* WAIT_READ: as its connection has them */
+	int control_ref;                  /* its control table, once suspended; LUA_NOREF: the worker's own */
+	unsigned sent;                    /* replies of the batch already taken */
+	uint64_t until_ms;    /* WAIT_SLEEP, WAIT_READ, WAIT_LINE: when; WHEEL_NEVER: no time-out */
+	uint64_t deadline_ms; /* once suspended: when it must be over; WHEEL_NEVER: any time */
+	uint64_t since_ms;    /* ... and when its wait has begun */
+	uint64_t serial;      /* of each task, and of one that holds permits or has taken a fault; else 0 */
 	struct wheel_node timer;
 	union {
 		struct channel
@@ -103,7 +104,7 @@ struct run {
 	};
 	struct line_place
 	    place; /* WAIT_LINE, WAIT_READY; of a task it is in a list or zero, whatever it waits for */
-	struct codec read_codec; /* WAIT_READ */
+	struct codec read_codec; /* WAIT_READ, unless it reads messages */
 };
 
 /* What stays on the VM's own stack, where it is cheapest to reach. */
@@ -310,6 +311,7 @@ bool batch_push_nth(struct agents *agents, lua_State *lua, const struct batch *b
 
 /* ---- reply.c ---- */
 
+#define REPLY_BETWEEN "a message is being sent in pieces (conn:begin): others may follow once it is finished"
 #define REPLY_DEAD_VIEW \
 	"this view is dead: it lives until proceed returns or waits (view:string() can be kept)"
 

@@ -1,6 +1,7 @@
 /* What the agents of a VM do without being asked: calls whose wait is over, timers, and what is told of the VM. */
 #include "agent/agent.h"
 
+#include "agent/client.h"
 #include "agent/forward.h"
 #include "agent/line.h"
 #include "agent/recipient.h"
@@ -24,14 +25,19 @@ static bool is_put_off(struct agents *agents, struct run *run, uint64_t now_ms)
 	return true;
 }
 
+/* Who waits in conn:read there. */
+static const struct run *reader_at(const struct agents *agents, const struct channel *channel)
+{
+	const struct client *client = client_of(channel);
+	return client ? client->reader : work_reader(agents, channel);
+}
+
 /* What it waits for may have arrived in time, and not been looked at yet. */
 static void time_out_read(struct agents *agents, struct run *run, uint64_t now_ms)
 {
 	struct channel *channel = run->at;
-	const struct protocol *reading =
-	    &run->read_codec.protocol; /* nobody reads with it, if `run` is gone */
 	conn_read_late(channel->conn);
-	if (channel->reading == reading && run->until_ms <= now_ms)
+	if (channel->reading && reader_at(agents, channel) == run && run->until_ms <= now_ms)
 		run_fail_read(agents, run, "timeout", "ETIMEDOUT");
 }
 

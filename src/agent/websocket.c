@@ -25,9 +25,10 @@ void websocket_open(lua_State *lua)
 	lua_getfield(lua, LUA_REGISTRYINDEX, META_TEXT);
 	bool is_open = !lua_isnil(lua, -1);
 	lua_pop(lua, 1);
-	if (is_open)
+	if (is_open) {
+		lua_pop(lua, 1);
 		return;
-	vm_push_function(lua, "perilune.http.websocket", "metas");
+	}
 	lua_call(lua, 0, 2);
 	lua_setfield(lua, LUA_REGISTRYINDEX, META_BINARY);
 	lua_setfield(lua, LUA_REGISTRYINDEX, META_TEXT);
@@ -70,8 +71,10 @@ static int append_binary(void *data, struct session *session, struct buf_pool *p
 {
 	struct channel *channel = ((void **)data)[0];
 	const struct reply *reply = ((void **)data)[1];
-	(void)session;
-	return websocket_append(websocket_of(channel->conn->protocol), true, reply, pool, out);
+	const struct conn *conn = channel->conn;
+	if (conn->next_protocol)
+		session = NULL;
+	return websocket_append(websocket_of(conn_speaks(conn)), session, true, reply, pool, out);
 }
 
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below)
@@ -82,6 +85,31 @@ int websocket_send_binary(struct channel *channel, const void *data, size_t len,
 	*below = !channel->conn->choked;
 	if (__builtin_expect(channel->recorded, 0) && !err)
 		websocket_record_out(channel, true, data, len);
+	return err;
+}
+
+struct message_piece {
+	struct channel *channel;
+	struct reply reply;
+	bool is_last;
+};
+
+static int append_piece(void *data, struct session *session, struct buf_pool *pool, struct buf **out)
+{
+	const struct message_piece *piece = data;
+	size_t before = buf_len(*out);
+	int err = websocket_append_piece(websocket_of(piece->channel->conn->protocol), session,
+					 piece->is_last, &piece->reply, pool, out);
+	if (!err)
+		record_appended(piece->channel, *out, before);
+	return err;
+}
+
+int websocket_send_piece(struct channel *channel, const void *data, size_t len, bool is_last, bool *below)
+{
+	struct message_piece piece = { channel, { data, len }, is_last };
+	int err = channel_send_by(channel, append_piece, &piece, len + PROTOCOL_OVERHEAD_MAX);
+	*below = !channel->conn->choked;
 	return err;
 }
 
@@ -185,7 +213,7 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 	lua_rawgeti(lua, idx, 5);
 	int agent = lua_gettop(lua) - 1;
 	double bits = lua_tonumber(lua, agent - 1);
-	bool is_right = lua_type(lua, agent - 2) == LUA_TSTRING && (bits == 0 || (bits >= 9 && bits <= 15));
+	bool is_right = lua_type(lua, agent - 2) == LUA_TSTRING && (bits == 0 || (bits >= 8 && bits <= 15));
 	if (!is_right || !websockets || lua_isnil(lua, agent)) {
 		lua_pushliteral(lua, IS_SPOILED);
 		return false;

@@ -19,7 +19,7 @@ extern const struct message_kind MESSAGE_WEBSOCKET;
 /* What the connections of these agents share. They have their host and their counters. */
 void websocket_open_worker(struct agents *agents);
 
-/* MAY RAISE, while a script is loaded. Keeps what push() needs. */
+/* MAY RAISE. Keeps what push() needs: the two values that the function on top of the stack returns. Pops that. */
 void websocket_open(lua_State *lua);
 
 /*
@@ -37,8 +37,11 @@ static inline bool websocket_has(const struct channel *channel)
 	return !channel->lone && agent_endpoint_of(channel)->websocket.worker;
 }
 
-/* Sends a binary message. As channel_send(). */
+/* Sends a binary message. As channel_send(); ERR_FRAME_BETWEEN: another one is being sent in pieces. */
 int websocket_send_binary(struct channel *channel, const void *data, size_t len, bool *below);
+
+/* Sends a piece of the message that was begun. As channel_send(); ERR_FRAME_REPLY: the text is no UTF-8. */
+int websocket_send_piece(struct channel *channel, const void *data, size_t len, bool is_last, bool *below);
 
 /*
  * Onto the tape: a message that was sent, and one that is being handed up, as they could have gone over the

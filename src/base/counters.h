@@ -30,52 +30,63 @@ enum conn_phase {
  * X(name, what it counts). Of this table are made the sum over threads, `perilune status`, the entry `stopped` and the
  * table in docs/reference.md (packaging/generate.lua).
  */
-#define COUNTERS(X)                                                                                         \
-	X(cut, "connections ended by the drain's deadline, a second signal or `perilune stop --now`")       \
-	X(frames_in, "frames handed to agents")                                                             \
-	X(frames_out, "frames sent by agents")                                                              \
-	X(bytes_in, "bytes received")                                                                       \
-	X(bytes_out, "bytes taken by the system")                                                           \
-	X(faults, "errors raised by handlers")                                                              \
-	X(suspensions, "calls that waited")                                                                 \
-	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                         \
-	X(discarded_bytes,                                                                                  \
-	  "bytes received that never became a frame for an agent, because the connection ended first")      \
-	X(dropped_datagrams,                                                                                \
-	  "datagrams received that nobody took: their flow had too many waiting, or was refused")           \
-	X(truncated_datagrams, "datagrams received that were larger than `frame` allows; they are dropped") \
-	X(lost_datagrams, "datagrams that the system dropped, because nobody read them in time")            \
-	X(unsent_datagrams, "datagrams not sent: the system refused them, or `amplification` did")          \
-	X(accept_errors,                                                                                    \
-	  "times that accepting failed for a while (open files, memory, a network that is down)")           \
-	X(accept_delays, "times that `accept_rate` made clients wait")                                      \
-	X(handshakes, "connections whose TLS, or what else stands before them, has opened")                 \
-	X(connect_failures, "connections out that could not be made, or that nobody waited for any more")   \
-	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for "  \
-		   "over a second")                                                                         \
-	X(migrated, "connections that went to a newer generation")                                          \
-	X(not_migrated, "connections that were to migrate, and could not")                                  \
-	X(messages_sent,                                                                                    \
-	  "messages of `perilune.send` and `perilune.call`: delivered, dropped, or still waiting")          \
-	X(messages_delivered, "messages that `message` was called with")                                    \
-	X(messages_dropped, "messages whose agent ended before it took them")                               \
-	X(calls_timed_out, "calls of `perilune.call` that nobody answered in time")                         \
-	X(replies_dropped, "replies to calls that nobody waited for any more")                              \
-	X(residents_begun, "[agents without a socket](agents.md) that were made")                           \
-	X(residents_ended, "agents without a socket that have ended")                                       \
-	X(websockets, "connections that became WebSockets")                                                 \
-	X(http_requests, "HTTP requests handed to agents")                                                  \
-	X(http_400, "HTTP requests refused with 400: malformed")                                            \
-	X(http_408, "HTTP requests refused with 408: not come in time")                                     \
-	X(http_413, "HTTP requests refused with 413: with a body over `limits.body`")                       \
-	X(http_414, "HTTP requests refused with 414: with a target over `limits.uri`")                      \
-	X(http_417, "HTTP requests refused with 417: with an expectation that nobody can meet")             \
-	X(http_431,                                                                                         \
-	  "HTTP requests refused with 431: with header fields over `limits.headers` or `limits.fields`")    \
-	X(http_500, "HTTP requests refused with 500: that failed: their agent raised an error")             \
-	X(http_501,                                                                                         \
-	  "HTTP requests refused with 501: that asked for what is not there: CONNECT, a transfer coding")   \
-	X(http_503, "HTTP requests refused with 503: that the server, or its memory, had no time for")      \
+#define COUNTERS(X)                                                                                          \
+	X(cut, "connections ended by the drain's deadline, a second signal or `perilune stop --now`")        \
+	X(frames_in, "frames handed to agents")                                                              \
+	X(frames_out, "frames sent by agents")                                                               \
+	X(bytes_in, "bytes received")                                                                        \
+	X(bytes_out, "bytes taken by the system")                                                            \
+	X(faults, "errors raised by handlers")                                                               \
+	X(suspensions, "calls that waited")                                                                  \
+	X(dropped_frames, "frames not sent, because of `slow_consumer = \"drop\"`")                          \
+	X(discarded_bytes,                                                                                   \
+	  "bytes received that never became a frame for an agent, because the connection ended first")       \
+	X(dropped_datagrams,                                                                                 \
+	  "datagrams received that nobody took: their flow had too many waiting, or was refused")            \
+	X(truncated_datagrams, "datagrams received that were larger than `frame` allows; they are dropped")  \
+	X(lost_datagrams, "datagrams that the system dropped, because nobody read them in time")             \
+	X(unsent_datagrams, "datagrams not sent: the system refused them, or `amplification` did")           \
+	X(accept_errors,                                                                                     \
+	  "times that accepting failed for a while (open files, memory, a network that is down)")            \
+	X(accept_delays, "times that `accept_rate` made clients wait")                                       \
+	X(handshakes, "connections whose TLS, or what else stands before them, has opened")                  \
+	X(connect_failures, "connections out that could not be made, or that nobody waited for any more")    \
+	X(held_up, "calls that [waited in the system](containment.md#calls-that-block-in-the-system) for "   \
+		   "over a second")                                                                          \
+	X(migrated, "connections that went to a newer generation")                                           \
+	X(not_migrated, "connections that were to migrate, and could not")                                   \
+	X(messages_sent,                                                                                     \
+	  "messages of `perilune.send` and `perilune.call`: delivered, dropped, or still waiting")           \
+	X(messages_delivered, "messages that `message` was called with")                                     \
+	X(messages_dropped, "messages whose agent ended before it took them")                                \
+	X(calls_timed_out, "calls of `perilune.call` that nobody answered in time")                          \
+	X(replies_dropped, "replies to calls that nobody waited for any more")                               \
+	X(residents_begun, "[agents without a socket](agents.md) that were made")                            \
+	X(residents_ended, "agents without a socket that have ended")                                        \
+	X(websockets, "connections that became WebSockets")                                                  \
+	X(websocket_1000, "WebSockets that ended with 1000, whoever was first to say so: as they were to")   \
+	X(websocket_1001, "WebSockets that ended with 1001: the server or the page has gone, or was silent") \
+	X(websocket_1002, "WebSockets that ended with 1002: a frame broke the rules")                        \
+	X(websocket_1005, "WebSockets whose client has sent a close frame without a code")                   \
+	X(websocket_1006, "WebSockets that ended without a close frame")                                     \
+	X(websocket_1007, "WebSockets that ended with 1007: no UTF-8, or a broken compression")              \
+	X(websocket_1008, "WebSockets that ended with 1008: kicked, too slow")                               \
+	X(websocket_1009, "WebSockets that ended with 1009: a message over `limits.message`")                \
+	X(websocket_1011,                                                                                    \
+	  "WebSockets that ended with 1011: their agent raised an error, or left a message unfinished")      \
+	X(websocket_other, "WebSockets that ended with another code, such as a script's own")                \
+	X(http_requests, "HTTP requests handed to agents")                                                   \
+	X(http_400, "HTTP requests refused with 400: malformed")                                             \
+	X(http_408, "HTTP requests refused with 408: not come in time")                                      \
+	X(http_413, "HTTP requests refused with 413: with a body over `limits.body`")                        \
+	X(http_414, "HTTP requests refused with 414: with a target over `limits.uri`")                       \
+	X(http_417, "HTTP requests refused with 417: with an expectation that nobody can meet")              \
+	X(http_431,                                                                                          \
+	  "HTTP requests refused with 431: with header fields over `limits.headers` or `limits.fields`")     \
+	X(http_500, "HTTP requests refused with 500: that failed: their agent raised an error")              \
+	X(http_501,                                                                                          \
+	  "HTTP requests refused with 501: that asked for what is not there: CONNECT, a transfer coding")    \
+	X(http_503, "HTTP requests refused with 503: that the server, or its memory, had no time for")       \
 	X(http_505, "HTTP requests refused with 505: of another version of HTTP")
 
 #define COUNTERS_FIELD(name, help) counter name;

@@ -17,4 +17,5 @@ enum {
 	ERR_TLS = -5007,             /* a handshake has failed, or a record is broken */
 	ERR_OPENING_LATE = -5008,    /* a layer of a stream has not opened in time */
 	ERR_PROXY_HEADER = -5009,    /* a connection does not begin with a PROXY header that is one */
+	ERR_FRAME_BETWEEN = -5010,   /* a reply between the pieces of a message, which is not whole yet */
 };

@@ -73,6 +73,18 @@ struct channel *bind_check_beginner(lua_State *lua, const char *what, const char
 /* conn.c: MAY RAISE. The channel of the conn object at 1; NULL: it has ended. */
 struct channel *bind_check_conn(lua_State *lua);
 
+/* conn.c: the channel with that id, or NULL: it has ended, to this VM. */
+struct channel *bind_find_conn(struct agents *agents, uint64_t id);
+
+/* conn.c: the running call, if it is on behalf of the channel's agent; NULL: it is not. */
+struct run *bind_own_run(const struct agents *agents, const struct channel *channel);
+
+/* conn.c: MAY RAISE. What such a call has returned before goes out now; NULL: there is none. */
+void bind_take_replies(lua_State *lua, struct agents *agents, struct run *run);
+
+/* message.c: conn:begin(). */
+int bind_conn_begin(lua_State *lua);
+
 /* sync.c: MAY RAISE. The running call, which can be suspended here. */
 struct run *bind_check_waiter(lua_State *lua, const char *what);
 

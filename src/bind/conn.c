@@ -53,16 +53,21 @@ static uint64_t check_id(lua_State *lua)
 }
 
 /*
- * MAY RAISE. The connection, or NULL when it has ended. A VM that is off the host's thread (its script is being
+ * The connection of that id, or NULL when it has ended. A VM that is off the host's thread (its script is being
  * loaded, or its teardown() runs) has no way to it: what the host has is another thread's.
  */
-static struct channel *check_conn(lua_State *lua, struct agents *agents)
+struct channel *bind_find_conn(struct agents *agents, uint64_t id)
 {
-	uint64_t id = check_id(lua);
 	const struct conn_host *host = agents->attached ? host_of_id(agents->host, id) : NULL;
 	struct channel *channel = host ? idmap_get(&host->ids, id) : NULL;
 	/* To this generation it is closed once it has migrated. */
 	return channel && channel->agents == agents ? channel : NULL;
+}
+
+/* MAY RAISE. The same of the conn object at 1. */
+static struct channel *check_conn(lua_State *lua, struct agents *agents)
+{
+	return bind_find_conn(agents, check_id(lua));
 }
 
 struct channel *bind_check_conn(lua_State *lua)
@@ -85,24 +90,30 @@ static bool may_wait_for(const struct run *run, const struct channel *channel)
 }
 
 /* MAY RAISE. Bytes of HTTP are requests and responses, those of WebSockets messages, and nothing else. */
-static void refuse_frameless(lua_State *lua, const struct channel *channel, const char *method)
+static void refuse_requests(lua_State *lua, const struct channel *channel, const char *method)
 {
 	if (http_is_spoken(channel))
 		luaL_error(lua, "%s: an HTTP connection has requests, which proceed gets, and no frames",
 			   method);
+}
+
+/* MAY RAISE. */
+static void refuse_frameless(lua_State *lua, const struct channel *channel, const char *method)
+{
+	refuse_requests(lua, channel, method);
 	if (websocket_is_spoken(channel))
 		luaL_error(lua, "%s: a WebSocket has messages, which proceed gets, and no frames", method);
 }
 
 /* The running call, if it is on behalf of conn. */
-static struct run *own_run(const struct agents *agents, const struct channel *channel)
+struct run *bind_own_run(const struct agents *agents, const struct channel *channel)
 {
 	struct run *run = agents->current;
 	return run && run->channel == channel ? run : NULL;
 }
 
 /* MAY RAISE: replies that go before what is asked for now, and that cannot be sent. */
-static void take_replies(lua_State *lua, struct agents *agents, struct run *run)
+void bind_take_replies(lua_State *lua, struct agents *agents, struct run *run)
 {
 	if (!run || batch_take_replies(agents, run, lua))
 		return;
@@ -120,7 +131,7 @@ static void check_owed(lua_State *lua, const struct channel *channel, const stru
 /* The batch at hand must end here: what follows is not for it. */
 static void cut_batch(struct agents *agents, const struct channel *channel)
 {
-	struct run *run = own_run(agents, channel);
+	struct run *run = bind_own_run(agents, channel);
 	if (run)
 		batch_cut(agents, run);
 }
@@ -148,7 +159,7 @@ static bool is_binary_asked(lua_State *lua, const struct channel *channel)
 	if (channel && channel_is_open(channel) && !websocket_is_spoken(channel))
 		BIND_AT_MOST(lua, 2, "conn:send");
 	BIND_AT_MOST(lua, 3, "conn:send");
-	return bind_choice_check(lua, 3, KINDS) == 1;
+	return !lua_isnil(lua, 3) && bind_choice_check(lua, 3, KINDS) == 1;
 }
 
 /* MAY RAISE. The data at 2 as a binary message. */
@@ -156,7 +167,8 @@ static void send_binary(lua_State *lua, struct channel *channel, bool *below)
 {
 	size_t len;
 	const char *data = luaL_checklstring(lua, 2, &len);
-	websocket_send_binary(channel, data, len, below);
+	if (websocket_send_binary(channel, data, len, below) == ERR_FRAME_BETWEEN)
+		luaL_error(lua, "conn:send: %s", REPLY_BETWEEN);
 }
 
 /*
@@ -175,8 +187,8 @@ static int l_conn_send(lua_State *lua)
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
 	if (!is_open || channel->conn->shut_asked)
 		return closed(lua);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	bool below;
 	lua_settop(lua, 2);
 	if (__builtin_expect(channel->conn->endpoint->has_datagrams, 0) && refuse_datagram(lua, channel))
@@ -224,8 +236,8 @@ static int l_conn_flush(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "conn:flush");
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	if (conn_flush_now(channel->conn)) {
 		lua_pushboolean(lua, 1);
 		return 1;
@@ -275,7 +287,7 @@ static int l_conn_read(lua_State *lua)
 		return luaL_error(lua, "conn:read: another call of this agent reads already");
 	if (channel->is_piped)
 		return luaL_error(lua, "conn:read: it is piped: its bytes go to the other connection");
-	refuse_frameless(lua, channel, "conn:read");
+	refuse_requests(lua, channel, "conn:read");
 	struct client *client = client_of(channel);
 	uint32_t ms = client ? client_endpoint(client)->read_ms : 0;
 	if (client && client->refusal)
@@ -284,13 +296,18 @@ static int l_conn_read(lua_State *lua)
 		ms = bind_duration_check(lua, 3);
 	uint64_t until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
 	struct codec codec; /* the run's own only when it waits: what raises here leaves that as it is */
-	if (lua_isnoneornil(lua, 2))
+	bool is_messages = websocket_is_spoken(channel);
+	if (!lua_isnoneornil(lua, 2) && is_messages)
+		return luaL_error(lua, "conn:read: a WebSocket has messages, and no framing");
+	if (lua_isnoneornil(lua, 2) && !is_messages)
 		codec = *codec_of(conn_speaks(channel->conn));
-	else
+	else if (!is_messages)
 		check_framing(lua, channel, "conn:read", &codec);
-	if (codec.view)
+	if (!is_messages && codec.view)
 		codec.protocol.messages = &MESSAGE_STRINGS;
-	run->read_codec = codec;
+	if (!is_messages)
+		run->read_codec = codec;
+	run->reads_messages = is_messages;
 	run->at = channel;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
@@ -360,8 +377,8 @@ static int l_conn_shutdown(lua_State *lua)
 	if (!channel || !channel_is_open(channel))
 		return closed(lua);
 	refuse_frameless(lua, channel, "conn:shutdown");
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run);
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run);
 	check_owed(lua, channel, run, "conn:shutdown");
 	channel_shutdown(channel);
 	lua_pushboolean(lua, 1);
@@ -413,8 +430,8 @@ static int l_conn_set_frame(lua_State *lua)
 	const struct protocol *listeners = channel->conn->endpoint->protocol;
 	if (own)
 		check_framing(lua, channel, "conn:set_frame", &codec);
-	struct run *run = own_run(agents, channel);
-	take_replies(lua, agents, run); /* they were made under the old framing */
+	struct run *run = bind_own_run(agents, channel);
+	bind_take_replies(lua, agents, run); /* they were made under the old framing */
 	check_owed(lua, channel, run, "conn:set_frame");
 	cut_batch(agents, channel);
 	if (conn_set_protocol(channel->conn, own ? &codec.protocol : listeners, own ? sizeof codec : 0))
@@ -537,10 +554,10 @@ static int l_conn_pipe(lua_State *lua)
 		return luaL_error(lua, "conn:pipe: another connection expected, got this one");
 	check_pipeable(lua, channel);
 	check_pipeable(lua, other);
-	take_replies(lua, agents, own_run(agents, channel));
-	take_replies(lua, agents, own_run(agents, other));
-	check_owed(lua, channel, own_run(agents, channel), "conn:pipe");
-	check_owed(lua, other, own_run(agents, other), "conn:pipe");
+	bind_take_replies(lua, agents, bind_own_run(agents, channel));
+	bind_take_replies(lua, agents, bind_own_run(agents, other));
+	check_owed(lua, channel, bind_own_run(agents, channel), "conn:pipe");
+	check_owed(lua, other, bind_own_run(agents, other), "conn:pipe");
 	cut_batch(agents, channel);
 	cut_batch(agents, other);
 	int err = link_pipe(agents, channel, other);
@@ -581,6 +598,18 @@ static int get_listener(lua_State *lua, struct channel *channel)
 	return 1;
 }
 
+/* Of a WebSocket that was opened from here. */
+static int get_subprotocol(lua_State *lua, struct channel *channel)
+{
+	size_t n = 0;
+	const char *name =
+	    conn_is_outgoing(channel->conn) ? client_subprotocol(client_behind(channel), &n) : NULL;
+	if (!name)
+		return 0;
+	lua_pushlstring(lua, name, n);
+	return 1;
+}
+
 /* What its handler and codec have used so far: { frames = …, seconds = …, bytes = … }. */
 static int get_usage(lua_State *lua, struct channel *channel)
 {
@@ -618,16 +647,25 @@ static const struct {
 	{ "listener", get_listener },
 	{ "usage", get_usage },
 	{ "tls", get_tls },
+	{ "subprotocol", get_subprotocol },
 };
 
 static const luaL_Reg METHODS[] = {
-	{ "send", l_conn_send },           { "flush", l_conn_flush },
-	{ "close", l_conn_close },         { "abort", l_conn_abort },
-	{ "shutdown", l_conn_shutdown },   { "pause", l_conn_pause },
-	{ "resume", l_conn_resume },       { "read", l_conn_read },
-	{ "set_frame", l_conn_set_frame }, { "set_timeout", l_conn_set_timeout },
-	{ "defer", l_conn_defer },         { "link", l_conn_link },
-	{ "pipe", l_conn_pipe },           { NULL, NULL },
+	{ "send", l_conn_send },
+	{ "flush", l_conn_flush },
+	{ "close", l_conn_close },
+	{ "abort", l_conn_abort },
+	{ "shutdown", l_conn_shutdown },
+	{ "pause", l_conn_pause },
+	{ "resume", l_conn_resume },
+	{ "read", l_conn_read },
+	{ "set_frame", l_conn_set_frame },
+	{ "set_timeout", l_conn_set_timeout },
+	{ "defer", l_conn_defer },
+	{ "link", l_conn_link },
+	{ "pipe", l_conn_pipe },
+	{ "begin", bind_conn_begin },
+	{ NULL, NULL },
 };
 
 enum { KEY_BYTES = SUGGEST_WORD_MAX };

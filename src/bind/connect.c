@@ -4,6 +4,7 @@
 #include "agent/handle.h"
 #include "agent/line.h"
 #include "agent/request.h"
+#include "agent/websocket.h"
 #include "bind/bind.h"
 #include "config/tls.h"
 #include "net/address.h"
@@ -149,6 +150,47 @@ static void open_outgoing_tls(lua_State *lua, struct agent_endpoint *endpoint, i
 	lua_pop(lua, 1);
 }
 
+/* A field that is text, as a copy. MAY RAISE. */
+static const char *copy_text(lua_State *lua, int idx, const char *key, size_t *n)
+{
+	lua_getfield(lua, idx, key);
+	const char *text = luaL_checklstring(lua, -1, n);
+	char *copy = malloc(*n + 1);
+	if (!copy)
+		luaL_error(lua, "perilune.connect: not enough memory");
+	else
+		memcpy(copy, text, *n + 1);
+	lua_pop(lua, 1);
+	return copy;
+}
+
+/* MAY RAISE. What it speaks once its handshake is over. */
+static void open_outgoing_websocket(lua_State *lua, struct client_endpoint *endpoint, int spec)
+{
+	struct agent_endpoint *its = &endpoint->endpoint;
+	lua_getfield(lua, spec, "websocket");
+	int its_own = lua_gettop(lua);
+	if (lua_istable(lua, its_own)) {
+		struct handshake *handshake = &endpoint->handshake;
+		size_t bytes;
+		handshake->request = copy_text(lua, its_own, "request", &handshake->request_bytes);
+		handshake->subprotocols = copy_text(lua, its_own, "subprotocols", &bytes);
+		handshake->compresses = spec_flag(lua, its_own, "compress");
+		its->websocket = (struct websocket){ .protocol = { .messages = &MESSAGE_WEBSOCKET,
+								   .max_bytes = spec_number(
+								       lua, spec, "limits", "message") },
+						     .worker = &agents_of(lua)->websocket,
+						     .is_client = true };
+		websocket_init(&its->websocket);
+		its->endpoint.rules.timeouts.idle = spec_milliseconds(lua, its_own, "pong");
+		its->endpoint.rules.timeouts.ping = spec_milliseconds(lua, its_own, "ping");
+		lua_getfield(lua, its_own, "metas");
+		websocket_open(lua);
+		endpoint->is_websocket = true;
+	}
+	lua_settop(lua, its_own - 1);
+}
+
 /* MAY RAISE. */
 static struct client_endpoint *new_endpoint(lua_State *lua, int spec, const struct conn_host *out)
 {
@@ -174,6 +216,7 @@ static struct client_endpoint *new_endpoint(lua_State *lua, int spec, const stru
 	if (wrong)
 		luaL_error(lua, "perilune.connect: frame: %s", wrong);
 	open_outgoing_tls(lua, its, spec);
+	open_outgoing_websocket(lua, endpoint, spec);
 	lua_getfield(lua, spec, "agent");
 	endpoint->has_agent = lua_toboolean(lua, -1);
 	if (!endpoint->has_agent && its->codec.view) { /* what is read in straight lines is kept */

@@ -1,18 +1,17 @@
 /* What requests know of their connection: the C side of lua/perilune/requests.lua. */
 #include "agent/http.h"
 #include "agent/run.h"
-#include "base/base64.h"
 #include "base/beneath.h"
 #include "base/err.h"
 #include "base/regular.h"
 #include "bind/bind.h"
 #include "conn/outgoing.h"
 #include "conn/peer.h"
+#include "http/handshake.h"
 #include "tls/stream.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <unistd.h>
 #include <uv.h>
@@ -381,20 +380,13 @@ static int l_http_second(lua_State *lua)
 /* MAY RAISE. websocket_accept(key) → what RFC 6455 has the server make of it */
 static int l_http_websocket_accept(lua_State *lua)
 {
-	static const char GUID[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-	enum { KEY_BYTES = 24 };
 	size_t n;
 	const char *key = luaL_checklstring(lua, 1, &n);
-	char text[KEY_BYTES + sizeof GUID], encoded[2 * EVP_MAX_MD_SIZE];
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned digest_bytes;
-	luaL_argcheck(lua, n == KEY_BYTES, 1, "a key of 24 characters is expected");
-	memcpy(text, key, KEY_BYTES);
-	memcpy(text + KEY_BYTES, GUID, sizeof GUID);
-	if (!EVP_Digest(text, KEY_BYTES + sizeof GUID - 1, digest, &digest_bytes, EVP_sha1(), NULL))
+	char accept[HANDSHAKE_ACCEPT_BYTES];
+	luaL_argcheck(lua, n == HANDSHAKE_KEY_BYTES, 1, "a key of 24 characters is expected");
+	if (!handshake_accept(key, accept))
 		return luaL_error(lua, "SHA-1 is not available");
-	char *end = base64_encode(encoded, digest, digest_bytes, BASE64_PLAIN, true);
-	lua_pushlstring(lua, encoded, (size_t)(end - encoded));
+	lua_pushlstring(lua, accept, sizeof accept);
 	return 1;
 }
 

@@ -115,6 +115,7 @@ static void open_websockets(lua_State *lua, struct agent_endpoint *listener,
 	websockets->endpoint.rules.timeouts.first_frame = 0;
 	websockets->loop_ref = websockets->view_loop_ref = websockets->meta_loop_ref = LUA_NOREF;
 	websockets->upgrader_ref = LUA_NOREF;
+	vm_push_function(lua, "perilune.http.websocket", "metas");
 	websocket_open(lua);
 	lua_pushcfunction(lua, l_anchor);
 	websockets->opener_ref = runtime_ref(lua, "adopter", 1);

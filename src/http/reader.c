@@ -17,7 +17,8 @@ struct http_reader {
 	uint8_t stage;      /* enum reader_stage */
 	bool is_head;
 	bool is_too_large;
-	bool is_begun; /* something of the response has come */
+	bool is_begun;   /* something of the response has come */
+	bool may_switch; /* 101 was asked for */
 };
 
 size_t http_reader_bytes(void)
@@ -191,7 +192,7 @@ static bool check_lengths(struct http_reader *reader)
 		return http_fail(&reader->session, REFUSE_CODING_1_0);
 	if ((status == 204 || status < 200) && (s->has_coding || (s->has_length && s->left)))
 		return reader_refuse(reader, "a response of this status has no body");
-	if (status == 101)
+	if (status == 101 && !reader->may_switch)
 		return reader_refuse(reader, "it switches protocols (101), which nobody has asked for");
 	return true;
 }
@@ -231,7 +232,7 @@ static struct http_step reader_head(struct http_reader *reader, const uint8_t *i
 		return stop(reader, 0);
 	if (!read_fields(reader, in, n) || !note_answer(reader))
 		return stop(reader, 0);
-	if (reader->answer.status < 200)
+	if (reader->answer.status < 200 && reader->answer.status != 101)
 		return skip_interim(reader);
 	struct http_session *s = &reader->session;
 	s->stage = reader->answer.extent == HTTP_CHUNKED ? STAGE_CHUNK : STAGE_BODY;
@@ -343,6 +344,19 @@ struct http_step http_reader_step(struct http_reader *reader, const uint8_t *in,
 		break;
 	}
 	return end(reader, 0);
+}
+
+enum http_event http_read_answer(const struct http_reader_limits *limits, const uint8_t *in, size_t n,
+				 struct http_answer *answer, const char **why)
+{
+	struct http_reader reader;
+	http_reader_init(&reader, limits);
+	http_reader_begin(&reader, false, UINT64_MAX);
+	reader.may_switch = true;
+	struct http_step step = http_reader_step(&reader, in, n);
+	*answer = reader.answer;
+	*why = step.event == HTTP_BROKEN ? http_reader_why(&reader) : "";
+	return step.event;
 }
 
 const struct http_answer *http_reader_answer(const struct http_reader *reader)

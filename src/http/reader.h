@@ -41,7 +41,7 @@ struct http_step {
 enum http_extent { HTTP_NO_BODY, HTTP_OF_LENGTH, HTTP_CHUNKED, HTTP_TO_THE_END };
 
 struct http_answer {
-	unsigned status; /* 200 to 599 */
+	unsigned status; /* 200 to 599; of http_read_answer() also 101 */
 	bool is_1_0;
 	bool keeps; /* the connection goes on after it */
 	enum http_extent extent;
@@ -60,6 +60,13 @@ void http_reader_begin(struct http_reader *reader, bool is_head, uint64_t body_m
  * is no further step.
  */
 struct http_step http_reader_step(struct http_reader *reader, const uint8_t *in, size_t n);
+
+/*
+ * The head of one response, in[0 .. n) with the empty line, which may be one that switches protocols (101): HTTP_HEAD;
+ * HTTP_INTERIM, another one follows; or HTTP_BROKEN, and *why says for what it is refused.
+ */
+enum http_event http_read_answer(const struct http_reader_limits *limits, const uint8_t *in, size_t n,
+				 struct http_answer *answer, const char **why);
 
 /* What the head has said. */
 const struct http_answer *http_reader_answer(const struct http_reader *reader);

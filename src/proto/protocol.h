@@ -149,8 +149,8 @@ struct protocol_ops {
 
 	/*
 	 * Appends n replies to *out; `data` is never NULL. max_bytes does not apply. Returns how many were appended;
-	 * when fewer than n, *error says why the next one was not: ERR_FRAME_REPLY (it cannot carry it) or
-	 * ERR_BUFFER_LIMIT; else it is 0. A reply that holds a terminator is let through: the peer sees several
+	 * when fewer than n, *error says why the next one was not: ERR_FRAME_REPLY (it cannot carry it),
+	 * ERR_FRAME_BETWEEN (another one is not whole yet) or ERR_BUFFER_LIMIT; else it is 0. A reply that holds a terminator is let through: the peer sees several
 	 * messages. `session` is NULL while the connection has yet to begin to speak it.
 	 */
 	unsigned (*encode)(const struct protocol *protocol, struct session *session,

@@ -1,4 +1,5 @@
 /* Close frames: the peer's, and what is said in this side's. */
+#include "base/counters.h"
 #include "base/err.h"
 #include "base/text.h"
 #include "websocket/internal.h"
@@ -8,8 +9,12 @@
 enum {
 	CODE_NORMAL = 1000,
 	CODE_GOING = 1001,
+	CODE_RULES = 1002,
 	CODE_NOTHING_SAID = 1005,
+	CODE_NO_FRAME = 1006,
+	CODE_BYTES = 1007,
 	CODE_POLICY = 1008,
+	CODE_SIZE = 1009,
 	CODE_ERROR = 1011,
 	CODE_LATER = 1013,
 	CODES_OWN = 3000,
@@ -84,8 +89,8 @@ unsigned websocket_peers_code(const struct session *session, const char **text, 
 static unsigned code_of(const struct websocket_session *s, enum close_reason reason)
 {
 	switch (reason) {
-	case REASON_AGENT:
-		return CODE_NORMAL;
+	case REASON_AGENT: /* it has left a message unfinished, unless it says otherwise */
+		return s->out_begun ? CODE_ERROR : CODE_NORMAL;
 	case REASON_ERROR:
 	case REASON_PROCEED_TIMEOUT:
 	case REASON_MEMORY:
@@ -108,27 +113,69 @@ static unsigned code_of(const struct websocket_session *s, enum close_reason rea
 	}
 }
 
-static int put_close(unsigned code, const void *text, size_t n, struct buf_pool *pool, struct buf **out)
+static counter *counter_of(struct counters *counters, unsigned code)
 {
-	uint8_t frame[4 + WEBSOCKET_CLOSE_TEXT_MAX] = { BIT_FIN | OPCODE_CLOSE, 0, (uint8_t)(code >> 8),
-							(uint8_t)code };
-	if (n)
-		memcpy(frame + 4, text, n);
-	frame[1] = (uint8_t)(code ? 2 + n : 0);
-	return buf_append(pool, out, frame, code ? 4 + n : 2);
+	switch (code) {
+	case CODE_NORMAL:
+		return &counters->websocket_1000;
+	case CODE_GOING:
+		return &counters->websocket_1001;
+	case CODE_RULES:
+		return &counters->websocket_1002;
+	case CODE_NOTHING_SAID:
+		return &counters->websocket_1005;
+	case CODE_NO_FRAME:
+		return &counters->websocket_1006;
+	case CODE_BYTES:
+		return &counters->websocket_1007;
+	case CODE_POLICY:
+		return &counters->websocket_1008;
+	case CODE_SIZE:
+		return &counters->websocket_1009;
+	case CODE_ERROR:
+		return &counters->websocket_1011;
+	default:
+		return &counters->websocket_other;
+	}
 }
 
-int websocket_close(struct websocket_session *s, enum close_reason reason, struct buf_pool *pool,
-		    struct buf **out)
+void websocket_count_end(const struct websocket_session *s, struct counters *counters)
 {
+	unsigned peers = s->peers ? s->peers->code ? s->peers->code : CODE_NOTHING_SAID : 0;
+	count(counter_of(counters, peers ? peers : s->said ? s->said : CODE_NO_FRAME));
+}
+
+/* Where to send it. */
+struct closing {
+	const struct websocket *websocket;
+	struct buf_pool *pool;
+	struct buf **out;
+};
+
+/* One that cannot be masked is not sent: the connection ends all the same. */
+static int put_close(const struct closing *to, unsigned code, const void *text, size_t n)
+{
+	uint8_t payload[CONTROL_MAX] = { (uint8_t)(code >> 8), (uint8_t)code };
+	if (n)
+		memcpy(payload + 2, text, n);
+	int err = websocket_put_frame(to->websocket, BIT_FIN | OPCODE_CLOSE, payload, code ? 2 + n : 0,
+				      to->pool, to->out);
+	return err == ERR_FRAME_REPLY ? 0 : err;
+}
+
+int websocket_close(const struct websocket *websocket, struct websocket_session *s, enum close_reason reason,
+		    struct buf_pool *pool, struct buf **out)
+{
+	const struct closing to = { websocket, pool, out };
 	const struct websocket_close *own = s->own, *peers = s->peers;
 	unsigned code = own && own->code ? own->code : code_of(s, reason);
+	s->said = (uint16_t)code;
 	if (own)
-		return put_close(code, own->text, code ? own->text_bytes : 0, pool, out);
+		return put_close(&to, code, own->text, code ? own->text_bytes : 0);
 	if (peers && reason == REASON_PEER)
-		return put_close(peers->code, "", 0, pool, out);
+		return put_close(&to, peers->code, "", 0);
 	if (!code)
 		return 0;
 	const char *why = websocket_breach_text((enum breach)s->breach);
-	return put_close(code, why, strlen(why), pool, out);
+	return put_close(&to, code, why, strlen(why));
 }

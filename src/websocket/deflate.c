@@ -10,8 +10,6 @@
 #include <zlib.h>
 
 enum {
-	BITS_MIN = 9,
-	BITS_MAX = 15,
 	LEVEL = 4,
 	MEMORY_LEVEL = 8,
 	LEAST_BYTES = 64,         /* of a message that is worth it */
@@ -25,8 +23,8 @@ enum {
 static const uint8_t TAIL[TAIL_BYTES] = { 0, 0, 0xff, 0xff };
 
 struct websocket_deflate {
-	z_stream inflater, compressors[BITS_MAX - BITS_MIN + 1];
-	bool has_inflater, has_compressor[BITS_MAX - BITS_MIN + 1];
+	z_stream inflater, compressors[WINDOW_BITS_MAX - WINDOW_BITS_MIN + 1];
+	bool has_inflater, has_compressor[WINDOW_BITS_MAX - WINDOW_BITS_MIN + 1];
 	uint8_t *bytes; /* what was compressed last */
 	size_t size;
 };
@@ -45,7 +43,7 @@ void websocket_worker_deinit(struct websocket_worker *worker)
 		return;
 	if (deflate->has_inflater)
 		inflateEnd(&deflate->inflater);
-	for (unsigned i = 0; i <= BITS_MAX - BITS_MIN; i++)
+	for (unsigned i = 0; i <= WINDOW_BITS_MAX - WINDOW_BITS_MIN; i++)
 		if (deflate->has_compressor[i])
 			deflateEnd(&deflate->compressors[i]);
 	free(deflate->bytes);
@@ -62,7 +60,7 @@ static z_stream *take_inflater(struct websocket_worker *worker)
 		return NULL;
 	if (deflate->has_inflater)
 		return inflateReset(&deflate->inflater) == Z_OK ? &deflate->inflater : NULL;
-	deflate->has_inflater = inflateInit2(&deflate->inflater, -BITS_MAX) == Z_OK;
+	deflate->has_inflater = inflateInit2(&deflate->inflater, -WINDOW_BITS_MAX) == Z_OK;
 	return deflate->has_inflater ? &deflate->inflater : NULL;
 }
 
@@ -136,7 +134,7 @@ enum breach websocket_inflate(struct websocket_worker *worker, const struct buf 
 
 static z_stream *take_compressor(struct websocket_deflate *deflate, unsigned window_bits)
 {
-	unsigned i = window_bits - BITS_MIN;
+	unsigned i = window_bits - WINDOW_BITS_MIN;
 	z_stream *stream = &deflate->compressors[i];
 	if (deflate->has_compressor[i])
 		return deflateReset(stream) == Z_OK ? stream : NULL;

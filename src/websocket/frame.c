@@ -1,5 +1,8 @@
 /* Frames: their heads, their masks, and what may be wrong with them. */
+#include "base/err.h"
 #include "websocket/internal.h"
+
+#include <openssl/rand.h>
 
 #define BREACH_CODE(name, code, text) [BREACH_##name] = (code),
 #define BREACH_TEXT(name, code, text) [BREACH_##name] = (text),
@@ -32,10 +35,11 @@ static enum breach check_first(const struct websocket *websocket, uint8_t first)
 	return is_control(opcode) && !(first & BIT_FIN) ? BREACH_CONTROL_FRAGMENT : BREACH_NONE;
 }
 
-static enum breach check_second(uint8_t first, uint8_t second)
+static enum breach check_second(const struct websocket *websocket, uint8_t first, uint8_t second)
 {
-	if (!(second & BIT_MASKED))
-		return BREACH_UNMASKED;
+	bool is_masked = second & BIT_MASKED;
+	if (is_masked == websocket->is_client)
+		return is_masked ? BREACH_MASKED : BREACH_UNMASKED;
 	return is_control(first & 15) && (second & 127) > CONTROL_MAX ? BREACH_CONTROL_LENGTH : BREACH_NONE;
 }
 
@@ -51,11 +55,12 @@ enum breach websocket_read_head(const struct websocket *websocket, const uint8_t
 				struct frame_head *head)
 {
 	enum { TWO = 126, EIGHT = 127 };
+	unsigned mask_bytes = websocket->is_client ? 0 : sizeof head->mask;
 	enum breach breach;
 	*head = (struct frame_head){ 0 };
 	if (!n || (breach = check_first(websocket, in[0])))
 		return n ? breach : BREACH_NONE;
-	if (n < 2 || (breach = check_second(in[0], in[1])))
+	if (n < 2 || (breach = check_second(websocket, in[0], in[1])))
 		return n < 2 ? BREACH_NONE : breach;
 	unsigned length = in[1] & 127, more = length == TWO ? 2 : length == EIGHT ? 8 : 0;
 	if (n < 2 + more)
@@ -66,10 +71,10 @@ enum breach websocket_read_head(const struct websocket *websocket, const uint8_t
 	head->len = more ? length_of(in + 2, more) : length;
 	if ((more == 2 && head->len < TWO) || (more == 8 && (head->len <= UINT16_MAX || head->len >> 63)))
 		return BREACH_LENGTH;
-	if (n < 2 + more + sizeof head->mask)
+	if (n < 2 + more + mask_bytes)
 		return BREACH_NONE;
-	memcpy(head->mask, in + 2 + more, sizeof head->mask);
-	head->bytes = (uint8_t)(2 + more + sizeof head->mask);
+	memcpy(head->mask, in + 2 + more, mask_bytes);
+	head->bytes = (uint8_t)(2 + more + mask_bytes);
 	return BREACH_NONE;
 }
 
@@ -91,7 +96,8 @@ uint8_t websocket_unmask(uint8_t *to, const uint8_t *from, size_t n, const uint8
 	return (uint8_t)((at + n) & 3);
 }
 
-size_t websocket_put_head(uint8_t head[WEBSOCKET_HEAD_MAX], uint8_t first, size_t n)
+/* Without a mask. */
+static size_t put_head(uint8_t head[WEBSOCKET_HEAD_MAX], uint8_t first, size_t n)
 {
 	unsigned more = n < 126 ? 0 : n <= UINT16_MAX ? 2 : 8;
 	head[0] = first;
@@ -103,5 +109,40 @@ size_t websocket_put_head(uint8_t head[WEBSOCKET_HEAD_MAX], uint8_t first, size_
 
 size_t websocket_head(uint8_t head[WEBSOCKET_HEAD_MAX], bool is_binary, size_t len)
 {
-	return websocket_put_head(head, BIT_FIN | (is_binary ? OPCODE_BINARY : OPCODE_TEXT), len);
+	return put_head(head, BIT_FIN | (is_binary ? OPCODE_BINARY : OPCODE_TEXT), len);
+}
+
+/* Many at once: the generator takes longer to be asked than to answer. False: it has failed. */
+static bool draw_mask(struct websocket_worker *worker, uint8_t mask[4])
+{
+	if (!worker->random_left) {
+		if (RAND_bytes(worker->random, sizeof worker->random) != 1)
+			return false;
+		worker->random_left = sizeof worker->random;
+	}
+	memcpy(mask, worker->random + sizeof worker->random - worker->random_left, 4);
+	worker->random_left -= 4;
+	return true;
+}
+
+int websocket_put_frame(const struct websocket *websocket, uint8_t first, const uint8_t *payload, size_t n,
+			struct buf_pool *pool, struct buf **out)
+{
+	uint8_t mask[4] = { 0 };
+	if (websocket->is_client && !draw_mask(websocket->worker, mask))
+		return ERR_FRAME_REPLY;
+	uint8_t *to = n > UINT32_MAX / 2 ? NULL : buf_reserve(pool, out, WEBSOCKET_HEAD_MAX + n);
+	if (!to)
+		return ERR_BUFFER_LIMIT;
+	size_t head = put_head(to, first, n);
+	if (websocket->is_client) {
+		to[1] |= BIT_MASKED;
+		memcpy(to + head, mask, sizeof mask);
+		head += sizeof mask;
+		websocket_unmask(to + head, payload, n, mask, 0);
+	} else if (n) {
+		memcpy(to + head, payload, n);
+	}
+	buf_commit(*out, head + n);
+	return 0;
 }

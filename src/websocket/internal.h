@@ -9,6 +9,8 @@
 
 enum { OPCODE_MORE, OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE = 8, OPCODE_PING, OPCODE_PONG };
 
+enum { WINDOW_BITS_MIN = 9, WINDOW_BITS_MAX = 15 }; /* of zlib, without a header around it */
+
 enum { BIT_FIN = 0x80, BIT_COMPRESSED = 0x40, BITS_RESERVED = 0x70, BIT_MASKED = 0x80, CONTROL_MAX = 125 };
 
 /* X(name, close code, what is wrong) */
@@ -16,6 +18,7 @@ enum { BIT_FIN = 0x80, BIT_COMPRESSED = 0x40, BITS_RESERVED = 0x70, BIT_MASKED =
 	X(RESERVED, 1002, "a frame has reserved bits")                                   \
 	X(OPCODE, 1002, "a frame has an opcode that is not known")                       \
 	X(UNMASKED, 1002, "a frame of a client is not masked")                           \
+	X(MASKED, 1002, "a frame of a server is masked")                                 \
 	X(CONTROL_LENGTH, 1002, "a control frame has more than 125 bytes")               \
 	X(CONTROL_FRAGMENT, 1002, "a control frame is fragmented")                       \
 	X(LENGTH, 1002, "a length is not written in its shortest form, or is over 2^63") \
@@ -41,17 +44,22 @@ struct websocket_session {
 	struct buf *message;           /* what has come of the message at hand, unmasked; or NULL */
 	struct websocket_close *peers; /* the peer's close frame, or NULL: none has come */
 	struct websocket_close *own;   /* what this side is to say; NULL: what its reason says */
+	uint16_t said;                 /* ... and the code that it has said; 0: none, or none yet */
 	uint64_t left;                 /* payload of the frame at hand that is still to come */
 	uint8_t mask[4];               /* of that frame, */
 	uint8_t masked;                /* ... and the place in it of the next byte */
-	struct utf8 utf8;              /* how far the text is looked at */
+	struct utf8 utf8;              /* how far the text is looked at, */
+	struct utf8 out_utf8;          /* ... and the one that is sent in pieces */
 	uint8_t breach;                /* enum breach */
 	bool begun : 1;                /* a message is at hand, */
 	bool is_text : 1;              /* ... or was given last: is it text? */
 	bool is_compressed : 1;
 	bool is_last : 1; /* the frame at hand ends it */
 	bool in_frame : 1;
-	bool given : 1;      /* the message is in the hands of the layer above */
+	bool given : 1;       /* the message is in the hands of the layer above */
+	bool out_begun : 1;   /* a message is being sent in pieces: */
+	bool out_goes_on : 1; /* ... the first of them has gone */
+	bool out_is_text : 1;
 	bool has_looked : 1; /* look_ahead() has been further than decode(), */
 	uint32_t looked;     /* ... so many bytes, up to the head of a frame, */
 	uint32_t answered;   /* ... and has answered so many pings in them */
@@ -86,8 +94,12 @@ enum breach websocket_read_head(const struct websocket *websocket, const uint8_t
  */
 uint8_t websocket_unmask(uint8_t *to, const uint8_t *from, size_t n, const uint8_t mask[4], uint8_t at);
 
-/* What is before n bytes of payload. */
-size_t websocket_put_head(uint8_t head[WEBSOCKET_HEAD_MAX], uint8_t first, size_t n);
+/*
+ * Appends a frame, masked where this side is the client. 0, ERR_BUFFER_LIMIT with nothing appended, or ERR_FRAME_REPLY:
+ * there is no randomness.
+ */
+int websocket_put_frame(const struct websocket *websocket, uint8_t first, const uint8_t *payload, size_t n,
+			struct buf_pool *pool, struct buf **out);
 
 unsigned websocket_breach_code(enum breach breach);
 const char *websocket_breach_text(enum breach breach);
@@ -97,9 +109,12 @@ const char *websocket_breach_text(enum breach breach);
 /* The payload of the peer's close frame, unmasked; s->peers is what it says. *error: ERR_BUFFER_LIMIT. */
 enum breach websocket_take_close(struct websocket_session *s, const uint8_t *payload, size_t n, int *error);
 
+/* Counts how it has ended: by the code that was said first. */
+void websocket_count_end(const struct websocket_session *s, struct counters *counters);
+
 /* Appends the close frame that ends the connection for this reason. 0 or ERR_BUFFER_LIMIT. */
-int websocket_close(struct websocket_session *s, enum close_reason reason, struct buf_pool *pool,
-		    struct buf **out);
+int websocket_close(const struct websocket *websocket, struct websocket_session *s, enum close_reason reason,
+		    struct buf_pool *pool, struct buf **out);
 
 /* deflate.c */
 

@@ -18,7 +18,10 @@ static void websocket_end(const struct protocol *protocol, struct session *sessi
 	struct websocket_session *s = websocket_session_of(session);
 	if (!s)
 		return;
-	buf_release(websocket_of(protocol)->worker->pool, &s->message);
+	const struct websocket *websocket = websocket_of(protocol);
+	if (!websocket->is_client)
+		websocket_count_end(s, websocket->worker->counters);
+	buf_release(websocket->worker->pool, &s->message);
 	free(s->peers);
 	free(s->own);
 	free(s);
@@ -188,20 +191,28 @@ static void websocket_taken(const struct protocol *protocol, struct session *ses
 	buf_release(websocket_of(protocol)->worker->pool, &s->message);
 }
 
-static int answer_ping(struct buf_pool *pool, struct buf **out, const uint8_t *payload, size_t n)
+/* A ping or a pong. One that cannot be masked is left out. */
+static int put_control(const struct websocket *websocket, uint8_t opcode, const uint8_t *payload, size_t n,
+		       struct buf_pool *pool, struct buf **out)
 {
-	uint8_t pong[2 + CONTROL_MAX] = { BIT_FIN | OPCODE_PONG, (uint8_t)n };
-	if (n)
-		memcpy(pong + 2, payload, n);
-	return buf_append(pool, out, pong, 2 + n);
+	int err = websocket_put_frame(websocket, BIT_FIN | opcode, payload, n, pool, out);
+	return err == ERR_FRAME_REPLY ? 0 : err;
+}
+
+static int answer_ping(const struct websocket *websocket, struct buf_pool *pool, struct buf **out,
+		       const uint8_t *payload, size_t n)
+{
+	return put_control(websocket, OPCODE_PONG, payload, n, pool, out);
 }
 
 /* What finds no room may find it once others have made some. */
-static void answer_in_batch(struct batch *out, const uint8_t *payload, size_t n)
+static void answer_in_batch(const struct websocket *websocket, struct batch *out, const uint8_t *payload,
+			    size_t n)
 {
-	out->error = answer_ping(out->pool, out->answers, payload, n);
-	if (out->error && buf_could_hold(out->pool, *out->answers, 2 + n))
-		out->announced = 2 + n;
+	size_t room = WEBSOCKET_HEAD_MAX + n;
+	out->error = answer_ping(websocket, out->pool, out->answers, payload, n);
+	if (out->error && buf_could_hold(out->pool, *out->answers, room))
+		out->announced = room;
 }
 
 /* A control frame that is whole. */
@@ -216,7 +227,7 @@ static void take_control(struct decoding *d, const struct frame_head *head)
 	if (head->opcode == OPCODE_PING && s->answered)
 		s->answered--;
 	else if (head->opcode == OPCODE_PING)
-		answer_in_batch(out, payload, n);
+		answer_in_batch(d->websocket, out, payload, n);
 	else if (head->opcode == OPCODE_CLOSE)
 		breach = websocket_take_close(s, payload, n, &out->error);
 	if (breach)
@@ -291,12 +302,13 @@ static void websocket_decode(const struct protocol *protocol, const uint8_t *in,
 static int websocket_look_ahead(const struct protocol *protocol, struct session *session, const uint8_t *in,
 				size_t n, struct buf_pool *pool, struct buf **out)
 {
+	const struct websocket *websocket = websocket_of(protocol);
 	struct websocket_session *s = websocket_session_of(session);
 	struct frame_head head;
 	int err = 0;
 	uint64_t at = s->has_looked ? s->looked : s->left;
 	while (!err && at < n && !s->breach && !s->peers) {
-		if (websocket_read_head(websocket_of(protocol), in + at, n - at, &head) || !head.bytes)
+		if (websocket_read_head(websocket, in + at, n - at, &head) || !head.bytes)
 			break;
 		bool is_whole = n - at >= head.bytes + head.len;
 		if (head.opcode == OPCODE_CLOSE || head.len > UINT32_MAX / 2 ||
@@ -305,7 +317,7 @@ static int websocket_look_ahead(const struct protocol *protocol, struct session 
 		if (head.opcode == OPCODE_PING) {
 			uint8_t payload[CONTROL_MAX];
 			websocket_unmask(payload, in + at + head.bytes, (size_t)head.len, head.mask, 0);
-			err = answer_ping(pool, out, payload, (size_t)head.len);
+			err = answer_ping(websocket, pool, out, payload, (size_t)head.len);
 			s->answered += !err;
 		}
 		at += err ? 0 : head.bytes + head.len;
@@ -325,7 +337,8 @@ static bool websocket_is_at_rest(const struct protocol *protocol, const struct s
 {
 	const struct websocket_session *s = websocket_session_of(session);
 	(void)protocol;
-	return s && !s->begun && !s->given && !s->breach && !s->peers && !s->own && !s->has_looked;
+	return s && !s->begun && !s->given && !s->breach && !s->peers && !s->own && !s->has_looked &&
+	       !s->out_begun;
 }
 
 /* ---- encoding ---- */
@@ -336,25 +349,53 @@ static bool is_utf8(const struct reply *reply)
 	return utf8_take(&utf8, reply->data, reply->len) && utf8_is_whole(&utf8);
 }
 
-int websocket_append(const struct websocket *websocket, bool is_binary, const struct reply *reply,
-		     struct buf_pool *pool, struct buf **out)
+int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
+		     const struct reply *reply, struct buf_pool *pool, struct buf **out)
 {
 	const uint8_t *payload = reply->data;
 	size_t n = reply->len, compressed = 0;
 	uint8_t opcode = is_binary ? OPCODE_BINARY : OPCODE_TEXT;
+	if (session && websocket_session_of(session)->out_begun)
+		return ERR_FRAME_BETWEEN;
 	if (!is_binary && !is_utf8(reply))
 		return ERR_FRAME_REPLY;
-	if (websocket->window_bits)
+	if (websocket->window_bits >= WINDOW_BITS_MIN)
 		compressed = websocket_compress(websocket->worker, websocket->window_bits, reply, &payload);
 	n = compressed ? compressed : n;
-	uint8_t *to = n > UINT32_MAX / 2 ? NULL : buf_reserve(pool, out, WEBSOCKET_HEAD_MAX + n);
-	if (!to)
-		return ERR_BUFFER_LIMIT;
 	uint8_t first = (uint8_t)(BIT_FIN | (compressed ? BIT_COMPRESSED : 0) | opcode);
-	size_t head = websocket_put_head(to, first, n);
-	if (n)
-		memcpy(to + head, payload, n);
-	buf_commit(*out, head + n);
+	return websocket_put_frame(websocket, first, payload, n, pool, out);
+}
+
+bool websocket_begin_message(struct session *session, bool is_binary)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	if (s->out_begun)
+		return false;
+	s->out_begun = true;
+	s->out_goes_on = false;
+	s->out_is_text = !is_binary;
+	s->out_utf8 = (struct utf8){ 0 };
+	return true;
+}
+
+int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
+			   const struct reply *piece, struct buf_pool *pool, struct buf **out)
+{
+	struct websocket_session *s = websocket_session_of(session);
+	struct utf8 utf8 = s->out_utf8;
+	bool is_right = !s->out_is_text || utf8_take(&utf8, piece->data, piece->len);
+	if (!is_right || (s->out_is_text && is_last && !utf8_is_whole(&utf8)))
+		return ERR_FRAME_REPLY;
+	if (!piece->len && !is_last)
+		return 0;
+	uint8_t opcode = s->out_goes_on ? OPCODE_MORE : s->out_is_text ? OPCODE_TEXT : OPCODE_BINARY;
+	uint8_t first = (uint8_t)(opcode | (is_last ? BIT_FIN : 0));
+	int err = websocket_put_frame(websocket, first, piece->data, piece->len, pool, out);
+	if (err)
+		return err;
+	s->out_utf8 = utf8;
+	s->out_goes_on = true;
+	s->out_begun = !is_last;
 	return 0;
 }
 
@@ -363,10 +404,9 @@ static unsigned websocket_encode(const struct protocol *protocol, struct session
 				 const struct reply *replies, unsigned n, struct buf_pool *pool,
 				 struct buf **out, int *error)
 {
-	(void)session;
 	*error = 0;
 	for (unsigned i = 0; i < n; i++) {
-		*error = websocket_append(websocket_of(protocol), false, &replies[i], pool, out);
+		*error = websocket_append(websocket_of(protocol), session, false, &replies[i], pool, out);
 		if (*error)
 			return i;
 	}
@@ -376,19 +416,16 @@ static unsigned websocket_encode(const struct protocol *protocol, struct session
 static int websocket_ping(const struct protocol *protocol, struct session *session, struct buf_pool *pool,
 			  struct buf **out)
 {
-	static const uint8_t PING[] = { BIT_FIN | OPCODE_PING, 0 };
-	(void)protocol;
 	(void)session;
-	return buf_append(pool, out, PING, sizeof PING);
+	return put_control(websocket_of(protocol), OPCODE_PING, (const uint8_t *)"", 0, pool, out);
 }
 
 static int websocket_finish(const struct protocol *protocol, struct session *session, uint32_t channel,
 			    enum close_reason reason, struct buf_pool *pool, struct buf **out)
 {
 	struct websocket_session *s = websocket_session_of(session);
-	(void)protocol;
 	(void)channel;
-	return s ? websocket_close(s, reason, pool, out) : 0;
+	return s ? websocket_close(websocket_of(protocol), s, reason, pool, out) : 0;
 }
 
 static void websocket_explain(const struct protocol *protocol, const struct batch *batch, char *text,

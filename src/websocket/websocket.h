@@ -1,6 +1,6 @@
 /*
- * WebSocket (RFC 6455) on the server's side, as a protocol: from behind the handshake on, which is HTTP's
- * (agent/websocket.h).
+ * WebSocket (RFC 6455), on either side, as a protocol: from behind the handshake on, which is HTTP's
+ * (agent/websocket.h, http/handshake.h). What a client sends is masked, each frame by a fresh key that nobody can guess.
  *
  * A message is one for the layer above, however many frames it came in: it is put together, and text is looked
  * at, as its bytes come. Pings are answered here, and pongs are looked at by nobody. What breaks the rules ends
@@ -32,15 +32,22 @@ struct websocket_worker {
 	struct buf_pool *pool;
 	struct counters *counters;
 	struct websocket_deflate *deflate; /* NULL: it has compressed nothing yet */
+	uint8_t random[256];               /* of which the last `random_left` bytes are not used yet */
+	uint16_t random_left;
 };
 
-enum { WEBSOCKET_HEAD_MAX = 10, WEBSOCKET_CLOSE_TEXT_MAX = 123 };
+enum { WEBSOCKET_HEAD_MAX = 14, WEBSOCKET_CLOSE_TEXT_MAX = 123 };
 
 /* A listener's; or one connection's, where it compresses. */
 struct websocket {
 	struct protocol protocol; /* first; its max_bytes are set */
 	struct websocket_worker *worker;
-	uint8_t window_bits; /* of what is sent compressed, 9 to 15; 0: nothing is, in either direction */
+	/*
+	 * Of what is sent compressed, 9 to 15. 8: nothing is, as zlib has no such window, but the peer may. 0: nothing
+	 * is, in either direction.
+	 */
+	uint8_t window_bits;
+	bool is_client; /* this side has opened it */
 };
 
 /* Fills in the protocol. Its max_bytes, its messages and its worker are set. */
@@ -52,12 +59,27 @@ void websocket_worker_deinit(struct websocket_worker *worker);
 bool websocket_is_binary(const struct session *session);
 
 /*
- * Appends a message. 0, ERR_FRAME_REPLY (a text that is no UTF-8), or ERR_BUFFER_LIMIT with nothing appended.
+ * Appends a message. 0, or with nothing appended ERR_FRAME_REPLY (a text that is no UTF-8), ERR_FRAME_BETWEEN, or
+ * ERR_BUFFER_LIMIT. The session is NULL while the connection has yet to begin to speak it.
  */
-int websocket_append(const struct websocket *websocket, bool is_binary, const struct reply *reply,
-		     struct buf_pool *pool, struct buf **out);
+int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
+		     const struct reply *reply, struct buf_pool *pool, struct buf **out);
 
-/* What is before a whole message that is sent so. Returns how many bytes. */
+/*
+ * A message in pieces begins: others are refused with ERR_FRAME_BETWEEN until its last piece. False: one has begun
+ * before.
+ */
+bool websocket_begin_message(struct session *session, bool is_binary);
+
+/*
+ * Appends a piece of it, a frame. 0, ERR_FRAME_REPLY with nothing appended (the text is no UTF-8; or with the last piece,
+ * not whole), or ERR_BUFFER_LIMIT likewise. One that is empty is left out, unless it is the last. Pieces are not
+ * compressed.
+ */
+int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
+			   const struct reply *piece, struct buf_pool *pool, struct buf **out);
+
+/* What is before a whole message that a server sends. Returns how many bytes. */
 size_t websocket_head(uint8_t head[WEBSOCKET_HEAD_MAX], bool is_binary, size_t len);
 
 /*

@@ -13,7 +13,7 @@ local printable = require "perilune.printable"
 local M = {}
 
 local VERSION = "13"
-local WINDOW_BITS_MIN, WINDOW_BITS_MAX = 9, 15 -- of zlib, without a header around it
+local WINDOW_BITS_MAX = 15
 
 -- ---- what a handler returns ----
 
@@ -152,12 +152,12 @@ local function read_offer(offer)
     if not is_right or not is_right(value) or asked[parameter] ~= nil then return nil end
     asked[parameter] = value or true
   end
-  local bits = asked.server_max_window_bits
-  if bits and window_bits(bits) < WINDOW_BITS_MIN then return nil end
   return asked
 end
 
--- Each message is compressed by itself: so no connection needs a window of its own.
+-- Each message is compressed by itself: so no connection needs a window of its own. What the client's window may be is
+-- the client's affair, as all of them are inflated with the largest one. zlib compresses with none of 8 bits: who wants
+-- that is sent nothing compressed (src/websocket/websocket.h), and may compress what it sends.
 local ACCEPTED = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
 -- The bits of the window, 0: nothing is compressed; and the field that says so.

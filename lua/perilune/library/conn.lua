@@ -39,6 +39,7 @@
 ---@field listener string? the listener's name; of a connection out the address, as it was given
 ---@field usage perilune.usage? what this connection's handler has used so far
 ---@field tls perilune.tls? what the handshake has settled; nil where there is no TLS
+---@field subprotocol string? of a WebSocket out: the one that the server has chosen
 local conn = {}
 
 --- What a handshake has settled. Each look makes it anew: keep what is needed more than once.
@@ -80,12 +81,36 @@ local conn = {}
 ---@return string? code
 function conn:send(reply, kind) end
 
+--- Begins a message of a [WebSocket](websocket.md#in-pieces) that is sent in pieces. Until it is finished no other
+--- message is sent: conn:send and a reply raise. Not with limits.slow_consumer = "drop".
+---@param kind? "text"|"binary" default: "text"
+---@return perilune.message? message nil: the connection has ended
+---@return "closed"? why
+function conn:begin(kind) end
+
+--- A message that is sent in pieces: what conn:begin() returns.
+---@class perilune.message
+local message = {}
+
+--- Sends a piece now, as conn:send() does. Pieces of a text may end within a character.
+---@param data string
+---@return boolean? ok false: past the high-water mark, and sent all the same; nil: the connection has ended
+---@return "closed"? message
+function message:write(data) end
+
+--- Sends the last piece: the message is whole.
+---@param data? string
+---@return boolean? ok
+---@return "closed"? message
+function message:finish(data) end
+
 --- Waits until all output was handed to the system.
 ---@return true? ok
 ---@return "closed"? message
 function conn:flush() end
 
---- Waits for the next frame, in the connection's framing or another: never for a view. The time-out counts from the
+--- Waits for the next frame, in the connection's framing or another: never for a view. Of a [WebSocket](websocket.md)
+--- that is the next message, with a second value, `meta`: meta.binary. The time-out counts from the
 --- call. Without one timeout.read and timeout.idle still apply, and end the connection; of a connection out it is
 --- timeout.read. Codes: "EOF", the end of the stream; "ETIMEDOUT"; when the connection ends for what came instead,
 --- "EMSGSIZE" (over limits.frame) or "EPROTO" (a malformed frame): what is sent then still goes out; and of a
@@ -93,8 +118,10 @@ function conn:flush() end
 ---@param framing? perilune.framing
 ---@param timeout? perilune.duration
 ---@return any frame nil: there is none, and why
----@return string? message
+---@return string|table|nil message of a message of a WebSocket: its `meta`
 ---@return "EOF"|"ETIMEDOUT"|"EMSGSIZE"|"EPROTO"|string|nil code
+---@return integer? close_code with "EOF", of a WebSocket out: what the server's close frame says
+---@return string? close_text
 function conn:read(framing, timeout) end
 
 --- Sets how bytes become frames, from the next frame on, bytes already received included. A reply returned by this call

@@ -7,12 +7,18 @@
 ---@field agent? perilune.agent|table|fun(conn: perilune.conn): table serves it; without one it is read with conn:read()
 ---@field timeout? perilune.connect_timeouts
 ---@field limits? perilune.connect_limits
----@field tls? perilune.connect_tls of a tls:// address
+---@field tls? perilune.connect_tls of a tls:// or wss:// address
 ---@field from? string the address of this machine to connect from: "10.0.0.7"
 ---@field keepalive? perilune.duration TCP (and not UDP) asks a silent peer after so long; default: 30s
+---@field subprotocols? string[] of ws://: names that the server may choose from, the best first; default: none
+---@field origin? string of ws://: where the page is from that asks, "https://example.org"
+---@field headers? table<string, string|number|string[]|false> of ws://: more fields of the request
+---@field compress? boolean of ws://: offers permessage-deflate; default: false
+---@field ping? perilune.duration of ws://: a server that is silent is asked whether it is there; default: 54s
+---@field pong? perilune.duration of ws://: and gone when it is silent for so long; default: 60s
 
 ---@class perilune.connect_timeouts
----@field connect? perilune.duration the look-up, the connection and TLS, all together; default: 5s
+---@field connect? perilune.duration the look-up, the connection, TLS and a WebSocket's handshake together; default: 5s
 ---@field read? perilune.duration a frame that was begun must be complete; and how long conn:read() waits; default: 10s
 ---@field write? perilune.duration what is sent must make progress; default: 10s
 ---@field idle? perilune.duration a frame must complete now and then; default: off
@@ -21,6 +27,7 @@
 
 ---@class perilune.connect_limits
 ---@field frame? perilune.size default of a framing's `max`; default: 1m
+---@field message? perilune.size of ws://: bytes of a message, put together and inflated; default: 64k
 ---@field inbox? integer frames that may wait; default: 1024
 ---@field send_buffer? perilune.size high-water mark of output that the peer has not taken; default: 1m
 ---@field slow_consumer? "pause"|"close"|"drop" past the high-water mark; default: "pause"
