@@ -13,6 +13,10 @@ local function start_example(listen, settings)
   end) }
 end
 
+local function needs_browser()
+  if not browser.is_there() then pending "chromium-headless-shell is not installed" end
+end
+
 -- What the page at this URL has reported to the app.
 local function seen_by(app, url)
   local chromium = browser.open(url)
@@ -114,12 +118,10 @@ return { listen = "http://127.0.0.1:0", agent = Site }
 ]==]
 
 describe("a page in Chromium", function()
-  setup(function()
-    if not browser.is_there() then pending "chromium-headless-shell is not installed" end
-  end)
   after_each(server.finish)
 
   it("talks by fetch, by events that go on where they were, and over a compressed WebSocket", function()
+    needs_browser()
     local app = start_example "http://127.0.0.1:0"
     assert.equal(THREE_WAYS, seen_by(app, ("http://127.0.0.1:%d/"):format(app.port)))
     local summary = app:stop().summary
@@ -128,6 +130,7 @@ describe("a page in Chromium", function()
   end)
 
   it("does the same over TLS", function()
+    needs_browser()
     local PKI = pki.new()
     finally(function() PKI:remove() end)
     local mine = PKI:sign("server", { names = { "localhost" } })
@@ -137,6 +140,7 @@ describe("a page in Chromium", function()
   end)
 
   it("may do from another origin what that is allowed", function()
+    needs_browser()
     local pages = server.start { script = PAGE }
     local origin = "http://127.0.0.1:" .. pages.port
     local api = server.start { script = API:format(origin) }
