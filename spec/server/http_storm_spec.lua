@@ -60,7 +60,7 @@ local SLOW = 20 -- connections of each kind
 
 -- By what slowhttptest calls them.
 local ATTACKS = { headers = "-H -u {url}/", body = "-B -u {url}/", ranges = "-R -t GET -u {url}/app.lua",
-  read = "-X -u {url}/large" }
+  read = "-X -n 30 -u {url}/large" }
 
 -- Starts all, each in the background, and gives their ids. They are ours to wait for: see spec/support/server.lua.
 local function attack(app)
