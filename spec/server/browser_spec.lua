@@ -17,10 +17,13 @@ local function needs_browser()
   if not browser.is_there() then pending "chromium-headless-shell is not installed" end
 end
 
--- What the page at this URL has reported to the app.
-local function seen_by(app, url)
+-- What the page at this URL has reported to the app; `meanwhile` is called once the page is there.
+local function seen_by(app, url, meanwhile)
   local chromium = browser.open(url)
-  local ok, entry = pcall(app.wait_log, app, "a page has seen this", browser.SECONDS)
+  local ok, entry = pcall(function()
+    if meanwhile then meanwhile() end
+    return app:wait_log("a page has seen this", browser.SECONDS)
+  end)
   local said = chromium:text()
   chromium:close()
   if not ok then error(entry .. "\nthe browser said:\n" .. said, 0) end
@@ -56,6 +59,17 @@ api:get("/closed", function() return http.websocket(Echo, { origins = { "https:/
 api:get("/login", function()
   return http.text "in":with { headers = { ["Set-Cookie"] = http.cookie("user", "ann", { path = "/" }) } }
 end)
+api:post("/form", function(request)
+  local form = request:form()
+  return http.text(form.a .. " " .. form["ü &"])
+end)
+api:post("/files", function(request)
+  local said = {}
+  for i, part in ipairs(assert(request:multipart())) do
+    said[i] = ("%%s %%s %%s %%d"):format(part.name, part.filename or "-", part.type or "-", #part.body)
+  end
+  return http.text(table.concat(said, ", "))
+end)
 api:get("/me", function(request) return http.text(request.cookies.user or "nobody") end)
 api:get("/pieces", function()
   return http.stream(function(out)
@@ -90,6 +104,14 @@ const open = path => new Promise(resolve => {
 await show("preflight", () => text("/put", { method: "PUT", headers: { "X-Mine": "1" }, body: "a" }));
 await show("refused field", () => text("/put", { method: "PUT", headers: { "X-Other": "1" }, body: "a" }));
 await show("no route", async () => (await fetch(api + "/put", { method: "DELETE" })).status);
+await show("form", () => text("/form", { method: "POST", body: new URLSearchParams({ a: "1=2", "ü &": "+ é" }) }));
+await show("files", () => {
+  const form = new FormData();
+  form.append("text", "é");
+  form.append("file", new File([new Uint8Array(300000)], "a 'b' é.bin", { type: "application/x-a" }));
+  form.append("empty", new File([], ""));
+  return text("/files", { method: "POST", body: form });
+});
 await show("no cookie", () => text("/me", { credentials: "include" }));
 await show("cookie", async () => {
   await text("/login", { credentials: "include" });
@@ -115,6 +137,50 @@ function Site:proceed(request)
   perilune.log("info", "a page has seen this", { seen = request.body })
 end
 return { listen = "http://127.0.0.1:0", agent = Site }
+]==]
+
+-- The page listens to /news and at /talk, and reports once the process has been replaced.
+local NEWS = [==[
+local http = require "perilune.http"
+local perilune = require "perilune"
+local PAGE = http.html [[
+<!doctype html>
+<script type="module">
+const seen = [];
+const talk = new Promise(resolve => {
+  const socket = new WebSocket(location.href.replace("http", "ws") + "talk");
+  socket.onclose = event => resolve(`WebSocket: ${event.code}`);
+  socket.onopen = () => {
+    const source = new EventSource("/news");
+    source.onmessage = async event => {
+      seen.push(`event ${event.lastEventId}: ${event.data}`);
+      if (seen.length < 2) return fetch("/listens", { method: "POST" });
+      source.close();
+      seen.push(await talk);
+      await fetch("/report", { method: "POST", body: seen.join("; ") });
+    };
+  };
+});
+</script>
+]]
+local Site, pages = {}, {}
+pages["/"] = function() return PAGE end
+pages["/talk"] = function() return http.websocket { proceed = function() end } end
+pages["/news"] = function(request)
+  local last = tonumber(request.headers["Last-Event-ID"]) or 0
+  return http.events(function(events)
+    events:send("after " .. last, { id = last + 1, retry = "50ms" })
+    perilune.sleep(3600)
+  end)
+end
+pages["/listens"] = function() perilune.log("info", "a page listens") end
+pages["/report"] = function(request) perilune.log("info", "a page has seen this", { seen = request.body }) end
+function Site:proceed(request)
+  local page = pages[request.path]
+  if not page then return http.error(404) end
+  return page(request)
+end
+return { listen = "http://127.0.0.1:0", agent = Site, timeout = { drain = "1s" } }
 ]==]
 
 describe("a page in Chromium", function()
@@ -148,6 +214,8 @@ describe("a page in Chromium", function()
 preflight: put a 1
 refused field: TypeError
 no route: 405
+form: 1=2 + é
+files: text - - 2, file a 'b' é.bin application/x-a 300000, empty  application/octet-stream 0
 no cookie: nobody
 cookie: ann
 pieces: 2000820
@@ -156,5 +224,16 @@ WebSocket: 3001
 refused WebSocket: 1006]], seen_by(pages, ("%s/?api=http://127.0.0.1:%d"):format(origin, api.port)))
     api:wait_log "the page has gone"
     assert.equal(0, api:stop().summary.faults)
+  end)
+
+  it("comes back to the process that an upgrade has started, and asks for what is behind the last event", function()
+    needs_browser()
+    local app = server.start { script = NEWS }
+    local seen = seen_by(app, ("http://127.0.0.1:%d/"):format(app.port), function()
+      app:wait_log("a page listens", browser.SECONDS)
+      app:upgrade()
+    end)
+    assert.equal("event 1: after 0\nevent 2: after 1\nWebSocket: 1001", seen)
+    app:wait_end()
   end)
 end)
