@@ -97,8 +97,8 @@ if("${PERILUNE_SANITIZE}" MATCHES thread)
   set(races TRUE)
 endif()
 set(alone_server absent agent cli compat compat_udp compiler conn corpus dialect early error_values exec foreign framing
-  globals guide hint http_toolkit inherited library new places proxy require sandbox special start_log surroundings tasks
-  terminal test_command text timeout tls_foreign tls_scanners turn workdir)
+  globals guide hint http_peers http_storm http_toolkit inherited library new places proxy require sandbox special
+  start_log surroundings tasks terminal test_command text timeout tls_foreign tls_scanners turn websocket_peers workdir)
 # An app in memory has one thread, but for the watchdog.
 set(races_in_memory containment turn start)
 
@@ -129,7 +129,7 @@ endfunction()
 function(perilune_specs kind folder)
   file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
   if(PERILUNE_SANITIZE)
-    list(FILTER specs EXCLUDE REGEX "/(build|packaging)_spec\\.lua$")
+    list(FILTER specs EXCLUDE REGEX "/(browser|build|packaging)_spec\\.lua$")
   endif()
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} _spec.lua)

@@ -1,4 +1,4 @@
---- Drivers that others have written, as Debian has them (scripts/drivers), in a server of lines.
+--- Drivers that others have written, as Debian has them (scripts/drivers), in a server of lines; and varnishtest.
 local command = require "spec.support.command"
 local luassert = require "luassert"
 local server = require "spec.support.server"
@@ -40,6 +40,13 @@ function M.start(body, settings, ...)
       %s
       return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent, %s }]]):format(body, settings),
   }
+end
+
+--- The beginning of a line of the shell that runs varnishtest.
+---@return string
+function M.varnishtest()
+  local libraries = command.shell("echo '" .. FOLDER .. "'libvarnishapi3/usr/lib/*/"):gsub("%s+$", "")
+  return ("LD_LIBRARY_PATH='%s' '%svarnish/usr/bin/varnishtest'"):format(libraries, FOLDER)
 end
 
 --- Sends a line, and this is the next one that comes.
