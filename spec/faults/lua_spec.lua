@@ -30,7 +30,7 @@ local function await_canary(app, after)
   wait.until_true("an echo after " .. after, function()
     if app:has_ended() then error("the server died of " .. after, 0) end
     return is_served(app)
-  end, 20)
+  end)
 end
 
 local function run_beside(fault)

@@ -148,7 +148,7 @@ describe("a handler that never returns", function()
     app:connect():send("x\n")
     app:wait_log "spinning"
     app:signal("TERM")
-    wait.until_true("the server's end", function() return app:has_ended() end, 20)
+    wait.until_true("the server's end", function() return app:has_ended() end)
     app.stopped = true
     app:wait_log "a worker does not stop: its handler never returns"
     assert.equal(1, app:wait_log("stopped").open)

@@ -855,10 +855,10 @@ describe("the control socket", function()
       local function count(path, part) return select(2, command.read(path):gsub(part, "")) end
       wait.until_true("two reports each", function()
         return count(folder .. "/out1", "chat%.lua: serving") >= 2 and count(folder .. "/out2", '"ok":true') >= 2
-      end, 20)
+      end)
       app:stop()
       for i = 1, 2 do
-        wait.until_true("the end of a watch", function() return command.read(folder .. "/code" .. i) == "1\n" end, 20)
+        wait.until_true("the end of a watch", function() return command.read(folder .. "/code" .. i) == "1\n" end)
         has(i == 1 and "perilune status: " or '{"ok":false,"code":"no_', command.read(folder .. "/out" .. i))
         assert.is_nil(command.read(folder .. "/out" .. i):find("\27", 1, true))
       end

@@ -115,7 +115,7 @@ describe("perilune upgrade fails, and the old process serves on, when", function
     local app = start()
     rewrite(app, script "two" .. "\nlocal x = = 1")
     local result
-    app:try_upgrade(10, function() result = run(app, "upgrade", "--wait") end)
+    app:try_upgrade(nil, function() result = run(app, "upgrade", "--wait") end)
     assert.equal(1, result.code)
     has("perilune upgrade: the new process ended with exit code 78: ", result.err)
     has("app.lua:", result.err)
@@ -126,7 +126,7 @@ describe("perilune upgrade fails, and the old process serves on, when", function
     local app = start()
     rewrite(app, script("two", [[setup = function() error "no database" end]]))
     local answer
-    app:try_upgrade(10, function() answer = json_decode(run(app, "upgrade", "--wait", "--json").out) end)
+    app:try_upgrade(nil, function() answer = json_decode(run(app, "upgrade", "--wait", "--json").out) end)
     assert.same({ false, "upgrade_failed" }, { answer.ok, answer.code })
     has("no database", answer.error)
     assert_serves_on(app)

@@ -174,7 +174,7 @@ describe("what a script keeps", function()
       assert.equal(0, app:wait_log(FAILED).worker)
       assert.equal("one 0.3", lines(client, 1))
       -- The same of an upgrade: there is no other process.
-      local entry = app:try_upgrade(20)
+      local entry = app:try_upgrade()
       assert.equal(UPGRADE_FAILED, entry.message)
       assert.is_truthy(entry.excerpt:find(case[2]), entry.excerpt)
       assert.same({}, app:find_log "upgrading")
@@ -220,7 +220,7 @@ describe("what a script keeps", function()
     app:signal "TERM"
     assert.equal("the server is stopping", app:wait_log("reload called off").reason)
     assert.equal("reload_refused", outcome(waiting).code)
-    assert.equal(0, app:wait_end(30).code)
+    assert.equal(0, app:wait_end().code)
   end)
 
   it("goes on in another process", function()
@@ -281,7 +281,7 @@ describe("what a script keeps", function()
     local app = start { script = script "one" }
     assert.equal("one 0.2", lines(app:connect(), 2))
     support.rewrite(app, (script("two"):gsub("if data then", 'error "cannot" if data then')))
-    local entry = app:try_upgrade(20)
+    local entry = app:try_upgrade()
     assert.equal(UPGRADE_FAILED, entry.message)
     has("78", entry.error)
     assert.equal("one 0.3", lines(app:connect(), 1))
@@ -293,7 +293,7 @@ describe("what a script keeps", function()
   it("is told by perilune upgrade when it fails", function()
     local app = start { script = script("one", "", 'error "not today"') }
     local result
-    app:try_upgrade(20, function() result = operator.run(app, "upgrade", "--wait") end)
+    app:try_upgrade(nil, function() result = operator.run(app, "upgrade", "--wait") end)
     assert.equal(1, result.code)
     has("error: not today", result.err)
     has("in snapshot", result.err)
@@ -304,10 +304,10 @@ describe("what a script keeps", function()
     local busy = app:connect()
     busy:send "spin\n"
     app:wait_log "spinning"
-    local entry = app:try_upgrade(20)
+    local entry = app:try_upgrade()
     assert.equal(UPGRADE_FAILED, entry.message)
     has("worker 0 did not take its snapshot within 300 ms (timeout.upgrade)", entry.excerpt)
-    app:wait_log("handler failed", 20)
+    app:wait_log "handler failed"
     assert.equal("one 0.1", lines(app:connect(), 1))
   end)
 
@@ -326,7 +326,7 @@ describe("what a script keeps", function()
     app:signal "TERM"
     assert.equal("the server stops", outcome(waiting).error)
     app:wait_log "upgrade cancelled: the server stops"
-    assert.equal(0, app:wait_end(30).code)
+    assert.equal(0, app:wait_end().code)
   end)
 end)
 

@@ -110,7 +110,7 @@ describe("a log file", function()
     os.execute(("mv %s/logs %s/gone"):format(app.folder, app.folder))
     app.log_file = app.folder .. "/gone/app.log"
     local result
-    app:try_upgrade(10, function() result = run(app, "upgrade", "--wait") end)
+    app:try_upgrade(nil, function() result = run(app, "upgrade", "--wait") end)
     assert.equal(1, result.code)
     has("cannot open the log file logs/app.log: No such file or directory", result.err)
   end)

@@ -153,7 +153,7 @@ describe("a teardown", function()
       local entry = wait.until_true("the end of teardown()", function()
         app:connect():echo_line("b", "b"):close()
         return app:find_log(function(entry) return entry.generation == i and entry.message:find "were found$" end)[1]
-      end, 20)
+      end)
       assert.equal("0 of 20 were found", entry.message)
     end
   end)

@@ -394,11 +394,11 @@ return { listen = "tcp://:0", frame = "line", agent = Agent }
       command.remove(own)
     end)
     local function said(pattern) return function() return command.read(own .. "/out"):find(pattern) end end
-    wait.until_true("the first run", said "two[^\n]*\n1%.%.2", 5)
+    wait.until_true("the first run", said "two[^\n]*\n1%.%.2")
     command.write(own .. "/one_spec.lua", 'it("is new", function() end)')
-    wait.until_true("a run of one of them", said "one_spec%.lua changed\nok 1 [^\n]*is new[^\n]*\n1%.%.1", 5)
+    wait.until_true("a run of one of them", said "one_spec%.lua changed\nok 1 [^\n]*is new[^\n]*\n1%.%.1")
     command.write(own .. "/app.lua", ECHO .. " -- changed")
-    wait.until_true("a run of all", said "app%.lua changed\nok 1.-1%.%.2", 5)
+    wait.until_true("a run of all", said "app%.lua changed\nok 1.-1%.%.2")
   end)
 
   -- Each of the ways that a specification may come to ask for a file.

@@ -5,7 +5,7 @@ local M = {}
 
 --- Seconds until a wait has been in vain. It is not a promise of how soon anything happens: a machine that is busy
 --- with other things may take long, and only what has failed ever waits for so long.
-M.SECONDS = 60
+M.SECONDS = 120
 
 local POLL_NS = 2e6
 
