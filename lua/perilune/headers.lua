@@ -1,6 +1,10 @@
 --- Header fields of a message as a table by name, in any case. Internal: of the requests that handlers get, and of the
 --- responses that clients and specifications get.
+local require = require -- while handlers run, the global one is the script's
+
 local M = {}
+
+local core -- in C: src/bind/http_fields.c; loaded late, since not all who need tokens have it
 
 --- A Lua pattern: what names of fields, methods and parameters are made of (RFC 9110, 5.6.2).
 M.TOKEN = "[%w!#$%%&'*+.^_`|~-]+"
@@ -48,13 +52,8 @@ end
 ---@param head string as each() takes it
 ---@return table<string, string>
 function M.read(head)
-  local headers = {}
-  for name, value in M.each(head) do
-    name = name:lower()
-    local before = headers[name]
-    headers[name] = before and before .. (name == "cookie" and "; " or ", ") .. value or value
-  end
-  return setmetatable(headers, metatable)
+  core = core or require "perilune.http_core"
+  return setmetatable(core.read_fields(head), metatable)
 end
 
 return M

@@ -63,6 +63,28 @@ describe("http:// in memory", function()
       assert.truthy(client:request({ path = "/json", body = "[1," }):json().message:find "expected at byte")
     end)
 
+    -- What reads a head into a table, in C, beside what reads it field by field, in Lua.
+    it("has the fields of its head, whatever that looks like", function()
+      local headers = require "perilune.headers"
+      local PARTS = { "\r\n", "\r\n", "\r", "\n", ":", ": ", " ", "\t", "a", "B", "Cookie", "b:c", "\0", "\255", "" }
+      local function expected(head)
+        local all = {}
+        for name, value in headers.each(head) do
+          name = name:lower()
+          all[name] = all[name] and all[name] .. (name == "cookie" and "; " or ", ") .. value or value
+        end
+        return all
+      end
+      math.randomseed(1)
+      for _ = 1, 5000 do
+        local parts = {}
+        for i = 1, math.random(0, 24) do parts[i] = PARTS[math.random(#PARTS)] end
+        local head, found = table.concat(parts), {}
+        for name, value in next, headers.read(head) do found[name] = value end
+        assert.same(expected(head), found, ("%q"):format(head))
+      end
+    end)
+
     it("is a request at every split", function()
       local client = open():connect { read_max = 1 }
       for _ = 1, 3 do

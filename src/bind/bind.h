@@ -126,6 +126,9 @@ void bind_http(lua_State *lua);
 /* http_reader.c: adds to it what reads responses. */
 void bind_http_reader(lua_State *lua);
 
+/* http_fields.c: adds to it what makes a table of a head. */
+void bind_http_fields(lua_State *lua);
+
 /* encoding.c: pushes a decoder of base64 that takes as much as nginx's. */
 void bind_push_loose_base64(lua_State *lua);
 

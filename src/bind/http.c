@@ -427,4 +427,5 @@ void bind_http(lua_State *lua)
 	lua_newtable(lua);
 	luaL_register(lua, NULL, FUNCTIONS);
 	bind_http_reader(lua);
+	bind_http_fields(lua);
 }
