@@ -45,6 +45,27 @@ describe("files", function()
 
   local function get(path, headers) return client:get(path, headers) end
 
+  it("are looked at each time, however often they were asked for", function()
+    place:write("public/often.txt", "one")
+    local first = get "/often.txt"
+    assert.same({ "one", first.headers.ETag }, { get("/often.txt").body, get("/often.txt").headers.ETag })
+    assert.equal(304, get("/often.txt", { ["If-None-Match"] = first.headers.ETag }).status)
+    assert.same({ 206, "ne" }, { get("/often.txt", { Range = "bytes=1-" }).status,
+      get("/often.txt", { Range = "bytes=1-" }).body })
+    assert.same({ 200, "" }, { client:request({ method = "HEAD", path = "/often.txt" }).status,
+      client:request({ method = "HEAD", path = "/often.txt" }).body })
+    place:write("public/often.txt", "two")
+    lfs.touch(place.folder .. "/public/often.txt", 1e9, 1e9)
+    local second = get "/often.txt"
+    assert.same({ "two", "Sun, 09 Sep 2001 01:46:40 GMT" }, { second.body, second.headers["Last-Modified"] })
+    assert.are_not.equal(first.headers.ETag, second.headers.ETag)
+    place:write("public/often.txt", "three")
+    assert.same({ "three", "5" }, { get("/often.txt").body, get("/often.txt").headers["Content-Length"] })
+    os.remove(place.folder .. "/public/often.txt")
+    assert.equal(404, get("/often.txt").status)
+    for i = 1, 1001 do assert.equal("0123456789", get("/digits.txt?" .. i).body) end
+  end)
+
   it("have a type, a length, a date and a tag", function()
     local response = get "/digits.txt"
     assert.same({ 200, "0123456789", "10", "text/plain; charset=utf-8", "bytes" },

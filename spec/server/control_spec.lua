@@ -840,7 +840,7 @@ describe("the control socket", function()
         ok(command.run { "status", given, env = env, dir = apps }, "pid " .. chat.pid)
         ok(command.run { "status", "--control", given, env = env, dir = apps }, "pid " .. chat.pid)
       end
-      failed(1, "no running server is called 'talk'; there is:",
+      failed(1, "no running server is called 'talk'; there ",
         command.run { "status", "talk", env = env, dir = command.write(apps .. "/talk", "") and apps })
     end)
 

@@ -431,6 +431,9 @@ static void it_does_what_a_simple_one_does(void **state)
 
 enum { THREADS = 4, ROUNDS = 20000 };
 
+/* What is counted is alone here: in the one that is full it may have to go, if two make room at once. */
+static struct dict *sums;
+
 static void *add_and_fill(void *data)
 {
 	unsigned number = *(unsigned *)data;
@@ -439,7 +442,8 @@ static void *add_and_fill(void *data)
 	double sum;
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct dict_value value = string_of("a value of some length, as they are"), got;
-		if (dict_incr(dict, key_of("sum"), 1, &begin_at, DICT_NEVER, 1, &sum))
+		if (dict_incr(sums, key_of("sum"), 1, &begin_at, DICT_NEVER, 1, &sum) ||
+		    dict_incr(dict, key_of("sum"), 1, &begin_at, DICT_NEVER, 1, &sum))
 			abort();
 		snprintf(name, sizeof name, "%u", (i * 7 + number) % 3000);
 		dict_put(dict, key_of(name), &value, DICT_ALWAYS, DICT_NEVER, 1);
@@ -474,9 +478,12 @@ static void nothing_is_lost_among_threads(void **state)
 {
 	(void)state;
 	struct dict_value got;
+	sums = dict_new(DICT_BYTES_MIN, &KEY);
+	assert_non_null(sums);
 	run_all(add_and_fill);
-	assert_true(dict_get(dict, key_of("sum"), 1, &got));
+	assert_true(dict_get(sums, key_of("sum"), 1, &got));
 	assert_true(got.number == THREADS * ROUNDS);
+	dict_free(sums);
 	dict_clear_all();
 	assert_int_equal(counts().entries, 0);
 	struct dict *other = dict_new(DICT_BYTES_MIN, &KEY);

@@ -111,6 +111,7 @@ static int l_http_read(lua_State *lua)
 	check_reading(lua, channel, all);
 	http_let_body_come(channel);
 	run->read_codec = (struct codec){ .protocol = http_of(channel->conn->protocol)->rest };
+	run->reads_messages = false;
 	run->at = channel;
 	return bind_wait(lua, run, WAIT_READ, WHEEL_NEVER);
 }

@@ -151,12 +151,17 @@ local function may_have_room()
   return true
 end
 
--- A file as it lies there; nil, and what stands in the way.
-local function open_one(folder, path)
+local function open(folder, path)
   local file, bytes, second, nanosecond = core.open(folder, path)
   if bytes == "busy" and may_have_room() then file, bytes, second, nanosecond = core.open(folder, path) end
+  return file, bytes, second, nanosecond
+end
+
+-- A file as it lies there; nil, and what stands in the way.
+local function open_one(folder, path)
+  local file, bytes, second, nanosecond = open(folder, path)
   if not file then return nil, bytes end
-  return { file = file, bytes = bytes, second = second, date = core.date(second),
+  return { file = file, bytes = bytes, second = second, nanosecond = nanosecond, date = core.date(second),
     tag = ('"%x-%x-%x"'):format(second % 2 ^ 32, nanosecond, bytes % 2 ^ 32) }
 end
 
@@ -278,7 +283,44 @@ function M.redirect(request)
   return http.redirect((stripped .. request.path):gsub("^/+", "/") .. "/" .. (query and "?" .. query or ""), 301)
 end
 
-local function find(request, folder, path, options)
+-- How many paths of a folder are remembered, with the fields of their responses: half of what a file costs is to make
+-- those. The file is opened and looked at each time; where it has changed they are made anew.
+local KNOWN_MAX, PATH_MAX = 1000, 256
+
+local CONDITIONS = { "if-none-match", "if-modified-since", "range", "if-match", "if-unmodified-since", "if-range" }
+
+local function is_plain(request)
+  local headers = request.headers
+  for i = 1, #CONDITIONS do
+    if rawget(headers, CONDITIONS[i]) then return false end
+  end
+  return true
+end
+
+-- The response with a file of which all is known; nil: it is not as it was, or there is more to be thought of.
+local function find_known(request, folder, known, options)
+  if not known or not is_plain(request) then return nil end
+  local file, bytes, second, nanosecond = open(folder, known.inside)
+  if not file then return nil end
+  if bytes ~= known.bytes or second ~= known.second or nanosecond ~= known.nanosecond then
+    core.close(file)
+    return nil
+  end
+  return setmetatable({ 200, known.lines, "", options.closes, send, file, 0, bytes }, inner.response)
+end
+
+-- Where a response is the same for all who ask without conditions.
+local function remember(memory, path, inside, about, response)
+  if about.varies or response[1] ~= 200 or #path > PATH_MAX then return end
+  if memory.count >= KNOWN_MAX then memory.count, memory.known = 0, {} end
+  memory.count = memory.count + (memory.known[path] and 0 or 1)
+  memory.known[path] = { inside = inside, bytes = about.bytes, second = about.second, nanosecond = about.nanosecond,
+    lines = response[2] }
+end
+
+local function find(request, folder, path, options, memory)
+  local made = find_known(request, folder, memory.known[path], options)
+  if made then return made end
   local inside = inside_of(path, options)
   if not inside then return refuse() end
   local is_folder = inside == "" or inside:sub(-1) == "/"
@@ -287,7 +329,11 @@ local function find(request, folder, path, options)
     inside = inside .. options.index
   end
   local about, why = open_file(request, folder, inside, options)
-  if about then return respond(request, about, options) end
+  if about then
+    made = respond(request, about, options)
+    remember(memory, path, inside, about, made)
+    return made
+  end
   if why ~= "folder" or is_folder or not options.index then return refuse(why) end
   return M.redirect(request)
 end
@@ -307,6 +353,7 @@ function M.files(folder, options)
   end
   folder = below(inner.folder, folder)
   if not core.is_folder(folder) then error(("http.files: there is no folder %s"):format(folder), 2) end
+  local memory = { count = 0, known = {} }
   return function(request, path)
     if getmetatable(request) ~= "http.request" then
       error("http.files: what it returns expects a request, got " .. printable.value(request), 2)
@@ -315,7 +362,7 @@ function M.files(folder, options)
       error("http.files: what it returns expects a path, got " .. printable.value(path), 2)
     end
     if not is_read(request) then return refuse_method() end
-    return find(request, folder, path or request.path, options)
+    return find(request, folder, path or request.path, options, memory)
   end
 end
 
