@@ -313,7 +313,8 @@ end
 
 -- Tables that are no data.
 local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only proceed accepts",
-  ["http.request"] = "a request", ["http.headers"] = "the headers of a request" }
+  ["http.request"] = "a request", ["http.headers"] = "the headers of a request",
+  ["http.received"] = "what a client has received: http.response { status = r.status, body = r.body } passes it on" }
 
 local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
   .. 'require "perilune.http"; it is %s'

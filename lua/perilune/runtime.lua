@@ -19,7 +19,7 @@ local KEPT = { ["perilune.runtime"] = true, ["perilune.core"] = true, ["perilune
   ["perilune.files_core"] = true, ["perilune.waiting"] = true,
   ["perilune.http"] = true, ["perilune.http_core"] = true, ["perilune.requests"] = true,
   ["perilune.headers"] = true, ["perilune.connecting"] = true, ["perilune.pooling"] = true, ["perilune.jobs"] = true,
-  ["perilune.plain"] = true, ["perilune.percent"] = true }
+  ["perilune.plain"] = true, ["perilune.percent"] = true, ["perilune.pieces"] = true }
 
 function M.forget_loaders()
   for name in pairs(package.loaded) do

@@ -640,6 +640,23 @@ describe("the HTTP client", function()
       end):expect("nil nil 302 gone nil")
     end)
 
+    it("does not end a body that has not come whole", function()
+      local server = net:serve("tcp://raw:80", { frame = "raw", agent = { proceed = function() end } })
+      local client = ask(function()
+        local n = 0
+        return told(http.post("http://raw/", function()
+          n = n + 1
+          if n == 1 then return "abc" end
+          core.sleep "1s"
+          return nil, "gone", "EPIPE"
+        end))
+      end)
+      net:advance "1s"
+      client:expect "EPIPE: raw: the body was not sent whole: gone"
+      local head = "POST / HTTP/1.1\r\nHost: raw\r\nUser-Agent: perilune\r\nTransfer-Encoding: chunked\r\n\r\n"
+      assert.equal(#head + #"3\r\nabc\r\n", server:counters().bytes_in)
+    end)
+
     it("does not read more than is wanted", function()
       local sent = 0
       local server = net:serve("tcp://raw:80", { frame = "raw", limits = { send_buffer = "64k" }, agent = {

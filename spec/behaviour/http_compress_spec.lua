@@ -148,6 +148,32 @@ describe("a compressed response in pieces", function()
     assert.equal(TEXT, ask(client, "/text").body)
   end)
 
+  it("ends whole, though a task would write when it is over", function()
+    local app = memory.open { listen = "http://127.0.0.1:0", compress = true, agent = {
+      proceed = function()
+        return require("perilune.http").stream(function(out)
+          for i = 1, 2 do
+            perilune.spawn(function()
+              perilune.sleep(i == 1 and 0 or 0.5)
+              local numbers = {}
+              for n = 1, 100000 do numbers[n] = tostring(math.random()) end
+              local text = table.concat(numbers)
+              local ok, why = out:write(text)
+              memory.note(ok and tostring(#text) or why)
+            end)
+          end
+          perilune.sleep(0.01)
+        end)
+      end,
+    } }
+    local client = app:connect():stall()
+    client:ask { path = "/", headers = { ["Accept-Encoding"] = "gzip" } }
+    app:advance "1s"
+    client:unstall()
+    app:advance "1s"
+    assert.same({ tostring(#inflated(client:response().body)), "closed" }, memory.noted(app))
+  end)
+
   it("is left as it is where its length is known, for events, and where it is not wanted", function()
     local client = connect()
     assert.same({ "plain", TEXT, "" }, told(ask(client, "/length", "gzip")))

@@ -519,3 +519,62 @@ describe("trailers of requests", function()
     end
   end)
 end)
+
+describe("request:read() in a call", function()
+  after_each(memory.finish)
+  it("that has read messages before has the body all the same", function()
+    local net = require("perilune.test").net()
+    finally(function() net:close() end)
+    net:serve("ws://db:80/", { agent = { proceed = function(_, message) return "got " .. message end } })
+    local Agent = {}
+    function Agent.proceed(_, request)
+      local db = assert(require("perilune").connect("ws://db:80/"))
+      db:send "a"
+      local n = #assert(db:read())
+      db:close()
+      for piece in function() return (request:read()) end do n = n + #piece end
+      return tostring(n)
+    end
+    local app = net:app { listen = "http://10.0.0.2:80", agent = Agent, limits = { upload = "10m" } }
+    local client = app:connect()
+    client.asked = { "POST" }
+    client:send_raw "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345"
+    net:advance(0)
+    client:send_raw "67890"
+    net:advance(0)
+    assert.equal("15", client:response().body)
+  end)
+
+  it("is an error where the connection is a WebSocket by now", function()
+    local http = require "perilune.http"
+    local app = memory.open { listen = "http://127.0.0.1:0", limits = { upload = "10m" }, agent = {
+      proceed = function(_, request)
+        assert(request:read())
+        return http.websocket { proceed = function() return (select(2, pcall(request.read, request))) end }
+      end,
+    } }
+    local client = app:connect { frame = "raw" }
+    client:send_raw("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+      .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+    client:send_raw "hello"
+    client:send_raw "\129\129\0\0\0\0a"
+    assert.truthy(memory.bytes(client):find("this connection is a WebSocket by now", 1, true))
+  end)
+
+  it("has whoever holds most make room for trailers", function()
+    local app = memory.open { listen = "http://127.0.0.1:0", agent = {
+      proceed = function(_, request)
+        if request.path == "/hold" then require("perilune").sleep(100) end
+        repeat local piece = request:read() until not piece
+        return #request.trailers["x-sum"]
+      end,
+    }, limits = { body = 1000, upload = "10m", headers = "16k", buffers = 74000 } }
+    local fat, client = app:connect { frame = "raw" }, app:connect()
+    fat:send_raw("POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" .. ("x"):rep(64000))
+    client.asked = { "POST" }
+    client:send_raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: "
+      .. ("y"):rep(6000) .. "\r\n\r\n")
+    assert.equal("6000", client:response().body)
+    fat:expect_closed "memory"
+  end)
+end)

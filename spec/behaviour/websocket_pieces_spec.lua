@@ -216,6 +216,20 @@ describe("conn:begin", function()
     assert.equal(0, #ws:receive() % 1000)
   end)
 
+  for _, name in ipairs { "snapshot", "upgrade" } do
+    it("does not begin in " .. name .. "(), and the connection goes on", function()
+      local Agent = { proceed = function(_, message) return message end }
+      function Agent.snapshot() return {} end
+      function Agent.upgrade() end
+      Agent[name] = function(self) self.conn:begin "text" end
+      local app = memory.open { listen = "ws://127.0.0.1:0/", agent = Agent, reload = { policy = "migrate" } }
+      local ws = app:connect():websocket "/"
+      app:reload()
+      ws:send("a"):expect("a")
+      assert.truthy(app:faults()[1].error:find("conn:begin: " .. name .. "() must not begin a message", 1, true))
+    end)
+  end
+
   it("keeps a connection from migrating until it is finished", function()
     local Agent = {}
     function Agent:proceed(message)

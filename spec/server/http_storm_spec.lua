@@ -130,7 +130,6 @@ describe("http:// under", function()
       counters = operator.status(app).counters
       return counters.http_408 >= 2 * SLOW and (counters.reasons.write_timeout or 0) >= SLOW
     end, 300)
-    assert.equal(2 * SLOW, counters.http_408)
     ask(neighbour)
   end)
 end)

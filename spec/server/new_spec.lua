@@ -139,17 +139,19 @@ describe("perilune new", function()
     end)
   end)
 
-  it("makes an image whose server is told what fits its container", function()
-    make "echo"
-    local list = command.read(folder .. "/app/Dockerfile"):match "ENTRYPOINT (%b[])"
-    local words = json_decode((list:gsub("\\\n%s*", "")))
-    assert.same({ "tini", "--", "perilune", "run", "/srv/app/app.lua" }, { unpack(words, 1, 5) })
-    local result = command.run { "check", folder .. "/app/app.lua", "--print", unpack(words, 6) }
-    assert.equal(0, result.code, result.err)
-    has("tcp://0.0.0.0:9000", result.out)
-    -- docker kills 10 s after its TERM, and the workers have 2 s beyond the drain.
-    assert.is_true(tonumber(result.out:match "drain%s*= ?\"?(%d+)s") <= 7, result.out)
-  end)
+  for template, address in pairs { echo = "tcp://0.0.0.0:9000", http = "http://0.0.0.0:8080" } do
+    it("makes an image whose server is told what fits its container: " .. template, function()
+      make(template)
+      local list = command.read(folder .. "/app/Dockerfile"):match "ENTRYPOINT (%b[])"
+      local words = json_decode((list:gsub("\\\n%s*", "")))
+      assert.same({ "tini", "--", "perilune", "run", "/srv/app/app.lua" }, { unpack(words, 1, 5) })
+      local result = command.run { "check", folder .. "/app/app.lua", "--print", unpack(words, 6) }
+      assert.equal(0, result.code, result.err)
+      has(address, result.out)
+      -- docker kills 10 s after its TERM, and the workers have 2 s beyond the drain.
+      assert.is_true(tonumber(result.out:match "drain%s*= ?\"?(%d+)s") <= 7, result.out)
+    end)
+  end
 
   describe("refuses", function()
     it("a folder that is there, and changes nothing in it", function()

@@ -102,6 +102,7 @@ void run_begin(struct agents *agents, struct run *run, struct channel *channel, 
 	run->verdict = GUARD_FINE;
 	run->wait = WAIT_NONE;
 	run->batched = run->resumed = run->is_task = run->is_overdue = run->has_leases = false;
+	run->reads_messages = false;
 	run->serial = 0;
 	run->control_ref = LUA_NOREF;
 	run->sent = 0;

@@ -298,7 +298,8 @@ static int l_conn_read(lua_State *lua)
 	struct codec codec; /* the run's own only when it waits: what raises here leaves that as it is */
 	bool is_messages = websocket_is_spoken(channel);
 	if (!lua_isnoneornil(lua, 2) && is_messages)
-		return luaL_error(lua, "conn:read: a WebSocket has messages, and no framing");
+		return luaL_error(lua, "conn:read: a WebSocket has messages, and no framing; a time-out is "
+				       "conn:read(nil, \"2s\")");
 	if (lua_isnoneornil(lua, 2) && !is_messages)
 		codec = *codec_of(conn_speaks(channel->conn));
 	else if (!is_messages)

@@ -77,6 +77,8 @@ static struct channel *check_serving(lua_State *lua)
 	const struct run *run = agents_of(lua)->current;
 	if (channel && (!run || run->channel != channel))
 		bind_raise(lua, "this request is another connection's: only its own handler reads its body");
+	if (channel && !http_is_spoken(channel))
+		bind_raise(lua, "this connection is a WebSocket by now, and the body of its request is gone");
 	if (channel && channel_is_open(channel) &&
 	    (!http_pending(&channel->conn->session) ||
 	     http_number_of(&channel->conn->session) != (uint32_t)luaL_checknumber(lua, 2)))
@@ -140,6 +142,8 @@ static struct channel *check_answering(lua_State *lua)
 		bind_raise(
 		    lua,
 		    "this response is another connection's: only the handler that has begun it writes it");
+	if (channel && !http_is_spoken(channel))
+		bind_raise(lua, "this connection is a WebSocket by now, and has no responses");
 	return channel && channel_is_open(channel) ? channel : NULL;
 }
 

@@ -101,9 +101,11 @@ static void push_meta(lua_State *lua)
 	lua_setfield(lua, -2, "__metatable");
 }
 
-/* MAY RAISE. */
-static void check_begin(lua_State *lua, const struct channel *channel)
+/* MAY RAISE. What a generation has begun to send, and another one ends, or takes back, nobody would understand. */
+static void check_begin(lua_State *lua, const struct channel *channel, const struct run *run)
 {
+	if (run && (run->callback == CALL_SNAPSHOT || run->callback == CALL_UPGRADE))
+		luaL_error(lua, "conn:begin: %s() must not begin a message", callback_name(run->callback));
 	if (!websocket_is_spoken(channel))
 		luaL_error(lua, "conn:begin: only a WebSocket has messages that are sent in pieces");
 	if (channel->conn->endpoint->rules.slow == SLOW_DROP)
@@ -120,8 +122,11 @@ int bind_conn_begin(lua_State *lua)
 	bool is_binary = !lua_isnoneornil(lua, 2) && bind_choice_check(lua, 2, KINDS) == 1;
 	if (!channel || !channel_is_open(channel))
 		return push_closed(lua);
-	check_begin(lua, channel);
-	bind_take_replies(lua, agents, bind_own_run(agents, channel));
+	struct run *run = bind_own_run(agents, channel);
+	check_begin(lua, channel, run);
+	bind_take_replies(lua, agents, run);
+	if (!channel_is_open(channel))
+		return push_closed(lua);
 	struct message *message = lua_newuserdata(lua, sizeof *message);
 	*message = (struct message){ .conn = channel->id };
 	push_meta(lua);

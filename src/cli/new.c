@@ -200,9 +200,13 @@ static int make(const char *folder, const char *template)
 	if (find_own("library", library, sizeof library) || !quote(library, false, types, sizeof types) ||
 	    !quote(binary, true, exec, sizeof exec))
 		return EXIT_FAILED;
-	const struct placeholder placeholders[] = {
-		{ "@NAME@", new_name_of(folder) }, { "@LIBRARY@", types }, { "@EXEC@", exec }, { NULL, NULL }
-	};
+	bool is_http = !strcmp(template, "http");
+	const struct placeholder placeholders[] = { { "@NAME@", new_name_of(folder) },
+						    { "@LIBRARY@", types },
+						    { "@EXEC@", exec },
+						    { "@SCHEME@", is_http ? "http" : "tcp" },
+						    { "@PORT@", is_http ? "8080" : "9000" },
+						    { NULL, NULL } };
 	struct scaffold scaffold;
 	int err = scaffold_open(&scaffold, folder, placeholders);
 	if (!err)

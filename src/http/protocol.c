@@ -116,7 +116,8 @@ static void read_body(const struct http *http, struct http_session *s, const uin
 
 size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has)
 {
-	size_t n = has < s->left ? has : (size_t)s->left;
+	bool is_data = s->stage == STAGE_DATA;
+	size_t n = is_data && s->left < has ? (size_t)s->left : has;
 	return buf_could_hold(http->worker->pool, s->body, n) ? n : 0;
 }
 

@@ -8,27 +8,13 @@ local http_core = require "perilune.http_core"
 local outgoing = require "perilune.http.outgoing"
 local pooling = require "perilune.pooling"
 local received = require "perilune.http.received"
+local text_pieces = require "perilune.pieces"
 
 local M = {}
 
 local HEADERS_MAX, FIELDS_MAX = 64 * 1024, 256
 local AT_ONCE = 256 * 1024 -- bytes that are sent without waiting for the server to take them
 local PIECE = 64 * 1024
-
--- ---- pieces that are put together ------------------------------------------------
-
-local SMALL = 256 -- pieces that are joined into a larger one, so that a drip does not become a long list
-
-local function add_piece(pieces, data)
-  local small = pieces.small
-  small[#small + 1] = data
-  if #small == SMALL then pieces[#pieces + 1], pieces.small = table.concat(small), {} end
-end
-
-local function joined(pieces)
-  pieces[#pieces + 1] = table.concat(pieces.small)
-  return #pieces == 1 and pieces[1] or table.concat(pieces)
-end
 
 -- ---- reading -----------------------------------------------------------------------
 
@@ -219,7 +205,10 @@ local function send_pieces(self, head, pieces)
   local ok, message, code = send(self, head)
   while ok do
     if ok == "answered" then return true end
-    local piece = pieces()
+    local piece, why, of_piece = pieces()
+    if piece == nil and why ~= nil then -- as a read says it: what was to be sent has not come whole
+      return nil, "the body was not sent whole: " .. tostring(why), of_piece
+    end
     if type(piece) ~= "string" and piece ~= nil then
       error("body: the function returns texts, and nil at the end; it has returned " .. type(piece), 0)
     end
@@ -259,17 +248,17 @@ end
 
 -- What is left of a response: its body and its trailers; or nil, message, code.
 local function read_rest(self)
-  local pieces, trailers, size = { small = {} }, nil, 0
+  local pieces, trailers, size = text_pieces.new(), nil, 0
   while true do
     local event, value, code = next_event(self)
     if event == "data" then
       size = size + #value
       if size > self.max_body then return nil, "the body is too large", "EMSGSIZE" end
-      add_piece(pieces, value)
+      text_pieces.add(pieces, value)
     elseif event == "trailer" then
       trailers = (trailers or "") .. "\r\n" .. value
     elseif event == "end" then
-      return joined(pieces), trailers
+      return text_pieces.joined(pieces), trailers
     else
       return nil, value, code
     end

@@ -6,6 +6,7 @@ local field_table = require "perilune.headers"
 local forms = require "perilune.http.forms"
 local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
+local text_pieces = require "perilune.pieces"
 local units = require "perilune.units"
 
 local M = {}
@@ -170,8 +171,8 @@ local function read_content(reader, take)
     local stop, last = reader.buffer:find(reader.delimiter, reader.at, true)
     local behind = stop or #reader.buffer + 1 - keep -- the rest may be the beginning of a boundary
     if behind > reader.at + skip then
-      local ok, message = take(reader.buffer:sub(reader.at + skip, behind - 1))
-      if not ok then return nil, message end
+      local ok, message, code = take(reader.buffer:sub(reader.at + skip, behind - 1))
+      if not ok then return nil, message, code end
     end
     if stop then
       reader.at = last + 1
@@ -195,15 +196,15 @@ end
 
 -- Keeps what it is given.
 local function keeper(part, bounds)
-  local pieces = {}
+  local pieces = text_pieces.new()
   return function(piece)
     if not piece then
-      part.body = table.concat(pieces)
+      part.body = text_pieces.joined(pieces)
       return true
     end
     bounds.left = bounds.left - #piece
-    if bounds.left < 0 then return nil, "the parts that are kept are too large" end
-    pieces[#pieces + 1] = piece
+    if bounds.left < 0 then return nil, "the parts that are kept are too large", "EMSGSIZE" end
+    text_pieces.add(pieces, piece)
     return true
   end
 end
@@ -215,8 +216,8 @@ local function taker(part, bounds)
   if type(sink) ~= "function" then
     error("request:multipart: into: it is to return a function(piece), or nil, got " .. printable.value(sink), 0)
   end
-  return function(piece)
-    sink(piece)
+  return function(piece, message)
+    sink(piece, message)
     return true
   end
 end
@@ -233,7 +234,10 @@ local function read_part(reader, bounds)
     size = size + #piece
     return take(piece)
   end)
-  if not ok then return nil, message, code end
+  if not ok then
+    take(nil, message) -- what it has opened is not the collector's to close
+    return nil, message, code
+  end
   part.size = size
   take(nil)
   return part

@@ -49,15 +49,25 @@ end
 
 -- All of it from `at` on; nil: it is not coded yet, as what is sent before it was to be coded first.
 local function go_on(out, data, at)
+  if not out.id then return nil, "closed" end -- its producer has returned meanwhile
   if not at then data, at = coded(out, data), 0 end
   while at < #data do
     local ok, why = core.flush(out.id)
     if not ok then return nil, why end
-    if not out.id then return nil, "closed" end -- its producer has returned meanwhile
+    if not out.id then return nil, "closed" end
     at, why = core.write(out.id, data, at)
     if not at then return nil, why end
   end
   return true
+end
+
+local function lock_of(out)
+  local lock = rawget(out, "lock")
+  if not lock then
+    lock = require("perilune.waiting").semaphore(1)
+    rawset(out, "lock", lock)
+  end
+  return lock
 end
 
 -- Several tasks may write: what one of them writes is not torn apart by others.
@@ -68,12 +78,8 @@ local function put(out, data)
     at = core.write(out.id, data, 0)
     if not at then return nil, "closed" end
     if at == #data then return true end
-    if not lock then
-      lock = require("perilune.waiting").semaphore(1)
-      rawset(out, "lock", lock)
-    end
   end
-  return lock:with(go_on, out, data, at)
+  return lock_of(out):with(go_on, out, data, at)
 end
 
 local function check_open(out, method, level)
@@ -144,6 +150,17 @@ local function begin_coding(response)
   return compress.coded_head(response), coder
 end
 
+-- What comes last. Nobody writes meanwhile, or later.
+local function finish(out, is_silent)
+  local coder, has_begun = rawget(out, "coder"), begin(out)
+  if coder then
+    coder:leave()
+    has_begun = has_begun and (is_silent or go_on(out, ""))
+  end
+  if has_begun then core.finish(out.id, rawget(out, "trailers") or "") end
+  rawset(out, "id", nil)
+end
+
 -- Answers the request: position 5 of such a response.
 local function answer(response, request, closes)
   local coder
@@ -152,15 +169,11 @@ local function answer(response, request, closes)
     coder = coder }, meta)
   local is_silent = request.method == "HEAD" or NO_BODY[response[1]]
   if not is_silent then response[6](out) end
-  local lock = rawget(out, "lock")
-  if lock then lock:with(function() end) end -- a task that is writing comes to the end of what it writes
-  local has_begun = begin(out)
-  if coder then
-    coder:leave()
-    has_begun = has_begun and (is_silent or put(out, ""))
+  if coder or rawget(out, "lock") then
+    lock_of(out):with(finish, out, is_silent) -- a task that is writing comes to the end of what it writes
+  else
+    finish(out, is_silent)
   end
-  if has_begun then core.finish(request[2], rawget(out, "trailers") or "") end
-  rawset(out, "id", nil)
   return nil
 end
 
