@@ -163,8 +163,9 @@ describe("limits.send_buffer", function()
   end)
 
   it("bounds what a client can make the server hold that sends and does not read", function()
-    local app = start_lines([[function Agent:proceed(line) return line:rep(1000) end]],
-      { asan = server.SMALL_QUARANTINE }, [[limits = { send_buffer = "256k" }]])
+    local app = start_lines([[function Agent:proceed(line) return line:rep(100) end]],
+      { asan = server.SMALL_QUARANTINE },
+      [[limits = { send_buffer = "256k" }, timeout = { drain = "100s" }]])
     local client, before, sent, since = app:connect { receive_buffer = 4096 }, app:rss(), 0, wait.now()
     while wait.now() - since < 0.3 and sent < 3e7 do
       local n = client:send_some(("0123456789abcdef\n"):rep(1000):sub(1 + sent % 17))
