@@ -62,6 +62,7 @@ describe("http.schema", function()
     } do
       assert.equal(message, user(change))
     end
+    assert.equal('nmae: unknown field (did you mean "name"?)', user(function(v) v.name, v.nmae = nil, "Ann" end))
     assert.is_nil(user(function(v) v.age = core.json.null end))
     assert.is_nil(user(function(v) v.tags = {} end))
     assert.equal("an object is expected, got 5", check(spec, 5))

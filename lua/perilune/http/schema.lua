@@ -221,6 +221,14 @@ local function unknown_field(value, fields, list, unknown)
   end
 end
 
+-- It may be there under a name that is nearly right.
+local function missing_field(value, fields, list, unknown, name)
+  local message, where
+  if unknown == "refuse" then message, where = unknown_field(value, fields, list, unknown) end
+  if message and message:find("did you mean", 1, true) then return message, where end
+  return "is missing", "." .. name
+end
+
 local function make_object(spec, place, level, depth, unknown)
   local fields, list = read_fields(spec, place, level + 1, depth, unknown)
   local say = expected "an object"
@@ -230,7 +238,7 @@ local function make_object(spec, place, level, depth, unknown)
       local field = list[i]
       local item = value[field.name]
       if is_absent(item) then
-        if not field.is_optional then return "is missing", "." .. field.name end
+        if not field.is_optional then return missing_field(value, fields, list, unknown, field.name) end
       else
         local message, where = field.check(item)
         if message then return message, "." .. field.name .. (where or "") end
