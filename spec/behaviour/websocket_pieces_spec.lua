@@ -226,7 +226,7 @@ describe("conn:begin", function()
       local ws = app:connect():websocket "/"
       app:reload()
       ws:send("a"):expect("a")
-      assert.truthy(app:faults()[1].error:find("conn:begin: " .. name .. "() must not begin a message", 1, true))
+      assert.truthy(app:faults()[1].error:find("conn:begin: " .. name .. "() must not begin anything", 1, true))
     end)
   end
 

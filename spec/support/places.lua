@@ -83,8 +83,8 @@ encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- 
 clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
 clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
 redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++bbbbbb++bbm+bbbbb
-upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m+++bbbbbb++bbm+bbbbb
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m++++++mmm++mmm+m+++m
 keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
 teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h+++hhhhhh++hhh+hhhhh
 message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++

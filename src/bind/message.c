@@ -105,7 +105,7 @@ static void push_meta(lua_State *lua)
 static void check_begin(lua_State *lua, const struct channel *channel, const struct run *run)
 {
 	if (run && (run->callback == CALL_SNAPSHOT || run->callback == CALL_UPGRADE))
-		luaL_error(lua, "conn:begin: %s() must not begin a message", callback_name(run->callback));
+		luaL_error(lua, "conn:begin: %s() must not begin anything", callback_name(run->callback));
 	if (!websocket_is_spoken(channel))
 		luaL_error(lua, "conn:begin: only a WebSocket has messages that are sent in pieces");
 	if (channel->conn->endpoint->rules.slow == SLOW_DROP)
