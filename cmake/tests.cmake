@@ -129,7 +129,9 @@ endfunction()
 function(perilune_specs kind folder)
   file(GLOB_RECURSE specs CONFIGURE_DEPENDS ${folder}/*_spec.lua)
   if(PERILUNE_SANITIZE)
-    list(FILTER specs EXCLUDE REGEX "/(browser|build|packaging)_spec\\.lua$")
+    # Those about files, or the command line, and what is there in memory, too: others have the C of them.
+    list(FILTER specs EXCLUDE REGEX
+      "/server/(browser|build|cli|guide|hint|inherited|library|new|packaging|places|test_command)_spec\\.lua$")
   endif()
   foreach(spec IN LISTS specs)
     test_name(name ${folder} ${spec} _spec.lua)
@@ -176,7 +178,13 @@ foreach(source IN LISTS fuzz_sources)
   perilune_test(fuzz.${name} test_fuzz_${name} fuzz/corpus/${name})
 endforeach()
 
-perilune_test(soak.kill bench_kill_soak 5)
+if(PERILUNE_LTO)
+  # Built as the tests are: optimised across files it takes a minute.
+  perilune_test_program(soak.kill bench/core/kill_soak.c bench/core/harness.c)
+  perilune_test(soak.kill test_soak_kill 5)
+else()
+  perilune_test(soak.kill bench_kill_soak 5)
+endif()
 
 # ---- the executable ----
 
@@ -212,7 +220,9 @@ function(perilune_nasty_test nasty name)
     PERILUNE=$<TARGET_FILE:perilune_nasty> NASTY=${nasty})
 endfunction()
 
-perilune_nasty_test(2 server.matrix ${busted} spec/server/matrix_spec.lua)
+if("${PERILUNE_SANITIZE}" MATCHES address)
+  perilune_nasty_test(2 server.matrix ${busted} spec/server/matrix_spec.lua)
+endif()
 if(NOT races)
   # In memory a second is soon over, and nobody waits for it.
   perilune_nasty_test(2,1,1000 behaviour.matrix

@@ -135,7 +135,7 @@ end
 describe("random programs of tasks and connections", function()
   it("lead to what they should", function()
     local from, to = (os.getenv "PERILUNE_PROGRAMS" or ""):match "^(%d+)-(%d+)$"
-    from, to = tonumber(from) or 1, tonumber(to) or memory.scaled(250, 25)
+    from, to = tonumber(from) or 1, tonumber(to) or memory.scaled(100, 25)
     for first = from, to, BATCHES_PER_APP do run_app(first, math.min(to, first + BATCHES_PER_APP - 1)) end
   end)
 end)

@@ -102,7 +102,7 @@ static void what_others_left_ends_no_call(void **state)
 {
 	(void)state;
 	vm.memory_bytes = 16 << 20;
-	for (int i = 0; i < some_of(30); i++) {
+	for (int i = 0; i < some_of(10); i++) {
 		lua_gc(vm.lua, LUA_GCSETPAUSE, 100 + 50 * (int)random_below(20));
 		lua_gc(vm.lua, LUA_GCSETSTEPMUL, 200 << random_below(6));
 		bool stays_long = random_below(2);
