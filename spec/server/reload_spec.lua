@@ -329,15 +329,17 @@ describe("a reload", function()
     for round = 1, server.scaled(60, 20) do
       local version = "v" .. round
       reload_to(app, COUNTING:format(version))
+      app:wait_log { message = "generation retired", generation = round }
       local client = app:connect()
       for _ = 1, 3 do client:send("x\n"):recv_line() end
       seen[round] = tonumber(client:send("collect\n"):recv_line():match("^" .. version .. " (%d+)$"))
       client:close()
     end
-    local half = math.floor(#seen / 2)
-    local first, second = math.max(unpack(seen, 1, half)), math.max(unpack(seen, half + 1))
+    -- How much of the last generations is left differs from round to round; what nobody frees is there in each.
+    local quarter = #seen / 4
+    local first, last = math.max(unpack(seen, 1, quarter)), math.min(unpack(seen, #seen - quarter + 1))
     assert.is_true(first >= 3, "nothing was compiled: " .. first)
-    assert.is_true(second <= first + 3, ("%d traces at most, then %d"):format(first, second))
+    assert.is_true(last <= first + 3, ("%d traces at most, at last %d at least"):format(first, last))
   end)
 
   it("again and again loses no reply, and leaves no memory behind", function()
