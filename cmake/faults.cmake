@@ -1,5 +1,5 @@
-# Target perilune_faults: the executable whose calls of the system lead through spec/faults/shim.c, which makes them fail
-# when asked to, and those of Lua's API that may collect through spec/faults/lua_shim.c, as well as Lua's own memory.
+# Target perilune_faults: the executable whose calls of the system lead through spec/faults/shim.c, which makes them
+# fail when asked to, and those of Lua's API that may collect through spec/faults/lua_shim.c, as well as Lua's own memory.
 
 set(wrapped
   malloc calloc realloc strdup strndup

@@ -2,8 +2,8 @@
  * Gives frames to the WebSocket protocol in one piece, byte by byte, and cut somewhere, and aborts when that makes a
  * difference; and held back now and then, when that changes the messages, or which pings are answered.
  *
- * Input: limits, the side, and cuts (2 bytes), then the stream. Its masks are as they are: that of four zeroes shows what
- * is sent.
+ * Input: limits, the side, and cuts (2 bytes), then the stream. Its masks are as they are: that of four zeroes shows
+ * what is sent.
  */
 #include "support/must.h"
 #include "support/websocket_stream.h"

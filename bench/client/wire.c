@@ -3,7 +3,6 @@
 
 #include "dial.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <strings.h>

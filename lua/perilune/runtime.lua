@@ -252,8 +252,9 @@ function M.adopter(anchor)
     if type(agent) == "function" then
       instance = check_agent(agent(conn, request), "proceed")
     else
-      adopted[agent] = adopted[agent] or metatable_for(agent)
-      instance = setmetatable({ conn = conn }, adopted[agent])
+      local metatable = adopted[agent] or metatable_for(agent) -- which `adopted` does not keep
+      adopted[agent] = metatable
+      instance = setmetatable({ conn = conn }, metatable)
     end
     anchor(instance)
     local opened = instance.opened

@@ -139,6 +139,23 @@ describe("a response in pieces", function()
     assert.is_nil(shown "/fails?late=1")
   end)
 
+  it("leaves nothing of a request on a connection that is idle", function()
+    local app = memory.open { listen = "http://127.0.0.1:0", limits = { body = 60000, buffers = 200000 }, agent = {
+      proceed = function()
+        return require("perilune.http").stream(function(out) out:write "done" end)
+      end,
+    } }
+    local clients = {}
+    for i = 1, 10 do
+      clients[i] = app:connect()
+      clients[i].asked = { "POST" }
+      clients[i]:send_raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nc350\r\n"
+        .. ("x"):rep(50000) .. "\r\n0\r\nX-Sum: 1\r\n\r\n")
+      assert.equal("done", clients[i]:response().body)
+    end
+    for _, client in ipairs(clients) do assert.is_nil(client:closed()) end
+  end)
+
   it("waits for who does not keep up, in bounded memory", function()
     local app = open()
     local client = app:connect():stall()

@@ -649,6 +649,22 @@ describe("in an app", function()
     assert.equal(1, counts["no route"]["4xx"])
   end)
 
+  it("no figure of many routes is left out", function()
+    local app = assert(memory.script [[
+      local http, perilune = require "perilune.http", require "perilune"
+      local counts, api = perilune.shared "counts", http.router()
+      api:use(http.counted { shared = counts }, http.timed { shared = counts })
+      for i = 1, 300 do api:get("/r" .. i, function() return "" end) end
+      api:get("/counts", function() return http.counts(counts) end)
+      return { listen = "http://127.0.0.1:0", shared = { counts = "1m" }, agent = api }]])
+    local client = app:connect()
+    for i = 1, 300 do client:get("/r" .. i) end
+    local told = client:get("/counts"):json()
+    for i = 1, 300 do
+      assert.same({ ["2xx"] = 1, timed = 1, seconds = 0, longest = 0 }, told["GET /r" .. i])
+    end
+  end)
+
   it("responses of all workers are counted together in a dictionary", function()
     local app = assert(memory.script([[
       local http, perilune = require "perilune.http", require "perilune"

@@ -67,15 +67,6 @@ describe("perilune.connect of ws://", function()
     return net:serve("ws://db:80/chat", script)
   end
 
-  -- What an app has logged under that name.
-  local function logged(app, message)
-    local found = {}
-    for _, entry in ipairs(app:log()) do
-      if entry.message == message then found[#found + 1] = entry end
-    end
-    return found
-  end
-
   -- A server that is none of ours: `respond(head, conn)` is what it answers.
   local function strange(respond)
     local db = net:serve("tcp://db:80", { frame = { "delimiter", "\r\n\r\n" }, agent = {
@@ -89,16 +80,16 @@ describe("perilune.connect of ws://", function()
       closed = function(_, reason) core.log("info", "server closed", { reason = reason }) end,
     } })
     local got = {}
-    function got.head(i) return core.encoding.decode_hex(logged(db, "head")[i or 1].hex) end
+    function got.head(i) return core.encoding.decode_hex(db:log("head")[i or 1].hex) end
     function got.bytes()
       net:advance(0)
       local out = {}
-      for i, entry in ipairs(logged(db, "bytes")) do out[i] = core.encoding.decode_hex(entry.hex) end
+      for i, entry in ipairs(db:log("bytes")) do out[i] = core.encoding.decode_hex(entry.hex) end
       return table.concat(out)
     end
     function got.reason()
       net:advance(0)
-      local entry = logged(db, "server closed")[1]
+      local entry = db:log("server closed")[1]
       return entry and entry.reason
     end
     return got
@@ -467,7 +458,7 @@ describe("perilune.connect of ws://", function()
     -- What the server was told.
     local function told(db)
       net:advance(0)
-      return logged(db, "server closed")[1]
+      return db:log("server closed")[1]
     end
 
     it("by the server, with its code and text", function()
@@ -522,7 +513,7 @@ describe("perilune.connect of ws://", function()
     local function seen(app)
       net:advance(0)
       local out = {}
-      for i, entry in ipairs(logged(app, "seen")) do out[i] = entry.what end
+      for i, entry in ipairs(app:log("seen")) do out[i] = entry.what end
       return out
     end
 
@@ -565,7 +556,7 @@ describe("perilune.connect of ws://", function()
       local db = serve()
       with_agent { proceed = function() error "boom" end }:expect "open"
       net:advance(0)
-      assert.equal(1011, logged(db, "server closed")[1].code)
+      assert.equal(1011, db:log("server closed")[1].code)
     end)
 
     it("asks a silent server whether it is there, and gives it up", function()

@@ -18,15 +18,6 @@ local shared
 
 local function open_shared() return shared end
 
--- What was logged under that name.
-local function logged(app, message)
-  local found = {}
-  for _, entry in ipairs(app:log()) do
-    if entry.message == message then found[#found + 1] = entry end
-  end
-  return found
-end
-
 local KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 local function handshake(changes)
@@ -124,7 +115,7 @@ describe("a WebSocket", function()
         local app = open { limits = { proceed = memory.scaled("100ms", "1s") } } -- each blank again and again is longer
         local blanks = "a" .. (" "):rep(15000) .. "b"
         assert.equal(status, app:connect({ listener = "ws" }):get("/chat", handshake { [name] = blanks }).status)
-        assert.equal(0, #logged(app, "handler failed"))
+        assert.equal(0, #app:log("handler failed"))
       end)
     end
 
@@ -154,9 +145,9 @@ describe("a WebSocket", function()
       local ws = client:websocket("/chat?greet=you")
       ws:expect("hello you"):send("x"):expect("x")
       ws:close(1000):expect_close(1000):expect_closed("peer")
-      assert.equal(0, #logged(app, "HTTP closed"))
-      assert.equal(1, #logged(app, "chat closed"))
-      assert.equal(1, #logged(app, "deferred"))
+      assert.equal(0, #app:log("HTTP closed"))
+      assert.equal(1, #app:log("chat closed"))
+      assert.equal(1, #app:log("deferred"))
     end)
 
     it("may have a factory that knows the request", function()
@@ -245,7 +236,7 @@ describe("a WebSocket", function()
     it("ends with an agent that cannot be made", function()
       local app = open()
       app:connect { listener = "http" }:websocket("/broken"):expect_close(1011):expect_closed("error")
-      assert.truthy(logged(app, "handler failed")[1].error:find("the agent has no method proceed", 1, true))
+      assert.truthy(app:log("handler failed")[1].error:find("the agent has no method proceed", 1, true))
     end)
 
     it("may wait, close or fail in opened", function()
@@ -266,7 +257,7 @@ describe("a WebSocket", function()
         local client = app:connect { listener = "http" }
         assert.equal("plain", client:get("/").body)
         client:close()
-        assert.equal(listener == "http" and 2 or 1, #logged(app, "deferred"))
+        assert.equal(listener == "http" and 2 or 1, #app:log("deferred"))
         chat(app):send("x"):expect "x"
       end)
     end
@@ -378,7 +369,7 @@ describe("a WebSocket", function()
         ws:send_frame(unpack(case, 3))
         if case[3].last ~= false and (case[3].data == "a") then ws:expect "a" end
         ws:expect_close(case[2]):expect_closed(case[2] == 1009 and "oversize" or "frame_error")
-        local told = logged(app, case[2] == 1009 and "oversize" or "malformed")
+        local told = app:log(case[2] == 1009 and "oversize" or "malformed")
         assert.truthy(case[2] == 1009 or told[#told].why:find("WebSocket " .. case[2] .. ": ", 1, true))
         ws:send("behind"):expect_nothing()
       end)
@@ -396,7 +387,7 @@ describe("a WebSocket", function()
       it("by its client with code " .. code, function()
         local app = open_shared()
         chat(app):close(code, "so long"):expect_close(code):expect_closed("peer")
-        local entries = logged(app, "chat closed")
+        local entries = app:log("chat closed")
         local entry = entries[#entries]
         assert.same({ "peer", code, "so long" }, { entry.reason, entry.code, entry.text })
       end)
@@ -405,13 +396,13 @@ describe("a WebSocket", function()
     it("by a client that gives no reason", function()
       local app = open()
       chat(app):close():expect_close(1005):expect_closed("peer")
-      assert.same({ 1005, "" }, { logged(app, "chat closed")[1].code, logged(app, "chat closed")[1].text })
+      assert.same({ 1005, "" }, { app:log("chat closed")[1].code, app:log("chat closed")[1].text })
     end)
 
     it("by a client that hangs up", function()
       local app = open()
       chat(app):hang_up():expect_closed("peer")
-      assert.is_nil(logged(app, "chat closed")[1].code)
+      assert.is_nil(app:log("chat closed")[1].code)
     end)
 
     it("behind the replies to what came before", function()
@@ -429,7 +420,7 @@ describe("a WebSocket", function()
         local ws = chat(app):send(sent)
         if sent == "/leave" then ws:expect "bye" elseif sent == "/error" then ws:expect "sorry" end
         ws:expect_close(row[1], row[3] or ""):close(row[1]):expect_closed(row[2])
-        assert.is_nil(logged(app, "chat closed")[1].code)
+        assert.is_nil(app:log("chat closed")[1].code)
       end)
     end
 
@@ -548,14 +539,14 @@ describe("a WebSocket", function()
     it("a handler that waits for a message when there is none more", function()
       local app = open()
       chat(app):send("/ask who?"):expect("who?"):close(4000, "nobody"):expect_close(4000)
-      local entry = logged(app, "chat closed")[1]
+      local entry = app:log("chat closed")[1]
       assert.same({ "peer", 4000, "nobody" }, { entry.reason, entry.code, entry.text })
     end)
 
     it("a text that is no UTF-8 is an error of its sender", function()
       local app = open()
       chat(app):send("/bad"):expect("sorry"):expect_close(1011)
-      assert.truthy(logged(app, "handler failed")[1].error:find("a text is no UTF-8", 1, true))
+      assert.truthy(app:log("handler failed")[1].error:find("a text is no UTF-8", 1, true))
     end)
 
     it("conn:send sends bytes, too", function()
@@ -689,13 +680,13 @@ describe("a WebSocket", function()
     it("of a message, and agents are told", function()
       local app = open { limits = { message = 10 } }
       chat(app):send(("x"):rep(11)):expect_close(1009)
-      assert.equal(11, logged(app, "oversize")[1].n)
+      assert.equal(11, app:log("oversize")[1].n)
     end)
 
     it("of what breaks the rules agents are told, too", function()
       local app = open()
       chat(app):send_frame({ opcode = 7 }):expect_close(1002)
-      assert.equal("WebSocket 1002: a frame has an opcode that is not known", logged(app, "malformed")[1].why)
+      assert.equal("WebSocket 1002: a frame has an opcode that is not known", app:log("malformed")[1].why)
     end)
 
     it("a message that drips must be whole in timeout.header", function()
@@ -877,7 +868,7 @@ describe("a WebSocket", function()
       local text = ("abc"):rep(100)
       ws:send_compressed(text):expect(text)
       ws:close(1000, "bye"):expect_close(1000)
-      assert.equal(3, logged(app, "chat closed")[1].heard)
+      assert.equal(3, app:log("chat closed")[1].heard)
     end)
 
     it("stays where upgrade() fails, whatever that would have closed it with", function()

@@ -15,6 +15,26 @@ local POINTS = {
   { "connect", "ECONNREFUSED", 1 }, { "connect", "ENOMEM", 1 },
 }
 
+-- A call that fails for want of memory goes the way of one that fails: some of them do.
+describe("a call that fails once for want of memory", function()
+  after_each(server.finish)
+
+  for kind, how in pairs { recvfrom = "ENOMEM", sendto = "ENOBUFS" } do
+    it(("%s() with %s costs a connection"):format(kind, how), function()
+      local fired, lost = 0, 0
+      for fault in faults.some(kind, how) do
+        local result, message = faults.run(fault)
+        if message then error(message, 0) end
+        if not result.fired then break end
+        assert.same({ true, 0 }, { result.started, result.code }, fault)
+        assert.is_true(result.lost <= 1, fault)
+        fired, lost = fired + 1, lost + result.lost
+      end
+      assert.is_true(fired > 3 and lost > 0)
+    end)
+  end
+end)
+
 -- Those that cost nothing fail several times in a run: that makes no difference to any of them.
 describe("a call that fails", function()
   after_each(server.finish)

@@ -19,9 +19,7 @@ local function run(app, line)
   return out
 end
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 local QUIT = [[
   function Agent:proceed(line)

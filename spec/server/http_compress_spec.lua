@@ -5,9 +5,7 @@ local server = require "spec.support.server"
 local AGENT = command.read "spec/behaviour/fixtures/http_compress.lua"
 local TEXT = ("a line of a text that can be compressed\n"):rep(100)
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- The first listener alone.
 local function start()
@@ -43,7 +41,7 @@ describe("http:// with compress = true", function()
     local app = start()
     command.write(app.folder .. "/client.py", [[
 import gzip, http.client, sys, zlib
-c = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
+c = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=300)
 def ask(method, path, accept):
     c.request(method, path, headers={"Accept-Encoding": accept})
     return c.getresponse()

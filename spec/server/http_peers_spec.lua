@@ -7,9 +7,7 @@ local server = require "spec.support.server"
 local AGENT = command.read "spec/behaviour/fixtures/http.lua"
 local PIECES = command.read "spec/behaviour/fixtures/http_stream.lua"
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes, with {port} filled in; and `name`, which it finds in its folder, holds `text`.
 local function run(app, line, name, text)

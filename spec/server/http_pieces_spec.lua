@@ -14,9 +14,7 @@ local files = http.files(%q, { precompressed = true })
 return { listen = %q, %s agent = { proceed = function(_, request) return files(request) end } }
 ]]
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes, with {url} filled in.
 local function run(app, line)
@@ -64,7 +62,7 @@ describe("http:// in pieces", function()
     local app = server.start { script = AGENT }
     command.write(app.folder .. "/client.py", [[
 import http.client, sys
-c = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
+c = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=300)
 c.request("GET", "/large?n=30&bytes=50000")
 r = c.getresponse()
 print(r.status, len(r.read()), r.getheader("Transfer-Encoding"))

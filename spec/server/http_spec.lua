@@ -17,9 +17,7 @@ local function start(settings, options)
   return server.start(all)
 end
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes, with {url} filled in.
 local function run(app, line)

@@ -14,9 +14,7 @@ end
 
 local function start_hello() return start(HELLO:gsub("127%.0%.0%.1:8080\", agent", "127.0.0.1:0\", agent"), 2) end
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes, with {port} filled in.
 local function run(app, line)

@@ -6,9 +6,7 @@ local trace = require "spec.support.trace"
 
 local AGENT = command.read "spec/behaviour/fixtures/http_upload.lua"
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- The first listener alone.
 local SCRIPT = AGENT:gsub("return {\n  listen = {.*$", [[
@@ -49,7 +47,7 @@ describe("http:// with limits.upload", function()
     local app = start()
     run(app, "head -c 20000000 /dev/zero > large")
     assert.equal("401 0", run(app, "curl -sS -o /dev/null -w '%{http_code} %{size_upload}' -H 'Expect: 100-continue' "
-      .. "--expect100-timeout 60 -T large {url}/refuse"))
+      .. "--expect100-timeout 300 -T large {url}/refuse"))
     assert.equal("200 1 200 0 ", run(app, "curl -sS -o /dev/null -w '%{http_code} %{num_connects} ' -H 'Expect:' "
       .. "-d abc {url}/none -o /dev/null {url}/none"))
   end)
@@ -86,7 +84,7 @@ describe("http:// with limits.upload", function()
     command.write(app.folder .. "/client.py", [[
 import http.client, json, socket, sys, zlib
 port = int(sys.argv[1])
-c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+c = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
 data = bytes(range(256)) * 20000
 def pieces():
     for i in range(0, len(data), 70000): yield data[i:i + 70000]
@@ -94,7 +92,7 @@ for body, headers in (data, {}), (pieces(), {"Transfer-Encoding": "chunked"}):
     c.request("POST", "/read", body, headers, encode_chunked=bool(headers))
     got = json.loads(c.getresponse().read())
     print(got["bytes"] == len(data), got["crc"] == zlib.crc32(data))
-s = socket.create_connection(("127.0.0.1", port), timeout=60)
+s = socket.create_connection(("127.0.0.1", port), timeout=300)
 s.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
 got = b""
 while b"hello" not in got: got += s.recv(65536)

@@ -27,9 +27,7 @@ local function start(tls, body, frame)
     tls or "") }
 end
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes to standard output, with {port} filled in, in the folder of the certificates;
 -- what it says beside goes to the file "said".

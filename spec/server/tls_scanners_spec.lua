@@ -21,9 +21,7 @@ local function start(names)
     table.concat(keys, ",")) }
 end
 
-local function needs(program)
-  if not command.has(program) then pending(program .. " is not installed") end
-end
+local needs = command.needs
 
 -- What a command of the shell writes, with {port} filled in, in the folder of the certificates.
 local function run(app, line)

@@ -5,13 +5,9 @@ local operator = require "spec.support.operator"
 local pki = require "spec.support.pki"
 local server = require "spec.support.server"
 
-local PYTHON = "/usr/bin/python3" -- Debian's, which has Debian's packages
+local PYTHON = command.PYTHON
 
-local function needs_python()
-  if not command.shell(PYTHON .. " -c 'import websockets' 2>&1"):find "^%s*$" then
-    pending "python3-websockets is not installed"
-  end
-end
+local function needs_python() command.needs_python("websockets", "python3-websockets") end
 
 -- Tells its port, and runs until it is killed.
 local STRANGER = [[

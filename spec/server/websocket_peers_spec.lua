@@ -5,7 +5,7 @@ local has = require "spec.support.has"
 local server = require "spec.support.server"
 
 local FIXTURE = command.read "spec/behaviour/fixtures/websocket.lua"
-local PYTHON = "/usr/bin/python3" -- Debian's, which has Debian's packages
+local PYTHON = command.PYTHON
 local NODE = "NODE_PATH=/usr/share/nodejs node"
 
 local function start(more)
@@ -20,11 +20,7 @@ local function needs_ws()
   end
 end
 
-local function needs_wsproto()
-  if not command.exists "/usr/lib/python3/dist-packages/wsproto/__init__.py" then
-    pending "python3-wsproto is not installed"
-  end
-end
+local function needs_wsproto() command.needs_python("wsproto", "python3-wsproto") end
 
 -- What a program prints that gets the port as its argument.
 local function run(app, program, name, text)

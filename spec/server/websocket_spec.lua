@@ -6,7 +6,7 @@ local server = require "spec.support.server"
 local trace = require "spec.support.trace"
 
 local FIXTURE = command.read "spec/behaviour/fixtures/websocket.lua"
-local PYTHON = "/usr/bin/python3" -- Debian's, which has Debian's packages
+local PYTHON = command.PYTHON
 
 -- `listen` of the fixture, and more that it returns.
 local function script_of(listen, more)
@@ -23,11 +23,7 @@ local function start(listen, more, options)
   return server.start(all)
 end
 
-local function needs_python()
-  if not command.shell(PYTHON .. " -c 'import websockets' 2>&1"):find "^%s*$" then
-    pending "python3-websockets is not installed"
-  end
-end
+local function needs_python() command.needs_python("websockets", "python3-websockets") end
 
 local PROLOGUE = [[
 import asyncio, ssl, sys, websockets
@@ -47,7 +43,7 @@ local function python(app, url, body)
   local indented = ("\n" .. body):gsub("\n" .. body:match "^ *", "\n    ")
   file:write((PROLOGUE:gsub("\n    %%s", function() return indented end)))
   file:close()
-  local line = ("cd '%s' && timeout 60 %s client.py %s 2>&1"):format(app.folder, PYTHON, url)
+  local line = ("cd '%s' && timeout 300 %s client.py %s 2>&1"):format(app.folder, PYTHON, url)
   return (command.shell(line):gsub("%s+$", ""))
 end
 

@@ -53,6 +53,23 @@ M.binary = absolute(os.getenv("PERILUNE") or "build/perilune")
 ---@return boolean
 function M.has(name) return shell("command -v " .. quote(name)) ~= "" end
 
+--- The test at hand is pending where there is no program of this name.
+---@param program string
+function M.needs(program)
+  if not M.has(program) then pending(program .. " is not installed") end
+end
+
+--- Debian's, which has Debian's packages.
+M.PYTHON = "/usr/bin/python3"
+
+--- The test at hand is pending where Python has no such module.
+---@param module string as it is imported
+---@param package string what has it
+function M.needs_python(module, package)
+  if M.shell(("%s -c 'import %s' 2>&1"):format(M.PYTHON, module)):find "^%s*$" then return end
+  pending(package .. " is not installed")
+end
+
 --- A new folder, to be given to M.remove().
 ---@return string
 function M.folder() return (shell("mktemp -d /tmp/perilune-spec-XXXXXX"):gsub("\n", "")) end

@@ -266,6 +266,19 @@ end
 --- Of so many calls one fails.
 M.SPREAD = 7
 
+--- The faults in which one call of a kind fails, each SPREADth from the first on: for what ends a connection in one
+--- place, whatever it fails with.
+---@param kind string
+---@param how string
+---@return fun(): string?
+function M.some(kind, how)
+  local number = 1 - M.SPREAD
+  return function()
+    number = number + M.SPREAD
+    return ("%s:%d:%s"):format(kind, number, how)
+  end
+end
+
 --- The faults with which each call of a kind fails in one of SPREAD runs, and those around it do not: for what one
 --- failure has no other consequences for than many.
 ---@param kind string

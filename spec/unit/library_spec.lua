@@ -165,7 +165,7 @@ describe("the types of the API", function()
       elseif path ~= "frame" then
         local default = connecting.DEFAULTS[path]
         if default == nil then default = key.default end
-        if type(default) == "table" then default = nil end -- an empty list, told as "none"
+        if type(default) == "table" and next(default) == nil then default = nil end -- an empty list, told as "none"
         check_default(field, key, default)
       end
     end

@@ -624,7 +624,7 @@ static void keeps_within_windows(void **state)
 			assert_int_equal(websocket_append(&stream.websocket, &stream.session, true, &reply,
 							  &stream.pool, &stream.out),
 					 0);
-			/* The second half is found only where the window reaches back to the first, zlib's margin aside. */
+			/* The second half is found only where the window reaches back, zlib's margin aside. */
 			bool is_found = more && bits >= 10;
 			assert_int_equal(stream.out->data[stream.out->start], is_found ? 0xc2 : 0x82);
 			buf_release(&stream.pool, &stream.out);

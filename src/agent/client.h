@@ -147,8 +147,8 @@ int client_push_error(lua_State *lua, int err, const char *why);
 /* ---- WebSockets: client_websocket.c ---- */
 
 /*
- * The handshake has failed: who waits is given nil, the message, the name of libuv's error, and the status of the answer
- * unless it is 0.
+ * The handshake has failed: who waits is given nil, the message, the name of libuv's error, and the status of the
+ * answer unless it is 0.
  */
 void client_fail(struct client *client, const char *message, int err, unsigned status);
 

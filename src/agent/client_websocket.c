@@ -1,9 +1,9 @@
 /*
  * How a connection out becomes a WebSocket: it asks, and takes the answer (http/handshake.h).
  *
- * The answer comes as a frame, up to its empty line, and what is behind that are messages. They wait until the batch with
- * the answer is over: only then does the connection speak WebSocket, and is its agent made. That it comes to that is said
- * by `flushed`, which every connection has as soon as it has nothing to send.
+ * The answer comes as a frame, up to its empty line, and what is behind that are messages. They wait until the batch
+ * with the answer is over: only then does the connection speak WebSocket, and is its agent made. That it comes to that
+ * is said by `flushed`, which every connection has as soon as it has nothing to send.
  */
 #include "agent/client.h"
 #include "agent/websocket.h"

@@ -386,8 +386,8 @@ bool reply_take(struct agents *agents, struct run *run, int first, bool *keep)
 	ok = ok && reply_action(run->channel, lua, at + 1);
 	if (!ok)
 		lua_replace(lua, AT_ERROR);
-	assert(lua_gettop(lua) >=
-	       at - 1); /* who took the reply may have dropped what it had here, and no more */
+	/* Who took the reply may have dropped what it had here, and no more. */
+	assert(lua_gettop(lua) >= at - 1);
 	lua_settop(lua, at - 1);
 	return ok;
 }

@@ -236,9 +236,10 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 		channel_close(channel, REASON_MEMORY, CLOSE_NOW);
 		return true;
 	}
-	count(&agents->counters->websockets);
-	/* Where opened() fails, nothing of this call is on the stack any more. */
-	if (channel_is_open(channel))
+	if (channel_is_open(channel)) {
+		count(&agents->counters->websockets);
+		/* Where opened() fails, nothing of this call is on the stack any more. */
 		open_agent(agents, channel, lua, agent);
+	}
 	return true;
 }

@@ -82,6 +82,12 @@ struct run *bind_own_run(const struct agents *agents, const struct channel *chan
 /* conn.c: MAY RAISE. What such a call has returned before goes out now; NULL: there is none. */
 void bind_take_replies(lua_State *lua, struct agents *agents, struct run *run);
 
+/* nil, "closed". Returns 2. */
+int bind_push_closed(lua_State *lua);
+
+/* MAY RAISE. Is it "binary" what is at idx, and not "text"? */
+bool bind_is_binary_check(lua_State *lua, int idx);
+
 /* message.c: conn:begin(). */
 int bind_conn_begin(lua_State *lua);
 

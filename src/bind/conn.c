@@ -75,7 +75,7 @@ struct channel *bind_check_conn(lua_State *lua)
 	return check_conn(lua, agents_of(lua));
 }
 
-static int closed(lua_State *lua)
+int bind_push_closed(lua_State *lua)
 {
 	lua_pushnil(lua);
 	lua_pushliteral(lua, "closed");
@@ -152,14 +152,19 @@ static int refuse_datagram(lua_State *lua, const struct channel *channel)
 	return client_push_error(lua, UV_EMSGSIZE, lua_tostring(lua, -1));
 }
 
+bool bind_is_binary_check(lua_State *lua, int idx)
+{
+	static const char *const KINDS[] = { "text", "binary", NULL };
+	return bind_choice_check(lua, idx, KINDS) == 1;
+}
+
 /* MAY RAISE. Is conn:send() to send a binary message? Of WebSockets alone it is told that, at 3. */
 static bool is_binary_asked(lua_State *lua, const struct channel *channel)
 {
-	static const char *const KINDS[] = { "text", "binary", NULL };
 	if (channel && channel_is_open(channel) && !websocket_is_spoken(channel))
 		BIND_AT_MOST(lua, 2, "conn:send");
 	BIND_AT_MOST(lua, 3, "conn:send");
-	return !lua_isnil(lua, 3) && bind_choice_check(lua, 3, KINDS) == 1;
+	return !lua_isnil(lua, 3) && bind_is_binary_check(lua, 3);
 }
 
 /* MAY RAISE. The data at 2 as a binary message. */
@@ -186,7 +191,7 @@ static int l_conn_send(lua_State *lua)
 		return luaL_argerror(
 		    lua, 2, lua_isboolean(lua, 2) ? "data expected, got false" : "data expected, got nil");
 	if (!is_open || channel->conn->shut_asked)
-		return closed(lua);
+		return bind_push_closed(lua);
 	struct run *run = bind_own_run(agents, channel);
 	bind_take_replies(lua, agents, run);
 	bool below;
@@ -235,7 +240,7 @@ static int l_conn_flush(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:flush");
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	struct run *run = bind_own_run(agents, channel);
 	bind_take_replies(lua, agents, run);
 	if (conn_flush_now(channel->conn)) {
@@ -269,6 +274,26 @@ static const char *why_not_read(const struct channel *channel)
 	return "it has an agent of its own, whose proceed() gets its frames";
 }
 
+/* MAY RAISE. By what it reads: the run's own only when nothing can raise any more. */
+static void take_reading(lua_State *lua, struct run *run, struct channel *channel)
+{
+	struct codec codec;
+	bool is_framed = !lua_isnoneornil(lua, 2), is_messages = websocket_is_spoken(channel);
+	if (is_messages && is_framed)
+		luaL_error(lua, "conn:read: a WebSocket has messages, and no framing; a time-out is "
+				"conn:read(nil, \"2s\")");
+	run->reads_messages = is_messages;
+	if (is_messages)
+		return;
+	if (is_framed)
+		check_framing(lua, channel, "conn:read", &codec);
+	else
+		codec = *codec_of(conn_speaks(channel->conn));
+	if (codec.view)
+		codec.protocol.messages = &MESSAGE_STRINGS;
+	run->read_codec = codec;
+}
+
 /* MAY RAISE, MAY YIELD. conn:read([frame], [timeout]) → frame | nil, message, code */
 static int l_conn_read(lua_State *lua)
 {
@@ -276,7 +301,7 @@ static int l_conn_read(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 3, "conn:read");
 	if (!channel || !channel_is_open(channel)) {
-		closed(lua);
+		bind_push_closed(lua);
 		lua_pushliteral(lua, "ECANCELED");
 		return 3;
 	}
@@ -295,20 +320,7 @@ static int l_conn_read(lua_State *lua)
 	if (!lua_isnoneornil(lua, 3))
 		ms = bind_duration_check(lua, 3);
 	uint64_t until_ms = ms ? conn_host_after(agents->host, ms) : WHEEL_NEVER;
-	struct codec codec; /* the run's own only when it waits: what raises here leaves that as it is */
-	bool is_messages = websocket_is_spoken(channel);
-	if (!lua_isnoneornil(lua, 2) && is_messages)
-		return luaL_error(lua, "conn:read: a WebSocket has messages, and no framing; a time-out is "
-				       "conn:read(nil, \"2s\")");
-	if (lua_isnoneornil(lua, 2) && !is_messages)
-		codec = *codec_of(conn_speaks(channel->conn));
-	else if (!is_messages)
-		check_framing(lua, channel, "conn:read", &codec);
-	if (!is_messages && codec.view)
-		codec.protocol.messages = &MESSAGE_STRINGS;
-	if (!is_messages)
-		run->read_codec = codec;
-	run->reads_messages = is_messages;
+	take_reading(lua, run, channel);
 	run->at = channel;
 	return bind_wait(lua, run, WAIT_READ, until_ms);
 }
@@ -348,7 +360,7 @@ static int l_conn_close(lua_State *lua)
 	if (has_code)
 		say_at_close(lua, channel);
 	if (!channel)
-		return closed(lua);
+		return bind_push_closed(lua);
 	cut_batch(agents, channel);
 	channel_close(channel, kicked ? REASON_KICK : REASON_AGENT, CLOSE_FLUSH);
 	lua_pushboolean(lua, 1);
@@ -362,7 +374,7 @@ static int l_conn_abort(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:abort");
 	if (!channel)
-		return closed(lua);
+		return bind_push_closed(lua);
 	cut_batch(agents, channel);
 	channel_close(channel, REASON_AGENT, CLOSE_RESET);
 	lua_pushboolean(lua, 1);
@@ -376,7 +388,7 @@ static int l_conn_shutdown(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:shutdown");
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	refuse_frameless(lua, channel, "conn:shutdown");
 	struct run *run = bind_own_run(agents, channel);
 	bind_take_replies(lua, agents, run);
@@ -393,7 +405,7 @@ static int l_conn_pause(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:pause");
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	cut_batch(agents, channel);
 	channel_pause(channel);
 	lua_pushboolean(lua, 1);
@@ -407,7 +419,7 @@ static int l_conn_resume(lua_State *lua)
 	struct channel *channel = check_conn(lua, agents);
 	BIND_AT_MOST(lua, 1, "conn:resume");
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	channel_resume(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
@@ -424,7 +436,7 @@ static int l_conn_set_frame(lua_State *lua)
 	bool own = lua_gettop(lua) > 1;
 	struct codec codec;
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	if (channel->is_piped)
 		return luaL_error(lua, "conn:set_frame: it is piped: its bytes go to the other connection");
 	refuse_frameless(lua, channel, "conn:set_frame");
@@ -452,7 +464,7 @@ static int l_conn_set_timeout(lua_State *lua)
 	luaL_checkany(lua, 3);
 	uint32_t ms = bind_duration_check(lua, 3);
 	if (!channel || !channel_is_open(channel))
-		return closed(lua);
+		return bind_push_closed(lua);
 	if (conn_set_timeout(channel->conn, (enum timeout_kind)kind, ms))
 		return luaL_error(lua, "conn:set_timeout: not enough memory");
 	lua_pushboolean(lua, 1);
@@ -467,7 +479,7 @@ static int l_conn_defer(lua_State *lua)
 	BIND_AT_MOST(lua, 2, "conn:defer");
 	luaL_checktype(lua, 2, LUA_TFUNCTION);
 	if (!channel || !channel->opened || channel->told_closed)
-		return closed(lua);
+		return bind_push_closed(lua);
 	lua_getfield(lua, LUA_REGISTRYINDEX, "perilune.runtime.defer");
 	lua_pushnumber(lua, (lua_Number)channel->id);
 	lua_pushvalue(lua, 2);
@@ -514,7 +526,7 @@ static int l_conn_link(lua_State *lua)
 	unsigned how = lua_isnoneornil(lua, 3) ? 0 : bind_choice_check(lua, 3, HOW);
 	struct channel *other = check_other(lua, agents, "conn:link");
 	if (!channel || !channel_is_open(channel) || !other)
-		return closed(lua);
+		return bind_push_closed(lua);
 	if (channel == other)
 		return luaL_error(lua, "conn:link: another connection expected, got this one");
 	if (link_join(agents, channel, other, how ? CLOSE_RESET : CLOSE_FLUSH))
@@ -550,7 +562,7 @@ static int l_conn_pipe(lua_State *lua)
 	BIND_AT_MOST(lua, 2, "conn:pipe");
 	struct channel *other = check_other(lua, agents, "conn:pipe");
 	if (!channel || !channel_is_open(channel) || !other)
-		return closed(lua);
+		return bind_push_closed(lua);
 	if (channel == other)
 		return luaL_error(lua, "conn:pipe: another connection expected, got this one");
 	check_pipeable(lua, channel);

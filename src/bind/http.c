@@ -58,14 +58,7 @@ static int l_http_phrase(lua_State *lua)
 	return 1;
 }
 
-static int push_ended(lua_State *lua)
-{
-	lua_pushnil(lua);
-	lua_pushliteral(lua, "closed");
-	return 2;
-}
-
-/* ---- bodies that are read while their request is served: the callers of these are in lua/perilune/requests.lua ---- */
+/* ---- bodies that are read while their request is served: for lua/perilune/requests.lua ---- */
 
 /*
  * MAY RAISE. The connection whose id is at 1, whose request, of the number at 2, the running call is for; NULL: it has
@@ -81,7 +74,7 @@ static struct channel *check_serving(lua_State *lua)
 		bind_raise(lua, "this connection is a WebSocket by now, and the body of its request is gone");
 	if (channel && channel_is_open(channel) &&
 	    (!http_pending(&channel->conn->session) ||
-	     http_number_of(&channel->conn->session) != (uint32_t)luaL_checknumber(lua, 2)))
+	     (lua_Number)http_number_of(&channel->conn->session) != luaL_checknumber(lua, 2)))
 		bind_raise(lua, "this request is answered, and its body is gone");
 	return channel && channel_is_open(channel) ? channel : NULL;
 }
@@ -101,7 +94,7 @@ static int l_http_read(lua_State *lua)
 	bool all = lua_toboolean(lua, 3);
 	struct channel *channel = check_serving(lua);
 	if (!channel) {
-		push_ended(lua);
+		bind_push_closed(lua);
 		lua_pushliteral(lua, "ECANCELED");
 		return 3;
 	}
@@ -163,7 +156,7 @@ static int explain_piece(lua_State *lua, const struct channel *channel, int err)
 			   (double)http_left_of(&channel->conn->session));
 	if (err && err != UV_EPIPE)
 		bind_raise(lua, "the file cannot be read: %s", uv_strerror(err));
-	return push_ended(lua);
+	return bind_push_closed(lua);
 }
 
 /* MAY RAISE. begin(id, status, fields, closes[, length[, stands]]) → true | nil, "closed" */
@@ -201,7 +194,7 @@ static int l_http_write(lua_State *lua)
 		at += piece;
 	}
 	if (!channel)
-		return push_ended(lua);
+		return bind_push_closed(lua);
 	lua_pushnumber(lua, (lua_Number)at);
 	return 1;
 }
@@ -211,7 +204,7 @@ static int l_http_flush(lua_State *lua)
 {
 	struct channel *channel = check_answering(lua);
 	if (!channel)
-		return push_ended(lua);
+		return bind_push_closed(lua);
 	struct run *run = bind_check_may_wait(lua, "a response in pieces");
 	run->at = channel;
 	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
@@ -354,7 +347,7 @@ static int l_http_send_file(lua_State *lua)
 	}
 	guard_note_return(&vm_of(lua)->guard, lua);
 	if (!channel)
-		return push_ended(lua);
+		return bind_push_closed(lua);
 	lua_pushboolean(lua, !added || !http_left_of(&channel->conn->session));
 	return 1;
 }

@@ -57,18 +57,14 @@ static void push_name(lua_State *lua, const struct field *field)
 /* MAY RAISE. Into the table on top; what is there of that name comes before it. */
 static void put_field(lua_State *lua, const struct field *field)
 {
-	bool is_cookie;
 	push_name(lua, field);
-	is_cookie = !strcmp(lua_tostring(lua, -1), "cookie");
 	lua_pushvalue(lua, -1);
 	lua_rawget(lua, -3);
 	bool is_there = !lua_isnil(lua, -1);
 	if (!is_there)
 		lua_pop(lua, 1);
-	else if (is_cookie)
-		lua_pushliteral(lua, "; ");
 	else
-		lua_pushliteral(lua, ", ");
+		lua_pushstring(lua, strcmp(lua_tostring(lua, -2), "cookie") ? ", " : "; ");
 	lua_pushlstring(lua, field->value, field->value_bytes);
 	if (is_there)
 		lua_concat(lua, 3);

@@ -1,8 +1,8 @@
 /*
  * Messages of WebSockets that are sent in pieces: conn:begin(), message:write(), message:finish().
  *
- * A message is a userdata with the id of its connection: there are few at a time, one for each connection. What has come
- * of it is in the connection's session (websocket/websocket.h).
+ * A message is a userdata with the id of its connection: there are few at a time, one for each connection. What has
+ * come of it is in the connection's session (websocket/websocket.h).
  */
 #include "agent/websocket.h"
 #include "base/err.h"
@@ -14,15 +14,6 @@ struct message {
 	uint64_t conn;
 	bool is_over;
 };
-
-static const char *const KINDS[] = { "text", "binary", NULL };
-
-static int push_closed(lua_State *lua)
-{
-	lua_pushnil(lua);
-	lua_pushliteral(lua, "closed");
-	return 2;
-}
 
 /* MAY RAISE. Sends what is at 2, if there is something. */
 static int send_piece(lua_State *lua, const char *what, bool is_last)
@@ -36,7 +27,7 @@ static int send_piece(lua_State *lua, const char *what, bool is_last)
 	if (message->is_over)
 		return luaL_error(lua, "%s: the message is finished", what);
 	if (!channel || !channel_is_open(channel))
-		return push_closed(lua);
+		return bind_push_closed(lua);
 	bool below;
 	int err = websocket_send_piece(channel, data, len, is_last, &below);
 	if (err == ERR_FRAME_REPLY)
@@ -46,7 +37,7 @@ static int send_piece(lua_State *lua, const char *what, bool is_last)
 	if (run && !channel_is_open(channel))
 		batch_cut(agents, run); /* sending has ended it: nothing more is for this agent */
 	if (err)
-		return push_closed(lua);
+		return bind_push_closed(lua);
 	message->is_over = is_last;
 	lua_pushboolean(lua, below);
 	return 1;
@@ -55,7 +46,6 @@ static int send_piece(lua_State *lua, const char *what, bool is_last)
 /* MAY RAISE. message:write(data) → true | false past the high-water mark | nil, "closed" */
 static int l_message_write(lua_State *lua)
 {
-	luaL_checkudata(lua, 1, MESSAGE);
 	luaL_checkstring(lua, 2);
 	return send_piece(lua, "message:write", false);
 }
@@ -80,14 +70,17 @@ static int l_message_unknown(lua_State *lua)
 			  lua_type(lua, 2) == LUA_TSTRING ? lua_tostring(lua, 2) : luaL_typename(lua, 2));
 }
 
-/* Pushes the metatable; of most VMs it is never made. */
+/* MAY RAISE. Pushes the metatable; of most VMs it is never made. */
 static void push_meta(lua_State *lua)
 {
 	static const luaL_Reg METHODS[] = { { "write", l_message_write },
 					    { "finish", l_message_finish },
 					    { NULL, NULL } };
-	if (!luaL_newmetatable(lua, MESSAGE))
+	luaL_getmetatable(lua, MESSAGE);
+	if (!lua_isnil(lua, -1))
 		return;
+	lua_pop(lua, 1);
+	lua_newtable(lua);
 	lua_newtable(lua);
 	luaL_register(lua, NULL, METHODS);
 	lua_createtable(lua, 0, 1);
@@ -99,6 +92,8 @@ static void push_meta(lua_State *lua)
 	lua_setfield(lua, -2, "__tostring");
 	lua_pushliteral(lua, "message");
 	lua_setfield(lua, -2, "__metatable");
+	lua_pushvalue(lua, -1);
+	lua_setfield(lua, LUA_REGISTRYINDEX, MESSAGE); /* once it is whole */
 }
 
 /* MAY RAISE. What a generation has begun to send, and another one ends, or takes back, nobody would understand. */
@@ -119,14 +114,14 @@ int bind_conn_begin(lua_State *lua)
 	struct agents *agents = agents_of(lua);
 	struct channel *channel = bind_check_conn(lua);
 	BIND_AT_MOST(lua, 2, "conn:begin");
-	bool is_binary = !lua_isnoneornil(lua, 2) && bind_choice_check(lua, 2, KINDS) == 1;
+	bool is_binary = !lua_isnoneornil(lua, 2) && bind_is_binary_check(lua, 2);
 	if (!channel || !channel_is_open(channel))
-		return push_closed(lua);
+		return bind_push_closed(lua);
 	struct run *run = bind_own_run(agents, channel);
 	check_begin(lua, channel, run);
 	bind_take_replies(lua, agents, run);
 	if (!channel_is_open(channel))
-		return push_closed(lua);
+		return bind_push_closed(lua);
 	struct message *message = lua_newuserdata(lua, sizeof *message);
 	*message = (struct message){ .conn = channel->id };
 	push_meta(lua);

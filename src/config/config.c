@@ -198,8 +198,10 @@ static void read_limits(struct load *load, struct listener_config *listener)
 					       .body = u32_field(load, "body") };
 	listener->http.requests = u32_field(load, "requests");
 	listener->http.upload = (uint64_t)config_number_field(load, "upload", 9007199254740992.0);
-	if (listener->is_websocket)
-		listener->http.body = 0, listener->http.upload = 0;
+	if (listener->is_websocket) {
+		listener->http.body = 0;
+		listener->http.upload = 0;
+	}
 	listener->message_bytes = u32_field(load, "message");
 	config_leave(load);
 }

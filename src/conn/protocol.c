@@ -93,8 +93,8 @@ int conn_change(struct conn *conn, const struct endpoint *endpoint, const struct
 	assert(!conn->trial);
 	if (conn->host->decoding == conn) {
 		conn->host->decoding = NULL;
-		conn->host->batch.frames[0] =
-		    (struct frame){ 0 }; /* what a fault would show is not there any more */
+		/* What a fault would show is not there any more. */
+		conn->host->batch.frames[0] = (struct frame){ 0 };
 	}
 	conn->begun = conn->in_body = conn->pinged = false;
 	/* What was told to the agent before, or asked by it, is nothing to the one that comes. */

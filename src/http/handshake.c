@@ -35,10 +35,7 @@ struct part {
 
 static struct part trimmed(struct part part)
 {
-	while (part.n && (*part.at == ' ' || *part.at == '\t'))
-		part.at++, part.n--;
-	while (part.n && (part.at[part.n - 1] == ' ' || part.at[part.n - 1] == '\t'))
-		part.n--;
+	http_trim(&part.at, &part.n);
 	return part;
 }
 
@@ -47,7 +44,7 @@ static bool part_is(struct part part, const char *word)
 	return part.n == strlen(word) && !memcmp(part.at, word, part.n);
 }
 
-/* Cuts what is before the separator off *rest. False: there is nothing left of it; at->at is NULL at first. */
+/* Cuts what is before the separator off *rest. False: there is nothing left of it: rest->at is NULL. */
 static bool next_part(struct part *rest, uint8_t separator, struct part *part)
 {
 	if (!rest->at)

@@ -1,6 +1,6 @@
 /*
- * The handshake of a WebSocket as a client has it (RFC 6455, 4.1): what it sends, and whether the answer fits that. What
- * servers make of it is lua/perilune/http/websocket.lua.
+ * The handshake of a WebSocket as a client has it (RFC 6455, 4.1): what it sends, and whether the answer fits that.
+ * What servers make of it is lua/perilune/http/websocket.lua.
  *
  * The answer is one that HTTP's reader takes, and then: 101, with Upgrade, Connection and the right
  * Sec-WebSocket-Accept, a subprotocol that was offered or none, and no extension that was not offered.

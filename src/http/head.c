@@ -207,25 +207,10 @@ struct field {
 	size_t name_bytes, value_bytes;
 };
 
-static bool is_blank(uint8_t c)
-{
-	return c == ' ' || c == '\t';
-}
-
-static void trim(const uint8_t **text, size_t *n)
-{
-	while (*n && is_blank(**text)) {
-		(*text)++;
-		(*n)--;
-	}
-	while (*n && is_blank((*text)[*n - 1]))
-		(*n)--;
-}
-
 static bool split_field(struct http_session *s, const uint8_t *line, size_t len, struct field *field)
 {
 	size_t name = span(line, IN_TOKEN);
-	if (is_blank(line[0]))
+	if (http_is_blank(line[0]))
 		return http_fail(s, REFUSE_FOLDED);
 	if (name == len)
 		return http_fail(s, REFUSE_FIELD_LINE);
@@ -237,7 +222,7 @@ static bool split_field(struct http_session *s, const uint8_t *line, size_t len,
 	field->value_bytes = len - name - 1;
 	if (!is_value(field->value, field->value_bytes))
 		return http_fail(s, REFUSE_FIELD_VALUE);
-	trim(&field->value, &field->value_bytes);
+	http_trim(&field->value, &field->value_bytes);
 	return true;
 }
 
@@ -281,7 +266,7 @@ static void read_connection(struct http_session *s, const struct field *field)
 	while (text < end) {
 		const uint8_t *comma = memchr(text, ',', (size_t)(end - text)), *next = comma ? comma : end;
 		size_t n = (size_t)(next - text);
-		trim(&text, &n);
+		http_trim(&text, &n);
 		s->has_close |= http_is_word(text, n, "close");
 		s->has_keep_alive |= http_is_word(text, n, "keep-alive");
 		text = next + 1;
@@ -361,12 +346,12 @@ bool http_read_trailer(const struct http *http, struct http_session *s, const ui
 bool http_read_request_trailer(const struct http *http, struct http_session *s, const uint8_t *line,
 			       size_t len)
 {
-	static const char *const EARLIER[] = { "authorization",    "connection",    "content-encoding",
-					       "content-range",    "content-type",  "cookie",
-					       "expect",           "keep-alive",    "max-forwards",
-					       "proxy-connection", "range",         "te",
-					       "trailer",          "upgrade",       "proxy-authorization",
-					       "cache-control",    "content-length" };
+	static const char *const EARLIER[] = { "authorization",    "connection",   "content-encoding",
+					       "content-range",    "content-type", "cookie",
+					       "expect",           "keep-alive",   "max-forwards",
+					       "proxy-connection", "range",        "te",
+					       "trailer",          "upgrade",      "proxy-authorization",
+					       "cache-control" };
 	const uint8_t *colon = memchr(line, ':', len);
 	for (size_t i = 0; colon && i < sizeof EARLIER / sizeof *EARLIER; i++)
 		if (http_is_word(line, (size_t)(colon - line), EARLIER[i]))
@@ -403,7 +388,7 @@ static size_t quick_field(const uint8_t *line, const uint8_t *end, struct field 
 		return 0;
 	field->name = line;
 	field->name_bytes = (size_t)(at - line);
-	for (at++; at < end && is_blank(*at);)
+	for (at++; at < end && http_is_blank(*at);)
 		at++;
 	field->value = at;
 	at = skip_plain(at, end);
@@ -412,7 +397,7 @@ static size_t quick_field(const uint8_t *line, const uint8_t *end, struct field 
 	if (end - at < 2 || at[0] != '\r' || at[1] != '\n')
 		return 0;
 	const uint8_t *behind = at;
-	while (behind > field->value && is_blank(behind[-1]))
+	while (behind > field->value && http_is_blank(behind[-1]))
 		behind--;
 	field->value_bytes = (size_t)(behind - field->value);
 	return (size_t)(at + 2 - line);

@@ -71,9 +71,9 @@ void http_init(struct http *http);
 const struct http_request *http_pending(const struct session *session);
 
 /*
- * Where limits.upload is set, a request whose body has not come with it is handed up as its head alone; the body is read
- * while it is pending (incoming.c): http_want_rest(), then decode() of http->rest gives a piece, in which nothing is for
- * the end, or all of it. Is there something of it to be read?
+ * Where limits.upload is set, a request whose body has not come with it is handed up as its head alone; the body is
+ * read while it is pending (incoming.c): http_want_rest(), then decode() of http->rest gives a piece, in which nothing
+ * is for the end, or all of it. Is there something of it to be read?
  */
 bool http_has_rest(const struct session *session);
 
@@ -121,9 +121,9 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 		 struct buf_pool *pool, struct buf **out);
 
 /*
- * Responses in pieces (pieces.c): a head, pieces of the body, an end. The request is pending until then. The body is as
- * long as was said, or is chunked, or, for HTTP/1.0, ends with the connection. Where the response has no body, as one to
- * HEAD, pieces are counted and left out.
+ * Responses in pieces (pieces.c): a head, pieces of the body, an end. The request is pending until then. The body is
+ * as long as was said, or is chunked, or, for HTTP/1.0, ends with the connection. Where the response has no body, as
+ * one to HEAD, pieces are counted and left out.
  */
 enum http_framing {
 	FRAMING_NONE, /* no response is under way */
@@ -143,7 +143,9 @@ enum { HTTP_PIECE_OVERHEAD = 16 + 4 };
 int http_begin_pieces(const struct http *http, struct session *session, struct http_response *response,
 		      const uint64_t *length, struct buf_pool *pool, struct buf **out);
 
-/* Appends a piece. 0, ERR_FRAME_REPLY (none has begun), ERR_FRAME_TOO_LARGE (more than its length), ERR_BUFFER_LIMIT. */
+/*
+ * Appends a piece. 0, ERR_FRAME_REPLY (none has begun), ERR_FRAME_TOO_LARGE (more than its length), ERR_BUFFER_LIMIT.
+ */
 int http_add_piece(struct session *session, const void *data, size_t n, struct buf_pool *pool,
 		   struct buf **out);
 

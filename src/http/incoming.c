@@ -17,8 +17,6 @@ enum {
 	PART_BYTES = 65536   /* of a body of a known length */
 };
 
-static const char CONTINUE_RESPONSE[] = "HTTP/1.1 100 Continue\r\n\r\n";
-
 bool http_comes_apart(const struct http *http, const struct http_session *s, size_t n)
 {
 	if (!http->limits.upload)
@@ -220,8 +218,9 @@ bool http_owes_continue(const struct session *session)
 
 int http_continue(struct session *session, struct buf_pool *pool, struct buf **out)
 {
+	static const char CONTINUE[] = "HTTP/1.1 100 Continue\r\n\r\n";
 	http_session_of(session)->expects = false;
-	return buf_append(pool, out, CONTINUE_RESPONSE, sizeof CONTINUE_RESPONSE - 1);
+	return buf_append(pool, out, CONTINUE, sizeof CONTINUE - 1);
 }
 
 const char *http_trailers(const struct session *session, size_t *n)

@@ -14,6 +14,20 @@ enum {
 	HTTP_HEAD_MAX = 512       /* bytes of a response's head without the fields of the handler */
 };
 
+static inline bool http_is_blank(uint8_t c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* Without the blanks around it. */
+static inline void http_trim(const uint8_t **text, size_t *n)
+{
+	for (; *n && http_is_blank(**text); (*n)--)
+		(*text)++;
+	while (*n && http_is_blank((*text)[*n - 1]))
+		(*n)--;
+}
+
 /* What is being read. */
 enum http_stage {
 	STAGE_LINE,   /* the request line */
@@ -128,7 +142,7 @@ size_t http_read_chunks(const struct http *http, struct http_session *s, const u
 /* What s->refusal says of it. */
 void http_fail_batch(struct http_session *s, struct batch *out);
 
-/* The bytes of the chunk that are at hand, `has` at most; 0: no room would do. */
+/* The bytes of the chunk, or of trailers, that are at hand, `has` at most; 0: no room would do. */
 size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has);
 
 void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);

@@ -144,7 +144,6 @@ int http_end_pieces(const struct http *http, struct session *session, const char
 		    struct buf_pool *pool, struct buf **out)
 {
 	struct http_session *s = http_session_of(session);
-	(void)http;
 	if (!s || !s->framing)
 		return ERR_FRAME_REPLY;
 	if (s->framing == FRAMING_LENGTH && s->out_left && !s->is_silent)
@@ -153,6 +152,8 @@ int http_end_pieces(const struct http *http, struct session *session, const char
 	if (err)
 		return err;
 	http_drop_file(s);
+	buf_release(http->worker->pool, &s->body); /* an idle connection keeps nothing */
+	s->given = 0;
 	s->framing = FRAMING_NONE;
 	s->pending = false;
 	s->last = s->is_ending || http_abandons_rest(s);

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <uv.h>
 
-static const char CONTINUE[] = "HTTP/1.1 100 Continue\r\n\r\n";
-
 static int http_begin(const struct protocol *protocol, struct session *session)
 {
 	(void)protocol;
@@ -74,12 +72,12 @@ void http_fail_batch(struct http_session *s, struct batch *out)
 }
 
 /* The client waits for this before it sends the body. Of HTTP/1.0 nobody does. */
-static bool send_continue(struct http_session *s, struct batch *out)
+static bool send_continue(struct session *session, struct batch *out)
 {
+	const struct http_session *s = http_session_of(session);
 	if (!s->expects || s->request.is_1_0 || (!s->left && !s->request.is_chunked))
 		return true;
-	s->expects = false;
-	if (!buf_append(out->pool, out->answers, CONTINUE, sizeof CONTINUE - 1))
+	if (!http_continue(session, out->pool, out->answers))
 		return true;
 	out->error = ERR_BUFFER_LIMIT; /* for good: the head has been read, and nobody reads it again */
 	return false;
@@ -158,9 +156,10 @@ static bool skip_line(struct http_session *s, const uint8_t *in, size_t n, struc
 }
 
 /* False: it is not whole, or is refused. */
-static bool read_head(const struct http *http, struct http_session *s, const uint8_t *in, size_t n,
+static bool read_head(const struct http *http, struct session *session, const uint8_t *in, size_t n,
 		      struct batch *out)
 {
+	struct http_session *s = http_session_of(session);
 	if (s->stage == STAGE_LINE && n && in[0] == '\r')
 		return skip_line(s, in, n, out);
 	if (!http_read_head(http, s, in, n)) {
@@ -172,7 +171,7 @@ static bool read_head(const struct http *http, struct http_session *s, const uin
 		http_give_head(http, s, in, out);
 		return false;
 	}
-	return send_continue(s, out) && begin_body(http, s, in, out);
+	return send_continue(session, out) && begin_body(http, s, in, out);
 }
 
 static void http_decode(const struct protocol *protocol, const uint8_t *in, size_t n, unsigned limit,
@@ -195,7 +194,7 @@ static void http_decode(const struct protocol *protocol, const uint8_t *in, size
 		begin_request(http, s);
 	s->begun = true;
 	out->begun = BATCH_BEGUN;
-	if (s->stage <= STAGE_FIELDS && !read_head(http, s, in, n, out))
+	if (s->stage <= STAGE_FIELDS && !read_head(http, session, in, n, out))
 		return;
 	if (s->stage == STAGE_BODY)
 		read_body(http, s, in, n, out);

@@ -30,8 +30,9 @@ enum batch_begun {
 };
 
 enum {
-	BATCH_MAX = 256,           /* messages decoded in one go */
-	PROTOCOL_OVERHEAD_MAX = 64 /* bytes that a protocol adds to a reply */
+	BATCH_MAX = 256, /* messages decoded in one go */
+	PROTOCOL_OVERHEAD_MAX =
+	    160 /* bytes that a protocol adds to a reply, or says by itself: a pong has 139 */
 };
 
 /* The beginning of every protocol. */
@@ -150,8 +151,9 @@ struct protocol_ops {
 	/*
 	 * Appends n replies to *out; `data` is never NULL. max_bytes does not apply. Returns how many were appended;
 	 * when fewer than n, *error says why the next one was not: ERR_FRAME_REPLY (it cannot carry it),
-	 * ERR_FRAME_BETWEEN (another one is not whole yet) or ERR_BUFFER_LIMIT; else it is 0. A reply that holds a terminator is let through: the peer sees several
-	 * messages. `session` is NULL while the connection has yet to begin to speak it.
+	 * ERR_FRAME_BETWEEN (another one is not whole yet) or ERR_BUFFER_LIMIT; else it is 0. A reply that holds a
+	 * terminator is let through: the peer sees several messages. `session` is NULL while the connection has yet
+	 * to begin to speak it.
 	 */
 	unsigned (*encode)(const struct protocol *protocol, struct session *session,
 			   const struct reply *replies, unsigned n, struct buf_pool *pool, struct buf **out,
@@ -187,8 +189,8 @@ struct protocol_ops {
 	bool keeps_session;
 
 	/*
-	 * It does not rewind. So many bytes may wait behind a message that is being used. NULL, SIZE_MAX: as many as the
-	 * largest message has, and what one read gives.
+	 * It does not rewind. So many bytes may wait behind a message that is being used. NULL, SIZE_MAX: as many as
+	 * the largest message has, and what one read gives.
 	 */
 	size_t (*ahead)(const struct protocol *protocol, const struct session *session);
 

@@ -143,6 +143,7 @@ void vm_open_despecialize(lua_State *lua);
 
 /* How many bytes string.dump() makes of the function on top, lines and all; 0: memory is short. */
 size_t vm_dump_bytes(lua_State *lua);
+
 /* Writes as many. False: memory is short. */
 bool vm_dump(lua_State *lua, uint8_t *bytes);
 

@@ -23,7 +23,7 @@ enum {
 
 bool websocket_code_is_valid(unsigned code)
 {
-	bool is_reserved = code == 1004 || code == CODE_NOTHING_SAID || code == 1006;
+	bool is_reserved = code == 1004 || code == CODE_NOTHING_SAID || code == CODE_NO_FRAME;
 	return (code >= CODE_NORMAL && code <= 1014 && !is_reserved) ||
 	       (code >= CODES_OWN && code < CODES_END);
 }
@@ -169,13 +169,14 @@ int websocket_close(const struct websocket *websocket, struct websocket_session 
 	const struct closing to = { websocket, pool, out };
 	const struct websocket_close *own = s->own, *peers = s->peers;
 	unsigned code = own && own->code ? own->code : code_of(s, reason);
-	s->said = (uint16_t)code;
-	if (own)
-		return put_close(&to, code, own->text, code ? own->text_bytes : 0);
-	if (peers && reason == REASON_PEER)
-		return put_close(&to, peers->code, "", 0);
-	if (!code)
-		return 0;
 	const char *why = websocket_breach_text((enum breach)s->breach);
-	return put_close(&to, code, why, strlen(why));
+	int err = 0;
+	if (own)
+		err = put_close(&to, code, own->text, code ? own->text_bytes : 0);
+	else if (peers && reason == REASON_PEER)
+		err = put_close(&to, peers->code, "", 0);
+	else if (code)
+		err = put_close(&to, code, why, strlen(why));
+	s->said = err ? 0 : (uint16_t)code;
+	return err;
 }

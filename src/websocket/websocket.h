@@ -1,6 +1,7 @@
 /*
  * WebSocket (RFC 6455), on either side, as a protocol: from behind the handshake on, which is HTTP's
- * (agent/websocket.h, http/handshake.h). What a client sends is masked, each frame by a fresh key that nobody can guess.
+ * (agent/websocket.h, http/handshake.h). What a client sends is masked, each frame by a fresh key that nobody can
+ * guess.
  *
  * A message is one for the layer above, however many frames it came in: it is put together, and text is looked
  * at, as its bytes come. Pings are answered here, and pongs are looked at by nobody. What breaks the rules ends
@@ -72,8 +73,8 @@ int websocket_append(const struct websocket *websocket, const struct session *se
 bool websocket_begin_message(struct session *session, bool is_binary);
 
 /*
- * Appends a piece of it, a frame. 0, ERR_FRAME_REPLY with nothing appended (the text is no UTF-8; or with the last piece,
- * not whole), or ERR_BUFFER_LIMIT likewise. One that is empty is left out, unless it is the last. Pieces are not
+ * Appends a piece of it, a frame. 0, ERR_FRAME_REPLY with nothing appended (the text is no UTF-8; or with the last
+ * piece, not whole), or ERR_BUFFER_LIMIT likewise. One that is empty is left out, unless it is the last. Pieces are not
  * compressed.
  */
 int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
@@ -87,6 +88,7 @@ size_t websocket_head(uint8_t head[WEBSOCKET_HEAD_MAX], bool is_binary, size_t l
  * or 0; the text has WEBSOCKET_CLOSE_TEXT_MAX bytes at most, of UTF-8. False: there is no memory.
  */
 bool websocket_say_at_close(struct session *session, unsigned code, const char *text, size_t n);
+
 /* That was taken back, and so is what it was to say. */
 void websocket_unsay_at_close(struct session *session);
 

@@ -43,6 +43,18 @@ function M.wants_gzip(list)
   return gzip > 0 and gzip >= (plain or 0), gzip > 0 and (plain or any) == 0
 end
 
+--- What Vary is with another name in it.
+---@param before string? what it is
+---@param name string
+---@return string
+function M.vary(before, name)
+  if not before then return name end
+  for item in before:gmatch "[^,%s]+" do
+    if item == "*" or item:lower() == name:lower() then return before end
+  end
+  return before .. ", " .. name
+end
+
 local COMPRESSIBLE = {
   ["application/json"] = true, ["application/javascript"] = true, ["application/xml"] = true,
   ["application/wasm"] = true, ["application/manifest+json"] = true, ["image/svg+xml"] = true,

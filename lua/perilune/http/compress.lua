@@ -58,15 +58,6 @@ end
 
 -- ---- which ----
 
--- Another name in the list that Vary is; nil: it is there already.
-local function vary(before)
-  if not before then return "Accept-Encoding" end
-  for item in before:gmatch "[^,%s]+" do
-    if item == "*" or item:lower() == "accept-encoding" then return nil end
-  end
-  return before .. ", Accept-Encoding"
-end
-
 -- Each coding has a tag of its own, and weak ones are as much as is known of two that mean the same.
 local function weakened(tag) return tag and not tag:find "^W/" and "W/" .. tag or nil end
 
@@ -102,8 +93,8 @@ end
 
 -- A response that can be had in both ways says so.
 local function varying(response, headers)
-  local value = vary(headers.vary)
-  return value and inner.with(response, nil, { Vary = value }, 1) or response
+  local value = coding.vary(headers.vary, "Accept-Encoding")
+  return value ~= headers.vary and inner.with(response, nil, { Vary = value }, 1) or response
 end
 
 --- The response as it is sent to who has asked so.

@@ -1,4 +1,5 @@
 --- Middleware that gives responses header fields: http.cors, http.cache_control, http.request_id; and http.created.
+local coding = require "perilune.http.coding"
 local handshake = require "perilune.config.handshake"
 local http = require "perilune.http"
 local middleware = require "perilune.http.middleware"
@@ -31,16 +32,6 @@ function M.version(what)
   end
   local response = http.json(what, 200, { ["Cache-Control"] = "no-store" })
   return function() return response end
-end
-
--- Another name in the list that Vary is.
-local function vary(response, name)
-  local before = response.headers.vary
-  if not before then return name end
-  for item in before:gmatch "[^,%s]+" do
-    if item == "*" or item:lower() == name:lower() then return before end
-  end
-  return before .. ", " .. name
 end
 
 -- ---- CORS ----
@@ -120,7 +111,7 @@ function M.cors(options)
   local rest = middleware.with_fields("cors", function(request, response)
     local fields = fields_of(request) or {}
     if next(fields) then fields["Access-Control-Expose-Headers"] = options.expose end
-    if not options.is_any then fields.Vary = vary(response, "Origin") end
+    if not options.is_any then fields.Vary = coding.vary(response.headers.vary, "Origin") end
     return next(fields) and fields
   end)
   return middleware.new("cors", function(next_handler)

@@ -312,7 +312,7 @@ end
 -- Where a response is the same for all who ask without conditions.
 local function remember(memory, path, inside, about, response)
   if about.varies or response[1] ~= 200 or #path > PATH_MAX then return end
-  if memory.count >= KNOWN_MAX then memory.count, memory.known = 0, {} end
+  if memory.count >= KNOWN_MAX and not memory.known[path] then memory.count, memory.known = 0, {} end
   memory.count = memory.count + (memory.known[path] and 0 or 1)
   memory.known[path] = { inside = inside, bytes = about.bytes, second = about.second, nanosecond = about.nanosecond,
     lines = response[2] }

@@ -235,7 +235,7 @@ local function read_part(reader, bounds)
     return take(piece)
   end)
   if not ok then
-    take(nil, message) -- what it has opened is not the collector's to close
+    take(nil, message) -- what it has opened is not the collector's to close, where the call goes on
     return nil, message, code
   end
   part.size = size

@@ -7,7 +7,7 @@ local printable = require "perilune.printable"
 local M = {}
 
 local HEAD_MAX = 16384 -- bytes of the answer: src/http/handshake.h
-local NAME_MAX = 255
+local NAME_MAX, LIST_MAX = 255, 65535
 
 --- Options that only WebSockets have, and what they are by default. All but these two are settings of listeners, too.
 M.OPTIONS = { "subprotocols", "compress", "ping", "pong", "limits.message" }
@@ -74,6 +74,9 @@ local function check_subprotocols(names)
     if seen[name] then error("subprotocols: it has " .. printable.quote(name) .. " twice", 0) end
     if #name > NAME_MAX then error(("subprotocols: a name has at most %d bytes"):format(NAME_MAX), 0) end
     seen[name] = true
+  end
+  if #table.concat(names, ",") > LIST_MAX then
+    error(("subprotocols: all names together have at most %d bytes"):format(LIST_MAX), 0)
   end
   return names
 end

@@ -22,6 +22,8 @@ end
 local KINDS = {
   string = { is_type "string", "expects a string" }, table = { is_type "table", "expects a table" },
   boolean = { is_type "boolean", "expects true or false" }, ["function"] = { is_type "function", "expects a function" },
+  shared = { function(value) return getmetatable(value) == "shared dictionary" end,
+    'expects a dictionary, such as perilune.shared "counts"' },
   count = { function(value) return type(value) == "number" and value >= 1 and value % 1 == 0 end,
     "expects a whole number" },
 }
@@ -39,7 +41,7 @@ end
 --- Raises for what is no table, for unknown options, and for those that are of another kind.
 ---@param what string "http.cors"
 ---@param options any
----@param known table<string, string|true> their kinds, by name: "count", or a type of Lua's; true: who calls looks
+---@param known table<string, string|true> their kinds, by name: of KINDS, or a type of Lua's; true: who calls looks
 ---@param level integer whose line the error names: 2 is that of who calls the caller
 ---@param meant table<string, string>? options by names that others have for them
 ---@return table options empty where there are none

@@ -128,17 +128,15 @@ local function raise_here(label, name, value)
 end
 
 -- Of all workers: in a dictionary, by keys that begin with this. A route has no zero byte in it.
+local KEYS_MAX = 1000000 -- as many as a dictionary tells
 local PREFIX, KEY = "http.counts\0", "^http%.counts%z(.*)%z(.*)$"
 
 local function check_options(what, options)
-  local shared = option_checks.check(what, options, { shared = true }, 3).shared
-  if shared ~= nil and getmetatable(shared) ~= "shared dictionary" then
-    option_checks.wrong(what, "shared", 'expects a dictionary, perilune.shared "counts"', shared, 3)
-  end
-  return shared
+  return option_checks.check(what, options, { shared = "shared" }, 3).shared
 end
 
--- What adds to a figure of a route, and what keeps the largest. A dictionary that is full counts no more.
+-- What adds to a figure of a route, and what keeps the largest. A dictionary that is full forgets what was used longest
+-- ago.
 local function counters(shared)
   if not shared then return add_here, raise_here end
   local function add(label, name, by) shared:incr(PREFIX .. label .. "\0" .. name, by) end
@@ -176,7 +174,7 @@ end
 
 local function counts_in(shared)
   local all = {}
-  for _, key in ipairs(shared:keys()) do
+  for _, key in ipairs(shared:keys(KEYS_MAX)) do
     local label, name = tostring(key):match(KEY)
     local value = label and shared:get(key)
     if value then

@@ -59,7 +59,7 @@ function request:form(options) end
 
 ---@class perilune.http.multipart_options
 ---@field parts? integer at most so many; default: 100
----@field into? fun(part: perilune.http.part): fun(piece: string?)? what gets its pieces, and nil behind them
+---@field into? fun(part: perilune.http.part): fun(piece: string?, message: string?)? what gets its pieces, and then nil
 ---@field memory? integer|string with `into`: bytes of all bodies that are kept; default: 1m
 
 --- The parts of a form with files (multipart/form-data). With `into` they are read as they come, as by request:read().

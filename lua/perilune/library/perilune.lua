@@ -128,8 +128,7 @@ function perilune.semaphore(permits) end
 --- conn:read() waits for its frames, in any call of the agent, and a conn with an `agent` of its own has that called
 --- for them. It ends with the agent that has made it, or, in a task of app:spawn(), with the app. An agent has 10,000
 --- at most. What is wrong with address or options raises.
----@param address string "tcp://127.0.0.1:6379", "tls://db.example:6380", "unix:///run/redis.sock", "udp://10.0.0.1:53",
---- "ws://chat.example/room", "wss://chat.example/room?name=x"
+---@param address string "tcp://127.0.0.1:6379", "tls://db:6380", "unix:///run/r.sock", "udp://10.0.0.1:53", "ws://a/b"
 ---@param options? perilune.connect_options
 ---@return perilune.conn? conn nil: there is none, and why
 ---@return string? message
