@@ -42,9 +42,22 @@ end
 
 local metatable = { __metatable = "http.headers" }
 
+-- Names in any case → in lower case. A script asks for few, unless a client says which.
+local LOWERED_MAX, LOWERED_BYTES = 1000, 64
+local lowered, lowered_count = {}, 0
+
+local function lower_of(name)
+  if type(name) ~= "string" then return nil end
+  local lower = name:lower()
+  if #name > LOWERED_BYTES then return lower end
+  if lowered_count == LOWERED_MAX then lowered, lowered_count = {}, 0 end
+  lowered[name], lowered_count = lower, lowered_count + 1
+  return lower
+end
+
 -- Names are lower-case in the table, and in any case when they are asked for.
 function metatable.__index(headers, name)
-  local lower = type(name) == "string" and name:lower()
+  local lower = lowered[name] or lower_of(name)
   return lower and lower ~= name and rawget(headers, lower) or nil
 end
 

@@ -319,6 +319,8 @@ local REFUSED = { conn = "a conn", ["http.websocket"] = "a WebSocket, which only
 local EXPECTED = "a reply of an HTTP agent is a string, a table (which is sent as JSON), nil, or made by "
   .. 'require "perilune.http"; it is %s'
 
+local JSON_FIELD = "Content-Type: application/json\r\n"
+
 -- Raises for what is no response, as the core does.
 local function refuse(value) error(EXPECTED:format(REFUSED[getmetatable(value)] or "a " .. type(value)), 0) end
 
@@ -329,7 +331,7 @@ local function made(value)
   if meta == "http.response" then return value end
   if REFUSED[meta] then refuse(value) end
   local kind = type(value)
-  if kind == "table" then return make(200, nil, encode(value, 1), "application/json", 1) end
+  if kind == "table" then return setmetatable({ 200, JSON_FIELD, encode(value, 1), false }, response) end
   return make(200, nil, value, nil, 1)
 end
 

@@ -156,6 +156,14 @@ local function ready_response(response, request, action)
   return answers(response, request, action == "close")
 end
 
+-- A table as JSON: what the core takes for a response, and reads at once, before any other is made.
+local of_table = { 200, "Content-Type: application/json\r\n", "", false }
+
+local function ready_table(value)
+  of_table[3] = core.encode_reply(value)
+  return of_table
+end
+
 --- What the core takes for a response: a string, or what perilune.http makes. nil: the request is answered.
 ---@param value any what a handler has returned; not nil
 ---@param request table? that it is for, where proceed has returned it
@@ -166,13 +174,14 @@ function M.ready(value, request, action)
   if kind == "string" then return value end
   if kind == "number" then return tostring(value) end
   local meta = getmetatable(value)
+  if not meta and kind == "table" then return ready_table(value) end
   if meta == "http.response" then return ready_response(value, request, action) end
   if meta == "http.websocket" and request then
     if rawget(request, 9) == "unread" then request.body = read_body(request) end -- what follows it is no HTTP
     return require("perilune.http.websocket").answer(value, request)
   end
   if kind ~= "table" or inner.refused[meta] then inner.refuse(value) end
-  return http.json(value)
+  return ready_table(value)
 end
 
 -- ---- whose fault ----

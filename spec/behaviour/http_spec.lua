@@ -63,10 +63,11 @@ describe("http:// in memory", function()
       assert.truthy(client:request({ path = "/json", body = "[1," }):json().message:find "expected at byte")
     end)
 
-    -- What reads a head into a table, in C, beside what reads it field by field, in Lua.
+    -- What reads a head into a table, in C, beside what reads it field by field, in Lua. A line feed alone is refused
+    -- before.
     it("has the fields of its head, whatever that looks like", function()
       local headers = require "perilune.headers"
-      local PARTS = { "\r\n", "\r\n", "\r", "\n", ":", ": ", " ", "\t", "a", "B", "Cookie", "b:c", "\0", "\255", "" }
+      local PARTS = { "\r\n", "\r\n", "\r", ":", ": ", " ", "\t", "a", "B", "Cookie", "b:c", "\0", "\255", "" }
       local function expected(head)
         local all = {}
         for name, value in headers.each(head) do

@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/regular.h"
 #include "bind/bind.h"
+#include "bind/json.h"
 #include "conn/outgoing.h"
 #include "conn/peer.h"
 #include "http/handshake.h"
@@ -426,4 +427,5 @@ void bind_http(lua_State *lua)
 	luaL_register(lua, NULL, FUNCTIONS);
 	bind_http_reader(lua);
 	bind_http_fields(lua);
+	bind_json_reply(lua);
 }

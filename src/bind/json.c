@@ -37,16 +37,43 @@ struct json_options json_check_options(lua_State *lua, int idx, const char *cons
 	return options;
 }
 
-/* Eight bytes at a time: the highest bit of a byte is set where it is not plain, up to the first that is not. */
-static size_t ascii_plain(const char *text, size_t n)
+/* The highest bit of a byte is set where it is not plain, up to the first that is not. */
+static uint64_t not_plain(uint64_t bytes)
 {
 	const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+	uint64_t quotes = bytes ^ ones * '"', slashes = bytes ^ ones * '\\';
+	return (bytes | (bytes - ones * 0x20) | (quotes - ones) | (slashes - ones)) & tops;
+}
+
+static uint64_t eight_bytes(const char *text)
+{
+	uint64_t bytes;
+	memcpy(&bytes, text, 8);
+	return bytes;
+}
+
+/* Fewer than eight, and four at least: the ones in the middle are there twice. */
+static uint64_t four_bytes_and_last_four(const char *text, size_t n)
+{
+	uint32_t first, last;
+	memcpy(&first, text, 4);
+	memcpy(&last, text + n - 4, 4);
+	return (uint64_t)last << 32 | first;
+}
+
+/* Are the last bytes of n, fewer than eight, plain, as those before are? False where that is not seen at a glance. */
+static bool is_plain_end(const char *text, size_t n)
+{
+	if (n >= 8)
+		return !not_plain(eight_bytes(text + n - 8));
+	return n >= 4 && !not_plain(four_bytes_and_last_four(text, n));
+}
+
+static size_t ascii_plain(const char *text, size_t n)
+{
 	size_t i = 0;
 	for (; n - i >= 8; i += 8) {
-		uint64_t bytes;
-		memcpy(&bytes, text + i, 8);
-		uint64_t quotes = bytes ^ ones * '"', slashes = bytes ^ ones * '\\';
-		uint64_t found = (bytes | (bytes - ones * 0x20) | (quotes - ones) | (slashes - ones)) & tops;
+		uint64_t found = not_plain(eight_bytes(text + i));
 		if (!found)
 			continue;
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -55,6 +82,8 @@ static size_t ascii_plain(const char *text, size_t n)
 		break;
 #endif
 	}
+	if (i == n || is_plain_end(text, n))
+		return n;
 	for (; i < n; i++) {
 		unsigned char c = (unsigned char)text[i];
 		if (c < 0x20 || c >= 0x80 || c == '"' || c == '\\')
@@ -134,12 +163,25 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ NULL, NULL },
 };
 
-void bind_json(lua_State *lua)
+/* MAY RAISE. */
+static void push_array_meta(lua_State *lua)
 {
-	lua_newtable(lua);
 	luaL_newmetatable(lua, JSON_ARRAY_META); /* or the one that there is: arrays outlive the library */
 	lua_pushliteral(lua, "json.array");
 	lua_setfield(lua, -2, "__metatable");
+}
+
+void bind_json_reply(lua_State *lua)
+{
+	push_array_meta(lua);
+	lua_pushcclosure(lua, json_l_encode_reply, 1);
+	lua_setfield(lua, -2, "encode_reply");
+}
+
+void bind_json(lua_State *lua)
+{
+	lua_newtable(lua);
+	push_array_meta(lua);
 	for (const luaL_Reg *function = FUNCTIONS; function->name; function++) {
 		lua_pushvalue(lua, -1);
 		lua_pushcclosure(lua, function->func, 1);

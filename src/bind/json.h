@@ -32,3 +32,9 @@ size_t json_plain(const char *text, size_t n);
 
 int json_l_decode(lua_State *lua);
 int json_l_encode(lua_State *lua);
+
+/* The same of a reply of an HTTP agent, without options: what is wrong with it begins with "http: ". */
+int json_l_encode_reply(lua_State *lua);
+
+/* MAY RAISE. Puts encode_reply(value) → text into the table on top of the stack: for lua/perilune/requests.lua. */
+void bind_json_reply(lua_State *lua);

@@ -29,6 +29,7 @@ struct step {
 
 struct writer {
 	lua_State *lua;
+	const char *name;      /* for messages: "json.encode" */
 	char *text, *at, *end; /* there are VALUE_BYTES behind the end */
 	size_t look_at, max;
 	unsigned depth, depth_max;
@@ -82,12 +83,12 @@ static void __attribute__((noreturn)) writer_refuse(struct writer *writer, const
 	lua_State *lua = writer->lua;
 	luaL_Buffer path;
 	if (!writer->step)
-		RAISE(lua, "json.encode: %s", what);
-	luaL_checkstack(lua, LUA_MINSTACK, "json.encode");
+		RAISE(lua, "%s: %s", writer->name, what);
+	luaL_checkstack(lua, LUA_MINSTACK, writer->name);
 	luaL_buffinit(lua, &path);
 	add_step(&path, writer->step, SHOWN_STEPS);
 	luaL_pushresult(&path);
-	RAISE(lua, "json.encode: %s: %s", lua_tostring(lua, -1), what);
+	RAISE(lua, "%s: %s: %s", writer->name, lua_tostring(lua, -1), what);
 }
 
 /* ---- the text ---- */
@@ -101,14 +102,14 @@ static size_t written(const struct writer *writer)
 static void check_further(struct writer *writer, size_t n)
 {
 	if (written(writer) + n > writer->max)
-		RAISE(writer->lua, "json.encode: the text is over %f bytes", (lua_Number)writer->max);
+		RAISE(writer->lua, "%s: the text is over %f bytes", writer->name, (lua_Number)writer->max);
 }
 
 /* MAY RAISE. */
 static void writer_go_on(struct writer *writer)
 {
 	check_further(writer, 0);
-	bind_go_on(writer->lua, "json.encode");
+	bind_go_on(writer->lua, writer->name);
 	writer->look_at = written(writer) + BIND_PIECE_BYTES;
 }
 
@@ -225,7 +226,7 @@ static void __attribute__((noreturn)) refuse_hole(struct writer *writer, int idx
 		lua_rawgeti(writer->lua, idx, ++i);
 		is_there = !lua_isnil(writer->lua, -1);
 		if (i % BIND_PIECE_BYTES == 0)
-			bind_go_on(writer->lua, "json.encode");
+			bind_go_on(writer->lua, writer->name);
 	}
 	snprintf(what, sizeof what, "a list with a hole at item %d: json.null fills it", i);
 	writer_refuse(writer, what);
@@ -283,7 +284,7 @@ static void check_items(struct writer *writer, int idx, size_t n)
 		if (!is_place(key) || key > (lua_Number)n)
 			refuse_key(writer, idx, true);
 		if (++count % BIND_PIECE_BYTES == 0)
-			bind_go_on(lua, "json.encode");
+			bind_go_on(lua, writer->name);
 	}
 	if (count < n)
 		refuse_hole(writer, idx);
@@ -295,24 +296,57 @@ static void __attribute__((noreturn)) refuse_change(struct writer *writer)
 	writer_refuse(writer, "the table was changed meanwhile, by a finaliser");
 }
 
+/* MAY RAISE. The next item is at idx. */
+static void write_item(struct writer *writer, int idx, struct step *step)
+{
+	need(writer, VALUE_BYTES);
+	if (step->index++)
+		*writer->at++ = ',';
+	write_value(writer, idx);
+}
+
+/* MAY RAISE. False: the keys do not come as 1, 2, 3, …, as they do where all items are in the table's array. */
+static bool write_in_order(struct writer *writer, int idx, struct step *step)
+{
+	lua_State *lua = writer->lua;
+	int item = lua_gettop(lua) + 2;
+	for (lua_pushnil(lua); lua_next(lua, idx); lua_pop(lua, 1)) {
+		if (lua_type(lua, -2) != LUA_TNUMBER ||
+		    lua_tonumber(lua, -2) != (lua_Number)step->index + 1) {
+			lua_pop(lua, 2);
+			return false;
+		}
+		write_item(writer, item, step);
+	}
+	return true;
+}
+
 /* MAY RAISE. */
-static void write_array(struct writer *writer, int idx)
+static void write_by_number(struct writer *writer, int idx, struct step *step)
 {
 	lua_State *lua = writer->lua;
 	size_t n = lua_objlen(lua, idx);
-	struct step step = { .outer = writer->step };
+	writer->step = step->outer; /* it is the list that is wrong */
 	check_items(writer, idx, n);
-	writer->step = &step;
-	*writer->at++ = '[';
-	for (step.index = 1; step.index <= n; step.index++) {
-		need(writer, VALUE_BYTES);
-		if (step.index > 1)
-			*writer->at++ = ',';
-		lua_rawgeti(lua, idx, (int)step.index);
+	writer->step = step;
+	for (step->index = 0; step->index < n; lua_pop(lua, 1)) {
+		lua_rawgeti(lua, idx, (int)step->index + 1);
 		if (lua_isnil(lua, -1))
 			refuse_change(writer);
-		write_value(writer, lua_gettop(lua));
-		lua_pop(lua, 1);
+		write_item(writer, lua_gettop(lua), step);
+	}
+}
+
+/* MAY RAISE. */
+static void write_array(struct writer *writer, int idx)
+{
+	struct step step = { .outer = writer->step };
+	writer->step = &step;
+	*writer->at++ = '[';
+	size_t begun = written(writer);
+	if (!write_in_order(writer, idx, &step)) {
+		writer->at = writer->text + begun;
+		write_by_number(writer, idx, &step);
 	}
 	need(writer, VALUE_BYTES);
 	*writer->at++ = ']';
@@ -321,8 +355,8 @@ static void write_array(struct writer *writer, int idx)
 
 /* ---- objects ---- */
 
-/* MAY RAISE. Of the table at idx; the key is below the value on top of the stack. */
-static void write_member(struct writer *writer, int idx, struct step *step, bool is_first)
+/* MAY RAISE. Of the table at idx; its value is at `value`, on top of the stack, and the key below. */
+static void write_member(struct writer *writer, int idx, struct step *step, int value, bool is_first)
 {
 	lua_State *lua = writer->lua;
 	if (lua_type(lua, -2) != LUA_TSTRING)
@@ -335,7 +369,7 @@ static void write_member(struct writer *writer, int idx, struct step *step, bool
 		*writer->at++ = ',';
 	write_string(writer, step->key, step->n);
 	*writer->at++ = ':';
-	write_value(writer, lua_gettop(lua));
+	write_value(writer, value);
 	writer->step = step->outer;
 }
 
@@ -361,7 +395,7 @@ static void merge(struct writer *writer, struct key *to, const struct key *from,
 			bool takes_a = b == end || (a < middle && !key_is_before(&from[b], &from[a]));
 			to[i] = from[takes_a ? a++ : b++];
 			if (i % BIND_PIECE_BYTES == BIND_PIECE_BYTES - 1)
-				bind_go_on(writer->lua, "json.encode");
+				bind_go_on(writer->lua, writer->name);
 		}
 	}
 }
@@ -375,7 +409,7 @@ static size_t count_keys(struct writer *writer, int idx)
 		if (lua_type(lua, -2) != LUA_TSTRING)
 			refuse_key(writer, idx, false);
 		if (++count % BIND_PIECE_BYTES == 0)
-			bind_go_on(lua, "json.encode");
+			bind_go_on(lua, writer->name);
 	}
 	return count;
 }
@@ -395,7 +429,7 @@ static void note_keys(struct writer *writer, int idx, struct key *keys, size_t c
 		lua_pushvalue(lua, -2);
 		lua_rawseti(lua, list, (int)++i);
 		if (i % BIND_PIECE_BYTES == 0)
-			bind_go_on(lua, "json.encode");
+			bind_go_on(lua, writer->name);
 	}
 	if (i < count)
 		refuse_change(writer);
@@ -436,24 +470,29 @@ static void write_sorted(struct writer *writer, int idx)
 		lua_rawget(lua, idx);
 		if (lua_isnil(lua, -1))
 			refuse_change(writer);
-		write_member(writer, idx, &step, !i);
+		write_member(writer, idx, &step, list + 2, !i);
 		lua_pop(lua, 2);
 	}
 	lua_pop(lua, 2);
 }
 
-/* MAY RAISE. */
+/* MAY RAISE. The first pair of the table is on top of the stack, and is taken off it. */
 static void write_object(struct writer *writer, int idx)
 {
 	lua_State *lua = writer->lua;
 	struct step step = { 0 };
+	int value = lua_gettop(lua);
 	*writer->at++ = '{';
 	if (writer->is_sorted) {
+		lua_pop(lua, 2);
 		write_sorted(writer, idx);
 	} else {
 		bool is_first = true;
-		for (lua_pushnil(lua); lua_next(lua, idx); lua_pop(lua, 1), is_first = false)
-			write_member(writer, idx, &step, is_first);
+		do {
+			write_member(writer, idx, &step, value, is_first);
+			is_first = false;
+			lua_pop(lua, 1);
+		} while (lua_next(lua, idx));
 	}
 	need(writer, VALUE_BYTES);
 	*writer->at++ = '}';
@@ -461,34 +500,33 @@ static void write_object(struct writer *writer, int idx)
 
 /* ---- values ---- */
 
-/* MAY RAISE. Those that are marked are arrays, and those that have any item. */
-static bool is_array(lua_State *lua, int idx)
+static bool is_marked(lua_State *lua, int idx)
 {
-	if (lua_getmetatable(lua, idx)) {
-		bool is_marked = lua_rawequal(lua, -1, lua_upvalueindex(1));
-		lua_pop(lua, 1);
-		if (is_marked)
-			return true;
-	}
-	lua_pushnil(lua);
-	if (!lua_next(lua, idx))
+	if (!lua_getmetatable(lua, idx))
 		return false;
-	bool has_item = lua_type(lua, -2) == LUA_TNUMBER;
-	lua_pop(lua, 2);
-	return has_item;
+	bool is = lua_rawequal(lua, -1, lua_upvalueindex(1));
+	lua_pop(lua, 1);
+	return is;
 }
 
-/* MAY RAISE. */
+/* MAY RAISE. Those that are marked are arrays, and those that have any item. */
 static void write_table(struct writer *writer, int idx)
 {
 	enum { SLOTS = 12 };
+	lua_State *lua = writer->lua;
 	if (++writer->depth > writer->depth_max)
 		writer_refuse(writer, "nested too deeply, or within itself");
-	luaL_checkstack(writer->lua, SLOTS, "json.encode");
-	if (is_array(writer->lua, idx))
+	luaL_checkstack(lua, SLOTS, writer->name);
+	bool is_array = is_marked(lua, idx);
+	lua_pushnil(lua);
+	if (!lua_next(lua, idx)) {
+		writer_put(writer, is_array ? "[]" : "{}", 2);
+	} else if (is_array || lua_type(lua, -2) == LUA_TNUMBER) {
+		lua_pop(lua, 2);
 		write_array(writer, idx);
-	else
+	} else {
 		write_object(writer, idx);
+	}
 	writer->depth--;
 }
 
@@ -541,25 +579,38 @@ static void write_value(struct writer *writer, int idx)
 	refuse_type(writer, idx);
 }
 
-int json_l_encode(lua_State *lua)
+/* MAY RAISE. Pushes the value at 1 as text. */
+static int push_text(lua_State *lua, const char *name, const struct json_options *options)
 {
-	static const char *const OPTIONS[] = { "depth", "max", "sorted", NULL };
 	char first[FIRST_BYTES];
-	if (lua_isnone(lua, 1))
-		bind_raise(lua, "json.encode: a value is expected");
-	BIND_AT_MOST(lua, 2, "json.encode");
-	struct json_options options = json_check_options(lua, 2, OPTIONS, "json.encode");
 	struct writer writer = { .lua = lua,
+				 .name = name,
 				 .text = first,
 				 .at = first,
 				 .end = first + FIRST_BYTES - VALUE_BYTES,
 				 .look_at = BIND_PIECE_BYTES,
-				 .max = options.max,
-				 .depth_max = options.depth,
-				 .is_sorted = options.is_sorted };
+				 .max = options->max,
+				 .depth_max = options->depth,
+				 .is_sorted = options->is_sorted };
 	lua_settop(lua, TEXT_SLOT);
 	write_value(&writer, 1);
 	check_further(&writer, 0);
 	lua_pushlstring(lua, writer.text, written(&writer));
 	return 1;
+}
+
+int json_l_encode(lua_State *lua)
+{
+	static const char *const OPTIONS[] = { "depth", "max", "sorted", NULL };
+	if (lua_isnone(lua, 1))
+		bind_raise(lua, "json.encode: a value is expected");
+	BIND_AT_MOST(lua, 2, "json.encode");
+	struct json_options options = json_check_options(lua, 2, OPTIONS, "json.encode");
+	return push_text(lua, "json.encode", &options);
+}
+
+int json_l_encode_reply(lua_State *lua)
+{
+	static const struct json_options OPTIONS = { .depth = JSON_DEPTH, .max = JSON_BYTES };
+	return push_text(lua, "http", &OPTIONS);
 }

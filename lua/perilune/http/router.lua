@@ -14,6 +14,7 @@ local printable = require "perilune.printable"
 local routes = require "perilune.http.routes"
 
 local inner = getmetatable(http)
+local find = string.find -- LuaJIT's own: what it searches for is plain, and compiled code can have it
 
 local M = {}
 
@@ -82,7 +83,7 @@ end
 local function search(state, request)
   local path = request.path
   if path == "*" then return OF_STAR end
-  if path:find("%", 1, true) and not percent.is_sound(path) then return BAD_PATH end
+  if find(path, "%", 1, true) and not percent.is_sound(path) then return BAD_PATH end
   local found, captures = routes.find(state.routes, request.method, path)
   if not found then return unmatched(state, request) end
   if found.serve then return serve_namespace(found, request, captures[1]) end

@@ -301,24 +301,36 @@ local function branch(node, segment, path, at, stop, method, is_encoded, n)
   end
 end
 
--- A loop as long as there is one way: LuaJIT compiles loops better than calls of itself.
-function walk(node, path, at, method, is_encoded, n)
-  while true do
-    local stop = find(path, "/", at, true)
-    local segment = sub(path, at, stop and stop - 1 or -1)
-    if is_encoded then segment = decode(segment) end
-    local literal = node.literal[segment]
-    if literal and not node.has_parameters and not literal.namespace then
-      node = literal
-    elseif not literal and node.has_any_alone and segment ~= "" then
-      captures[n], n, node = segment, n + 1, node.any
-    else
-      return branch(node, segment, path, at, stop, method, is_encoded, n)
-    end
-    if not stop then return node.leaf and pick(node.leaf, method) end
-    at = stop + 1
+-- One segment, as long as there is one way. These steps are written out, since LuaJIT compiles a loop by itself, and
+-- what leads to it is interpreted.
+local STEP = [[
+  stop = find(path, "/", at, true)
+  segment = sub(path, at, stop and stop - 1 or -1)
+  if is_encoded then segment = decode(segment) end
+  literal = node.literal[segment]
+  if literal and not node.has_parameters and not literal.namespace then
+    node = literal
+  elseif not literal and node.has_any_alone and segment ~= "" then
+    captures[n], n, node = segment, n + 1, node.any
+  else
+    return branch(node, segment, path, at, stop, method, is_encoded, n)
   end
+  if not stop then return node.leaf and pick(node.leaf, method) end
+  at = stop + 1
+]]
+
+local WALK = [[
+local find, sub, decode, pick, branch, captures = ...
+local function walk(node, path, at, method, is_encoded, n)
+  local stop, segment, literal
+  %s
+  return walk(node, path, at, method, is_encoded, n)
 end
+return walk]]
+
+local SEGMENTS = 8 -- of longer paths they are gone through again
+
+walk = assert(loadstring(WALK:format(STEP:rep(SEGMENTS)), "=(walk)"))(find, sub, decode, pick, branch, captures)
 
 --- The route of a path, or the namespace that serves it. Literal segments come before those with a Lua pattern, these
 --- before all others, and {rest*} last.
