@@ -4,7 +4,7 @@
 set(wrapped
   malloc calloc realloc strdup strndup
   accept4 bind connect epoll_create1 epoll_ctl epoll_pwait epoll_wait eventfd getpeername getrlimit getsockname
-  ioctl listen opendir pipe2 pthread_create recv recvmmsg send sendmmsg setsockopt shutdown socket syscall
+  ioctl listen opendir pipe2 pthread_create recv recvmmsg send sendfile sendmmsg setsockopt shutdown socket syscall
   luaL_loadbuffer luaL_loadfile luaL_loadstring luaL_newmetatable luaL_traceback
   lua_call lua_close lua_concat lua_cpcall lua_createtable lua_gc lua_newthread lua_newuserdata lua_pcall
   lua_pushcclosure lua_pushfstring lua_pushlstring lua_pushstring lua_resume lua_tolstring)

@@ -60,3 +60,45 @@ describe("without memory for a request", function()
     assert.is_true(others > 2, whole .. ", " .. others)
   end)
 end)
+
+describe("of a file that the system", function()
+  after_each(server.finish)
+
+  local LARGE = ("0123456789abcdef"):rep(65536) -- 1 MiB
+  local FILES = [[
+    local http = require "perilune.http"
+    local files = http.files "."
+    return { listen = "http://127.0.0.1:0", agent = { proceed = function(_, request) return files(request) end } }]]
+
+  -- To how many of two requests it comes.
+  local function get(fault)
+    local app = faults.start(fault, { script = FILES, workers = 1 })
+    local file = assert(io.open(app.folder .. "/large", "w"))
+    file:write(LARGE)
+    file:close()
+    faults.arm(app)
+    local client = app:connect():send(("GET /large HTTP/1.1\r\nHost: a\r\n\r\n"):rep(2))
+    local said, bodies, at = client:shutdown("send"):recv_all(), 0, 1
+    repeat
+      local _, head_end = said:find("\r\n\r\n", at, true)
+      at = (head_end or #said) + #LARGE + 1
+      if said:sub(at - #LARGE, at - 1) == LARGE then bodies = bodies + 1 end
+    until at > #said
+    assert.is_truthy(faults.fired(app), fault)
+    assert.equal(0, app:stop().code, fault)
+    command.remove(app.folder)
+    return bodies
+  end
+
+  for _, how in ipairs { "EINVAL", "EAGAIN", "EIO", "short" } do
+    it("does not send by itself (" .. how .. ") all of it comes", function()
+      assert.equal(2, get("sendfile:1+:" .. how))
+      assert.equal(2, get("sendfile:1:" .. how))
+    end)
+  end
+
+  it("cannot send, as the client has gone, no more comes", function()
+    assert.equal(0, get "sendfile:1:EPIPE")
+    assert.is_true(get "sendfile:2:EPIPE" < 2)
+  end)
+end)

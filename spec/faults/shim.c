@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -61,6 +62,7 @@ static struct point {
 	[PTHREAD_CREATE] = { .name = "pthread_create", .error = EAGAIN },
 	[RECVFROM] = { .name = "recvfrom", .error = ECONNRESET },
 	[RECVMMSG] = { .name = "recvmmsg", .error = ECONNREFUSED },
+	[SENDFILE] = { .name = "sendfile", .error = EPIPE },
 	[SENDMMSG] = { .name = "sendmmsg", .error = EPERM },
 	[SENDTO] = { .name = "sendto", .error = EPIPE },
 	[SETSOCKOPT] = { .name = "setsockopt", .error = EINVAL },
@@ -313,6 +315,13 @@ ssize_t __wrap_recv(int fd, void *to, size_t n, int flags);
 ssize_t __wrap_recv(int fd, void *to, size_t n, int flags)
 {
 	return fails_or_cuts(RECVFROM, fd, &n) ? -1 : __real_recv(fd, to, n, flags);
+}
+
+ssize_t __real_sendfile(int to, int from, off_t *at, size_t n);
+ssize_t __wrap_sendfile(int to, int from, off_t *at, size_t n);
+ssize_t __wrap_sendfile(int to, int from, off_t *at, size_t n)
+{
+	return fails_or_cuts(SENDFILE, to, &n) ? -1 : __real_sendfile(to, from, at, n);
 }
 
 ssize_t __real_send(int fd, const void *from, size_t n, int flags);

@@ -27,6 +27,7 @@ enum kind {
 	PTHREAD_CREATE,
 	RECVFROM, /* and recv */
 	RECVMMSG,
+	SENDFILE,
 	SENDMMSG,
 	SENDTO, /* and send */
 	SETSOCKOPT,

@@ -133,6 +133,40 @@ text/event-stream [b'id: 7\n', b'retry: 3000\n', b'data: from 9\n', b'\n']
         .. "curl -sS --path-as-is -o /dev/null -w '%{http_code}' {url}/$p; done"))
     end)
 
+    -- More than the system keeps for a peer: the rest waits in the file.
+    local HUGE = ("%07d\n"):format(1234567):rep(64) -- 512 bytes
+
+    local function ask(app, path)
+      return app:connect():send(("GET %s HTTP/1.1\r\nHost: a\r\n\r\n"):format(path))
+    end
+
+    local function head_of(client)
+      local head = {}
+      repeat head[#head + 1] = client:recv_exact(1) until head[#head] == "\n" and head[#head - 2] == "\n"
+      return table.concat(head)
+    end
+
+    it("are there to the last byte where the client reads them late, and so is what it asks for behind them", function()
+      place:write("public/huge.bin", HUGE:rep(48 * 2048)) -- 48 MiB
+      local app = start()
+      local late = ask(app, "/huge.bin"):send "GET /digits.txt HTTP/1.1\r\nHost: a\r\n\r\n"
+      has("Content-Length: 50331648\r\n", head_of(late))
+      has("Content-Length: 10\r\n", head_of(ask(app, "/digits.txt"))) -- others are served meanwhile
+      for i = 1, 48 do assert.is_true(late:recv_exact(2 ^ 20) == HUGE:rep(2048), "MiB " .. i) end
+      has("Content-Length: 10\r\n", head_of(late))
+      assert.equal("0123456789", late:recv_exact(10))
+    end)
+
+    it("that become shorter while they are sent end the connection, and that is told", function()
+      place:write("public/huge.bin", HUGE:rep(48 * 2048))
+      local app = start()
+      local client = ask(app, "/huge.bin")
+      head_of(client)
+      assert(command.shell(("truncate -s 1000 '%s/public/huge.bin'"):format(place.folder)))
+      assert.is_true(#client:recv_all() < 48 * 2 ^ 20)
+      has("the file has become shorter while it was sent", app:wait_log "handler failed".excerpt)
+    end)
+
     it("are served over TLS", function()
       needs "curl"
       local PKI = pki.new()

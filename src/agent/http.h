@@ -29,6 +29,9 @@ bool http_answer(struct agents *agents, struct run *run, lua_State *lua, int idx
 int pieces_begin(struct channel *channel, struct http_response *response, const uint64_t *length);
 int pieces_add(struct channel *channel, const void *data, size_t n);
 int pieces_add_from_file(struct channel *channel, size_t n, size_t *added);
+
+/* The same without a copy, as far as the system takes them so; *added is 0 where it does not. 0 or UV_EPIPE. */
+int pieces_pass_file(struct channel *channel, size_t n, size_t *added);
 int pieces_end(struct channel *channel, const char *trailers, size_t n);
 
 /* How many bytes a piece has at most; and has the connection room for one, so that nobody has to wait for it? */

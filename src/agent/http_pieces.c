@@ -96,6 +96,20 @@ int pieces_add_from_file(struct channel *channel, size_t n, size_t *added)
 	return err;
 }
 
+/* A recording has to have the bytes. */
+int pieces_pass_file(struct channel *channel, size_t n, size_t *added)
+{
+	struct session *session = &channel->conn->session;
+	int file;
+	uint64_t at;
+	*added = 0;
+	n = channel->recorded ? 0 : http_part_of_file(session, n, &file, &at);
+	int err = n ? channel_pass_file(channel, file, at, n, added) : 0;
+	if (!err)
+		http_sent_of_file(session, *added);
+	return err;
+}
+
 int pieces_end(struct channel *channel, const char *trailers, size_t n)
 {
 	const struct http_request *request = http_pending(&channel->conn->session);

@@ -62,11 +62,11 @@ static int open_by_steps(int at, const char *path, int flags)
 }
 
 /* The kind is looked at before it is opened for reading, and again then: something else may have taken its place. */
-static int open_regular(int at, const char *path, opener *open_at, struct stat *st)
+static int open_regular(int at, const char *path, opener *open_at, bool is_known, struct stat *st)
 {
 	static const int HOW[] = { O_PATH, O_RDONLY };
 	int fd = -1;
-	for (int i = 0; i < 2; i++) {
+	for (int i = is_known ? 1 : 0; i < 2; i++) {
 		if (fd >= 0)
 			close(fd);
 		fd = open_at(at, path, HOW[i]);
@@ -84,24 +84,24 @@ static int open_regular(int at, const char *path, opener *open_at, struct stat *
 	return fd;
 }
 
-static int open_beneath(const char *folder, const char *path, opener *open_at, struct stat *st)
+static int open_beneath(const char *folder, const char *path, opener *open_at, bool is_known, struct stat *st)
 {
 	int at = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (at < 0)
 		return -errno;
-	int fd = *path ? open_regular(at, path, open_at, st) : -EISDIR;
+	int fd = *path ? open_regular(at, path, open_at, is_known, st) : -EISDIR;
 	close(at);
 	return fd == -EXDEV || fd == -ELOOP ? -EACCES : fd;
 }
 
-int beneath_open_by_steps(const char *folder, const char *path, struct stat *st)
+int beneath_open_by_steps(const char *folder, const char *path, bool is_known, struct stat *st)
 {
-	return open_beneath(folder, path, open_by_steps, st);
+	return open_beneath(folder, path, open_by_steps, is_known, st);
 }
 
-int beneath_open(const char *folder, const char *path, struct stat *st)
+int beneath_open(const char *folder, const char *path, bool is_known, struct stat *st)
 {
-	int fd = open_beneath(folder, path, open_resolved, st);
+	int fd = open_beneath(folder, path, open_resolved, is_known, st);
 	/* The kernel is older, or whoever sandboxes us does not know the call. */
-	return fd == -ENOSYS || fd == -EPERM ? beneath_open_by_steps(folder, path, st) : fd;
+	return fd == -ENOSYS || fd == -EPERM ? beneath_open_by_steps(folder, path, is_known, st) : fd;
 }

@@ -7,13 +7,15 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 /*
  * A descriptor to read from, and what is known of the file. Else a negative error: -EISDIR for a folder, -EACCES for
- * what is neither, and for what leads out. `path` is relative; "" is the folder itself.
+ * what is neither, and for what leads out. `path` is relative; "" is the folder itself. is_known: it was a regular file
+ * a while ago, and is opened at once; what has taken its place is told from one all the same.
  */
-int beneath_open(const char *folder, const char *path, struct stat *st);
+int beneath_open(const char *folder, const char *path, bool is_known, struct stat *st);
 
 /* The same without openat2(2): follows no link. */
-int beneath_open_by_steps(const char *folder, const char *path, struct stat *st);
+int beneath_open_by_steps(const char *folder, const char *path, bool is_known, struct stat *st);

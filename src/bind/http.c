@@ -282,7 +282,7 @@ static struct opened *new_opened(lua_State *lua)
 }
 
 /*
- * MAY RAISE. open(folder, path) → file, its bytes, seconds and nanoseconds of its last change | nil, "folder" | "none" |
+ * MAY RAISE. open(folder, path[, is_known]) → file, its bytes, seconds and nanoseconds of its last change | nil, "folder" | "none" |
  * "busy". Nothing but a regular file beneath the folder; a folder that is nil: path leads there by itself.
  */
 static int l_http_open(lua_State *lua)
@@ -294,7 +294,8 @@ static int l_http_open(lua_State *lua)
 	if (strlen(path) != n)
 		return push_no_file(lua, -ENOENT);
 	struct opened *opened = new_opened(lua);
-	int fd = folder ? beneath_open(folder, path, &st) : regular_open(path, O_RDONLY, 0, &instead);
+	int fd = folder ? beneath_open(folder, path, lua_toboolean(lua, 3), &st)
+			: regular_open(path, O_RDONLY, 0, &instead);
 	guard_note_return(&vm_of(lua)->guard, lua);
 	if (fd < 0)
 		return push_no_file(lua, fd);
@@ -329,20 +330,36 @@ static int l_http_give(lua_State *lua)
 }
 
 /*
- * MAY RAISE. send_file(id) → true: all of it is on its way | false: the rest has to wait for that | nil, "closed". What
- * the system takes at once is written at once, from one block of memory; then others have their turn.
+ * So many pieces of the file, or as much as the system takes for now: *added bytes. They go straight from the file where
+ * nothing is in front of them; the head of the response and what does not fit now is written from one block of memory.
+ */
+static int send_some(struct channel *channel, unsigned pieces, size_t *added)
+{
+	size_t size = pieces_size(channel), read = 0;
+	int err = pieces_pass_file(channel, pieces * size, added);
+	if (err || *added == pieces * size)
+		return err;
+	err = pieces_add_from_file(channel, size, &read);
+	if (!err && read)
+		conn_flush_now(channel->conn);
+	*added += read;
+	return err;
+}
+
+/*
+ * MAY RAISE. send_file(id) → true: all of it is on its way | false: the rest has to wait for that | nil, "closed".
+ * Others have their turn meanwhile.
  */
 static int l_http_send_file(lua_State *lua)
 {
 	enum { PIECES_AT_ONCE = 8 };
 	struct channel *channel = check_answering(lua);
 	size_t added = 1;
-	for (int i = 0; channel && added && i < PIECES_AT_ONCE && pieces_has_room(channel); i++) {
-		int err = pieces_add_from_file(channel, pieces_size(channel), &added);
+	for (unsigned i = 0; channel && added && i < PIECES_AT_ONCE && pieces_has_room(channel);) {
+		int err = send_some(channel, PIECES_AT_ONCE - i, &added);
 		if (err)
 			return explain_piece(lua, channel, err);
-		if (added)
-			conn_flush_now(channel->conn);
+		i += 1 + (unsigned)(added / pieces_size(channel));
 		if (!channel_is_open(channel))
 			channel = NULL;
 	}

@@ -106,6 +106,12 @@ int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsig
 int channel_pass(struct channel *channel, const void *bytes, size_t n);
 
 /*
+ * The same of up to n bytes of a file, from `at` on: *passed of them, which its stream has taken without their being
+ * copied. 0 of them: it takes none for now, or not so: they are to be read and sent. 0 or UV_EPIPE.
+ */
+int channel_pass_file(struct channel *channel, int file, uint64_t at, size_t n, size_t *passed);
+
+/*
  * The same with a part of what is shared, which is held until it is sent: `frames` of them end with it.
  * 0 or UV_EPIPE.
  */

@@ -271,11 +271,15 @@ int channel_share(struct channel *channel, struct shared *shared, uint32_t at, u
 	return 0;
 }
 
-/* What the stream takes of bytes that are not in the output; 0: none, for now. */
-static ssize_t write_through(struct conn *conn, const void *bytes, size_t n)
+/* Do bytes that are not in the output have to wait? */
+static bool has_to_wait(const struct conn *conn)
 {
-	bool waits = conn->out.bytes || conn->blocked || conn->layered || conn->state != CONN_OPEN;
-	ssize_t put = waits ? UV_EAGAIN : stream_write(&conn->io, bytes, n);
+	return conn->out.bytes || conn->blocked || conn->layered || conn->state != CONN_OPEN;
+}
+
+/* The stream has been given bytes that are not in the output: how many it has taken, or an error. */
+static ssize_t written_through(struct conn *conn, ssize_t put)
+{
 	if (put <= 0)
 		return put == UV_EAGAIN ? 0 : put;
 	count_add(&conn->host->counters->bytes_out, (uint64_t)put);
@@ -290,12 +294,32 @@ int channel_pass(struct channel *channel, const void *bytes, size_t n)
 	if (!is_sendable(channel))
 		return UV_EPIPE;
 	conn->idle_since_ms = conn->host->now_ms;
-	ssize_t put = write_through(conn, bytes, n);
+	ssize_t put = has_to_wait(conn) ? 0 : written_through(conn, stream_write(&conn->io, bytes, n));
 	if (put < 0) {
 		conn_fail(conn, (int)put);
 		return UV_EPIPE;
 	}
 	return (size_t)put < n ? channel_send_raw(channel, (const char *)bytes + put, n - (size_t)put, 0) : 0;
+}
+
+int channel_pass_file(struct channel *channel, int file, uint64_t at, size_t n, size_t *passed)
+{
+	struct conn *conn = channel->conn;
+	*passed = 0;
+	if (!is_sendable(channel))
+		return UV_EPIPE;
+	if (has_to_wait(conn))
+		return 0;
+	ssize_t put = stream_send_file(&conn->io, file, at, n);
+	if (put == UV_EAGAIN || put == UV_ENOTSUP || put == UV_EIO)
+		return 0; /* what is wrong with the file is found by who reads it */
+	put = written_through(conn, put);
+	if (put < 0) {
+		conn_fail(conn, (int)put);
+		return UV_EPIPE;
+	}
+	*passed = (size_t)put;
+	return 0;
 }
 
 int channel_send_raw(struct channel *channel, const void *bytes, size_t n, unsigned frames)

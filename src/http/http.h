@@ -163,6 +163,13 @@ int http_add_from_file(struct session *session, size_t n, size_t *added, struct 
 		       struct buf **out);
 
 /*
+ * Where it can be sent without being read: up to n bytes of *file from *at on; 0: it cannot, or there are none. And so
+ * many of them have been.
+ */
+size_t http_part_of_file(const struct session *session, size_t n, int *file, uint64_t *at);
+void http_sent_of_file(struct session *session, size_t n);
+
+/*
  * Appends the end, with trailers where it is chunked: lines as `fields`. 0, ERR_FRAME_REPLY, ERR_BUFFER_LIMIT, or
  * ERR_FRAME_MALFORMED: it is shorter than was said.
  */

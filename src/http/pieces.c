@@ -88,6 +88,23 @@ void http_give_file(struct session *session, int file, uint64_t offset)
 	s->has_file = true;
 }
 
+size_t http_part_of_file(const struct session *session, size_t n, int *file, uint64_t *at)
+{
+	const struct http_session *s = http_session_of(session);
+	if (!s || !s->has_file || s->framing != FRAMING_LENGTH || s->is_silent)
+		return 0;
+	*file = s->file;
+	*at = s->file_at;
+	return n < s->out_left ? n : (size_t)s->out_left;
+}
+
+void http_sent_of_file(struct session *session, size_t n)
+{
+	struct http_session *s = http_session_of(session);
+	s->file_at += n;
+	s->out_left -= n;
+}
+
 int http_add_from_file(struct session *session, size_t n, size_t *added, struct buf_pool *pool,
 		       struct buf **out)
 {

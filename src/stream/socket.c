@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -92,6 +93,22 @@ static ssize_t socket_writev(struct stream *stream, const struct iovec *parts, i
 	return put < 0 ? -errno : put;
 }
 
+/* Not every file system has it. */
+static ssize_t socket_send_file(struct stream *stream, int file, uint64_t at, size_t n)
+{
+	struct polled *polled = polled_of(stream);
+	off_t from = (off_t)at;
+	ssize_t put;
+	do
+		put = sendfile(polled->fd, file, &from, n);
+	while (put < 0 && errno == EINTR);
+	if (put > 0 && (size_t)put < n)
+		fall_short(polled);
+	if (put < 0 && (errno == EINVAL || errno == ENOSYS || errno == EOVERFLOW))
+		return -ENOTSUP;
+	return put < 0 ? -errno : put;
+}
+
 /* With nothing to watch a reset is still reported: a paused or back-pressured peer that dies is noticed. */
 static int socket_watch(struct stream *stream, unsigned events)
 {
@@ -143,6 +160,7 @@ static const struct stream_ops SOCKET_STREAM = {
 	.write = socket_write,
 	.write_more = socket_write_more,
 	.writev = socket_writev,
+	.send_file = socket_send_file,
 	.unsent = socket_unsent,
 	.unread = socket_unread,
 	.shutdown = socket_shutdown,

@@ -97,6 +97,12 @@ ssize_t stream_write_parts(struct stream *stream, const struct iovec *parts, int
 	return stream->ops->writev ? stream->ops->writev(stream, parts, n) : write_each(stream, parts, n);
 }
 
+ssize_t stream_send_file(struct stream_user *user, int file, uint64_t at, size_t n)
+{
+	struct stream *stream = user->stream;
+	return stream->ops->send_file ? stream->ops->send_file(stream, file, at, n) : UV_ENOTSUP;
+}
+
 static int open_from(struct stream *stream)
 {
 	struct stream *below = stream_below(stream);

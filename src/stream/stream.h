@@ -127,6 +127,12 @@ struct stream_ops {
 	/* Of datagrams: how large one may be that is read, and how many may wait. NULL: it has none. */
 	void (*bound)(struct stream *stream, uint32_t max_bytes, uint32_t waiting_max);
 
+	/*
+	 * As write(), of up to n bytes of a file, from `at` on. 0: there are none. UV_ENOTSUP: this file is to be read
+	 * instead. NULL: so is any.
+	 */
+	ssize_t (*send_file)(struct stream *stream, int file, uint64_t at, size_t n);
+
 	/* Sets what is reported. 0 or an error. */
 	int (*watch)(struct stream *stream, unsigned events);
 
@@ -199,6 +205,9 @@ ssize_t stream_write_more(struct stream *stream, const void *from, size_t n);
 /* As stream_ops.write(), of n > 0 parts. */
 ssize_t stream_write_parts(struct stream *stream, const struct iovec *parts, int n);
 ssize_t stream_writev(struct stream_user *user, const struct iovec *parts, int n);
+
+/* As stream_ops.send_file(); UV_ENOTSUP where there are layers, too. */
+ssize_t stream_send_file(struct stream_user *user, int file, uint64_t at, size_t n);
 
 static inline int stream_shutdown(struct stream_user *user)
 {

@@ -151,9 +151,10 @@ local function may_have_room()
   return true
 end
 
-local function open(folder, path)
-  local file, bytes, second, nanosecond = core.open(folder, path)
-  if bytes == "busy" and may_have_room() then file, bytes, second, nanosecond = core.open(folder, path) end
+-- is_known: it was a file when it was sent the last time.
+local function open(folder, path, is_known)
+  local file, bytes, second, nanosecond = core.open(folder, path, is_known)
+  if bytes == "busy" and may_have_room() then file, bytes, second, nanosecond = core.open(folder, path, is_known) end
   return file, bytes, second, nanosecond
 end
 
@@ -300,7 +301,7 @@ end
 -- The response with a file of which all is known; nil: it is not as it was, or there is more to be thought of.
 local function find_known(request, folder, known, options)
   if not known or not is_plain(request) then return nil end
-  local file, bytes, second, nanosecond = open(folder, known.inside)
+  local file, bytes, second, nanosecond = open(folder, known.inside, true)
   if not file then return nil end
   if bytes ~= known.bytes or second ~= known.second or nanosecond ~= known.nanosecond then
     core.close(file)
