@@ -98,8 +98,9 @@ if("${PERILUNE_SANITIZE}" MATCHES thread)
   set(races TRUE)
 endif()
 set(alone_server absent agent cli compat compat_udp compiler conn corpus dialect early error_values exec foreign framing
-  globals guide hint http_peers http_storm http_toolkit inherited library new places proxy require sandbox special
-  start_log surroundings tasks terminal test_command text timeout tls_foreign tls_scanners turn websocket_peers workdir)
+  globals guide hint http_many http_peers http_storm http_toolkit inherited library new places proxy require sandbox
+  special start_log surroundings tasks terminal test_command text timeout tls_foreign tls_scanners turn
+  websocket_peers workdir)
 # An app in memory has one thread, but for the watchdog.
 set(races_in_memory containment turn start)
 
