@@ -165,7 +165,7 @@ M.log = pick "log"
 -- What protocols need at hand: made when it is first asked for, since many scripts never do.
 local AT_HAND = {
   crc = "perilune.crc_core", crypto = "perilune.crypto", encoding = "perilune.encoding_core",
-  json = "perilune.json_core",
+  hub = "perilune.hub", json = "perilune.json_core",
 }
 local FUNCTIONS_AT_HAND = { deflate = "perilune.deflate_core", inflate = "perilune.deflate_core" }
 local at_hand = { late = { AT_HAND, FUNCTIONS_AT_HAND } }

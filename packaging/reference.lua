@@ -10,10 +10,11 @@ local stubs
 
 -- As a script writes the owner of a function; nothing for an agent's methods, which are its own.
 local OWNERS = {
-  agent = "", asker = "client:", made = "response:", received = "response:", test = "perilune.", worker = "app:",
+  agent = "", asker = "client:", hub = "perilune.hub.", made = "response:", received = "response:", test = "perilune.",
+  worker = "app:",
 }
 local SEPARATORS = {
-  perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", json = ".",
+  perilune = ".", test = ".", string = ".", http = ".", crc = ".", crypto = ".", encoding = ".", hub = ".", json = ".",
 }
 
 -- "perilune.test.client?" → "test.client?"
@@ -126,6 +127,20 @@ function PARTS.connect(lines)
   lines[#lines + 1] = "What `pool:status()` returns:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.pool_status", "")
+end
+
+-- perilune.hub, and what conn:join() and conn:publish() take.
+function PARTS.hub(lines)
+  add_class(lines, "perilune.hub")
+  add_functions(lines, "hub")
+  lines[#lines + 1] = "The options of `conn:join()`, and those of `conn:publish()` and `perilune.hub.publish()`:"
+  lines[#lines + 1] = ""
+  add_fields(lines, "perilune.join_options", "")
+  add_fields(lines, "perilune.publish_options", "")
+  lines[#lines + 1] = "What `perilune.hub.stats()` returns:"
+  lines[#lines + 1] = ""
+  add_class(lines, "perilune.hub_stats")
+  add_fields(lines, "perilune.hub_stats", "")
 end
 
 -- What perilune.shared() returns.

@@ -80,6 +80,7 @@ local EXPECTED_SCRIPT = "the script must end in return { listen = â€¦, agent = â
 ---@field shared { name: string, bytes: integer }[] dictionaries that all workers share, by name
 ---@field jobs table<string, any> workers (0: there are none), queue, when_full, lanes, timeout, proceed, memory,
 ---  message, unsafe; all_modules, all_unsafe, all_compat: texts of what they may require and open
+---@field hub { policy: string, messages: integer, bytes: integer, inbox: integer }
 ---@field drain_ms integer
 ---@field upgrade_ms integer
 ---@field listeners perilune.listener[]

@@ -158,6 +158,22 @@ function M.pack_message(value, what)
   return bytes
 end
 
+--- What is published as a table, as the text of JSON.
+---@return string?
+function M.json_message(value, what)
+  local ok, text = pcall(require("perilune.json_core").encode, value)
+  if not ok then error(("%s: the data is no JSON: %s"):format(what, tostring(text)), 3) end
+  return text
+end
+
+--- What was published, as its publisher had it.
+---@param is_json boolean
+---@return any
+function M.open_message(data, is_json)
+  if is_json then return (require("perilune.json_core").decode(data)) end
+  return data
+end
+
 -- A string, a number, a boolean and nil go as they are.
 local PACKED = { table = true, cdata = true, userdata = true, thread = true, ["function"] = true }
 
@@ -169,7 +185,11 @@ local PACKED = { table = true, cdata = true, userdata = true, thread = true, ["f
 function M.receive(agent, topic, data, from, is_packed, is_call)
   local method = agent.message
   if method == nil then error("the agent has no method message any more", 0) end
-  if is_packed then data = require("perilune.plain").unpack(data) end
+  if is_packed == "json" then
+    data = M.open_message(data, true)
+  elseif is_packed then
+    data = require("perilune.plain").unpack(data)
+  end
   local reply, action, more = method(agent, topic, data, from)
   if is_call and PACKED[type(reply)] then
     return true, require("perilune.plain").pack(reply, MESSAGE_BYTES, "message: the reply", "sent", -1), action, more

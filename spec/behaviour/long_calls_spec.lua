@@ -33,7 +33,7 @@ end
 function Agent:proceed()
   local names = {}
   walk("", _G, names)
-  for _, name in ipairs { "crc", "crypto", "encoding", "json", "deflate", "inflate" } do
+  for _, name in ipairs { "crc", "crypto", "encoding", "hub", "json", "deflate", "inflate" } do
     assert(perilune[name]) -- makes it
   end
   walk("perilune.", perilune, names)

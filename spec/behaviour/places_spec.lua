@@ -194,12 +194,13 @@ describe("the table", function()
     local c = sorted(names_in(core, "FUNCTIONS"), names_in(read "src/bind/begin.c", "FUNCTIONS"),
       names_in(read "src/bind/sync.c", "FUNCTIONS"), names_in(read "src/bind/connect.c", "FUNCTIONS"),
       names_in(read "src/bind/job.c", "FUNCTIONS"),
-      names_in(read "src/bind/names.c", "FUNCTIONS"))
+      names_in(read "src/bind/names.c", "FUNCTIONS"), names_in(read "src/bind/hub.c", "FUNCTIONS"))
     local in_c = {}
-    for _, name in ipairs(c) do in_c[name] = true end
+    for _, name in ipairs(c) do in_c[name:gsub("^hub_", "")] = true end
     local own = {}
     for name in read("lua/perilune.lua"):gmatch "\nM%.([%w_]+) =" do own[#own + 1] = name end
     for name in read("lua/perilune.lua"):gmatch "\nfunction M%.([%w_]+)" do own[#own + 1] = name end
+    for name in read("lua/perilune/hub.lua"):gmatch "\nM%.([%w_]+) =" do own[#own + 1] = name end
     local listed = { "defer" } -- perilune.defer() is for tasks alone
     for i, name in ipairs(places.FUNCTIONS) do listed[i + 1] = name:match "[%w_]+$" end
     assert.same(sorted(listed), sorted(own))
@@ -232,6 +233,8 @@ describe("the table", function()
     ["src/agent/record.c"] = { 1, "redact" },
     -- The other one sends a list, whose items are read as they are: nothing of the user's is called.
     ["src/agent/reply.c"] = { 2, "encode encode_batch encode_send" },
+    ["src/agent/member.c"] = { 1, "message" },
+    ["src/agent/cast.c"] = { 1, "encode" }, -- what it calls by itself is ours
     ["src/agent/run.c"] = { 1, "after_wait" },
     ["src/agent/websocket.c"] = { 1, "opened factory" }, -- of a connection that is open already
     -- What these call is ours.

@@ -291,6 +291,7 @@ describe("the command line", function()
         ["jobs.workers"] = "3", ["jobs.queue"] = "30", ["jobs.when_full"] = "shed", ["jobs.lanes"] = "fast, slow=1",
         ["jobs.timeout"] = "31s", ["jobs.proceed"] = "32s", ["jobs.memory"] = "33m", ["jobs.message"] = "34k",
         ["jobs.buffers"] = "35m", ["jobs.unsafe"] = "io.popen",
+        ["hub.policy"] = "latest", ["hub.messages"] = "37", ["hub.bytes"] = "38k", ["hub.inbox"] = "39",
       }
       local OF_HTTP = { "--listen=http://127.0.0.1:1" }
       local OF_WS = { "--listen=ws://127.0.0.1:1" }

@@ -217,18 +217,20 @@ describe("what perilune new makes serves:", function()
     make "chat"
     local app = serve()
     local ann = app:connect():echo_line("ann", "your name?")
-    assert.equal("you are in lobby with: ann", ann:recv_line())
+    assert.equal("you are in lobby with 0 others", ann:recv_line())
     local bob = app:connect():echo_line("bob", "your name?")
-    assert.equal("you are in lobby with: ann bob", bob:recv_line())
+    assert.equal("you are in lobby with 1 others", bob:recv_line())
     assert.equal("* bob is here", ann:recv_line())
-    bob:send "hello\n/join attic\n/who\n/nothing\n"
-    for _, line in ipairs { "you are in attic with: bob", "bob", "there are: /join ROOM, /who, /quit" } do
+    bob:send "hello\n/join attic\n/room\n/nothing\n/tell ann psst\n"
+    for _, line in ipairs { "you are in attic with 0 others", "you are in attic with 0 others",
+      "there are: /join ROOM, /room, /tell NAME TEXT, /quit" } do
       assert.equal(line, bob:recv_line())
     end
     assert.equal("bob: hello", ann:recv_line())
     assert.equal("* bob has left", ann:recv_line())
+    assert.equal("bob, to you: psst", ann:recv_line())
     bob:send "/join lobby\n"
-    assert.equal("you are in lobby with: ann bob", bob:recv_line())
+    assert.equal("you are in lobby with 1 others", bob:recv_line())
     assert.equal("* bob is here", ann:recv_line())
     bob:reset()
     assert.equal("* bob has left", ann:recv_line())

@@ -24,7 +24,7 @@ M.SHORT = [[
   file.setvbuf file.__tostring
   conn.close conn.abort conn.shutdown conn.pause conn.resume conn.set_frame conn.set_timeout conn.defer conn.id
   conn.peer conn.local_addr conn.listener conn.usage conn.tls conn.subprotocol conn.tostring conn.link conn.pipe
-  conn.begin
+  conn.begin conn.join conn.leave conn.publish conn.topics perilune.hub.publish perilune.hub.count perilune.hub.stats
 ]]
 
 --- These let the system work, and take as long as that does.

@@ -9,12 +9,14 @@ local M = {}
 M.METHODS = {
   "send", "flush", "close", "abort", "shutdown", "pause", "resume", "read", "set_frame", "set_timeout", "defer", "id",
   "peer", "local_addr", "listener", "usage", "tls", "subprotocol", "tostring", "link", "pipe", "begin",
+  "join", "leave", "publish", "topics",
 }
 
 --- Those of require "perilune".
 M.FUNCTIONS = {
   "sleep", "now", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
   "connect", "resolve", "pool", "shared", "job", "register", "unregister", "perilune.send", "perilune.call",
+  "hub.publish", "hub.count", "hub.stats",
 }
 
 --- On whose connection: the one that the place is of, another one, one that has ended. A cell has a sign for each.
@@ -45,49 +47,49 @@ M.SIGNS = {
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
 -- luacheck: push ignore 631 (one line a place)
 M.TABLE = [[
-place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg snltaesaatcscrpdjrusc
-opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++aa++
-proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
-defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
-task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++bbbbbb++bbm+bb++m
-tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
-kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
-sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m+++bbbbbb++bbm+bbbbb
-upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m++++++mmm++mmm+m+++m
-keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h+++hhhhhh++hhh+hhhhh
-message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg joi lea pub top snltaesaatcscrpdjruscpcs
+opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c a+c +++ ++c +++ +++++++++++++++++aa+++++
+proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
+defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
+task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
+tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
+coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k++++++kkk++kkk+k+++k+++
+kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k++++++kkk++kkk+k+++k+++
+sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
+gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
+look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
+clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c bbb bbb bbb +++ m+++bbbbbb++bbm+bbbbbb++
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
+keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
+teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhhhh
+message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
 ]]
 -- luacheck: pop
 
@@ -133,6 +135,17 @@ local METHODS = {
     if ok then return message, why end
     return message:find "only a WebSocket" and true or error(message, 0)
   end,
+  join = function(conn) return conn:join "places" end,
+  leave = function(conn)
+    local was, why = conn:leave "places.other"
+    if was == nil then return nil, why end
+    return true
+  end,
+  publish = function(conn) return conn:publish("places.nobody", "x") end,
+  topics = function(conn) return conn:topics() end,
+  ["hub.publish"] = function() return perilune.hub.publish("places.nobody", "x") end,
+  ["hub.count"] = function() return perilune.hub.count "places" end,
+  ["hub.stats"] = function() return perilune.hub.stats() end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,
   log = function() perilune.log("debug", "logged") return true end,

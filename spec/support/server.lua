@@ -506,6 +506,14 @@ local function check_end(self)
     error(("not every message is accounted for: %d sent, %d delivered, %d dropped"):format(summary.messages_sent,
       summary.messages_delivered, summary.messages_dropped), 0)
   end
+  local lost = 0
+  for _, name in ipairs { "dropped_oldest", "dropped_newest", "replaced", "unfit", "evicted", "left" } do
+    lost = lost + (summary["hub_" .. name] or 0)
+  end
+  if summary.hub_addressed ~= summary.hub_delivered + lost or summary.hub_joined ~= summary.hub_parted then
+    local text = "not everything of topics is accounted for: %d addressed, %d delivered, %d not; %d joined, %d parted"
+    error(text:format(summary.hub_addressed, summary.hub_delivered, lost, summary.hub_joined, summary.hub_parted), 0)
+  end
   if summary.open ~= 0 or summary.accepted ~= summary.closed then
     error(("not every connection is accounted for: %d accepted, %d closed, %d open"):format(summary.accepted,
       summary.closed, summary.open), 0)

@@ -293,6 +293,7 @@ describe("config.normalise", function()
         buffers = 256 * 1024 * 1024, unsafe = {}, all_modules = "",
         all_unsafe = "", all_compat = "",
       },
+      hub = { policy = "disconnect", messages = 256, bytes = 2 ^ 20, inbox = 256 },
       shared = {}, agents = {}, drain_ms = 10000, handshakes = 1000, outgoing = 10000, snapshot_bytes = 16 * 2 ^ 20,
       takes_snapshot = false,
       upgrade_ms = 30000, control = "auto",
@@ -1093,10 +1094,10 @@ describe("config.print", function()
       listen = { "tcp://:1", { "unix://a", mode = "0660", frame = { "delimiter", "\0" } } }, timeout = { idle = "90s" },
     }, { cpus = 4, overrides = { override("limits.connections", "5") } }))
     for _, pattern in ipairs {
-      "^workers           = 4        %(default%)\n", "\nlimits%.buffers    = 256m     %(default%)\n",
-      "\nlimits%.garbage    = 0.28     %(default%)\n",
-      "\nreload%.canary     = off      %(default%)\n", "\nreload%.window     = 30s      %(default%)\n",
-      "\nreload%.max_errors = 0.01     %(default%)\n",
+      "^workers           = 4 +%(default%)\n", "\nlimits%.buffers    = 256m +%(default%)\n",
+      "\nlimits%.garbage    = 0.28 +%(default%)\n",
+      "\nreload%.canary     = off +%(default%)\n", "\nreload%.window     = 30s +%(default%)\n",
+      "\nreload%.max_errors = 0.01 +%(default%)\n",
       "\nlistener 1: tcp://:1\n", "\nlistener 2: unix://a\n", "\n  timeout%.idle         = 90s +%(script%)\n",
       "\n  limits%.connections   = 5 +%(flag %-%-set limits%.connections%)\n",
       "\n  frame                = u32be max=1m empty=error +%(default%)\n",

@@ -24,7 +24,8 @@ local function exists(path)
 end
 
 local GROUPS = {
-  jobs = "perilune.job_settings", limits = "perilune.limits", timeout = "perilune.timeouts",
+  hub = "perilune.hub_settings", jobs = "perilune.job_settings", limits = "perilune.limits",
+  timeout = "perilune.timeouts",
   log = "perilune.log_settings", record = "perilune.record", reload = "perilune.reload",
 }
 
@@ -61,7 +62,7 @@ describe("the types of the API", function()
   it("have the signatures of the reference", function()
     for name, stub in pairs(stubs.functions) do
       local shown = stubs_of.signature(name:gsub("^agent:", ""):gsub("^worker:", "app:"):gsub("^asker:", "client:")
-        :gsub("^received:", "response:"):gsub("^made:", "response:"), stub)
+        :gsub("^received:", "response:"):gsub("^made:", "response:"):gsub("^hub%.", "perilune.hub."), stub)
       local _, stop = reference:find("`" .. shown, 1, true)
       assert.truthy(is_for_testing(name) or stop and reference:find("^[` ]", stop + 1),
         "docs/reference.md does not have `" .. shown .. "`")

@@ -9,6 +9,7 @@
 #include "agent/handle.h"
 #include "agent/http.h"
 #include "agent/link.h"
+#include "agent/member.h"
 #include "agent/message.h"
 #include "agent/recipient.h"
 #include "agent/record.h"
@@ -134,6 +135,10 @@ bool callback_finish(struct agents *agents, struct run *run, enum outcome outcom
 {
 	if (run->callback == CALL_MESSAGE) {
 		recipient_finish(agents, run, outcome);
+		return false;
+	}
+	if (run->callback == CALL_HEARD) {
+		member_finish(agents, run, outcome);
 		return false;
 	}
 	bool keep = false, failed = outcome == RUN_FAILED;
@@ -491,6 +496,8 @@ static bool agent_on_closed(struct channel *channel, enum close_reason reason)
 	run_cancel(agents, channel);
 	if (channel->has_post)
 		recipient_end(agents, channel);
+	if (channel->has_hub)
+		member_end(channel);
 	if (channel->has_work && !work_end(agents, channel))
 		return false;
 	channel->told_closed = true;
@@ -511,6 +518,7 @@ const struct conn_handler AGENT_HANDLER = {
 	.bad_frame = on_bad_frame,
 	.writable = agent_on_writable,
 	.flushed = on_flushed,
+	.room = member_has_room,
 	.drain = on_drain,
 	.closed = agent_on_closed,
 };

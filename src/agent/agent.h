@@ -68,6 +68,7 @@ struct agents {
 	struct wheel sleeps;       /* perilune.sleep, conn:read time-outs */
 	struct wheel_node due;     /* of `sleeps`: those that are over and wait for agents_turn(); a list */
 	struct wheel_node posted;  /* who has messages to be called with (recipient.h); a list */
+	struct wheel_node heard;   /* who has messages of topics to be called with (member.h); a list */
 	struct wheel_node ready;   /* calls that go on in agents_turn() (line.h); a list */
 	struct ticks_start ticks;  /* since when there are agents */
 	struct run *current;       /* the call that is running, or NULL */
@@ -138,6 +139,7 @@ struct agents {
 	uint32_t log_frame_bytes;            /* of a faulty frame in the log */
 	int redact_ref;                      /* record.redact, or LUA_NOREF */
 	int receive_ref;                     /* runtime.receive */
+	int open_ref;                        /* runtime.open_message */
 	struct repeats repeats;              /* of faults and bad frames */
 	char first_fault[256];               /* written once, */
 	atomic_bool has_first_fault;         /* ... before this is set */

@@ -1,6 +1,7 @@
 /* Responses in pieces: onto the connection's output, and onto the tape. */
 #include "agent/http.h"
 
+#include "agent/member.h"
 #include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
@@ -119,6 +120,8 @@ int pieces_end(struct channel *channel, const char *trailers, size_t n)
 	if (err)
 		return err;
 	channel->conn->resets = channel->conn->stands = false;
+	if (channel->has_hub) /* it was the response that was given what is published */
+		member_end(channel);
 	http_answered(channel, http_is_last(&channel->conn->session), keeps);
 	return 0;
 }

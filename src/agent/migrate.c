@@ -3,6 +3,7 @@
  * the other VM, where a new agent's upgrade() takes it. Socket, bytes at hand, output, time-outs stay as they are.
  * Where either fails, the old agent goes on as if nothing had been asked of it.
  */
+#include "agent/member.h"
 #include "agent/recipient.h"
 #include "agent/resident.h"
 #include "agent/run.h"
@@ -135,15 +136,20 @@ struct belongings {
 	unsigned place;                  /* of its kind, where it is none */
 	uint32_t anchor;
 	bool has_defers, has_work;
-	unsigned names;
+	unsigned names, topics;
 };
 
 static struct belongings belongings_of(const struct channel *channel)
 {
 	unsigned place = channel->lone ? (unsigned)resident_kind_in(channel->agents, channel) : 0;
-	return (struct belongings){ channel->agents,        channel->conn->endpoint, place,
-				    channel->anchor,        channel->has_defers,     channel->has_work,
-				    recipient_mark(channel) };
+	return (struct belongings){ channel->agents,
+				    channel->conn->endpoint,
+				    place,
+				    channel->anchor,
+				    channel->has_defers,
+				    channel->has_work,
+				    recipient_mark(channel),
+				    channel->has_hub ? member_mark(channel) : 0 };
 }
 
 static void give_conn(struct channel *channel, const struct belongings *theirs)
@@ -218,6 +224,8 @@ static void take_back(struct channel *channel, struct agents *to, const struct b
 {
 	if (channel->has_post)
 		recipient_restore(channel, old->names);
+	if (channel->has_hub)
+		member_restore(channel, old->topics);
 	work_end_now(to, channel);
 	if (channel->has_defers)
 		agent_drop_defers(to, channel);
@@ -272,6 +280,8 @@ static bool migrate_hand_over(struct channel *channel, struct agents *from, stru
 	migrate_give(channel, &new);
 	if (channel->has_post)
 		recipient_follow(channel, to);
+	if (channel->has_hub)
+		member_follow(channel, to);
 	count_moved(channel, from, to);
 	return true;
 }

@@ -56,7 +56,7 @@ static int call_encode(struct agents *agents, struct channel *channel, lua_State
 	return status;
 }
 
-bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
+bool reply_encode(struct agents *agents, struct channel *channel, lua_State *lua, int idx)
 {
 	lua_rawgeti(lua, LUA_REGISTRYINDEX, codec_of(conn_speaks(channel->conn))->lua_encode_ref);
 	lua_pushvalue(lua, idx);
@@ -65,14 +65,19 @@ bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_Stat
 		agents->reply_verdict = agents->vm.verdict;
 		return false;
 	}
-	size_t len;
-	const char *data = lua_type(lua, -1) == LUA_TSTRING ? lua_tolstring(lua, -1, &len) : NULL;
-	if (!data) {
-		lua_pushfstring(lua, "the codec's encode returned a %s, not a string",
-				luaL_typename(lua, -1));
-		agents->encode_failed = true;
+	if (lua_type(lua, -1) == LUA_TSTRING)
+		return true;
+	lua_pushfstring(lua, "the codec's encode returned a %s, not a string", luaL_typename(lua, -1));
+	agents->encode_failed = true;
+	return false;
+}
+
+bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below)
+{
+	if (!reply_encode(agents, channel, lua, idx))
 		return false;
-	}
+	size_t len;
+	const char *data = lua_tolstring(lua, -1, &len);
 	bool ok = send_bytes(channel, lua, data, len, below);
 	if (ok)
 		lua_pop(lua, 1);

@@ -4,6 +4,7 @@
 #include "agent/forward.h"
 #include "agent/ledger.h"
 #include "agent/line.h"
+#include "agent/member.h"
 #include "agent/recipient.h"
 #include "agent/sync.h"
 #include "agent/task.h"
@@ -31,6 +32,7 @@ static const struct {
 	[CALL_UPGRADE] = { "upgrade", false },
 	[CALL_TIMER] = { "timer", true },
 	[CALL_MESSAGE] = { "message", true },
+	[CALL_HEARD] = { "message", true },
 	[CALL_TASK] = { "task", true },
 	[CALL_DECODE] = { "decode", false },
 	[CALL_ENCODE] = { "encode", false },
@@ -443,6 +445,8 @@ void run_leave(struct agents *agents, struct run *run)
 		work_catch_up(agents, channel);
 	if (channel->has_post)
 		recipient_catch_up(channel);
+	if (channel->has_hub)
+		member_catch_up(channel);
 	if (channel->owes_writable && channel_is_open(channel) && !channel->suspended) {
 		channel->owes_writable = false;
 		AGENT_HANDLER.writable(channel);

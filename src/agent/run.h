@@ -25,6 +25,7 @@ enum callback {
 	CALL_UPGRADE,
 	CALL_TIMER,
 	CALL_MESSAGE,
+	CALL_HEARD, /* message() as well, with what was published to a topic */
 	CALL_TASK,
 	CALL_DECODE, /* of a codec in Lua: only to be blamed */
 	CALL_ENCODE,
@@ -326,6 +327,9 @@ bool reply_send(struct agents *agents, struct channel *channel, lua_State *lua, 
 
 /* reply_send() where a codec in Lua encodes: it takes any value and makes a string of it. */
 bool reply_send_encoded(struct agents *agents, struct channel *channel, lua_State *lua, int idx, bool *below);
+
+/* Pushes what that makes of the value; or false, and pushes an error message. */
+bool reply_encode(struct agents *agents, struct channel *channel, lua_State *lua, int idx);
 
 /* What made reply_send() fail is somebody else's error now, or nobody's. */
 static inline void reply_forget(struct agents *agents)

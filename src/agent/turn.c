@@ -4,6 +4,7 @@
 #include "agent/client.h"
 #include "agent/forward.h"
 #include "agent/line.h"
+#include "agent/member.h"
 #include "agent/recipient.h"
 #include "agent/resident.h"
 #include "agent/run.h"
@@ -132,6 +133,8 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 		wake_all_ready(agents);
 	if (!wheel_is_empty(&agents->posted))
 		recipients_turn(agents);
+	if (!wheel_is_empty(&agents->heard))
+		members_turn(agents);
 	if (agents->residents)
 		residents_turn(agents, now_ms);
 }
@@ -139,7 +142,7 @@ void agents_turn(struct agents *agents, uint64_t now_ms)
 uint64_t agents_next_ms(const struct agents *agents)
 {
 	if (!wheel_is_empty(&agents->due) || !wheel_is_empty(&agents->ready) ||
-	    !wheel_is_empty(&agents->posted))
+	    !wheel_is_empty(&agents->posted) || !wheel_is_empty(&agents->heard))
 		return agents->host->now_ms;
 	uint64_t sleep_ms = wheel_next_ms(&agents->sleeps);
 	if (agents->timers) {

@@ -61,6 +61,18 @@ enum conn_phase {
 	X(messages_dropped, "messages whose agent ended before it took them")                                \
 	X(calls_timed_out, "calls of `perilune.call` that nobody answered in time")                          \
 	X(replies_dropped, "replies to calls that nobody waited for any more")                               \
+	X(hub_published, "messages published to [topics](hub.md)")                                           \
+	X(hub_missed, "times that a message found no room in a worker's inbox, `hub.inbox`")                 \
+	X(hub_joined, "memberships of topics that have begun")                                               \
+	X(hub_parted, "memberships that have ended")                                                         \
+	X(hub_addressed, "messages times members: delivered, dropped, evicted, or still waiting")            \
+	X(hub_delivered, "messages that a member was sent, or its `message` was called with")                \
+	X(hub_dropped_oldest, "messages dropped for a newer one, of a member that did not keep up")          \
+	X(hub_dropped_newest, "messages not taken, of a member that did not keep up")                        \
+	X(hub_replaced, "messages replaced by a newer one with the same key")                                \
+	X(hub_unfit, "messages that the framing of a member could not carry")                                \
+	X(hub_evicted, "messages of members that were disconnected because they did not keep up")            \
+	X(hub_left, "messages that waited for a member that has left, or ended")                             \
 	X(residents_begun, "[agents without a socket](agents.md) that were made")                            \
 	X(residents_ended, "agents without a socket that have ended")                                        \
 	X(websockets, "connections that became WebSockets")                                                  \

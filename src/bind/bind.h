@@ -60,6 +60,20 @@ uint64_t bind_now_ms(const struct agents *agents);
 /* names.c: adds what sends to agents by their names. */
 void bind_names(lua_State *lua);
 
+/* names.c: has the channel's agent a method message? MAY RAISE. */
+bool bind_takes_messages(lua_State *lua, struct agents *agents, const struct channel *channel);
+
+/* hub.c: adds what publishes to topics; and conn:join(), conn:leave(), conn:publish(), conn:topics(). */
+void bind_hub(lua_State *lua);
+int bind_conn_join(lua_State *lua);
+int bind_conn_leave(lua_State *lua);
+int bind_conn_publish(lua_State *lua);
+int bind_conn_topics(lua_State *lua);
+
+/* hub.c: the same for what `perilune.http` has of events. */
+int bind_events_join(lua_State *lua);
+int bind_events_leave(lua_State *lua);
+
 /* dict.c: adds what shared dictionaries are made from. */
 void bind_dict(lua_State *lua);
 

@@ -678,6 +678,10 @@ static const luaL_Reg METHODS[] = {
 	{ "link", l_conn_link },
 	{ "pipe", l_conn_pipe },
 	{ "begin", bind_conn_begin },
+	{ "join", bind_conn_join },
+	{ "leave", bind_conn_leave },
+	{ "publish", bind_conn_publish },
+	{ "topics", bind_conn_topics },
 	{ NULL, NULL },
 };
 
@@ -721,6 +725,10 @@ static const char *meant_by(const char *name)
 		{ "getpeername", "peer" },
 		{ "getsockname", "local_addr" },
 		{ "settimeout", "set_timeout" },
+		{ "subscribe", "join" },
+		{ "unsubscribe", "leave" },
+		{ "broadcast", "publish" },
+		{ "subscriptions", "topics" },
 	};
 	for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
 		if (!strcmp(NAMES[i][0], name))

@@ -98,4 +98,5 @@ void bind_core(lua_State *lua)
 	bind_dict(lua);
 	bind_job(lua);
 	bind_names(lua);
+	bind_hub(lua);
 }

@@ -196,6 +196,8 @@ static int l_http_write(lua_State *lua)
 	}
 	if (!channel)
 		return bind_push_closed(lua);
+	if (channel->has_hub)
+		http_set_amid(&channel->conn->session, at < n);
 	lua_pushnumber(lua, (lua_Number)at);
 	return 1;
 }
@@ -417,6 +419,8 @@ static const luaL_Reg FUNCTIONS[] = {
 	{ "write", l_http_write },
 	{ "flush", l_http_flush },
 	{ "finish", l_http_finish },
+	{ "join", bind_events_join },
+	{ "leave", bind_events_leave },
 	{ "open", l_http_open },
 	{ "close", l_http_close },
 	{ "give", l_http_give },

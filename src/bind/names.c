@@ -49,7 +49,7 @@ static struct channel *check_owner(lua_State *lua, const char *what)
 	return channel;
 }
 
-static bool agent_takes_messages(lua_State *lua, struct agents *agents, const struct channel *channel)
+bool bind_takes_messages(lua_State *lua, struct agents *agents, const struct channel *channel)
 {
 	agent_push(agents, lua, channel);
 	lua_getfield(lua, -1, callback_name(CALL_MESSAGE));
@@ -85,7 +85,7 @@ static bool give_address(lua_State *lua, struct agents *agents, struct channel *
 		return true;
 	if (recipient && (recipient->names || recipient->address || recipient->is_mute))
 		return true;
-	bool is_mute = !agent_takes_messages(lua, agents, channel);
+	bool is_mute = !bind_takes_messages(lua, agents, channel);
 	recipient = recipient_begin(agents, channel);
 	if (!recipient)
 		return false;
@@ -166,7 +166,7 @@ static int l_names_register(lua_State *lua)
 	bool replaces = check_replaces(lua);
 	check_new_name(lua, key);
 	bind_check_beginner(lua, "perilune.register", "");
-	if (!agent_takes_messages(lua, agents, channel))
+	if (!bind_takes_messages(lua, agents, channel))
 		bind_raise(lua,
 			   "perilune.register: the agent has no method message, which takes what is sent");
 	struct recipient *recipient = recipient_begin(agents, channel);

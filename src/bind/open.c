@@ -36,6 +36,9 @@ static void lay_out_agents(lua_State *lua)
 	instance_keep_function(lua, "perilune.runtime", "pack_message");
 	vm_push_function(lua, "perilune.runtime", "receive");
 	agents_of(lua)->receive_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	vm_push_function(lua, "perilune.runtime", "open_message");
+	agents_of(lua)->open_ref = luaL_ref(lua, LUA_REGISTRYINDEX);
+	instance_keep_function(lua, "perilune.runtime", "json_message");
 	run_keep_ended(lua);
 	line_open(lua);
 	sync_open(lua);
@@ -389,6 +392,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	repeats_init(&agents->repeats);
 	wheel_list_init(&agents->ready);
 	wheel_list_init(&agents->posted);
+	wheel_list_init(&agents->heard);
 	idmap_init(&agents->works);
 	idmap_init(&agents->tasks);
 	idmap_init(&agents->links);

@@ -252,6 +252,24 @@ static void show_names(const json_t *reply)
 		       names, sent, delivered, dropped, waiting > 0 ? waiting : 0);
 }
 
+static void show_hub(const json_t *reply)
+{
+	static const char *const DROPPED[] = { "hub_dropped_oldest", "hub_dropped_newest", "hub_replaced",
+					       "hub_unfit",          "hub_evicted",        "hub_left" };
+	const json_t *counters = json_object_get(reply, "counters");
+	long long members = show_number(counters, "hub_joined") - show_number(counters, "hub_parted"),
+		  published = show_number(counters, "hub_published"), dropped = 0;
+	for (size_t i = 0; i < sizeof DROPPED / sizeof *DROPPED; i++)
+		dropped += show_number(counters, DROPPED[i]);
+	long long delivered = show_number(counters, "hub_delivered"),
+		  waiting = show_number(counters, "hub_addressed") - delivered - dropped;
+	if (members > 0 || published)
+		printf("hub          %lld topics, %lld members, %lld messages published, %lld delivered, "
+		       "%lld dropped, %lld waiting\n",
+		       show_number(reply, "topics"), members > 0 ? members : 0, published, delivered, dropped,
+		       waiting > 0 ? waiting : 0);
+}
+
 static void show_last_reload(const json_t *last)
 {
 	if (!json_is_object(last)) {
@@ -290,5 +308,6 @@ void show_status(const json_t *reply)
 	show_dicts(json_object_get(reply, "shared"));
 	show_jobs(json_object_get(reply, "jobs"));
 	show_names(reply);
+	show_hub(reply);
 	show_last_reload(json_object_get(reply, "last_reload"));
 }

@@ -476,6 +476,22 @@ static void read_jobs(struct load *load)
 	config_leave(load);
 }
 
+static void read_hub(struct load *load)
+{
+	static const char *const POLICIES[] = { [HUB_DISCONNECT] = "disconnect",
+						[HUB_DROP_NEWEST] = "drop_newest",
+						[HUB_DROP_OLDEST] = "drop_oldest",
+						[HUB_LATEST] = "latest",
+						NULL };
+	struct hub_config *hub = &load->config->hub;
+	enter(load, "hub");
+	hub->policy = (enum hub_policy)config_choice_field(load, "policy", POLICIES);
+	hub->messages = u32_field(load, "messages");
+	hub->bytes = u32_field(load, "bytes");
+	hub->inbox = u32_field(load, "inbox");
+	config_leave(load);
+}
+
 static void read_log(struct load *load)
 {
 	static const char *const FORMATS[] = {
@@ -545,6 +561,7 @@ static void read_config(struct load *load)
 	read_log(load);
 	read_dicts(load);
 	read_jobs(load);
+	read_hub(load);
 	read_kinds(load);
 	read_listeners(load);
 }

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "conn/conn.h"
 #include "http/http.h"
+#include "hub/hub.h"
 #include "net/networks.h"
 #include "vm/vm.h"
 
@@ -114,6 +115,13 @@ struct job_config {
 	char *more_unsafe;               /* ... and what of it the script may not; NULL: nothing */
 };
 
+/* Topics: what conn:join has where it is not told otherwise. */
+struct hub_config {
+	enum hub_policy policy;
+	uint32_t messages, bytes; /* that may wait for a member */
+	uint32_t inbox;           /* messages that may wait in each worker's box */
+};
+
 /* A kind of agents without a socket: an entry of `agents`. */
 struct kind_config {
 	char *name;                /* what is before the ":" of their keys */
@@ -170,6 +178,7 @@ struct config {
 	struct kind_config *kinds; /* by name */
 	unsigned dict_count, kind_count;
 	struct job_config jobs;
+	struct hub_config hub;
 	struct listener_config *listeners;
 	unsigned listener_count;
 };

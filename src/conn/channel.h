@@ -58,6 +58,7 @@ struct channel {
 	bool ended : 1;       /* its end was decided, whatever its connection's; never set in a first one */
 	bool opened : 1;      /* the handler has yet to be told of the end; set from the start */
 	bool lone : 1;        /* it is on no connection: struct lone_ops */
+	bool has_queue : 1;   /* the layer above has more for it once the output is gone: conn_handler.room */
 
 	/* The layer above: its memory in here. `agents` is set before conn_open(). */
 	bool recorded : 1;      /* on the host's tape. Frames are handed up one by one */
@@ -69,10 +70,11 @@ struct channel {
 	bool is_piped : 1;    /* ... one of which gets its bytes */
 	bool told_closed : 1; /* closed() was called; deferred functions may be left */
 	bool overran : 1;     /* a call on its behalf was ended for the time it took */
+	bool has_hub : 1;     /* it is a member of topics */
 	uint32_t anchor;      /* where its agent is anchored; 0: there is none */
-	void *agents;
-	void *suspended;      /* the call that is suspended, or NULL */
 	uint32_t declined_by; /* the newest generation that was to take it over, and could not; 0: none */
+	void *agents;
+	void *suspended; /* the call that is suspended, or NULL */
 };
 
 /* ---- for the layer above: state changes only, effective from the loop ---- */

@@ -79,6 +79,9 @@ struct conn_handler {
 	/* All output has been handed over; only when channel->flushing was set. */
 	void (*flushed)(struct channel *channel);
 
+	/* The same; only when channel->has_queue was set. */
+	void (*room)(struct channel *channel);
+
 	/* The server is going away in remaining_ms. True: the agent will close by itself. */
 	bool (*drain)(struct channel *channel, uint64_t remaining_ms);
 
@@ -102,6 +105,7 @@ enum {
 	CONN_TICKS_PER_STAGE = 2 * CHANNEL_TICKS_PER_TURN, /* of all deadlines in a turn, or all accepts */
 };
 
+struct audience;
 struct dicts;
 struct job_port;
 struct post;
@@ -138,6 +142,7 @@ struct conn_host {
 	struct dicts *dicts;       /* that its agents share with those of others; NULL: there are none */
 	struct job_port *job_port; /* by which its agents give jobs; NULL: they cannot */
 	struct post *post; /* the layer above: how its agents send to those of others; NULL: they cannot */
+	struct audience *audience; /* the same: who is a member of topics; NULL: nobody can be */
 	struct outgoing *outgoing; /* how its agents make connections out; NULL: they cannot */
 	struct conn *current;      /* whose event is being served; settled when it ends */
 	size_t open;               /* connections not yet closed */

@@ -93,8 +93,11 @@ void output_flush(struct conn *conn)
 		if (conn->has_further)
 			further_writable(conn);
 	}
-	if (!conn->out.bytes && conn->first.flushing && conn->state == CONN_OPEN) {
-		conn->host->handler->flushed(&conn->first);
+	if (!conn->out.bytes && (conn->first.flushing || conn->first.has_queue) && conn->state == CONN_OPEN) {
+		if (conn->first.flushing)
+			conn->host->handler->flushed(&conn->first);
+		if (conn->first.has_queue)
+			conn->host->handler->room(&conn->first);
 		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
 	}
 	if (!conn->out.bytes && conn->has_further)

@@ -206,6 +206,11 @@ void codec_explain(const struct protocol *protocol, const struct batch *batch, c
 	codec_error_text(codec_of(protocol), batch, text, size);
 }
 
+bool codec_is_same(const struct codec *a, const struct codec *b)
+{
+	return !memcmp(a, b, sizeof *a); /* both were zeroed before they were filled in */
+}
+
 bool codec_is_one_frame(const struct codec *codec, const void *data, size_t len)
 {
 	if (codec->kind == CODEC_LINE)

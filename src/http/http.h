@@ -149,6 +149,10 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 int http_add_piece(struct session *session, const void *data, size_t n, struct buf_pool *pool,
 		   struct buf **out);
 
+/* Appends bytes as a piece of a response that is framed like that. 0 or ERR_BUFFER_LIMIT. */
+int http_frame_piece(enum http_framing framing, const void *data, size_t n, struct buf_pool *pool,
+		     struct buf **out);
+
 /*
  * Hands it a file to send from, from that offset on: the session closes it, when the response has ended or the session
  * does. A response of a known length is about to begin.
@@ -180,6 +184,13 @@ int http_end_pieces(const struct http *http, struct session *session, const char
 bool http_is_last(const struct session *session);
 
 enum http_framing http_framing_of(const struct session *session);
+
+/* Is one under way whose pieces come from elsewhere as well, each whole by itself: server-sent events? */
+bool http_is_standing(const struct session *session);
+
+/* A piece of such a response is longer than was room for: the rest of it comes before any other. */
+void http_set_amid(struct session *session, bool is_amid);
+bool http_is_amid(const struct session *session);
 
 /* Bytes that its length says are still to come. */
 uint64_t http_left_of(const struct session *session);

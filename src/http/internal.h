@@ -81,6 +81,7 @@ struct http_session {
 	bool is_silent : 1;   /* the response under way has no body, whatever is written */
 	bool is_standing : 1; /* ... and it is whole whenever the server ends it */
 	bool is_ending : 1;   /* ... and the connection ends after it */
+	bool is_amid : 1;     /* ... and a piece of it is not whole */
 	bool has_file : 1;    /* ... and it is sent from `file` */
 };
 

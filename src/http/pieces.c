@@ -52,7 +52,22 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 	s->out_left = framed.length;
 	s->is_silent = framed.by == FRAMING_BODILESS || s->request.is_head;
 	s->is_standing = response->stands;
+	s->is_amid = false;
 	s->is_ending = response->is_last;
+	return 0;
+}
+
+int http_frame_piece(enum http_framing framing, const void *data, size_t n, struct buf_pool *pool,
+		     struct buf **out)
+{
+	bool is_chunk = framing == FRAMING_CHUNKS;
+	char *to = (char *)buf_reserve(pool, out, n + HTTP_PIECE_OVERHEAD);
+	if (!to)
+		return ERR_BUFFER_LIMIT;
+	char *at = is_chunk ? to + snprintf(to, HTTP_PIECE_OVERHEAD, "%zx\r\n", n) : to;
+	at = pieces_put(at, data, n);
+	at = pieces_put(at, "\r\n", is_chunk ? 2 : 0);
+	buf_commit(*out, (size_t)(at - to));
 	return 0;
 }
 
@@ -64,16 +79,11 @@ int http_add_piece(struct session *session, const void *data, size_t n, struct b
 		return ERR_FRAME_REPLY;
 	if (s->framing == FRAMING_LENGTH && n > s->out_left)
 		return ERR_FRAME_TOO_LARGE;
-	if (n && !s->is_silent) { /* a chunk of nothing would be the end */
-		bool is_chunk = s->framing == FRAMING_CHUNKS;
-		char *to = (char *)buf_reserve(pool, out, n + HTTP_PIECE_OVERHEAD);
-		if (!to)
-			return ERR_BUFFER_LIMIT;
-		char *at = is_chunk ? to + snprintf(to, HTTP_PIECE_OVERHEAD, "%zx\r\n", n) : to;
-		at = pieces_put(at, data, n);
-		at = pieces_put(at, "\r\n", is_chunk ? 2 : 0);
-		buf_commit(*out, (size_t)(at - to));
-	}
+	int err = 0;
+	if (n && !s->is_silent) /* a chunk of nothing would be the end */
+		err = http_frame_piece((enum http_framing)s->framing, data, n, pool, out);
+	if (err)
+		return err;
 	if (s->framing == FRAMING_LENGTH)
 		s->out_left -= n;
 	return 0;
@@ -188,6 +198,24 @@ enum http_framing http_framing_of(const struct session *session)
 {
 	const struct http_session *s = http_session_of(session);
 	return s ? (enum http_framing)s->framing : FRAMING_NONE;
+}
+
+bool http_is_standing(const struct session *session)
+{
+	const struct http_session *s = http_session_of(session);
+	return s && s->framing && s->is_standing && !s->is_silent;
+}
+
+void http_set_amid(struct session *session, bool is_amid)
+{
+	struct http_session *s = http_session_of(session);
+	s->is_amid = is_amid && s->is_standing;
+}
+
+bool http_is_amid(const struct session *session)
+{
+	const struct http_session *s = http_session_of(session);
+	return !s || s->is_amid;
 }
 
 uint64_t http_left_of(const struct session *session)

@@ -1,5 +1,7 @@
 #include "names/names.h"
 
+#include "base/inbox.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +21,6 @@ struct names_part {
 	size_t count;
 };
 
-struct names_box {
-	_Alignas(64) struct mailbox mailbox;
-	_Atomic(void *) owner; /* NULL: nobody waits yet */
-	atomic_bool is_closed;
-	_Alignas(64) atomic_size_t bytes; /* reserved */
-};
-
 struct names_kind {
 	struct names_kind *next;
 	char *name;
@@ -39,7 +34,7 @@ struct names {
 	struct siphash_key key;
 	void (*ring)(void *owner);
 	unsigned workers;
-	struct names_box boxes[];
+	struct inbox boxes[];
 };
 
 /* ---- kinds ---- */
@@ -111,7 +106,7 @@ static void kind_leave_place(struct names_kind *kind, unsigned worker)
 
 struct names *names_new(unsigned workers, void (*ring)(void *owner), const struct siphash_key *key)
 {
-	size_t bytes = sizeof(struct names) + workers * sizeof(struct names_box);
+	size_t bytes = sizeof(struct names) + workers * sizeof(struct inbox);
 	struct names *names = aligned_alloc(64, bytes);
 	if (!names)
 		return NULL;
@@ -122,7 +117,7 @@ struct names *names_new(unsigned workers, void (*ring)(void *owner), const struc
 	for (unsigned i = 0; i < PARTS; i++)
 		pthread_mutex_init(&names->parts[i].lock, NULL);
 	for (unsigned i = 0; i < workers; i++)
-		mailbox_init(&names->boxes[i].mailbox);
+		inbox_init(&names->boxes[i]);
 	if (key)
 		names->key = *key;
 	else if (getrandom(&names->key, sizeof names->key, 0) != sizeof names->key)
@@ -395,63 +390,43 @@ size_t names_count(struct names *names)
 
 /* ---- boxes ---- */
 
-/* The fences: either the sender sees the owner, or the owner, who looks before he waits, sees what was sent. */
 void names_open_box(struct names *names, unsigned worker, void *owner)
 {
-	atomic_store_explicit(&names->boxes[worker].owner, owner, memory_order_release);
-	atomic_thread_fence(memory_order_seq_cst);
+	inbox_open(&names->boxes[worker], owner);
 }
 
 void names_close_box(struct names *names, unsigned worker)
 {
-	atomic_store_explicit(&names->boxes[worker].is_closed, true, memory_order_release);
+	inbox_close(&names->boxes[worker]);
 }
 
 bool names_reserve(struct names *names, unsigned worker, size_t bytes)
 {
-	struct names_box *box = &names->boxes[worker];
-	if (atomic_load_explicit(&box->is_closed, memory_order_acquire))
-		return false;
-	size_t before = atomic_fetch_add_explicit(&box->bytes, bytes, memory_order_relaxed);
-	if (before + bytes <= NAMES_UNDERWAY_BYTES)
-		return true;
-	names_return(names, worker, bytes);
-	return false;
+	return inbox_reserve(&names->boxes[worker], bytes, NAMES_UNDERWAY_BYTES);
 }
 
 void names_return(struct names *names, unsigned worker, size_t bytes)
 {
-	atomic_fetch_sub_explicit(&names->boxes[worker].bytes, bytes, memory_order_relaxed);
-}
-
-static void ring_box(const struct names *names, const struct names_box *box)
-{
-	atomic_thread_fence(memory_order_seq_cst);
-	void *owner = atomic_load_explicit(&((struct names_box *)box)->owner, memory_order_acquire);
-	if (owner)
-		names->ring(owner);
+	inbox_return(&names->boxes[worker], bytes);
 }
 
 void names_ring_all(struct names *names)
 {
 	for (unsigned i = 0; i < names->workers; i++)
-		ring_box(names, &names->boxes[i]);
+		inbox_ring(&names->boxes[i], names->ring);
 }
 
 void names_post(struct names *names, unsigned worker, struct mail *mail)
 {
-	struct names_box *box = &names->boxes[worker];
-	if (mailbox_push(&box->mailbox, mail))
-		ring_box(names, box);
+	inbox_post(&names->boxes[worker], mail, names->ring);
 }
 
 bool names_has_mail(const struct names *names, unsigned worker)
 {
-	return atomic_load_explicit(&((struct names *)names)->boxes[worker].mailbox.head,
-				    memory_order_relaxed);
+	return inbox_has_mail(&names->boxes[worker]);
 }
 
 struct mail *names_collect(struct names *names, unsigned worker)
 {
-	return names_has_mail(names, worker) ? mailbox_take(&names->boxes[worker].mailbox) : NULL;
+	return inbox_collect(&names->boxes[worker]);
 }

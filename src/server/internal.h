@@ -48,7 +48,8 @@ struct server {
 	struct report jobs_over; /* of the last of their threads */
 	unsigned to_end;         /* of the loader and the jobs: what the end waits for */
 	bool loader_has_ended;
-	struct names *names; /* the same: of agents */
+	struct names *names; /* the same: of agents, */
+	struct hub *hub;     /* ... and of topics */
 	struct reloads reloads;
 	struct notify notify;
 	struct pulse pulse;

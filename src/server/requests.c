@@ -284,6 +284,7 @@ static struct server_view view_of(void *data)
 				     .dicts = server->dicts,
 				     .jobs = server->jobs,
 				     .names = server->names,
+				     .hub = server->hub,
 				     .config = server->config,
 				     .acceptor = &server->acceptor,
 				     .workers = server->workers,

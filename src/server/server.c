@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "dict/dicts.h"
+#include "hub/hub.h"
 #include "loop/loop.h"
 #include "names/names.h"
 #include "restart/variables.h"
@@ -73,8 +74,9 @@ static bool open_server(struct server *server, struct config *config)
 	server->surroundings = (struct job_surroundings){ server->dicts, NULL };
 	server->jobs = jobs_new(&JOB_OPS, &server->surroundings, true);
 	server->names = names_new(config->workers, worker_ring, NULL);
+	server->hub = hub_new(config->workers, worker_ring, NULL);
 	if (!server->workers || !server->sources || !server->dicts || !server->jobs || !server->names ||
-	    loop_open(&server->loop) || reactor_open(&server->reactor, &server->loop))
+	    !server->hub || loop_open(&server->loop) || reactor_open(&server->reactor, &server->loop))
 		return false;
 	if (uv_async_init(&server->loop, &server->wake, reports_on_wake))
 		return false;
@@ -102,6 +104,7 @@ static void close_server(struct server *server)
 	kept_free(&server->kept);
 	dicts_free(server->dicts);
 	names_free(server->names);
+	hub_free(server->hub);
 }
 
 static bool bind_all(struct server *server)

@@ -6,6 +6,7 @@
 #include "config/config.h"
 #include "control/message.h"
 #include "dict/dicts.h"
+#include "hub/hub.h"
 #include "jobs/jobs.h"
 #include "names/names.h"
 #include "server/acceptor.h"
@@ -382,5 +383,6 @@ void status_add_all(json_t *reply, const struct server_view *view)
 	json_object_set_new(reply, "shared", dicts_of(view));
 	json_object_set_new(reply, "jobs", status_jobs(view));
 	set_number(reply, "names", names_count(view->names));
+	set_number(reply, "topics", hub_topics(view->hub));
 	json_object_set_new(reply, "last_reload", status_outcome(&view->reloads->last));
 }

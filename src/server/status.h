@@ -15,6 +15,7 @@ struct acceptor;
 struct config;
 struct dicts;
 struct jobs;
+struct hub;
 struct names;
 struct reload_outcome;
 struct reloads;
@@ -30,6 +31,7 @@ struct server_view {
 	struct dicts *dicts;
 	struct jobs *jobs;
 	struct names *names;
+	struct hub *hub;
 	const struct reloads *reloads;
 	uint64_t uptime_ms, now_ms; /* uv_now() */
 };

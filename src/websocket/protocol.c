@@ -378,6 +378,12 @@ bool websocket_begin_message(struct session *session, bool is_binary)
 	return true;
 }
 
+bool websocket_is_between(const struct session *session)
+{
+	const struct websocket_session *s = websocket_session_of(session);
+	return s && s->out_begun;
+}
+
 int websocket_append_piece(const struct websocket *websocket, struct session *session, bool is_last,
 			   const struct reply *piece, struct buf_pool *pool, struct buf **out)
 {

@@ -72,6 +72,9 @@ int websocket_append(const struct websocket *websocket, const struct session *se
  */
 bool websocket_begin_message(struct session *session, bool is_binary);
 
+/* Is one on its way, which is not whole yet? */
+bool websocket_is_between(const struct session *session);
+
 /*
  * Appends a piece of it, a frame. 0, ERR_FRAME_REPLY with nothing appended (the text is no UTF-8; or with the last
  * piece, not whole), or ERR_BUFFER_LIMIT likewise. One that is empty is left out, unless it is the last. Pieces are not

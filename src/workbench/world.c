@@ -74,6 +74,9 @@ static bool poll_all(struct world_worker *worker)
 	any = post_has_mail(&worker->post) || any;
 	while (post_collect(&worker->post))
 		;
+	any = audience_has_mail(&worker->audience) || any;
+	while (audience_turn(&worker->audience))
+		;
 	any = lan_poll(worker) || any;
 	conn_host_settle(&worker->host);
 	for (struct peer *peer = worker->live; peer; peer = peer->next_live)
@@ -342,13 +345,20 @@ static void free_peers(struct world *world)
 	world->peer_count = 0;
 }
 
+static void close_mail(struct world_worker *worker)
+{
+	post_close(&worker->post);
+	audience_close(&worker->audience);
+}
+
 /* Of the first so many workers, which have no generations any more. */
 static void free_workers(struct world *world, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
-		post_close(&world->workers[i].post);
+		close_mail(&world->workers[i]);
 	for (unsigned i = 0; i < count; i++) {
 		post_drop_rest(&world->workers[i].post);
+		audience_drop_rest(&world->workers[i].audience);
 		tape_deinit(&world->workers[i].tape);
 		conn_host_deinit(&world->workers[i].host);
 	}
@@ -359,6 +369,7 @@ static void free_workers(struct world *world, unsigned count)
 	jobs_free(world->jobs);
 	dicts_free(world->dicts);
 	names_free(world->names);
+	hub_free(world->hub);
 	world->workers = NULL;
 	world->worker_count = 0;
 }
@@ -416,6 +427,8 @@ static bool open_worker(struct world *world, unsigned index)
 	worker->host.dicts = world->dicts;
 	worker->host.job_port = &worker->job_port;
 	post_open(&worker->post, world->names, &worker->host, index);
+	audience_open(&worker->audience, world->hub, &worker->host, index);
+	hub_open_box(world->hub, index, NULL, &worker->counters);
 	worker->host.opening_max = world->config->handshakes;
 	worker->host.last_further_id = CONN_FURTHER_IDS_OF(index);
 	world_open_door(worker);
@@ -445,8 +458,9 @@ static bool open_workers(struct world *world)
 		world->surroundings = (struct job_surroundings){ world->dicts, &world->workers[0].host };
 	world->jobs = jobs_new(&JOB_OPS, &world->surroundings, false);
 	world->names = names_new(world->worker_count, rings_nobody, &DICTS_KEY);
-	bool ok =
-	    world->workers && world->order && world->open && world->dicts && world->jobs && world->names;
+	world->hub = hub_new(world->worker_count, rings_nobody, &DICTS_KEY);
+	bool ok = world->workers && world->order && world->open && world->dicts && world->jobs &&
+		  world->names && world->hub;
 	while (ok && count < world->worker_count) {
 		ok = open_worker(world, count);
 		count += ok;

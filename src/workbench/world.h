@@ -10,6 +10,7 @@
 #pragma once
 
 #include "agent/agent.h"
+#include "agent/audience.h"
 #include "agent/post.h"
 #include "bind/job_vm.h"
 #include "config/config.h"
@@ -42,6 +43,7 @@ struct world_worker {
 	struct conn_host host; /* first: a connection's host leads here. host.now_ms is the clock */
 	struct job_port job_port;
 	struct post post;
+	struct audience audience;
 	struct world *world;
 	unsigned index;
 	unsigned load;                 /* connections that it was given and that are not yet gone */
@@ -78,7 +80,8 @@ struct world {
 	struct jobs *jobs;   /* ... and these, which run when the workers have had their turns */
 	struct job_surroundings surroundings;
 	bool holds_jobs;              /* none runs but by world_run_jobs() */
-	struct names *names;          /* the same: of their agents */
+	struct names *names;          /* the same: of their agents, */
+	struct hub *hub;              /* ... and of topics */
 	struct peer_table *addresses; /* NULL: no listener has limits.per_ip */
 	uint64_t next_id;
 	struct world_fault faults[WORLD_FAULTS_MAX]; /* faults.c */

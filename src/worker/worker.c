@@ -327,7 +327,7 @@ static void worker_on_wake(uv_async_t *wake)
 static uint64_t activity_of(const struct worker *worker)
 {
 	return count_read(&worker->counters.frames_in) + counters_closed(&worker->counters) +
-	       count_read(&worker->counters.messages_delivered);
+	       count_read(&worker->counters.messages_delivered) + count_read(&worker->counters.hub_delivered);
 }
 
 /* The average frame since the last call. */
@@ -426,6 +426,7 @@ static bool worker_turn(struct worker *worker)
 {
 	agent_jobs_over(worker->host.job_port);
 	bool has_mail = post_collect(&worker->post);
+	has_mail = audience_turn(&worker->audience) || has_mail;
 	for (struct generation *each = worker->generation; each; each = each->older)
 		agents_turn(&each->agents, worker->host.now_ms);
 	bool more = take_orders(worker) || has_mail;
@@ -441,7 +442,7 @@ static bool worker_turn(struct worker *worker)
 	if (!taping_needs_agents(worker))
 		generations_retire(worker);
 	/* The end of a connection can be the answer to a call of this worker's, and nobody rings for that. */
-	return tidy(worker) || more || post_has_mail(&worker->post);
+	return tidy(worker) || more || post_has_mail(&worker->post) || audience_has_mail(&worker->audience);
 }
 
 /* For epoll_wait(): milliseconds, -1 for ever. What this turn has taken is past by then. */
@@ -496,7 +497,7 @@ static bool may_end(struct worker *worker)
 	const struct worker_links *links = &worker->links;
 	bool was_empty = worker->is_empty, knew_end = worker->knows_end;
 	worker->is_empty = !worker->host.open && !worker->host.lone && !orders_wait(&worker->orders) &&
-			   !post_has_mail(&worker->post);
+			   !post_has_mail(&worker->post) && !audience_has_mail(&worker->audience);
 	if (!worker->is_empty || !worker->config->kind_count || worker->host.overdue)
 		return worker->is_empty;
 	worker->knows_end = !links->has_clients(links->server) && !names_have_kinds(links->names);
@@ -635,6 +636,8 @@ static void worker_run(void *data)
 		worker->host.job_port = worker->links.jobs ? &worker->job_port : NULL;
 		post_open(&worker->post, worker->links.names, &worker->host, worker->index);
 		names_open_box(worker->links.names, worker->index, worker);
+		audience_open(&worker->audience, worker->links.hub, &worker->host, worker->index);
+		hub_open_box(worker->links.hub, worker->index, worker, &worker->counters);
 		worker->host.outgoing = worker_outgoing_new(worker);
 		if (worker->host.outgoing)
 			worker->generation = load_first(worker, &err, why, size);
@@ -643,6 +646,7 @@ static void worker_run(void *data)
 		if (!worker->generation) {
 			worker_outgoing_free(worker);
 			post_close(&worker->post);
+			audience_close(&worker->audience);
 			conn_host_deinit(&worker->host);
 		}
 	}
@@ -667,6 +671,7 @@ static void worker_run(void *data)
 	worker_close_loop(worker);
 	close_generations(worker);
 	post_close(&worker->post);
+	audience_close(&worker->audience);
 	conn_host_deinit(&worker->host);
 	worker_report(worker, &worker->last_words, worker->links.receivers->stopped);
 }
@@ -892,5 +897,6 @@ void worker_join(struct worker *worker)
 	worker_drop_orders(worker);
 	orders_close(&worker->orders);
 	post_drop_rest(&worker->post);
+	audience_drop_rest(&worker->audience);
 	close(worker->bell_fd);
 }

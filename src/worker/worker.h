@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "agent/audience.h"
 #include "agent/post.h"
 #include "conn/conn.h"
 #include "jobs/jobs.h"
@@ -36,9 +37,10 @@ struct admission {
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
-	struct dicts *dicts;                               /* that all workers share, */
-	struct jobs *jobs;                                 /* ... and these; NULL: there are none */
-	struct names *names;                               /* the same: of their agents */
+	struct dicts *dicts; /* that all workers share, */
+	struct jobs *jobs;   /* ... and these; NULL: there are none */
+	struct names *names; /* the same: of their agents, */
+	struct hub *hub;     /* ... and of the topics that they are members of */
 	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
 	const struct report_receivers *receivers;
 	/*
@@ -77,6 +79,7 @@ struct worker {
 	struct polled bell;            /* rung when others have sent something to its agents, */
 	int bell_fd;                   /* ... and open until nobody can ring it any more */
 	struct post post;
+	struct audience audience;
 	struct orders orders;
 	struct job_port job_port; /* its agents' jobs come back here */
 	struct conn_host host;

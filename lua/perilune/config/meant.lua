@@ -67,6 +67,10 @@ origins: allowed_origins allow_origin check_origin
 subprotocols: subprotocol sub_protocols websocket_protocols
 compress: compression permessage_deflate deflate gzip
 reload.policy: on_reload hot_reload reload_mode
+hub.policy: slow_policy slow_member overflow_strategy
+hub.messages: member_queue subscriber_queue max_subscriber_queue
+hub.bytes: member_bytes subscriber_bytes
+hub.inbox: hub_inbox hub_queue broadcast_queue
 jobs.workers: job_workers job_threads thread_pool worker_pool threadpool task_workers background_workers executor
 jobs.queue: job_queue queue_limit max_jobs backlog_jobs pending_jobs
 jobs.when_full: on_full overflow overflow_policy full when_busy rejection_policy

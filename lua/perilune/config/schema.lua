@@ -424,6 +424,7 @@ local LEVELS = { "debug", "info", "warn", "error" }
 local POLICIES = { "pin", "migrate", "drain" }
 local WHEN_FULL = { "refuse", "drain" }
 local JOBS_WHEN_FULL = { "block", "shed", "error" }
+local HUB_POLICIES = { "disconnect", "drop_newest", "drop_oldest", "latest" }
 local SLOW_CONSUMER = { "pause", "close", "drop" }
 
 ---@type perilune.key[] in the order of `check --print`
@@ -444,6 +445,10 @@ M.KEYS = {
   { path = "jobs.message", scope = "process", type = "size", min = 1024, max = GIB, default = 16 * MIB },
   { path = "jobs.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
   { path = "jobs.unsafe", scope = "process", type = "unsafe", default = {} },
+  { path = "hub.policy", scope = "process", type = "enum", values = HUB_POLICIES, default = "disconnect" },
+  { path = "hub.messages", scope = "process", type = "whole", min = 1, max = 1e6, default = 256 },
+  { path = "hub.bytes", scope = "process", type = "size", min = 1024, max = GIB, default = MIB },
+  { path = "hub.inbox", scope = "process", type = "whole", min = 1, max = 1e6, default = 256 },
   { path = "agents", scope = "process", type = "agents", default = {} },
   { path = "setup", scope = "process", type = "callback" },
   { path = "snapshot", scope = "process", type = "callback" },
@@ -516,9 +521,9 @@ M.KEYS = {
   { path = "timeout.upgrade", scope = "process", type = "duration", default = 30e3 },
 }
 
-M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true, jobs = true }
+M.GROUPS = { limits = true, timeout = true, log = true, record = true, reload = true, jobs = true, hub = true }
 --- Those that have no place in an entry of `listen`.
-M.PROCESS_GROUPS = { log = true, record = true, jobs = true }
+M.PROCESS_GROUPS = { log = true, record = true, jobs = true, hub = true }
 --- What is off unless it is there: what `true` stands for, and a table that does not say it; false is 0.
 M.SWITCHES = { jobs = { key = "workers", value = 2 } }
 --- A process has so many lanes of jobs where it says nothing.

@@ -1,4 +1,5 @@
 --- Server-sent events: http.events. A stream (stream.lua) of the type text/event-stream, as HTML has it.
+local core = require "perilune.http_core"
 local http = require "perilune.http"
 local option_checks = require "perilune.http.option_checks"
 local printable = require "perilune.printable"
@@ -77,6 +78,40 @@ function methods.comment(events, text)
   check_events(events, "comment")
   text = text == nil and "" or tostring(text)
   return rawget(events, "out"):write(": " .. text:gsub("[\r\n]+", "\n: ") .. "\n\n")
+end
+
+local function id_of(events, method)
+  check_events(events, method)
+  local out = rawget(events, "out")
+  local id = rawget(out, "id")
+  if not id then error(("http.events: %s: this response is over"):format(method), 3) end
+  if rawget(out, "coder") then
+    error(("http.events: %s: this response is compressed: leave `compress` out around it"):format(method), 3)
+  end
+  return id
+end
+
+--- The client is a member of the topic, as by conn:join: what is published to it is sent as an event, until the
+--- response ends.
+---@param topic string
+---@param options table?
+---@return boolean? ok
+---@return string? message
+---@return string? code
+function methods.join(events, topic, options) return core.join(id_of(events, "join"), topic, options) end
+
+--- It is no member any more.
+---@param topic string
+---@return boolean? was
+---@return string? message
+---@return string? code
+function methods.leave(events, topic) return core.leave(id_of(events, "leave"), topic) end
+
+--- Waits until the client has left, or the server would have it leave: the producer has nothing to send by itself.
+function methods.wait(events)
+  check_events(events, "wait")
+  local sleep = require("perilune").sleep
+  while rawget(rawget(events, "out"), "id") do sleep(3600) end
 end
 
 local function beat(out, seconds)

@@ -80,6 +80,7 @@ function worker:spawn(fn, ...) end
 ---@field workers? integer worker threads; default: the processors available
 ---@field shared? table<string, perilune.size> dictionaries that all workers share; default: none
 ---@field jobs? perilune.job_settings|boolean threads for perilune.job(); true: with the defaults; default: false
+---@field hub? perilune.hub_settings what conn:join() has where it says nothing else
 ---@field agents? table<string, perilune.kind> kinds of agents without a socket, by name; default: none
 ---@field modules? string[] modules of the system that the script may require
 ---@field unsafe? perilune.door[] opens what leads out of the VM
@@ -131,6 +132,12 @@ function worker:spawn(fn, ...) end
 ---@field message? perilune.size arguments of a job, and its results; default: 16m
 ---@field buffers? perilune.size arguments of all jobs that wait; default: 256m
 ---@field unsafe? perilune.door[] opens what leads out of the VM, for jobs alone
+
+---@class perilune.hub_settings
+---@field policy? "disconnect"|"drop_newest"|"drop_oldest"|"latest" of members; default: "disconnect"
+---@field messages? integer that may wait for a member; default: 256
+---@field bytes? perilune.size that may wait for a member; default: 1m
+---@field inbox? integer messages that may wait in each worker; default: 256
 
 ---@class perilune.job_lane
 ---@field [1] string its name

@@ -132,6 +132,37 @@ function conn:read(framing, timeout) end
 ---@return "closed"? message
 function conn:set_frame(framing) end
 
+--- Makes the connection a member of a [topic](hub.md): what is published to that from then on is sent to it, in its own
+--- framing. Once a member, it gets other options by joining again. It has 1000 topics at most, and leaves them when it
+--- ends. Raises outside of handlers, and where options are wrong.
+---@param topic string of parts, "room.7.chat"; of a pattern a part may be "*", any one, or the last ">", all the rest
+---@param options? perilune.join_options
+---@return true? ok it counts, on all workers
+---@return "closed"|string|nil message
+---@return string? code "EINVAL": this is no topic; "EBUSY": it has 1000 already; "ENOMEM"
+function conn:join(topic, options) end
+
+--- It is no member any more; what waits for it is dropped.
+---@param topic string as it was joined
+---@return boolean? was false: it was none
+---@return string? message
+---@return string? code "EINVAL"
+function conn:leave(topic) end
+
+--- Publishes to a topic: its members get it, on all workers. What one publishes to a topic comes in that order at each
+--- of them. Never waits for anybody.
+---@param topic string
+---@param data string|number|table a table is sent as JSON; 1 MiB at most
+---@param options? perilune.publish_options
+---@return true? ok it is on its way to all workers that have members
+---@return "closed"|string|nil message
+---@return string? code "EINVAL": this is no topic; "EBUSY": a worker's inbox is full; "EMSGSIZE"; "ENOMEM"
+function conn:publish(topic, data, options) end
+
+--- What it has joined, and how that goes.
+---@return table<string, { delivered: integer, dropped: integer, waiting: integer }>
+function conn:topics() end
+
 --- Sets a time-out for this connection.
 ---@param kind perilune.timeout_kind
 ---@param duration perilune.duration

@@ -216,6 +216,25 @@ function events:send(data, options) end
 ---@return string? why "closed"
 function events:comment(text) end
 
+--- Makes the client a member of a topic, as conn:join() does: what is published to it comes as an event, until the
+--- response ends. Raises where the response is compressed.
+---@param topic string
+---@param options? perilune.join_options
+---@return true? ok
+---@return string? message
+---@return string? code
+function events:join(topic, options) end
+
+--- It is no member any more.
+---@param topic string
+---@return boolean? was
+---@return string? message
+---@return string? code
+function events:leave(topic) end
+
+--- Waits as long as the client is there: for a producer that has nothing to send by itself.
+function events:wait() end
+
 ---@class perilune.http.events_options
 ---@field status? integer default: 200
 ---@field headers? table<string, string|number|string[]>

@@ -14,6 +14,7 @@
 ---@field crc perilune.crc
 ---@field crypto perilune.crypto
 ---@field encoding perilune.encoding
+---@field hub perilune.hub
 ---@field json perilune.json
 local perilune = {}
 

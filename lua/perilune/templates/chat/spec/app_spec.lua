@@ -2,21 +2,16 @@ local perilune = require "perilune.test"
 
 describe("@NAME@", function()
   local app
-  before_each(function() app = perilune.app "app.lua" end)
+  before_each(function() app = perilune.app("app.lua", nil, { workers = 2 }) end)
   after_each(function() app:close() end)
 
   local function join(name, others)
-    local client = app:connect()
-    local all = {}
-    for i, other in ipairs(others or {}) do all[i] = other end
-    all[#all + 1] = name
-    table.sort(all)
-    return client:expect("your name?"):send(name):expect("you are in lobby with: " .. table.concat(all, " "))
+    return app:connect():expect("your name?"):send(name):expect(("you are in lobby with %d others"):format(others or 0))
   end
 
   it("tells those in a room who comes, what is said, and who leaves", function()
     local ann = join("ann")
-    local bob = join("bob", { "ann" })
+    local bob = join("bob", 1)
     ann:expect("* bob is here")
     bob:send("hello"):send("/quit"):expect("bye")
     ann:expect("bob: hello"):expect("* bob has left")
@@ -25,12 +20,20 @@ describe("@NAME@", function()
 
   it("keeps rooms apart", function()
     local ann = join("ann")
-    local bob = join("bob", { "ann" })
+    local bob = join("bob", 1)
     ann:expect("* bob is here")
-    bob:send("/join attic"):expect("you are in attic with: bob"):send("is anybody here?")
-    ann:expect("* bob has left"):send("/who"):expect("ann")
-    ann:send("/join attic"):expect("you are in attic with: ann bob")
+    bob:send("/join attic"):expect("you are in attic with 0 others"):send("is anybody here?")
+    ann:expect("* bob has left"):send("/room"):expect("you are in lobby with 0 others")
+    ann:send("/join attic"):expect("you are in attic with 1 others")
     bob:expect("* ann is here")
+    ann:send("/join *"):expect("/join ROOM: letters, digits, _ and - only, at most 20")
+  end)
+
+  it("tells one user alone", function()
+    local ann = join("ann")
+    local bob = join("bob", 1)
+    ann:expect("* bob is here"):send("/tell bob psst")
+    bob:expect("ann, to you: psst"):send("/tell cid hello"):expect("nobody has that name")
   end)
 
   it("refuses a name that is taken or malformed, and frees it when its owner leaves", function()
@@ -40,7 +43,26 @@ describe("@NAME@", function()
     other:send("a b"):expect("letters, digits, _ and - only, at most 20")
     ann:reset()
     app:settle()
-    other:send("ann"):expect("you are in lobby with: ann")
+    other:send("ann"):expect("you are in lobby with 0 others")
+  end)
+
+  it("goes on over a reload", function()
+    local ann = join("ann")
+    local bob = join("bob", 1)
+    ann:expect("* bob is here")
+    app:reload()
+    bob:send("still here?")
+    ann:expect("bob: still here?")
+  end)
+
+  it("drops who does not read", function()
+    local ann = join("ann")
+    local bob = join("bob", 1)
+    ann:expect("* bob is here"):stall()
+    for _ = 1, 200 do bob:send(("x"):rep(1000)) end
+    app:settle()
+    ann:unstall()
+    assert.equal("slow_consumer", ann:closed())
   end)
 
   it("says goodbye to the silent ones after five minutes", function()

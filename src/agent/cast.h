@@ -1,0 +1,41 @@
+/*
+ * A message of the hub's, as it goes onto connections: framed once for each protocol and framing that they speak, and
+ * shared by all of them on this worker.
+ *
+ * What was framed is kept for the next member, a turn long at most.
+ *
+ * Threads: the worker's.
+ */
+#pragma once
+
+#include "base/shared.h"
+#include "frame/codec.h"
+#include "hub/message.h"
+
+struct channel;
+
+enum { CAST_VARIANTS = 8, CAST_PENDING_BYTES = 32768 };
+
+/* A message for one kind of connection. */
+struct cast_variant {
+	struct hub_message *message; /* held */
+	struct shared *bytes;        /* NULL: err says why not */
+	int err;
+	uint8_t kind;    /* enum cast_kind */
+	uint8_t setting; /* the window of a WebSocket that compresses; how HTTP frames pieces */
+	struct codec codec;
+};
+
+struct cast {
+	struct cast_variant variants[CAST_VARIANTS];
+	unsigned count, oldest;
+};
+
+/* Can a message go onto the connection now? Not while others of the hub's or of its own wait there to be taken. */
+bool cast_has_room(const struct channel *channel);
+
+/* Puts it onto the connection. 0; UV_EPIPE: that ends; any other: it cannot be framed for it. From the loop. */
+int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message);
+
+/* Lets go of all that was framed. */
+void cast_forget(struct cast *cast);

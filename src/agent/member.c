@@ -1,0 +1,480 @@
+#include "agent/member.h"
+
+#include "agent/recipient.h"
+#include "agent/whose.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+enum { FOR_CONN, FOR_AGENT }; /* of member->lines */
+
+struct waiting {
+	struct waiting *before, *after;  /* in its member's line */
+	struct waiting *elder, *younger; /* in its membership's */
+	struct membership *of;
+	struct hub_message *message; /* held */
+	bool is_for_agent;
+};
+
+struct member *member_of(const struct audience *audience, const struct channel *channel)
+{
+	return channel->has_hub ? idmap_get(&audience->members, channel->id) : NULL;
+}
+
+/* ---- accounts ---- */
+
+static void count_fate(struct audience *audience, struct membership *membership, enum hub_fate fate)
+{
+	struct counters *counters = audience->counters;
+	counter *const totals[HUB_FATES] = {
+		[HUB_DELIVERED] = &counters->hub_delivered,
+		[HUB_DROPPED_OLDEST] = &counters->hub_dropped_oldest,
+		[HUB_DROPPED_NEWEST] = &counters->hub_dropped_newest,
+		[HUB_REPLACED] = &counters->hub_replaced,
+		[HUB_UNFIT] = &counters->hub_unfit,
+		[HUB_EVICTED] = &counters->hub_evicted,
+		[HUB_LEFT] = &counters->hub_left,
+	};
+	count(totals[fate]);
+	count(&membership->topic->part.account.fates[fate]);
+	*(fate == HUB_DELIVERED ? &membership->delivered : &membership->dropped) += 1;
+}
+
+/* ---- what waits ---- */
+
+static struct wait_line *line_of(const struct waiting *waiting)
+{
+	return &waiting->of->member->lines[waiting->is_for_agent];
+}
+
+static void note_line(struct member *member)
+{
+	member->channel->has_queue = member->lines[FOR_CONN].first;
+}
+
+static void line_up(struct waiting *waiting)
+{
+	struct wait_line *line = line_of(waiting), *own = &waiting->of->waits;
+	waiting->before = line->last;
+	*(line->last ? &line->last->after : &line->first) = waiting;
+	line->last = waiting;
+	waiting->elder = own->last;
+	*(own->last ? &own->last->younger : &own->first) = waiting;
+	own->last = waiting;
+	waiting->of->waiting++;
+	waiting->of->bytes += hub_message_bytes(waiting->message);
+	note_line(waiting->of->member);
+}
+
+/* The message is the caller's then. */
+static struct hub_message *take_from_lines(struct waiting *waiting)
+{
+	struct wait_line *line = line_of(waiting), *own = &waiting->of->waits;
+	struct hub_message *message = waiting->message;
+	*(waiting->before ? &waiting->before->after : &line->first) = waiting->after;
+	*(waiting->after ? &waiting->after->before : &line->last) = waiting->before;
+	*(waiting->elder ? &waiting->elder->younger : &own->first) = waiting->younger;
+	*(waiting->younger ? &waiting->younger->elder : &own->last) = waiting->elder;
+	waiting->of->waiting--;
+	waiting->of->bytes -= hub_message_bytes(message);
+	note_line(waiting->of->member);
+	free(waiting);
+	return message;
+}
+
+static void drop_waiting(struct audience *audience, struct waiting *waiting, enum hub_fate fate)
+{
+	count_fate(audience, waiting->of, fate);
+	hub_message_drop(take_from_lines(waiting));
+}
+
+static void make_member_due(struct member *member)
+{
+	struct channel *channel = member->channel;
+	if (member->lines[FOR_AGENT].first && !channel->suspended && !wheel_armed(&member->node))
+		wheel_list_append(&agents_of_channel(channel)->heard, &member->node);
+}
+
+static void add_waiting(struct audience *audience, struct membership *membership, struct hub_message *message)
+{
+	struct waiting *waiting = calloc(1, sizeof *waiting);
+	if (!waiting) {
+		count_fate(audience, membership, HUB_DROPPED_NEWEST);
+		return;
+	}
+	waiting->of = membership;
+	waiting->message = message;
+	waiting->is_for_agent = membership->rules.is_for_agent;
+	hub_message_hold(message);
+	line_up(waiting);
+	if (waiting->is_for_agent)
+		make_member_due(membership->member);
+}
+
+/* ---- the end of memberships ---- */
+
+static void end_membership(struct audience *audience, struct membership **link, enum hub_fate fate)
+{
+	struct membership *membership = *link;
+	while (membership->waits.first)
+		drop_waiting(audience, membership->waits.first, fate);
+	*link = membership->sibling;
+	membership->member->count--;
+	audience_remove(audience, membership);
+	free(membership);
+}
+
+static void forget_member(struct audience *audience, struct member *member)
+{
+	struct channel *channel = member->channel;
+	wheel_disarm(&member->node);
+	idmap_remove(&audience->members, channel->id);
+	free(member);
+	channel->has_hub = channel->has_queue = false;
+}
+
+/* Past the first so many. */
+static void end_memberships(struct audience *audience, struct member *member, unsigned kept,
+			    enum hub_fate fate)
+{
+	struct membership **link = &member->memberships;
+	for (; *link && kept; kept--)
+		link = &(*link)->sibling;
+	while (*link)
+		end_membership(audience, link, fate);
+	if (!member->memberships)
+		forget_member(audience, member);
+}
+
+static struct membership **find_membership(struct member *member, const struct audience_topic *topic)
+{
+	struct membership **link = &member->memberships;
+	while (*link && (*link)->topic != topic)
+		link = &(*link)->sibling;
+	return link;
+}
+
+bool member_leave(struct audience *audience, struct channel *channel, const struct topic *topic)
+{
+	struct member *member = member_of(audience, channel);
+	const struct audience_topic *found = member ? audience_find(audience, topic) : NULL;
+	struct membership **link = found ? find_membership(member, found) : NULL;
+	if (!link || !*link)
+		return false;
+	end_membership(audience, link, HUB_LEFT);
+	if (!member->memberships)
+		forget_member(audience, member);
+	return true;
+}
+
+void member_end(struct channel *channel)
+{
+	struct audience *audience = channel->conn->host->audience;
+	end_memberships(audience, member_of(audience, channel), 0, HUB_LEFT);
+}
+
+/* ---- joining ---- */
+
+static struct member *begin_member(struct audience *audience, struct channel *channel)
+{
+	struct member *member = member_of(audience, channel);
+	if (member)
+		return member;
+	member = calloc(1, sizeof *member);
+	if (!member || idmap_put(&audience->members, channel->id, member)) {
+		free(member);
+		return NULL;
+	}
+	member->channel = channel;
+	channel->has_hub = true;
+	return member;
+}
+
+/* NULL: there is no memory, and no topic without members is left. */
+static struct membership *new_membership(struct audience *audience, struct member *member,
+					 const struct topic *topic)
+{
+	struct membership *membership = calloc(1, sizeof *membership);
+	struct audience_topic *of = membership ? audience_begin(audience, topic) : NULL;
+	if (!of) {
+		free(membership);
+		return NULL;
+	}
+	membership->topic = of;
+	membership->member = member;
+	return membership;
+}
+
+static enum member_error add_membership(struct audience *audience, struct member *member,
+					const struct topic *topic, const struct membership_rules *rules)
+{
+	struct membership **end = &member->memberships;
+	struct membership *made = new_membership(audience, member, topic);
+	if (!made)
+		return MEMBER_NO_MEMORY;
+	made->rules = *rules;
+	while (*end)
+		end = &(*end)->sibling;
+	*end = made;
+	member->count++;
+	audience_add(audience, made);
+	return MEMBER_OK;
+}
+
+enum member_error member_join(struct audience *audience, struct channel *channel, const struct topic *topic,
+			      const struct membership_rules *rules)
+{
+	struct member *member = begin_member(audience, channel);
+	if (!member)
+		return MEMBER_NO_MEMORY;
+	const struct audience_topic *known = audience_find(audience, topic);
+	struct membership *has = known ? *find_membership(member, known) : NULL;
+	if (has) {
+		has->rules = *rules;
+		return MEMBER_OK;
+	}
+	enum member_error error = member->count == MEMBER_TOPICS_MAX
+				      ? MEMBER_CROWDED
+				      : add_membership(audience, member, topic, rules);
+	if (!member->memberships)
+		forget_member(audience, member);
+	return error;
+}
+
+/* ---- onto the connection ---- */
+
+static void give_now(struct audience *audience, struct membership *membership, struct hub_message *message)
+{
+	int err = cast_give(&audience->cast, membership->member->channel, message);
+	count_fate(audience, membership, !err ? HUB_DELIVERED : err == UV_EPIPE ? HUB_LEFT : HUB_UNFIT);
+}
+
+void member_has_room(struct channel *channel)
+{
+	struct audience *audience = channel->conn->host->audience;
+	struct member *member = member_of(audience, channel);
+	struct waiting *waiting;
+	while ((waiting = member->lines[FOR_CONN].first) && channel_is_open(channel) &&
+	       cast_has_room(channel)) {
+		struct membership *membership = waiting->of;
+		struct hub_message *message = take_from_lines(waiting);
+		give_now(audience, membership, message);
+		hub_message_drop(message);
+	}
+}
+
+/* ---- members that do not keep up ---- */
+
+/* One line a second at most: a thousand may be too slow at once. */
+static void log_eviction(struct audience *audience, const struct membership *membership)
+{
+	const struct channel *channel = membership->member->channel;
+	struct whose about;
+	if (audience->warned_ms && audience->host->now_ms - audience->warned_ms < 1000) {
+		audience->untold++;
+		return;
+	}
+	whose(channel, &about);
+	log_write(LOG_WARN, "slow consumer: a member of a topic was disconnected",
+		  F_TEXT("topic", membership->topic->part.topic.name), F_INT("waiting", membership->waiting),
+		  about.conn, about.peer, about.listener, about.agent, F_INT("more", audience->untold),
+		  F_INT("worker", audience->worker));
+	audience->warned_ms = audience->host->now_ms;
+	audience->untold = 0;
+}
+
+static void evict_member(struct audience *audience, struct membership *membership)
+{
+	struct member *member = membership->member;
+	struct channel *channel = member->channel;
+	log_eviction(audience, membership);
+	count_fate(audience, membership, HUB_EVICTED);
+	end_memberships(audience, member, 0, HUB_EVICTED);
+	channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_FLUSH);
+}
+
+static bool is_too_much(const struct membership *membership, const struct hub_message *message)
+{
+	return membership->waiting >= membership->rules.messages ||
+	       membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
+}
+
+/* The one that the message takes the place of; NULL: there is none. O(messages that wait). */
+static struct waiting *find_same_key(const struct membership *membership, const struct hub_message *message)
+{
+	struct waiting *each = membership->waits.first;
+	while (each && !hub_message_has_key_of(each->message, message))
+		each = each->younger;
+	return each;
+}
+
+static void let_wait(struct audience *audience, struct membership *membership, struct hub_message *message)
+{
+	enum hub_policy policy = membership->rules.policy;
+	struct waiting *same = policy == HUB_LATEST ? find_same_key(membership, message) : NULL;
+	if (same)
+		drop_waiting(audience, same, HUB_REPLACED);
+	if (is_too_much(membership, message) && policy == HUB_DISCONNECT) {
+		evict_member(audience, membership);
+		return;
+	}
+	while (policy != HUB_DROP_NEWEST && membership->waits.first && is_too_much(membership, message))
+		drop_waiting(audience, membership->waits.first, HUB_DROPPED_OLDEST);
+	if (is_too_much(membership, message))
+		count_fate(audience, membership, HUB_DROPPED_NEWEST);
+	else
+		add_waiting(audience, membership, message);
+}
+
+void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message)
+{
+	const struct member *member = membership->member;
+	struct channel *channel = member->channel;
+	if (!channel_is_open(channel) || (message->skips_sender && message->sender == channel->id))
+		return;
+	count(&audience->counters->hub_addressed);
+	count(&membership->topic->part.account.addressed);
+	bool is_free = !membership->rules.is_for_agent && !member->lines[FOR_CONN].first;
+	if (is_free && cast_has_room(channel))
+		give_now(audience, membership, message);
+	else
+		let_wait(audience, membership, message);
+}
+
+/* ---- to the agent ---- */
+
+enum { ARGUMENTS = 6 };
+
+/* Pushes what runtime.receive() takes. False: there is no memory for it. */
+static bool push_heard(struct agents *agents, lua_State *co, const struct hub_message *message)
+{
+	char address[RECIPIENT_ADDRESS_BYTES];
+	lua_pushlstring(co, message->topic, message->topic_len);
+	if (!vm_push_bytes(&agents->vm, co, message->data, message->len))
+		return false;
+	if (message->from) {
+		lua_pushlstring(co, message->from->key, message->from->len);
+	} else if (message->sender) {
+		recipient_write_address(address, message->worker, message->sender);
+		lua_pushstring(co, address);
+	} else {
+		lua_pushnil(co);
+	}
+	if (message->kind == HUB_JSON)
+		lua_pushliteral(co, "json");
+	else
+		lua_pushboolean(co, 0);
+	lua_pushboolean(co, 0);
+	return true;
+}
+
+static void call_heard(struct agents *agents, struct channel *channel, const struct hub_message *message)
+{
+	struct run run;
+	run_begin(agents, &run, channel, CALL_HEARD);
+	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agents->receive_ref);
+	agent_push(agents, run.co.lua, channel);
+	bool is_pushed = push_heard(agents, run.co.lua, message);
+	enum outcome outcome = is_pushed ? run_enter(agents, &run, ARGUMENTS) : run_starve(agents, &run);
+	if (outcome != RUN_SUSPENDED)
+		member_finish(agents, &run, outcome);
+}
+
+void member_finish(struct agents *agents, struct run *run, enum outcome outcome)
+{
+	enum { AT_REPLY = 2 }; /* of what runtime.receive() returns: nobody waits for it; then the action */
+	if (outcome == RUN_FAILED || !reply_take_action(agents, run, AT_REPLY))
+		fault_raise(agents, run);
+	run_end(agents, run, outcome == RUN_FAILED);
+}
+
+/* Whoever has more to come goes to the back of the list. */
+static void call_next_heard(struct agents *agents, struct member *member)
+{
+	struct channel *channel = member->channel;
+	struct waiting *waiting = member->lines[FOR_AGENT].first;
+	if (channel->suspended || !channel_is_open(channel) || !waiting) /* member_catch_up(), member_end() */
+		return;
+	count_fate(audience_of(agents), waiting->of, HUB_DELIVERED);
+	struct hub_message *message = take_from_lines(waiting);
+	make_member_due(member);
+	call_heard(agents, channel, message);
+	hub_message_drop(message);
+}
+
+void members_turn(struct agents *agents)
+{
+	uint64_t taken = 0;
+	struct wheel_node *node;
+	while (taken <= host_stage_ticks(agents->host) && (node = wheel_pop(&agents->heard))) {
+		struct member *member = (struct member *)(void *)node;
+		const struct channel *channel = member->channel;
+		taken -= channel->handler_ticks;
+		call_next_heard(agents, member);
+		taken += channel->handler_ticks;
+	}
+}
+
+void member_catch_up(struct channel *channel)
+{
+	make_member_due(member_of(channel->conn->host->audience, channel));
+}
+
+/* ---- from one generation to the next ---- */
+
+static void log_deaf(const struct agents *agents, const struct membership *membership)
+{
+	log_write(LOG_WARN, "a topic is left: the agent has no method message any more",
+		  F_TEXT("topic", membership->topic->part.topic.name),
+		  F_INT("conn", membership->member->channel->id), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
+}
+
+/* What is for an agent that cannot take it ends. */
+static void leave_unheard(struct audience *audience, struct member *member, const struct agents *to)
+{
+	for (struct membership **link = &member->memberships; *link;)
+		if ((*link)->rules.is_for_agent) {
+			log_deaf(to, *link);
+			end_membership(audience, link, HUB_LEFT);
+		} else {
+			link = &(*link)->sibling;
+		}
+	if (!member->memberships)
+		forget_member(audience, member);
+}
+
+static bool has_any_for_agent(const struct member *member)
+{
+	const struct membership *each = member->memberships;
+	while (each && !each->rules.is_for_agent)
+		each = each->sibling;
+	return each;
+}
+
+void member_follow(struct channel *channel, struct agents *to)
+{
+	struct audience *audience = audience_of(to);
+	struct member *member = member_of(audience, channel);
+	wheel_disarm(&member->node);
+	if (!has_any_for_agent(member))
+		return;
+	if (agent_has_method(to, channel, CALL_MESSAGE))
+		make_member_due(member);
+	else
+		leave_unheard(audience, member, to);
+}
+
+unsigned member_mark(const struct channel *channel)
+{
+	const struct member *member = member_of(channel->conn->host->audience, channel);
+	return member ? member->count : 0;
+}
+
+void member_restore(struct channel *channel, unsigned kept)
+{
+	struct audience *audience = channel->conn->host->audience;
+	end_memberships(audience, member_of(audience, channel), kept, HUB_LEFT);
+}
