@@ -23,6 +23,7 @@ struct options {
 	const char *http;      /* the file of a request */
 	const char *websocket; /* a path */
 	bool binary;           /* messages of WebSockets, which are text otherwise */
+	bool redis;            /* fan: RESP in place of frames */
 	bool deflate;          /* offers permessage-deflate, and uses it */
 };
 
@@ -31,6 +32,7 @@ int load_run(const struct options *o);
 int idle_run(const struct options *o);
 int churn_run(const struct options *o);
 int rss_run(const struct options *o);
+int fan_run(const struct options *o);
 
 /* load_run() with --udp. */
 int udp_run(const struct options *o);

@@ -13,16 +13,14 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { GRACE_S = 60, MAX_PAYLOAD = 1 << 20 };
+enum { GRACE_S = 60, MAX_PAYLOAD = 1 << 20, FAN_SIZE_MIN = 24 };
 
 static const struct {
 	const char *name;
 	int (*run)(const struct options *o);
 } modes[] = {
-	{ "load", load_run },
-	{ "idle", idle_run },
-	{ "churn", churn_run },
-	{ "rss", rss_run },
+	{ "load", load_run }, { "idle", idle_run }, { "churn", churn_run },
+	{ "rss", rss_run },   { "fan", fan_run },
 };
 
 static const char usage[] =
@@ -31,6 +29,8 @@ static const char usage[] =
     "  idle    open connections, exchange a frame on each, report the server's memory\n"
     "  churn   connect, one frame, close: cycles a second\n"
     "  rss     the server's memory\n"
+    "  fan     one more connection publishes, these are members: deliveries a second. --pipeline: messages "
+    "in a burst\n"
     "\n"
     "  --host ADDR        IPv4 address of the server (127.0.0.1)\n"
     "  --port N\n"
@@ -53,6 +53,7 @@ static const char usage[] =
     "                     that differs each time. All responses are 200 and as long as the first\n"
     "  --websocket PATH   text messages instead of frames, to a WebSocket at PATH\n"
     "  --binary           websocket: binary ones\n"
+    "  --redis            fan: PUBLISH and SUBSCRIBE of Redis in place of frames\n"
     "  --deflate          idle, websocket: offer permessage-deflate, and send stored blocks\n"
     "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
 
@@ -143,6 +144,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{ "websocket", required_argument, NULL, 'W' },
 		{ "binary", no_argument, NULL, 'B' },
 		{ "deflate", no_argument, NULL, 'z' },
+		{ "redis", no_argument, NULL, 'R' },
 		{ 0 },
 	};
 	int opt;
@@ -206,6 +208,9 @@ static void parse(struct options *o, int argc, char **argv)
 		case 'B':
 			o->binary = true;
 			break;
+		case 'R':
+			o->redis = true;
+			break;
 		case 'z':
 			o->deflate = true;
 			break;
@@ -219,7 +224,8 @@ static void parse(struct options *o, int argc, char **argv)
 /* Dies of options that do not go together. */
 static void check(const struct options *o, const char *mode)
 {
-	const bool is_load = strcmp(mode, "load") == 0, is_idle = strcmp(mode, "idle") == 0;
+	const bool is_load = strcmp(mode, "load") == 0, is_idle = strcmp(mode, "idle") == 0,
+		   is_fan = strcmp(mode, "fan") == 0;
 
 	if (o->resume && !o->tls)
 		die("--resume is of --tls");
@@ -231,6 +237,10 @@ static void check(const struct options *o, const char *mode)
 		die("--http or --websocket");
 	if ((o->binary || o->deflate) && !o->websocket)
 		die("--binary and --deflate are of --websocket");
+	if (o->redis && !is_fan)
+		die("--redis is of fan");
+	if (is_fan && (o->tls || o->udp || o->size < FAN_SIZE_MIN))
+		die("fan has neither --tls nor --udp, and a --size of 24 at least");
 	if (o->websocket && o->size < WIRE_DIGITS)
 		die("--size is at least 16 with --websocket");
 	/* Servers leave shorter messages as they are. Longer ones are compressed, to lengths that nobody knows. */
