@@ -17,15 +17,20 @@ void audience_open(struct audience *audience, struct hub *hub, struct conn_host 
 	host->audience = audience;
 }
 
+static struct hub_message *next_message(const struct audience *audience)
+{
+	return audience->come ? ((struct hub_mail *)(void *)audience->come)->message : NULL;
+}
+
 static struct hub_message *shift_message(struct audience *audience)
 {
-	struct mail *mail = audience->come;
-	if (!mail)
+	struct hub_message *message = next_message(audience);
+	if (!message)
 		return NULL;
-	audience->come = mail->next;
+	audience->come = audience->come->next;
 	if (!audience->come)
 		audience->come_end = &audience->come;
-	return ((struct hub_mail *)(void *)mail)->message;
+	return message;
 }
 
 static void empty_box_of(struct audience *audience)
@@ -38,10 +43,11 @@ static void empty_box_of(struct audience *audience)
 	}
 }
 
-static void end_message(struct audience *audience)
+static void end_group(struct audience *audience)
 {
-	hub_done(audience->hub, audience->worker, audience->message);
-	audience->message = NULL;
+	for (unsigned i = 0; i < audience->group_count; i++)
+		hub_done(audience->hub, audience->worker, audience->group[i]);
+	audience->group_count = 0;
 	audience->topic_count = 0;
 	audience->next = NULL;
 }
@@ -49,8 +55,7 @@ static void end_message(struct audience *audience)
 void audience_close(struct audience *audience)
 {
 	hub_close_box(audience->hub, audience->worker);
-	if (audience->message)
-		end_message(audience);
+	end_group(audience);
 	audience_drop_rest(audience);
 	cast_forget(&audience->cast);
 	free(audience->topics);
@@ -146,6 +151,8 @@ void audience_remove(struct audience *audience, struct membership *membership)
 	struct audience_topic *topic = membership->topic;
 	if (audience->next == membership)
 		audience->next = membership->after;
+	if (audience->current == membership)
+		audience->current = NULL;
 	*(membership->before ? &membership->before->after : &topic->first) = membership->after;
 	*(membership->after ? &membership->after->before : &topic->last) = membership->before;
 	count_add(&topic->part.members, (uint64_t)-1);
@@ -189,15 +196,29 @@ static void begin_topic(struct audience *audience, size_t at)
 	audience->next = topic ? topic->first : NULL;
 }
 
-/* False: there is none. */
-static bool begin_heard_message(struct audience *audience)
+/* Does the message that has come next go along with those that are in the group, of so many bytes? */
+static bool goes_along(const struct audience *audience, size_t bytes)
 {
+	const struct hub_message *next = next_message(audience), *first = audience->group[0];
+	return next && audience->group_count < AUDIENCE_GROUP_MAX &&
+	       bytes + next->len <= AUDIENCE_GROUP_BYTES && next->topic_len == first->topic_len &&
+	       !memcmp(next->topic, first->topic, first->topic_len);
+}
+
+/* False: there is no message. */
+static bool begin_group(struct audience *audience)
+{
+	size_t bytes = 0;
 	if (!audience->come)
 		empty_box_of(audience);
-	audience->message = shift_message(audience);
-	if (!audience->message)
+	if (!audience->come)
 		return false;
-	find_topics(audience, audience->message);
+	do {
+		struct hub_message *message = shift_message(audience);
+		audience->group[audience->group_count++] = message;
+		bytes += message->len;
+	} while (goes_along(audience, bytes));
+	find_topics(audience, audience->group[0]);
 	begin_topic(audience, 0);
 	return true;
 }
@@ -213,37 +234,43 @@ static struct membership *next_membership(struct audience *audience)
 	return membership;
 }
 
-/* To so many of its members at most. False: to all of them. */
-static bool deliver_some(struct audience *audience, unsigned most)
+static void give_group(struct audience *audience, struct membership *membership)
+{
+	struct conn *conn = membership->member->channel->conn;
+	audience->current = membership;
+	for (unsigned i = 0; i < audience->group_count && audience->current; i++)
+		member_hear(audience, membership, audience->group[i]);
+	if (++audience->given > AUDIENCE_FEW && audience->current)
+		conn_flush_now(conn);
+	audience->current = NULL;
+}
+
+/* To as many of their members as make so many messages. */
+static void deliver_some(struct audience *audience, unsigned messages)
 {
 	struct membership *membership = NULL;
-	while (most-- && (membership = next_membership(audience)))
-		member_hear(audience, membership, audience->message);
+	for (unsigned i = 0; i < messages && (membership = next_membership(audience));
+	     i += audience->group_count)
+		give_group(audience, membership);
 	if (!membership)
-		end_message(audience);
-	return membership;
+		end_group(audience);
 }
 
 bool audience_has_mail(const struct audience *audience)
 {
-	return audience->message || audience->come || hub_has_mail(audience->hub, audience->worker);
+	return audience->group_count || audience->come || hub_has_mail(audience->hub, audience->worker);
 }
 
-/*
- * What is given to a connection is written in its own turn, which costs more than giving it: so it is no more than some
- * thousands at once, however little time they take.
- */
 bool audience_turn(struct audience *audience)
 {
-	enum { AT_ONCE = 64, PORTIONS = 32 };
+	enum { AT_ONCE = 64 }; /* before the clock is looked at */
 	cast_forget(&audience->cast);
 	if (!audience_has_mail(audience))
 		return false;
 	uint64_t began = ticks_now();
-	for (unsigned i = 0; i < PORTIONS && ticks_now() - began <= host_stage_ticks(audience->host);) {
-		if (!audience->message && !begin_heard_message(audience))
-			break;
-		i += deliver_some(audience, AT_ONCE);
-	}
+	audience->given = 0;
+	while (ticks_now() - began <= host_stage_ticks(audience->host) &&
+	       (audience->group_count || begin_group(audience)))
+		deliver_some(audience, AT_ONCE);
 	return audience_has_mail(audience);
 }

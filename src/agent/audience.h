@@ -2,8 +2,12 @@
  * The audience of a worker: its connections that are members of topics, and what the hub has for them.
  *
  * A message that has come is given to the members of all topics and patterns that it fits, one after the other, in
- * audience_turn(); where they are many that goes on in the next turns, and the message behind it waits for that. Who
- * joins meanwhile may be given it as well; who has joined before it was published is.
+ * audience_turn(). Those behind it to the same topic go along: each member is given all of them before the next one is,
+ * so that they leave in one write. Where members are many that goes on in the next turns, and what comes behind waits
+ * for that. Who joins meanwhile may be given them as well; who has joined before they were published is.
+ *
+ * What is given to a few is written in the turns of their connections, together with what else those have. Of many it
+ * is written at once: buffers of thousands would not stay in the caches.
  *
  * Threads: the worker's.
  */
@@ -14,6 +18,12 @@
 #include "hub/hub.h"
 
 struct membership;
+
+enum {
+	AUDIENCE_GROUP_MAX = 128,    /* messages to one topic that go along */
+	AUDIENCE_GROUP_BYTES = 8192, /* ... and what they have, unless it is one */
+	AUDIENCE_FEW = 32,           /* members in a turn */
+};
 
 /* A topic that has members here. */
 struct audience_topic {
@@ -30,11 +40,14 @@ struct audience {
 	struct topic_trie patterns;
 	struct idmap members;          /* by the ids of their channels: member.h */
 	struct mail *come, **come_end; /* what was collected, and is still to be delivered */
-	/* What is being delivered: the message, its topics, and the membership that is next in the first of them. */
-	struct hub_message *message;
+	/* What is being delivered: the messages, their topics, and the membership that is next in the first of them. */
+	struct hub_message *group[AUDIENCE_GROUP_MAX];
+	unsigned group_count;
 	struct audience_topic **topics; /* NULL in there: its last member has left meanwhile */
 	size_t topic_count, topic_room, topic_at;
 	struct membership *next;
+	struct membership *current; /* that is given them; NULL: it has ended meanwhile */
+	unsigned given;             /* members in this turn */
 	struct cast cast;
 	uint64_t warned_ms; /* when an eviction was last told of, */
 	unsigned untold;    /* ... and how many were not since */
