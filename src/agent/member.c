@@ -295,9 +295,20 @@ static void evict_member(struct audience *audience, struct membership *membershi
 	channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_FLUSH);
 }
 
+/*
+ * What waits is held once for all that wait for it, so that what each may have waiting says little about memory. When all
+ * messages together take more than the process may have for buffers, members that do not keep up have none waiting.
+ */
+static bool is_memory_short(const struct membership *membership)
+{
+	const struct agents *agents = agents_of_channel(membership->member->channel);
+	size_t most = agents->instance.config->buffer_bytes;
+	return most && hub_message_memory(audience_of(agents)->hub) > most;
+}
+
 static bool is_too_much(const struct membership *membership, const struct hub_message *message)
 {
-	return membership->waiting >= membership->rules.messages ||
+	return is_memory_short(membership) || membership->waiting >= membership->rules.messages ||
 	       membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
 }
 
