@@ -27,17 +27,16 @@ struct member *member_of(const struct audience *audience, const struct channel *
 
 static void count_fate(struct audience *audience, struct membership *membership, enum hub_fate fate)
 {
-	struct counters *counters = audience->counters;
-	counter *const totals[HUB_FATES] = {
-		[HUB_DELIVERED] = &counters->hub_delivered,
-		[HUB_DROPPED_OLDEST] = &counters->hub_dropped_oldest,
-		[HUB_DROPPED_NEWEST] = &counters->hub_dropped_newest,
-		[HUB_REPLACED] = &counters->hub_replaced,
-		[HUB_UNFIT] = &counters->hub_unfit,
-		[HUB_EVICTED] = &counters->hub_evicted,
-		[HUB_LEFT] = &counters->hub_left,
+	static const size_t TOTALS[HUB_FATES] = {
+		[HUB_DELIVERED] = offsetof(struct counters, hub_delivered),
+		[HUB_DROPPED_OLDEST] = offsetof(struct counters, hub_dropped_oldest),
+		[HUB_DROPPED_NEWEST] = offsetof(struct counters, hub_dropped_newest),
+		[HUB_REPLACED] = offsetof(struct counters, hub_replaced),
+		[HUB_UNFIT] = offsetof(struct counters, hub_unfit),
+		[HUB_EVICTED] = offsetof(struct counters, hub_evicted),
+		[HUB_LEFT] = offsetof(struct counters, hub_left),
 	};
-	count(totals[fate]);
+	count((counter *)(void *)((char *)audience->counters + TOTALS[fate]));
 	count(&membership->topic->part.account.fates[fate]);
 	*(fate == HUB_DELIVERED ? &membership->delivered : &membership->dropped) += 1;
 }
