@@ -355,6 +355,7 @@ describe("topics", function()
       ws:send "more"
       publish(from, "'news', 'one'")
       publish(from, "'news', 'two'")
+      ws:send "other" -- what waits is no reason to be served again and again
       ws:send "end"
       for _, text in ipairs { "more end", "one", "two" } do assert.equal(text, (ws:receive())) end
     end)
@@ -508,6 +509,22 @@ describe("topics", function()
       slow:unstall()
       assert.equal(FILL, got(slow))
       assert.same({ 1, 1 }, { app:counters().hub_dropped_oldest, app:counters().hub_dropped_newest })
+    end)
+
+    it("all that is held is bounded by limits.buffers, and nobody else meets that", function()
+      local slow, from, quick = slow_and_from("{ policy = 'drop_oldest', bytes = '1g', messages = 100000 }",
+        { limits = { send_buffer = "2k", buffers = "1m" } })
+      local text = ("x"):rep(100000)
+      for i = 1, 30 do
+        ask(from, ("conn:publish('t', %q)"):format(i .. text))
+        assert.equal(i .. text, got(quick))
+      end
+      local c = app:counters()
+      assert.is_true(c.hub_dropped_oldest + c.hub_dropped_newest >= 19)
+      assert.is_true(check_accounts() <= 11)
+      slow:unstall()
+      assert.is_true(#slow:frames() <= 12)
+      assert.equal(0, check_accounts())
     end)
 
     it("`hub` says what is done where join does not", function()
@@ -693,6 +710,22 @@ describe("topics", function()
     app:resume(1)
     assert.equal("1 2", got(b))
     assert.equal(0, check_accounts())
+  end)
+
+  it("of an HTTP agent end where its connection becomes a WebSocket", function()
+    local http = require "perilune.http"
+    local Socket = { proceed = function() end }
+    local Site = {}
+    function Site:proceed(request)
+      if request.path == "/socket" then return http.websocket(Socket) end
+      return tostring(self.conn:join("t", { deliver = "agent" })) .. core.hub.count "t"
+    end
+    function Site:message(_, text) self.got = text end
+    app = perilune.app { listen = "http://127.0.0.1:9000", agent = Site }
+    local client = app:connect()
+    assert.equal("true1", client:get("/").body)
+    client:websocket "/socket"
+    assert.equal("true1", app:connect():get("/").body)
   end)
 
   it("go round among many members in portions, in their order", function()

@@ -296,12 +296,25 @@ static struct hub_message *message_of(const char *topic, const char *key, uint64
 					 .key_len = strlen(key),
 					 .len = 4,
 					 .sender = sender };
-	struct hub_message *message = hub_message_new(&draft, workers);
+	struct hub_message *message = hub_make_message(hub, &draft, workers);
 	assert_non_null(message);
 	assert_string_equal(message->topic, topic);
 	assert_string_equal(message->key, key);
 	assert_string_equal(message->data, "data");
 	return message;
+}
+
+static void messages_are_counted_as_long_as_they_are_held(void **state)
+{
+	(void)state;
+	struct hub_message *a = message_of("t", "", 1, 1), *b = message_of("t", "k", 1, 2);
+	assert_int_equal(hub_message_memory(hub), hub_message_bytes(a) + hub_message_bytes(b));
+	hub_message_hold(a);
+	hub_message_drop(a);
+	hub_message_drop(b);
+	assert_int_equal(hub_message_memory(hub), hub_message_bytes(a));
+	hub_message_drop(a);
+	assert_int_equal(hub_message_memory(hub), 0);
 }
 
 static void keys_are_of_a_topic(void **state)
@@ -428,6 +441,7 @@ static void many_threads_lose_nothing(void **state)
 	assert_int_equal(hub_topics(hub), 0);
 	for (unsigned i = 0; i < WORKERS; i++)
 		assert_int_equal(hub_depth(hub, i), 0);
+	assert_int_equal(hub_message_memory(hub), 0);
 }
 
 int main(void)
@@ -438,7 +452,8 @@ int main(void)
 		cmocka_unit_test(many_names_find_room_in_a_table),
 		cmocka_unit_test_setup_teardown(publishers_find_workers_that_have_members, begin, end),
 		cmocka_unit_test_setup_teardown(accounts_are_those_of_all_workers, begin, end),
-		cmocka_unit_test(keys_are_of_a_topic),
+		cmocka_unit_test_setup_teardown(keys_are_of_a_topic, begin, end),
+		cmocka_unit_test_setup_teardown(messages_are_counted_as_long_as_they_are_held, begin, end),
 		cmocka_unit_test_setup_teardown(each_worker_has_its_own_bound, begin, end),
 		cmocka_unit_test_setup_teardown(many_threads_lose_nothing, begin, end),
 	};

@@ -139,25 +139,33 @@ static void frame(struct cast_variant *variant, struct channel *channel)
 
 /* ---- what was framed before ---- */
 
-/* What kind of connection it is. */
-static void describe_cast(struct cast_variant *like, const struct channel *channel)
+/* What kind of connection it is; the codec is left out. */
+static struct cast_variant kind_of(const struct channel *channel, struct hub_message *message)
 {
-	const struct protocol *speaks = conn_speaks(channel->conn);
+	const struct conn *conn = channel->conn;
+	const struct protocol *speaks = conn_speaks(conn);
+	struct cast_variant like;
+	like.message = message;
+	like.kind = CAST_CODEC;
+	like.setting = 0;
+	like.by = conn->own_protocol || conn->own_next ? NULL : speaks;
 	if (http_is_spoken(channel)) {
-		like->kind = CAST_EVENT;
-		like->setting = (uint8_t)http_framing_of(&channel->conn->session);
+		like.kind = CAST_EVENT;
+		like.setting = (uint8_t)http_framing_of(&conn->session);
 	} else if (websocket_is_spoken(channel)) {
-		like->kind = CAST_WEBSOCKET;
-		like->setting = websocket_of(speaks)->window_bits;
-	} else {
-		like->codec = *codec_of(speaks);
+		like.kind = CAST_WEBSOCKET;
+		like.setting = websocket_of(speaks)->window_bits;
 	}
+	return like;
 }
 
-static bool is_alike(const struct cast_variant *a, const struct cast_variant *b)
+static bool is_alike(const struct cast_variant *a, const struct cast_variant *like,
+		     const struct channel *channel)
 {
-	return a->message == b->message && a->kind == b->kind && a->setting == b->setting &&
-	       (a->kind != CAST_CODEC || codec_is_same(&a->codec, &b->codec));
+	if (a->message != like->message || a->kind != like->kind || a->setting != like->setting)
+		return false;
+	return a->kind != CAST_CODEC || (like->by && a->by == like->by) ||
+	       codec_is_same(&a->codec, codec_of(conn_speaks(channel->conn)));
 }
 
 static void drop_variant(struct cast_variant *variant)
@@ -167,10 +175,11 @@ static void drop_variant(struct cast_variant *variant)
 }
 
 /* The latest first: most members speak as the one before. */
-static struct cast_variant *find_variant(struct cast *cast, const struct cast_variant *like)
+static struct cast_variant *find_variant(struct cast *cast, const struct cast_variant *like,
+					 const struct channel *channel)
 {
 	for (unsigned i = cast->count; i--;)
-		if (is_alike(&cast->variants[i], like))
+		if (is_alike(&cast->variants[i], like, channel))
 			return &cast->variants[i];
 	return NULL;
 }
@@ -185,7 +194,11 @@ static struct cast_variant *add_variant(struct cast *cast, const struct cast_var
 		variant = &cast->variants[cast->oldest++ % CAST_VARIANTS];
 		drop_variant(variant);
 	}
-	*variant = *like;
+	*variant = (struct cast_variant){
+		.message = like->message, .kind = like->kind, .setting = like->setting, .by = like->by
+	};
+	if (variant->kind == CAST_CODEC)
+		variant->codec = *codec_of(conn_speaks(channel->conn));
 	hub_message_hold(variant->message);
 	frame(variant, channel);
 	return variant;
@@ -215,9 +228,8 @@ static void record_cast(struct channel *channel, const struct cast_variant *vari
 
 int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message)
 {
-	struct cast_variant like = { .message = message };
-	describe_cast(&like, channel);
-	const struct cast_variant *variant = find_variant(cast, &like);
+	const struct cast_variant like = kind_of(channel, message);
+	const struct cast_variant *variant = find_variant(cast, &like, channel);
 	if (!variant)
 		variant = add_variant(cast, &like, channel);
 	if (variant->err)

@@ -21,9 +21,10 @@ struct cast_variant {
 	struct hub_message *message; /* held */
 	struct shared *bytes;        /* NULL: err says why not */
 	int err;
-	uint8_t kind;    /* enum cast_kind */
-	uint8_t setting; /* the window of a WebSocket that compresses; how HTTP frames pieces */
-	struct codec codec;
+	uint8_t kind;              /* enum cast_kind */
+	uint8_t setting;           /* the window of a WebSocket that compresses; how HTTP frames pieces */
+	const struct protocol *by; /* only to compare, within a turn; NULL: it is one connection's own */
+	struct codec codec;        /* CAST_CODEC */
 };
 
 struct cast {

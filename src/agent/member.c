@@ -27,17 +27,16 @@ struct member *member_of(const struct audience *audience, const struct channel *
 
 static void count_fate(struct audience *audience, struct membership *membership, enum hub_fate fate)
 {
-	struct counters *counters = audience->counters;
-	counter *const totals[HUB_FATES] = {
-		[HUB_DELIVERED] = &counters->hub_delivered,
-		[HUB_DROPPED_OLDEST] = &counters->hub_dropped_oldest,
-		[HUB_DROPPED_NEWEST] = &counters->hub_dropped_newest,
-		[HUB_REPLACED] = &counters->hub_replaced,
-		[HUB_UNFIT] = &counters->hub_unfit,
-		[HUB_EVICTED] = &counters->hub_evicted,
-		[HUB_LEFT] = &counters->hub_left,
+	static const size_t TOTALS[HUB_FATES] = {
+		[HUB_DELIVERED] = offsetof(struct counters, hub_delivered),
+		[HUB_DROPPED_OLDEST] = offsetof(struct counters, hub_dropped_oldest),
+		[HUB_DROPPED_NEWEST] = offsetof(struct counters, hub_dropped_newest),
+		[HUB_REPLACED] = offsetof(struct counters, hub_replaced),
+		[HUB_UNFIT] = offsetof(struct counters, hub_unfit),
+		[HUB_EVICTED] = offsetof(struct counters, hub_evicted),
+		[HUB_LEFT] = offsetof(struct counters, hub_left),
 	};
-	count(totals[fate]);
+	count((counter *)(void *)((char *)audience->counters + TOTALS[fate]));
 	count(&membership->topic->part.account.fates[fate]);
 	*(fate == HUB_DELIVERED ? &membership->delivered : &membership->dropped) += 1;
 }
@@ -295,9 +294,20 @@ static void evict_member(struct audience *audience, struct membership *membershi
 	channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_FLUSH);
 }
 
+/*
+ * What waits is held once for all that wait for it, so that what each may have waiting says little about memory. When all
+ * messages together take more than the process may have for buffers, members that do not keep up have none waiting.
+ */
+static bool is_memory_short(const struct membership *membership)
+{
+	const struct agents *agents = agents_of_channel(membership->member->channel);
+	size_t most = agents->instance.config->buffer_bytes;
+	return most && hub_message_memory(audience_of(agents)->hub) > most;
+}
+
 static bool is_too_much(const struct membership *membership, const struct hub_message *message)
 {
-	return membership->waiting >= membership->rules.messages ||
+	return is_memory_short(membership) || membership->waiting >= membership->rules.messages ||
 	       membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
 }
 

@@ -1,6 +1,7 @@
 #include "agent/websocket.h"
 
 #include "agent/http.h"
+#include "agent/member.h"
 #include "agent/record.h"
 #include "agent/run.h"
 #include "base/err.h"
@@ -190,6 +191,8 @@ static void open_agent(struct agents *agents, struct channel *channel, lua_State
 {
 	struct run run;
 	agent_release(agents, channel);
+	if (channel->has_hub) /* the other agent's */
+		member_end(channel);
 	run_begin(agents, &run, channel, CALL_OPENED);
 	lua_rawgeti(run.co.lua, LUA_REGISTRYINDEX, agent_endpoint_of(channel)->opener_ref);
 	agent_push_conn(agents, run.co.lua, channel);

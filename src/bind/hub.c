@@ -290,7 +290,7 @@ static int post_draft(lua_State *lua, struct agents *agents, const struct channe
 	unsigned missed = 0;
 	if (reach.count) {
 		draft->from = name_of_sender(agents, by);
-		struct hub_message *message = hub_message_new(draft, reach.count);
+		struct hub_message *message = hub_make_message(audience->hub, draft, reach.count);
 		if (!message) {
 			names_leave(draft->from);
 			return push_refused(lua, "not enough memory", "ENOMEM");

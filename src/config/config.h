@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "conn/conn.h"
 #include "http/http.h"
-#include "hub/hub.h"
+#include "hub/policy.h"
 #include "net/networks.h"
 #include "vm/vm.h"
 

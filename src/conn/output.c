@@ -77,6 +77,18 @@ static bool above_mark(const struct conn *conn)
 	return outq_len(&conn->out) > conn->endpoint->rules.send_buffer_bytes;
 }
 
+/* Whatever is sent next is not lost in the middle of settling. What waits may have to wait on: for that none is due. */
+static void tell_flushed(struct conn *conn)
+{
+	bool is_awaited = conn->first.flushing;
+	if (is_awaited)
+		conn->host->handler->flushed(&conn->first);
+	if (conn->first.has_queue)
+		conn->host->handler->room(&conn->first);
+	if (is_awaited || conn->out.bytes)
+		conn_attend(conn);
+}
+
 void output_flush(struct conn *conn)
 {
 	int err = conn->out.bytes && !conn->blocked ? output_write(conn) : 0;
@@ -93,13 +105,8 @@ void output_flush(struct conn *conn)
 		if (conn->has_further)
 			further_writable(conn);
 	}
-	if (!conn->out.bytes && (conn->first.flushing || conn->first.has_queue) && conn->state == CONN_OPEN) {
-		if (conn->first.flushing)
-			conn->host->handler->flushed(&conn->first);
-		if (conn->first.has_queue)
-			conn->host->handler->room(&conn->first);
-		conn_attend(conn); /* whatever it sends next is not lost in the middle of settling */
-	}
+	if (!conn->out.bytes && (conn->first.flushing || conn->first.has_queue) && conn->state == CONN_OPEN)
+		tell_flushed(conn);
 	if (!conn->out.bytes && conn->has_further)
 		further_flushed(conn);
 }

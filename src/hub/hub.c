@@ -36,7 +36,8 @@ struct hub {
 	struct hub_slot slots[PARTS];
 	_Alignas(64) pthread_mutex_t trie_lock;
 	struct topic_trie trie;
-	atomic_size_t patterns; /* of the trie: who sees none does not take its lock */
+	atomic_size_t message_bytes; /* of all that are held */
+	atomic_size_t patterns;      /* of the trie: who sees none does not take its lock */
 	struct siphash_key key;
 	void (*ring)(void *owner);
 	unsigned workers;
@@ -252,6 +253,16 @@ void hub_find(struct hub *hub, const char *name, size_t len, struct hub_reach *r
 	each_fitting(hub, name, len, add_workers, reach);
 	for (unsigned i = 0; i < HUB_WORKERS_MAX / 64; i++)
 		reach->count += (unsigned)__builtin_popcountll(reach->bits[i]);
+}
+
+struct hub_message *hub_make_message(struct hub *hub, const struct hub_draft *draft, unsigned workers)
+{
+	return hub_message_new(draft, workers, &hub->message_bytes);
+}
+
+size_t hub_message_memory(const struct hub *hub)
+{
+	return atomic_load_explicit(&((struct hub *)hub)->message_bytes, memory_order_relaxed);
 }
 
 static void rings_no_owner(void *owner)

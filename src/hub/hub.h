@@ -15,19 +15,12 @@
 
 #include "base/counters.h"
 #include "hub/message.h"
+#include "hub/policy.h"
 #include "hub/topic.h"
 
 enum {
 	HUB_WORKERS_MAX = 256,
 	HUB_UNDERWAY_BYTES = 64 << 20, /* of all messages in a worker's box */
-};
-
-/* What a member that does not keep up meets, when as much waits for it as may. */
-enum hub_policy {
-	HUB_DISCONNECT,
-	HUB_DROP_NEWEST,
-	HUB_DROP_OLDEST,
-	HUB_LATEST, /* a message takes the place of one with the same key; then as HUB_DROP_OLDEST */
 };
 
 /* What has become of a message for a member. */
@@ -91,6 +84,12 @@ size_t hub_topics(struct hub *hub);
 bool hub_account_of(struct hub *hub, const struct topic *topic, struct hub_account *sum, uint64_t *members);
 
 /* ---- messages ---- */
+
+/* A message for so many workers, which is counted as long as it is held. */
+struct hub_message *hub_make_message(struct hub *hub, const struct hub_draft *draft, unsigned workers);
+
+/* How many bytes all messages take that are held: on their way, or for members that have yet to take them. */
+size_t hub_message_memory(const struct hub *hub);
 
 /* The workers that have members for a message. */
 struct hub_reach {

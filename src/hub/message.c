@@ -26,7 +26,7 @@ static size_t message_bytes_for(size_t topic_len, size_t key_len, size_t len, un
 	return sizeof(struct hub_message) + workers * sizeof(struct hub_mail) + topic_len + key_len + len + 3;
 }
 
-struct hub_message *hub_message_new(const struct hub_draft *draft, unsigned workers)
+struct hub_message *hub_message_new(const struct hub_draft *draft, unsigned workers, atomic_size_t *alive)
 {
 	struct hub_message *message =
 	    malloc(message_bytes_for(draft->topic_len, draft->key_len, draft->len, workers));
@@ -42,10 +42,12 @@ struct hub_message *hub_message_new(const struct hub_draft *draft, unsigned work
 					 .kind = (uint8_t)draft->kind,
 					 .skips_sender = draft->skips_sender };
 	atomic_init(&message->refs, 1);
+	message->alive = alive;
 	char *at = (char *)&message->mails[workers];
 	at = put_part(at, draft->topic, draft->topic_len, &message->topic);
 	at = put_part(at, draft->key, draft->key_len, &message->key);
 	put_part(at, draft->data, draft->len, &message->data);
+	atomic_fetch_add_explicit(alive, hub_message_bytes(message), memory_order_relaxed);
 	return message;
 }
 
@@ -59,6 +61,7 @@ void hub_message_drop(struct hub_message *message)
 {
 	if (atomic_fetch_sub_explicit(&message->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	atomic_fetch_sub_explicit(message->alive, hub_message_bytes(message), memory_order_relaxed);
 	names_leave(message->from);
 	free(message);
 }

@@ -31,12 +31,13 @@ struct hub_mail {
 
 struct hub_message {
 	atomic_uint refs;
-	uint32_t len;      /* of the data */
-	uint64_t sender;   /* the channel of who has published it; 0: nobody's */
-	uint64_t key_hash; /* of the key */
-	struct name *from; /* held: the sender's, or NULL */
-	const char *topic; /* as are the next two, in here; a 0 behind each */
-	const char *key;   /* which messages replace each other where `latest` is wanted */
+	uint32_t len;         /* of the data */
+	uint64_t sender;      /* the channel of who has published it; 0: nobody's */
+	uint64_t key_hash;    /* of the key */
+	atomic_size_t *alive; /* bytes of all messages that are held, this one's among them */
+	struct name *from;    /* held: the sender's, or NULL */
+	const char *topic;    /* as are the next two, in here; a 0 behind each */
+	const char *key;      /* which messages replace each other where `latest` is wanted */
 	const char *data;
 	uint16_t worker; /* the sender's */
 	uint8_t topic_len, key_len;
@@ -57,8 +58,8 @@ struct hub_draft {
 	struct name *from; /* held, and the message's from then on; or NULL */
 };
 
-/* For so many workers; held once. NULL: there is no memory. */
-struct hub_message *hub_message_new(const struct hub_draft *draft, unsigned workers);
+/* For so many workers; held once, and counted in *alive as long as it is. NULL: there is no memory. */
+struct hub_message *hub_message_new(const struct hub_draft *draft, unsigned workers, atomic_size_t *alive);
 
 /* What it takes in memory. */
 size_t hub_message_bytes(const struct hub_message *message);
