@@ -237,9 +237,11 @@ static struct membership *next_membership(struct audience *audience)
 static void give_group(struct audience *audience, struct membership *membership)
 {
 	struct conn *conn = membership->member->channel->conn;
+	unsigned n = audience->group_count;
 	audience->current = membership;
-	for (unsigned i = 0; i < audience->group_count && audience->current; i++)
-		member_hear(audience, membership, audience->group[i]);
+	if (n == 1 || !member_hear_all(audience, membership, audience->group, n))
+		for (unsigned i = 0; i < n && audience->current; i++)
+			member_hear(audience, membership, audience->group[i]);
 	if (++audience->given > AUDIENCE_FEW && audience->current)
 		conn_flush_now(conn);
 	audience->current = NULL;

@@ -122,14 +122,21 @@ static int frame_websocket(const struct channel *channel, const struct hub_messa
 	return websocket_append(websocket, NULL, message->kind == HUB_BINARY, &reply, pool, out);
 }
 
-static void frame(struct cast_variant *variant, struct channel *channel)
+static int frame_one(enum cast_kind kind, struct channel *channel, const struct hub_message *message,
+		     struct buf **out)
+{
+	struct buf_pool *pool = &channel->conn->host->pool;
+	return kind == CAST_EVENT       ? frame_event(channel, message, pool, out)
+	       : kind == CAST_WEBSOCKET ? frame_websocket(channel, message, pool, out)
+					: frame_by_codec(channel, message, pool, out);
+}
+
+static void frame(struct cast_variant *variant, struct channel *channel, struct hub_message *const *messages)
 {
 	struct buf_pool *pool = &channel->conn->host->pool;
 	struct buf *out = NULL;
-	variant->err = variant->kind == CAST_EVENT ? frame_event(channel, variant->message, pool, &out)
-		       : variant->kind == CAST_WEBSOCKET
-			   ? frame_websocket(channel, variant->message, pool, &out)
-			   : frame_by_codec(channel, variant->message, pool, &out);
+	for (unsigned i = 0; i < variant->messages && !variant->err; i++)
+		variant->err = frame_one((enum cast_kind)variant->kind, channel, messages[i], &out);
 	if (!variant->err) {
 		variant->bytes = shared_new(out ? out->data + out->start : NULL, (uint32_t)buf_len(out));
 		variant->err = variant->bytes ? 0 : ERR_BUFFER_LIMIT;
@@ -140,12 +147,14 @@ static void frame(struct cast_variant *variant, struct channel *channel)
 /* ---- what was framed before ---- */
 
 /* What kind of connection it is; the codec is left out. */
-static struct cast_variant kind_of(const struct channel *channel, struct hub_message *message)
+static struct cast_variant cast_kind_of(const struct channel *channel, struct hub_message *first,
+					unsigned messages)
 {
 	const struct conn *conn = channel->conn;
 	const struct protocol *speaks = conn_speaks(conn);
 	struct cast_variant like;
-	like.message = message;
+	like.message = first;
+	like.messages = messages;
 	like.kind = CAST_CODEC;
 	like.setting = 0;
 	like.by = conn->own_protocol || conn->own_next ? NULL : speaks;
@@ -162,7 +171,8 @@ static struct cast_variant kind_of(const struct channel *channel, struct hub_mes
 static bool is_alike(const struct cast_variant *a, const struct cast_variant *like,
 		     const struct channel *channel)
 {
-	if (a->message != like->message || a->kind != like->kind || a->setting != like->setting)
+	if (a->message != like->message || a->messages != like->messages || a->kind != like->kind ||
+	    a->setting != like->setting)
 		return false;
 	return a->kind != CAST_CODEC || (like->by && a->by == like->by) ||
 	       codec_is_same(&a->codec, codec_of(conn_speaks(channel->conn)));
@@ -185,7 +195,7 @@ static struct cast_variant *find_variant(struct cast *cast, const struct cast_va
 }
 
 static struct cast_variant *add_variant(struct cast *cast, const struct cast_variant *like,
-					struct channel *channel)
+					struct channel *channel, struct hub_message *const *messages)
 {
 	struct cast_variant *variant;
 	if (cast->count < CAST_VARIANTS) {
@@ -194,13 +204,15 @@ static struct cast_variant *add_variant(struct cast *cast, const struct cast_var
 		variant = &cast->variants[cast->oldest++ % CAST_VARIANTS];
 		drop_variant(variant);
 	}
-	*variant = (struct cast_variant){
-		.message = like->message, .kind = like->kind, .setting = like->setting, .by = like->by
-	};
+	*variant = (struct cast_variant){ .message = like->message,
+					  .messages = like->messages,
+					  .kind = like->kind,
+					  .setting = like->setting,
+					  .by = like->by };
 	if (variant->kind == CAST_CODEC)
 		variant->codec = *codec_of(conn_speaks(channel->conn));
 	hub_message_hold(variant->message);
-	frame(variant, channel);
+	frame(variant, channel, messages);
 	return variant;
 }
 
@@ -226,17 +238,40 @@ static void record_cast(struct channel *channel, const struct cast_variant *vari
 		record_out(channel, message->data, message->len);
 }
 
+static const struct cast_variant *variant_of(struct cast *cast, struct channel *channel,
+					     struct hub_message *const *messages, unsigned n)
+{
+	const struct cast_variant like = cast_kind_of(channel, messages[0], n);
+	const struct cast_variant *variant = find_variant(cast, &like, channel);
+	return variant ? variant : add_variant(cast, &like, channel, messages);
+}
+
+/* An empty frame of `raw` is nothing. */
+static int share_variant(struct channel *channel, const struct cast_variant *variant)
+{
+	const struct shared *bytes = variant->bytes;
+	return bytes->len ? channel_share(channel, variant->bytes, 0, bytes->len, variant->messages) : 0;
+}
+
+bool cast_give_all(struct cast *cast, struct channel *channel, struct hub_message *const *messages,
+		   unsigned n, int *err)
+{
+	/* What is recorded is a message each, and what fails in Lua is told of each. */
+	if (channel->recorded || conn_speaks(channel->conn)->messages == &MESSAGE_VALUES_ENCODED)
+		return false;
+	const struct cast_variant *variant = variant_of(cast, channel, messages, n);
+	if (variant->err)
+		return false;
+	*err = share_variant(channel, variant);
+	return true;
+}
+
 int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message)
 {
-	const struct cast_variant like = kind_of(channel, message);
-	const struct cast_variant *variant = find_variant(cast, &like, channel);
-	if (!variant)
-		variant = add_variant(cast, &like, channel);
+	const struct cast_variant *variant = variant_of(cast, channel, &message, 1);
 	if (variant->err)
 		return variant->err;
-	if (!variant->bytes->len)
-		return 0; /* an empty frame of `raw` is nothing */
-	int err = channel_share(channel, variant->bytes, 0, variant->bytes->len, 1);
+	int err = share_variant(channel, variant);
 	if (__builtin_expect(channel->recorded, 0) && !err)
 		record_cast(channel, variant);
 	return err;

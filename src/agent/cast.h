@@ -16,10 +16,11 @@ struct channel;
 
 enum { CAST_VARIANTS = 8, CAST_PENDING_BYTES = 32768 };
 
-/* A message for one kind of connection. */
+/* A message, or some that follow each other, for one kind of connection. */
 struct cast_variant {
-	struct hub_message *message; /* held */
-	struct shared *bytes;        /* NULL: err says why not */
+	struct hub_message *message; /* the first, held */
+	unsigned messages;
+	struct shared *bytes; /* NULL: err says why not */
 	int err;
 	uint8_t kind;              /* enum cast_kind */
 	uint8_t setting;           /* the window of a WebSocket that compresses; how HTTP frames pieces */
@@ -37,6 +38,13 @@ bool cast_has_room(const struct channel *channel);
 
 /* Puts it onto the connection. 0; UV_EPIPE: that ends; any other: it cannot be framed for it. From the loop. */
 int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message);
+
+/*
+ * The same of some that always come together, as long as the first of them is in the cast. False: it cannot be, or not
+ * of all of them: they are to be given one by one. Else *err as above; UV_EPIPE is the only one.
+ */
+bool cast_give_all(struct cast *cast, struct channel *channel, struct hub_message *const *messages,
+		   unsigned n, int *err);
 
 /* Lets go of all that was framed. */
 void cast_forget(struct cast *cast);

@@ -25,7 +25,8 @@ struct member *member_of(const struct audience *audience, const struct channel *
 
 /* ---- accounts ---- */
 
-static void count_fate(struct audience *audience, struct membership *membership, enum hub_fate fate)
+static void count_fates(struct audience *audience, struct membership *membership, enum hub_fate fate,
+			unsigned n)
 {
 	static const size_t TOTALS[HUB_FATES] = {
 		[HUB_DELIVERED] = offsetof(struct counters, hub_delivered),
@@ -36,9 +37,20 @@ static void count_fate(struct audience *audience, struct membership *membership,
 		[HUB_EVICTED] = offsetof(struct counters, hub_evicted),
 		[HUB_LEFT] = offsetof(struct counters, hub_left),
 	};
-	count((counter *)(void *)((char *)audience->counters + TOTALS[fate]));
-	count(&membership->topic->part.account.fates[fate]);
-	*(fate == HUB_DELIVERED ? &membership->delivered : &membership->dropped) += 1;
+	count_add((counter *)(void *)((char *)audience->counters + TOTALS[fate]), n);
+	count_add(&membership->topic->part.account.fates[fate], n);
+	*(fate == HUB_DELIVERED ? &membership->delivered : &membership->dropped) += n;
+}
+
+static void count_fate(struct audience *audience, struct membership *membership, enum hub_fate fate)
+{
+	count_fates(audience, membership, fate, 1);
+}
+
+static void count_addressed(struct audience *audience, struct membership *membership, unsigned n)
+{
+	count_add(&audience->counters->hub_addressed, n);
+	count_add(&membership->topic->part.account.addressed, n);
 }
 
 /* ---- what waits ---- */
@@ -338,16 +350,46 @@ static void let_wait(struct audience *audience, struct membership *membership, s
 		add_waiting(audience, membership, message);
 }
 
-void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message)
+/* Does a message go onto its connection now? */
+static bool takes_now(const struct membership *membership)
 {
 	const struct member *member = membership->member;
-	struct channel *channel = member->channel;
-	if (!channel_is_open(channel) || (message->skips_sender && message->sender == channel->id))
+	return !membership->rules.is_for_agent && !member->lines[FOR_CONN].first &&
+	       cast_has_room(member->channel);
+}
+
+static bool is_skipped(const struct channel *channel, const struct hub_message *message)
+{
+	return message->skips_sender && message->sender == channel->id;
+}
+
+static bool is_any_skipped(const struct channel *channel, struct hub_message *const *messages, unsigned n)
+{
+	while (n && !is_skipped(channel, messages[n - 1]))
+		n--;
+	return n;
+}
+
+bool member_hear_all(struct audience *audience, struct membership *membership,
+		     struct hub_message *const *messages, unsigned n)
+{
+	struct channel *channel = membership->member->channel;
+	int err;
+	if (!channel_is_open(channel) || !takes_now(membership) || is_any_skipped(channel, messages, n) ||
+	    !cast_give_all(&audience->cast, channel, messages, n, &err))
+		return false;
+	count_addressed(audience, membership, n);
+	count_fates(audience, membership, err ? HUB_LEFT : HUB_DELIVERED, n);
+	return true;
+}
+
+void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message)
+{
+	const struct channel *channel = membership->member->channel;
+	if (!channel_is_open(channel) || is_skipped(channel, message))
 		return;
-	count(&audience->counters->hub_addressed);
-	count(&membership->topic->part.account.addressed);
-	bool is_free = !membership->rules.is_for_agent && !member->lines[FOR_CONN].first;
-	if (is_free && cast_has_room(channel))
+	count_addressed(audience, membership, 1);
+	if (takes_now(membership))
 		give_now(audience, membership, message);
 	else
 		let_wait(audience, membership, message);

@@ -74,6 +74,10 @@ void member_end(struct channel *channel);
 /* A message has come for it. It may not be a member any more afterwards. */
 void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message);
 
+/* The same of some to one topic, where all of them can go onto its connection now. False: they are to come one by one. */
+bool member_hear_all(struct audience *audience, struct membership *membership,
+		     struct hub_message *const *messages, unsigned n);
+
 /* As conn_handler.room. */
 void member_has_room(struct channel *channel);
 
