@@ -239,12 +239,14 @@ static void give_group(struct audience *audience, struct membership *membership)
 	struct conn *conn = membership->member->channel->conn;
 	unsigned n = audience->group_count;
 	audience->current = membership;
+	audience->cast.is_at_once = ++audience->given > AUDIENCE_FEW;
 	if (n == 1 || !member_hear_all(audience, membership, audience->group, n))
 		for (unsigned i = 0; i < n && audience->current; i++)
 			member_hear(audience, membership, audience->group[i]);
-	if (++audience->given > AUDIENCE_FEW && audience->current)
-		conn_flush_now(conn);
+	if (audience->cast.is_at_once && audience->current)
+		conn_flush_now(conn); /* what had to wait for others, or was put together there */
 	audience->current = NULL;
+	audience->cast.is_at_once = false;
 }
 
 /* To as many of their members as make so many messages. */

@@ -247,10 +247,13 @@ static const struct cast_variant *variant_of(struct cast *cast, struct channel *
 }
 
 /* An empty frame of `raw` is nothing. */
-static int share_variant(struct channel *channel, const struct cast_variant *variant)
+static int share_variant(const struct cast *cast, struct channel *channel, const struct cast_variant *variant)
 {
-	const struct shared *bytes = variant->bytes;
-	return bytes->len ? channel_share(channel, variant->bytes, 0, bytes->len, variant->messages) : 0;
+	uint32_t len = variant->bytes->len;
+	if (!len)
+		return 0;
+	return cast->is_at_once ? channel_share_now(channel, variant->bytes, variant->messages)
+				: channel_share(channel, variant->bytes, 0, len, variant->messages);
 }
 
 bool cast_give_all(struct cast *cast, struct channel *channel, struct hub_message *const *messages,
@@ -262,7 +265,7 @@ bool cast_give_all(struct cast *cast, struct channel *channel, struct hub_messag
 	const struct cast_variant *variant = variant_of(cast, channel, messages, n);
 	if (variant->err)
 		return false;
-	*err = share_variant(channel, variant);
+	*err = share_variant(cast, channel, variant);
 	return true;
 }
 
@@ -271,7 +274,7 @@ int cast_give(struct cast *cast, struct channel *channel, struct hub_message *me
 	const struct cast_variant *variant = variant_of(cast, channel, &message, 1);
 	if (variant->err)
 		return variant->err;
-	int err = share_variant(channel, variant);
+	int err = share_variant(cast, channel, variant);
 	if (__builtin_expect(channel->recorded, 0) && !err)
 		record_cast(channel, variant);
 	return err;

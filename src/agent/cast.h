@@ -31,6 +31,7 @@ struct cast_variant {
 struct cast {
 	struct cast_variant variants[CAST_VARIANTS];
 	unsigned count, oldest;
+	bool is_at_once; /* what is given is written at once */
 };
 
 /* Can a message go onto the connection now? Not while others of the hub's or of its own wait there to be taken. */

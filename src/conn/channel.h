@@ -119,6 +119,12 @@ int channel_pass_file(struct channel *channel, int file, uint64_t at, size_t n, 
  */
 int channel_share(struct channel *channel, struct shared *shared, uint32_t at, uint32_t len, unsigned frames);
 
+/*
+ * The same with all of it, at once where nothing has to come first: then it is not copied, and the connection needs no
+ * turn of its own for it. Who sends the same to thousands saves that.
+ */
+int channel_share_now(struct channel *channel, struct shared *shared, unsigned frames);
+
 /* Asks for the end. The first reason given is the one that counts. */
 void channel_close(struct channel *channel, enum close_reason reason, enum close_how how);
 

@@ -312,6 +312,22 @@ int channel_pass(struct channel *channel, const void *bytes, size_t n)
 	return (size_t)put < n ? channel_send_raw(channel, (const char *)bytes + put, n - (size_t)put, 0) : 0;
 }
 
+int channel_share_now(struct channel *channel, struct shared *shared, unsigned frames)
+{
+	struct conn *conn = channel->conn;
+	ssize_t put = 0;
+	if (is_sendable(channel) && !is_dropping(conn) && !has_to_wait(conn))
+		put = written_through(conn, stream_write(&conn->io, shared->bytes, shared->len));
+	if (put < 0) {
+		conn_fail(conn, (int)put);
+		return UV_EPIPE;
+	}
+	if (put < (ssize_t)shared->len)
+		return channel_share(channel, shared, (uint32_t)put, shared->len - (uint32_t)put, frames);
+	count_add(&conn->host->counters->frames_out, frames);
+	return 0;
+}
+
 int channel_pass_file(struct channel *channel, int file, uint64_t at, size_t n, size_t *passed)
 {
 	struct conn *conn = channel->conn;
