@@ -355,6 +355,46 @@ describe("http:// in memory", function()
     end)
   end)
 
+  describe("perilune.stats()", function()
+    local COUNTING = [[
+      local http, perilune = require "perilune.http", require "perilune"
+      return { listen = "http://:1", limits = { body = 10 }, agent = { proceed = function(self, request)
+        local path = request.path
+        if path == "/stats" then return perilune.stats() end
+        if path == "/fails" then error "no" end
+        if path == "/pieces" then return http.stream(function(out) out:write "x" end, { status = 203 }) end
+        return http.response { status = tonumber(path:sub(2)) }
+      end } }
+    ]]
+
+    it("counts responses by the class of their status, whoever makes them, of all workers", function()
+      local app = assert(memory.script(COUNTING, nil, { workers = 2 }))
+      local clients = { app:connect { worker = 0 }, app:connect { worker = 1 } }
+      for i, path in ipairs { "/200", "/204", "/301", "/304", "/404", "/499", "/503", "/pieces" } do
+        clients[i % 2 + 1]:get(path)
+      end
+      assert.equal(500, app:connect():get("/fails").status)
+      assert.equal(400, app:connect():send_raw("rubbish\r\n"):response().status)
+      assert.equal(413, app:connect():send_raw(bytes("POST /", "Content-Length: 11")):response().status)
+      local stats = clients[1]:get("/stats"):json()
+      assert.same({ 3, 2, 4, 2 }, { stats.http_2xx, stats.http_3xx, stats.http_4xx, stats.http_5xx })
+      assert.same({ 1, 1, 1 }, { stats.http_400, stats.http_413, stats.http_500 })
+      assert.same({ 5, 2, { error = 1 } }, { stats.accepted, stats.open, stats.fault_reasons })
+      assert.equal(4, app:counters().http_2xx) -- and that of the figures themselves
+    end)
+
+    it("has what the app's counters are", function()
+      local app = assert(memory.script(COUNTING, nil, { workers = 2 }))
+      local stats = app:connect():get("/stats"):json()
+      local counters = app:counters()
+      for name, value in pairs(stats) do
+        if type(value) == "number" and name ~= "open" then assert.is_number(counters[name], name) end
+      end
+      assert.is_number(stats.websocket_1009)
+      assert.same({ {}, {} }, { stats.reasons, stats.fault_reasons })
+    end)
+  end)
+
   describe("time", function()
     it("is out for a head that drips", function()
       local app = open { timeout = { header = "10s", idle = "60s" } }

@@ -111,6 +111,7 @@ describe("http:// under", function()
     assert.equal("2000 2xx, 2000 3xx, 0 4xx, 0 5xx", out:match "status codes: ([^\n]*)")
     local summary = app:stop().summary
     assert.equal(4000, summary.http_requests)
+    assert.same({ 2000, 2000, 0, 0 }, { summary.http_2xx, summary.http_3xx, summary.http_4xx, summary.http_5xx })
     assert.equal(20, summary.accepted)
   end)
 

@@ -13,7 +13,7 @@ M.METHODS = {
 
 --- Those of require "perilune".
 M.FUNCTIONS = {
-  "sleep", "now", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
+  "sleep", "now", "stats", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
   "connect", "resolve", "pool", "shared", "job", "register", "unregister", "perilune.send", "perilune.call",
 }
 
@@ -45,49 +45,49 @@ M.SIGNS = {
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
 -- luacheck: push ignore 631 (one line a place)
 M.TABLE = [[
-place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg snltaesaatcscrpdjrusc
-opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++aa++
-proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++++mmm++mmm+m+++m
-drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
-defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m+++bbbbbb++bbm+bb++m
-task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++bbbbbb++bbm+bb++m
-tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
-kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k++++++kkk++kkk+k+++k
-sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
-look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h+++hhhhhh++hhh+hhhhh
-encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y++++++yyy++yyy+y+++y
-clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m+++bbbbbb++bbm+bbbbb
-upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m++++++mmm++mmm+m+++m
-keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h+++hhhhhh++hhh+hhhhh
-teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h+++hhhhhh++hhh+hhhhh
-message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c +++++++++++++++++++++
+place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg sntltaesaatcscrpdjrusc
+opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++aa++
+proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++++++mmm++mmm+m+++m
+writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++++++mmm++mmm+m+++m
+malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++++++mmm++mmm+m+++m
+failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++++++mmm++mmm+m+++m
+injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m+++++++mmm++mmm+m+++m
+drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m++++bbbbbb++bbm+bb++m
+defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c m++++bbbbbb++bbm+bb++m
+task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c m++++bbbbbb++bbm+bb++m
+tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y+++++++yyy++yyy+y+++y
+coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k+++++++kkk++kkk+k+++k
+kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c k+++++++kkk++kkk+k+++k
+sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y+++++++yyy++yyy+y+++y
+gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y+++++++yyy++yyy+y+++y
+look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
+look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h++++hhhhhh++hhh+hhhhh
+decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h++++hhhhhh++hhh+hhhhh
+decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h++++hhhhhh++hhh+hhhhh
+decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c h++++hhhhhh++hhh+hhhhh
+encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c y+++++++yyy++yyy+y+++y
+clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m++++bbbbbb++bbm+bbbbb
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c m+++++++mmm++mmm+m+++m
+keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c h++++hhhhhh++hhh+hhhhh
+teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc h++++hhhhhh++hhh+hhhhh
+message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++++++++++++++++++++++
 ]]
 -- luacheck: pop
 
@@ -135,6 +135,7 @@ local METHODS = {
   end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,
+  stats = function() return perilune.stats().accepted > 0 end,
   log = function() perilune.log("debug", "logged") return true end,
   time = function() return perilune.time() end,
   after = function() return perilune.after("1h", function() end):cancel() end,

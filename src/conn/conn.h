@@ -134,9 +134,10 @@ struct conn_host {
 	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
 	const uint8_t *input; /* what the batch was decoded from */
 	size_t input_bytes;
-	struct tape *tape;         /* the layer above: what new connections are recorded on, or NULL */
-	struct dicts *dicts;       /* that its agents share with those of others; NULL: there are none */
-	struct job_port *job_port; /* by which its agents give jobs; NULL: they cannot */
+	struct tape *tape;   /* the layer above: what new connections are recorded on, or NULL */
+	struct dicts *dicts; /* that its agents share with those of others; NULL: there are none */
+	const struct counters_all *all_counters; /* what the whole process counts; NULL: nobody asks */
+	struct job_port *job_port;               /* by which its agents give jobs; NULL: they cannot */
 	struct post *post; /* the layer above: how its agents send to those of others; NULL: they cannot */
 	struct outgoing *outgoing; /* how its agents make connections out; NULL: they cannot */
 	struct conn *current;      /* whose event is being served; settled when it ends */

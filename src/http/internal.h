@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/counters.h"
 #include "http/http.h"
 #include "http/refusal.h"
 
@@ -189,6 +190,16 @@ struct http_framed {
  */
 char *http_put_head(char *to, const struct http *http, const struct http_request *request,
 		    struct http_response *response, struct http_framed framed);
+
+/* A response of that status, 200 to 599, is on its way. */
+static inline void http_count_class(const struct http *http, unsigned status)
+{
+	struct counters *counters = http->worker->counters;
+	counter *const by_class[] = { &counters->http_2xx, &counters->http_3xx, &counters->http_4xx,
+				      &counters->http_5xx };
+	if (status >= 200 && status < 600)
+		count(by_class[status / 100 - 2]);
+}
 
 /* Appends the response that refuses, the last one. 0 or ERR_BUFFER_LIMIT. */
 int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,

@@ -39,6 +39,7 @@ struct worker_links {
 	struct dicts *dicts;                               /* that all workers share, */
 	struct jobs *jobs;                                 /* ... and these; NULL: there are none */
 	struct names *names;                               /* the same: of their agents */
+	const struct counters_all *counters;               /* of all workers, and of who accepts */
 	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
 	const struct report_receivers *receivers;
 	/*
