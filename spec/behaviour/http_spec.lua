@@ -409,6 +409,43 @@ describe("http:// in memory", function()
       assert.equal(1, app:counters().http_408)
     end)
 
+    local HALF = "GET / HTTP/1.1\r\nHost: a\r\nX-Half: a"
+
+    local function halves(app, n)
+      local clients = {}
+      for i = 1, n do clients[i] = app:connect():send_raw(HALF) end
+      return clients
+    end
+
+    it("is out for many who send half a head, and others are served meanwhile", function()
+      local many = memory.scaled(2000, 300)
+      local app = open { timeout = { header = "10s" }, limits = { connections = 3000 } }
+      local clients, neighbour = halves(app, many), app:connect()
+      assert.is_true(app:memory().buffers <= many * 4096)
+      app:advance "9s"
+      assert.same({ "hello", 0 }, { neighbour:get("/").body, app:counters().http_408 })
+      app:advance "1s"
+      assert.same({ "hello", many }, { neighbour:get("/").body, app:counters().http_408 })
+      for _, client in ipairs(clients) do
+        assert.equal(408, client:response().status)
+        client:expect_closed "read_timeout"
+      end
+      assert.same({ 0, many, many }, { app:memory().buffers, app:counters().closed, app:counters().http_4xx })
+    end)
+
+    it("needs no more than limits.buffers for them, whoever has to go", function()
+      local app = open { limits = { buffers = "512k", body = "64k" } }
+      halves(app, 200)
+      local buffers = app:memory().buffers
+      assert.is_true(buffers > 400000 and buffers <= 512 * 1024)
+      assert.equal("hello", app:connect():get("/").body)
+      local closed = app:counters().closed
+      assert.is_true(closed >= 200 - 128 and closed < 100)
+      app:advance "10s"
+      assert.equal(200 - closed, app:counters().http_408)
+      assert.equal(0, app:memory().buffers)
+    end)
+
     it("is out for a body that does not come on, and not for one that does", function()
       local app = open { timeout = { header = "2s", body = "10s", idle = "15s" } }
       local slow, late, chunked = app:connect(), app:connect(), app:connect()
