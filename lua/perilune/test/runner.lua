@@ -222,7 +222,7 @@ local function hook(busted, limit_ms)
     if is_repeated(channel, message) then return end
     -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
     if type(message) == "string" then
-      if channel[2] == "it" and (channel[1] == "failure" or channel[1] == "error") then 
+      if channel[2] == "it" and (channel[1] == "failure" or channel[1] == "error") then
         message = with_nets(with_faults(message))
       end
       message = printable.lines(message)
