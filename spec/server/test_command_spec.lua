@@ -249,7 +249,7 @@ describe("perilune test", function()
     assert_code(1, result)
     local _, times = result.out:gsub("web.lua:2 in proceed", "")
     assert.equal(2, times, result.out)
-    assert_has("return request.nothing.at_all\n", result)
+    assert_has("return request.nothing.at_all end", result)
     assert.truthy(result.out:find("the app's log\n%s+0s  handler failed  error="), result.out)
   end)
 

@@ -146,8 +146,6 @@ void http_fail_batch(struct http_session *s, struct batch *out);
 /* The bytes of the chunk, or of trailers, that are at hand, `has` at most; 0: no room would do. */
 size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has);
 
-void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);
-
 /* incoming.c */
 
 /* The head of a request is whole, of n bytes: is it to be handed up without its body? And does that. */
