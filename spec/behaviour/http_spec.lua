@@ -442,8 +442,13 @@ describe("http:// in memory", function()
       local closed = app:counters().closed
       assert.is_true(closed >= 200 - 128 and closed < 100)
       app:advance "10s"
-      assert.equal(200 - closed, app:counters().http_408)
-      assert.equal(0, app:memory().buffers)
+      assert.same({ 200 - closed, 0 }, { app:counters().http_408, app:memory().buffers })
+      local told = app:log "connections are ended: the memory for buffers is used up"
+      assert.same({ 1, "warn", "limits.buffers", 512 * 1024, 1 },
+        { #told, told[1].level, told[1].limit, told[1].worker_bytes, told[1].ended })
+      halves(app, 200)
+      told = app:log "connections are ended: the memory for buffers is used up"
+      assert.same({ 2, closed }, { #told, told[2].ended })
     end)
 
     it("is out for a body that does not come on, and not for one that does", function()
