@@ -107,12 +107,14 @@ void wire_note_refusal(const struct wire *wire, const char *fate)
 	wire_note(wire, WAY_BACK, what);
 }
 
-static void note_bytes(const struct wire *wire, enum way way, const struct segment *segment)
+static void note_bytes(struct wire *wire, enum way way, const struct segment *segment)
 {
 	struct history_bytes shown;
 	if (lan_notes(wire->lan))
 		wire_note(wire, way,
-			  wire->is_opaque ? "TLS" : history_show(&shown, segment->bytes, segment->count));
+			  wire->is_opaque ? "TLS"
+					  : history_show_way(&shown, &wire->is_websocket, way == WAY_BACK,
+							     segment->bytes, segment->count));
 }
 
 /* ---- what is said ---- */
