@@ -582,13 +582,13 @@ describe("perilune.net", function()
       app:connect():websocket("/"):send("hello"):expect "hello"
       has([[a client → chat  "\x81\x05hello"]], net:history())
       has([[a client ← chat  "\x81\x05hello"]], net:history())
-      local asker = net:app({ listen = "tcp://127.0.0.1:9002", frame = "line", agent = { proceed = function(_, line)
+      local asking = net:app({ listen = "tcp://127.0.0.1:9002", frame = "line", agent = { proceed = function(_, line)
         local other = assert(require("perilune").connect "ws://127.0.0.1:9001/")
         other:send(line)
         return (other:read())
-      end } }, nil, { name = "asker" })
-      asker:connect():send("hi"):expect "hi"
-      has([[asker → chat  "\x81\x02hi"]], net:history())
+      end } }, nil, { name = "asking" })
+      asking:connect():send("hi"):expect "hi"
+      has([[asking → chat  "\x81\x02hi"]], net:history())
     end)
 
     it("keeps its last lines", function()
