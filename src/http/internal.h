@@ -189,14 +189,16 @@ struct http_framed {
 char *http_put_head(char *to, const struct http *http, const struct http_request *request,
 		    struct http_response *response, struct http_framed framed);
 
+_Static_assert(offsetof(struct counters, http_5xx) - offsetof(struct counters, http_2xx) ==
+		   3 * sizeof(counter),
+	       "one behind the other");
+
 /* A response of that status, 200 to 599, is on its way. */
 static inline void http_count_class(const struct http *http, unsigned status)
 {
-	struct counters *counters = http->worker->counters;
-	counter *const by_class[] = { &counters->http_2xx, &counters->http_3xx, &counters->http_4xx,
-				      &counters->http_5xx };
+	counter *classes = &http->worker->counters->http_2xx;
 	if (status >= 200 && status < 600)
-		count(by_class[status / 100 - 2]);
+		count(classes + (status / 100 - 2));
 }
 
 /* Appends the response that refuses, the last one. 0 or ERR_BUFFER_LIMIT. */
