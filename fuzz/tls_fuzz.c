@@ -70,7 +70,7 @@ static void change_moods(struct client *c)
 	c->memory.read_max = next_byte();
 	c->memory.write_max = next_byte();
 	uint32_t window = next_byte();
-	c->memory.window_bytes = window == 255 ? SIZE_MAX : c->memory.outward_bytes + window;
+	c->memory.window_bytes = window == 255 ? SIZE_MAX : c->memory.outward.bytes + window;
 }
 
 static void happen(struct client *c)

@@ -51,6 +51,10 @@ end
 ---@type fun(): number seconds since 1970
 M.time = pick "time"
 
+--- What the process has counted since it began, all workers together.
+---@type fun(): table<string, number|table>
+M.stats = pick "stats"
+
 --- Calls a function later, as a callback of the agent's: never beside another, and not after its end.
 ---@type fun(duration: number|string, fn: function, ...: any): table timer, with cancel()
 M.after = lazily "after"

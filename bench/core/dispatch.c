@@ -45,19 +45,18 @@ static void exchange(struct bench *bench)
 {
 	struct memory_stream *memory = &bench->peer->memory;
 	size_t bytes = (size_t)bench->batch * FRAME;
-	memcpy(memory->inward, bench->input, bytes);
-	memory->inward_bytes = bytes;
+	memory_stream_put(memory, bench->input, bytes);
 	harness_serve(bench->peer);
-	while (memory->outward_bytes != bytes) {
-		size_t before = memory->outward_bytes;
+	while (memory->outward.bytes != bytes) {
+		size_t before = memory->outward.bytes;
 		conn_host_turn(&bench->world.workers[0].host, bench->world.workers[0].host.now_ms);
 		harness_serve(bench->peer);
-		if (memory->outward_bytes == before) {
+		if (memory->outward.bytes == before) {
 			fprintf(stderr, "expected %u replies\n", bench->batch);
 			exit(1);
 		}
 	}
-	memory->outward_bytes = 0;
+	memory->outward.bytes = 0;
 }
 
 /* As a worker does after each poll. */
@@ -120,8 +119,6 @@ static void open_bench(struct bench *bench, const char *script, unsigned batch)
 	bench->input = calloc(batch, FRAME);
 	for (unsigned i = 0; i < batch; i++)
 		memcpy(bench->input + i * FRAME, (uint8_t[]){ 0, 0, 0, PAYLOAD }, 4);
-	memory_stream_put(&bench->peer->memory, bench->input, (size_t)batch * FRAME);
-	bench->peer->memory.inward_bytes = 0;
 }
 
 int main(int argc, char **argv)

@@ -34,7 +34,7 @@ static double serve(struct world *world, struct peer **peers, unsigned n, unsign
 		harness_serve(peer);
 		double ms = (double)(harness_cpu_ns() - from) / 1e6;
 		longest = ms > longest ? ms : longest;
-		peer->memory.outward_bytes = 0;
+		peer->memory.outward.bytes = 0;
 		vm_sample(&world->workers[0].agents->vm);
 		if (i % 4096 == 0)
 			vm_pace(&world->workers[0].agents->vm, PAYLOAD);

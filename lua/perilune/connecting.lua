@@ -135,8 +135,17 @@ end
 
 -- ---- addresses ---------------------------------------------------------------
 
+local IS_ASKED = "%s:// is asked by http.get(…) and the like of require \"perilune.http\": for bytes write %s://"
+
+-- An address of HTTP, with or without what has a place only there.
+local function refuse_http(what, text)
+  local scheme = type(text) == "string" and text:match "^(https?)://"
+  if scheme then refuse(what, "", IS_ASKED:format(scheme, scheme == "https" and "tls" or "tcp")) end
+end
+
 local function parse_address(what, text)
   local parsed, message
+  refuse_http(what, text)
   if type(text) == "table" then
     refuse(what, "", ("write it with a dot, as in %s(…), and the address first"):format(what))
   elseif opening.is_address(text) then
@@ -147,10 +156,6 @@ local function parse_address(what, text)
     message = 'expects an address such as "tcp://127.0.0.1:6379", got ' .. printable.value(text)
   end
   if not parsed then refuse(what, "", message) end
-  if parsed.protocol == "http" then
-    refuse(what, "", ("%s:// is asked by http.get(…) and the like: for bytes write %s://"):format(
-      text:match "^%a+", parsed.secure and "tls" or "tcp"))
-  end
   if parsed.port == 0 or parsed.host == "" then
     refuse(what, "", "expects a host and a port to connect to, got " .. printable.quote(text))
   end

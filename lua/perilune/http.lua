@@ -207,6 +207,9 @@ function response_methods.with(self, changes)
 end
 
 local OPTIONS = { status = true, headers = true, body = true }
+-- As others call them.
+local MEANT = { code = "status", statusCode = "status", status_code = "status", fields = "headers", content = "body",
+  data = "body", text = "body" }
 
 -- In these functions no call of make() is a tail call, which would leave no frame: errors name the line of who calls.
 
@@ -219,7 +222,9 @@ function M.response(options)
   end
   for key in next, options do
     if not OPTIONS[key] then
-      error(("http.response: unknown key %s; it has status, headers, body"):format(printable.key(key)), 2)
+      local hint = MEANT[key] and (" (it is called %s)"):format(MEANT[key])
+        or require("perilune.suggest").hint(key, { "status", "headers", "body" })
+      error(("http.response: unknown key %s%s; it has status, headers, body"):format(printable.key(key), hint), 2)
     end
   end
   return (make(rawget(options, "status") or 200, rawget(options, "headers"), rawget(options, "body"), nil, 2))

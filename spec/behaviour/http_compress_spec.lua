@@ -231,7 +231,7 @@ describe("http.compress", function()
       { { types = "text" }, 'http.compress: types: expects a list such as { "model/obj" }, got "text"' },
       { { types = { "text" } }, 'http.compress: types: expects types such as "model/obj", got "text"' },
       { { mim = 5 }, 'http.compress: unknown option mim (did you mean "min"?)' },
-      { 5, "http.compress: options: expects a table, got 5" },
+      { 5, "http.compress: options: expects a table such as { level = … }, got 5" },
     } do
       local ok, message = pcall(http.compress, case[1])
       assert.same({ false, case[2] }, { ok, (tostring(message):gsub("^[^ ]*:%d+: ", "")) })

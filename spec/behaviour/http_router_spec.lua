@@ -184,9 +184,26 @@ describe("a router", function()
       ["expects a path such as"] = function() api:get(nil, name "") end,
       ["expects a handler, function%(request%), got nothing"] = function() api:get "/x" end,
       ["got 7"] = function() api:get("/x", 7) end,
-      ["expects middleware, such as http.before%(fn%), got a function: write http.before"] = function()
+      ["a route has one handler, which comes last; for what goes before it write http.before"] = function()
         api:get("/x", name "", name "")
       end,
+      ["got a function: http.cors is called, as in http.cors%(…%)"] = function() api:get("/x", http.cors, name "") end,
+      ["got a function: http.compress is called"] = function() api:use(http.compress) end,
+      ["middleware comes first, as in router:post%(path, http.cors { … }, handler%)"] = function()
+        api:post("/x", name "", http.cors())
+      end,
+      ["middleware stands in front of a handler, which is missing"] = function() api:get("/x", http.cors()) end,
+      ["got a table: http.json%(http.schema { … }%) checks the body"] = function()
+        api:post("/x", http.json { name = "string" }, name "")
+      end,
+      ["in front of the handler"] = function() api:post("/x", name "", http.json { name = "string" }) end,
+      ["got \"hello\": write function%(request%) return … end"] = function() api:get("/x", "hello") end,
+      ["http.cors: an option has a name, as in { credentials = … }; it has"] = function()
+        http.cors { "https://a.example" }
+      end,
+      ["options: expects a table such as { credentials = … }, got \"%*\""] = function() http.cors "*" end,
+      ["http.response: unknown key code %(it is called status%)"] = function() http.response { code = 200 } end,
+      ["unknown key header %(did you mean \"headers\"%?%); it has"] = function() http.response { header = {} } end,
       ["{a}.json: a parameter is a whole segment"] = function() api:get("/{a}.json", name "") end,
       ["has v{a}: a parameter is a whole segment"] = function() api:get("/v{a}/b", name "") end,
       ["has {a twice"] = function() api:get("/{a", name "") end,

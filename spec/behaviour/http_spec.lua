@@ -356,6 +356,46 @@ describe("http:// in memory", function()
     end)
   end)
 
+  describe("perilune.stats()", function()
+    local COUNTING = [[
+      local http, perilune = require "perilune.http", require "perilune"
+      return { listen = "http://:1", limits = { body = 10 }, agent = { proceed = function(self, request)
+        local path = request.path
+        if path == "/stats" then return perilune.stats() end
+        if path == "/fails" then error "no" end
+        if path == "/pieces" then return http.stream(function(out) out:write "x" end, { status = 203 }) end
+        return http.response { status = tonumber(path:sub(2)) }
+      end } }
+    ]]
+
+    it("counts responses by the class of their status, whoever makes them, of all workers", function()
+      local app = assert(memory.script(COUNTING, nil, { workers = 2 }))
+      local clients = { app:connect { worker = 0 }, app:connect { worker = 1 } }
+      for i, path in ipairs { "/200", "/204", "/301", "/304", "/404", "/499", "/503", "/pieces" } do
+        clients[i % 2 + 1]:get(path)
+      end
+      assert.equal(500, app:connect():get("/fails").status)
+      assert.equal(400, app:connect():send_raw("rubbish\r\n"):response().status)
+      assert.equal(413, app:connect():send_raw(bytes("POST /", "Content-Length: 11")):response().status)
+      local stats = clients[1]:get("/stats"):json()
+      assert.same({ 3, 2, 4, 2 }, { stats.http_2xx, stats.http_3xx, stats.http_4xx, stats.http_5xx })
+      assert.same({ 1, 1, 1 }, { stats.http_400, stats.http_413, stats.http_500 })
+      assert.same({ 5, 2, { error = 1 } }, { stats.accepted, stats.open, stats.fault_reasons })
+      assert.equal(4, app:counters().http_2xx) -- and that of the figures themselves
+    end)
+
+    it("has what the app's counters are", function()
+      local app = assert(memory.script(COUNTING, nil, { workers = 2 }))
+      local stats = app:connect():get("/stats"):json()
+      local counters = app:counters()
+      for name, value in pairs(stats) do
+        if type(value) == "number" and name ~= "open" then assert.is_number(counters[name], name) end
+      end
+      assert.is_number(stats.websocket_1009)
+      assert.same({ {}, {} }, { stats.reasons, stats.fault_reasons })
+    end)
+  end)
+
   describe("time", function()
     it("is out for a head that drips", function()
       local app = open { timeout = { header = "10s", idle = "60s" } }
@@ -368,6 +408,48 @@ describe("http:// in memory", function()
       assert.equal(408, client:response().status)
       client:expect_closed "read_timeout"
       assert.equal(1, app:counters().http_408)
+    end)
+
+    local HALF = "GET / HTTP/1.1\r\nHost: a\r\nX-Half: a"
+
+    local function halves(app, n)
+      local clients = {}
+      for i = 1, n do clients[i] = app:connect():send_raw(HALF) end
+      return clients
+    end
+
+    it("is out for many who send half a head, and others are served meanwhile", function()
+      local many = memory.scaled(2000, 300)
+      local app = open { timeout = { header = "10s" }, limits = { connections = 3000 } }
+      local clients, neighbour = halves(app, many), app:connect()
+      assert.is_true(app:memory().buffers <= many * 4096)
+      app:advance "9s"
+      assert.same({ "hello", 0 }, { neighbour:get("/").body, app:counters().http_408 })
+      app:advance "1s"
+      assert.same({ "hello", many }, { neighbour:get("/").body, app:counters().http_408 })
+      for _, client in ipairs(clients) do
+        assert.equal(408, client:response().status)
+        client:expect_closed "read_timeout"
+      end
+      assert.same({ 0, many, many }, { app:memory().buffers, app:counters().closed, app:counters().http_4xx })
+    end)
+
+    it("needs no more than limits.buffers for them, whoever has to go", function()
+      local app = open { limits = { buffers = "512k", body = "64k" } }
+      halves(app, 200)
+      local buffers = app:memory().buffers
+      assert.is_true(buffers > 400000 and buffers <= 512 * 1024)
+      assert.equal("hello", app:connect():get("/").body)
+      local closed = app:counters().closed
+      assert.is_true(closed >= 200 - 128 and closed < 100)
+      app:advance "10s"
+      assert.same({ 200 - closed, 0 }, { app:counters().http_408, app:memory().buffers })
+      local told = app:log "connections are ended: the memory for buffers is used up"
+      assert.same({ 1, "warn", "limits.buffers", 512 * 1024, 1 },
+        { #told, told[1].level, told[1].limit, told[1].worker_bytes, told[1].ended })
+      halves(app, 200)
+      told = app:log "connections are ended: the memory for buffers is used up"
+      assert.same({ 2, closed }, { #told, told[2].ended })
     end)
 
     it("is out for a body that does not come on, and not for one that does", function()

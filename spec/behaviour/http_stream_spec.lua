@@ -275,7 +275,7 @@ describe("a response in pieces", function()
       lines[#lines + 1] = line:gsub("^[^ ]*: ", "")
     end
     for i, why in ipairs {
-      "expects a function that gets the stream, got nothing", "options: expects a table, got 1",
+      "expects a function that gets the stream, got nothing", "options: expects a table such as { headers = … }, got 1",
       "unknown option body; it has headers, length, status", "length: expects the number of bytes, got -1",
       "a status is a whole number from 200 to 599, got 100", "write it with a colon, as in out:write(…)",
       "out:write: a text is expected, got ", "the name of a header field is a word",

@@ -576,6 +576,21 @@ describe("perilune.net", function()
       has('#1  a client ← dns  "B"', net:history())
     end)
 
+    it("shows what clients of WebSockets say without its masks", function()
+      local app = net:app({ listen = "ws://127.0.0.1:9001", agent = { proceed = function(_, text) return text end } },
+        nil, { name = "chat" })
+      app:connect():websocket("/"):send("hello"):expect "hello"
+      has([[a client → chat  "\x81\x05hello"]], net:history())
+      has([[a client ← chat  "\x81\x05hello"]], net:history())
+      local asking = net:app({ listen = "tcp://127.0.0.1:9002", frame = "line", agent = { proceed = function(_, line)
+        local other = assert(require("perilune").connect "ws://127.0.0.1:9001/")
+        other:send(line)
+        return (other:read())
+      end } }, nil, { name = "asking" })
+      asking:connect():send("hi"):expect "hi"
+      has([[asking → chat  "\x81\x02hi"]], net:history())
+    end)
+
     it("keeps its last lines", function()
       local app = pair()
       for _ = 1, 3000 do app:connect():send("a"):reset() end

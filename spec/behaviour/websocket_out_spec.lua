@@ -598,6 +598,8 @@ describe("perilune.connect of ws://", function()
       ["a password"] = { { "ws://me:secret@db/" }, "end up in logs" },
       ["no host"] = { { "ws://" }, '"ws://": there is no host in it' },
       ["a blank"] = { { "wss://db/a b" }, '"wss://db/a b": its path or query has a blank' },
+      ["an address of HTTP"] = { { "http://db/a" }, 'by http.get(…) and the like of require "perilune.http"' },
+      ["one with TLS"] = { { "https://db" }, "for bytes write tls://" },
       ["a framing"] = { { "ws://db", { frame = "line" } }, "frame: a WebSocket has messages" },
       ["limits of frames"] = { { "ws://db", { limits = { frame = 10 } } }, "limits.frame: a WebSocket has messages" },
       ["limits of waiting frames"] = { { "ws://db", { limits = { inbox = 10 } } }, "limits.inbox: messages" },
@@ -626,6 +628,11 @@ describe("perilune.connect of ws://", function()
         has(row[2], client:receive())
       end)
     end
+
+    it("a blank without speaking of an option that it has not", function()
+      local app = app_of(function() return (select(2, pcall(core.connect, "ws://db/?a b"))) end)
+      assert.truthy(app:connect():send "go":receive():find "with perilune%.encoding%.encode_url%(…%)$")
+    end)
 
     it("a pool", function()
       local app = app_of(function() return (select(2, pcall(core.pool, "ws://db"))) end)

@@ -103,6 +103,19 @@ describe("the listings of", function()
     end)
   end
 
+  -- The last listing of each is a specification of the first.
+  for page, name in pairs { ["docs/http.md"] = "hello", ["docs/websocket.md"] = "echo",
+    ["docs/http-client.md"] = "weather" } do
+    it(page .. " are an app and a specification that passes", function()
+      local text, tests = command.read(page), nil
+      command.write(folder .. "/" .. name .. ".lua", text:match("```lua\n(%-%- " .. name .. "%.lua\n.-)```"))
+      for sample in text:gmatch "\n```lua\n(.-)```" do tests = sample:find "perilune%.test" and sample or tests end
+      command.write(folder .. "/" .. name .. "_spec.lua", tests)
+      local result = command.run { "test", dir = folder }
+      assert.equal(0, result.code, result.out .. result.err)
+    end)
+  end
+
   local function expect_sums(one)
     one:echo_line("20", "20"):echo_line("22.5", "42.5")
     for _, line in ipairs { "x", "5x", "" } do one:echo_line(line, "error: a number, please") end

@@ -1,5 +1,7 @@
 --- http:// under programs that measure servers, and one that starves them: every request is answered and counted.
 local command = require "spec.support.command"
+local drivers = require "spec.support.drivers"
+local json_decode = require "spec.support.json_decode"
 local operator = require "spec.support.operator"
 local posix_signal = require "posix.signal"
 local posix_wait = require "posix.sys.wait"
@@ -111,7 +113,60 @@ describe("http:// under", function()
     assert.equal("2000 2xx, 2000 3xx, 0 4xx, 0 5xx", out:match "status codes: ([^\n]*)")
     local summary = app:stop().summary
     assert.equal(4000, summary.http_requests)
+    assert.same({ 2000, 2000, 0, 0 }, { summary.http_2xx, summary.http_3xx, summary.http_4xx, summary.http_5xx })
     assert.equal(20, summary.accepted)
+  end)
+
+  describe("autocannon,", function()
+    -- A router's: a text, what was sent, and what a form has.
+    local ECHO = [[
+      local http = require "perilune.http"
+      local api = http.router()
+      api:get("/", function() return "hello" end)
+      api:post("/echo", function(request) return request.body end)
+      api:post("/form", function(request)
+        local parts = assert(request:multipart())
+        return parts[1].name .. "=" .. parts[1].body .. " " .. #parts
+      end)
+      return { listen = "http://127.0.0.1:0", agent = api }
+    ]]
+
+    -- It looks at each body, has as much time as it needs, and tells in JSON.
+    local function fire(options, body)
+      local autocannon, why = drivers.autocannon()
+      if not autocannon then pending(why) end
+      local app = start(ECHO, 2)
+      local out = run(app, ("timeout 300 %s --json -n -t 200 -a 2000 -c 20 -E '%s' %s 2>/dev/null"):format(autocannon,
+        body, options:gsub("{url}", "http://127.0.0.1:{port}")))
+      local told = json_decode(out)
+      assert.is_table(told, out)
+      return told, app:stop().summary
+    end
+
+    -- `unheard`: what it has asked for and does not wait for any more, when each connection has sent its share.
+    local function is_whole(told, summary, unheard)
+      local got = told["2xx"]
+      assert.same({ 2000, 0, 0, 0, 0 },
+        { told.requests.sent, told.non2xx, told.errors, told.timeouts, told.mismatches })
+      assert.is_true(got >= 2000 - unheard and got <= 2000, got .. " responses")
+      assert.is_true(summary.http_2xx >= got and summary.http_requests == summary.http_2xx)
+      assert.equal(0, summary.faults)
+    end
+
+    it("which pipelines, gets each response", function()
+      local told, summary = fire("-p 8 {url}/", "hello")
+      is_whole(told, summary, 20 * 7)
+    end)
+
+    it("gets its bodies back", function()
+      local told, summary = fire("-m POST -b some-bytes {url}/echo", "some-bytes")
+      is_whole(told, summary, 0)
+    end)
+
+    it("has its forms read", function()
+      local told, summary = fire([[-m POST -F '{ "a": { "type": "text", "value": "b c" } }' {url}/form]], "a=b c 1")
+      is_whole(told, summary, 0)
+    end)
   end)
 
   it("slowhttptest, in all its ways at once, serves the others, and gets rid of the slow", function()

@@ -236,6 +236,23 @@ describe("perilune test", function()
     assert.is_nil(result.out:find "[%z\1-\8\11-\31\127-\255]")
   end)
 
+  it("shows with what fails what handlers of its own app have failed with, once", function()
+    command.write(folder .. "/web.lua", [[return { listen = "http://127.0.0.1:0", agent = {
+      proceed = function(_, request) return request.nothing.at_all end } }]])
+    local result = spec("faults", [[
+      local app
+      before_each(function() app = perilune.app "web.lua" end)
+      after_each(function() app:close() end)
+      it("asks", function() assert.equal(200, app:connect():get("/").status) end)
+      it("ends", function() app:connect():get("/") app:connect():ask "/":expect_nothing() end)
+      it("asks nothing", function() assert.equal(1, 2) end)]])
+    assert_code(1, result)
+    local _, times = result.out:gsub("web.lua:2 in proceed", "")
+    assert.equal(2, times, result.out)
+    assert_has("return request.nothing.at_all end", result)
+    assert.truthy(result.out:find("the app's log\n%s+0s  handler failed  error="), result.out)
+  end)
+
   it("tells once why nothing could be prepared, and nothing of what cleans up after it", function()
     command.write(folder .. "/broken.lua", "local x = 1 +")
     local result = spec("unprepared", [[

@@ -279,7 +279,7 @@ static void check_rest(const struct client *c)
 {
 	const struct conn *conn = &c->conn;
 	if (conn->state == CONN_OPENING && !world_is_stuck(c)) /* it waits until it can write */
-		assert(c->memory.outward_bytes >= c->memory.window_bytes && conn->watching == STREAM_WRITE);
+		assert(c->memory.outward.bytes >= c->memory.window_bytes && conn->watching == STREAM_WRITE);
 	if (!conn_is_open(conn))
 		return;
 	assert(conn->watching == c->memory.watched);
@@ -287,11 +287,11 @@ static void check_rest(const struct client *c)
 		return;
 	if (world_may_go_on(conn)) {
 		assert(c->nasty[0].held_bytes == 0 && c->nasty[1].held_bytes == 0);
-		assert(c->memory.inward_bytes == 0);
+		assert(c->memory.inward.bytes == 0);
 		assert(c->wild || c->frames_seen == c->frames_put);
 		assert(!conn->eof || conn->eof_done);
 	}
-	if (c->memory.window_bytes > c->memory.outward_bytes)
+	if (c->memory.window_bytes > c->memory.outward.bytes)
 		assert(conn_pending_bytes(conn) == 0);
 	/* Where a read took bytes in another framing the count is an estimate, and so it stays until they are used. */
 	assert(c->wild || conn->first.busy || !world_may_go_on(conn) || conn->waiting_frames == 0);

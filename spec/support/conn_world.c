@@ -115,7 +115,7 @@ static bool on_timeout(struct channel *channel, enum timeout_kind kind)
 	struct client *client = enter(conn);
 	assert(conn_is_open(conn) && !conn->first.busy);
 	/* Nothing had come in time, but what only a write makes readable. */
-	assert(kind == TIMEOUT_WRITE || client->memory.inward_bytes == 0 || world_is_stuck(client));
+	assert(kind == TIMEOUT_WRITE || client->memory.inward.bytes == 0 || world_is_stuck(client));
 	client->timeouts++;
 	client->timeout_kind = kind;
 	leave();
@@ -335,7 +335,7 @@ void world_put(struct client *client, const void *bytes, size_t n)
 {
 	memory_stream_put(&client->memory, bytes, n);
 	for (unsigned i = 0; i < client->layers; i++)
-		nasty_translate(client->memory.inward + client->memory.inward_bytes - n, n,
+		nasty_translate(client->memory.inward.first + client->memory.inward.bytes - n, n,
 				client->nasty[i].key);
 }
 

@@ -1,4 +1,5 @@
---- Drivers that others have written, as Debian has them (scripts/drivers), in a server of lines; and varnishtest.
+--- Drivers that others have written, as Debian has them (scripts/drivers), in a server of lines; and varnishtest,
+--- and autocannon.
 local command = require "spec.support.command"
 local luassert = require "luassert"
 local server = require "spec.support.server"
@@ -25,6 +26,16 @@ function M.missing(name, package)
   if not command.exists(FOLDER .. package .. "/usr/share/doc/" .. package .. "/copyright") then
     return package .. " is not there: scripts/drivers"
   end
+end
+
+--- What runs autocannon in a shell; nil, and why it cannot be run.
+---@return string?
+---@return string? message
+function M.autocannon()
+  local path = FOLDER .. "autocannon/node_modules/autocannon/autocannon.js"
+  if not command.has "node" then return nil, "node is not installed" end
+  if not command.exists(path) then return nil, "autocannon is not there: scripts/drivers" end
+  return ("node '%s'"):format(path)
 end
 
 --- A server of lines; `body` has `Agent` with proceed(self, line).

@@ -18,7 +18,7 @@ M.SHORT = [[
   string.byte string.char string.len
   table.getn
   perilune.log perilune.now perilune.time perilune.after perilune.every perilune.spawn perilune.defer perilune.channel
-  perilune.semaphore perilune.pool perilune.shared perilune.register perilune.unregister
+  perilune.stats perilune.semaphore perilune.pool perilune.shared perilune.register perilune.unregister
   perilune.send perilune.crypto.random perilune.crypto.uuid
   perilune.json.array perilune.json.is_array
   file.setvbuf file.__tostring

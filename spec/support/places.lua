@@ -14,7 +14,7 @@ M.METHODS = {
 
 --- Those of require "perilune".
 M.FUNCTIONS = {
-  "sleep", "now", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
+  "sleep", "now", "stats", "log", "time", "after", "every", "spawn", "all", "any", "timeout", "channel", "semaphore",
   "connect", "resolve", "pool", "shared", "job", "register", "unregister", "perilune.send", "perilune.call",
   "hub.publish", "hub.count", "hub.stats",
 }
@@ -47,49 +47,49 @@ M.SIGNS = {
 ---  teardown: of a generation whose connections have migrated, which is on the loader's thread
 -- luacheck: push ignore 631 (one line a place)
 M.TABLE = [[
-place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg joi lea pub top snltaesaatcscrpdjruscpcs
-opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c a+c +++ ++c +++ +++++++++++++++++aa+++++
-proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
-defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
-task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++bbbbbb++bbm+bb++m+++
-tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
-coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k++++++kkk++kkk+k+++k+++
-kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k++++++kkk++kkk+k+++k+++
-sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
-gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
-look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
-look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y++++++yyy++yyy+y+++y+++
-clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c bbb bbb bbb +++ m+++bbbbbb++bbm+bbbbbb++
-upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c ++c +++ ++c +++ m++++++mmm++mmm+m+++m+++
-keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhh++
-teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc hhh hhh hhh +++ h+++hhhhhh++hhh+hhhhhhhh
-message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ ++++++++++++++++++++++++
+place           sen flu clo abo shu pau res rea fra tim def id  pee loc lis usa tls sub tos lin pip beg joi lea pub top sntltaesaatcscrpdjruscpcs
+opened          ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+factory         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c a+c +++ ++c +++ ++++++++++++++++++aa+++++
+proceed         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+batch           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+after_wait      ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+task            ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+timer           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+eof             ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+timeout         ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+writable        ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+oversize        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+malformed       ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+failed          ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+injected        ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+drain           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+closed          c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m++++bbbbbb++bbm+bb++m+++
+defer           c+c c+c ++c ++c c+c c+c c+c cmc c+c c+c c+c +++ ++- ++- ++- ++- --- --- +++ c+c c+c c+c c+c +++ ++c +++ m++++bbbbbb++bbm+bb++m+++
+task_defer      ++c m+c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ m++++bbbbbb++bbm+bb++m+++
+tostring        ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+index           ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+finaliser       ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y+++++++yyy++yyy+y+++y+++
+coroutine       ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k+++++++kkk++kkk+k+++k+++
+kept_coroutine  ++c k+c ++c ++c ++c ++c ++c kkc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ k+++++++kkk++kkk+k+++k+++
+sort            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y+++++++yyy++yyy+y+++y+++
+gsub            ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y+++++++yyy++yyy+y+++y+++
+look_up         ++c ++c ++c ++c ++c ++c ++c eoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
+look_up_waiting ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+decode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+decode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+decode_read     ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+decode_raises   ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c r+c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+encode          ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+encode_batch    ++c h+c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+encode_send     ++c y+c ++c ++c ++c ++c ++c yoc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ y+++++++yyy++yyy+y+++y+++
+clients_encode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+clients_decode  ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+redact          ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+snapshot        ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c bbb bbb bbb +++ m++++bbbbbb++bbm+bbbbbb++
+upgrade         ++c ++c ++c ++c ++c ++c ++c mmc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c b+c ++c +++ ++c +++ m+++++++mmm++mmm+m+++m+++
+keeping         ++c ++c ++c ++c ++c ++c ++c hhc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhh++
+teardown        ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc ccc +++ --- --- --- --- --- --- +++ ccc ccc ccc hhh hhh hhh +++ h++++hhhhhh++hhh+hhhhhhhh
+message         ++c ++c ++c ++c ++c ++c ++c +oc ++c ++c ++c +++ ++- ++- ++- ++- --- --- +++ ++c ++c ++c ++c +++ ++c +++ +++++++++++++++++++++++++
 ]]
 -- luacheck: pop
 
@@ -148,6 +148,7 @@ local METHODS = {
   ["hub.stats"] = function() return perilune.hub.stats() end,
   sleep = function() perilune.sleep("10ms") return true end,
   now = function() return perilune.now() end,
+  stats = function() return perilune.stats().accepted > 0 end,
   log = function() perilune.log("debug", "logged") return true end,
   time = function() return perilune.time() end,
   after = function() return perilune.after("1h", function() end):cancel() end,

@@ -36,7 +36,7 @@ void ends_pass(struct end *from, struct end *to, size_t max)
 	static char wire[WIRE_BYTES];
 	size_t n = memory_stream_take(&from->memory, wire, max < sizeof wire ? max : sizeof wire);
 	memory_stream_put(&to->memory, wire, n);
-	if (from->memory.our_shut && !from->memory.outward_bytes)
+	if (from->memory.our_shut && !from->memory.outward.bytes)
 		memory_stream_half_close(&to->memory);
 }
 
@@ -44,8 +44,8 @@ void ends_pass(struct end *from, struct end *to, size_t max)
 static unsigned end_events(const struct end *end)
 {
 	const struct memory_stream *m = &end->memory;
-	return (m->inward_bytes || m->peer_shut || m->broken ? STREAM_READ : 0u) |
-	       (m->outward_bytes < m->window_bytes || m->broken ? STREAM_WRITE : 0u);
+	return (m->inward.bytes || m->peer_shut || m->broken ? STREAM_READ : 0u) |
+	       (m->outward.bytes < m->window_bytes || m->broken ? STREAM_WRITE : 0u);
 }
 
 void end_step(struct end *end)
@@ -83,7 +83,7 @@ ssize_t end_read(struct end *end, void *to, size_t n)
 		more = stream_read(&end->user, (char *)to + got, n - got);
 		if (more > 0)
 			got += (size_t)more;
-		else if (more != UV_EAGAIN || !(end->memory.inward_bytes || stream_has_input(&end->user)))
+		else if (more != UV_EAGAIN || !(end->memory.inward.bytes || stream_has_input(&end->user)))
 			break;
 	}
 	return got ? (ssize_t)got : more;

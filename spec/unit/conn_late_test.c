@@ -259,7 +259,7 @@ static void a_peers_time_begins_when_its_reply_leaves(void **state)
 	leave_unread(second, "slow\n");
 	memory_stream_report(&first->memory);
 	memory_stream_report(&second->memory);
-	assert_int_equal(first->memory.outward_bytes, 0); /* its reply leaves with the other one */
+	assert_int_equal(first->memory.outward.bytes, 0); /* its reply leaves with the other one */
 	conn_host_settle(&host);
 	turn_late(0);
 	expect_open(first);
@@ -406,7 +406,7 @@ static void the_end_of_a_drain_serves_what_had_arrived(void **state)
 		conn_host_turn(&host, now_ms);
 		world_run();
 		assert_int_equal(c->frames_seen, 600);
-		assert_int_equal(c->memory.outward_bytes, 1200);
+		assert_int_equal(c->memory.outward.bytes, 1200);
 		expect_end(c, REASON_DRAIN);
 		assert_int_equal(count_read(&counters.cut) - cut, how == CLOSE_NOW);
 	}

@@ -49,7 +49,7 @@ static void small_output_of_a_poll_leaves_together(void **state)
 	memory_stream_put(&other->memory, "two\n", 4);
 	assert_true(memory_stream_report(&c->memory));
 	assert_true(memory_stream_report(&other->memory));
-	assert_int_equal(c->memory.outward_bytes, 0);
+	assert_int_equal(c->memory.outward.bytes, 0);
 	conn_host_settle(&host);
 	expect_output(c, "one\n");
 	expect_output(other, "two\n");
@@ -79,8 +79,8 @@ static void a_full_list_is_settled_within_the_poll(void **state)
 	}
 	for (unsigned i = 0; i <= CONN_UNSETTLED_MAX; i++)
 		assert_true(memory_stream_report(&all[i]->memory));
-	assert_int_equal(all[CONN_UNSETTLED_MAX]->memory.outward_bytes, 0);
-	assert_int_equal(all[CONN_UNSETTLED_MAX - 1]->memory.outward_bytes, 2);
+	assert_int_equal(all[CONN_UNSETTLED_MAX]->memory.outward.bytes, 0);
+	assert_int_equal(all[CONN_UNSETTLED_MAX - 1]->memory.outward.bytes, 2);
 	expect_output(all[0], "x\n");
 	world_run();
 	expect_output(all[CONN_UNSETTLED_MAX], "x\n");
@@ -97,7 +97,7 @@ static void large_output_leaves_at_once(void **state)
 	c->echo = true;
 	memory_stream_put(&c->memory, frames, sizeof frames);
 	assert_true(memory_stream_report(&c->memory));
-	assert_int_equal(c->memory.outward_bytes, sizeof frames);
+	assert_int_equal(c->memory.outward.bytes, sizeof frames);
 }
 
 static void many_frames_take_turns(void **state)
@@ -393,7 +393,7 @@ static void past_the_mark_it_is_not_read(void **state)
 		world_run();
 		assert_int_equal(c->writables, 2);
 		assert_int_equal(c->frames_seen, 30);
-		assert_int_equal(c->memory.outward_bytes, 3000);
+		assert_int_equal(c->memory.outward.bytes, 3000);
 	}
 }
 
@@ -440,10 +440,10 @@ static void slow_drop_drops_and_counts(void **state)
 	c->memory.window_bytes = SIZE_MAX;
 	world_run();
 	assert_int_equal(c->frames_seen, 30);
-	assert_int_equal(c->memory.outward_bytes, 3000);
+	assert_int_equal(c->memory.outward.bytes, 3000);
 	assert_int_equal(channel_send(channel_of(c), "kept", 4, &below), 0);
 	world_run();
-	assert_int_equal(c->memory.outward_bytes, 3005);
+	assert_int_equal(c->memory.outward.bytes, 3005);
 	assert_int_equal(count_read(&counters.dropped_frames), 7);
 }
 

@@ -236,7 +236,7 @@ static void strangers_are_not_read_from(void **state)
 	struct networks trust = { .list = &network, .count = 1 }, nobody = { 0 };
 	struct client *c = world_join_proxied(free_slot(), &PROXY_REQUIRED, &nobody, HEADER);
 	assert_int_equal(c->closed, 1);
-	assert_int_equal(c->memory.inward_bytes, HEADER_BYTES);
+	assert_int_equal(c->memory.inward.bytes, HEADER_BYTES);
 	world_run();
 	expect_end(c, REASON_PROXY);
 	assert_non_null(c->refused);

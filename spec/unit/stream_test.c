@@ -53,9 +53,9 @@ static void layers_stand_on_layers(void **state)
 	conn_shutdown(conn_of(c));
 	world_run();
 	/* The last word of each, that of the upper one as the lower one passes it on. */
-	assert_int_equal(c->memory.outward_bytes, 2);
-	assert_int_equal(c->memory.outward[0], NASTY_END ^ NASTY_KEY);
-	assert_int_equal(c->memory.outward[1], NASTY_END);
+	assert_int_equal(c->memory.outward.bytes, 2);
+	assert_int_equal(c->memory.outward.first[0], NASTY_END ^ NASTY_KEY);
+	assert_int_equal(c->memory.outward.first[1], NASTY_END);
 	assert_true(c->memory.our_shut);
 	hang_up(c);
 	expect_end(c, REASON_PEER);
@@ -65,7 +65,7 @@ static void layers_stand_on_layers(void **state)
 static struct client *join_silent(void)
 {
 	struct client *c = join_nasty(NULL);
-	c->memory.inward_bytes = 0;
+	c->memory.inward.bytes = 0;
 	world_run();
 	return c;
 }
@@ -181,8 +181,8 @@ static void its_end_of_stream_waits_until_it_can_be_written(void **state)
 	c->memory.window_bytes = 10;
 	world_run();
 	assert_true(c->memory.our_shut);
-	assert_int_equal(c->memory.outward_bytes, 1);
-	assert_int_equal(c->memory.outward[0], NASTY_END);
+	assert_int_equal(c->memory.outward.bytes, 1);
+	assert_int_equal(c->memory.outward.first[0], NASTY_END);
 	put(c, "it still listens\n");
 	assert_int_equal(c->frames_seen, 2);
 	hang_up(c);
@@ -202,7 +202,7 @@ static void its_last_word_is_written_before_it_is_closed(void **state)
 	c->memory.window_bytes = 10;
 	world_run();
 	expect_end(c, REASON_AGENT);
-	assert_int_equal(c->memory.outward[c->memory.outward_bytes - 1], NASTY_END);
+	assert_int_equal(c->memory.outward.first[c->memory.outward.bytes - 1], NASTY_END);
 }
 
 /* As of output that nobody takes: ten seconds where timeout.write is off. */
@@ -287,7 +287,7 @@ static void who_ends_lets_go_of_what_it_shares(void **state)
 	assert_int_equal(atomic_load(&shared->refs), 1);
 	other->memory.window_bytes = SIZE_MAX;
 	world_run();
-	assert_int_equal(other->memory.outward_bytes, sizeof text);
+	assert_int_equal(other->memory.outward.bytes, sizeof text);
 }
 
 /* ---- over sockets ---- */

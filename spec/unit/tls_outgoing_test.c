@@ -315,11 +315,11 @@ static void a_server_that_speaks_plainly_is_told_of(void **state)
 	for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++) {
 		ends_begin(&ends, client, server);
 		end_step(&ends.client);
-		size_t said = ends.client.memory.outward_bytes;
+		size_t said = ends.client.memory.outward.bytes;
 		memory_stream_put(&ends.client.memory, WORDS[i], strlen(WORDS[i]));
 		end_step(&ends.client);
 		expect_failure(&ends.client, "the server does not speak TLS");
-		assert_int_equal(ends.client.memory.outward_bytes, said); /* nobody is answered in HTTP */
+		assert_int_equal(ends.client.memory.outward.bytes, said); /* nobody is answered in HTTP */
 		ends_free(&ends);
 	}
 }
@@ -334,7 +334,7 @@ static void a_server_that_leaves_is_told_of(void **state)
 		end_step(&ends.client);
 		ends_pass(&ends.client, &ends.server, SIZE_MAX);
 		end_step(&ends.server);
-		all = ends.server.memory.outward_bytes;
+		all = ends.server.memory.outward.bytes;
 		ends_pass(&ends.server, &ends.client, cut);
 		memory_stream_half_close(&ends.client.memory);
 		for (int i = 0; i < 10; i++)

@@ -292,7 +292,7 @@ static void moods(struct client *c)
 {
 	c->memory.read_max = at_random(2) ? 0 : 1 + at_random(100);
 	c->memory.write_max = at_random(2) ? 0 : 1 + at_random(100);
-	c->memory.window_bytes = at_random(3) ? SIZE_MAX : c->memory.outward_bytes + at_random(50);
+	c->memory.window_bytes = at_random(3) ? SIZE_MAX : c->memory.outward.bytes + at_random(50);
 }
 
 static void all_arrives_in_order_whatever_the_stream_takes(void **state)

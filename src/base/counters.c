@@ -15,6 +15,14 @@ void counters_sum(struct counters *to, const struct counters *from)
 		count_add(&sum[i], count_read(&part[i]));
 }
 
+void counters_sum_all(struct counters *to, const struct counters_all *all)
+{
+	counters_sum(to, all->more);
+	for (unsigned i = 0; i < all->count; i++)
+		counters_sum(
+		    to, (const struct counters *)(const void *)((const char *)all->first + i * all->stride));
+}
+
 uint64_t counters_closed(const struct counters *c)
 {
 	uint64_t total = 0;

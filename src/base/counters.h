@@ -88,6 +88,10 @@ enum conn_phase {
 	  "WebSockets that ended with 1011: their agent raised an error, or left a message unfinished")      \
 	X(websocket_other, "WebSockets that ended with another code, such as a script's own")                \
 	X(http_requests, "HTTP requests handed to agents")                                                   \
+	X(http_2xx, "HTTP responses with a status of 200 to 299")                                            \
+	X(http_3xx, "HTTP responses with a status of 300 to 399")                                            \
+	X(http_4xx, "HTTP responses with a status of 400 to 499, refusals included")                         \
+	X(http_5xx, "HTTP responses with a status of 500 to 599, refusals included")                         \
 	X(http_400, "HTTP requests refused with 400: malformed")                                             \
 	X(http_408, "HTTP requests refused with 408: not come in time")                                      \
 	X(http_413, "HTTP requests refused with 413: with a body over `limits.body`")                        \
@@ -134,6 +138,17 @@ static inline uint64_t count_read(const counter *c)
 
 /* Adds every counter of `from` to `to`. Any thread may own `from`; the caller owns `to`. */
 void counters_sum(struct counters *to, const struct counters *from);
+
+/* The sets of a process: some of one array, whose members are `stride` bytes apart, and one more. Read by any thread. */
+struct counters_all {
+	const struct counters *first;
+	size_t stride;
+	unsigned count;
+	const struct counters *more;
+};
+
+/* Adds all of them to `to`, which the caller owns. */
+void counters_sum_all(struct counters *to, const struct counters_all *all);
 
 /* Those of COUNTERS, in its order. */
 struct counter_name {

@@ -1,6 +1,7 @@
 /* The C side of `require "perilune"`; its Lua side is lua/perilune.lua. */
 #include "agent/whose.h"
 #include "agent/work.h"
+#include "base/counters.h"
 #include "base/log.h"
 #include "bind/bind.h"
 
@@ -83,9 +84,45 @@ static int l_core_place(lua_State *lua)
 	return 2;
 }
 
+static void set_stat(lua_State *lua, const char *name, uint64_t n)
+{
+	lua_pushnumber(lua, (lua_Number)n);
+	lua_setfield(lua, -2, name);
+}
+
+/* `counts` has one a reason; those that are not 0. */
+static void set_reasons(lua_State *lua, const char *name, const counter *counts)
+{
+	lua_newtable(lua);
+	for (int i = 0; i < REASON_COUNT; i++)
+		if (count_read(&counts[i]))
+			set_stat(lua, reason_name((enum close_reason)i), count_read(&counts[i]));
+	lua_setfield(lua, -2, name);
+}
+
+/* MAY RAISE. stats() → what all threads of the process have counted so far */
+static int l_core_stats(lua_State *lua)
+{
+	const struct conn_host *host = agents_of(lua)->host;
+	struct counters sum = { 0 };
+	BIND_AT_MOST(lua, 0, "perilune.stats");
+	if (host->all_counters)
+		counters_sum_all(&sum, host->all_counters);
+	lua_createtable(lua, 0, COUNTER_COUNT + 5);
+	uint64_t accepted = count_read(&sum.accepted), closed = counters_closed(&sum);
+	set_stat(lua, "accepted", accepted);
+	set_stat(lua, "closed", closed);
+	set_stat(lua, "open", accepted > closed ? accepted - closed : 0);
+	for (int i = 0; i < COUNTER_COUNT; i++)
+		set_stat(lua, COUNTER_NAMES[i].name, counters_read(&sum, &COUNTER_NAMES[i]));
+	set_reasons(lua, "reasons", sum.closed);
+	set_reasons(lua, "fault_reasons", sum.faults_by);
+	return 1;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
-	{ "sleep", l_core_sleep }, { "now", l_core_now },     { "time", l_core_time },
-	{ "log", l_core_log },     { "place", l_core_place }, { NULL, NULL },
+	{ "sleep", l_core_sleep }, { "now", l_core_now },     { "time", l_core_time }, { "log", l_core_log },
+	{ "place", l_core_place }, { "stats", l_core_stats }, { NULL, NULL },
 };
 
 void bind_core(lua_State *lua)

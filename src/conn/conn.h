@@ -138,9 +138,10 @@ struct conn_host {
 	uint8_t *scratch; /* CONN_SCRATCH_BYTES */
 	const uint8_t *input; /* what the batch was decoded from */
 	size_t input_bytes;
-	struct tape *tape;         /* the layer above: what new connections are recorded on, or NULL */
-	struct dicts *dicts;       /* that its agents share with those of others; NULL: there are none */
-	struct job_port *job_port; /* by which its agents give jobs; NULL: they cannot */
+	struct tape *tape;   /* the layer above: what new connections are recorded on, or NULL */
+	struct dicts *dicts; /* that its agents share with those of others; NULL: there are none */
+	const struct counters_all *all_counters; /* what the whole process counts; NULL: nobody asks */
+	struct job_port *job_port;               /* by which its agents give jobs; NULL: they cannot */
 	struct post *post; /* the layer above: how its agents send to those of others; NULL: they cannot */
 	struct audience *audience; /* the same: who is a member of topics; NULL: nobody can be */
 	struct outgoing *outgoing; /* how its agents make connections out; NULL: they cannot */
@@ -150,7 +151,9 @@ struct conn_host {
 	/* Connections whose events of this poll are served, but whose output is not written: conn_host_settle(). */
 	struct conn *unsettled[CONN_UNSETTLED_MAX];
 	unsigned unsettled_count;
-	size_t unsettled_bytes;     /* of output they have */
+	size_t unsettled_bytes; /* of output they have */
+	uint64_t evicted;       /* connections that have ended since the memory for buffers was used up, */
+	uint64_t evicted_logged_ms; /* ... and when the log was told; 0: never */
 	unsigned lingering;         /* connections in CONN_LINGER */
 	unsigned opening;           /* connections in a handshake: endpoint.has_handshake */
 	unsigned opening_max;       /* so many at once; 0: as many as come */

@@ -1,4 +1,5 @@
 /* What the connections of one worker share: deadlines, buffers, turns. */
+#include "base/log.h"
 #include "conn/internal.h"
 
 #include <stdlib.h>
@@ -219,6 +220,26 @@ static struct conn *fattest(const struct conn_host *host)
 	return found;
 }
 
+static void log_evicted(struct conn_host *host)
+{
+	enum { EVICTED_LOG_EVERY_MS = 10000 };
+	host->evicted++;
+	if (host->evicted_logged_ms && host->now_ms - host->evicted_logged_ms < EVICTED_LOG_EVERY_MS)
+		return;
+	log_write(LOG_WARN, "connections are ended: the memory for buffers is used up",
+		  F_TEXT("limit", "limits.buffers"), F_INT("worker_bytes", host->pool.limit_bytes),
+		  F_INT("ended", host->evicted), F_TEXT("hint", "raise it, or lower limits.connections"));
+	host->evicted_logged_ms = host->now_ms ? host->now_ms : 1;
+	host->evicted = 0;
+}
+
+void host_evict(struct conn *conn)
+{
+	if (conn->reason == REASON_NONE)
+		log_evicted(conn->host);
+	conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+}
+
 bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *wanting, size_t n)
 {
 	struct conn *victim = fattest(host);
@@ -228,7 +249,7 @@ bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *w
 	/* Whoever is being served may have frames that point into its buffer. */
 	if (victim == conn || victim == host->current)
 		return false;
-	conn_close(victim, REASON_MEMORY, CLOSE_NOW);
+	host_evict(victim);
 	input_drop(victim, buf_len(victim->in));
 	buf_release(&host->pool, &victim->in);
 	outq_release(&victim->out, &host->pool);

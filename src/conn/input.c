@@ -289,7 +289,7 @@ static void take_one(struct conn *conn, struct batch *batch)
 	if (batch->count)
 		deliver_one(conn, batch);
 	else if (batch->error == ERR_BUFFER_LIMIT)
-		conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+		host_evict(conn);
 	else if (batch->error)
 		input_refuse(conn, batch);
 	if (forgets)
@@ -397,7 +397,7 @@ static void keep_place(struct conn *conn)
 		return;
 	while (!buf_reserve(&host->pool, &conn->in, 1)) {
 		if (!host_relieve(host, conn, conn->in, 1)) {
-			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			host_evict(conn);
 			return;
 		}
 	}
@@ -421,7 +421,7 @@ static void feed_scratch(struct conn *conn, size_t n)
 	while (buf_append(&host->pool, &conn->in, host->scratch + used, n - used)) {
 		if (!host_relieve(host, conn, conn->in, n - used)) {
 			input_drop(conn, n - used);
-			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			host_evict(conn);
 			return;
 		}
 	}
@@ -487,7 +487,7 @@ ssize_t input_read(struct conn *conn)
 	} else {
 		uint8_t *tail = tail_room(conn);
 		if (!tail) {
-			conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+			host_evict(conn);
 			return UV_ENOMEM;
 		}
 		n = stream_read(&conn->io, tail, buf_room(conn->in));

@@ -221,3 +221,6 @@ void host_forget(struct conn *conn);
 /* Frees buffers by ending whoever holds most, so that `wanting`, one of conn's, can take n more bytes.
  * False: that would be conn itself, or would not help. */
 bool host_relieve(struct conn_host *host, struct conn *conn, const struct buf *wanting, size_t n);
+
+/* The memory for buffers is used up, and the connection is the one to go. The log says so once in a while. */
+void host_evict(struct conn *conn);

@@ -157,7 +157,7 @@ bool output_make_room(struct conn *conn, size_t n)
 {
 	if (host_relieve(conn->host, conn, conn->out.bytes, n))
 		return true;
-	conn_close(conn, REASON_MEMORY, CLOSE_NOW);
+	host_evict(conn);
 	return false;
 }
 

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "http/internal.h"
 
+#include <stdio.h>
 #include <uv.h>
 
 enum {
@@ -161,10 +162,18 @@ void http_drop_rest(struct http_session *s, size_t n, struct batch *out)
 		http_end_rest(s, out);
 }
 
+/* Who reads it is told what is wrong, and chooses the status. */
+static void explain_rest(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
+{
+	enum http_refusal refusal = (enum http_refusal)(batch->announced % REFUSAL_COUNT);
+	(void)protocol;
+	snprintf(text, size, "%s", http_refusal_text(refusal));
+}
+
 static const struct protocol_ops REST_OPS = {
 	.name = "http",
 	.decode = http_decode_rest,
-	.explain = http_explain,
+	.explain = explain_rest,
 };
 
 void http_init_rest(struct http *http)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/counters.h"
 #include "http/http.h"
 #include "http/refusal.h"
 
@@ -146,8 +147,6 @@ void http_fail_batch(struct http_session *s, struct batch *out);
 /* The bytes of the chunk, or of trailers, that are at hand, `has` at most; 0: no room would do. */
 size_t http_room_wanted(const struct http *http, const struct http_session *s, size_t has);
 
-void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size);
-
 /* incoming.c */
 
 /* The head of a request is whole, of n bytes: is it to be handed up without its body? And does that. */
@@ -190,6 +189,18 @@ struct http_framed {
  */
 char *http_put_head(char *to, const struct http *http, const struct http_request *request,
 		    struct http_response *response, struct http_framed framed);
+
+_Static_assert(offsetof(struct counters, http_5xx) - offsetof(struct counters, http_2xx) ==
+		   3 * sizeof(counter),
+	       "one behind the other");
+
+/* A response of that status, 200 to 599, is on its way. */
+static inline void http_count_class(const struct http *http, unsigned status)
+{
+	counter *classes = &http->worker->counters->http_2xx;
+	if (status >= 200 && status < 600)
+		count(classes + (status / 100 - 2));
+}
 
 /* Appends the response that refuses, the last one. 0 or ERR_BUFFER_LIMIT. */
 int http_refuse(const struct http *http, struct http_session *s, enum http_refusal refusal,

@@ -46,6 +46,7 @@ int http_begin_pieces(const struct http *http, struct session *session, struct h
 	    framed.by == FRAMING_END || (s->rest && s->expects) || http_is_last_request(http, s);
 	response->bytes = (size_t)(http_put_head(begin, http, &s->request, response, framed) - begin);
 	buf_commit(*out, response->bytes);
+	http_count_class(http, response->status);
 	if (!s->rest && !s->request.trailer_bytes) /* else it may still be read */
 		buf_release(http->worker->pool, &s->body);
 	s->framing = (uint8_t)framed.by;

@@ -285,7 +285,7 @@ static int http_finish(const struct protocol *protocol, struct session *session,
 	return refusal ? http_refuse(http_of(protocol), s, refusal, pool, out) : 0;
 }
 
-void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
+static void http_explain(const struct protocol *protocol, const struct batch *batch, char *text, size_t size)
 {
 	enum http_refusal refusal = (enum http_refusal)(batch->announced % REFUSAL_COUNT);
 	(void)protocol;

@@ -53,5 +53,5 @@ const char *http_refusal_text(enum http_refusal refusal);
 /* The code that decode() gives: ERR_FRAME_TOO_LARGE for what is over a limit, else ERR_FRAME_MALFORMED. */
 int http_refusal_error(enum http_refusal refusal);
 
-/* By status. */
+/* By status: refusals only. http_count_class() has them as well. */
 void http_refusal_count(struct counters *counters, enum http_refusal refusal);

@@ -167,6 +167,7 @@ int http_respond(const struct http *http, struct session *session, struct http_r
 		to = put_bytes(to, response->body, body_bytes);
 	response->bytes = (size_t)(to - begin);
 	buf_commit(*out, response->bytes);
+	http_count_class(http, response->status);
 	buf_release(http->worker->pool, &s->body);
 	s->pending = false;
 	s->last = response->is_last;
@@ -209,6 +210,7 @@ int http_refuse(const struct http *http, struct http_session *s, enum http_refus
 	if (!(s->pending && s->request.is_head))
 		to = put_bytes(to, text, n);
 	buf_commit(*out, (size_t)(to - begin));
+	http_count_class(http, status);
 	http_refusal_count(http->worker->counters, refusal);
 	s->pending = false;
 	s->last = true;

@@ -41,9 +41,10 @@ struct server {
 	struct listeners listeners;
 	struct acceptor acceptor;
 	struct worker *workers;
-	struct kept_source *sources; /* of each worker: what it is given of `kept` */
-	struct dicts *dicts;         /* shared by all workers, and by the generations of the script */
-	struct jobs *jobs;           /* the same */
+	struct kept_source *sources;  /* of each worker: what it is given of `kept` */
+	struct counters_all counters; /* of all workers, and of the acceptor */
+	struct dicts *dicts;          /* shared by all workers, and by the generations of the script */
+	struct jobs *jobs;            /* the same */
 	struct job_surroundings surroundings;
 	struct report jobs_over; /* of the last of their threads */
 	unsigned to_end;         /* of the loader and the jobs: what the end waits for */

@@ -86,6 +86,10 @@ static bool open_server(struct server *server, struct config *config)
 	upgrade_open(&server->upgrade, &server->reactor, &server->notify, server, takeover_on_done,
 		     takeover_on_failure);
 	server->wake.data = server->last_resort.data = server;
+	server->counters = (struct counters_all){ .first = &server->workers->counters,
+						  .stride = sizeof *server->workers,
+						  .count = config->workers,
+						  .more = &server->acceptor.counters };
 	server->began_ms = uv_now(&server->loop);
 	stall_listen(note_stall, &server->wake);
 	return true;

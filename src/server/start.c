@@ -79,11 +79,11 @@ static bool has_clients(void *data)
 
 int start_workers(struct server *server)
 {
-	struct worker_links links = { server,      server->dicts, server->jobs,      server->names,
-				      server->hub, reports_post,  &REPORT_RECEIVERS, note_left,
-				      note_closes, note_gone,     note_failed,       count_in,
-				      count_out,   begin_flow,    socket_closed,     handed_over,
-				      has_clients };
+	struct worker_links links = { server,      server->dicts,     server->jobs, server->names,
+				      server->hub, &server->counters, reports_post, &REPORT_RECEIVERS,
+				      note_left,   note_closes,       note_gone,    note_failed,
+				      count_in,    count_out,         begin_flow,   socket_closed,
+				      handed_over, has_clients };
 	for (unsigned i = 0; i < server->config->workers; i++) {
 		server->sources[i] = kept_source(&server->kept, i);
 		int err =

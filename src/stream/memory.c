@@ -10,39 +10,69 @@ static struct memory_stream *self(struct stream *stream)
 	return (struct memory_stream *)(void *)stream;
 }
 
-static void queue_put(uint8_t **queue, size_t *bytes, size_t *room, const void *from, size_t n)
+/* To where its memory begins. */
+static void queue_rewind(struct memory_queue *queue)
 {
-	if (*bytes + n > *room) {
-		*room = (*bytes + n) * 2;
-		*queue = realloc(*queue, *room);
-		assert(*queue);
-	}
-	if (n)
-		memcpy(*queue + *bytes, from, n);
-	*bytes += n;
+	if (!queue->gone)
+		return;
+	uint8_t *begin = queue->first - queue->gone;
+	memmove(begin, queue->first, queue->bytes);
+	queue->room += queue->gone;
+	queue->first = begin;
+	queue->gone = 0;
 }
 
-static size_t queue_take(uint8_t *queue, size_t *bytes, void *to, size_t n)
+static void queue_grow(struct memory_queue *queue, size_t n)
 {
-	if (n > *bytes)
-		n = *bytes;
-	if (n) {
-		memcpy(to, queue, n);
-		memmove(queue, queue + n, *bytes - n);
+	queue->room = (queue->bytes + n) * 2;
+	queue->first = realloc(queue->first, queue->room);
+	assert(queue->first);
+}
+
+/* Each byte is moved a few times at most, however many are there and however few are taken at once. */
+static void queue_put(struct memory_queue *queue, const void *from, size_t n)
+{
+	if (queue->bytes + n > queue->room) {
+		bool is_mostly_gone = queue->gone >= queue->bytes;
+		queue_rewind(queue);
+		if (!is_mostly_gone || queue->bytes + n > queue->room)
+			queue_grow(queue, n);
 	}
-	*bytes -= n;
+	if (n)
+		memcpy(queue->first + queue->bytes, from, n);
+	queue->bytes += n;
+}
+
+static size_t queue_take(struct memory_queue *queue, void *to, size_t n)
+{
+	if (n > queue->bytes)
+		n = queue->bytes;
+	if (!n)
+		return 0;
+	memcpy(to, queue->first, n);
+	queue->first += n;
+	queue->gone += n;
+	queue->room -= n;
+	queue->bytes -= n;
 	return n;
+}
+
+static void queue_free(struct memory_queue *queue)
+{
+	queue_rewind(queue);
+	free(queue->first);
+	*queue = (struct memory_queue){ 0 };
 }
 
 static ssize_t memory_read(struct stream *stream, void *to, size_t n)
 {
 	struct memory_stream *m = self(stream);
 	/* What came before a reset can still be read, as from a socket. */
-	if (!m->inward_bytes)
+	if (!m->inward.bytes)
 		return m->broken ? UV_ECONNRESET : m->peer_shut ? 0 : UV_EAGAIN;
 	if (m->read_max && n > m->read_max)
 		n = m->read_max;
-	return (ssize_t)queue_take(m->inward, &m->inward_bytes, to, n);
+	return (ssize_t)queue_take(&m->inward, to, n);
 }
 
 static ssize_t memory_write(struct stream *stream, const void *from, size_t n)
@@ -51,14 +81,14 @@ static ssize_t memory_write(struct stream *stream, const void *from, size_t n)
 	m->writes++;
 	if (m->broken || m->our_shut)
 		return m->broken ? UV_ECONNRESET : UV_EPIPE;
-	size_t room = m->window_bytes > m->outward_bytes ? m->window_bytes - m->outward_bytes : 0;
+	size_t room = m->window_bytes > m->outward.bytes ? m->window_bytes - m->outward.bytes : 0;
 	if (!room)
 		return UV_EAGAIN;
 	if (n > room)
 		n = room;
 	if (m->write_max && n > m->write_max)
 		n = m->write_max;
-	queue_put(&m->outward, &m->outward_bytes, &m->outward_room, from, n);
+	queue_put(&m->outward, from, n);
 	return (ssize_t)n;
 }
 
@@ -75,7 +105,7 @@ static void memory_again(struct stream *stream)
 
 static size_t memory_unsent(struct stream *stream)
 {
-	return self(stream)->outward_bytes;
+	return self(stream)->outward.bytes;
 }
 
 static int memory_shutdown(struct stream *stream)
@@ -86,13 +116,13 @@ static int memory_shutdown(struct stream *stream)
 
 static size_t memory_unread(struct stream *stream)
 {
-	return self(stream)->inward_bytes;
+	return self(stream)->inward.bytes;
 }
 
 static void memory_close(struct stream *stream, bool reset)
 {
 	struct memory_stream *m = self(stream);
-	m->was_reset = reset || m->inward_bytes > 0;
+	m->was_reset = reset || m->inward.bytes > 0;
 	m->closing = true;
 }
 
@@ -126,21 +156,20 @@ void memory_stream_init(struct memory_stream *memory, struct stream_user *user)
 
 void memory_stream_deinit(struct memory_stream *memory)
 {
-	free(memory->inward);
-	free(memory->outward);
-	memory->inward = memory->outward = NULL;
+	queue_free(&memory->inward);
+	queue_free(&memory->outward);
 }
 
 void memory_stream_put(struct memory_stream *m, const void *bytes, size_t n)
 {
 	if (!m->closing)
 		m->put_bytes += n;
-	queue_put(&m->inward, &m->inward_bytes, &m->inward_room, bytes, n);
+	queue_put(&m->inward, bytes, n);
 }
 
 size_t memory_stream_take(struct memory_stream *m, void *to, size_t n)
 {
-	return queue_take(m->outward, &m->outward_bytes, to, n);
+	return queue_take(&m->outward, to, n);
 }
 
 void memory_stream_half_close(struct memory_stream *m)
@@ -157,8 +186,8 @@ static unsigned stream_memory_events_of(const struct memory_stream *m)
 {
 	if (m->broken && !m->broken_told)
 		return STREAM_BROKEN;
-	unsigned write = m->outward_bytes < m->window_bytes ? STREAM_WRITE : 0u;
-	unsigned read = m->inward_bytes || m->peer_shut || m->asked_again ? STREAM_READ : 0u;
+	unsigned write = m->outward.bytes < m->window_bytes ? STREAM_WRITE : 0u;
+	unsigned read = m->inward.bytes || m->peer_shut || m->asked_again ? STREAM_READ : 0u;
 	return m->watched & (write | read);
 }
 

@@ -11,19 +11,24 @@
 #include <netinet/in.h>
 #include <stdint.h>
 
+/* Bytes in their order. */
+struct memory_queue {
+	uint8_t *first;     /* the first one of them */
+	size_t bytes, room; /* from there on */
+	size_t gone;        /* in front of it: taken already */
+};
+
 struct memory_stream {
 	struct stream stream;
-	uint8_t *inward; /* from the peer to us, not yet read */
-	size_t inward_bytes, inward_room;
-	uint8_t *outward; /* from us to the peer, not yet taken */
-	size_t outward_bytes, outward_room;
-	size_t window_bytes;      /* how much `outward` may hold: a peer that stalls */
-	size_t read_max;          /* at most so many bytes a read; 0: no bound */
-	size_t write_max;         /* ... and a write */
-	size_t put_bytes;         /* that have arrived, while it was open */
-	unsigned writes;          /* that were made, those that would block included */
-	unsigned watched;         /* STREAM_* */
-	struct sockaddr_in local; /* our side's address; family 0: it has none */
+	struct memory_queue inward;  /* from the peer to us, not yet read */
+	struct memory_queue outward; /* from us to the peer, not yet taken */
+	size_t window_bytes;         /* how much `outward` may hold: a peer that stalls */
+	size_t read_max;             /* at most so many bytes a read; 0: no bound */
+	size_t write_max;            /* ... and a write */
+	size_t put_bytes;            /* that have arrived, while it was open */
+	unsigned writes;             /* that were made, those that would block included */
+	unsigned watched;            /* STREAM_* */
+	struct sockaddr_in local;    /* our side's address; family 0: it has none */
 	bool peer_shut, our_shut, broken, broken_told, closed, was_reset;
 	bool closing;     /* close() was called; memory_stream_report() says so */
 	bool asked_again; /* again() was called */

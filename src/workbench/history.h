@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,13 @@ struct history_bytes {
 	char text[4 * HISTORY_SHOWN + 64];
 };
 const char *history_show(struct history_bytes *shown, const void *bytes, size_t n);
+
+/*
+ * The same of a connection's bytes, whose answers say whether it becomes a WebSocket (*is_websocket, false at first).
+ * What its client sends is masked then: whole frames are shown as they are without the mask.
+ */
+const char *history_show_way(struct history_bytes *shown, bool *is_websocket, bool is_answer,
+			     const void *bytes, size_t n);
 
 /* How many lines are kept; the i-th of them, from 0 on, the oldest first. */
 size_t history_kept(const struct history *history);

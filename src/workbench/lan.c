@@ -219,7 +219,9 @@ void lan_note_client_bytes(struct peer *peer, bool is_clients, const void *bytes
 		if (part < head || part > n - at) /* a part of one: its client stalls */
 			return;
 		lan_note_client(peer, is_clients,
-				peer->tls ? "TLS" : history_show(&shown, from + at + head, part - head));
+				peer->tls ? "TLS"
+					  : history_show_way(&shown, &peer->is_websocket, !is_clients,
+							     from + at + head, part - head));
 	}
 }
 

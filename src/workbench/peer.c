@@ -142,10 +142,10 @@ static size_t count_records(const uint8_t *bytes, size_t n)
 void peer_put_datagram(struct memory_stream *to, const struct endpoint *endpoint, struct counters *counters,
 		       const uint8_t *record, size_t n)
 {
-	size_t waiting = count_records(to->inward, to->inward_bytes);
+	size_t waiting = count_records(to->inward.first, to->inward.bytes);
 	if (n > DATAGRAM_HEAD_BYTES + (size_t)endpoint->protocol->max_bytes)
 		count(&counters->truncated_datagrams);
-	else if (to->inward_bytes + n > FLOW_WAITING_BYTES || waiting >= endpoint->rules.inbox_frames)
+	else if (to->inward.bytes + n > FLOW_WAITING_BYTES || waiting >= endpoint->rules.inbox_frames)
 		count(&counters->dropped_datagrams);
 	else
 		memory_stream_put(to, record, n);
@@ -215,9 +215,9 @@ static void take_records(struct peer *peer, size_t n)
 static bool refuse_output(struct peer *peer)
 {
 	struct memory_stream *memory = &peer->memory;
-	if (!memory->outward_bytes || memory->broken)
+	if (!memory->outward.bytes || memory->broken)
 		return false;
-	memory->outward_bytes = 0;
+	memory->outward.bytes = 0;
 	if (peer->is_flow)
 		return true;
 	if (!memory->closing)
@@ -237,7 +237,7 @@ static bool take_output(struct peer *peer)
 	struct memory_stream *memory = &peer->memory;
 	if (peer->left)
 		return refuse_output(peer);
-	size_t n = memory->outward_bytes < peer->may_read ? memory->outward_bytes : peer->may_read;
+	size_t n = memory->outward.bytes < peer->may_read ? memory->outward.bytes : peer->may_read;
 	/* Without memory for it, it stays: as if it were not read. */
 	uint8_t *place = n ? place_for(peer, n) : NULL;
 	if (!place)

@@ -49,10 +49,11 @@ struct peer {
 	bool ended;      /* its agent was told */
 	bool left;       /* the client has hung up */
 	bool end_seen;
-	bool has_space; /* it counts for limits.per_ip */
-	bool is_placed; /* it is clear whose client it is to be: a flow's stay with their worker */
-	bool waits;     /* for its worker, which is stalled: its connection is yet to begin */
-	bool is_flow;   /* of datagrams: its connection begins with what it sends, and perhaps again */
+	bool has_space;    /* it counts for limits.per_ip */
+	bool is_placed;    /* it is clear whose client it is to be: a flow's stay with their worker */
+	bool waits;        /* for its worker, which is stalled: its connection is yet to begin */
+	bool is_websocket; /* for the network's history: history_show_way() */
+	bool is_flow;      /* of datagrams: its connection begins with what it sends, and perhaps again */
 	uint64_t end_seen_ms;
 };
 

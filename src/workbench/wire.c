@@ -107,12 +107,14 @@ void wire_note_refusal(const struct wire *wire, const char *fate)
 	wire_note(wire, WAY_BACK, what);
 }
 
-static void note_bytes(const struct wire *wire, enum way way, const struct segment *segment)
+static void note_bytes(struct wire *wire, enum way way, const struct segment *segment)
 {
 	struct history_bytes shown;
 	if (lan_notes(wire->lan))
 		wire_note(wire, way,
-			  wire->is_opaque ? "TLS" : history_show(&shown, segment->bytes, segment->count));
+			  wire->is_opaque ? "TLS"
+					  : history_show_way(&shown, &wire->is_websocket, way == WAY_BACK,
+							     segment->bytes, segment->count));
 }
 
 /* ---- what is said ---- */
@@ -178,7 +180,7 @@ static bool say_bytes(struct wire *wire, enum way way, size_t room)
 	uint8_t bytes[SEGMENT_BYTES_MAX];
 	size_t most = segment_bytes(wire, way);
 	bool any = false;
-	while (from->outward_bytes && room) {
+	while (from->outward.bytes && room) {
 		size_t n = memory_stream_take(from, bytes, most < room ? most : room);
 		wire_say(wire, way, SEGMENT_BYTES, bytes, n);
 		room -= n;
@@ -193,7 +195,7 @@ static bool say_end(struct wire *wire, enum way way)
 	struct lane *lane = &wire->lanes[way];
 	const struct memory_stream *from = wire_speaker(wire, way);
 	bool leaves = from->closing || from->closed;
-	if (from->outward_bytes || !(from->our_shut || leaves))
+	if (from->outward.bytes || !(from->our_shut || leaves))
 		return false;
 	bool is_reset = leaves && from->was_reset;
 	if (lane->is_ended && !is_reset)
@@ -210,11 +212,11 @@ static bool listen_to(struct wire *wire, enum way way)
 	if (!from)
 		return false;
 	if (lane->is_cut) {
-		bool says = from->outward_bytes;
-		from->outward_bytes = 0;
+		bool says = from->outward.bytes;
+		from->outward.bytes = 0;
 		return says;
 	}
-	size_t under_way = lane->bytes + (to ? to->inward_bytes : 0);
+	size_t under_way = lane->bytes + (to ? to->inward.bytes : 0);
 	size_t room = under_way < WIRE_WINDOW_BYTES ? WIRE_WINDOW_BYTES - under_way : 0;
 	bool any = say_bytes(wire, way, room);
 	return say_end(wire, way) || any;
@@ -247,7 +249,7 @@ void wire_break(struct wire *wire)
 		wire->lanes[way].is_reset = true;
 		if (!end)
 			continue;
-		end->outward_bytes = 0;
+		end->outward.bytes = 0;
 		if (!end->closing)
 			memory_stream_reset(end);
 	}

@@ -79,6 +79,7 @@ struct wire {
 	uint16_t source;                             /* of datagrams: the port that they come from */
 	bool is_queued;                              /* it is connected, and yet to be accepted */
 	bool is_opaque;                              /* what goes along it is TLS */
+	bool is_websocket;                           /* ... or frames of a WebSocket: history_show_way() */
 };
 
 /* A wire, after those that the network has. NULL: no memory. */

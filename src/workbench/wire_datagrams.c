@@ -79,11 +79,11 @@ void wire_datagrams_post(struct wire *wire, enum way way)
 {
 	struct memory_stream *from = wire_speaker(wire, way);
 	size_t n, at = 0;
-	for (; !wire->lanes[way].is_cut && at < from->outward_bytes; at += n) {
-		n = datagram_record_bytes(from->outward + at);
-		send_off(wire, way, SEGMENT_BYTES, from->outward + at, n);
+	for (; !wire->lanes[way].is_cut && at < from->outward.bytes; at += n) {
+		n = datagram_record_bytes(from->outward.first + at);
+		send_off(wire, way, SEGMENT_BYTES, from->outward.first + at, n);
 	}
-	from->outward_bytes = 0;
+	from->outward.bytes = 0;
 }
 
 /* ---- what arrives ---- */
@@ -188,7 +188,7 @@ bool wire_datagrams_carry(struct wire *wire)
 	bool any = false;
 	for (enum way way = WAY_THERE; way <= WAY_BACK; way++) {
 		const struct memory_stream *from = wire_speaker(wire, way);
-		if (!from || !from->outward_bytes)
+		if (!from || !from->outward.bytes)
 			continue;
 		wire_datagrams_post(wire, way);
 		any = true;

@@ -425,6 +425,7 @@ static bool open_worker(struct world *world, unsigned index)
 		return false;
 	worker->host.epoch_ms = WORLD_EPOCH_MS;
 	worker->host.dicts = world->dicts;
+	worker->host.all_counters = &world->all_counters;
 	worker->host.job_port = &worker->job_port;
 	post_open(&worker->post, world->names, &worker->host, index);
 	audience_open(&worker->audience, world->hub, &worker->host, index);
@@ -461,6 +462,10 @@ static bool open_workers(struct world *world)
 	world->hub = hub_new(world->worker_count, rings_nobody, &DICTS_KEY);
 	bool ok = world->workers && world->order && world->open && world->dicts && world->jobs &&
 		  world->names && world->hub;
+	world->all_counters = (struct counters_all){ .first = &world->workers->counters,
+						     .stride = sizeof *world->workers,
+						     .count = world->worker_count,
+						     .more = &world->counters };
 	while (ok && count < world->worker_count) {
 		ok = open_worker(world, count);
 		count += ok;

@@ -69,6 +69,7 @@ struct world {
 	uint16_t *order;          /* in which they have their turns */
 	struct config *config;    /* of the newest generation */
 	struct counters counters; /* of clients that were let in nowhere */
+	struct counters_all all_counters;
 	struct entries log;
 	struct lan *lan; /* the apps that it can reach, itself included; NULL: it has tried to reach none */
 	struct world *next_in_lan;

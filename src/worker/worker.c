@@ -633,6 +633,7 @@ static void worker_run(void *data)
 		worker->host.closes = on_closes;
 		worker->host.gone = worker_on_gone;
 		worker->host.dicts = worker->links.dicts;
+		worker->host.all_counters = worker->links.counters;
 		worker->host.job_port = worker->links.jobs ? &worker->job_port : NULL;
 		post_open(&worker->post, worker->links.names, &worker->host, worker->index);
 		names_open_box(worker->links.names, worker->index, worker);

@@ -37,10 +37,11 @@ struct admission {
 /* How a worker reaches the server; all may be called from any thread. */
 struct worker_links {
 	void *server;
-	struct dicts *dicts; /* that all workers share, */
-	struct jobs *jobs;   /* ... and these; NULL: there are none */
-	struct names *names; /* the same: of their agents, */
-	struct hub *hub;     /* ... and of the topics that they are members of */
+	struct dicts *dicts;                 /* that all workers share, */
+	struct jobs *jobs;                   /* ... and these; NULL: there are none */
+	struct names *names;                 /* the same: of their agents, */
+	struct hub *hub;                     /* ... and of the topics that they are members of */
+	const struct counters_all *counters; /* of all workers, and of who accepts */
 	void (*post)(void *server, struct report *report); /* it is delivered in the main thread */
 	const struct report_receivers *receivers;
 	/*

@@ -23,6 +23,10 @@ local NOT_OF_HTTP = {
 }
 -- ... and for WebSockets alone.
 local NOT_OF_WS = {
+  frame = "a ws:// address has messages, and no framing: leave `frame` out",
+  ["timeout.read"] = "of WebSockets, timeout.header is for the handshake, and for each message from its beginning on",
+  ["limits.frame"] = "of WebSockets, limits.message is for messages",
+  ["limits.inbox"] = "messages that wait are bytes: limits.buffers bounds them",
   ["limits.requests"] = "a WebSocket is one request",
   ["limits.upload"] = "who asks for a WebSocket sends no body",
   ["limits.body"] = "who asks for a WebSocket sends no body: limits.message is for messages",
@@ -44,7 +48,8 @@ local OF_WEBSOCKETS = { ["limits.message"] = NO_WEBSOCKET, ping = NO_WEBSOCKET, 
 local ONLY_OF_WS = { origins = NO_WS, subprotocols = NO_WS }
 
 local function is_ws(listener) return listener.protocol == "ws" end
-local function is_http(listener) return listener.protocol == "http" or is_ws(listener) end
+local function is_asked(listener) return listener.protocol == "http" end
+local function is_http(listener) return is_asked(listener) or is_ws(listener) end
 local function is_other(listener) return listener.kind ~= nil and not is_http(listener) end
 local function is_no_ws(listener) return listener.kind ~= nil and not is_ws(listener) end
 
@@ -121,7 +126,7 @@ function M.check(state, entries, listeners, buffers)
     if is_http(listener) then check_listener(state, entries[i], listener, i, buffers) end
   end
   check_protocol(state, listeners)
-  datagrams.refuse_keys(state, entries, listeners, NOT_OF_HTTP, is_http)
+  datagrams.refuse_keys(state, entries, listeners, NOT_OF_HTTP, is_asked)
   datagrams.refuse_keys(state, entries, listeners, ONLY_OF_HTTP, is_other)
   datagrams.refuse_keys(state, entries, listeners, NOT_OF_WS, is_ws)
   datagrams.refuse_keys(state, entries, listeners, OF_WEBSOCKETS, is_other)

@@ -24,9 +24,10 @@ function M.new(name, wrap) return setmetatable({ name = name, wrap = wrap }, met
 
 --- Raises for what is no middleware.
 ---@param what string for messages
-function M.check(what, value, level)
+---@param in_route boolean? it is for a route, in front of its handler
+function M.check(what, value, level, in_route)
   if getmetatable(value) == "http.middleware" then return end
-  local hint = type(value) == "function" and ": write http.before(fn), http.after(fn) or http.around(fn)" or ""
+  local hint = require("perilune.http.meant").middleware(value, in_route)
   error(("%s: expects middleware, such as http.before(fn), got %s%s"):format(what, printable.value(value), hint),
     level + 1)
 end

@@ -43,7 +43,10 @@ function M.parse(text)
   if rest:find("#", 1, true) then return nil, shown .. ": the address of a WebSocket has no fragment (#…)" end
   if rest:match "^[^/?]*":find("@", 1, true) then return nil, ("%s://…: %s"):format(scheme, CREDENTIALS) end
   local url, message = require("perilune.http.url").parse((scheme == "wss" and "https://" or "http://") .. rest)
-  if not url then return nil, (message:gsub("https?://", scheme .. "://"):gsub("tcp://", scheme .. "://")) end
+  if not url then
+    message = message:gsub("https?://", scheme .. "://"):gsub("tcp://", scheme .. "://")
+    return nil, (message:gsub(", or give the query as query = .*$", "")) -- which is an option of requests alone
+  end
   return { kind = "tcp", host = url.host, port = url.port, secure = scheme == "wss" or nil, protocol = "ws",
     address = text, url = url }
 end

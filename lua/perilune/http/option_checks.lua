@@ -28,10 +28,19 @@ local KINDS = {
     "expects a whole number" },
 }
 
-local function refuse(what, key, known, meant, level)
+local function names_of(known)
   local names = {}
   for name in pairs(known) do names[#names + 1] = name end
   table.sort(names)
+  return names
+end
+
+local function refuse(what, key, known, meant, level)
+  local names = names_of(known)
+  if type(key) == "number" then
+    error(("%s: an option has a name, as in { %s = … }; it has %s"):format(what, names[1], table.concat(names, ", ")),
+      level + 1)
+  end
   local hint = meant and meant[key] and (" (it is called %s)"):format(meant[key])
     or require("perilune.suggest").hint(key, names)
   if hint == "" then hint = "; it has " .. table.concat(names, ", ") end
@@ -48,7 +57,8 @@ end
 function M.check(what, options, known, level, meant)
   if options == nil then return {} end
   if type(options) ~= "table" then
-    error(("%s: options: expects a table, got %s"):format(what, printable.value(options)), level + 1)
+    error(("%s: options: expects a table such as { %s = … }, got %s"):format(what, names_of(known)[1],
+      printable.value(options)), level + 1)
   end
   for key, value in next, options do
     local kind = known[key]

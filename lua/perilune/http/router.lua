@@ -148,13 +148,15 @@ local function handler_of(name, path, level, ...)
   local n = select("#", ...)
   local handler = n > 0 and select(n, ...)
   if type(handler) ~= "function" then
-    error(("router:%s: %s: expects a handler, function(request), got %s"):format(name, printable.quote(path),
-      n == 0 and "nothing" or printable.value(handler)), level + 1)
+    local is_behind_one = n > 1 and type((select(n - 1, ...))) == "function"
+    local hint = require("perilune.http.meant").handler(handler, name, is_behind_one)
+    error(("router:%s: %s: expects a handler, function(request), got %s%s"):format(name, printable.quote(path),
+      n == 0 and "nothing" or printable.value(handler), hint), level + 1)
   end
   local steps = {}
   for i = 1, n - 1 do
     steps[i] = select(i, ...)
-    middleware.check(("router:%s"):format(name), steps[i], level + 1)
+    middleware.check(("router:%s"):format(name), steps[i], level + 1, true)
   end
   return middleware.wrap(steps, handler)
 end

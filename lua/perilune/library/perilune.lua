@@ -29,6 +29,12 @@ function perilune.sleep(duration) end
 ---@return number seconds
 function perilune.now() end
 
+--- What the process has counted since it began, all its workers and generations together: the counters of
+--- docs/reference.md, "Counters", by their names; `accepted`, `closed` and `open`; and by reason, those that are not 0,
+--- the tables `reasons` and `fault_reasons`. A new table each time. Counts of other workers may be a moment old.
+---@return table<string, number|table<string, number>>
+function perilune.stats() end
+
 --- Gives the agent a name, by which others can send to it, on whatever worker they are: what is sent comes to its
 --- message(), which it must have. It has the name until it ends, or gives it up. It has 100 at most. Raises where
 --- perilune.after() does, and in tasks of the app's.

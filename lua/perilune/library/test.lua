@@ -407,6 +407,15 @@ function websocket:expect(...) end
 ---@return perilune.test.websocket
 function websocket:expect_binary(...) end
 
+--- Leaves out the next n messages, which must come.
+---@param n? integer default: 1
+---@return perilune.test.websocket
+function websocket:skip(n) end
+
+--- The data of all messages that have come and were not taken yet; they are.
+---@return string[]
+function websocket:messages() end
+
 --- There must be no message by now.
 ---@return perilune.test.websocket
 function websocket:expect_nothing() end

@@ -1,10 +1,13 @@
 --- What a specification has opened, and has to end. Internal.
 ---
 --- Scopes are within each other: a file's, a test's. What is opened belongs to the innermost.
+local transcript = require "perilune.test.transcript"
+
 local M = {}
 
 ---@class perilune.test.thing
 ---@field left fun(self): string? what there is still of it, for people; nil: it is over
+---@field logged? fun(self): table[] of an app: what it has logged
 ---@field dispose fun(self) ends it, whatever there is
 
 local scopes = { {} }
@@ -28,6 +31,18 @@ function M.forget(thing)
       end
     end
   end
+end
+
+--- What handlers of the innermost scope's apps have failed with, for people.
+---@return string? nil: nothing
+function M.about_faults()
+  local entries = {}
+  for _, thing in ipairs(scopes[#scopes]) do
+    for _, entry in ipairs(thing.logged and thing:logged() or {}) do
+      if entry.excerpt then entries[#entries + 1] = entry end
+    end
+  end
+  return transcript.log(entries)
 end
 
 --- Ends all that belongs to the scope, and the scope.

@@ -563,6 +563,8 @@ function app:open_again()
 end
 
 -- For perilune.test.leftovers.
+function app:logged() return self.core and self:log() or {} end
+
 function app:left()
   if self.is_closed then return nil end
   local lines = list_left(self)

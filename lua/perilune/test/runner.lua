@@ -199,6 +199,12 @@ end
 
 -- ---- hooks into busted ---------------------------------------------------------
 
+-- A handler's fault mostly explains what a test has found: a status of 500 does not. What failed by itself shows it.
+local function with_faults(message)
+  local about = not message:find("the app's log\n", 1, true) and leftovers.about_faults()
+  return about and message .. "\n\n" .. about or message
+end
+
 -- A test that has failed with a net open shows how to have the same again, whatever has failed.
 local function with_nets(message)
   local net = package.loaded["perilune.test.net"]
@@ -216,7 +222,9 @@ local function hook(busted, limit_ms)
     if is_repeated(channel, message) then return end
     -- What was compared may be a peer's: no byte of it moves a terminal's cursor.
     if type(message) == "string" then
-      if channel[2] == "it" and (channel[1] == "failure" or channel[1] == "error") then message = with_nets(message) end
+      if channel[2] == "it" and (channel[1] == "failure" or channel[1] == "error") then
+        message = with_nets(with_faults(message))
+      end
       message = printable.lines(message)
     end
     return tell(channel, element, parent, message, ...)

@@ -365,6 +365,8 @@ function server:close()
 end
 
 -- For perilune.test.leftovers.
+function server:logged() return self.entries and read_log(self) or {} end
+
 function server:left()
   if self.is_closed then return nil end
   return ("%s was left running (started with perilune.start): end it with app:close()"):format(self.name)

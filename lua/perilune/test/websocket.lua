@@ -239,6 +239,29 @@ function websocket:receive()
   return message.data, message.opcode
 end
 
+--- Leaves out the next n messages, which must come.
+---@param n integer? default 1
+---@return perilune.test.websocket
+function websocket:skip(n)
+  for i = 1, n or 1 do take_message(self, ("message %d of %d to skip"):format(i, n or 1)) end
+  return self
+end
+
+--- The data of all messages that have come and were not taken yet; they are.
+---@return string[]
+function websocket:messages()
+  local all = {}
+  clients.pull(self.client, false)
+  while true do
+    local message = next_message(self)
+    if not message or message.opcode == "close" then
+      self.kept = message
+      return all
+    end
+    all[#all + 1] = message.data
+  end
+end
+
 local function expect(self, kind, ...)
   for i = 1, select("#", ...) do
     local wanted = select(i, ...)
