@@ -1,24 +1,21 @@
 #include "http/handshake.h"
 
 #include "base/base64.h"
+#include "base/sha1.h"
 #include "http/internal.h"
 #include "http/reader.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 
-bool handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES])
+void handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES])
 {
 	static const char GUID[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 	char text[HANDSHAKE_KEY_BYTES + sizeof GUID - 1];
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned bytes;
+	uint8_t digest[SHA1_BYTES];
 	memcpy(text, key, HANDSHAKE_KEY_BYTES);
 	memcpy(text + HANDSHAKE_KEY_BYTES, GUID, sizeof GUID - 1);
-	if (!EVP_Digest(text, sizeof text, digest, &bytes, EVP_sha1(), NULL))
-		return false;
-	base64_encode(accept, digest, bytes, BASE64_PLAIN, true);
-	return true;
+	sha1(digest, text, sizeof text);
+	base64_encode(accept, digest, sizeof digest, BASE64_PLAIN, true);
 }
 
 void handshake_key(const uint8_t nonce[HANDSHAKE_NONCE_BYTES], char key[HANDSHAKE_KEY_BYTES])
@@ -257,8 +254,7 @@ enum handshake_outcome handshake_read(const struct handshake *asked,
 		return HANDSHAKE_REFUSED;
 	}
 	handshake_key(nonce, key);
-	bool can = handshake_accept(key, answering.accept) || handshake_fail(&answering, "there is no SHA-1");
-	if (can && read.is_1_0)
-		can = handshake_fail(&answering, "it switches protocols by HTTP/1.0");
+	handshake_accept(key, answering.accept);
+	bool can = !read.is_1_0 || handshake_fail(&answering, "it switches protocols by HTTP/1.0");
 	return can && check_answer(&answering, head, n) ? HANDSHAKE_ACCEPTED : HANDSHAKE_BROKEN;
 }

@@ -45,8 +45,8 @@ struct handshake_answer {
 	char why[HANDSHAKE_WHY_BYTES]; /* REFUSED: the reason phrase; BROKEN: what is wrong */
 };
 
-/* What a server makes of the key. False: there is no SHA-1. */
-bool handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES]);
+/* What a server makes of the key. */
+void handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES]);
 
 /* The key of a nonce, for the field Sec-WebSocket-Key. */
 void handshake_key(const uint8_t nonce[HANDSHAKE_NONCE_BYTES], char key[HANDSHAKE_KEY_BYTES]);

@@ -40,17 +40,18 @@ struct websocket_close {
 	char text[];
 };
 
+/* An idle connection has it: 56 bytes, in 64 of malloc's. */
 struct websocket_session {
 	struct buf *message;           /* what has come of the message at hand, unmasked; or NULL */
 	struct websocket_close *peers; /* the peer's close frame, or NULL: none has come */
 	struct websocket_close *own;   /* what this side is to say; NULL: what its reason says */
-	uint16_t said;                 /* ... and the code that it has said; 0: none, or none yet */
-	uint64_t left;                 /* payload of the frame at hand that is still to come */
+	uint32_t left;                 /* payload of the frame at hand that is still to come */
 	uint8_t mask[4];               /* of that frame, */
 	uint8_t masked;                /* ... and the place in it of the next byte */
+	uint8_t breach;                /* enum breach */
 	struct utf8 utf8;              /* how far the text is looked at, */
 	struct utf8 out_utf8;          /* ... and the one that is sent in pieces */
-	uint8_t breach;                /* enum breach */
+	uint16_t said;                 /* the code that this side has said; 0: none, or none yet */
 	bool begun : 1;                /* a message is at hand, */
 	bool is_text : 1;              /* ... or was given last: is it text? */
 	bool is_compressed : 1;

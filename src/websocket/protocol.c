@@ -99,7 +99,7 @@ static bool begin_data_frame(struct decoding *d, const struct frame_head *head)
 		websocket_refuse(d, BREACH_SIZE, buf_len(s->message) + head->len);
 		return false;
 	}
-	s->left = head->len;
+	s->left = (uint32_t)head->len; /* no limit is over 1 GiB */
 	s->is_last = head->is_last;
 	s->in_frame = true;
 	s->masked = 0;
@@ -119,7 +119,7 @@ static void want_room(struct decoding *d, size_t n)
 static bool take_payload(struct decoding *d)
 {
 	struct websocket_session *s = d->s;
-	size_t has = d->n - d->out->consumed, take = has < s->left ? has : (size_t)s->left;
+	size_t has = d->n - d->out->consumed, take = has < s->left ? has : s->left;
 	if (!take)
 		return true;
 	uint8_t *to = buf_reserve(d->websocket->worker->pool, &s->message, take);
@@ -129,7 +129,7 @@ static bool take_payload(struct decoding *d)
 	}
 	s->masked = websocket_unmask(to, d->in + d->out->consumed, take, s->mask, s->masked);
 	buf_commit(s->message, take);
-	s->left -= take;
+	s->left -= (uint32_t)take;
 	consume(d, take);
 	if (!s->is_text || s->is_compressed || utf8_take(&s->utf8, to, take))
 		return true;
