@@ -60,8 +60,6 @@ local OWN = {
   upgrade = "it is the handshake's",
 }
 
-local OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits"
-
 local function check_origin(origin)
   if origin == nil or handshake.is_origin(origin) then return origin end
   error('origin: expects an origin such as "https://example.org", in lower case, without a path or the usual port, got '
@@ -90,7 +88,7 @@ local function check_headers(headers)
   return headers
 end
 
--- All but the key, which is not the same twice, and the empty line.
+-- All but what is not the same twice, the key and what is offered of compression, and the empty line.
 local function request_of(url, options)
   local outgoing = require "perilune.http.outgoing"
   local fields = outgoing.fields(check_headers(options.headers), { ["user-agent"] = "User-Agent: perilune\r\n" })
@@ -100,9 +98,6 @@ local function request_of(url, options)
   if #options.subprotocols > 0 then
     fields["sec-websocket-protocol"] = ("Sec-WebSocket-Protocol: %s\r\n"):format(
       table.concat(options.subprotocols, ", "))
-  end
-  if options.compress then
-    fields["sec-websocket-extensions"] = ("Sec-WebSocket-Extensions: %s\r\n"):format(OFFER)
   end
   return (outgoing.head({ method = "GET", url = url, fields = fields }):gsub("\r\n$", ""))
 end
@@ -116,7 +111,7 @@ function M.specify(url, options)
   check_subprotocols(options.subprotocols)
   return {
     request = request_of(url, options), subprotocols = table.concat(options.subprotocols, ","),
-    compress = options.compress, ping = options.ping, pong = options.pong,
+    compress = options.compress, keeps = options.compress == true, ping = options.ping, pong = options.pong,
   }
 end
 
