@@ -156,6 +156,25 @@ describe("perilune.connect of ws://", function()
       end
     end)
 
+    it("over Unix sockets", function()
+      local served = net:serve("unix:///run/chat.sock", { protocol = "ws", agent = {
+        opened = function(self, request) self.seen = request.target .. " " .. request.headers.host end,
+        proceed = function(self, message) return message .. " " .. self.seen end,
+      } })
+      for address, seen in pairs {
+        ["ws+unix:///run/chat.sock:/room?a=b"] = "/room?a=b localhost", ["ws+unix:/run/chat.sock:/x"] = "/x localhost",
+        ["ws+unix:///run/chat.sock"] = "/ localhost", ["ws+unix:///run/chat.sock:"] = "/ localhost",
+      } do
+        outcome({ compress = true }, function(ws)
+          ws:send "x"
+          return (ws:read())
+        end, address):expect("x " .. seen)
+      end
+      served:close()
+      outcome({}, nil, "ws+unix:///run/chat.sock:/x")
+        :expect(perilune.pattern "chat%.sock: connection refused|ECONNREFUSED")
+    end)
+
     it("what an app says to itself", function()
       local Self = { proceed = function(_, message) return "<" .. message .. ">" end }
       local app = net:app { agent = Self, listen = { { "ws://self:80", agent = Self },
@@ -702,6 +721,15 @@ describe("perilune.connect of ws://", function()
       ["a password"] = { { "ws://me:secret@db/" }, "end up in logs" },
       ["no host"] = { { "ws://" }, '"ws://": there is no host in it' },
       ["a blank"] = { { "wss://db/a b" }, '"wss://db/a b": its path or query has a blank' },
+      ["a Unix socket without a path"] = { { "ws+unix:" }, 'expects the path of a socket, and behind a colon what is' },
+      ["a Unix socket of nothing"] = { { "ws+unix://:/chat" }, 'expects the path of a socket, and behind a colon' },
+      ["a path that is none"] = { { "ws+unix:///run/x.sock:chat" }, '"ws+unix:///run/app.sock:/chat", got "ws+unix:' },
+      ["a blank behind a socket"] = { { "ws+unix:///run/x.sock:/a b" },
+        '"ws+unix:///run/x.sock:/a b": its path or query has a blank' },
+      ["a fragment behind a socket"] = { { "ws+unix:///run/x.sock:/a#b" }, "no fragment" },
+      ["TLS of a socket"] = { { "wss+unix:///run/x.sock:/a" }, "there is no TLS over a Unix socket: write ws+unix:" },
+      ["TLS of a socket by an option"] = { { "ws+unix:///run/x.sock", { tls = {} } },
+        "tls: a Unix socket has no TLS" },
       ["a framing"] = { { "ws://db", { frame = "line" } }, "frame: a WebSocket has messages" },
       ["limits of frames"] = { { "ws://db", { limits = { frame = 10 } } }, "limits.frame: a WebSocket has messages" },
       ["limits of waiting frames"] = { { "ws://db", { limits = { inbox = 10 } } }, "limits.inbox: messages" },

@@ -1,6 +1,7 @@
 --- WebSockets that a script opens by perilune.connect(): their addresses, their options, and what is asked. Internal.
 --- What is wrong raises, without a position. What comes of the answer is in C: src/http/handshake.h.
 local require = require -- while handlers run, the global one is the script's
+local address = require "perilune.config.address"
 local handshake = require "perilune.config.handshake"
 local printable = require "perilune.printable"
 
@@ -31,16 +32,37 @@ local CREDENTIALS = 'a name and a password in an address end up in logs: leave t
 --- Is it an address of WebSockets?
 ---@param text any
 ---@return boolean
-function M.is_address(text) return type(text) == "string" and text:find "^wss?://" ~= nil end
+function M.is_address(text)
+  return type(text) == "string" and (text:find "^wss?://" or text:find "^wss?%+unix:") ~= nil
+end
 
---- "ws://host:port/path?query"; the port may be left out.
+local UNIX_EXPECTED = 'expects the path of a socket, and behind a colon what is asked there, as in '
+  .. '"ws+unix:///run/app.sock:/chat", got '
+
+-- "ws+unix:///run/app.sock:/path?query", as npm's ws has it: no path of a socket has a colon in it.
+local function parse_unix(text, rest)
+  local shown = printable.quote(text)
+  if text:find "^wss" then return nil, shown .. ": there is no TLS over a Unix socket: write ws+unix:…" end
+  local socket, target = rest:gsub("^//", ""):match "^([^:]+):?(.*)$"
+  if not socket or (target ~= "" and target:sub(1, 1) ~= "/") then return nil, UNIX_EXPECTED .. shown end
+  local parsed, message = address.parse("unix://" .. socket)
+  if not parsed then return nil, message end
+  local url, wrong = require("perilune.http.url").parse("http://localhost" .. target)
+  if not url then return nil, (wrong:gsub("http://localhost", "ws+unix://" .. socket:gsub("%%", "%%%%") .. ":")) end
+  return { kind = "unix", path = parsed.path, protocol = "ws", address = text, url = url }
+end
+
+--- "ws://host:port/path?query", where the port may be left out; "ws+unix:///path/of/socket:/path?query".
 ---@param text string
 ---@return table? parsed as of perilune.config.address, and its `url`; nil: it is none
 ---@return string? message
 function M.parse(text)
+  if text:find("#", 1, true) then
+    return nil, printable.quote(text) .. ": the address of a WebSocket has no fragment (#…)"
+  end
+  local unix = text:match "^wss?%+unix:(.*)$"
+  if unix then return parse_unix(text, unix) end
   local scheme, rest = text:match "^(wss?)://(.*)$"
-  local shown = printable.quote(text)
-  if rest:find("#", 1, true) then return nil, shown .. ": the address of a WebSocket has no fragment (#…)" end
   if rest:match "^[^/?]*":find("@", 1, true) then return nil, ("%s://…: %s"):format(scheme, CREDENTIALS) end
   local url, message = require("perilune.http.url").parse((scheme == "wss" and "https://" or "http://") .. rest)
   if not url then return nil, (message:gsub("https?://", scheme .. "://"):gsub("tcp://", scheme .. "://")) end
