@@ -842,6 +842,36 @@ static void waits_for_room(void **state)
 	}
 }
 
+/* Where nobody's end would make room for a message, nothing is waited for. */
+static void gives_up_without_room(void **state)
+{
+	static uint8_t data[MESSAGE_MAX];
+	static struct batch batch;
+	(void)state;
+	for (uint8_t in = 0; in <= 12; in += 12) {
+		struct reply reply = { data, sizeof data };
+		struct buf *frame = NULL;
+		websocket_stream_init_terms(&stream, MESSAGE_MAX, (struct websocket_terms){ 15, 0, in });
+		stream.websocket.is_client = true; /* for a mask */
+		assert_int_equal(
+		    websocket_append(&stream.websocket, &stream.session, true, &reply, &stream.pool, &frame),
+		    0);
+		stream.websocket.is_client = false;
+		const struct protocol *protocol = &stream.websocket.protocol;
+		stream.pool.limit_bytes = stream.pool.lent_bytes + 40000;
+		batch = (struct batch){ .pool = &stream.pool, .answers = &stream.out };
+		protocol->ops->decode(protocol, frame->data + frame->start, buf_len(frame), 1,
+				      &stream.session, &batch);
+		assert_int_equal(batch.error, ERR_BUFFER_LIMIT);
+		assert_int_equal(batch.announced, 0);
+		assert_int_equal(batch.count, 0);
+		protocol->ops->shed(protocol, &stream.session);
+		assert_int_equal(protocol->ops->held(&stream.session), 0);
+		buf_release(&stream.pool, &frame);
+		websocket_stream_deinit(&stream);
+	}
+}
+
 /* ---- UTF-8 in pieces ---- */
 
 /* Each text of up to three bytes out of those at which something changes: as text_is_utf8() has it. */
@@ -893,6 +923,7 @@ int main(void)
 		cmocka_unit_test(talks_with_windows),
 		cmocka_unit_test(inflates_what_refers_to_the_last),
 		cmocka_unit_test(waits_for_room),
+		cmocka_unit_test(gives_up_without_room),
 		cmocka_unit_test(knows_utf8),
 		AS_CLIENT(takes_messages),
 		AS_CLIENT(answers_control_frames),

@@ -56,6 +56,19 @@ void websocket_worker_deinit(struct websocket_worker *worker)
 	worker->deflate = NULL;
 }
 
+/* zlib's own memory, so that tests can have it fail. */
+static void *take_memory(void *unused, unsigned items, unsigned size)
+{
+	(void)unused;
+	return malloc((size_t)items * size);
+}
+
+static void give_memory(void *unused, void *memory)
+{
+	(void)unused;
+	free(memory);
+}
+
 /* ---- windows ---- */
 
 /*
@@ -135,6 +148,13 @@ void websocket_drop_windows(struct websocket_session *s)
 
 /* ---- inflating ---- */
 
+static bool begin_inflater(z_stream *stream, unsigned bits)
+{
+	stream->zalloc = take_memory;
+	stream->zfree = give_memory;
+	return inflateInit2(stream, -(int)bits) == Z_OK;
+}
+
 static z_stream *take_inflater(struct websocket_worker *worker)
 {
 	struct websocket_deflate *deflate = deflate_of(worker);
@@ -142,7 +162,7 @@ static z_stream *take_inflater(struct websocket_worker *worker)
 		return NULL;
 	if (deflate->has_inflater)
 		return inflateReset(&deflate->inflater) == Z_OK ? &deflate->inflater : NULL;
-	deflate->has_inflater = inflateInit2(&deflate->inflater, -WEBSOCKET_BITS_MAX) == Z_OK;
+	deflate->has_inflater = begin_inflater(&deflate->inflater, WEBSOCKET_BITS_MAX);
 	return deflate->has_inflater ? &deflate->inflater : NULL;
 }
 
@@ -151,7 +171,7 @@ static z_stream *own_inflater(struct websocket_windows *windows, unsigned bits)
 	if (windows->in)
 		return windows->in;
 	z_stream *stream = calloc(1, sizeof *stream);
-	if (stream && inflateInit2(stream, -(int)bits) == Z_OK)
+	if (stream && begin_inflater(stream, bits))
 		return windows->in = stream;
 	free(stream);
 	return NULL;
@@ -163,10 +183,25 @@ struct inflating {
 	struct buf **to;
 	size_t most;
 	bool keeps;
+	bool has_stopped; /* for want of memory: */
+	size_t wanted;    /* ... so much room would do to go on; 0: none would */
 };
 
-/* Room for more of the result, one byte past the limit at most: what there is, or else as much again. 0: there is. */
-static size_t make_space(struct inflating *inflating)
+/* What finds no room among a worker's buffers may find it yet, unless nobody's end would make enough. */
+static size_t room_wanted(const struct buf_pool *pool, const struct buf *buf, size_t n)
+{
+	return buf_could_hold(pool, buf, n) ? BUF_MIN_BYTES : 0;
+}
+
+static enum breach stop_inflating(struct inflating *inflating, size_t wanted)
+{
+	inflating->has_stopped = true;
+	inflating->wanted = wanted;
+	return BREACH_NONE;
+}
+
+/* Room for more of the result, one byte past the limit at most: what there is, or else as much again. */
+static bool make_space(struct inflating *inflating)
 {
 	size_t has = buf_len(*inflating->to), left = inflating->most + 1 - has,
 	       room = buf_room(*inflating->to);
@@ -175,7 +210,9 @@ static size_t make_space(struct inflating *inflating)
 	uint8_t *at = buf_reserve(inflating->pool, inflating->to, want);
 	inflating->stream->next_out = at;
 	inflating->stream->avail_out = (unsigned)want;
-	return at ? 0 : want;
+	if (!at)
+		stop_inflating(inflating, room_wanted(inflating->pool, *inflating->to, want));
+	return at;
 }
 
 /* A last block has come, and another one may follow: in a window of its own that refers to what was before, too. */
@@ -186,22 +223,23 @@ static bool begin_block(const struct inflating *inflating)
 }
 
 /*
- * Inflates what stream->next_in has. *wanted: so much more room is needed to go on; 0: it is done with. zlib says that a
- * message is whole once: asked again, without more bytes, it says so no more.
+ * Inflates what stream->next_in has, or stops. zlib says that a message is whole once: asked again, without more bytes,
+ * it says so no more.
  */
-static enum breach inflate_bytes(struct inflating *inflating, size_t *wanted)
+static enum breach inflate_bytes(struct inflating *inflating)
 {
 	z_stream *stream = inflating->stream;
 	int status = Z_OK;
 	do {
-		*wanted = make_space(inflating);
-		if (*wanted)
+		if (!make_space(inflating))
 			return BREACH_NONE;
 		unsigned room = stream->avail_out;
 		status = inflate(stream, Z_SYNC_FLUSH);
 		buf_commit(*inflating->to, room - stream->avail_out);
 		if (buf_len(*inflating->to) > inflating->most)
 			return BREACH_SIZE;
+		if (status == Z_MEM_ERROR) /* and of no use any more */
+			return stop_inflating(inflating, 0);
 		if (status == Z_STREAM_END && !begin_block(inflating))
 			return BREACH_DEFLATE;
 		if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR)
@@ -210,36 +248,19 @@ static enum breach inflate_bytes(struct inflating *inflating, size_t *wanted)
 	return stream->data_type & BETWEEN_BLOCKS ? BREACH_NONE : BREACH_DEFLATE;
 }
 
-/* What finds no room among a worker's buffers may find it yet, unless nobody's end would make enough. */
-static size_t could_hold(const struct websocket *websocket, const struct buf *buf, size_t n)
-{
-	return buf_could_hold(websocket->worker->pool, buf, n) ? BUF_MIN_BYTES : 0;
-}
-
-/* A message that cannot go on now: by a window it goes on where it has stopped, else it begins again. */
-static void stop_inflating(const struct websocket *websocket, struct websocket_session *s,
-			   const struct inflating *inflating)
-{
-	if (inflating->keeps)
-		buf_consume(inflating->pool, &s->message, buf_len(s->message) - inflating->stream->avail_in);
-	else
-		buf_release(websocket->worker->pool, inflating->to);
-}
-
-static enum breach inflate_whole(const struct websocket *websocket, struct websocket_session *s,
-				 struct inflating *inflating, size_t *wanted)
+/* A message that has stopped goes on where that was, by a window of its own; else it begins again. */
+static enum breach inflate_whole(struct websocket_session *s, struct inflating *inflating)
 {
 	static const uint8_t NOTHING = 0;
 	const struct buf *message = s->message;
 	z_stream *stream = inflating->stream;
 	stream->next_in = message ? s->message->data + message->start : (uint8_t *)(uintptr_t)&NOTHING;
 	stream->avail_in = (unsigned)buf_len(message);
-	enum breach breach = inflate_bytes(inflating, wanted);
-	if (*wanted) {
-		*wanted = could_hold(websocket, *inflating->to, *wanted);
-		stop_inflating(websocket, s, inflating);
-		return BREACH_NONE;
-	}
+	enum breach breach = inflate_bytes(inflating);
+	if (inflating->has_stopped && inflating->keeps)
+		buf_consume(inflating->pool, &s->message, buf_len(s->message) - stream->avail_in);
+	else if (inflating->has_stopped)
+		buf_release(inflating->pool, inflating->to);
 	return breach;
 }
 
@@ -254,27 +275,30 @@ static int add_tail(struct buf_pool *pool, struct websocket_session *s)
 enum breach websocket_inflate(const struct websocket *websocket, struct websocket_session *s, int *error,
 			      size_t *wanted)
 {
-	struct websocket_windows *windows = websocket->terms.kept_in ? websocket_windows_of(s) : NULL;
+	unsigned bits = websocket->terms.kept_in;
+	struct websocket_windows *windows = bits ? websocket_windows_of(s) : NULL;
 	struct buf_pool *pool = websocket->worker->pool;
-	struct buf *whole = NULL, **to = windows ? &windows->whole : &whole;
+	struct buf *whole = NULL;
 	struct inflating inflating = {
-		.stream = windows ? own_inflater(windows, websocket->terms.kept_in)
-				  : take_inflater(websocket->worker),
+		.stream = windows ? own_inflater(windows, bits) : take_inflater(websocket->worker),
 		.pool = pool,
-		.to = to,
+		.to = windows ? &windows->whole : &whole,
 		.most = websocket->protocol.max_bytes,
 		.keeps = windows,
 	};
-	bool can = inflating.stream && !add_tail(pool, s);
-	*wanted = can ? 0 : could_hold(websocket, s->message, BUF_MIN_BYTES);
-	enum breach breach = can ? inflate_whole(websocket, s, &inflating, wanted) : BREACH_NONE;
-	*error = can && !*wanted ? 0 : ERR_BUFFER_LIMIT;
+	enum breach breach = BREACH_NONE;
+	if (!inflating.stream || add_tail(pool, s))
+		stop_inflating(&inflating, room_wanted(pool, s->message, BUF_MIN_BYTES));
+	else
+		breach = inflate_whole(s, &inflating);
+	*error = inflating.has_stopped ? ERR_BUFFER_LIMIT : 0;
+	*wanted = inflating.wanted;
 	if (*error)
 		return BREACH_NONE;
 	s->has_tail = false;
 	buf_release(pool, &s->message);
-	s->message = *to;
-	*to = NULL;
+	s->message = *inflating.to;
+	*inflating.to = NULL;
 	return breach;
 }
 
@@ -282,6 +306,8 @@ enum breach websocket_inflate(const struct websocket *websocket, struct websocke
 
 static bool begin_compressor(z_stream *stream, unsigned bits, unsigned memory)
 {
+	stream->zalloc = take_memory;
+	stream->zfree = give_memory;
 	return deflateInit2(stream, LEVEL, Z_DEFLATED, -(int)bits, (int)memory, Z_DEFAULT_STRATEGY) == Z_OK;
 }
 
