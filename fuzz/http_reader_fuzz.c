@@ -4,6 +4,7 @@
  *
  * Input: limits, and what was asked (1 byte), cuts (1 byte), then the stream.
  */
+#include "base/counters.h"
 #include "http/handshake.h"
 #include "support/http_answers.h"
 #include "support/must.h"
@@ -38,19 +39,27 @@ static void run(struct http_answers *answers, uint8_t choice, const uint8_t *dat
 
 static void shake(const uint8_t *data, size_t n)
 {
-	static const struct handshake ASKED = { .request = "",
-						.subprotocols = "chat,superchat",
-						.compresses = true };
+	static const struct handshake ASKED = {
+		.request = "", .subprotocols = "chat,superchat", .compresses = true, .keeps = true
+	};
 	static const uint8_t NONCE[HANDSHAKE_NONCE_BYTES];
+	static struct counters counters;
+	const struct websocket_worker worker = { .counters = &counters,
+						 .windows_max = n % 2 ? 30000 : 1 << 20 };
 	struct handshake_answer answer;
+	struct websocket_terms terms;
+	char field[HANDSHAKE_DEFLATE_BYTES];
 	uint8_t *copy = malloc(n); /* so that a sanitizer sees where it ends */
 	memcpy(copy, data, n);
-	enum handshake_outcome outcome = handshake_read(&ASKED, NONCE, copy, n, &answer);
+	enum handshake_outcome outcome = handshake_read(&ASKED, &worker, 12, NONCE, copy, n, &answer);
 	MUST(strlen(answer.why) < sizeof answer.why);
 	if (outcome == HANDSHAKE_ACCEPTED) {
-		MUST(answer.status == 101 && answer.window_bits <= 15);
+		MUST(answer.status == 101 && answer.terms.window_bits <= 15 && answer.terms.kept_in <= 12);
 		MUST(!answer.subprotocol || answer.subprotocol_bytes == 4 || answer.subprotocol_bytes == 9);
 	}
+	bool can = handshake_agree((const char *)copy, n, &worker, true, &terms, field);
+	MUST(can == (*field != '\0') && can == (terms.window_bits >= 8) && strlen(field) < sizeof field - 1);
+	MUST(terms.kept_out <= terms.window_bits && terms.kept_in <= 15);
 	free(copy);
 }
 

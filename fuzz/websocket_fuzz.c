@@ -19,8 +19,8 @@ static struct websocket_stream whole, cut;
 static void begin(struct websocket_stream *stream, uint8_t how)
 {
 	static const uint32_t LIMITS[] = { 65536, 16, 1, 1000 };
-	static const unsigned BITS[] = { 0, 15, 9, 0 };
-	websocket_stream_init(stream, LIMITS[how % 4], BITS[how / 4 % 4]);
+	static const struct websocket_terms TERMS[] = { { 0 }, { 15, 0, 0 }, { 9, 0, 0 }, { 15, 12, 12 } };
+	websocket_stream_init_terms(stream, LIMITS[how % 4], TERMS[how / 4 % 4]);
 	stream->websocket.is_client = how / 16 % 2;
 }
 

@@ -54,7 +54,7 @@ static const char usage[] =
     "  --websocket PATH   text messages instead of frames, to a WebSocket at PATH\n"
     "  --binary           websocket: binary ones\n"
     "  --redis            fan: PUBLISH and SUBSCRIBE of Redis in place of frames\n"
-    "  --deflate          idle, websocket: offer permessage-deflate, and send stored blocks\n"
+    "  --deflate          idle, websocket: offer permessage-deflate without context, and send stored blocks\n"
     "exit status: 0, 1 when errors were counted, 2 when it could not run\n";
 
 void die(const char *what)

@@ -31,7 +31,8 @@ static const char HTTP_OK[] = "HTTP/1.1 200";
 static const char HELLO[] =
     "GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n";
-static const char OFFER[] = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+static const char OFFER[] = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; "
+			    "client_no_context_takeover\r\n";
 static const char ACCEPT[] = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 static const char AGREED[] = "Sec-WebSocket-Extensions: permessage-deflate";
 

@@ -207,7 +207,7 @@ local function build_process(state)
     if key.scope == "process" and key.path ~= "listen" then put(conf, key.path, value) end
   end
   conf.buffers, conf.memory, conf.garbage = conf.limits.buffers, conf.limits.memory, conf.limits.garbage
-  conf.handshakes, conf.outgoing = conf.limits.handshakes, conf.limits.outgoing
+  conf.handshakes, conf.outgoing, conf.deflate = conf.limits.handshakes, conf.limits.outgoing, conf.limits.deflate
   conf.snapshot_bytes, conf.takes_snapshot = conf.limits.snapshot, takes_data(conf.setup)
   conf.limits = nil
   conf.drain_ms, conf.upgrade_ms, conf.timeout = conf.timeout.drain, conf.timeout.upgrade, nil

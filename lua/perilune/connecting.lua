@@ -283,6 +283,7 @@ function M.specify(what, text, options, more)
   if spec.datagrams then check_datagrams(what, values) end
   spec.keepalive = value_of(values, "keepalive")
   spec.frame = read_frame(what, values, parsed, spec.limits.frame)
+  if others.tls ~= nil and parsed.url and parsed.kind == "unix" then refuse(what, "tls", "a Unix socket has no TLS") end
   if others.tls ~= nil and not parsed.secure then
     refuse(what, "tls", ("only a %s:// address has TLS: write the address as %s://…"):format(
       parsed.url and "wss" or "tls", parsed.url and "wss" or "tls"))

@@ -220,11 +220,15 @@ describe("limits.buffers", function()
 
   it("ends who holds most where a message is inflated", function()
     local app = messages { buffers = "2m", message = "600k", body = "600k" }
-    local ws, large = app:connect():websocket("/ws", { compress = true }), app:connect()
-    begun["of a WebSocket"](large, 500000, 400000)
-    ws:send_compressed(("x"):rep(300000), "binary")
-    large:expect_closed "memory"
-    ws:expect_binary(("x"):rep(300000))
+    for _, offer in ipairs { "permessage-deflate", "permessage-deflate; client_no_context_takeover" } do
+      local ws, larges, ended = app:connect():websocket("/ws", { compress = offer }), memory.connect_many(app, 3), 0
+      for _, large in ipairs(larges) do begun["of a WebSocket"](large, 500000, 400000) end
+      ws:send_compressed(("x"):rep(300000), "binary")
+      for _, large in ipairs(larges) do ended = ended + (large:closed() == "memory" and 1 or 0) end
+      assert.equal(1, ended)
+      ws:expect_binary(("x"):rep(300000))
+      for _, large in ipairs(larges) do large:close() end
+    end
   end)
 end)
 

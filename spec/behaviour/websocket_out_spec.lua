@@ -156,6 +156,25 @@ describe("perilune.connect of ws://", function()
       end
     end)
 
+    it("over Unix sockets", function()
+      local served = net:serve("unix:///run/chat.sock", { protocol = "ws", agent = {
+        opened = function(self, request) self.seen = request.target .. " " .. request.headers.host end,
+        proceed = function(self, message) return message .. " " .. self.seen end,
+      } })
+      for address, seen in pairs {
+        ["ws+unix:///run/chat.sock:/room?a=b"] = "/room?a=b localhost", ["ws+unix:/run/chat.sock:/x"] = "/x localhost",
+        ["ws+unix:///run/chat.sock"] = "/ localhost", ["ws+unix:///run/chat.sock:"] = "/ localhost",
+      } do
+        outcome({ compress = true }, function(ws)
+          ws:send "x"
+          return (ws:read())
+        end, address):expect("x " .. seen)
+      end
+      served:close()
+      outcome({}, nil, "ws+unix:///run/chat.sock:/x")
+        :expect(perilune.pattern "chat%.sock: connection refused|ECONNREFUSED")
+    end)
+
     it("what an app says to itself", function()
       local Self = { proceed = function(_, message) return "<" .. message .. ">" end }
       local app = net:app { agent = Self, listen = { { "ws://self:80", agent = Self },
@@ -221,16 +240,25 @@ describe("perilune.connect of ws://", function()
     end)
 
     it("with what the options say", function()
-      local head = head_of { origin = "https://example.org", subprotocols = { "a", "b" }, compress = true,
+      local head = head_of { origin = "https://example.org", subprotocols = { "a", "b" },
         headers = { Authorization = "Bearer x", Host = "other.example", ["X-Many"] = { "1", "2" },
           ["User-Agent"] = false } }
       for _, line in ipairs { "Host: other.example", "Origin: https://example.org", "Sec-WebSocket-Protocol: a, b",
-        "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
-        .. "client_max_window_bits", "Authorization: Bearer x", "X-Many: 1\r\nX-Many: 2" } do
+        "Authorization: Bearer x", "X-Many: 1\r\nX-Many: 2" } do
         has("\r\n" .. line .. "\r\n", head)
       end
       assert.is_nil(head:find "User%-Agent")
     end)
+
+    for compress, offer in pairs {
+      [true] = "permessage-deflate; server_max_window_bits=12; client_max_window_bits, permessage-deflate; "
+        .. "server_no_context_takeover; client_no_context_takeover; client_max_window_bits",
+      alone = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits",
+    } do
+      it("with compress = " .. tostring(compress) .. " for compression", function()
+        has("\r\nSec-WebSocket-Extensions: " .. offer .. "\r\n", head_of { compress = compress })
+      end)
+    end
 
     it("with another key each time", function()
       local got = strange(function(head) return answer(head), "close" end)
@@ -250,6 +278,10 @@ describe("perilune.connect of ws://", function()
       ["that compresses with all terms"] = { { [5] = "Sec-WebSocket-Extensions: permessage-deflate; "
         .. "client_no_context_takeover; server_no_context_takeover; server_max_window_bits=8; "
         .. 'client_max_window_bits="9"' }, "open|nil" },
+      ["that keeps a window"] = { { [5] = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12" },
+        "open|nil" },
+      ["that keeps a smaller one"] = { { [5] = "Sec-WebSocket-Extensions: permessage-deflate; "
+        .. "server_max_window_bits=8; client_no_context_takeover; client_max_window_bits=10" }, "open|nil" },
       ["behind others that are interim"] = { { [1] = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
         .. "HTTP/1.1 101 Switching Protocols" }, "open|nil" },
     } do
@@ -290,7 +322,10 @@ describe("perilune.connect of ws://", function()
         .. "server_no_context_takeover, permessage-deflate; server_no_context_takeover" }, WRONG
         .. "it has chosen an extension twice|EPROTO|nil" },
       ["that would keep its context"] = { { [5] = "Sec-WebSocket-Extensions: permessage-deflate" }, WRONG
-        .. "it would compress with what was before (server_no_context_takeover)|EPROTO|nil" },
+        .. "it would compress with more of what was before than was offered (server_max_window_bits)|EPROTO|nil" },
+      ["that would keep more"] = { { [5] = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=13" },
+        WRONG .. "it would compress with more of what was before than was offered (server_max_window_bits)|EPROTO|"
+        .. "nil" },
       ["with a broken field"] = { { [5] = "bad field: x" }, WRONG },
       ["with a body"] = { { [5] = "Content-Length: 5" }, WRONG .. "a response of this status has no body|EPROTO|nil" },
     } do
@@ -315,6 +350,12 @@ describe("perilune.connect of ws://", function()
           :expect(WRONG .. "permessage-deflate has a parameter that it cannot have|EPROTO|nil")
       end)
     end
+
+    it("not that keeps its context where nobody has asked for it", function()
+      strange(function(head) return answer(head, { [5] = "Sec-WebSocket-Extensions: permessage-deflate" }) end)
+      outcome({ compress = "alone" })
+        :expect(WRONG .. "it would compress with what was before (server_no_context_takeover)|EPROTO|nil")
+    end)
 
     it("not that compresses where nobody has asked for it", function()
       strange(function(head)
@@ -451,6 +492,88 @@ describe("perilune.connect of ws://", function()
         net:close()
         net = perilune.net()
       end
+    end)
+  end)
+
+  describe("keeps windows", function()
+    local DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; "
+    -- Of zlib, with a window of 2^12 bytes: a text, and the same again, which only refers to it.
+    local TEXT, FIRST, SECOND = "All work and no play makes Jack a dull boy.",
+      "\114\204\201\81\40\207\47\202\86\72\204\75\81\200\203\87\40\200\73\172\84\200\77\204\78\45\86\240\74\76\6\10"
+      .. "\43\164\148\2\149\36\229\87\234\1\0", "\114\36\94\41\0"
+    local OUT_12, IN_12 = 6272 + 2 ^ 14 + 2 ^ 13, 7296 + 2 ^ 12
+
+    -- Two messages there and two back, the same each time. What was sent for the two, and the app.
+    local function exchange(terms, second)
+      local got = strange(function(head, conn)
+        conn:send(answer(head, { [5] = DEFLATE .. terms }))
+        conn:send(frame(0xc1, FIRST) .. frame(0xc1, second))
+      end)
+      local ask = app_of(function(line)
+        local ws = assert(core.connect("ws://db:80/chat", { compress = true }))
+        for _ = 1, 2 do
+          ws:send(TEXT:rep(2))
+          line = line .. says(ws:read())
+        end
+        return line
+      end)
+      local client = ask:connect():send "go"
+      net:advance(1)
+      local first, one, _, rest = read_frame(got.bytes())
+      local other, two = read_frame(rest)
+      assert.same({ 0xc1, 0xc1 }, { first, other })
+      return one, two, ask, client
+    end
+
+    it("of both directions, if the server does", function()
+      local one, two, app, client = exchange("server_max_window_bits=12; client_max_window_bits=12", SECOND)
+      assert.same({ true, true }, { #one > 40, #two < 10 })
+      assert.equal(OUT_12 + IN_12, app:counters().websocket_windows)
+      client:close()
+      net:advance(2)
+      assert.equal(0, app:counters().websocket_windows)
+    end)
+
+    it("of one where the server does not keep the other", function()
+      local one, two, app = exchange("server_max_window_bits=10; client_no_context_takeover", SECOND)
+      assert.equal(one, two)
+      assert.equal(7296 + 2 ^ 10, app:counters().websocket_windows)
+    end)
+
+    it("of what is sent alone", function()
+      local one, two, app = exchange("server_no_context_takeover", FIRST)
+      assert.truthy(#two < #one)
+      assert.equal(OUT_12, app:counters().websocket_windows)
+    end)
+
+    it("no larger than limits.deflate has room for, from the offer on", function()
+      local got = strange(function() core.sleep(1) end)
+      local app = app_of(function()
+        core.connect("ws://db:80/chat", { compress = true, timeout = { connect = "100ms" } })
+      end, { limits = { deflate = IN_12 + 8000 } })
+      app:connect():send "go"
+      app:connect():send "go"
+      net:advance(0.01)
+      assert.truthy(got.head(1):find("server_max_window_bits=12", 1, true))
+      assert.truthy(got.head(2):find("server_max_window_bits=9;", 1, true))
+      assert.equal(IN_12 + 7296 + 2 ^ 9, app:counters().websocket_windows)
+      net:advance(1)
+      assert.equal(0, app:counters().websocket_windows)
+    end)
+
+    it("not with limits.deflate = 0", function()
+      local got = strange(function(head) return answer(head), "close" end)
+      app_of(function() core.connect("ws://db:80/chat", { compress = true }) end, { limits = { deflate = 0 } })
+        :connect():send "go"
+      net:advance(0)
+      has("\r\n" .. DEFLATE .. "server_no_context_takeover;", got.head())
+    end)
+
+    it("which nothing is left of after an answer that is refused", function()
+      strange(function(head) return answer(head, { [5] = DEFLATE .. "server_max_window_bits=13" }) end)
+      local client, app = outcome { compress = true }
+      client:expect(perilune.pattern "EPROTO")
+      assert.equal(0, app:counters().websocket_windows)
     end)
   end)
 
@@ -600,6 +723,15 @@ describe("perilune.connect of ws://", function()
       ["a blank"] = { { "wss://db/a b" }, '"wss://db/a b": its path or query has a blank' },
       ["an address of HTTP"] = { { "http://db/a" }, 'by http.get(…) and the like of require "perilune.http"' },
       ["one with TLS"] = { { "https://db" }, "for bytes write tls://" },
+      ["a Unix socket without a path"] = { { "ws+unix:" }, 'expects the path of a socket, and behind a colon what is' },
+      ["a Unix socket of nothing"] = { { "ws+unix://:/chat" }, 'expects the path of a socket, and behind a colon' },
+      ["a path that is none"] = { { "ws+unix:///run/x.sock:chat" }, '"ws+unix:///run/app.sock:/chat", got "ws+unix:' },
+      ["a blank behind a socket"] = { { "ws+unix:///run/x.sock:/a b" },
+        '"ws+unix:///run/x.sock:/a b": its path or query has a blank' },
+      ["a fragment behind a socket"] = { { "ws+unix:///run/x.sock:/a#b" }, "no fragment" },
+      ["TLS of a socket"] = { { "wss+unix:///run/x.sock:/a" }, "there is no TLS over a Unix socket: write ws+unix:" },
+      ["TLS of a socket by an option"] = { { "ws+unix:///run/x.sock", { tls = {} } },
+        "tls: a Unix socket has no TLS" },
       ["a framing"] = { { "ws://db", { frame = "line" } }, "frame: a WebSocket has messages" },
       ["limits of frames"] = { { "ws://db", { limits = { frame = 10 } } }, "limits.frame: a WebSocket has messages" },
       ["limits of waiting frames"] = { { "ws://db", { limits = { inbox = 10 } } }, "limits.inbox: messages" },

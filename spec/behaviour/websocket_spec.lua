@@ -744,6 +744,8 @@ describe("a WebSocket", function()
     end)
   end)
 
+  local ALONE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
   describe("compresses", function()
     it("where the client offers it", function()
       local ws = chat(open(), { compress = true })
@@ -756,17 +758,21 @@ describe("a WebSocket", function()
       ws:send(text):expect(text):send_compressed(text):expect(text)
     end)
 
-    local ACCEPTED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    local KEPT = "permessage-deflate"
     for offer, answer in pairs {
-      ["permessage-deflate"] = ACCEPTED,
-      ["permessage-deflate; client_max_window_bits"] = ACCEPTED,
-      ["permessage-deflate; client_max_window_bits=10"] = ACCEPTED,
-      ["permessage-deflate; server_no_context_takeover; client_no_context_takeover"] = ACCEPTED,
-      ["permessage-deflate; server_max_window_bits=10"] = ACCEPTED .. "; server_max_window_bits=10",
-      ['permessage-deflate; server_max_window_bits="9"'] = ACCEPTED .. "; server_max_window_bits=9",
-      ["permessage-deflate; server_max_window_bits=15"] = ACCEPTED .. "; server_max_window_bits=15",
-      ["permessage-deflate; server_max_window_bits=7, permessage-deflate"] = ACCEPTED,
-      ["x-other, permessage-deflate"] = ACCEPTED,
+      ["permessage-deflate"] = KEPT,
+      ["permessage-deflate; client_max_window_bits"] = KEPT .. "; client_max_window_bits=12",
+      ["permessage-deflate; client_max_window_bits=10"] = KEPT,
+      ["permessage-deflate; server_no_context_takeover; client_no_context_takeover"] = ALONE,
+      ["permessage-deflate; server_no_context_takeover"] = KEPT .. "; server_no_context_takeover",
+      ["permessage-deflate; client_no_context_takeover"] = KEPT .. "; client_no_context_takeover",
+      ["permessage-deflate; server_max_window_bits=10"] = KEPT .. "; server_max_window_bits=10",
+      ['permessage-deflate; server_max_window_bits="9"'] = KEPT .. "; server_max_window_bits=9",
+      ["permessage-deflate; server_max_window_bits=15"] = KEPT .. "; server_max_window_bits=15",
+      ["permessage-deflate; server_max_window_bits=8"] = KEPT
+        .. "; server_no_context_takeover; server_max_window_bits=8",
+      ["permessage-deflate; server_max_window_bits=7, permessage-deflate"] = KEPT,
+      ["x-other, permessage-deflate"] = KEPT,
       ["x-other; a=b"] = "none",
       ["permessage-deflate; server_max_window_bits=7"] = "none",
       ["permessage-deflate; server_max_window_bits=16"] = "none",
@@ -786,6 +792,15 @@ describe("a WebSocket", function()
       end)
     end
 
+    -- What is said to an offer while there is memory for windows.
+    local function agreed(server, client, takeover)
+      local keeps_out = not takeover:find "server_no" and not server:find "=8$"
+      local keeps_in, bits = not takeover:find "client_no", tonumber(client:match "=(%d+)") or 15
+      return KEPT .. (keeps_out and "" or "; server_no_context_takeover")
+        .. (keeps_in and "" or "; client_no_context_takeover") .. server
+        .. (keeps_in and client ~= "" and bits > 12 and "; client_max_window_bits=12" or "")
+    end
+
     -- RFC 7692, 7.1: each parameter is there or not, with each value that it can have, in either order.
     it("after each set of parameters that there is", function()
       local SERVERS, CLIENTS = { "" }, { "", "; client_max_window_bits" }
@@ -802,11 +817,11 @@ describe("a WebSocket", function()
           local takeover = TAKEOVERS[(i + k) % 4 + 1]
           local terms = k % 2 == 0 and server .. client .. takeover or takeover .. client .. server
           local ws = chat(app, { compress = "permessage-deflate" .. terms })
-          assert.equal(ACCEPTED .. server, ws.response.headers["Sec-WebSocket-Extensions"], terms)
+          assert.equal(agreed(server, client, takeover), ws.response.headers["Sec-WebSocket-Extensions"], terms)
           ws:send(text)
           local frame = ws:frame()
           assert.equal(server:find "=8$" and 0 or 0x40, frame.reserved, terms)
-          ws:send_compressed(text):expect(text):close()
+          ws:send_compressed(text):expect(text):send(text):expect(text):close()
         end
       end
       assert.equal(90, count)
@@ -869,6 +884,157 @@ describe("a WebSocket", function()
     end)
   end)
 
+  -- Of zlib, what a client sends that has a window of 2^12 bytes: a text, and the same again, which only refers to it.
+  local TEXT, FIRST, SECOND = "All work and no play makes Jack a dull boy.",
+    "\114\204\201\81\40\207\47\202\86\72\204\75\81\200\203\87\40\200\73\172\84\200\77\204\78\45\86\240\74\76\6\10\43"
+    .. "\164\148\2\149\36\229\87\234\1\0", "\114\36\94\41\0"
+  local OUT_12, IN_12, IN_15 = 6272 + 2 ^ 14 + 2 ^ 13, 7296 + 2 ^ 12, 7296 + 2 ^ 15
+
+  local function compressed(data) return { reserved = 0x40, data = data } end
+
+  local function windows(app) return app:counters().websocket_windows end
+
+  -- The bytes of what comes back.
+  local function length(ws, text)
+    ws:send(text)
+    local frame = ws:frame()
+    return frame.reserved == 0x40 and #frame.data or nil
+  end
+
+  describe("keeps a window", function()
+    it("of what it has sent, in which the same is found again, and what is like it", function()
+      local ws = chat(open(), { compress = true })
+      local first = length(ws, TEXT:rep(2))
+      assert.truthy(first and first > 40)
+      ws = chat(open(), { compress = true })
+      ws:send(TEXT:rep(2)):expect(TEXT:rep(2)):send(TEXT):expect(TEXT)
+      assert.truthy(length(ws, TEXT:rep(2)) < 10)
+    end)
+
+    it("of what has come, for who refers to it", function()
+      local ws = chat(open(), { compress = true })
+      ws:send_frame(compressed(FIRST)):expect(TEXT):send_frame(compressed(SECOND)):expect(TEXT)
+      ws:send("plain"):expect("plain"):send_frame(compressed(SECOND)):expect(TEXT)
+    end)
+
+    it("of neither where that is asked for: what refers to it is broken then", function()
+      local ws = chat(open(), { compress = ALONE })
+      assert.equal(length(ws, TEXT:rep(2)), length(ws, TEXT:rep(2)))
+      ws:send_frame(compressed(FIRST)):expect(TEXT):send_frame(compressed(SECOND)):expect_close(1007)
+    end)
+
+    it("which what was not compressed, or was broken off, is no part of", function()
+      local ws = chat(open(), { compress = true })
+      local random = {}
+      for i = 1, 500 do random[i] = string.char(i * i * 7919 % 251 % 95 + 32) end
+      random = table.concat(random)
+      ws:send(TEXT):expect(TEXT):send(("x"):rep(20)):expect(("x"):rep(20)):send(random):expect(random)
+      ws:send(TEXT):expect(TEXT):send(TEXT):expect(TEXT)
+    end)
+
+    it("which what is larger than it begins anew", function()
+      local ws = chat(open(), { compress = true })
+      local large = {}
+      for i = 1, 900 do large[i] = tostring(i * 7919 % 1000) end
+      large = table.concat(large, " "):rep(5)
+      for _, text in ipairs { TEXT, large, TEXT, TEXT, large, large:sub(1, 4096), large:sub(1, 4097), TEXT } do
+        ws:send(text):expect(text)
+      end
+    end)
+
+    it("of no more bytes than limits.message inflates to, whatever it refers to", function()
+      local ws = chat(open { limits = { message = 1000 } }, { compress = true })
+      ws:send_frame(compressed(FIRST)):expect(TEXT)
+      ws:send_frame(compressed(require("perilune").deflate(TEXT:rep(100), { format = "raw" }) .. "\0"))
+      ws:expect_close(1009):expect_closed("oversize")
+    end)
+
+    it("until what comes is broken", function()
+      local app = open()
+      local ws = chat(app, { compress = true })
+      ws:send_frame(compressed(FIRST)):expect(TEXT):send_frame(compressed "\255\255"):expect_close(1007)
+      assert.equal(0, windows(app))
+    end)
+
+    it("behind a last block, to which the next message may refer", function()
+      local ws = chat(open(), { compress = true })
+      local last = require("perilune").deflate(TEXT, { format = "raw" }) .. "\0"
+      ws:send_frame(compressed(last)):expect(TEXT):send_frame(compressed(SECOND)):expect(TEXT)
+    end)
+
+    it("in fragments, byte by byte", function()
+      local ws = chat(open(), { compress = true }):send_frame(compressed(FIRST)):expect(TEXT)
+      local frames = {}
+      for i = 1, #SECOND do
+        frames[i] = { opcode = i == 1 and "text" or "more", reserved = i == 1 and 0x40 or 0, data = SECOND:sub(i, i),
+          last = i == #SECOND }
+      end
+      ws:send_frame(unpack(frames)):expect(TEXT)
+    end)
+
+    it("where there was no memory for a message for a while", function()
+      local app = open { limits = { buffers = "2m", message = "600k", body = "600k" } }
+      local ws, text = chat(app, { compress = true }), ("x"):rep(300000) .. TEXT
+      ws:send_frame(compressed(FIRST)):expect(TEXT)
+      for _ = 1, 3 do chat(app):send_frame { data = ("x"):rep(400000), last = false } end
+      ws:send_compressed(text)
+      assert.equal(1, app:counters().closed)
+      ws:expect(text):send_frame(compressed(SECOND)):expect(TEXT)
+    end)
+
+    it("not where the settings or a handler say so", function()
+      local app = open { compress = "alone" }
+      local ws = chat(app, { compress = true })
+      assert.equal(ALONE, ws.response.headers["Sec-WebSocket-Extensions"])
+      assert.equal(length(ws, TEXT:rep(2)), length(ws, TEXT:rep(2)))
+      assert.equal(0, windows(app))
+    end)
+
+    for what, value in pairs { ["a text"] = "together", ["a table"] = {}, ["a number"] = 1 } do
+      it("as an option that is no " .. what, function()
+        local ok, message = pcall(http.websocket, { proceed = print }, { compress = value })
+        assert.is_false(ok)
+        assert.truthy(message:find('http.websocket: compress: expects true, false or "alone", got ', 1, true), message)
+      end)
+    end
+  end)
+
+  describe("has memory for windows", function()
+    it("within limits.deflate: of a smaller one if need be, and then of none", function()
+      local app = open { limits = { deflate = OUT_12 + IN_12 + 25000 } }
+      local OFFER = "permessage-deflate; client_max_window_bits"
+      local function says() return chat(app, { compress = OFFER }).response.headers["Sec-WebSocket-Extensions"] end
+      local first = chat(app, { compress = OFFER })
+      assert.equal("permessage-deflate; client_max_window_bits=12", first.response.headers["Sec-WebSocket-Extensions"])
+      assert.equal(OUT_12 + IN_12, windows(app))
+      assert.equal("permessage-deflate; client_no_context_takeover", says()) -- 2^11 of what is sent: 18560 bytes
+      assert.equal(OUT_12 + IN_12 + 18560, windows(app))
+      assert.equal(ALONE, says())
+      first:send(TEXT):expect(TEXT)
+      first:close(1000):expect_closed "peer"
+      assert.equal(18560, windows(app))
+      assert.equal("permessage-deflate; client_max_window_bits=12", says())
+    end)
+
+    it("which a client that cannot be asked for less has to have room for", function()
+      local app = open { limits = { deflate = OUT_12 + IN_15 - 1 } }
+      local ws = chat(app, { compress = true })
+      assert.equal("permessage-deflate; client_no_context_takeover", ws.response.headers["Sec-WebSocket-Extensions"])
+      assert.equal(OUT_12, windows(app))
+      ws.client:close()
+      assert.equal(0, windows(app))
+      app = open { limits = { deflate = OUT_12 + IN_15 } }
+      assert.equal("permessage-deflate", chat(app, { compress = true }).response.headers["Sec-WebSocket-Extensions"])
+    end)
+
+    it("not at all with 0", function()
+      local app = open { limits = { deflate = 0 } }
+      local ws = chat(app, { compress = true })
+      assert.equal(ALONE, ws.response.headers["Sec-WebSocket-Extensions"])
+      ws:send(TEXT:rep(2)):expect(TEXT:rep(2)):send_compressed(TEXT):expect(TEXT)
+    end)
+  end)
+
   describe("in a reload", function()
     it("stays with its agent by default", function()
       local app = open()
@@ -887,6 +1053,20 @@ describe("a WebSocket", function()
       ws:send_compressed(text):expect(text)
       ws:close(1000, "bye"):expect_close(1000)
       assert.equal(3, app:log("chat closed")[1].heard)
+    end)
+
+    it("migrates with its windows", function()
+      local app = open { reload = { policy = "migrate" } }
+      local ws = chat(app, { compress = true })
+      ws:send_frame(compressed(FIRST)):expect(TEXT):send(TEXT:rep(2)):expect(TEXT:rep(2))
+      local counted = windows(app)
+      assert.equal(OUT_12 + IN_15, counted)
+      app:reload()
+      ws:send("/generation"):expect("1"):send_frame(compressed(SECOND)):expect(TEXT)
+      assert.truthy(length(ws, TEXT:rep(2)) < 10)
+      assert.equal(counted, windows(app))
+      ws:close(1000):expect_close(1000):expect_closed "peer"
+      assert.equal(0, windows(app))
     end)
 
     it("stays where upgrade() fails, whatever that would have closed it with", function()

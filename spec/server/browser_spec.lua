@@ -38,8 +38,7 @@ event 3: step 3, asked for after 2
 event 4: step 4, asked for after 2
 event 5: step 5, asked for after 4
 WebSocket: permessage-deflate
-server_no_context_takeover
-client_no_context_takeover
+client_max_window_bits=12
 WebSocket: text 5
 WebSocket: bytes 0,255 of 2
 WebSocket: text 20000

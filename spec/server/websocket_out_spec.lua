@@ -18,6 +18,9 @@ async def answer(ws, message):
     elif message == "/who":
         who = ws.request_headers.get("X-Who")
         await ws.send("%s %s %d" % (ws.subprotocol, who, len(ws.extensions)))
+    elif message == "/terms":
+        e = ws.extensions[0]
+        await ws.send("%s %d %s" % (e.local_no_context_takeover, e.local_max_window_bits, e.remote_no_context_takeover))
     elif message == "/ping":
         await (await ws.ping(b"are you there"))
         await ws.send("it is there")
@@ -117,6 +120,50 @@ describe("perilune.connect of ws://", function()
       app:connect():echo_line("go", ("b b me %d EOF 4001 so long"):format(compress == "true" and 1 or 0))
       assert.equal("closed 4001 ", other:line())
     end
+  end)
+
+  it("keeps windows with Python's websockets, or none", function()
+    local other = stranger()
+    for compress, terms in pairs { ["true"] = "False 12 False", ["'alone'"] = "True 12 True" } do
+      local app = app_of(("ws://127.0.0.1:%d"):format(other.port), ("{ compress = %s }"):format(compress), [[
+        for i = 1, 200 do
+          local text = ('{"type":"message","from":"user-%d","text":"number %d","more":"%s"}'):format(i % 7,
+            i * 7919 % 1000, ("x"):rep(i % 50 == 0 and i * 97 or 0))
+          ws:send(text)
+          assert(ws:read() == text)
+        end
+        ws:send "/terms"
+        return (ws:read())]])
+      app:connect():echo_line("go", terms)
+    end
+  end)
+
+  it("talks over a Unix socket, with a program of the same", function()
+    local folder = command.folder()
+    local app = server.start { script = ([[
+      local perilune = require "perilune"
+      local Echo, Agent = {}, {}
+      function Echo:opened(request) self.target = request.target end
+      function Echo:proceed(message) return message .. " " .. self.target end
+      function Agent:proceed(line)
+        local ws = assert(perilune.connect("ws+unix://%s/app.sock:/chat?a=b", { compress = true }))
+        ws:send(line)
+        return (ws:read())
+      end
+      return { listen = { { "tcp://127.0.0.1:0", frame = "line", agent = Agent },
+        { "unix://%s/app.sock", protocol = "ws", agent = Echo } } }
+    ]]):format(folder, folder) }
+    app:connect():echo_line("hello", "hello /chat?a=b")
+    if command.has "node" and command.exists "/usr/share/nodejs/ws/package.json" then
+      command.write(folder .. "/client.js", ([[
+        const ws = new (require("ws").WebSocket)("ws+unix:%s/app.sock:/chat?c=d");
+        ws.on("open", () => ws.send("hello"));
+        ws.on("message", data => { console.log(data.toString()); ws.close(); });]]):format(folder))
+      assert.equal("hello /chat?c=d\n",
+        (command.shell(("NODE_PATH=/usr/share/nodejs timeout 300 node %s/client.js 2>&1"):format(folder))))
+    end
+    app:stop()
+    command.remove(folder)
   end)
 
   it("tells Python's websockets why it ends", function()

@@ -126,6 +126,43 @@ describe("ws://", function()
       assert.equal("true 9", out)
     end)
 
+    it("keeps windows of all sizes, in either direction, and finds in them what was before", function()
+      needs_ws()
+      local app = start()
+      local said = node(app, [[
+        const text = i => JSON.stringify({ type: "message", from: `user-${i % 7}`, text: `number ${i * 7919 % 1000}`,
+          more: i % 10 ? "" : "x".repeat(i * 97), list: Array.from({ length: i % 13 }, (_, k) => k * i) });
+        let count = 0, same = true;
+        const talk = async perMessageDeflate => {
+          const ws = await open({ perMessageDeflate: { threshold: 0, ...perMessageDeflate } });
+          for (let i = 0; i < 60; i++) {
+            ws.send(text(i));
+            same = await ws.next() === text(i) && same;
+          }
+          const before = ws._socket.bytesRead;
+          for (let i = 0; i < 10; i++) {
+            ws.send(text(1));
+            await ws.next();
+          }
+          ws.close();
+          count++;
+          return (ws._socket.bytesRead - before) / 10;
+        };
+        for (const serverNoContextTakeover of [false, true])
+          for (const clientNoContextTakeover of [false, true])
+            for (const serverMaxWindowBits of [undefined, 9, 10, 12, 15])
+              for (const clientMaxWindowBits of [undefined, 9, 15]) {
+                const options = { serverNoContextTakeover, clientNoContextTakeover };
+                if (serverMaxWindowBits) options.serverMaxWindowBits = serverMaxWindowBits;
+                if (clientMaxWindowBits) options.clientMaxWindowBits = clientMaxWindowBits;
+                await talk(options);
+              }
+        console.log(count, "same", same);
+        console.log("kept", await talk({}) < 20, "alone", await talk({ serverNoContextTakeover: true }) > 50);]])
+      assert.equal("60 same true\nkept true alone true", said)
+      assert.equal(0, app:stop().summary.faults)
+    end)
+
     it("is told why it ends, and many at once are", function()
       needs_ws()
       local app = start "limits = { message = '1k' }"
@@ -163,17 +200,26 @@ print(type(pong).__name__, bytes(pong.payload))
 print(bytes(p.message()))]]))
     end)
 
-    it("compresses, each message by itself", function()
+    it("compresses, with windows of all sizes and with none", function()
       needs_wsproto()
       local app = start()
-      assert.equal("PerMessageDeflate\nTrue True True", python(app, [[
-p = Peer(PerMessageDeflate())
-print(*[type(e).__name__ for e in p.accepted.extensions])
-same = []
-for text in "x" * 60000, "y" * 60000, "short":
-    p.send(TextMessage(text))
-    same.append(p.message() == text)
-print(*same)]]))
+      assert.equal("36 True", python(app, [[
+import json
+texts = ["x" * 60000, "y" * 60000, "short", "short"]
+texts += [json.dumps({"number": i, "list": list(range(i)), "more": "x" * (i * i % 5000)}) for i in range(50)]
+count, same = 0, True
+for server_alone in False, True:
+    for client_alone in False, True:
+        for server_bits in 9, 11, 15:
+            for client_bits in 9, 12, 15:
+                p = Peer(PerMessageDeflate(client_no_context_takeover=client_alone, client_max_window_bits=client_bits,
+                    server_no_context_takeover=server_alone, server_max_window_bits=server_bits))
+                assert [type(e).__name__ for e in p.accepted.extensions] == ["PerMessageDeflate"]
+                for text in texts:
+                    p.send(TextMessage(text))
+                    same = p.message() == text and same
+                count += 1
+print(count, same)]]))
     end)
 
     it("shakes hands at the end, whoever begins, and then the connection is over", function()

@@ -9,8 +9,15 @@
 
 void websocket_stream_init(struct websocket_stream *stream, uint32_t message_bytes, unsigned window_bits)
 {
+	websocket_stream_init_terms(stream, message_bytes,
+				    (struct websocket_terms){ .window_bits = (uint8_t)window_bits });
+}
+
+void websocket_stream_init_terms(struct websocket_stream *stream, uint32_t message_bytes,
+				 struct websocket_terms terms)
+{
 	*stream = (struct websocket_stream){ .websocket.protocol.max_bytes = message_bytes,
-					     .websocket.window_bits = (uint8_t)window_bits };
+					     .websocket.terms = terms };
 	buf_pool_init(&stream->pool, 0, 8);
 	stream->worker = (struct websocket_worker){ .pool = &stream->pool, .counters = &stream->counters };
 	stream->websocket.worker = &stream->worker;
@@ -26,7 +33,7 @@ void websocket_stream_deinit(struct websocket_stream *stream)
 	websocket_worker_deinit(&stream->worker);
 	buf_release(&stream->pool, &stream->in);
 	buf_release(&stream->pool, &stream->out);
-	MUST(!stream->pool.lent_bytes);
+	MUST(!stream->pool.lent_bytes && !count_read(&stream->counters.websocket_windows));
 	buf_pool_deinit(&stream->pool);
 }
 

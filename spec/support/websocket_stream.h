@@ -21,6 +21,8 @@ struct websocket_stream {
 
 /* window_bits: of compression; 0: there is none. It is a server's; who sets websocket.is_client makes it a client's. */
 void websocket_stream_init(struct websocket_stream *stream, uint32_t message_bytes, unsigned window_bits);
+void websocket_stream_init_terms(struct websocket_stream *stream, uint32_t message_bytes,
+				 struct websocket_terms terms);
 void websocket_stream_deinit(struct websocket_stream *stream);
 
 /* Bytes that have come. */

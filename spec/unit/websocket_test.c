@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 enum { INPUT_MAX = 200000, TWO_CUTS_MAX = 150, MESSAGE_MAX = 65536 };
 
@@ -94,10 +95,11 @@ static void put_described(const char *text)
 /* ---- what comes of them ---- */
 
 static struct websocket_stream stream;
+static uint8_t kept_in; /* of it */
 
 static void begin_stream(uint32_t max, unsigned bits)
 {
-	websocket_stream_init(&stream, max, bits);
+	websocket_stream_init_terms(&stream, max, (struct websocket_terms){ (uint8_t)bits, 0, kept_in });
 	stream.websocket.is_client = is_client;
 }
 
@@ -650,6 +652,226 @@ static void inflates_where_it_cannot_compress(void **state)
 	expect_any_cut(MESSAGE_MAX, 8, "text Hello");
 }
 
+/* ---- windows ---- */
+
+static void *count_allocation(void *bytes, unsigned items, unsigned size)
+{
+	*(size_t *)bytes += (size_t)items * size;
+	return calloc(items, size);
+}
+
+static void free_counted(void *bytes, void *block)
+{
+	(void)bytes;
+	free(block);
+}
+
+/* What a window is counted with is what zlib takes, and hardly more. */
+static void counts_what_zlib_takes(void **state)
+{
+	enum { LEVEL = 4, MORE = 400 };
+	(void)state;
+	for (unsigned bits = 9; bits <= 15; bits++) {
+		size_t out = sizeof(z_stream), in = sizeof(z_stream);
+		z_stream stream_out = { .zalloc = count_allocation, .zfree = free_counted, .opaque = &out };
+		z_stream stream_in = { .zalloc = count_allocation, .zfree = free_counted, .opaque = &in };
+		uint8_t text[] = "aaaaaaaaaaaa", bytes[64], back[64];
+		assert_int_equal(deflateInit2(&stream_out, LEVEL, Z_DEFLATED, -(int)bits, (int)bits - 8,
+					      Z_DEFAULT_STRATEGY),
+				 Z_OK);
+		stream_out.next_in = text;
+		stream_out.avail_in = sizeof text;
+		stream_out.next_out = bytes;
+		stream_out.avail_out = sizeof bytes;
+		assert_int_equal(deflate(&stream_out, Z_SYNC_FLUSH), Z_OK);
+		assert_int_equal(inflateInit2(&stream_in, -(int)bits), Z_OK);
+		stream_in.next_in = bytes;
+		stream_in.avail_in = sizeof bytes - stream_out.avail_out;
+		stream_in.next_out = back;
+		stream_in.avail_out = sizeof back;
+		assert_int_equal(inflate(&stream_in, Z_SYNC_FLUSH), Z_OK);
+		deflateEnd(&stream_out);
+		inflateEnd(&stream_in);
+		assert_in_range(websocket_window_out_bytes(bits), out, out + MORE);
+		assert_in_range(websocket_window_in_bytes(bits), in, in + MORE);
+	}
+}
+
+/* The largest that there is room for. */
+static void chooses_windows(void **state)
+{
+	struct counters counters = { 0 };
+	struct websocket_worker worker = { .counters = &counters };
+	(void)state;
+	assert_int_equal(websocket_window_out(&worker, 15), 0);
+	for (unsigned bits = 9; bits <= 15; bits++) {
+		unsigned most = bits < 12 ? bits : 12;
+		worker.windows_max = websocket_window_out_bytes(most);
+		assert_int_equal(websocket_window_out(&worker, bits), most);
+		assert_int_equal(websocket_window_out(&worker, 15), most);
+		worker.windows_max--;
+		assert_int_equal(websocket_window_out(&worker, 15), most == 9 ? 0 : most - 1);
+		worker.windows_max = websocket_window_in_bytes(bits) + 100;
+		assert_int_equal(websocket_window_in(&worker, bits, 100), bits);
+		assert_int_equal(websocket_window_in(&worker, bits, 101), bits == 9 ? 0 : bits - 1);
+		assert_int_equal(websocket_window_in(&worker, 8, 0), 0);
+	}
+}
+
+/* A message with something of those before it, which is within a window or is not. */
+static size_t make_message(uint8_t *data, uint32_t *random)
+{
+	static uint8_t past[MESSAGE_MAX];
+	*random = *random * 1664525 + 1013904223;
+	size_t n = (*random >> 8) % ((*random >> 28) < 12 ? 300 : 9000), from = (*random >> 4) % 30000;
+	for (size_t i = 0; i < n; i++) {
+		*random = *random * 1664525 + 1013904223;
+		data[i] = i % 64 ? past[from + i] : (uint8_t)(*random >> 24);
+	}
+	memmove(past, past + n, sizeof past - n);
+	memcpy(past + sizeof past - n, data, n);
+	return n;
+}
+
+/* What one side writes with a window the other reads with one, whatever is between; and with a larger one, too. */
+static void talk(struct websocket_terms terms, bool may_fail)
+{
+	static struct websocket_stream sender;
+	static uint8_t data[MESSAGE_MAX];
+	uint32_t random = terms.kept_out * 16u + terms.kept_in + may_fail * 1000u;
+	websocket_stream_init_terms(&sender, MESSAGE_MAX,
+				    (struct websocket_terms){ terms.window_bits, terms.kept_out, 0 });
+	sender.websocket.is_client = true;
+	websocket_stream_init_terms(&stream, MESSAGE_MAX, (struct websocket_terms){ 15, 0, terms.kept_in });
+	for (unsigned i = 0; i < 60; i++) {
+		struct reply reply = { data, make_message(data, &random) };
+		char wanted[64];
+		sender.pool.limit_bytes = may_fail && random >> 31 ? 1 : 0;
+		int err = websocket_append(&sender.websocket, &sender.session, true, &reply, &sender.pool,
+					   &sender.out);
+		assert_int_equal(err, sender.pool.limit_bytes ? ERR_BUFFER_LIMIT : 0);
+		if (err)
+			continue;
+		stream.text_bytes = 0;
+		websocket_stream_put(&stream, sender.out->data + sender.out->start, buf_len(sender.out));
+		buf_release(&sender.pool, &sender.out);
+		snprintf(wanted, sizeof wanted, "binary %zu:", reply.len);
+		for (size_t k = 0; k < 8 && k < reply.len; k++)
+			snprintf(wanted + strlen(wanted), 3, "%02x", data[k]);
+		if (strcmp(stream.text, wanted) != 0)
+			fail_msg("%u %u %u %d message %u: %s, not %s", terms.window_bits, terms.kept_out,
+				 terms.kept_in, may_fail, i, stream.text, wanted);
+	}
+	sender.pool.limit_bytes = 0;
+	websocket_stream_deinit(&sender);
+	websocket_stream_deinit(&stream);
+}
+
+static void talks_with_windows(void **state)
+{
+	(void)state;
+	for (uint8_t bits = 9; bits <= 15; bits++)
+		for (uint8_t kept = 9; kept <= bits && kept <= 12; kept++)
+			for (uint8_t in = bits; in <= 15; in++) {
+				talk((struct websocket_terms){ bits, kept, in }, false);
+				talk((struct websocket_terms){ bits, kept, in }, true);
+			}
+}
+
+/* "Hello" twice, of which the second refers to the first; cut everywhere. */
+static void inflates_what_refers_to_the_last(void **state)
+{
+	(void)state;
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00|c1 \\xf2\\x00\\x11\\x00\\x00");
+	expect_cut(MESSAGE_MAX, 15, input_bytes, input_bytes, "text Hello, refused, close 1007");
+	for (kept_in = 9; kept_in <= 15; kept_in += 3) {
+		expect_any_cut(MESSAGE_MAX, 15, "text Hello, text Hello");
+		expect_cut(4, 15, input_bytes, input_bytes, "refused, close 1009");
+	}
+	kept_in = 9;
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00|41 \\xf2\\x00|89 x|80 \\x11\\x00\\x00|81 plain|"
+		      "c1 \\xf2\\x00\\x11\\x00\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello, pong x, text Hello, text plain, text Hello");
+	put_described(
+	    "c1 \\xf3\\x48\\xcd\\xc9\\xc9\\x07\\x00\\x00|c1 \\xf2\\x00\\x11\\x00\\x00"); /* behind a last block */
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello, text Hello");
+	put_described("c1 \\xf2\\x48\\xcd\\xc9\\xc9\\x07\\x00|c1 \\xff\\xff|c1 \\xf2\\x00\\x11\\x00\\x00");
+	expect_any_cut(MESSAGE_MAX, 15, "text Hello, refused, close 1007");
+	kept_in = 0;
+}
+
+/* Without room it waits where it is, and goes on when there is some. */
+static void waits_for_room(void **state)
+{
+	static uint8_t data[MESSAGE_MAX];
+	static struct batch batch;
+	(void)state;
+	for (unsigned keeps = 0; keeps < 2; keeps++) {
+		unsigned waits = 0;
+		struct reply reply = { data, sizeof data };
+		struct buf *frame = NULL;
+		websocket_stream_init_terms(&stream, MESSAGE_MAX,
+					    (struct websocket_terms){ 15, 0, keeps ? 12 : 0 });
+		stream.websocket.is_client = true; /* both ways, without looking at masks */
+		for (size_t i = 0; i < sizeof data; i++)
+			data[i] = (uint8_t)(i * i >> 9);
+		assert_int_equal(
+		    websocket_append(&stream.websocket, &stream.session, true, &reply, &stream.pool, &frame),
+		    0);
+		stream.websocket.is_client = false;
+		const struct protocol *protocol = &stream.websocket.protocol;
+		size_t at = 0;
+		do {
+			/* As much as there is, and then each time a little more. */
+			stream.pool.limit_bytes = stream.pool.lent_bytes + 4096 * (1 + waits % 80);
+			batch = (struct batch){ .pool = &stream.pool, .answers = &stream.out };
+			protocol->ops->decode(protocol, frame->data + frame->start + at, buf_len(frame) - at,
+					      1, &stream.session, &batch);
+			at += batch.consumed;
+			waits += batch.error == ERR_BUFFER_LIMIT;
+		} while (!batch.count && waits < 1000);
+		if (!batch.count || waits <= 2)
+			fail_msg("keeps %u: %u messages after %u waits, error %d", keeps, batch.count, waits,
+				 batch.error);
+		assert_int_equal(batch.frames[0].len, sizeof data);
+		assert_memory_equal(batch.frames[0].data, data, sizeof data);
+		stream.pool.limit_bytes = 0;
+		protocol->ops->taken(protocol, &stream.session);
+		buf_release(&stream.pool, &frame);
+		websocket_stream_deinit(&stream);
+	}
+}
+
+/* Where nobody's end would make room for a message, nothing is waited for. */
+static void gives_up_without_room(void **state)
+{
+	static uint8_t data[MESSAGE_MAX];
+	static struct batch batch;
+	(void)state;
+	for (uint8_t in = 0; in <= 12; in += 12) {
+		struct reply reply = { data, sizeof data };
+		struct buf *frame = NULL;
+		websocket_stream_init_terms(&stream, MESSAGE_MAX, (struct websocket_terms){ 15, 0, in });
+		stream.websocket.is_client = true; /* for a mask */
+		assert_int_equal(
+		    websocket_append(&stream.websocket, &stream.session, true, &reply, &stream.pool, &frame),
+		    0);
+		stream.websocket.is_client = false;
+		const struct protocol *protocol = &stream.websocket.protocol;
+		stream.pool.limit_bytes = stream.pool.lent_bytes + 40000;
+		batch = (struct batch){ .pool = &stream.pool, .answers = &stream.out };
+		protocol->ops->decode(protocol, frame->data + frame->start, buf_len(frame), 1,
+				      &stream.session, &batch);
+		assert_int_equal(batch.error, ERR_BUFFER_LIMIT);
+		assert_int_equal(batch.announced, 0);
+		assert_int_equal(batch.count, 0);
+		protocol->ops->shed(protocol, &stream.session);
+		assert_int_equal(protocol->ops->held(&stream.session), 0);
+		buf_release(&stream.pool, &frame);
+		websocket_stream_deinit(&stream);
+	}
+}
+
 /* ---- UTF-8 in pieces ---- */
 
 /* Each text of up to three bytes out of those at which something changes: as text_is_utf8() has it. */
@@ -696,6 +918,12 @@ int main(void)
 		cmocka_unit_test(compresses),
 		cmocka_unit_test(keeps_within_windows),
 		cmocka_unit_test(inflates_where_it_cannot_compress),
+		cmocka_unit_test(counts_what_zlib_takes),
+		cmocka_unit_test(chooses_windows),
+		cmocka_unit_test(talks_with_windows),
+		cmocka_unit_test(inflates_what_refers_to_the_last),
+		cmocka_unit_test(waits_for_room),
+		cmocka_unit_test(gives_up_without_room),
 		cmocka_unit_test(knows_utf8),
 		AS_CLIENT(takes_messages),
 		AS_CLIENT(answers_control_frames),

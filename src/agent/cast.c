@@ -163,7 +163,7 @@ static struct cast_variant cast_kind_of(const struct channel *channel, struct hu
 		like.setting = (uint8_t)http_framing_of(&conn->session);
 	} else if (websocket_is_spoken(channel)) {
 		like.kind = CAST_WEBSOCKET;
-		like.setting = websocket_of(speaks)->window_bits;
+		like.setting = websocket_of(speaks)->terms.window_bits;
 	}
 	return like;
 }
@@ -246,14 +246,25 @@ static const struct cast_variant *variant_of(struct cast *cast, struct channel *
 	return variant ? variant : add_variant(cast, &like, channel, messages);
 }
 
+/* A session that has yet to begin has compressed nothing. */
+static void note_sent(const struct channel *channel, const struct cast_variant *variant)
+{
+	struct conn *conn = channel->conn;
+	if (variant->kind == CAST_WEBSOCKET && conn->protocol == conn_speaks(conn))
+		websocket_sent_for_many(&conn->session);
+}
+
 /* An empty frame of `raw` is nothing. */
 static int share_variant(const struct cast *cast, struct channel *channel, const struct cast_variant *variant)
 {
 	uint32_t len = variant->bytes->len;
 	if (!len)
 		return 0;
-	return cast->is_at_once ? channel_share_now(channel, variant->bytes, variant->messages)
-				: channel_share(channel, variant->bytes, 0, len, variant->messages);
+	int err = cast->is_at_once ? channel_share_now(channel, variant->bytes, variant->messages)
+				   : channel_share(channel, variant->bytes, 0, len, variant->messages);
+	if (!err)
+		note_sent(channel, variant);
+	return err;
 }
 
 bool cast_give_all(struct cast *cast, struct channel *channel, struct hub_message *const *messages,

@@ -410,7 +410,7 @@ static void tell_end(struct client *client, enum close_reason reason)
 	bool has_opened = client->stage == CLIENT_OPEN, shakes = client->stage == CLIENT_SHAKES;
 	client->stage = CLIENT_ENDED;
 	if (shakes)
-		client->requests = (struct requests){ 0 }; /* in the place of what it needed for that */
+		client_unshake(client);
 	tell_flushers(client, false);
 	unlink_client(client);
 	if (!has_opened && client->errand.run)
@@ -424,7 +424,7 @@ void client_fail(struct client *client, const char *message, int err, unsigned s
 {
 	struct agents *agents = client_agents(client);
 	client->stage = CLIENT_ENDED;
-	client->requests = (struct requests){ 0 };
+	client_unshake(client);
 	unlink_client(client);
 	count(&agents->counters->connect_failures);
 	if (client->errand.run) {

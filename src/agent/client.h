@@ -71,6 +71,7 @@ struct client {
 	uint8_t stage;   /* enum client_stage */
 	uint8_t subprotocol_bytes; /* of a WebSocket: the chosen one's; 0: there is none */
 	uint16_t subprotocol_at;   /* ... where it is in handshake.subprotocols */
+	uint8_t kept_in;           /* while it shakes: the window that it has offered; 0: none */
 	bool is_leased : 1;        /* it is to end with the call that waits for it */
 	bool is_idle : 1;          /* the app's, and nobody uses it */
 	bool is_owing : 1;         /* a call has waited for a frame that has not come, and may come yet */
@@ -151,6 +152,9 @@ int client_push_error(lua_State *lua, int err, const char *why);
  * answer unless it is 0.
  */
 void client_fail(struct client *client, const char *message, int err, unsigned status);
+
+/* What it had for its handshake, which is over, is given back. */
+void client_unshake(struct client *client);
 
 /* Its layers have opened: asks. */
 void client_shake(struct client *client);

@@ -10,10 +10,11 @@
 #include <string.h>
 #include <uv.h>
 
-void websocket_open_worker(struct agents *agents)
+void websocket_open_worker(struct agents *agents, uint64_t windows_max)
 {
-	agents->websocket =
-	    (struct websocket_worker){ .pool = &agents->host->pool, .counters = agents->counters };
+	agents->websocket = (struct websocket_worker){ .pool = &agents->host->pool,
+						       .counters = agents->counters,
+						       .windows_max = windows_max };
 }
 
 /* ---- messages ---- */
@@ -171,19 +172,22 @@ static int append_switch(void *data, struct session *session, struct buf_pool *p
 int websocket_follow(struct conn *conn, const struct agent_endpoint *websockets)
 {
 	struct websocket own = websockets->websocket;
-	own.window_bits = websocket_of(conn->protocol)->window_bits;
-	const struct protocol *protocol = own.window_bits ? &own.protocol : websockets->endpoint.protocol;
-	return conn_set_protocol(conn, protocol, own.window_bits ? sizeof own : 0);
+	own.terms = websocket_of(conn->protocol)->terms;
+	bool compresses = own.terms.window_bits;
+	const struct protocol *protocol = compresses ? &own.protocol : websockets->endpoint.protocol;
+	return conn_set_protocol(conn, protocol, compresses ? sizeof own : 0);
 }
 
 /* The connection speaks WebSocket from here on. 0 or UV_ENOMEM. */
-static int switch_protocol(struct conn *conn, struct agent_endpoint *websockets, unsigned window_bits)
+static int switch_protocol(struct conn *conn, struct agent_endpoint *websockets,
+			   const struct websocket_terms *terms)
 {
 	websockets->endpoint.slot = conn->endpoint->slot;
 	struct websocket own = websockets->websocket;
-	own.window_bits = (uint8_t)window_bits;
-	const struct protocol *protocol = window_bits ? &own.protocol : &websockets->websocket.protocol;
-	return conn_change(conn, &websockets->endpoint, protocol, window_bits ? sizeof own : 0);
+	own.terms = *terms;
+	bool compresses = terms->window_bits;
+	const struct protocol *protocol = compresses ? &own.protocol : &websockets->websocket.protocol;
+	return conn_change(conn, &websockets->endpoint, protocol, compresses ? sizeof own : 0);
 }
 
 /* As when a connection is opened: the agent at idx, or what makes it of the request behind it, in place of HTTP's. */
@@ -204,6 +208,26 @@ static void open_agent(struct agents *agents, struct channel *channel, lua_State
 		callback_finish(agents, &run, outcome);
 }
 
+lua_Number websocket_pack_terms(const struct websocket_terms *terms)
+{
+	return terms->window_bits | terms->kept_out << 4 | terms->kept_in << 8;
+}
+
+static bool is_window(unsigned bits, unsigned most)
+{
+	return !bits || (bits >= WEBSOCKET_BITS_MIN && bits <= most);
+}
+
+/* False: it is no number of websocket_pack_terms(). */
+static bool unpack_terms(lua_Number number, struct websocket_terms *terms)
+{
+	unsigned bits = number >= 0 && number < 1 << 12 ? (unsigned)number : 1;
+	*terms = (struct websocket_terms){ bits & 15, bits >> 4 & 15, bits >> 8 & 15 };
+	return number == bits && (!terms->window_bits ? !bits : terms->window_bits >= 8) &&
+	       is_window(terms->kept_out, terms->window_bits) &&
+	       is_window(terms->kept_in, WEBSOCKET_BITS_MAX);
+}
+
 #define IS_SPOILED "something was written into this response, which is of no use any more"
 
 bool websocket_accept(struct agents *agents, struct channel *channel, lua_State *lua, int idx)
@@ -215,8 +239,9 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 	lua_rawgeti(lua, idx, 4);
 	lua_rawgeti(lua, idx, 5);
 	int agent = lua_gettop(lua) - 1;
-	double bits = lua_tonumber(lua, agent - 1);
-	bool is_right = lua_type(lua, agent - 2) == LUA_TSTRING && (bits == 0 || (bits >= 8 && bits <= 15));
+	struct websocket_terms terms;
+	bool is_right =
+	    lua_type(lua, agent - 2) == LUA_TSTRING && unpack_terms(lua_tonumber(lua, agent - 1), &terms);
 	if (!is_right || !websockets || lua_isnil(lua, agent)) {
 		lua_pushliteral(lua, IS_SPOILED);
 		return false;
@@ -235,7 +260,7 @@ bool websocket_accept(struct agents *agents, struct channel *channel, lua_State 
 		channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_NOW);
 		return true;
 	}
-	if (switch_protocol(channel->conn, websockets, (unsigned)bits)) {
+	if (switch_protocol(channel->conn, websockets, &terms)) {
 		channel_close(channel, REASON_MEMORY, CLOSE_NOW);
 		return true;
 	}

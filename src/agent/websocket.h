@@ -16,14 +16,17 @@ struct run;
 
 extern const struct message_kind MESSAGE_WEBSOCKET;
 
-/* What the connections of these agents share. They have their host and their counters. */
-void websocket_open_worker(struct agents *agents);
+/* What the connections of these agents share. They have their host and their counters. windows_max: limits.deflate. */
+void websocket_open_worker(struct agents *agents, uint64_t windows_max);
 
 /* MAY RAISE. Keeps what push() needs: the two values that the function on top of the stack returns. Pops that. */
 void websocket_open(lua_State *lua);
 
+/* What a handshake has come to, on its way through Lua: it takes effect in the same call, and no other one between. */
+lua_Number websocket_pack_terms(const struct websocket_terms *terms);
+
 /*
- * What requests.ready() has made of an accepted handshake, { 101, fields, window bits, agent, request }, is at
+ * What requests.ready() has made of an accepted handshake, { 101, fields, terms, agent, request }, is at
  * idx: the pending request is answered, and the connection is a WebSocket with an agent of its own. False with
  * an error message pushed.
  */

@@ -87,6 +87,8 @@ enum conn_phase {
 	X(websocket_1011,                                                                                    \
 	  "WebSockets that ended with 1011: their agent raised an error, or left a message unfinished")      \
 	X(websocket_other, "WebSockets that ended with another code, such as a script's own")                \
+	X(websocket_windows,                                                                                 \
+	  "bytes that the compression windows of WebSockets may take at this moment: `limits.deflate`")      \
 	X(http_requests, "HTTP requests handed to agents")                                                   \
 	X(http_2xx, "HTTP responses with a status of 200 to 299")                                            \
 	X(http_3xx, "HTTP responses with a status of 300 to 399")                                            \

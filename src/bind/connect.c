@@ -176,6 +176,7 @@ static void open_outgoing_websocket(lua_State *lua, struct client_endpoint *endp
 		handshake->request = copy_text(lua, its_own, "request", &handshake->request_bytes);
 		handshake->subprotocols = copy_text(lua, its_own, "subprotocols", &bytes);
 		handshake->compresses = spec_flag(lua, its_own, "compress");
+		handshake->keeps = spec_flag(lua, its_own, "keeps");
 		its->websocket = (struct websocket){ .protocol = { .messages = &MESSAGE_WEBSOCKET,
 								   .max_bytes = spec_number(
 								       lua, spec, "limits", "message") },

@@ -1,6 +1,7 @@
 /* What requests know of their connection: the C side of lua/perilune/requests.lua. */
 #include "agent/http.h"
 #include "agent/run.h"
+#include "agent/websocket.h"
 #include "base/beneath.h"
 #include "base/err.h"
 #include "base/regular.h"
@@ -402,13 +403,27 @@ static int l_http_websocket_accept(lua_State *lua)
 	const char *key = luaL_checklstring(lua, 1, &n);
 	char accept[HANDSHAKE_ACCEPT_BYTES];
 	luaL_argcheck(lua, n == HANDSHAKE_KEY_BYTES, 1, "a key of 24 characters is expected");
-	if (!handshake_accept(key, accept))
-		return luaL_error(lua, "SHA-1 is not available");
+	handshake_accept(key, accept);
 	lua_pushlstring(lua, accept, sizeof accept);
 	return 1;
 }
 
+/* MAY RAISE. websocket_deflate(offers, keeps) → the field that answers them, and the terms as a number; nil: none */
+static int l_http_websocket_deflate(lua_State *lua)
+{
+	size_t n;
+	const char *offers = luaL_checklstring(lua, 1, &n);
+	struct websocket_terms terms;
+	char field[HANDSHAKE_DEFLATE_BYTES];
+	if (!handshake_agree(offers, n, &agents_of(lua)->websocket, lua_toboolean(lua, 2), &terms, field))
+		return 0;
+	lua_pushstring(lua, field);
+	lua_pushnumber(lua, websocket_pack_terms(&terms));
+	return 2;
+}
+
 static const luaL_Reg FUNCTIONS[] = {
+	{ "websocket_deflate", l_http_websocket_deflate },
 	{ "websocket_accept", l_http_websocket_accept },
 	{ "peer", l_http_peer },
 	{ "tls", l_http_tls },

@@ -388,7 +388,7 @@ int agents_open(struct agents *agents, struct conn_host *host, const struct conf
 	agents->log_frame_bytes = config->log_frame_bytes;
 	agents->redact_ref = LUA_NOREF;
 	http_open_worker(agents);
-	websocket_open_worker(agents);
+	websocket_open_worker(agents, config->deflate_bytes);
 	repeats_init(&agents->repeats);
 	wheel_list_init(&agents->ready);
 	wheel_list_init(&agents->posted);

@@ -535,6 +535,7 @@ static void read_config(struct load *load)
 	config->memory_bytes = (size_t)config_number_field(load, "memory", (double)(SIZE_MAX / 2));
 	config->handshakes = u32_field(load, "handshakes");
 	config->outgoing = u32_field(load, "outgoing");
+	config->deflate_bytes = (size_t)config_number_field(load, "deflate", (double)(SIZE_MAX / 2));
 	config->garbage_share = config_number_field(load, "garbage", 1);
 	config->snapshot_bytes = (size_t)config_number_field(load, "snapshot_bytes", UINT32_MAX);
 	lua_getfield(load->lua, -1, "snapshot");

@@ -146,6 +146,7 @@ struct config {
 	size_t memory_bytes;   /* of each worker's VM; until it is loaded: of the one that it comes after */
 	unsigned handshakes;   /* of TLS at once, for each worker */
 	unsigned outgoing;     /* connections out at once, for each worker */
+	size_t deflate_bytes;  /* of compression windows of WebSockets, for each worker */
 	size_t snapshot_bytes; /* the most that a worker is given of a snapshot() */
 	double garbage_share;  /* of what is live in a VM: so much garbage may wait for the collector */
 	char *control;         /* where the control socket is: "auto", "off" or a path */

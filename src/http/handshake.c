@@ -1,24 +1,21 @@
 #include "http/handshake.h"
 
 #include "base/base64.h"
+#include "base/sha1.h"
 #include "http/internal.h"
 #include "http/reader.h"
 
-#include <openssl/evp.h>
 #include <stdio.h>
 
-bool handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES])
+void handshake_accept(const char key[HANDSHAKE_KEY_BYTES], char accept[HANDSHAKE_ACCEPT_BYTES])
 {
 	static const char GUID[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 	char text[HANDSHAKE_KEY_BYTES + sizeof GUID - 1];
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	unsigned bytes;
+	uint8_t digest[SHA1_BYTES];
 	memcpy(text, key, HANDSHAKE_KEY_BYTES);
 	memcpy(text + HANDSHAKE_KEY_BYTES, GUID, sizeof GUID - 1);
-	if (!EVP_Digest(text, sizeof text, digest, &bytes, EVP_sha1(), NULL))
-		return false;
-	base64_encode(accept, digest, bytes, BASE64_PLAIN, true);
-	return true;
+	sha1(digest, text, sizeof text);
+	base64_encode(accept, digest, sizeof digest, BASE64_PLAIN, true);
 }
 
 void handshake_key(const uint8_t nonce[HANDSHAKE_NONCE_BYTES], char key[HANDSHAKE_KEY_BYTES])
@@ -66,11 +63,177 @@ static bool has_word(struct part list, const char *word)
 	return false;
 }
 
+/* ---- permessage-deflate: RFC 7692, 7.1 ---- */
+
+static const char DEFLATE[] = "permessage-deflate";
+
+/* 8 to 15, as text without more; 0: it is none. */
+static uint8_t read_bits(struct part text)
+{
+	if (text.n == 1 && (text.at[0] == '8' || text.at[0] == '9'))
+		return (uint8_t)(text.at[0] - '0');
+	bool is_two = text.n == 2 && text.at[0] == '1' && text.at[1] >= '0' && text.at[1] <= '5';
+	return is_two ? (uint8_t)(10 + text.at[1] - '0') : 0;
+}
+
+/* The parameters of an offer, or of what was taken of one, each once at most. */
+struct deflate_offer {
+	bool server_alone, client_alone;  /* no context takeover */
+	bool has_client_bits;             /* in an offer it needs no value */
+	uint8_t server_bits, client_bits; /* 0: none are named */
+};
+
+static bool take_flag(bool *flag, bool has_value)
+{
+	bool is_right = !*flag && !has_value;
+	*flag = true;
+	return is_right;
+}
+
+static bool take_parameter(struct deflate_offer *offer, struct part text, bool is_offer)
+{
+	struct part rest = text, name;
+	next_part(&rest, '=', &name);
+	bool has_value = rest.at;
+	struct part value = trimmed(rest);
+	if (value.n >= 2 && value.at[0] == '"' && value.at[value.n - 1] == '"')
+		value = (struct part){ value.at + 1, value.n - 2 };
+	uint8_t bits = has_value ? read_bits(value) : 0;
+	if (part_is(name, "server_no_context_takeover"))
+		return take_flag(&offer->server_alone, has_value);
+	if (part_is(name, "client_no_context_takeover"))
+		return take_flag(&offer->client_alone, has_value);
+	if (part_is(name, "server_max_window_bits") && !offer->server_bits) {
+		offer->server_bits = bits;
+		return bits;
+	}
+	if (!part_is(name, "client_max_window_bits") || offer->has_client_bits)
+		return false;
+	offer->has_client_bits = true;
+	offer->client_bits = bits;
+	return bits || (is_offer && !has_value);
+}
+
+static bool is_deflate(struct part text)
+{
+	struct part name;
+	next_part(&text, ';', &name);
+	return part_is(name, DEFLATE);
+}
+
+/* False: it has a parameter that it cannot have. */
+static bool read_deflate(struct part text, bool is_offer, struct deflate_offer *offer)
+{
+	struct part part;
+	*offer = (struct deflate_offer){ 0 };
+	next_part(&text, ';', &part);
+	while (next_part(&text, ';', &part))
+		if (!(is_offer && !part.n) && !take_parameter(offer, part, is_offer))
+			return false;
+	return true;
+}
+
+static uint8_t most_bits(uint8_t bits)
+{
+	return bits ? bits : WEBSOCKET_BITS_MAX;
+}
+
+/* zlib makes nine of eight. */
+static unsigned zlib_bits(unsigned bits)
+{
+	return bits < WEBSOCKET_BITS_MIN ? WEBSOCKET_BITS_MIN : bits;
+}
+
+/* Of what this side has offered. Without `keeps` there are no windows. */
+static void client_terms(const struct deflate_offer *taken, const struct websocket_worker *keeps,
+			 struct websocket_terms *terms)
+{
+	*terms = (struct websocket_terms){ .window_bits = most_bits(taken->client_bits) };
+	if (!taken->server_alone)
+		terms->kept_in = (uint8_t)zlib_bits(taken->server_bits);
+	if (keeps && !taken->client_alone)
+		terms->kept_out = (uint8_t)websocket_window_out(keeps, terms->window_bits);
+}
+
+/*
+ * The window of what a client sends, which is the client's choice where it has not offered client_max_window_bits, or
+ * has named less there.
+ */
+static unsigned clients_window(const struct deflate_offer *offer, const struct websocket_worker *keeps,
+			       size_t beside)
+{
+	unsigned theirs = zlib_bits(most_bits(offer->client_bits));
+	bool can_limit = offer->has_client_bits && theirs > WEBSOCKET_BITS_KEPT;
+	unsigned bits = websocket_window_in(keeps, can_limit ? WEBSOCKET_BITS_KEPT : theirs, beside);
+	return offer->has_client_bits || bits == theirs ? bits : 0;
+}
+
+static void server_terms(const struct deflate_offer *offer, const struct websocket_worker *keeps,
+			 struct websocket_terms *terms)
+{
+	*terms = (struct websocket_terms){ .window_bits = most_bits(offer->server_bits) };
+	if (keeps && !offer->server_alone)
+		terms->kept_out = (uint8_t)websocket_window_out(keeps, terms->window_bits);
+	if (keeps && !offer->client_alone)
+		terms->kept_in =
+		    (uint8_t)clients_window(offer, keeps, websocket_window_out_bytes(terms->kept_out));
+}
+
+static void say_terms(const struct deflate_offer *offer, const struct websocket_terms *terms,
+		      char field[HANDSHAKE_DEFLATE_BYTES])
+{
+	char server[32] = "", client[32] = "";
+	if (offer->server_bits)
+		snprintf(server, sizeof server, "; server_max_window_bits=%u", terms->window_bits);
+	if (terms->kept_in && terms->kept_in < most_bits(offer->client_bits))
+		snprintf(client, sizeof client, "; client_max_window_bits=%u", terms->kept_in);
+	snprintf(field, HANDSHAKE_DEFLATE_BYTES, "Sec-WebSocket-Extensions: %s%s%s%s%s\r\n", DEFLATE,
+		 terms->kept_out ? "" : "; server_no_context_takeover",
+		 terms->kept_in ? "" : "; client_no_context_takeover", server, client);
+}
+
+bool handshake_agree(const char *offers, size_t n, const struct websocket_worker *worker, bool keeps,
+		     struct websocket_terms *terms, char field[HANDSHAKE_DEFLATE_BYTES])
+{
+	struct part list = { (const uint8_t *)offers, n }, part;
+	struct deflate_offer offer;
+	*terms = (struct websocket_terms){ 0 };
+	*field = '\0';
+	while (next_part(&list, ',', &part)) {
+		if (!is_deflate(part) || !read_deflate(part, true, &offer))
+			continue;
+		server_terms(&offer, keeps ? worker : NULL, terms);
+		say_terms(&offer, terms, field);
+		return true;
+	}
+	return false;
+}
+
+/* A server that would keep more than there is a window for is offered that it keeps nothing. */
+unsigned handshake_offer(const struct handshake *asked, const struct websocket_worker *worker,
+			 char field[HANDSHAKE_DEFLATE_BYTES])
+{
+	static const char ALONE[] = "permessage-deflate; server_no_context_takeover; "
+				    "client_no_context_takeover; client_max_window_bits";
+	unsigned bits =
+	    asked->compresses && asked->keeps ? websocket_window_in(worker, WEBSOCKET_BITS_KEPT, 0) : 0;
+	char kept[80] = "";
+	if (bits)
+		snprintf(kept, sizeof kept, "%s; server_max_window_bits=%u; client_max_window_bits, ",
+			 DEFLATE, bits);
+	*field = '\0';
+	if (asked->compresses)
+		snprintf(field, HANDSHAKE_DEFLATE_BYTES, "Sec-WebSocket-Extensions: %s%s\r\n", kept, ALONE);
+	return bits;
+}
+
 /* ---- the answer ---- */
 
 /* What its fields have said so far. */
 struct answering {
 	const struct handshake *asked;
+	const struct websocket_worker *worker;
+	unsigned promised;
 	struct handshake_answer *answer;
 	char accept[HANDSHAKE_ACCEPT_BYTES];
 	bool has_upgrade, has_connection, has_accept, has_extension;
@@ -116,64 +279,25 @@ static bool take_subprotocol(struct answering *answering, struct part value)
 	return handshake_fail(answering, "it has chosen a subprotocol that was not offered");
 }
 
-/* 8 to 15, as text without more; 0: it is none. */
-static uint8_t read_bits(struct part text)
-{
-	if (text.n == 1 && (text.at[0] == '8' || text.at[0] == '9'))
-		return (uint8_t)(text.at[0] - '0');
-	bool is_two = text.n == 2 && text.at[0] == '1' && text.at[1] >= '0' && text.at[1] <= '5';
-	return is_two ? (uint8_t)(10 + text.at[1] - '0') : 0;
-}
-
-/* The parameters of permessage-deflate, each once at most. */
-struct deflate_terms {
-	bool has_server_takeover, has_client_takeover; /* none takes place */
-	uint8_t server_bits, client_bits;
-};
-
-static bool take_term(struct deflate_terms *terms, struct part text)
-{
-	struct part rest = text, name;
-	next_part(&rest, '=', &name);
-	bool has_value = rest.at;
-	struct part value = trimmed(rest);
-	if (value.n >= 2 && value.at[0] == '"' && value.at[value.n - 1] == '"')
-		value = (struct part){ value.at + 1, value.n - 2 };
-	bool *flag = part_is(name, "server_no_context_takeover")   ? &terms->has_server_takeover
-		     : part_is(name, "client_no_context_takeover") ? &terms->has_client_takeover
-								   : NULL;
-	uint8_t *bits = part_is(name, "server_max_window_bits")   ? &terms->server_bits
-			: part_is(name, "client_max_window_bits") ? &terms->client_bits
-								  : NULL;
-	if (flag ? *flag || has_value : !bits || *bits || !has_value || !read_bits(value))
-		return false;
-	if (flag)
-		*flag = true;
-	else
-		*bits = read_bits(value);
-	return true;
-}
-
 /* RFC 7692, 7.1: what was asked of the server it has to say. */
 static bool take_extension(struct answering *answering, struct part text)
 {
-	struct deflate_terms terms = { 0 };
-	struct part part;
-	next_part(&text, ';', &part);
-	if (!answering->asked->compresses || !part_is(part, "permessage-deflate"))
+	const struct websocket_worker *keeps = answering->asked->keeps ? answering->worker : NULL;
+	struct deflate_offer taken;
+	if (!answering->asked->compresses || !is_deflate(text))
 		return handshake_fail(answering, "it has chosen an extension that was not offered");
 	if (answering->has_extension)
 		return handshake_fail(answering, "it has chosen an extension twice");
 	answering->has_extension = true;
-	while (next_part(&text, ';', &part))
-		if (!take_term(&terms, part))
-			return handshake_fail(answering,
-					      "permessage-deflate has a parameter that it cannot have");
-	if (!terms.has_server_takeover)
+	if (!read_deflate(text, false, &taken))
+		return handshake_fail(answering, "permessage-deflate has a parameter that it cannot have");
+	if (!taken.server_alone && !answering->promised)
 		return handshake_fail(answering,
 				      "it would compress with what was before (server_no_context_takeover)");
-	enum { BITS_MOST = 15 };
-	answering->answer->window_bits = terms.client_bits ? terms.client_bits : BITS_MOST;
+	if (!taken.server_alone && most_bits(taken.server_bits) > answering->promised)
+		return handshake_fail(answering, "it would compress with more of what was before than was "
+						 "offered (server_max_window_bits)");
+	client_terms(&taken, keeps, &answering->answer->terms);
 	return true;
 }
 
@@ -234,12 +358,14 @@ static void keep_phrase(struct handshake_answer *answer, const uint8_t *head, si
 	answer->why[used] = '\0';
 }
 
-enum handshake_outcome handshake_read(const struct handshake *asked,
-				      const uint8_t nonce[HANDSHAKE_NONCE_BYTES], const uint8_t *head,
-				      size_t n, struct handshake_answer *answer)
+enum handshake_outcome handshake_read(const struct handshake *asked, const struct websocket_worker *worker,
+				      unsigned promised, const uint8_t nonce[HANDSHAKE_NONCE_BYTES],
+				      const uint8_t *head, size_t n, struct handshake_answer *answer)
 {
 	static const struct http_reader_limits LIMITS = { HANDSHAKE_HEAD_MAX, HANDSHAKE_FIELDS_MAX };
-	struct answering answering = { .asked = asked, .answer = answer };
+	struct answering answering = {
+		.asked = asked, .worker = worker, .promised = promised, .answer = answer
+	};
 	struct http_answer read;
 	char key[HANDSHAKE_KEY_BYTES];
 	const char *why;
@@ -257,8 +383,7 @@ enum handshake_outcome handshake_read(const struct handshake *asked,
 		return HANDSHAKE_REFUSED;
 	}
 	handshake_key(nonce, key);
-	bool can = handshake_accept(key, answering.accept) || handshake_fail(&answering, "there is no SHA-1");
-	if (can && read.is_1_0)
-		can = handshake_fail(&answering, "it switches protocols by HTTP/1.0");
+	handshake_accept(key, answering.accept);
+	bool can = !read.is_1_0 || handshake_fail(&answering, "it switches protocols by HTTP/1.0");
 	return can && check_answer(&answering, head, n) ? HANDSHAKE_ACCEPTED : HANDSHAKE_BROKEN;
 }

@@ -27,7 +27,8 @@ static bool is_control(uint8_t opcode)
 static enum breach check_first(const struct websocket *websocket, uint8_t first)
 {
 	uint8_t opcode = first & 15, reserved = first & BITS_RESERVED;
-	bool may_compress = websocket->window_bits && (opcode == OPCODE_TEXT || opcode == OPCODE_BINARY);
+	bool may_compress =
+	    websocket->terms.window_bits && (opcode == OPCODE_TEXT || opcode == OPCODE_BINARY);
 	if (reserved & ~(may_compress ? BIT_COMPRESSED : 0))
 		return BREACH_RESERVED;
 	if ((opcode > OPCODE_BINARY && opcode < OPCODE_CLOSE) || opcode > OPCODE_PONG)

@@ -9,8 +9,6 @@
 
 enum { OPCODE_MORE, OPCODE_TEXT, OPCODE_BINARY, OPCODE_CLOSE = 8, OPCODE_PING, OPCODE_PONG };
 
-enum { WINDOW_BITS_MIN = 9, WINDOW_BITS_MAX = 15 }; /* of zlib, without a header around it */
-
 enum { BIT_FIN = 0x80, BIT_COMPRESSED = 0x40, BITS_RESERVED = 0x70, BIT_MASKED = 0x80, CONTROL_MAX = 125 };
 
 /* X(name, close code, what is wrong) */
@@ -40,17 +38,18 @@ struct websocket_close {
 	char text[];
 };
 
+/* An idle connection has it: 56 bytes, in 64 of malloc's. */
 struct websocket_session {
 	struct buf *message;           /* what has come of the message at hand, unmasked; or NULL */
 	struct websocket_close *peers; /* the peer's close frame, or NULL: none has come */
 	struct websocket_close *own;   /* what this side is to say; NULL: what its reason says */
-	uint16_t said;                 /* ... and the code that it has said; 0: none, or none yet */
-	uint64_t left;                 /* payload of the frame at hand that is still to come */
+	uint32_t left;                 /* payload of the frame at hand that is still to come */
 	uint8_t mask[4];               /* of that frame, */
 	uint8_t masked;                /* ... and the place in it of the next byte */
+	uint8_t breach;                /* enum breach */
 	struct utf8 utf8;              /* how far the text is looked at, */
 	struct utf8 out_utf8;          /* ... and the one that is sent in pieces */
-	uint8_t breach;                /* enum breach */
+	uint16_t said;                 /* the code that this side has said; 0: none, or none yet */
 	bool begun : 1;                /* a message is at hand, */
 	bool is_text : 1;              /* ... or was given last: is it text? */
 	bool is_compressed : 1;
@@ -60,10 +59,29 @@ struct websocket_session {
 	bool out_begun : 1;   /* a message is being sent in pieces: */
 	bool out_goes_on : 1; /* ... the first of them has gone */
 	bool out_is_text : 1;
-	bool has_looked : 1; /* look_ahead() has been further than decode(), */
-	uint32_t looked;     /* ... so many bytes, up to the head of a frame, */
-	uint32_t answered;   /* ... and has answered so many pings in them */
+	bool has_tail : 1;    /* `message` ends in what is not sent of a compressed one */
+	bool has_windows : 1; /* it is a struct websocket_windows */
+	bool has_looked : 1;  /* look_ahead() has been further than decode(), */
+	uint32_t looked;      /* ... so many bytes, up to the head of a frame, */
+	uint32_t answered;    /* ... and has answered so many pings in them */
 };
+
+struct z_stream_s;
+
+_Static_assert(sizeof(struct websocket_session) <= 56, "an idle connection has it");
+
+/* The session of a connection that keeps a window. Each is NULL until something is compressed. */
+struct websocket_windows {
+	struct websocket_session session; /* first */
+	struct z_stream_s *out, *in;
+	struct buf *whole; /* what is inflated of the message at hand, which waits for room; or NULL */
+};
+
+/* NULL: it has none, and never will. */
+static inline struct websocket_windows *websocket_windows_of(struct websocket_session *s)
+{
+	return s && s->has_windows ? (struct websocket_windows *)(void *)s : NULL;
+}
 
 static inline struct websocket_session *websocket_session_of(const struct session *session)
 {
@@ -119,14 +137,21 @@ int websocket_close(const struct websocket *websocket, struct websocket_session 
 /* deflate.c */
 
 /*
- * Appends what the message is without its compression to *to, `most` bytes at most. *error: ERR_BUFFER_LIMIT.
+ * Replaces s->message, which is compressed, by what it is without that, max_bytes of the protocol at most. *error:
+ * ERR_BUFFER_LIMIT: it is called again once there is room for *wanted bytes more, or ends with *wanted 0.
  */
-enum breach websocket_inflate(struct websocket_worker *worker, const struct buf *message, size_t most,
-			      struct buf **to, int *error);
+enum breach websocket_inflate(const struct websocket *websocket, struct websocket_session *s, int *error,
+			      size_t *wanted);
 
 /*
  * The message compressed, which lasts until the next call: its bytes. 0: it is not worth it, or there is no
- * memory, and it goes out as it is.
+ * memory, and it goes out as it is. The session may be NULL.
  */
-size_t websocket_compress(struct websocket_worker *worker, unsigned window_bits, const struct reply *reply,
-			  const uint8_t **compressed);
+size_t websocket_compress(const struct websocket *websocket, struct websocket_session *s,
+			  const struct reply *reply, const uint8_t **compressed);
+
+/* The message that was compressed last is not sent: nothing refers to it. */
+void websocket_forget_sent(struct websocket_session *s);
+
+/* Gives back what the windows have: the connection ends. */
+void websocket_drop_windows(struct websocket_session *s);

@@ -8,9 +8,24 @@
 
 static int websocket_begin(const struct protocol *protocol, struct session *session)
 {
-	(void)protocol;
-	session->own = calloc(1, sizeof(struct websocket_session));
-	return session->own ? 0 : UV_ENOMEM;
+	const struct websocket *websocket = websocket_of(protocol);
+	bool keeps = websocket->terms.kept_out || websocket->terms.kept_in;
+	size_t bytes = keeps ? sizeof(struct websocket_windows) : sizeof(struct websocket_session);
+	struct websocket_session *s = calloc(1, bytes);
+	session->own = s;
+	if (!s)
+		return UV_ENOMEM;
+	s->has_windows = keeps;
+	websocket_reserve(websocket->worker, &websocket->terms);
+	return 0;
+}
+
+static void release_message(struct buf_pool *pool, struct websocket_session *s)
+{
+	struct websocket_windows *windows = websocket_windows_of(s);
+	buf_release(pool, &s->message);
+	if (windows)
+		buf_release(pool, &windows->whole);
 }
 
 static void websocket_end(const struct protocol *protocol, struct session *session)
@@ -19,9 +34,11 @@ static void websocket_end(const struct protocol *protocol, struct session *sessi
 	if (!s)
 		return;
 	const struct websocket *websocket = websocket_of(protocol);
+	websocket_unreserve(websocket->worker, &websocket->terms);
 	if (!websocket->is_client)
 		websocket_count_end(s, websocket->worker->counters);
-	buf_release(websocket->worker->pool, &s->message);
+	websocket_drop_windows(s);
+	release_message(websocket->worker->pool, s);
 	free(s->peers);
 	free(s->own);
 	free(s);
@@ -30,15 +47,17 @@ static void websocket_end(const struct protocol *protocol, struct session *sessi
 
 static size_t websocket_held(const struct session *session)
 {
-	const struct websocket_session *s = websocket_session_of(session);
-	return s && s->message ? s->message->cap : 0;
+	struct websocket_session *s = websocket_session_of(session);
+	const struct websocket_windows *windows = websocket_windows_of(s);
+	size_t whole = windows && windows->whole ? windows->whole->cap : 0;
+	return whole + (s && s->message ? s->message->cap : 0);
 }
 
 static void websocket_shed(const struct protocol *protocol, struct session *session)
 {
 	struct websocket_session *s = websocket_session_of(session);
 	if (s)
-		buf_release(websocket_of(protocol)->worker->pool, &s->message);
+		release_message(websocket_of(protocol)->worker->pool, s);
 }
 
 /* ---- decoding ---- */
@@ -99,7 +118,7 @@ static bool begin_data_frame(struct decoding *d, const struct frame_head *head)
 		websocket_refuse(d, BREACH_SIZE, buf_len(s->message) + head->len);
 		return false;
 	}
-	s->left = head->len;
+	s->left = (uint32_t)head->len; /* no limit is over 1 GiB */
 	s->is_last = head->is_last;
 	s->in_frame = true;
 	s->masked = 0;
@@ -119,7 +138,7 @@ static void want_room(struct decoding *d, size_t n)
 static bool take_payload(struct decoding *d)
 {
 	struct websocket_session *s = d->s;
-	size_t has = d->n - d->out->consumed, take = has < s->left ? has : (size_t)s->left;
+	size_t has = d->n - d->out->consumed, take = has < s->left ? has : s->left;
 	if (!take)
 		return true;
 	uint8_t *to = buf_reserve(d->websocket->worker->pool, &s->message, take);
@@ -129,7 +148,7 @@ static bool take_payload(struct decoding *d)
 	}
 	s->masked = websocket_unmask(to, d->in + d->out->consumed, take, s->mask, s->masked);
 	buf_commit(s->message, take);
-	s->left -= take;
+	s->left -= (uint32_t)take;
 	consume(d, take);
 	if (!s->is_text || s->is_compressed || utf8_take(&s->utf8, to, take))
 		return true;
@@ -137,29 +156,19 @@ static bool take_payload(struct decoding *d)
 	return false;
 }
 
-/* The message stays as it is: its end is at hand again. */
-static void wait_for_room(struct decoding *d, struct buf *so_far)
-{
-	want_room(d, buf_len(so_far) + BUF_MIN_BYTES);
-	buf_release(d->websocket->worker->pool, &so_far);
-	d->s->in_frame = true;
-}
-
-/* In place of the message as it came. False: it is refused, or there is no memory. */
+/* In place of the message as it came. False: it is refused, or there is no memory: its end is at hand again. */
 static bool inflate_message(struct decoding *d)
 {
 	struct websocket_session *s = d->s;
-	struct buf *whole = NULL;
-	enum breach breach = websocket_inflate(d->websocket->worker, s->message,
-					       d->websocket->protocol.max_bytes, &whole, &d->out->error);
+	size_t wanted;
+	enum breach breach = websocket_inflate(d->websocket, s, &d->out->error, &wanted);
 	if (d->out->error) {
-		wait_for_room(d, whole);
+		d->out->announced = wanted;
+		s->in_frame = true;
 		return false;
 	}
-	buf_release(d->websocket->worker->pool, &s->message);
-	s->message = whole;
-	if (!breach && s->is_text && whole &&
-	    !utf8_take(&s->utf8, whole->data + whole->start, buf_len(whole)))
+	if (!breach && s->is_text && s->message &&
+	    !utf8_take(&s->utf8, s->message->data + s->message->start, buf_len(s->message)))
 		breach = BREACH_UTF8;
 	if (breach)
 		websocket_refuse(d, breach, (uint64_t)d->websocket->protocol.max_bytes + 1);
@@ -352,18 +361,27 @@ static bool is_utf8(const struct reply *reply)
 int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
 		     const struct reply *reply, struct buf_pool *pool, struct buf **out)
 {
+	struct websocket_session *s = session ? websocket_session_of(session) : NULL;
 	const uint8_t *payload = reply->data;
 	size_t n = reply->len, compressed = 0;
 	uint8_t opcode = is_binary ? OPCODE_BINARY : OPCODE_TEXT;
-	if (session && websocket_session_of(session)->out_begun)
+	if (s && s->out_begun)
 		return ERR_FRAME_BETWEEN;
 	if (!is_binary && !is_utf8(reply))
 		return ERR_FRAME_REPLY;
-	if (websocket->window_bits >= WINDOW_BITS_MIN)
-		compressed = websocket_compress(websocket->worker, websocket->window_bits, reply, &payload);
+	if (websocket->terms.window_bits >= WEBSOCKET_BITS_MIN)
+		compressed = websocket_compress(websocket, s, reply, &payload);
 	n = compressed ? compressed : n;
 	uint8_t first = (uint8_t)(BIT_FIN | (compressed ? BIT_COMPRESSED : 0) | opcode);
-	return websocket_put_frame(websocket, first, payload, n, pool, out);
+	int err = websocket_put_frame(websocket, first, payload, n, pool, out);
+	if (err && compressed)
+		websocket_forget_sent(s);
+	return err;
+}
+
+void websocket_sent_for_many(struct session *session)
+{
+	websocket_forget_sent(websocket_session_of(session));
 }
 
 bool websocket_begin_message(struct session *session, bool is_binary)

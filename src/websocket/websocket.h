@@ -10,8 +10,11 @@
  *
  * No memory is kept for a length that was announced. Between messages a session has none but its own few bytes.
  *
- * With permessage-deflate (RFC 7692, deflate.c) each message is compressed by itself, in both directions: so
- * connections have no window of their own, and share what is needed for that with all others of their worker.
+ * With permessage-deflate (RFC 7692, deflate.c) a connection may keep what was sent, and what has come, in windows of
+ * its own, so that what repeats from one message to the next is found. What they take is within a bound of the
+ * worker's: it is looked at where the handshake promises one, counted from then on, and allocated with the first
+ * compressed message. A connection without a window has each message compressed by itself, by what it shares with all
+ * others of its worker.
  *
  * Threads: the worker's that has the connections.
  */
@@ -33,23 +36,49 @@ struct websocket_worker {
 	struct buf_pool *pool;
 	struct counters *counters;
 	struct websocket_deflate *deflate; /* NULL: it has compressed nothing yet */
+	uint64_t windows_max;              /* bytes of the worker's windows, counters->websocket_windows */
 	uint8_t random[256];               /* of which the last `random_left` bytes are not used yet */
 	uint16_t random_left;
 };
 
 enum { WEBSOCKET_HEAD_MAX = 14, WEBSOCKET_CLOSE_TEXT_MAX = 123 };
 
-/* A listener's; or one connection's, where it compresses. */
-struct websocket {
-	struct protocol protocol; /* first; its max_bytes are set */
-	struct websocket_worker *worker;
+/* What a handshake has come to about compression. */
+struct websocket_terms {
 	/*
 	 * Of what is sent compressed, 9 to 15. 8: nothing is, as zlib has no such window, but the peer may. 0: nothing
 	 * is, in either direction.
 	 */
 	uint8_t window_bits;
+	uint8_t
+	    kept_out; /* the window of what was sent, 9 to window_bits; 0: each message is compressed by itself */
+	uint8_t kept_in; /* the same of what has come; 0: the peer compresses each by itself */
+};
+
+/* A listener's; or one connection's, where it compresses. */
+struct websocket {
+	struct protocol protocol; /* first; its max_bytes are set */
+	struct websocket_worker *worker;
+	struct websocket_terms terms;
 	bool is_client; /* this side has opened it */
 };
+
+enum { WEBSOCKET_BITS_MIN = 9, WEBSOCKET_BITS_MAX = 15, WEBSOCKET_BITS_KEPT = 12 };
+
+/*
+ * The window that may be promised to a connection, with 9 to `most` bits: the largest for which the worker has memory
+ * beside so many bytes more. 0: there is none. One of what is sent has WEBSOCKET_BITS_KEPT at most.
+ */
+unsigned websocket_window_out(const struct websocket_worker *worker, unsigned most);
+unsigned websocket_window_in(const struct websocket_worker *worker, unsigned most, size_t beside);
+
+/* What one takes of zlib, in bytes. 0 bits: nothing. */
+size_t websocket_window_out_bytes(unsigned bits);
+size_t websocket_window_in_bytes(unsigned bits);
+
+/* Counts windows that were promised, or forgets them. A session does so for its own. */
+void websocket_reserve(struct websocket_worker *worker, const struct websocket_terms *terms);
+void websocket_unreserve(struct websocket_worker *worker, const struct websocket_terms *terms);
 
 /* Fills in the protocol. Its max_bytes, its messages and its worker are set. */
 void websocket_init(struct websocket *websocket);
@@ -65,6 +94,12 @@ bool websocket_is_binary(const struct session *session);
  */
 int websocket_append(const struct websocket *websocket, const struct session *session, bool is_binary,
 		     const struct reply *reply, struct buf_pool *pool, struct buf **out);
+
+/*
+ * A message that was appended without this session is sent by it, and may be compressed: nothing that follows refers to
+ * what was before it.
+ */
+void websocket_sent_for_many(struct session *session);
 
 /*
  * A message in pieces begins: others are refused with ERR_FRAME_BETWEEN until its last piece. False: one has begun

@@ -95,6 +95,7 @@ limits.inbox: queue queue_size max_queue pending max_pending
 limits.mailbox: mailbox_size max_mailbox messages max_messages message_queue
 limits.send_buffer: high_water_mark highwater hwm write_buffer send_buffer_size output_buffer max_send_buffer
 limits.memory: max_memory memory_limit heap heap_size
+limits.deflate: max_deflate deflate_memory compression_memory deflate_windows window_memory
 limits.snapshot: max_snapshot snapshot_size max_state state_size
 limits.garbage: gc gc_pause setpause gc_percent gogc garbage_percent collectgarbage
 limits.proceed: cpu cpu_limit max_time handler_timeout execution_time time_limit proceed_timeout cpu_timeout

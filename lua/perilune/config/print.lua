@@ -35,7 +35,7 @@ end
 
 local function process_rows(conf)
   local limits = { buffers = conf.buffers, garbage = conf.garbage, memory = conf.memory, handshakes = conf.handshakes,
-    outgoing = conf.outgoing, snapshot = conf.snapshot_bytes }
+    outgoing = conf.outgoing, deflate = conf.deflate, snapshot = conf.snapshot_bytes }
   local timeout = { drain = conf.drain_ms, upgrade = conf.upgrade_ms }
   local rows, top = {}, { limits = limits, timeout = timeout }
   setmetatable(top, { __index = conf })

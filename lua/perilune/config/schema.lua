@@ -155,6 +155,11 @@ local function parse_boolean(value)
   return got("expects true or false", value)
 end
 
+local function parse_compress(value)
+  if type(value) == "boolean" or value == "alone" then return value end
+  return got('expects true, false or "alone"', value)
+end
+
 local function parse_enum(value, key)
   for _, allowed in ipairs(key.values) do
     if value == allowed then return value end
@@ -396,6 +401,7 @@ M.TYPES = {
   proxy = { parse = parse_proxy, from_text = text_to_boolean, show = tostring },
   trust = { parse = parse_trust, from_text = text_to_list, show = show_modules },
   boolean = { parse = parse_boolean, from_text = text_to_boolean },
+  compress = { parse = parse_compress, from_text = text_to_boolean, show = tostring },
   enum = { parse = parse_enum, from_text = same },
   origins = { parse = parse_origins, from_text = text_to_origins, show = show_origins },
   subprotocols = { parse = parse_subprotocols, from_text = text_to_list, show = show_modules },
@@ -470,6 +476,7 @@ M.KEYS = {
   { path = "limits.handshakes", scope = "process", type = "whole", min = 1, max = 1e6, default = 1000 },
   { path = "limits.outgoing", scope = "process", type = "whole", min = 1, max = 1e6, default = 10000 },
   { path = "limits.buffers", scope = "process", type = "size", min = 65536, max = 1024 * GIB, default = 256 * MIB },
+  { path = "limits.deflate", scope = "process", type = "size", min = 0, max = 1024 * GIB, default = 64 * MIB },
   { path = "limits.snapshot", scope = "process", type = "size", min = 1024, max = 16 * MIB, default = 16 * MIB },
 
   { path = "name", scope = "listener", type = "name" },
@@ -487,7 +494,7 @@ M.KEYS = {
   { path = "amplification", scope = "listener", type = "count_or_off", min = 1, max = 1000, default = 3 },
   { path = "origins", scope = "listener", type = "origins", default = false },
   { path = "subprotocols", scope = "listener", type = "subprotocols", default = {} },
-  { path = "compress", scope = "listener", type = "boolean", default = true },
+  { path = "compress", scope = "listener", type = "compress", default = true },
   { path = "ping", scope = "listener", type = "duration", default = 54e3 },
   { path = "pong", scope = "listener", type = "duration", default = 60e3 },
   { path = "reload.policy", scope = "listener", type = "enum", values = POLICIES, default = "pin" },

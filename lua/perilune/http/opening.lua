@@ -1,6 +1,7 @@
 --- WebSockets that a script opens by perilune.connect(): their addresses, their options, and what is asked. Internal.
 --- What is wrong raises, without a position. What comes of the answer is in C: src/http/handshake.h.
 local require = require -- while handlers run, the global one is the script's
+local address = require "perilune.config.address"
 local handshake = require "perilune.config.handshake"
 local printable = require "perilune.printable"
 
@@ -31,16 +32,37 @@ local CREDENTIALS = 'a name and a password in an address end up in logs: leave t
 --- Is it an address of WebSockets?
 ---@param text any
 ---@return boolean
-function M.is_address(text) return type(text) == "string" and text:find "^wss?://" ~= nil end
+function M.is_address(text)
+  return type(text) == "string" and (text:find "^wss?://" or text:find "^wss?%+unix:") ~= nil
+end
 
---- "ws://host:port/path?query"; the port may be left out.
+local UNIX_EXPECTED = 'expects the path of a socket, and behind a colon what is asked there, as in '
+  .. '"ws+unix:///run/app.sock:/chat", got '
+
+-- "ws+unix:///run/app.sock:/path?query", as npm's ws has it: no path of a socket has a colon in it.
+local function parse_unix(text, rest)
+  local shown = printable.quote(text)
+  if text:find "^wss" then return nil, shown .. ": there is no TLS over a Unix socket: write ws+unix:…" end
+  local socket, target = rest:gsub("^//", ""):match "^([^:]+):?(.*)$"
+  if not socket or (target ~= "" and target:sub(1, 1) ~= "/") then return nil, UNIX_EXPECTED .. shown end
+  local parsed, message = address.parse("unix://" .. socket)
+  if not parsed then return nil, message end
+  local url, wrong = require("perilune.http.url").parse("http://localhost" .. target)
+  if not url then return nil, (wrong:gsub("http://localhost", "ws+unix://" .. socket:gsub("%%", "%%%%") .. ":")) end
+  return { kind = "unix", path = parsed.path, protocol = "ws", address = text, url = url }
+end
+
+--- "ws://host:port/path?query", where the port may be left out; "ws+unix:///path/of/socket:/path?query".
 ---@param text string
 ---@return table? parsed as of perilune.config.address, and its `url`; nil: it is none
 ---@return string? message
 function M.parse(text)
+  if text:find("#", 1, true) then
+    return nil, printable.quote(text) .. ": the address of a WebSocket has no fragment (#…)"
+  end
+  local unix = text:match "^wss?%+unix:(.*)$"
+  if unix then return parse_unix(text, unix) end
   local scheme, rest = text:match "^(wss?)://(.*)$"
-  local shown = printable.quote(text)
-  if rest:find("#", 1, true) then return nil, shown .. ": the address of a WebSocket has no fragment (#…)" end
   if rest:match "^[^/?]*":find("@", 1, true) then return nil, ("%s://…: %s"):format(scheme, CREDENTIALS) end
   local url, message = require("perilune.http.url").parse((scheme == "wss" and "https://" or "http://") .. rest)
   if not url then
@@ -62,8 +84,6 @@ local OWN = {
   ["sec-websocket-version"] = "there is only one", origin = "write it as origin = …",
   upgrade = "it is the handshake's",
 }
-
-local OFFER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits"
 
 local function check_origin(origin)
   if origin == nil or handshake.is_origin(origin) then return origin end
@@ -93,7 +113,7 @@ local function check_headers(headers)
   return headers
 end
 
--- All but the key, which is not the same twice, and the empty line.
+-- All but what is not the same twice, the key and what is offered of compression, and the empty line.
 local function request_of(url, options)
   local outgoing = require "perilune.http.outgoing"
   local fields = outgoing.fields(check_headers(options.headers), { ["user-agent"] = "User-Agent: perilune\r\n" })
@@ -103,9 +123,6 @@ local function request_of(url, options)
   if #options.subprotocols > 0 then
     fields["sec-websocket-protocol"] = ("Sec-WebSocket-Protocol: %s\r\n"):format(
       table.concat(options.subprotocols, ", "))
-  end
-  if options.compress then
-    fields["sec-websocket-extensions"] = ("Sec-WebSocket-Extensions: %s\r\n"):format(OFFER)
   end
   return (outgoing.head({ method = "GET", url = url, fields = fields }):gsub("\r\n$", ""))
 end
@@ -119,7 +136,7 @@ function M.specify(url, options)
   check_subprotocols(options.subprotocols)
   return {
     request = request_of(url, options), subprotocols = table.concat(options.subprotocols, ","),
-    compress = options.compress, ping = options.ping, pong = options.pong,
+    compress = options.compress, keeps = options.compress == true, ping = options.ping, pong = options.pong,
   }
 end
 

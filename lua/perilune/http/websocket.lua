@@ -13,7 +13,6 @@ local printable = require "perilune.printable"
 local M = {}
 
 local VERSION = "13"
-local WINDOW_BITS_MAX = 15
 
 -- ---- what a handler returns ----
 
@@ -35,7 +34,12 @@ local function check_list(name, value, is_item, expected, level)
   return list
 end
 
-local OPTIONS = { origins = true, subprotocols = true, compress = "boolean" }
+local OPTIONS = { origins = true, subprotocols = true, compress = true }
+
+local function check_compress(value, level)
+  if value == nil or type(value) == "boolean" or value == "alone" then return value ~= false and (value or true) end
+  option_checks.wrong("http.websocket", "compress", 'expects true, false or "alone"', value, level + 1)
+end
 
 local function check_options(options, level)
   options = option_checks.check("http.websocket", options, OPTIONS, level + 1)
@@ -43,13 +47,13 @@ local function check_options(options, level)
     origins = check_list("origins", options.origins, handshake.is_origin, handshake.ORIGINS, level + 1),
     subprotocols = check_list("subprotocols", options.subprotocols, handshake.is_subprotocol, handshake.SUBPROTOCOLS,
       level + 1),
-    compress = options.compress ~= false,
+    compress = check_compress(options.compress, level + 1),
   }
 end
 
 --- The connection becomes a WebSocket, with an agent of its own from here on.
 ---@param agent table|function as the `agent` of a listener
----@param options { origins: string[]?, subprotocols: string[]?, compress: boolean? }?
+---@param options { origins: string[]?, subprotocols: string[]?, compress: boolean|"alone"? }?
 ---@return perilune.http.websocket
 function M.websocket(agent, options)
   local kind = type(agent)
@@ -121,58 +125,6 @@ local function choose_subprotocol(options, offered)
   end
 end
 
--- ---- permessage-deflate: RFC 7692, 7.1 ----
-
-local function window_bits(text)
-  local bits = text:match "^[1-9]%d?$" and tonumber(text)
-  return bits and bits >= 8 and bits <= WINDOW_BITS_MAX and bits or nil
-end
-
--- Is the parameter one that an offer may have?
-local DEFLATE = {
-  server_no_context_takeover = function(value) return value == nil end,
-  client_no_context_takeover = function(value) return value == nil end,
-  server_max_window_bits = function(value) return value ~= nil and window_bits(value) ~= nil end,
-  client_max_window_bits = function(value) return value == nil or window_bits(value) ~= nil end,
-}
-
-local function unquote(value) return value and (value:match '^"(.*)"$' or value) end
-
--- What the offer asks for, by name; nil: it is none that can be met.
-local function read_offer(offer)
-  local name, rest = offer:match "^%s*([^;%s]+)%s*(.*)$"
-  if name ~= "permessage-deflate" then return nil end
-  local asked = {}
-  for text in rest:gmatch "[^;]+" do
-    text = trim(text)
-    local parameter, value = text:match "^([%w_-]+)[ \t]*=[ \t]*(.*)$"
-    parameter = parameter or text
-    value = unquote(value)
-    local is_right = DEFLATE[parameter]
-    if not is_right or not is_right(value) or asked[parameter] ~= nil then return nil end
-    asked[parameter] = value or true
-  end
-  return asked
-end
-
--- Each message is compressed by itself: so no connection needs a window of its own. What the client's window may be is
--- the client's affair, as all of them are inflated with the largest one. zlib compresses with none of 8 bits: who wants
--- that is sent nothing compressed (src/websocket/websocket.h), and may compress what it sends.
-local ACCEPTED = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-
--- The bits of the window, 0: nothing is compressed; and the field that says so.
-local function negotiate(offers)
-  for offer in (offers or ""):gmatch "[^,]+" do
-    local asked = read_offer(offer)
-    if asked then
-      local bits = asked.server_max_window_bits
-      local field = ACCEPTED .. (bits and "; server_max_window_bits=" .. bits or "") .. "\r\n"
-      return bits and tonumber(bits) or WINDOW_BITS_MAX, field
-    end
-  end
-  return 0, ""
-end
-
 -- ---- both ----
 
 --- What the core makes of a request for a WebSocket: a response that refuses it; or what src/agent/websocket.c takes.
@@ -190,9 +142,9 @@ function M.answer(value, request)
     fields = fields .. "Sec-WebSocket-Protocol: " .. chosen .. "\r\n"
     request.subprotocol = chosen
   end
-  local bits, extension = 0, ""
-  if options.compress then bits, extension = negotiate(headers["sec-websocket-extensions"]) end
-  return { 101, fields .. extension, bits, agent, request }
+  local offers, extension, terms = options.compress and headers["sec-websocket-extensions"], nil, nil
+  if offers then extension, terms = core.websocket_deflate(offers, options.compress ~= "alone") end
+  return { 101, fields .. (extension or ""), terms or 0, agent, request }
 end
 
 --- The agent of HTTP that a ws:// listener has until it knows who wants a WebSocket.

@@ -47,7 +47,7 @@ function worker:spawn(fn, ...) end
 ---@field amplification? integer|false of udp://: bytes sent for each that came, until it answers; default: 3
 ---@field origins? string[]|false of ws://: pages that may open WebSockets, "https://example.org"; default: any
 ---@field subprotocols? string[] of ws://: names, the one that is liked best first; default: none
----@field compress? boolean where the client can; default: true of ws://, false of http://
+---@field compress? boolean|"alone" where the client can; default: true of ws://, false of http://
 ---@field ping? perilune.duration|false of WebSockets: a silence after which the client is asked; default: 54s
 ---@field pong? perilune.duration|false of WebSockets: a silence after which it is given up; default: 60s
 ---@field limits? perilune.limits
@@ -148,6 +148,7 @@ function worker:spawn(fn, ...) end
 ---@field garbage? number share of what is live that may wait as garbage; of the process. Default: 0.28
 ---@field buffers? perilune.size for all bytes that have to be kept; of the process. Default: 256m
 ---@field snapshot? perilune.size what setup(app, data) may be given, packed; of the process. Default: 16m
+---@field deflate? perilune.size for compression windows of WebSockets, of a worker; of the process. Default: 64m
 ---@field handshakes? integer of TLS at once, for each worker; of the process. Default: 1000
 ---@field outgoing? integer connections out at once, for each worker; of the process. Default: 10000
 ---@field connections? integer at once; default: 10000

@@ -13,7 +13,7 @@
 ---@field subprotocols? string[] of ws://: names that the server may choose from, the best first; default: none
 ---@field origin? string of ws://: where the page is from that asks, "https://example.org"
 ---@field headers? table<string, string|number|string[]|false> of ws://: more fields of the request
----@field compress? boolean of ws://: offers permessage-deflate; default: false
+---@field compress? boolean|"alone" of ws://: offers permessage-deflate; default: false
 ---@field ping? perilune.duration of ws://: a server that is silent is asked whether it is there; default: 54s
 ---@field pong? perilune.duration of ws://: and gone when it is silent for so long; default: 60s
 

@@ -277,7 +277,7 @@ function http.files(folder, options) end
 ---@class perilune.http.websocket_options
 ---@field origins? string[] pages that may open it, "https://example.org"; default: any
 ---@field subprotocols? string[] names, the one that is liked best first; default: none
----@field compress? boolean where the client can; default: true
+---@field compress? boolean|"alone" where the client can; "alone": each message by itself; default: true
 
 --- The connection becomes a WebSocket, with an agent of its own from here on: docs/websocket.md. A request that asks
 --- for none, or wrongly, is refused.

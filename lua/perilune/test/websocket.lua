@@ -15,6 +15,7 @@ for name, opcode in pairs(OPCODES) do NAMES[opcode] = name end
 local KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 local MASK = "\17\34\51\68"
 local COMPRESSED, LAST = 0x40, 0x80
+local CONTROLS = { close = true, ping = true, pong = true }
 
 ---@class perilune.test.websocket
 ---@field client perilune.test.client
@@ -158,20 +159,37 @@ function M.open(client, path, options)
     clients.fail(client, "the handshake is not answered: Sec-WebSocket-Accept is wrong")
   end
   client.show = show_all
+  local extensions = response.headers["sec-websocket-extensions"]
   return setmetatable({
     client = client, response = response, bytes = "", answers = options.answers ~= false,
     subprotocol = response.headers["sec-websocket-protocol"],
-    compresses = response.headers["sec-websocket-extensions"] ~= nil,
+    compresses = extensions ~= nil,
+    keeps = extensions ~= nil and not extensions:find "server_no_context_takeover", sent = "",
   }, websocket)
 end
 
 -- ---- receiving ----
 
-local function inflate(self, data)
+local TAIL = "\0\0\255\255"
+
+local function inflate_all(self, data)
   local perilune = require "perilune"
-  local whole, message = perilune.inflate(data .. "\0\0\255\255\3\0", { format = "raw", max = "1g" })
+  local whole, message = perilune.inflate(data .. "\3\0", { format = "raw", max = "1g" })
   if not whole then clients.fail(self.client, "a compressed message is broken: " .. message) end
   return whole
+end
+
+-- A server that keeps what it has sent may refer to that: it is inflated again with each message.
+local function inflate(self, data)
+  if not self.keeps then return inflate_all(self, data .. TAIL) end
+  local before = self.sent:sub(1, -1 - #data - #TAIL)
+  return inflate_all(self, self.sent):sub(#inflate_all(self, before) + 1)
+end
+
+local function keep(self, frame)
+  if CONTROLS[frame.opcode] then return end
+  if frame.opcode ~= "more" then self.is_compressed = frame.reserved == COMPRESSED end
+  if self.is_compressed then self.sent = self.sent .. frame.data .. (frame.last and TAIL or "") end
 end
 
 local function answer(self, frame)
@@ -189,6 +207,7 @@ function websocket:frame()
     if frame then
       self.bytes = self.bytes:sub(used + 1)
       answer(self, frame)
+      if self.keeps then keep(self, frame) end
       return frame
     end
     local piece = clients.take(self.client)
