@@ -1,5 +1,5 @@
---- Each allocation in C fails once while connections join topics and publish to each other: what is not joined or sent is
---- said, and what is sent is accounted for (spec/support/server.lua looks).
+--- Each allocation in C fails once while connections join topics and publish to each other: what is not joined or sent
+--- is said, and what is sent is accounted for (spec/support/server.lua looks).
 local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"

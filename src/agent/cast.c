@@ -140,7 +140,7 @@ static void frame(struct cast_variant *variant, struct channel *channel)
 /* ---- what was framed before ---- */
 
 /* What kind of connection it is; the codec is left out. */
-static struct cast_variant kind_of(const struct channel *channel, struct hub_message *message)
+static struct cast_variant cast_kind_of(const struct channel *channel, struct hub_message *message)
 {
 	const struct conn *conn = channel->conn;
 	const struct protocol *speaks = conn_speaks(conn);
@@ -228,7 +228,7 @@ static void record_cast(struct channel *channel, const struct cast_variant *vari
 
 int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message)
 {
-	const struct cast_variant like = kind_of(channel, message);
+	const struct cast_variant like = cast_kind_of(channel, message);
 	const struct cast_variant *variant = find_variant(cast, &like, channel);
 	if (!variant)
 		variant = add_variant(cast, &like, channel);
