@@ -130,7 +130,8 @@ local HTTP_METHOD = 'http.request { method = "PUT", url = url, … }, or a metho
 local RESOLVE = "it is called perilune.resolve(name)"
 local PIPE = "it is called self.conn:pipe(other)"
 local HMAC, UUID = 'perilune.crypto.hmac("sha256", key, data)', "perilune.crypto.uuid()"
-local NOT_YET = "this version does not have it"
+local PUBLISH = "it is called perilune.hub.publish(topic, data), or self.conn:publish(topic, data)"
+local JOIN = "it is called self.conn:join(topic)"
 local KNOWN_FIELDS = {
   ["string.gfind"] = "it is called string.gmatch",
   ["perilune.timer"] = TIMERS, ["perilune.interval"] = TIMERS, ["perilune.set_interval"] = TIMERS,
@@ -156,8 +157,9 @@ local KNOWN_FIELDS = {
   ["perilune.gzip"] = 'perilune.deflate(data, { format = "gzip" })', ["perilune.zlib"] = "perilune.deflate(data)",
   ["perilune.json.parse"] = "it is called perilune.json.decode",
   ["perilune.json.stringify"] = "it is called perilune.json.encode",
-  ["perilune.publish"] = NOT_YET, ["perilune.subscribe"] = NOT_YET,
-  ["perilune.broadcast"] = NOT_YET,
+  ["perilune.publish"] = PUBLISH, ["perilune.broadcast"] = PUBLISH, ["perilune.hub.broadcast"] = PUBLISH,
+  ["perilune.subscribe"] = JOIN, ["perilune.join"] = JOIN, ["perilune.hub.join"] = JOIN,
+  ["perilune.hub.subscribe"] = JOIN,
   ["perilune.http"] = 'that is a module of its own: require "perilune.http"',
   ["perilune.fetch"] = HTTP_GET, ["perilune.request"] = HTTP_GET, ["perilune.get"] = HTTP_GET,
   ["http.fetch"] = "http.get(url), or http.request { … }", ["http.Client"] = "it is called http.client",

@@ -34,7 +34,7 @@ local METHODS = [[local found = {}
 -- What each argument may be; those of one name are alike.
 local SAMPLES = {
   reply = '"x"', fn = "function() end", kind = '"idle"', duration = "1", level = '"info"', message = '"m"',
-  other = "first",
+  other = "first", topic = '"a"', data = '"x"',
 }
 
 -- "(…)" with the first n of a function's arguments.

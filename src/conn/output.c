@@ -78,7 +78,7 @@ static bool above_mark(const struct conn *conn)
 }
 
 /* Whatever is sent next is not lost in the middle of settling. What waits may have to wait on: for that none is due. */
-static void tell_flushed(struct conn *conn)
+static __attribute__((noinline)) void tell_flushed(struct conn *conn)
 {
 	bool is_awaited = conn->first.flushing;
 	if (is_awaited)

@@ -206,9 +206,20 @@ void codec_explain(const struct protocol *protocol, const struct batch *batch, c
 	codec_error_text(codec_of(protocol), batch, text, size);
 }
 
+static bool is_same_length(const struct codec *a, const struct codec *b)
+{
+	return a->length_bytes == b->length_bytes && a->little_endian == b->little_endian &&
+	       a->offset == b->offset && a->adjust == b->adjust && a->fixed_bytes == b->fixed_bytes;
+}
+
 bool codec_is_same(const struct codec *a, const struct codec *b)
 {
-	return !memcmp(a, b, sizeof *a); /* both were zeroed before they were filled in */
+	const struct protocol *of_a = &a->protocol, *of_b = &b->protocol;
+	return a->kind == b->kind && of_a->ops == of_b->ops && of_a->messages == of_b->messages &&
+	       of_a->max_bytes == of_b->max_bytes && a->empty == b->empty && is_same_length(a, b) &&
+	       a->delimiter_bytes == b->delimiter_bytes &&
+	       !memcmp(a->delimiter, b->delimiter, b->delimiter_bytes) && a->lua_owner == b->lua_owner &&
+	       a->lua_encode_ref == b->lua_encode_ref;
 }
 
 bool codec_is_one_frame(const struct codec *codec, const void *data, size_t len)

@@ -84,7 +84,7 @@ int codec_init_named(struct codec *codec, const char *name, uint32_t max_bytes);
  */
 const char *codec_init(struct codec *codec);
 
-/* Do they frame alike? */
+/* Do they frame replies alike? */
 bool codec_is_same(const struct codec *a, const struct codec *b);
 
 /* What users call it: "u32be", "line", "length". Static text. */
