@@ -186,6 +186,19 @@ void member_end(struct channel *channel)
 	end_memberships(audience, member_of(audience, channel), 0, HUB_LEFT);
 }
 
+void member_end_sent(struct channel *channel)
+{
+	struct audience *audience = channel->conn->host->audience;
+	struct member *member = member_of(audience, channel);
+	for (struct membership **link = &member->memberships; *link;)
+		if ((*link)->rules.is_for_agent)
+			link = &(*link)->sibling;
+		else
+			end_membership(audience, link, HUB_LEFT);
+	if (!member->memberships)
+		forget_member(audience, member);
+}
+
 /* ---- joining ---- */
 
 static struct member *begin_member(struct audience *audience, struct channel *channel)

@@ -71,6 +71,9 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 /* All that it is a member of ends, and what waits for it with that. */
 void member_end(struct channel *channel);
 
+/* The same of what is sent on its connection: on that nothing follows. What is for its agent goes on. */
+void member_end_sent(struct channel *channel);
+
 /* A message has come for it. It may not be a member any more afterwards. */
 void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message);
 

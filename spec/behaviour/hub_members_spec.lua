@@ -1,0 +1,106 @@
+--- What becomes of members of topics where something else ends, fails or waits on their connections: hub_spec.lua has
+--- what topics do.
+local core = require "perilune"
+local http = require "perilune.http"
+local memory = require "spec.support.memory"
+local perilune = require "perilune.test"
+
+-- An agent that does what a line says.
+local function shell(methods)
+  local Shell = {}
+  function Shell:proceed(line)
+    local code = assert(loadstring("local core, self, conn = ... return " .. line, "=line"))
+    local function show(_, ...)
+      local texts = {}
+      for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
+      return table.concat(texts, " ")
+    end
+    return show(pcall(code, core, self, self.conn))
+  end
+  for name, method in pairs(methods or {}) do Shell[name] = method end
+  return Shell
+end
+
+local function ask(client, line)
+  client:send(line)
+  return client:receive()
+end
+
+describe("members of topics", function()
+  local app
+
+  after_each(function()
+    if app then app:close() end
+    app = nil
+    memory.finish()
+  end)
+
+  describe("whose response of http.events has an event that is not whole", function()
+    local EVENT = ("A"):rep(200000)
+
+    -- The producer's client takes nothing; who publishes.
+    local function open(produce)
+      local Site = { proceed = function() return http.events(produce, { heartbeat = false }) end }
+      app = perilune.app({
+        listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell() },
+          { "http://127.0.0.1:9001", name = "site", agent = Site } },
+        limits = { send_buffer = "2k" }, timeout = { idle = false, write = false },
+      }, nil, { workers = 1 })
+      local from, client = app:connect(), app:connect { listener = "site" }
+      client:stall(3000)
+      client:ask "/"
+      return from, client
+    end
+
+    it("get a message behind it, if they have joined meanwhile", function()
+      local from, client = open(function(events)
+        core.spawn(function() events:send(EVENT) end)
+        core.sleep(1)
+        events:join "news"
+        events:wait()
+      end)
+      app:advance "2s"
+      ask(from, "core.hub.publish('news', 'one')")
+      client:unstall()
+      for _, text in ipairs { EVENT, "one" } do assert.is_true(text == client:event().data) end
+    end)
+
+    it("end with it when its writer is cancelled: nothing can follow half an event", function()
+      local from, client = open(function(events)
+        events:join "news"
+        local task = core.spawn(function() events:send(EVENT) end)
+        core.sleep(2)
+        task:cancel()
+        events:wait()
+      end)
+      app:advance "1s"
+      ask(from, "core.hub.publish('news', 'one')")
+      assert.equal("1", ask(from, "core.hub.stats('news').waiting"))
+      app:advance "2s"
+      assert.equal("0", ask(from, "core.hub.count 'news'"))
+      assert.equal(1, app:counters().hub_left)
+      client:unstall()
+      client:head()
+      assert.is_false(pcall(function() repeat until not client:piece() end)) -- it was cut, and did not end
+    end)
+
+    it("get what waits when its writer is cancelled before any of it has gone", function()
+      local from, client = open(function(events)
+        events:join "news"
+        events:send(("B"):rep(3060))
+        events:send(("D"):rep(900)) -- as much is pending now as may
+        local task = core.spawn(function() events:send "C" end)
+        core.sleep(2)
+        task:cancel()
+        events:wait()
+      end)
+      app:advance "1s"
+      ask(from, "core.hub.publish('news', 'one')")
+      assert.equal("1", ask(from, "core.hub.stats('news').waiting"))
+      app:advance "2s"
+      client:unstall()
+      for _, text in ipairs { ("B"):rep(3060), ("D"):rep(900), "one" } do assert.equal(text, client:event().data) end
+      assert.equal("1", ask(from, "core.hub.count 'news'"))
+    end)
+  end)
+end)
