@@ -103,4 +103,30 @@ describe("members of topics", function()
       assert.equal("1", ask(from, "core.hub.count 'news'"))
     end)
   end)
+
+  it("that are HTTP agents stay when a response in pieces is over, if what is published is for the agent", function()
+    local Site, heard = {}, {}
+    function Site:message(topic, text) heard[#heard + 1] = topic .. " " .. text end
+    function Site:proceed(request)
+      if request.path == "/join" then return tostring(self.conn:join("t", { deliver = "agent" })) end
+      if request.path == "/stream" then return http.stream(function(out) out:write "x" end) end
+      if request.path == "/events" then
+        return http.events(function(events)
+          events:join "u"
+          events:send "x"
+        end)
+      end
+      core.hub.publish("t", request.path)
+      return core.hub.count "t" .. " " .. core.hub.count "u"
+    end
+    app = perilune.app({ listen = "http://127.0.0.1:9000", agent = Site }, nil, { workers = 1 })
+    local client = app:connect()
+    assert.equal("true", client:get("/join").body)
+    assert.equal("x", client:get("/stream").body)
+    assert.equal("data: x\n\n", (client:get("/events").body:gsub("^:\n\n", "")))
+    assert.equal("1 0", client:get("/count").body)
+    app:advance "1s"
+    assert.equal("1 0", client:get("/again").body)
+    assert.equal(2, app:counters().hub_delivered)
+  end)
 end)

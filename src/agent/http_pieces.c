@@ -121,7 +121,7 @@ int pieces_end(struct channel *channel, const char *trailers, size_t n)
 		return err;
 	channel->conn->resets = channel->conn->stands = false;
 	if (channel->has_hub) /* it was the response that was given what is published */
-		member_end(channel);
+		member_end_sent(channel);
 	http_answered(channel, http_is_last(&channel->conn->session), keeps);
 	return 0;
 }
