@@ -129,4 +129,62 @@ describe("members of topics", function()
     assert.equal("1 0", client:get("/again").body)
     assert.equal(2, app:counters().hub_delivered)
   end)
+
+  describe("whose upgrade() leaves topics and joins them with other rules", function()
+    local function script(upgrade)
+      local Shell = shell { snapshot = function() return 1 end, upgrade = upgrade or function() end }
+      function Shell:message(_, text) self.conn:send("agent: " .. text) end
+      return { listen = "tcp://127.0.0.1:9000", frame = "line", reload = "migrate", agent = Shell }
+    end
+
+    local function upgrade_by(fails)
+      return function(self)
+        assert(self.conn:leave "left" and not self.conn:leave "left")
+        assert(self.conn:leave "back" and self.conn:join "back")
+        assert(self.conn:join("other", { deliver = "agent" }) and self.conn:join "new")
+        assert(self.conn:join "brief" and self.conn:leave "brief")
+        if fails then error "not me" end
+      end
+    end
+
+    local COUNTS = "(function() local t = {} for i, n in ipairs { 'left', 'back', 'other', 'new', 'brief' } do "
+      .. "t[i] = core.hub.count(n) end return table.concat(t, ' ') end)()"
+
+    local function reloaded(fails)
+      app = perilune.app(script(), nil, { workers = 1 })
+      local client = app:connect()
+      ask(client, "conn:join 'left', conn:join 'back', conn:join 'other'")
+      app:reload(script(upgrade_by(fails)))
+      assert.equal(fails and 1 or 0, app:counters().not_migrated)
+      return client, ask(client, COUNTS)
+    end
+
+    it("are what they were, if it fails", function()
+      local client, counts = reloaded(true)
+      assert.equal("1 1 1 0 0", counts)
+      client:send "conn:publish('other', 'x')"
+      client:expect("true"):expect "x"
+      app:reload(script(upgrade_by(true))) -- once more: nothing is left of the first time
+      assert.equal("1 1 1 0 0", ask(client, COUNTS))
+      assert.equal("true", ask(client, "conn:leave 'left'"))
+      assert.equal("0 1 1 0 0", ask(client, COUNTS))
+    end)
+
+    it("are what it made them, if it succeeds", function()
+      local client, counts = reloaded(false)
+      assert.equal("0 1 1 1 0", counts)
+      client:send "conn:publish('other', 'x')"
+      client:expect("true"):expect "agent: x"
+    end)
+
+    it("may all be left", function()
+      app = perilune.app(script(), nil, { workers = 1 })
+      local client = app:connect()
+      ask(client, "conn:join 'left'")
+      app:reload(script(function(self) self.conn:leave "left" end))
+      assert.equal("0 0 0 0 0", ask(client, COUNTS))
+      assert.equal("true", ask(client, "conn:join 'left'"))
+      assert.equal("1 0 0 0 0", ask(client, COUNTS))
+    end)
+  end)
 end)

@@ -146,17 +146,11 @@ static void forget_member(struct audience *audience, struct member *member)
 	channel->has_hub = channel->has_queue = false;
 }
 
-/* Past the first so many. */
-static void end_memberships(struct audience *audience, struct member *member, unsigned kept,
-			    enum hub_fate fate)
+static void end_memberships(struct audience *audience, struct member *member, enum hub_fate fate)
 {
-	struct membership **link = &member->memberships;
-	for (; *link && kept; kept--)
-		link = &(*link)->sibling;
-	while (*link)
-		end_membership(audience, link, fate);
-	if (!member->memberships)
-		forget_member(audience, member);
+	while (member->memberships)
+		end_membership(audience, &member->memberships, fate);
+	forget_member(audience, member);
 }
 
 static struct membership **find_membership(struct member *member, const struct audience_topic *topic)
@@ -172,8 +166,10 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 	struct member *member = member_of(audience, channel);
 	const struct audience_topic *found = member ? audience_find(audience, topic) : NULL;
 	struct membership **link = found ? find_membership(member, found) : NULL;
-	if (!link || !*link)
+	if (!link || !*link || (*link)->is_to_end)
 		return false;
+	if ((*link)->is_on_trial)
+		return (*link)->is_to_end = true;
 	end_membership(audience, link, HUB_LEFT);
 	if (!member->memberships)
 		forget_member(audience, member);
@@ -183,7 +179,7 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 void member_end(struct channel *channel)
 {
 	struct audience *audience = channel->conn->host->audience;
-	end_memberships(audience, member_of(audience, channel), 0, HUB_LEFT);
+	end_memberships(audience, member_of(audience, channel), HUB_LEFT);
 }
 
 void member_end_sent(struct channel *channel)
@@ -247,6 +243,13 @@ static enum member_error add_membership(struct audience *audience, struct member
 	return MEMBER_OK;
 }
 
+static void change_rules(struct membership *membership, const struct membership_rules *rules)
+{
+	*(membership->is_on_trial ? &membership->next : &membership->rules) = *rules;
+	membership->is_to_change = membership->is_on_trial;
+	membership->is_to_end = false;
+}
+
 enum member_error member_join(struct audience *audience, struct channel *channel, const struct topic *topic,
 			      const struct membership_rules *rules)
 {
@@ -256,7 +259,7 @@ enum member_error member_join(struct audience *audience, struct channel *channel
 	const struct audience_topic *known = audience_find(audience, topic);
 	struct membership *has = known ? *find_membership(member, known) : NULL;
 	if (has) {
-		has->rules = *rules;
+		change_rules(has, rules);
 		return MEMBER_OK;
 	}
 	enum member_error error = member->count == MEMBER_TOPICS_MAX
@@ -315,7 +318,7 @@ static void evict_member(struct audience *audience, struct membership *membershi
 	struct channel *channel = member->channel;
 	log_eviction(audience, membership);
 	count_fate(audience, membership, HUB_EVICTED);
-	end_memberships(audience, member, 0, HUB_EVICTED);
+	end_memberships(audience, member, HUB_EVICTED);
 	channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_FLUSH);
 }
 
@@ -519,12 +522,32 @@ static bool has_any_for_agent(const struct member *member)
 	return each;
 }
 
+/* What upgrade() has done takes effect. False: there are no memberships any more. */
+static bool keep_trial(struct audience *audience, struct member *member)
+{
+	for (struct membership **link = &member->memberships; *link;) {
+		struct membership *membership = *link;
+		if (membership->is_to_end) {
+			end_membership(audience, link, HUB_LEFT);
+			continue;
+		}
+		if (membership->is_to_change)
+			membership->rules = membership->next;
+		membership->is_on_trial = membership->is_to_change = false;
+		link = &membership->sibling;
+	}
+	if (member->memberships)
+		return true;
+	forget_member(audience, member);
+	return false;
+}
+
 void member_follow(struct channel *channel, struct agents *to)
 {
 	struct audience *audience = audience_of(to);
 	struct member *member = member_of(audience, channel);
 	wheel_disarm(&member->node);
-	if (!has_any_for_agent(member))
+	if (!keep_trial(audience, member) || !has_any_for_agent(member))
 		return;
 	if (agent_has_method(to, channel, CALL_MESSAGE))
 		make_member_due(member);
@@ -532,14 +555,24 @@ void member_follow(struct channel *channel, struct agents *to)
 		leave_unheard(audience, member, to);
 }
 
-unsigned member_mark(const struct channel *channel)
+void member_try(struct channel *channel)
 {
-	const struct member *member = member_of(channel->conn->host->audience, channel);
-	return member ? member->count : 0;
+	struct membership *each = member_of(channel->conn->host->audience, channel)->memberships;
+	for (; each; each = each->sibling)
+		each->is_on_trial = true;
 }
 
-void member_restore(struct channel *channel, unsigned kept)
+void member_restore(struct channel *channel)
 {
 	struct audience *audience = channel->conn->host->audience;
-	end_memberships(audience, member_of(audience, channel), kept, HUB_LEFT);
+	struct member *member = member_of(audience, channel);
+	for (struct membership **link = &member->memberships; *link;)
+		if (!(*link)->is_on_trial) {
+			end_membership(audience, link, HUB_LEFT);
+		} else {
+			(*link)->is_on_trial = (*link)->is_to_end = (*link)->is_to_change = false;
+			link = &(*link)->sibling;
+		}
+	if (!member->memberships)
+		forget_member(audience, member);
 }
