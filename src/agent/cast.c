@@ -24,12 +24,13 @@ static bool is_amid_of_its_own(const struct channel *channel)
 	return http_is_spoken(channel) && http_is_amid(session);
 }
 
-bool cast_has_room(const struct channel *channel)
+bool cast_has_room(const struct channel *channel, size_t bytes)
 {
 	const struct conn *conn = channel->conn;
 	size_t pending = conn_pending_bytes(conn), mark = conn->endpoint->rules.send_buffer_bytes;
 	size_t most = mark / 2 < CAST_PENDING_BYTES ? mark / 2 : CAST_PENDING_BYTES;
-	return !conn->choked && !conn->lost && (!pending || pending < most) && !is_amid_of_its_own(channel);
+	return !conn->choked && !conn->lost && (!pending || pending + bytes < most) &&
+	       !is_amid_of_its_own(channel);
 }
 
 /* ---- framing ---- */

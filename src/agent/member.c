@@ -284,7 +284,7 @@ void member_has_room(struct channel *channel)
 	struct member *member = member_of(audience, channel);
 	struct waiting *waiting;
 	while ((waiting = member->lines[FOR_CONN].first) && channel_is_open(channel) &&
-	       cast_has_room(channel)) {
+	       cast_has_room(channel, waiting->message->len)) {
 		struct membership *membership = waiting->of;
 		struct hub_message *message = take_from_lines(waiting);
 		give_now(audience, membership, message);
@@ -366,12 +366,12 @@ static void let_wait(struct audience *audience, struct membership *membership, s
 		add_waiting(audience, membership, message);
 }
 
-/* Does a message go onto its connection now? */
-static bool takes_now(const struct membership *membership)
+/* Do messages of so many bytes go onto its connection now? */
+static bool takes_now(const struct membership *membership, size_t bytes)
 {
 	const struct member *member = membership->member;
 	return !membership->rules.is_for_agent && !member->lines[FOR_CONN].first &&
-	       cast_has_room(member->channel);
+	       cast_has_room(member->channel, bytes);
 }
 
 static bool is_skipped(const struct channel *channel, const struct hub_message *message)
@@ -386,12 +386,21 @@ static bool is_any_skipped(const struct channel *channel, struct hub_message *co
 	return n;
 }
 
+static size_t bytes_of_all(struct hub_message *const *messages, unsigned n)
+{
+	size_t bytes = 0;
+	while (n)
+		bytes += messages[--n]->len;
+	return bytes;
+}
+
 bool member_hear_all(struct audience *audience, struct membership *membership,
 		     struct hub_message *const *messages, unsigned n)
 {
 	struct channel *channel = membership->member->channel;
 	int err;
-	if (!channel_is_open(channel) || !takes_now(membership) || is_any_skipped(channel, messages, n) ||
+	if (!channel_is_open(channel) || !takes_now(membership, bytes_of_all(messages, n)) ||
+	    is_any_skipped(channel, messages, n) ||
 	    !cast_give_all(&audience->cast, channel, messages, n, &err))
 		return false;
 	count_addressed(audience, membership, n);
@@ -405,7 +414,7 @@ void member_hear(struct audience *audience, struct membership *membership, struc
 	if (!channel_is_open(channel) || is_skipped(channel, message))
 		return;
 	count_addressed(audience, membership, 1);
-	if (takes_now(membership))
+	if (takes_now(membership, message->len))
 		give_now(audience, membership, message);
 	else
 		let_wait(audience, membership, message);
