@@ -212,4 +212,53 @@ describe("members of topics", function()
     from:send "conn:publish('t', ('e'):rep(1200)), conn:publish('t', ('f'):rep(1200))"
     assert.same({ ("e"):rep(1200), ("f"):rep(1200) }, slow:frames())
   end)
+
+  it("that have shut down their side do not count any more, and cannot join to be sent something", function()
+    local Shell = shell { eof = function() return true end }
+    local told = {}
+    function Shell:message(_, text) told[#told + 1] = text end
+    app = perilune.app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = Shell }, nil, { workers = 1 })
+    local client, from = app:connect(), app:connect()
+    ask(client, "conn:join 't', conn:join('u', { deliver = 'agent' })")
+    client:send "conn:shutdown()"
+    assert.equal("0 1", ask(from, "core.hub.count 't' .. ' ' .. core.hub.count 'u'"))
+    client:send "conn:join 't'"
+    client:send "conn:join('v', { deliver = 'agent' })"
+    assert.equal("0 1", ask(from, "core.hub.count 't' .. ' ' .. core.hub.count 'v'"))
+    assert.equal("true", ask(from, "conn:publish('u', 'x')"))
+    assert.equal(1, app:counters().hub_delivered)
+  end)
+
+  it("keep their memberships when what has failed is an upgrade() that shut down their side", function()
+    local function script(upgrade)
+      return { listen = "tcp://127.0.0.1:9000", frame = "line", reload = "migrate",
+        agent = shell { snapshot = function() return 1 end, upgrade = upgrade } }
+    end
+    app = perilune.app(script(function() end), nil, { workers = 1 })
+    local client = app:connect()
+    ask(client, "conn:join 't'")
+    app:reload(script(function(self)
+      self.conn:shutdown()
+      error "not me"
+    end))
+    assert.equal("1", ask(client, "core.hub.count 't'"))
+  end)
+
+  it("whose codec fails are told of in the log once a second", function()
+    local codec = { decode = function(bytes, at) if at <= #bytes then return bytes:sub(at), #bytes + 1 end end,
+      encode = function() error "not this" end }
+    local Member = { proceed = function() end }
+    function Member:opened() self.conn:join "t" end
+    app = perilune.app({ listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell() },
+      { "tcp://127.0.0.1:9001", name = "m", frame = codec, agent = Member } } }, nil, { workers = 1 })
+    local from = app:connect()
+    app:connect { listener = "m", frame = "raw" }
+    app:advance "1s"
+    for _ = 1, 5 do ask(from, "conn:publish('t', 'x')") end
+    app:advance "1s"
+    ask(from, "conn:publish('t', 'x')")
+    local entries = app:log "a message to a topic was not sent: the codec's encode failed"
+    assert.same({ 2, 0, 4 }, { #entries, entries[1].more, entries[2].more })
+    assert.equal(6, app:counters().hub_unfit)
+  end)
 end)

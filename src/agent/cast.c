@@ -1,5 +1,6 @@
 #include "agent/cast.h"
 
+#include "agent/audience.h"
 #include "agent/http.h"
 #include "agent/ledger.h"
 #include "agent/record.h"
@@ -69,10 +70,14 @@ static int frame_event(const struct channel *channel, const struct hub_message *
 static void log_unencoded(struct agents *agents, const struct hub_message *message)
 {
 	lua_State *lua = agents->vm.lua;
+	struct seldom *seldom = &audience_of(agents)->cast.unencoded;
+	if (!seldom_is_due(seldom, agents->host->now_ms))
+		return;
 	const char *why = lua_tostring(lua, -1);
 	log_write(LOG_WARN, "a message to a topic was not sent: the codec's encode failed",
 		  F_TEXT("topic", message->topic), F_TEXT("error", why ? why : "an error that is no text"),
-		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation));
+		  F_INT("more", seldom_take(seldom)), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
 }
 
 /* By encode() of a codec in Lua, which takes any value. */

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/seldom.h"
 #include "base/shared.h"
 #include "frame/codec.h"
 #include "hub/message.h"
@@ -31,7 +32,8 @@ struct cast_variant {
 struct cast {
 	struct cast_variant variants[CAST_VARIANTS];
 	unsigned count, oldest;
-	bool is_at_once; /* what is given is written at once */
+	bool is_at_once;         /* what is given is written at once */
+	struct seldom unencoded; /* what a codec in Lua cannot encode */
 };
 
 /*

@@ -182,15 +182,25 @@ void member_end(struct channel *channel)
 	end_memberships(audience, member_of(audience, channel), HUB_LEFT);
 }
 
+/* As they are once a trial has succeeded. */
+static const struct membership_rules *rules_of(const struct membership *membership)
+{
+	return membership->is_to_change ? &membership->next : &membership->rules;
+}
+
 void member_end_sent(struct channel *channel)
 {
 	struct audience *audience = channel->conn->host->audience;
 	struct member *member = member_of(audience, channel);
-	for (struct membership **link = &member->memberships; *link;)
-		if ((*link)->rules.is_for_agent)
-			link = &(*link)->sibling;
-		else
+	for (struct membership **link = &member->memberships; *link;) {
+		struct membership *membership = *link;
+		if (!rules_of(membership)->is_for_agent && !membership->is_on_trial) {
 			end_membership(audience, link, HUB_LEFT);
+			continue;
+		}
+		membership->is_to_end |= !rules_of(membership)->is_for_agent;
+		link = &membership->sibling;
+	}
 	if (!member->memberships)
 		forget_member(audience, member);
 }
@@ -294,22 +304,18 @@ void member_has_room(struct channel *channel)
 
 /* ---- members that do not keep up ---- */
 
-/* One line a second at most: a thousand may be too slow at once. */
+/* A thousand may be too slow at once. */
 static void log_eviction(struct audience *audience, const struct membership *membership)
 {
 	const struct channel *channel = membership->member->channel;
 	struct whose about;
-	if (audience->warned_ms && audience->host->now_ms - audience->warned_ms < 1000) {
-		audience->untold++;
+	if (!seldom_is_due(&audience->evictions, audience->host->now_ms))
 		return;
-	}
 	whose(channel, &about);
 	log_write(LOG_WARN, "slow consumer: a member of a topic was disconnected",
 		  F_TEXT("topic", membership->topic->part.topic.name), F_INT("waiting", membership->waiting),
-		  about.conn, about.peer, about.listener, about.agent, F_INT("more", audience->untold),
-		  F_INT("worker", audience->worker));
-	audience->warned_ms = audience->host->now_ms;
-	audience->untold = 0;
+		  about.conn, about.peer, about.listener, about.agent,
+		  F_INT("more", seldom_take(&audience->evictions)), F_INT("worker", audience->worker));
 }
 
 static void evict_member(struct audience *audience, struct membership *membership)
