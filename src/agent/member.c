@@ -320,8 +320,8 @@ static bool is_memory_short(const struct membership *membership)
 /* Where none waits one may, however large: else it could never come. */
 static bool is_too_much(const struct membership *membership, const struct hub_message *message)
 {
-	bool has_bytes = membership->waiting &&
-			 membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
+	bool has_bytes =
+	    membership->waiting && membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
 	return is_memory_short(membership) || membership->waiting >= membership->rules.messages || has_bytes;
 }
 
