@@ -513,7 +513,8 @@ describe("topics", function()
     end)
 
     it("the largest message ends no member that is not behind", function()
-      open(1, { message = function(self, _, data) self.conn:send("heard " .. #data) end }, { limits = { frame = "2m" } })
+      open(1, { message = function(self, _, data) self.conn:send("heard " .. #data) end },
+        { limits = { frame = "2m" } })
       local a, b = connect(2)
       ask(a, "conn:join('t', { deliver = 'agent' })")
       ask(b, "conn:publish('t', ('x'):rep(2^20))")
