@@ -20,7 +20,7 @@ return { listen = "tcp://127.0.0.1:0", frame = "line", agent = A }
   end
 
   for body, wanted in pairs {
-    ["return perilune.publish('x')"] = "app.lua:4: perilune.publish does not exist: this version does not have it",
+    ["return perilune.publish('x')"] = "app.lua:4: perilune.publish does not exist: it is called perilune.hub.publish",
     ["perilune.slep(1)"] = "app.lua:4: perilune.slep does not exist: did you mean 'sleep'?",
     ["return function() perilune.timer(1, print) end"] = "app.lua:4: perilune.timer does not exist: timers are",
     ["local f = perilune.qwzx\nreturn f"] = "app.lua:4: perilune.qwzx does not exist",

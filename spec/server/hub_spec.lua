@@ -64,6 +64,14 @@ local function script(version, settings)
   ]]):format(version, settings or "")
 end
 
+local ROOMS = [[
+  local Agent = {}
+  function Agent:proceed(line)
+    if line == "join" then return self.conn:join "room" and "here" end
+    self.conn:publish("room", line, { others = true })
+  end
+  return { listen = "tcp://127.0.0.1:0", frame = "line", agent = Agent }]]
+
 local function ask(client, line) return client:send(line .. "\n"):recv_line(60) end
 
 local function start(settings)
@@ -99,6 +107,18 @@ end
 
 describe("topics of several workers", function()
   after_each(server.finish)
+
+  it("bring all lines that one client says in one breath, with the settings as they are", function()
+    local app = server.start { script = ROOMS, workers = 2 }
+    local clients, n = connect(app, 4), 4000
+    for _, client in ipairs(clients) do assert.equal("here", ask(client, "join")) end
+    local lines = {}
+    for i = 1, n do lines[i] = i .. "\n" end
+    clients[1]:send(table.concat(lines))
+    for i = 2, 4 do
+      for line = 1, n do assert.equal(tostring(line), clients[i]:recv_line(60)) end
+    end
+  end)
 
   it("bring all that is published to all members, in the order of each publisher", function()
     local app = start()

@@ -293,7 +293,7 @@ describe("config.normalise", function()
         buffers = 256 * 1024 * 1024, unsafe = {}, all_modules = "",
         all_unsafe = "", all_compat = "",
       },
-      hub = { policy = "disconnect", messages = 256, bytes = 2 ^ 20, inbox = 256 },
+      hub = { policy = "disconnect", messages = 256, bytes = 2 ^ 20, inbox = 8192 },
       shared = {}, agents = {}, drain_ms = 10000, handshakes = 1000, outgoing = 10000, deflate = 64 * 2 ^ 20,
       snapshot_bytes = 16 * 2 ^ 20,
       takes_snapshot = false,

@@ -253,7 +253,7 @@ static const struct cast_variant *variant_of(struct cast *cast, struct channel *
 }
 
 /* A session that has yet to begin has compressed nothing. */
-static void note_sent(const struct channel *channel, const struct cast_variant *variant)
+static void cast_note_sent(const struct channel *channel, const struct cast_variant *variant)
 {
 	struct conn *conn = channel->conn;
 	if (variant->kind == CAST_WEBSOCKET && conn->protocol == conn_speaks(conn))
@@ -269,7 +269,7 @@ static int share_variant(const struct cast *cast, struct channel *channel, const
 	int err = cast->is_at_once ? channel_share_now(channel, variant->bytes, variant->messages)
 				   : channel_share(channel, variant->bytes, 0, len, variant->messages);
 	if (!err)
-		note_sent(channel, variant);
+		cast_note_sent(channel, variant);
 	return err;
 }
 

@@ -339,10 +339,12 @@ static bool is_memory_short(const struct membership *membership)
 	return most && hub_message_memory(audience_of(agents)->hub) > most;
 }
 
+/* Where none waits one may, however large: else it could never come. */
 static bool is_too_much(const struct membership *membership, const struct hub_message *message)
 {
-	return is_memory_short(membership) || membership->waiting >= membership->rules.messages ||
-	       membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
+	bool has_bytes =
+	    membership->waiting && membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
+	return is_memory_short(membership) || membership->waiting >= membership->rules.messages || has_bytes;
 }
 
 /* The one that the message takes the place of; NULL: there is none. O(messages that wait). */

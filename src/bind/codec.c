@@ -41,7 +41,8 @@ enum { STRETCH_BYTES = 16384, STRETCH_OF_ONE_BYTES = 4096 };
  */
 static size_t most_bytes(const struct codec *codec)
 {
-	return (size_t)codec->protocol.max_bytes + PROTOCOL_OVERHEAD_MAX;
+	enum { HEADER_BYTES = 64 };
+	return (size_t)codec->protocol.max_bytes + HEADER_BYTES;
 }
 
 /* `why` is escaped here: it may have any bytes, a peer's among them. */

@@ -275,7 +275,8 @@ static bool post_to(struct hub *hub, struct hub_message *message, unsigned worke
 {
 	struct hub_box *box = &hub->boxes[worker];
 	unsigned before = atomic_fetch_add_explicit(&box->depth, 1, memory_order_relaxed);
-	if (before >= most || !inbox_reserve(&box->inbox, hub_message_bytes(message), HUB_UNDERWAY_BYTES)) {
+	if ((before >= most && !is_own) ||
+	    !inbox_reserve(&box->inbox, hub_message_bytes(message), HUB_UNDERWAY_BYTES)) {
 		atomic_fetch_sub_explicit(&box->depth, 1, memory_order_relaxed);
 		return false;
 	}

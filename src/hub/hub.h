@@ -100,8 +100,8 @@ struct hub_reach {
 void hub_find(struct hub *hub, const char *name, size_t len, struct hub_reach *reach);
 
 /*
- * Posts it to each of those workers, unless `most` messages are in its box already; `own` is the caller's, which looks
- * into its box before it waits. Returns how many workers have not got it. The message is held for those that have; the
+ * Posts it to each of those workers, unless `most` messages are in its box already. `own` is the caller's, which looks
+ * into its box before it waits: it cannot be stuck, and only the bytes there are bounded. Returns how many workers have not got it. The message is held for those that have; the
  * caller's hold stays the caller's.
  */
 unsigned hub_post(struct hub *hub, struct hub_message *message, const struct hub_reach *reach, unsigned own,

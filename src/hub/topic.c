@@ -32,7 +32,7 @@ static const char *check_part(const char *part, size_t len, bool is_last, bool *
 
 enum topic_kind topic_check(const char *text, size_t len, const char **why)
 {
-	size_t parts = 0;
+	size_t parts = 0, stars = 0;
 	bool is_wild = false;
 	*why = !len                    ? "it is empty"
 	       : len > TOPIC_BYTES_MAX ? "it has more than 255 bytes"
@@ -41,7 +41,9 @@ enum topic_kind topic_check(const char *text, size_t len, const char **why)
 	for (size_t at = 0; !*why && at <= len;) {
 		const char *end = memchr(text + at, '.', len - at);
 		size_t n = end ? (size_t)(end - (text + at)) : len - at;
+		stars += n == 1 && text[at] == '*';
 		*why = ++parts > TOPIC_PARTS_MAX ? "it has more than 16 parts"
+		       : stars > TOPIC_STARS_MAX ? "it has more than 4 times \"*\""
 						 : check_part(text + at, n, !end, &is_wild);
 		at += n + 1;
 	}

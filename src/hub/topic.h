@@ -16,7 +16,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TOPIC_BYTES_MAX = 255, TOPIC_PARTS_MAX = 16 };
+enum {
+	TOPIC_BYTES_MAX = 255,
+	TOPIC_PARTS_MAX = 16,
+	TOPIC_STARS_MAX =
+	    4, /* so a name of 16 parts has some thousand ways at most to patterns that it fits */
+};
 
 enum topic_kind { TOPIC_MALFORMED, TOPIC_NAME, TOPIC_PATTERN };
 

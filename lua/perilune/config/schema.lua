@@ -454,7 +454,7 @@ M.KEYS = {
   { path = "hub.policy", scope = "process", type = "enum", values = HUB_POLICIES, default = "disconnect" },
   { path = "hub.messages", scope = "process", type = "whole", min = 1, max = 1e6, default = 256 },
   { path = "hub.bytes", scope = "process", type = "size", min = 1024, max = GIB, default = MIB },
-  { path = "hub.inbox", scope = "process", type = "whole", min = 1, max = 1e6, default = 256 },
+  { path = "hub.inbox", scope = "process", type = "whole", min = 1, max = 1e6, default = 8192 },
   { path = "agents", scope = "process", type = "agents", default = {} },
   { path = "setup", scope = "process", type = "callback" },
   { path = "snapshot", scope = "process", type = "callback" },

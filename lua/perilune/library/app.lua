@@ -137,7 +137,7 @@ function worker:spawn(fn, ...) end
 ---@field policy? "disconnect"|"drop_newest"|"drop_oldest"|"latest" of members; default: "disconnect"
 ---@field messages? integer that may wait for a member; default: 256
 ---@field bytes? perilune.size that may wait for a member; default: 1m
----@field inbox? integer messages that may wait in each worker; default: 256
+---@field inbox? integer messages of other workers that may wait in each; default: 8192
 
 ---@class perilune.job_lane
 ---@field [1] string its name
