@@ -49,8 +49,7 @@ struct audience {
 	struct membership *current; /* that is given them; NULL: it has ended meanwhile */
 	unsigned given;             /* members in this turn */
 	struct cast cast;
-	uint64_t warned_ms; /* when an eviction was last told of, */
-	unsigned untold;    /* ... and how many were not since */
+	struct seldom evictions;
 	unsigned worker;
 };
 

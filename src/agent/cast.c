@@ -1,5 +1,6 @@
 #include "agent/cast.h"
 
+#include "agent/audience.h"
 #include "agent/http.h"
 #include "agent/ledger.h"
 #include "agent/record.h"
@@ -24,12 +25,13 @@ static bool is_amid_of_its_own(const struct channel *channel)
 	return http_is_spoken(channel) && http_is_amid(session);
 }
 
-bool cast_has_room(const struct channel *channel)
+bool cast_has_room(const struct channel *channel, size_t bytes)
 {
 	const struct conn *conn = channel->conn;
 	size_t pending = conn_pending_bytes(conn), mark = conn->endpoint->rules.send_buffer_bytes;
 	size_t most = mark / 2 < CAST_PENDING_BYTES ? mark / 2 : CAST_PENDING_BYTES;
-	return !conn->choked && !conn->lost && (!pending || pending < most) && !is_amid_of_its_own(channel);
+	return !conn->choked && !conn->lost && (!pending || pending + bytes < most) &&
+	       !is_amid_of_its_own(channel);
 }
 
 /* ---- framing ---- */
@@ -68,10 +70,14 @@ static int frame_event(const struct channel *channel, const struct hub_message *
 static void log_unencoded(struct agents *agents, const struct hub_message *message)
 {
 	lua_State *lua = agents->vm.lua;
+	struct seldom *seldom = &audience_of(agents)->cast.unencoded;
+	if (!seldom_is_due(seldom, agents->host->now_ms))
+		return;
 	const char *why = lua_tostring(lua, -1);
 	log_write(LOG_WARN, "a message to a topic was not sent: the codec's encode failed",
 		  F_TEXT("topic", message->topic), F_TEXT("error", why ? why : "an error that is no text"),
-		  F_INT("worker", agents->instance.worker), F_INT("generation", agents->instance.generation));
+		  F_INT("more", seldom_take(seldom)), F_INT("worker", agents->instance.worker),
+		  F_INT("generation", agents->instance.generation));
 }
 
 /* By encode() of a codec in Lua, which takes any value. */

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/seldom.h"
 #include "base/shared.h"
 #include "frame/codec.h"
 #include "hub/message.h"
@@ -31,11 +32,15 @@ struct cast_variant {
 struct cast {
 	struct cast_variant variants[CAST_VARIANTS];
 	unsigned count, oldest;
-	bool is_at_once; /* what is given is written at once */
+	bool is_at_once;         /* what is given is written at once */
+	struct seldom unencoded; /* what a codec in Lua cannot encode */
 };
 
-/* Can a message go onto the connection now? Not while others of the hub's or of its own wait there to be taken. */
-bool cast_has_room(const struct channel *channel);
+/*
+ * Can so many bytes of messages go onto the connection now? Not behind much that waits there to be taken, themselves
+ * included; and not amid a message or an event of its own. Where nothing waits, any number can.
+ */
+bool cast_has_room(const struct channel *channel, size_t bytes);
 
 /* Puts it onto the connection. 0; UV_EPIPE: that ends; any other: it cannot be framed for it. From the loop. */
 int cast_give(struct cast *cast, struct channel *channel, struct hub_message *message);

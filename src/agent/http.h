@@ -34,6 +34,9 @@ int pieces_add_from_file(struct channel *channel, size_t n, size_t *added);
 int pieces_pass_file(struct channel *channel, size_t n, size_t *added);
 int pieces_end(struct channel *channel, const char *trailers, size_t n);
 
+/* Nobody writes the rest of the event that is amid. Has a part of it gone? Then nothing can follow, and all ends. */
+void pieces_forsake(struct channel *channel, bool is_torn);
+
 /* How many bytes a piece has at most; and has the connection room for one, so that nobody has to wait for it? */
 size_t pieces_size(const struct channel *channel);
 bool pieces_has_room(const struct channel *channel);

@@ -121,9 +121,23 @@ int pieces_end(struct channel *channel, const char *trailers, size_t n)
 		return err;
 	channel->conn->resets = channel->conn->stands = false;
 	if (channel->has_hub) /* it was the response that was given what is published */
-		member_end(channel);
+		member_end_sent(channel);
 	http_answered(channel, http_is_last(&channel->conn->session), keeps);
 	return 0;
+}
+
+void pieces_forsake(struct channel *channel, bool is_torn)
+{
+	if (!channel_is_open(channel) || !http_is_spoken(channel))
+		return;
+	if (!is_torn) {
+		http_set_amid(&channel->conn->session, false);
+	} else {
+		if (channel->has_hub)
+			member_end_sent(channel);
+		channel_close(channel, REASON_AGENT, CLOSE_FLUSH);
+	}
+	conn_attend(channel->conn); /* messages may have waited for it */
 }
 
 static size_t pending_max(const struct channel *channel)

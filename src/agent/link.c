@@ -1,6 +1,7 @@
 #include "agent/link.h"
 
 #include "agent/client.h"
+#include "agent/member.h"
 
 #include <stdlib.h>
 #include <uv.h>
@@ -214,6 +215,8 @@ enum eof_answer pipe_eof(struct channel *channel)
 		return EOF_CLOSE;
 	}
 	channel_shutdown(other);
+	if (other->has_hub)
+		member_end_sent(other);
 	return EOF_KEEP;
 }
 

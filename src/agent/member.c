@@ -146,17 +146,11 @@ static void forget_member(struct audience *audience, struct member *member)
 	channel->has_hub = channel->has_queue = false;
 }
 
-/* Past the first so many. */
-static void end_memberships(struct audience *audience, struct member *member, unsigned kept,
-			    enum hub_fate fate)
+static void end_memberships(struct audience *audience, struct member *member, enum hub_fate fate)
 {
-	struct membership **link = &member->memberships;
-	for (; *link && kept; kept--)
-		link = &(*link)->sibling;
-	while (*link)
-		end_membership(audience, link, fate);
-	if (!member->memberships)
-		forget_member(audience, member);
+	while (member->memberships)
+		end_membership(audience, &member->memberships, fate);
+	forget_member(audience, member);
 }
 
 static struct membership **find_membership(struct member *member, const struct audience_topic *topic)
@@ -172,8 +166,10 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 	struct member *member = member_of(audience, channel);
 	const struct audience_topic *found = member ? audience_find(audience, topic) : NULL;
 	struct membership **link = found ? find_membership(member, found) : NULL;
-	if (!link || !*link)
+	if (!link || !*link || (*link)->is_to_end)
 		return false;
+	if ((*link)->is_on_trial)
+		return (*link)->is_to_end = true;
 	end_membership(audience, link, HUB_LEFT);
 	if (!member->memberships)
 		forget_member(audience, member);
@@ -183,7 +179,30 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 void member_end(struct channel *channel)
 {
 	struct audience *audience = channel->conn->host->audience;
-	end_memberships(audience, member_of(audience, channel), 0, HUB_LEFT);
+	end_memberships(audience, member_of(audience, channel), HUB_LEFT);
+}
+
+/* As they are once a trial has succeeded. */
+static const struct membership_rules *rules_of(const struct membership *membership)
+{
+	return membership->is_to_change ? &membership->next : &membership->rules;
+}
+
+void member_end_sent(struct channel *channel)
+{
+	struct audience *audience = channel->conn->host->audience;
+	struct member *member = member_of(audience, channel);
+	for (struct membership **link = &member->memberships; *link;) {
+		struct membership *membership = *link;
+		if (!rules_of(membership)->is_for_agent && !membership->is_on_trial) {
+			end_membership(audience, link, HUB_LEFT);
+			continue;
+		}
+		membership->is_to_end |= !rules_of(membership)->is_for_agent;
+		link = &membership->sibling;
+	}
+	if (!member->memberships)
+		forget_member(audience, member);
 }
 
 /* ---- joining ---- */
@@ -234,6 +253,13 @@ static enum member_error add_membership(struct audience *audience, struct member
 	return MEMBER_OK;
 }
 
+static void change_rules(struct membership *membership, const struct membership_rules *rules)
+{
+	*(membership->is_on_trial ? &membership->next : &membership->rules) = *rules;
+	membership->is_to_change = membership->is_on_trial;
+	membership->is_to_end = false;
+}
+
 enum member_error member_join(struct audience *audience, struct channel *channel, const struct topic *topic,
 			      const struct membership_rules *rules)
 {
@@ -243,7 +269,7 @@ enum member_error member_join(struct audience *audience, struct channel *channel
 	const struct audience_topic *known = audience_find(audience, topic);
 	struct membership *has = known ? *find_membership(member, known) : NULL;
 	if (has) {
-		has->rules = *rules;
+		change_rules(has, rules);
 		return MEMBER_OK;
 	}
 	enum member_error error = member->count == MEMBER_TOPICS_MAX
@@ -268,7 +294,7 @@ void member_has_room(struct channel *channel)
 	struct member *member = member_of(audience, channel);
 	struct waiting *waiting;
 	while ((waiting = member->lines[FOR_CONN].first) && channel_is_open(channel) &&
-	       cast_has_room(channel)) {
+	       cast_has_room(channel, waiting->message->len)) {
 		struct membership *membership = waiting->of;
 		struct hub_message *message = take_from_lines(waiting);
 		give_now(audience, membership, message);
@@ -278,22 +304,18 @@ void member_has_room(struct channel *channel)
 
 /* ---- members that do not keep up ---- */
 
-/* One line a second at most: a thousand may be too slow at once. */
+/* A thousand may be too slow at once. */
 static void log_eviction(struct audience *audience, const struct membership *membership)
 {
 	const struct channel *channel = membership->member->channel;
 	struct whose about;
-	if (audience->warned_ms && audience->host->now_ms - audience->warned_ms < 1000) {
-		audience->untold++;
+	if (!seldom_is_due(&audience->evictions, audience->host->now_ms))
 		return;
-	}
 	whose(channel, &about);
 	log_write(LOG_WARN, "slow consumer: a member of a topic was disconnected",
 		  F_TEXT("topic", membership->topic->part.topic.name), F_INT("waiting", membership->waiting),
-		  about.conn, about.peer, about.listener, about.agent, F_INT("more", audience->untold),
-		  F_INT("worker", audience->worker));
-	audience->warned_ms = audience->host->now_ms;
-	audience->untold = 0;
+		  about.conn, about.peer, about.listener, about.agent,
+		  F_INT("more", seldom_take(&audience->evictions)), F_INT("worker", audience->worker));
 }
 
 static void evict_member(struct audience *audience, struct membership *membership)
@@ -302,7 +324,7 @@ static void evict_member(struct audience *audience, struct membership *membershi
 	struct channel *channel = member->channel;
 	log_eviction(audience, membership);
 	count_fate(audience, membership, HUB_EVICTED);
-	end_memberships(audience, member, 0, HUB_EVICTED);
+	end_memberships(audience, member, HUB_EVICTED);
 	channel_close(channel, REASON_SLOW_CONSUMER, CLOSE_FLUSH);
 }
 
@@ -352,12 +374,12 @@ static void let_wait(struct audience *audience, struct membership *membership, s
 		add_waiting(audience, membership, message);
 }
 
-/* Does a message go onto its connection now? */
-static bool takes_now(const struct membership *membership)
+/* Do messages of so many bytes go onto its connection now? */
+static bool takes_now(const struct membership *membership, size_t bytes)
 {
 	const struct member *member = membership->member;
 	return !membership->rules.is_for_agent && !member->lines[FOR_CONN].first &&
-	       cast_has_room(member->channel);
+	       cast_has_room(member->channel, bytes);
 }
 
 static bool is_skipped(const struct channel *channel, const struct hub_message *message)
@@ -372,12 +394,21 @@ static bool is_any_skipped(const struct channel *channel, struct hub_message *co
 	return n;
 }
 
+static size_t bytes_of_all(struct hub_message *const *messages, unsigned n)
+{
+	size_t bytes = 0;
+	while (n)
+		bytes += messages[--n]->len;
+	return bytes;
+}
+
 bool member_hear_all(struct audience *audience, struct membership *membership,
 		     struct hub_message *const *messages, unsigned n)
 {
 	struct channel *channel = membership->member->channel;
 	int err;
-	if (!channel_is_open(channel) || !takes_now(membership) || is_any_skipped(channel, messages, n) ||
+	if (!channel_is_open(channel) || !takes_now(membership, bytes_of_all(messages, n)) ||
+	    is_any_skipped(channel, messages, n) ||
 	    !cast_give_all(&audience->cast, channel, messages, n, &err))
 		return false;
 	count_addressed(audience, membership, n);
@@ -391,7 +422,7 @@ void member_hear(struct audience *audience, struct membership *membership, struc
 	if (!channel_is_open(channel) || is_skipped(channel, message))
 		return;
 	count_addressed(audience, membership, 1);
-	if (takes_now(membership))
+	if (takes_now(membership, message->len))
 		give_now(audience, membership, message);
 	else
 		let_wait(audience, membership, message);
@@ -508,12 +539,32 @@ static bool has_any_for_agent(const struct member *member)
 	return each;
 }
 
+/* What upgrade() has done takes effect. False: there are no memberships any more. */
+static bool keep_trial(struct audience *audience, struct member *member)
+{
+	for (struct membership **link = &member->memberships; *link;) {
+		struct membership *membership = *link;
+		if (membership->is_to_end) {
+			end_membership(audience, link, HUB_LEFT);
+			continue;
+		}
+		if (membership->is_to_change)
+			membership->rules = membership->next;
+		membership->is_on_trial = membership->is_to_change = false;
+		link = &membership->sibling;
+	}
+	if (member->memberships)
+		return true;
+	forget_member(audience, member);
+	return false;
+}
+
 void member_follow(struct channel *channel, struct agents *to)
 {
 	struct audience *audience = audience_of(to);
 	struct member *member = member_of(audience, channel);
 	wheel_disarm(&member->node);
-	if (!has_any_for_agent(member))
+	if (!keep_trial(audience, member) || !has_any_for_agent(member))
 		return;
 	if (agent_has_method(to, channel, CALL_MESSAGE))
 		make_member_due(member);
@@ -521,14 +572,24 @@ void member_follow(struct channel *channel, struct agents *to)
 		leave_unheard(audience, member, to);
 }
 
-unsigned member_mark(const struct channel *channel)
+void member_try(struct channel *channel)
 {
-	const struct member *member = member_of(channel->conn->host->audience, channel);
-	return member ? member->count : 0;
+	struct membership *each = member_of(channel->conn->host->audience, channel)->memberships;
+	for (; each; each = each->sibling)
+		each->is_on_trial = true;
 }
 
-void member_restore(struct channel *channel, unsigned kept)
+void member_restore(struct channel *channel)
 {
 	struct audience *audience = channel->conn->host->audience;
-	end_memberships(audience, member_of(audience, channel), kept, HUB_LEFT);
+	struct member *member = member_of(audience, channel);
+	for (struct membership **link = &member->memberships; *link;)
+		if (!(*link)->is_on_trial) {
+			end_membership(audience, link, HUB_LEFT);
+		} else {
+			(*link)->is_on_trial = (*link)->is_to_end = (*link)->is_to_change = false;
+			link = &(*link)->sibling;
+		}
+	if (!member->memberships)
+		forget_member(audience, member);
 }

@@ -38,9 +38,12 @@ struct wait_line {
 struct membership {
 	struct audience_topic *topic;
 	struct member *member;
-	struct membership *before, *after; /* of the topic */
-	struct membership *sibling;        /* the next of the same member */
-	struct membership_rules rules;
+	struct membership *before, *after;   /* of the topic */
+	struct membership *sibling;          /* the next of the same member */
+	struct membership_rules rules, next; /* next: once the trial is over */
+	bool is_on_trial;                    /* it was there before upgrade(), which runs, */
+	bool is_to_end;                      /* ... and has left it, */
+	bool is_to_change;                   /* ... or has joined with other rules: `next` */
 	struct wait_line waits;
 	uint32_t waiting; /* messages, */
 	size_t bytes;     /* ... and what they take */
@@ -71,6 +74,9 @@ bool member_leave(struct audience *audience, struct channel *channel, const stru
 /* All that it is a member of ends, and what waits for it with that. */
 void member_end(struct channel *channel);
 
+/* The same of what is sent on its connection: on that nothing follows. What is for its agent goes on. */
+void member_end_sent(struct channel *channel);
+
 /* A message has come for it. It may not be a member any more afterwards. */
 void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message);
 
@@ -87,9 +93,12 @@ void member_catch_up(struct channel *channel);
 /* Its agent has gone to other agents, of the same worker. */
 void member_follow(struct channel *channel, struct agents *to);
 
-/* How many memberships it has; those that came later are given up again. */
-unsigned member_mark(const struct channel *channel);
-void member_restore(struct channel *channel, unsigned count);
+/*
+ * upgrade() is about to run, which may fail: what it does to memberships that are there takes effect in member_follow(),
+ * and never after member_restore(), which gives up those that it has made as well.
+ */
+void member_try(struct channel *channel);
+void member_restore(struct channel *channel);
 
 /* Calls message() of those for whom something waits, for host_stage_ticks(). */
 void members_turn(struct agents *agents);

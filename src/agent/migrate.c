@@ -136,20 +136,15 @@ struct belongings {
 	unsigned place;                  /* of its kind, where it is none */
 	uint32_t anchor;
 	bool has_defers, has_work;
-	unsigned names, topics;
+	unsigned names;
 };
 
 static struct belongings belongings_of(const struct channel *channel)
 {
 	unsigned place = channel->lone ? (unsigned)resident_kind_in(channel->agents, channel) : 0;
-	return (struct belongings){ channel->agents,
-				    channel->conn->endpoint,
-				    place,
-				    channel->anchor,
-				    channel->has_defers,
-				    channel->has_work,
-				    recipient_mark(channel),
-				    channel->has_hub ? member_mark(channel) : 0 };
+	return (struct belongings){ channel->agents,        channel->conn->endpoint, place,
+				    channel->anchor,        channel->has_defers,     channel->has_work,
+				    recipient_mark(channel) };
 }
 
 static void give_conn(struct channel *channel, const struct belongings *theirs)
@@ -201,6 +196,8 @@ static int migrate_speak(struct conn *conn, const struct conn_mark *mark, const 
 /* What upgrade() asks for can be taken back: of a lone channel that is its end alone. */
 static struct conn_mark begin_trial(struct channel *channel)
 {
+	if (channel->has_hub)
+		member_try(channel);
 	return channel->lone ? (struct conn_mark){ 0 } : conn_mark(channel->conn);
 }
 
@@ -225,7 +222,7 @@ static void take_back(struct channel *channel, struct agents *to, const struct b
 	if (channel->has_post)
 		recipient_restore(channel, old->names);
 	if (channel->has_hub)
-		member_restore(channel, old->topics);
+		member_restore(channel);
 	work_end_now(to, channel);
 	if (channel->has_defers)
 		agent_drop_defers(to, channel);

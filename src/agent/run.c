@@ -2,6 +2,7 @@
 
 #include "agent/client.h"
 #include "agent/forward.h"
+#include "agent/http.h"
 #include "agent/ledger.h"
 #include "agent/line.h"
 #include "agent/member.h"
@@ -104,7 +105,7 @@ void run_begin(struct agents *agents, struct run *run, struct channel *channel, 
 	run->verdict = GUARD_FINE;
 	run->wait = WAIT_NONE;
 	run->batched = run->resumed = run->is_task = run->is_overdue = run->has_leases = false;
-	run->reads_messages = false;
+	run->reads_messages = run->is_amid = run->has_torn = false;
 	run->serial = 0;
 	run->control_ref = LUA_NOREF;
 	run->sent = 0;
@@ -421,6 +422,9 @@ void run_forsake(struct agents *agents, struct run *run)
 		line_forsake(agents, run);
 	run->wait = is_placed(run) ? WAIT_NONE : run->wait;
 	run_forget_wait(agents, run);
+	if (run->is_amid)
+		pieces_forsake(run->channel, run->has_torn);
+	run->is_amid = false;
 	if (errand)
 		errand->ops->abandon(errand);
 }

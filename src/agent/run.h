@@ -91,6 +91,8 @@ struct run {
 	unsigned char is_task : 1;    /* struct task begins with it, and its channel does not wait for it */
 	unsigned char resumed : 1;    /* it has been suspended: the frames it came with are gone */
 	unsigned char reads_messages : 1; /* WAIT_READ: as its connection has them */
+	unsigned char is_amid : 1;        /* it has flushed to write on an event, and is still to do so, */
+	unsigned char has_torn : 1;       /* ... of which a part is gone */
 	int control_ref;                  /* its control table, once suspended; LUA_NOREF: the worker's own */
 	unsigned sent;                    /* replies of the batch already taken */
 	uint64_t until_ms;    /* WAIT_SLEEP, WAIT_READ, WAIT_LINE: when; WHEEL_NEVER: no time-out */

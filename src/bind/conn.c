@@ -10,6 +10,7 @@
 #include "agent/handle.h"
 #include "agent/http.h"
 #include "agent/link.h"
+#include "agent/member.h"
 #include "agent/run.h"
 #include "agent/websocket.h"
 #include "base/err.h"
@@ -394,6 +395,8 @@ static int l_conn_shutdown(lua_State *lua)
 	bind_take_replies(lua, agents, run);
 	check_owed(lua, channel, run, "conn:shutdown");
 	channel_shutdown(channel);
+	if (channel->has_hub)
+		member_end_sent(channel);
 	lua_pushboolean(lua, 1);
 	return 1;
 }

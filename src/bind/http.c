@@ -188,6 +188,8 @@ static int l_http_write(lua_State *lua)
 	const char *data = luaL_checklstring(lua, 2, &n);
 	size_t at = (size_t)luaL_checknumber(lua, 3);
 	struct channel *channel = check_answering(lua);
+	if (channel)
+		agents_of(lua)->current->is_amid = false;
 	while (channel && at < n && pieces_has_room(channel)) {
 		size_t most = pieces_size(channel), piece = n - at < most ? n - at : most;
 		int err = pieces_add(channel, data + at, piece);
@@ -197,13 +199,16 @@ static int l_http_write(lua_State *lua)
 	}
 	if (!channel)
 		return bind_push_closed(lua);
-	if (channel->has_hub)
+	if (http_is_standing(&channel->conn->session)) /* nothing may come in between, whoever joins */
 		http_set_amid(&channel->conn->session, at < n);
 	lua_pushnumber(lua, (lua_Number)at);
 	return 1;
 }
 
-/* MAY RAISE, MAY YIELD. flush(id): waits until all is handed to the system → true | nil, "closed" */
+/*
+ * MAY RAISE, MAY YIELD. flush(id[, at]): waits until all is handed to the system → true | nil, "closed". `at`: for
+ * write(), which has got that far.
+ */
 static int l_http_flush(lua_State *lua)
 {
 	struct channel *channel = check_answering(lua);
@@ -211,6 +216,8 @@ static int l_http_flush(lua_State *lua)
 		return bind_push_closed(lua);
 	struct run *run = bind_check_may_wait(lua, "a response in pieces");
 	run->at = channel;
+	run->is_amid = http_is_amid(&channel->conn->session) && !lua_isnoneornil(lua, 2);
+	run->has_torn = run->is_amid && lua_tonumber(lua, 2) > 0;
 	return bind_wait(lua, run, WAIT_FLUSH, WHEEL_NEVER);
 }
 

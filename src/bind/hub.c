@@ -142,7 +142,7 @@ static int join_channel(lua_State *lua, struct channel *channel)
 	int refused = check_topic(lua, 2, true, "conn:join", &topic);
 	if (refused)
 		return refused;
-	if (!channel || !channel_is_open(channel))
+	if (!channel || !channel_is_open(channel) || (!rules.is_for_agent && channel->conn->shut_asked))
 		return bind_push_closed(lua);
 	check_can_join(lua, channel, rules.is_for_agent);
 	enum member_error error = member_join(audience_of(agents), channel, &topic, &rules);

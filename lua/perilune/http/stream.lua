@@ -52,7 +52,7 @@ local function go_on(out, data, at)
   if not out.id then return nil, "closed" end -- its producer has returned meanwhile
   if not at then data, at = coded(out, data), 0 end
   while at < #data do
-    local ok, why = core.flush(out.id)
+    local ok, why = core.flush(out.id, at)
     if not ok then return nil, why end
     if not out.id then return nil, "closed" end
     at, why = core.write(out.id, data, at)
