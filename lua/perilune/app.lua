@@ -375,6 +375,7 @@ local function strays_of(conf, script_file, folder)
     for _, file in ipairs { script_file, file_of(fn, folder) } do
       local text = sources.text(file)
       if text and uses(text, name) then return true end
+      if text and name == "deliver" and text:find "deliver%s*=%s*[\"']agent" then return true end -- of conn:join
     end
     return false
   end

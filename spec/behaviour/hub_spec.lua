@@ -512,6 +512,20 @@ describe("topics", function()
       assert.same({ 2, 0 }, { app:counters().hub_dropped_oldest, app:counters().hub_dropped_newest })
     end)
 
+    it("a burst ends no member that takes what it is sent", function()
+      open(2, { message = function(self) self.heard = (self.heard or 0) + 1 end })
+      local a, b, from = app:connect { worker = 0 }, app:connect { worker = 1 }, app:connect { worker = 0 }
+      for _, client in ipairs { a, b } do ask(client, "conn:join 't', conn:join('u', { deliver = 'agent' })") end
+      for _, topic in ipairs { "t", "u" } do
+        ask(from, ("(function() for i = 1, 1000 do conn:publish('%s', ('x'):rep(1000)) end end)()"):format(topic))
+      end
+      for _, client in ipairs { a, b } do
+        assert.equal(1000, #client:frames())
+        assert.equal("1000", ask(client, "self.heard"))
+      end
+      assert.equal(0, check_accounts())
+    end)
+
     it("the largest message ends no member that is not behind", function()
       open(1, { message = function(self, _, data) self.conn:send("heard " .. #data) end },
         { limits = { frame = "2m" } })

@@ -273,6 +273,7 @@ bool audience_turn(struct audience *audience)
 		return false;
 	uint64_t began = ticks_now();
 	audience->given = 0;
+	audience->turn++;
 	while (ticks_now() - began <= host_stage_ticks(audience->host) &&
 	       (audience->group_count || begin_group(audience)))
 		deliver_some(audience, AT_ONCE);

@@ -47,7 +47,8 @@ struct audience {
 	size_t topic_count, topic_room, topic_at;
 	struct membership *next;
 	struct membership *current; /* that is given them; NULL: it has ended meanwhile */
-	unsigned given;             /* members in this turn */
+	unsigned given;             /* members in this turn, */
+	uint32_t turn;              /* ... which has this number */
 	struct cast cast;
 	struct seldom evictions;
 	unsigned worker;

@@ -339,12 +339,37 @@ static bool is_memory_short(const struct membership *membership)
 	return most && hub_message_memory(audience_of(agents)->hub) > most;
 }
 
-/* Where none waits one may, however large: else it could never come. */
-static bool is_too_much(const struct membership *membership, const struct hub_message *message)
+/*
+ * What counts of that which waits. For an agent that may be called: what had waited for it when the turn began, unless
+ * that is less by now. It has had no chance to take the rest.
+ */
+static void measure_waiting(const struct audience *audience, struct membership *membership,
+			    uint32_t *messages, size_t *bytes)
 {
-	bool has_bytes =
-	    membership->waiting && membership->bytes + hub_message_bytes(message) > membership->rules.bytes;
-	return is_memory_short(membership) || membership->waiting >= membership->rules.messages || has_bytes;
+	*messages = membership->waiting;
+	*bytes = membership->bytes;
+	if (!membership->rules.is_for_agent || membership->member->channel->suspended)
+		return;
+	if (membership->turn != audience->turn) {
+		membership->turn = audience->turn;
+		membership->had_waiting = *messages;
+		membership->had_bytes = *bytes;
+	}
+	if (membership->had_waiting < *messages)
+		*messages = membership->had_waiting;
+	if (membership->had_bytes < *bytes)
+		*bytes = membership->had_bytes;
+}
+
+/* Where none waits one may, however large: else it could never come. */
+static bool is_too_much(const struct audience *audience, struct membership *membership,
+			const struct hub_message *message)
+{
+	uint32_t messages;
+	size_t bytes;
+	measure_waiting(audience, membership, &messages, &bytes);
+	bool has_bytes = messages && bytes + hub_message_bytes(message) > membership->rules.bytes;
+	return is_memory_short(membership) || messages >= membership->rules.messages || has_bytes;
 }
 
 /* The one that the message takes the place of; NULL: there is none. O(messages that wait). */
@@ -362,13 +387,14 @@ static void let_wait(struct audience *audience, struct membership *membership, s
 	struct waiting *same = policy == HUB_LATEST ? find_same_key(membership, message) : NULL;
 	if (same)
 		drop_waiting(audience, same, HUB_REPLACED);
-	if (is_too_much(membership, message) && policy == HUB_DISCONNECT) {
+	if (is_too_much(audience, membership, message) && policy == HUB_DISCONNECT) {
 		evict_member(audience, membership);
 		return;
 	}
-	while (policy != HUB_DROP_NEWEST && membership->waits.first && is_too_much(membership, message))
+	while (policy != HUB_DROP_NEWEST && membership->waits.first &&
+	       is_too_much(audience, membership, message))
 		drop_waiting(audience, membership->waits.first, HUB_DROPPED_OLDEST);
-	if (is_too_much(membership, message))
+	if (is_too_much(audience, membership, message))
 		count_fate(audience, membership, HUB_DROPPED_NEWEST);
 	else
 		add_waiting(audience, membership, message);
@@ -380,6 +406,23 @@ static bool takes_now(const struct membership *membership, size_t bytes)
 	const struct member *member = membership->member;
 	return !membership->rules.is_for_agent && !member->lines[FOR_CONN].first &&
 	       cast_has_room(member->channel, bytes);
+}
+
+/* The stream may take what is pending: only a peer that does not is behind. Is there room then? */
+static bool finds_room(const struct membership *membership, size_t bytes)
+{
+	struct channel *channel = membership->member->channel;
+	const struct wait_line *line = &membership->member->lines[FOR_CONN];
+	const struct waiting *first;
+	if (membership->rules.is_for_agent)
+		return false;
+	do {
+		first = line->first;
+		if (!conn_flush_now(channel->conn))
+			return false;
+		member_has_room(channel);
+	} while (line->first && line->first != first);
+	return takes_now(membership, bytes);
 }
 
 static bool is_skipped(const struct channel *channel, const struct hub_message *message)
@@ -407,7 +450,8 @@ bool member_hear_all(struct audience *audience, struct membership *membership,
 {
 	struct channel *channel = membership->member->channel;
 	int err;
-	if (!channel_is_open(channel) || !takes_now(membership, bytes_of_all(messages, n)) ||
+	size_t bytes = bytes_of_all(messages, n);
+	if (!channel_is_open(channel) || (!takes_now(membership, bytes) && !finds_room(membership, bytes)) ||
 	    is_any_skipped(channel, messages, n) ||
 	    !cast_give_all(&audience->cast, channel, messages, n, &err))
 		return false;
@@ -422,7 +466,7 @@ void member_hear(struct audience *audience, struct membership *membership, struc
 	if (!channel_is_open(channel) || is_skipped(channel, message))
 		return;
 	count_addressed(audience, membership, 1);
-	if (takes_now(membership, message->len))
+	if (takes_now(membership, message->len) || finds_room(membership, message->len))
 		give_now(audience, membership, message);
 	else
 		let_wait(audience, membership, message);

@@ -47,6 +47,9 @@ struct membership {
 	struct wait_line waits;
 	uint32_t waiting; /* messages, */
 	size_t bytes;     /* ... and what they take */
+	/* The same when the audience's turn of this number began: an agent is called behind that. */
+	uint32_t turn, had_waiting;
+	size_t had_bytes;
 	uint64_t delivered, dropped;
 };
 

@@ -78,7 +78,7 @@ function M.strays(agent, is_called, is_kind)
       local is_free = near and near ~= OF_NAMES and not (is_kind and near == "proceed")
         and not is_inherited(prototype, near)
       local is_reached = is_kind or key ~= OF_NAMES or type(value) ~= "function" or is_called(key, value)
-        or is_called("register", value)
+        or is_called("register", value) or is_called("deliver", value)
       if not is_reached then
         found[#found + 1] = printable.quote(key) .. " (it takes what is sent to a name, and nothing calls"
           .. " perilune.register: frames come to proceed)"

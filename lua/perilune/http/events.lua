@@ -98,7 +98,12 @@ end
 ---@return boolean? ok
 ---@return string? message
 ---@return string? code
-function methods.join(events, topic, options) return core.join(id_of(events, "join"), topic, options) end
+function methods.join(events, topic, options)
+  if type(options) == "table" and rawget(options, "deliver") == "agent" then
+    error("events:join: a client is sent what is published; for the agent's message(topic, data) use conn:join", 2)
+  end
+  return core.join(id_of(events, "join"), topic, options)
+end
 
 --- It is no member any more.
 ---@param topic string
