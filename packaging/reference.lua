@@ -65,6 +65,13 @@ local function add_fields(lines, class, prefix)
   lines[#lines + 1] = ""
 end
 
+-- What a call returns, as a table of fields.
+local function add_returned(lines, call, class)
+  lines[#lines + 1] = ("What `%s` returns:"):format(call)
+  lines[#lines + 1] = ""
+  add_fields(lines, class, "")
+end
+
 local function add_class(lines, class)
   lines[#lines + 1] = sentence(stubs.classes[class].text)
   lines[#lines + 1] = ""
@@ -124,9 +131,7 @@ function PARTS.connect(lines)
   lines[#lines + 1] = "The options of `pool:request()`:"
   lines[#lines + 1] = ""
   add_fields(lines, "perilune.request_options", "")
-  lines[#lines + 1] = "What `pool:status()` returns:"
-  lines[#lines + 1] = ""
-  add_fields(lines, "perilune.pool_status", "")
+  add_returned(lines, "pool:status()", "perilune.pool_status")
 end
 
 -- perilune.hub, and what conn:join() and conn:publish() take.
@@ -147,9 +152,7 @@ end
 function PARTS.shared(lines)
   add_class(lines, "perilune.shared")
   add_functions(lines, "shared")
-  lines[#lines + 1] = "What `shared:status()` returns:"
-  lines[#lines + 1] = ""
-  add_fields(lines, "perilune.shared_status", "")
+  add_returned(lines, "shared:status()", "perilune.shared_status")
 end
 
 -- What perilune.spawn() and its like return; and what setup() is given, which begins the same.

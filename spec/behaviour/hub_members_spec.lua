@@ -4,27 +4,9 @@ local core = require "perilune"
 local http = require "perilune.http"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local shell = require "spec.support.shell"
 
--- An agent that does what a line says.
-local function shell(methods)
-  local Shell = {}
-  function Shell:proceed(line)
-    local code = assert(loadstring("local core, self, conn = ... return " .. line, "=line"))
-    local function show(_, ...)
-      local texts = {}
-      for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-      return table.concat(texts, " ")
-    end
-    return show(pcall(code, core, self, self.conn))
-  end
-  for name, method in pairs(methods or {}) do Shell[name] = method end
-  return Shell
-end
-
-local function ask(client, line)
-  client:send(line)
-  return client:receive()
-end
+local ask = shell.ask
 
 describe("members of topics", function()
   local app
@@ -42,7 +24,7 @@ describe("members of topics", function()
     local function open(produce)
       local Site = { proceed = function() return http.events(produce, { heartbeat = false }) end }
       app = perilune.app({
-        listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell() },
+        listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell.agent() },
           { "http://127.0.0.1:9001", name = "site", agent = Site } },
         limits = { send_buffer = "2k" }, timeout = { idle = false, write = false },
       }, nil, { workers = 1 })
@@ -50,6 +32,14 @@ describe("members of topics", function()
       client:stall(3000)
       client:ask "/"
       return from, client
+    end
+
+    -- What is published while the writer waits has to wait as well; then it is cancelled.
+    local function publish_and_cancel(from)
+      app:advance "1s"
+      ask(from, "core.hub.publish('news', 'one')")
+      assert.equal("1", ask(from, "core.hub.stats('news').waiting"))
+      app:advance "2s"
     end
 
     it("get a message behind it, if they have joined meanwhile", function()
@@ -73,10 +63,7 @@ describe("members of topics", function()
         task:cancel()
         events:wait()
       end)
-      app:advance "1s"
-      ask(from, "core.hub.publish('news', 'one')")
-      assert.equal("1", ask(from, "core.hub.stats('news').waiting"))
-      app:advance "2s"
+      publish_and_cancel(from)
       assert.equal("0", ask(from, "core.hub.count 'news'"))
       assert.equal(1, app:counters().hub_left)
       client:unstall()
@@ -94,10 +81,7 @@ describe("members of topics", function()
         task:cancel()
         events:wait()
       end)
-      app:advance "1s"
-      ask(from, "core.hub.publish('news', 'one')")
-      assert.equal("1", ask(from, "core.hub.stats('news').waiting"))
-      app:advance "2s"
+      publish_and_cancel(from)
       client:unstall()
       for _, text in ipairs { ("B"):rep(3060), ("D"):rep(900), "one" } do assert.equal(text, client:event().data) end
       assert.equal("1", ask(from, "core.hub.count 'news'"))
@@ -132,7 +116,7 @@ describe("members of topics", function()
 
   describe("whose upgrade() leaves topics and joins them with other rules", function()
     local function script(upgrade)
-      local Shell = shell { snapshot = function() return 1 end, upgrade = upgrade or function() end }
+      local Shell = shell.agent { snapshot = function() return 1 end, upgrade = upgrade or function() end }
       function Shell:message(_, text) self.conn:send("agent: " .. text) end
       return { listen = "tcp://127.0.0.1:9000", frame = "line", reload = "migrate", agent = Shell }
     end
@@ -189,7 +173,7 @@ describe("members of topics", function()
   end)
 
   it("have a message wait that does not fit behind what is pending, however little that is", function()
-    app = perilune.app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell(),
+    app = perilune.app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell.agent(),
       limits = { send_buffer = "4k" }, timeout = { idle = false, write = false } }, nil, { workers = 1 })
     local slow, from = app:connect(), app:connect()
     ask(slow, "conn:join 't'")
@@ -214,7 +198,7 @@ describe("members of topics", function()
   end)
 
   it("that have shut down their side do not count any more, and cannot join to be sent something", function()
-    local Shell = shell { eof = function() return true end }
+    local Shell = shell.agent { eof = function() return true end }
     local told = {}
     function Shell:message(_, text) told[#told + 1] = text end
     app = perilune.app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = Shell }, nil, { workers = 1 })
@@ -232,7 +216,7 @@ describe("members of topics", function()
   it("keep their memberships when what has failed is an upgrade() that shut down their side", function()
     local function script(upgrade)
       return { listen = "tcp://127.0.0.1:9000", frame = "line", reload = "migrate",
-        agent = shell { snapshot = function() return 1 end, upgrade = upgrade } }
+        agent = shell.agent { snapshot = function() return 1 end, upgrade = upgrade } }
     end
     app = perilune.app(script(function() end), nil, { workers = 1 })
     local client = app:connect()
@@ -249,7 +233,7 @@ describe("members of topics", function()
       encode = function() error "not this" end }
     local Member = { proceed = function() end }
     function Member:opened() self.conn:join "t" end
-    app = perilune.app({ listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell() },
+    app = perilune.app({ listen = { { "tcp://127.0.0.1:9000", frame = "line", agent = shell.agent() },
       { "tcp://127.0.0.1:9001", name = "m", frame = codec, agent = Member } } }, nil, { workers = 1 })
     local from = app:connect()
     app:connect { listener = "m", frame = "raw" }

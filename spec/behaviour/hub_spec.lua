@@ -5,32 +5,18 @@ local core = require "perilune"
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
 local perilune = require "perilune.test"
+local shell = require "spec.support.shell"
 
-local function show(...)
-  local texts = {}
-  for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-  return table.concat(texts, " ")
-end
+-- What is published comes to a client as it is, so that its answers begin with a sign.
+local function agent(methods) return shell.agent(methods, "= ") end
 
-local function show_outcome(ok, ...) return ok and show(...) or "raised " .. tostring((...)) end
-
--- An agent that does what a line says.
-local function shell(methods)
-  local Shell = {}
-  function Shell:proceed(line)
-    if line == "close" then return nil, "close" end
-    local code = assert(loadstring("local core, self, conn = ... return " .. line, "=line"))
-    return "= " .. show_outcome(pcall(code, core, self, self.conn))
-  end
-  for name, method in pairs(methods or {}) do Shell[name] = method or nil end
-  return Shell
-end
+local show, show_outcome = shell.show, shell.outcome
 
 describe("topics", function()
   local app
 
   local function open(workers, methods, settings)
-    local all = { listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell(methods) }
+    local all = { listen = "tcp://127.0.0.1:9000", frame = "line", agent = agent(methods) }
     for key, value in pairs(settings or {}) do all[key] = value end
     app = perilune.app(all, nil, { workers = workers or 2 })
     return app
@@ -600,7 +586,7 @@ describe("topics", function()
       local Member = { proceed = function() end }
       function Member:opened() self.conn:join("t", { messages = 1000 }) end
       app = perilune.app({ listen = { { "ws://127.0.0.1:9000/", agent = Member, ping = "5s", pong = "1h" },
-        { "tcp://127.0.0.1:9001", name = "lines", frame = "line", agent = shell() } }, limits = { send_buffer = "2k" },
+        { "tcp://127.0.0.1:9001", name = "lines", frame = "line", agent = agent() } }, limits = { send_buffer = "2k" },
         timeout = { idle = false, write = false } })
       local ws, from = app:connect():websocket "/", app:connect { listener = "lines" }
       ws.client:stall()
@@ -699,6 +685,36 @@ describe("topics", function()
 
   -- ---- workers ----
 
+  it("keep a member that has nothing more to say as long as something comes, however many others there are", function()
+    open(1, { eof = function() return true end }, { timeout = { idle = "10s" } })
+    local members, from = connect(40), app:connect()
+    for _, client in ipairs(members) do ask(client, "conn:join 't'") end
+    for _, client in ipairs(members) do client:half_close() end
+    for _ = 1, 5 do
+      app:advance "6s"
+      ask(from, "conn:publish('t', 'x')")
+    end
+    for _, client in ipairs(members) do assert.same({ nil, 5 }, { client:closed(), #client:frames() }) end
+    app:advance "11s"
+    for _, client in ipairs(members) do assert.equal("idle_timeout", client:closed()) end
+  end)
+
+  it("are compressed once for all, and what a WebSocket is sent then refers to nothing before them", function()
+    local text = ("a text that is long enough to be compressed "):rep(3)
+    local Member = {}
+    function Member:opened() self.conn:join "t" end
+    function Member:proceed(what)
+      if what == "publish" then self.conn:publish("t", text) end
+      return what ~= "publish" and text .. what or nil
+    end
+    app = perilune.app { listen = "ws://127.0.0.1:9000/", agent = Member }
+    local sockets = {}
+    for i = 1, 40 do sockets[i] = app:connect():websocket("/", { compress = true }) end
+    for _, ws in ipairs(sockets) do ws:send "1":expect(text .. "1"):send "2":expect(text .. "2") end
+    sockets[1]:send "publish"
+    for _, ws in ipairs(sockets) do ws:expect(text):send "3":expect(text .. "3"):send "4":expect(text .. "4") end
+  end)
+
   it("find no room in the inbox of another worker that is full, and say so", function()
     open(2, nil, { hub = { inbox = 10 } })
     local a = app:connect { worker = 0 }
@@ -777,7 +793,7 @@ describe("topics", function()
     end
 
     local function script(version, policy, more)
-      return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell(methods(version, more)), reload = policy }
+      return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = agent(methods(version, more)), reload = policy }
     end
 
     for _, policy in ipairs { "pin", "migrate" } do

@@ -4,36 +4,25 @@ local core = require "perilune"
 local perilune = require "perilune.test"
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
+local shell = require "spec.support.shell"
 
-local function show(...)
-  local texts = {}
-  for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-  return table.concat(texts, " ")
-end
+local show = shell.show
 
-local function show_outcome(ok, ...) return ok and show(...) or "raised " .. tostring((...)) end
-
--- An agent that does what a line says, and sends its client what it is sent.
-local function shell(methods)
-  local Shell = {}
-  function Shell:proceed(line)
-    if line == "close" then return nil, "close" end
-    local code = assert(loadstring("local core, self, conn = ... return " .. line, "=line"))
-    return show_outcome(pcall(code, core, self, self.conn))
-  end
-  function Shell:message(topic, data, from)
+-- It sends its client what it is sent.
+local function agent(methods)
+  local all = { message = function(self, topic, data, from)
     self.conn:send(show(topic, data, from))
     return data
-  end
-  for name, method in pairs(methods or {}) do Shell[name] = method or nil end
-  return Shell
+  end }
+  for name, method in pairs(methods or {}) do all[name] = method end
+  return shell.agent(all)
 end
 
 describe("names", function()
   local app
 
   local function open(n, methods, settings)
-    local all = { listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell(methods) }
+    local all = { listen = "tcp://127.0.0.1:9000", frame = "line", agent = agent(methods) }
     for key, value in pairs(settings or {}) do all[key] = value end
     app = perilune.app(all, nil, { workers = n or 2 })
     return app
@@ -45,10 +34,7 @@ describe("names", function()
     memory.finish()
   end)
 
-  local function ask(client, line)
-    client:send(line)
-    return client:receive()
-  end
+  local ask = shell.ask
 
   local function connect(n)
     local clients = {}
@@ -454,7 +440,7 @@ describe("names", function()
 
   describe("over a reload", function()
     local function generation(n, methods)
-      local Agent = shell(methods)
+      local Agent = agent(methods)
       Agent.snapshot = function() return n end
       Agent.upgrade = Agent.upgrade or function() end
       return { listen = "tcp://127.0.0.1:9000", frame = "line", agent = Agent, reload = "migrate", workers = 2 }
@@ -543,7 +529,7 @@ describe("names", function()
   it("are sent to by several workers at once in an order that the seed says", function()
     local function history(seed)
       local net = perilune.net { seed = seed }
-      app = net:app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = shell() }, nil,
+      app = net:app({ listen = "tcp://127.0.0.1:9000", frame = "line", agent = agent() }, nil,
         { name = "web", workers = 4 })
       local a, b, c, d = connect(4)
       ask(a, 'core.register "a"')

@@ -3,14 +3,9 @@ local core = require "perilune"
 local perilune = require "perilune.test"
 local has = require "spec.support.has"
 local memory = require "spec.support.memory"
+local shell = require "spec.support.shell"
 
-local function show(...)
-  local texts = {}
-  for i = 1, select("#", ...) do texts[i] = tostring((select(i, ...))) end
-  return table.concat(texts, " ")
-end
-
-local function show_outcome(ok, ...) return ok and show(...) or "raised " .. tostring((...)) end
+local show_outcome = shell.outcome
 
 -- A client's line is Lua, as is a text that is sent to an agent without a socket.
 local function run(text, self, from)

@@ -1,6 +1,5 @@
 --- Each allocation in C fails once while connections join topics and publish to each other: what is not joined or sent
 --- is said, and what is sent is accounted for (spec/support/server.lua looks).
-local command = require "spec.support.command"
 local faults = require "spec.support.faults"
 local server = require "spec.support.server"
 
@@ -47,22 +46,7 @@ describe("without memory for a topic or a message", function()
 
   for _, workers in ipairs { 1, 2 } do
     it(("of %d workers it is not there, and all others are accounted for"):format(workers), function()
-      local number, refused = 0, 0
-      repeat
-        number = number + 1
-        local fault = "memory:" .. number
-        local app = faults.start(fault, { script = SCRIPT, workers = workers })
-        faults.arm(app)
-        local answered = talk(app, fault)
-        local fired = faults.fired(app)
-        if fired then
-          refused = refused + 1
-          assert.equal(#LINES + 2, talk(app, fault), fault)
-        end
-        assert.equal(0, app:stop().code, fault)
-        command.remove(app.folder)
-        assert.is_true(answered > 0 or fired, fault)
-      until not fired
+      local refused = faults.each_allocation({ script = SCRIPT, workers = workers }, talk, #LINES + 2)
       assert.is_true(refused > 10, refused)
     end)
   end

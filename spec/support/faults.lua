@@ -4,6 +4,7 @@
 ---
 --- Whatever fails: nobody crashes, nothing leaks, every connection is accounted for, and who was not hit is served.
 local command = require "spec.support.command"
+local luassert = require "luassert"
 local operator = require "spec.support.operator"
 local server = require "spec.support.server"
 local wait = require "spec.support.wait"
@@ -261,6 +262,32 @@ function M.each(kind, how, check, known)
     elseif check then check(result, fault) end
   end
   error(kind .. ": there is no end of them", 2)
+end
+
+--- Lets each allocation in C fail once, in a server of its own: what it costs is said to clients, and the next talk is
+--- whole again.
+---@param options table as of M.start
+---@param speak fun(app: perilune.server, fault: string): integer how many lines were answered
+---@param whole integer so many, where nothing fails
+---@return integer refused how often one has failed
+function M.each_allocation(options, speak, whole)
+  local number, refused = 0, 0
+  repeat
+    number = number + 1
+    local fault = "memory:" .. number
+    local app = M.start(fault, options)
+    M.arm(app)
+    local answered = speak(app, fault)
+    local has_fired = M.fired(app)
+    if has_fired then
+      refused = refused + 1
+      luassert.equal(whole, speak(app, fault), fault)
+    end
+    luassert.equal(0, app:stop().code, fault)
+    command.remove(app.folder)
+    luassert.is_true(answered > 0 or has_fired, fault)
+  until not has_fired
+  return refused
 end
 
 --- Of so many calls one fails.
