@@ -354,6 +354,7 @@ local switching = setmetatable({ 101, "", "", false }, response)
 local late = {
   late = { LATE }, made = made, problem = problem, with = with, switching = switching, make = make,
   refused = REFUSED, refuse = refuse, response = response, field_line = field_line, check_name = check_name,
+  json_field = JSON_FIELD,
 }
 -- late.protect, set by perilune.app, makes a library read-only for scripts.
 

@@ -156,11 +156,15 @@ local function ready_response(response, request, action)
   return answers(response, request, action == "close")
 end
 
--- A table as JSON: what the core takes for a response, and reads at once, before any other is made.
-local of_table = { 200, "Content-Type: application/json\r\n", "", false }
+-- A table as JSON: what the core takes for a response, and reads at once, before any other is made. What is large is
+-- not kept until then.
+local KEPT_BYTES = 65536
+local of_table = { 200, inner.json_field, "", false }
 
 local function ready_table(value)
-  of_table[3] = core.encode_reply(value)
+  local text = core.encode_reply(value)
+  if #text > KEPT_BYTES then return { 200, inner.json_field, text, false } end
+  of_table[3] = text
   return of_table
 end
 

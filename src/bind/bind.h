@@ -96,6 +96,9 @@ struct run *bind_own_run(const struct agents *agents, const struct channel *chan
 /* conn.c: MAY RAISE. What such a call has returned before goes out now; NULL: there is none. */
 void bind_take_replies(lua_State *lua, struct agents *agents, struct run *run);
 
+/* MAY RAISE. A number into the table on top of the stack. */
+void bind_set_number(lua_State *lua, const char *name, double value);
+
 /* nil, "closed". Returns 2. */
 int bind_push_closed(lua_State *lua);
 

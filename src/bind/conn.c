@@ -76,6 +76,12 @@ struct channel *bind_check_conn(lua_State *lua)
 	return check_conn(lua, agents_of(lua));
 }
 
+void bind_set_number(lua_State *lua, const char *name, double value)
+{
+	lua_pushnumber(lua, value);
+	lua_setfield(lua, -2, name);
+}
+
 int bind_push_closed(lua_State *lua)
 {
 	lua_pushnil(lua);

@@ -84,19 +84,14 @@ static int l_core_place(lua_State *lua)
 	return 2;
 }
 
-static void set_stat(lua_State *lua, const char *name, uint64_t n)
-{
-	lua_pushnumber(lua, (lua_Number)n);
-	lua_setfield(lua, -2, name);
-}
-
 /* `counts` has one a reason; those that are not 0. */
 static void set_reasons(lua_State *lua, const char *name, const counter *counts)
 {
 	lua_newtable(lua);
 	for (int i = 0; i < REASON_COUNT; i++)
 		if (count_read(&counts[i]))
-			set_stat(lua, reason_name((enum close_reason)i), count_read(&counts[i]));
+			bind_set_number(lua, reason_name((enum close_reason)i),
+					(double)count_read(&counts[i]));
 	lua_setfield(lua, -2, name);
 }
 
@@ -110,11 +105,11 @@ static int l_core_stats(lua_State *lua)
 		counters_sum_all(&sum, host->all_counters);
 	lua_createtable(lua, 0, COUNTER_COUNT + 5);
 	uint64_t accepted = count_read(&sum.accepted), closed = counters_closed(&sum);
-	set_stat(lua, "accepted", accepted);
-	set_stat(lua, "closed", closed);
-	set_stat(lua, "open", accepted > closed ? accepted - closed : 0);
+	bind_set_number(lua, "accepted", (double)accepted);
+	bind_set_number(lua, "closed", (double)closed);
+	bind_set_number(lua, "open", (double)(accepted > closed ? accepted - closed : 0));
 	for (int i = 0; i < COUNTER_COUNT; i++)
-		set_stat(lua, COUNTER_NAMES[i].name, counters_read(&sum, &COUNTER_NAMES[i]));
+		bind_set_number(lua, COUNTER_NAMES[i].name, (double)counters_read(&sum, &COUNTER_NAMES[i]));
 	set_reasons(lua, "reasons", sum.closed);
 	set_reasons(lua, "fault_reasons", sum.faults_by);
 	return 1;

@@ -362,12 +362,6 @@ static int l_dict_clear(lua_State *lua)
 	return 0;
 }
 
-static void set_count(lua_State *lua, const char *name, double value)
-{
-	lua_pushnumber(lua, value);
-	lua_setfield(lua, -2, name);
-}
-
 /* status() → { entries, bytes, limit, hits, misses, evicted, expired } */
 static int l_dict_status(lua_State *lua)
 {
@@ -375,13 +369,13 @@ static int l_dict_status(lua_State *lua)
 	BIND_AT_MOST(lua, 1, "shared:status");
 	dict_count(check_dict(lua, "status"), &counts);
 	lua_createtable(lua, 0, 7);
-	set_count(lua, "entries", (double)counts.entries);
-	set_count(lua, "bytes", (double)counts.bytes);
-	set_count(lua, "limit", (double)counts.limit);
-	set_count(lua, "hits", (double)counts.hits);
-	set_count(lua, "misses", (double)counts.misses);
-	set_count(lua, "evicted", (double)counts.evicted);
-	set_count(lua, "expired", (double)counts.expired);
+	bind_set_number(lua, "entries", (double)counts.entries);
+	bind_set_number(lua, "bytes", (double)counts.bytes);
+	bind_set_number(lua, "limit", (double)counts.limit);
+	bind_set_number(lua, "hits", (double)counts.hits);
+	bind_set_number(lua, "misses", (double)counts.misses);
+	bind_set_number(lua, "evicted", (double)counts.evicted);
+	bind_set_number(lua, "expired", (double)counts.expired);
 	return 1;
 }
 

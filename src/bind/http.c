@@ -292,8 +292,9 @@ static struct opened *new_opened(lua_State *lua)
 }
 
 /*
- * MAY RAISE. open(folder, path[, is_known]) → file, its bytes, seconds and nanoseconds of its last change | nil, "folder" | "none" |
- * "busy". Nothing but a regular file beneath the folder; a folder that is nil: path leads there by itself.
+ * MAY RAISE. open(folder, path[, is_known]) → file, its bytes, seconds and nanoseconds of its last change | nil,
+ * "folder" | "none" | "busy". Nothing but a regular file beneath the folder; a folder that is nil: path leads there by
+ * itself. is_known: as of beneath_open().
  */
 static int l_http_open(lua_State *lua)
 {
@@ -340,8 +341,9 @@ static int l_http_give(lua_State *lua)
 }
 
 /*
- * So many pieces of the file, or as much as the system takes for now: *added bytes. They go straight from the file where
- * nothing is in front of them; the head of the response and what does not fit now is written from one block of memory.
+ * So many pieces of the file, or as much as the system takes for now: *added bytes. They go straight from the file
+ * where nothing is in front of them; the head of the response and what does not fit now is written from one block of
+ * memory.
  */
 static int send_some(struct channel *channel, unsigned pieces, size_t *added)
 {

@@ -196,8 +196,7 @@ int bind_events_leave(lua_State *lua)
 
 static void set_hub_count(lua_State *lua, const char *name, uint64_t n)
 {
-	lua_pushnumber(lua, (lua_Number)n);
-	lua_setfield(lua, -2, name);
+	bind_set_number(lua, name, (double)n);
 }
 
 /* conn:topics() → { [topic] = { delivered, dropped, waiting } } */
@@ -279,7 +278,7 @@ static struct name *name_of_sender(struct agents *agents, const struct channel *
 	return recipient ? recipient_address(agents, recipient) : NULL;
 }
 
-/* Nothing raises any more. Returns how many results it has pushed. */
+/* What it holds, it lets go of before anything can raise. Returns how many results it has pushed. */
 static int post_draft(lua_State *lua, struct agents *agents, const struct channel *by,
 		      struct hub_draft *draft)
 {

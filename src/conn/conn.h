@@ -52,8 +52,8 @@ struct conn_handler {
 	void (*opened)(struct channel *channel);
 
 	/*
-	 * It is not to be opened, and ends: for `limit` the name of the one, else what is wrong with it, for the log. Of a
-	 * stream that fails by itself only closed() is told: see stream_failure().
+	 * It is not to be opened, and ends: for `limit` the name of the one, else what is wrong with it, for the log.
+	 * Of a stream that fails by itself only closed() is told: see stream_failure().
 	 */
 	void (*refused)(struct channel *channel, enum close_reason reason, const char *why);
 
@@ -414,8 +414,8 @@ static inline bool channel_is_open(const struct channel *channel)
 
 /*
  * Bytes that have been received and are of no message yet. Of those that are being handed up, all behind the at-th
- * message of the batch: they may be messages that nobody has seen. What a layer keeps is not counted. For protocols that
- * rewind.
+ * message of the batch: they may be messages that nobody has seen. What a layer keeps is not counted. For protocols
+ * that rewind.
  */
 size_t conn_unused_bytes(const struct conn *conn, unsigned at);
 
