@@ -81,8 +81,8 @@ struct agents {
 	atomic_size_t conns;           /* whose memory is not yet gone; anyone may read it */
 	atomic_size_t lone;            /* agents without a socket; anyone may read it */
 	/*
-	 * How many connections of this generation have gone to newer ones, and how many the newest one could not take over.
-	 * Written by the thread that has the agents; anyone may read them.
+	 * How many connections of this generation have gone to newer ones, and how many the newest one could not take
+	 * over. Written by the thread that has the agents; anyone may read them.
 	 */
 	atomic_uint migrated, not_migrated;
 	struct takeovers takeovers;            /* of older generations' connections by this one */

@@ -71,7 +71,7 @@ static void log_unencoded(struct agents *agents, const struct hub_message *messa
 {
 	lua_State *lua = agents->vm.lua;
 	struct seldom *seldom = &audience_of(agents)->cast.unencoded;
-	if (!seldom_is_due(seldom, agents->host->now_ms))
+	if (!seldom_is_due(seldom, agents->host->now_ms, HUB_LOG_EVERY_MS))
 		return;
 	const char *why = lua_tostring(lua, -1);
 	log_write(LOG_WARN, "a message to a topic was not sent: the codec's encode failed",

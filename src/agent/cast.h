@@ -15,7 +15,7 @@
 
 struct channel;
 
-enum { CAST_VARIANTS = 8, CAST_PENDING_BYTES = 32768 };
+enum { CAST_VARIANTS = 8, CAST_PENDING_BYTES = 32768, HUB_LOG_EVERY_MS = 1000 };
 
 /* A message, or some that follow each other, for one kind of connection. */
 struct cast_variant {

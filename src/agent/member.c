@@ -309,7 +309,7 @@ static void log_eviction(struct audience *audience, const struct membership *mem
 {
 	const struct channel *channel = membership->member->channel;
 	struct whose about;
-	if (!seldom_is_due(&audience->evictions, audience->host->now_ms))
+	if (!seldom_is_due(&audience->evictions, audience->host->now_ms, HUB_LOG_EVERY_MS))
 		return;
 	whose(channel, &about);
 	log_write(LOG_WARN, "slow consumer: a member of a topic was disconnected",
@@ -329,8 +329,8 @@ static void evict_member(struct audience *audience, struct membership *membershi
 }
 
 /*
- * What waits is held once for all that wait for it, so that what each may have waiting says little about memory. When all
- * messages together take more than the process may have for buffers, members that do not keep up have none waiting.
+ * What waits is held once for all that wait for it, so that what each may have waiting says little about memory. When
+ * all messages together take more than the process may have for buffers, members that do not keep up have none waiting.
  */
 static bool is_memory_short(const struct membership *membership)
 {

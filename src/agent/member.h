@@ -6,8 +6,8 @@
  * waiting here, where each membership's policy bounds them, and not in its output. So what a connection has to say by
  * itself, pings among it, never waits behind more than a little of that.
  *
- * Messages for the agent (`deliver = "agent"`) wait here as well, until its message() can be called: a callback like any
- * other, and never beside another.
+ * Messages for the agent (`deliver = "agent"`) wait here as well, until its message() can be called: a callback like
+ * any other, and never beside another.
  *
  * A member is found by its channel's id: channel->has_hub says that there is one.
  *
@@ -83,7 +83,10 @@ void member_end_sent(struct channel *channel);
 /* A message has come for it. It may not be a member any more afterwards. */
 void member_hear(struct audience *audience, struct membership *membership, struct hub_message *message);
 
-/* The same of some to one topic, where all of them can go onto its connection now. False: they are to come one by one. */
+/*
+ * The same of some to one topic, where all of them can go onto its connection now. False: they are to come one by
+ * one.
+ */
 bool member_hear_all(struct audience *audience, struct membership *membership,
 		     struct hub_message *const *messages, unsigned n);
 
@@ -97,8 +100,8 @@ void member_catch_up(struct channel *channel);
 void member_follow(struct channel *channel, struct agents *to);
 
 /*
- * upgrade() is about to run, which may fail: what it does to memberships that are there takes effect in member_follow(),
- * and never after member_restore(), which gives up those that it has made as well.
+ * upgrade() is about to run, which may fail: what it does to memberships that are there takes effect in
+ * member_follow(), and never after member_restore(), which gives up those that it has made as well.
  */
 void member_try(struct channel *channel);
 void member_restore(struct channel *channel);

@@ -56,8 +56,8 @@ struct line_place {
 };
 
 /*
- * What is done for a call that waits, by others and from the loop. Whoever does it tells the call, if there still is one:
- * errand_take(), then what it is to be given, then line_ready().
+ * What is done for a call that waits, by others and from the loop. Whoever does it tells the call, if there still is
+ * one: errand_take(), then what it is to be given, then line_ready().
  */
 enum { ERRAND_TEXT_BYTES = 400 };
 

@@ -1,7 +1,7 @@
 /*
  * Opens files by names that strangers have chosen: beneath a folder, and nowhere else. Neither ".." nor a symbolic link
- * leads out of it; a relative link that stays inside is followed, where the kernel can tell (openat2(2), Linux 5.6), and
- * else no link is. What is no regular file is not opened: opening a FIFO or a device may do something.
+ * leads out of it; a relative link that stays inside is followed, where the kernel can tell (openat2(2), Linux 5.6),
+ * and else no link is. What is no regular file is not opened: opening a FIFO or a device may do something.
  *
  * Leaf; any thread. A disk may let it wait.
  */

@@ -141,7 +141,9 @@ static inline uint64_t count_read(const counter *c)
 /* Adds every counter of `from` to `to`. Any thread may own `from`; the caller owns `to`. */
 void counters_sum(struct counters *to, const struct counters *from);
 
-/* The sets of a process: some of one array, whose members are `stride` bytes apart, and one more. Read by any thread. */
+/*
+ * The sets of a process: some of one array, whose members are `stride` bytes apart, and one more. Read by any thread.
+ */
 struct counters_all {
 	const struct counters *first;
 	size_t stride;

@@ -292,7 +292,9 @@ static void lease_to(struct agents *agents, struct run *run)
 		run->serial = ++agents->last_serial;
 }
 
-/* MAY RAISE. How long it may take to connect: less than timeout.connect where the number at idx, in seconds, says so. */
+/*
+ * MAY RAISE. How long it may take to connect: less than timeout.connect where the number at idx, in seconds, says so.
+ */
 static uint32_t connect_ms(lua_State *lua, int idx, const struct client_endpoint *endpoint)
 {
 	uint32_t ms = lua_isnoneornil(lua, idx) ? 0 : bind_duration_of(lua, idx, "perilune.connect");

@@ -95,7 +95,9 @@ static void push_name(lua_State *lua, const struct field *field)
 	luaL_pushresult(&buffer);
 }
 
-/* MAY RAISE. With the name on top, and the table below: pushes the value; what is there of that name comes before it. */
+/*
+ * MAY RAISE. With the name on top, and the table below: pushes the value; what is there of that name comes before it.
+ */
 static void push_joined(lua_State *lua, const struct field *field)
 {
 	lua_pushvalue(lua, -1);

@@ -21,8 +21,8 @@ static int push_refused(lua_State *lua, const char *message, const char *code)
 }
 
 /*
- * The topic at idx, or a pattern where that may be. 0; or 3, and nil, message, code are pushed: names of topics are often
- * made of what clients say, so a malformed one is no fault of the script's.
+ * The topic at idx, or a pattern where that may be. 0; or 3, and nil, message, code are pushed: names of topics are
+ * often made of what clients say, so a malformed one is no fault of the script's.
  */
 static int check_topic(lua_State *lua, int idx, bool may_be_pattern, const char *what, struct topic *topic)
 {

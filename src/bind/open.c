@@ -90,8 +90,8 @@ static void open_http(lua_State *lua, struct agent_endpoint *listener, const str
 }
 
 /*
- * MAY RAISE. What becomes of its connections that are WebSockets one day. Where `agent` at idx is for all of them, as of a
- * ws:// listener, it goes on with them in another generation.
+ * MAY RAISE. What becomes of its connections that are WebSockets one day. Where `agent` at idx is for all of them, as
+ * of a ws:// listener, it goes on with them in another generation.
  */
 static void open_websockets(lua_State *lua, struct agent_endpoint *listener,
 			    const struct listener_config *config, int idx)

@@ -30,8 +30,8 @@ enum close_how {
 struct channel;
 
 /*
- * A lone channel has an agent, and no connection: whose agent it is says what becomes of what it asks for. State changes
- * only: a call of its may be running. A channel that is not lone has none of these.
+ * A lone channel has an agent, and no connection: whose agent it is says what becomes of what it asks for. State
+ * changes only: a call of its may be running. A channel that is not lone has none of these.
  */
 struct lone_ops {
 	/* It is to end. */

@@ -24,6 +24,7 @@
 #include "base/idmap.h"
 #include "base/outq.h"
 #include "base/reason.h"
+#include "base/seldom.h"
 #include "base/wheel.h"
 #include "conn/channel.h"
 #include "conn/endpoint.h"
@@ -151,9 +152,8 @@ struct conn_host {
 	/* Connections whose events of this poll are served, but whose output is not written: conn_host_settle(). */
 	struct conn *unsettled[CONN_UNSETTLED_MAX];
 	unsigned unsettled_count;
-	size_t unsettled_bytes; /* of output they have */
-	uint64_t evicted;       /* connections that have ended since the memory for buffers was used up, */
-	uint64_t evicted_logged_ms; /* ... and when the log was told; 0: never */
+	size_t unsettled_bytes;     /* of output they have */
+	struct seldom evicted;      /* connections that have ended as the memory for buffers was used up */
 	unsigned lingering;         /* connections in CONN_LINGER */
 	unsigned opening;           /* connections in a handshake: endpoint.has_handshake */
 	unsigned opening_max;       /* so many at once; 0: as many as come */

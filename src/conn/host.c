@@ -223,14 +223,12 @@ static struct conn *fattest(const struct conn_host *host)
 static void log_evicted(struct conn_host *host)
 {
 	enum { EVICTED_LOG_EVERY_MS = 10000 };
-	host->evicted++;
-	if (host->evicted_logged_ms && host->now_ms - host->evicted_logged_ms < EVICTED_LOG_EVERY_MS)
+	if (!seldom_is_due(&host->evicted, host->now_ms, EVICTED_LOG_EVERY_MS))
 		return;
 	log_write(LOG_WARN, "connections are ended: the memory for buffers is used up",
 		  F_TEXT("limit", "limits.buffers"), F_INT("worker_bytes", host->pool.limit_bytes),
-		  F_INT("ended", host->evicted), F_TEXT("hint", "raise it, or lower limits.connections"));
-	host->evicted_logged_ms = host->now_ms ? host->now_ms : 1;
-	host->evicted = 0;
+		  F_INT("ended", seldom_take(&host->evicted) + 1),
+		  F_TEXT("hint", "raise it, or lower limits.connections"));
 }
 
 void host_evict(struct conn *conn)

@@ -2,8 +2,8 @@
  * The hub: which topics have members on which workers, and the boxes in which workers find what is published to those.
  * It knows neither Lua nor connections: who the members are, each worker knows itself (agent/audience.h).
  *
- * The directory is divided as that of names is: topics by the hash of their name, each part with a lock that is held for
- * a few steps. Patterns are in one trie with a lock of its own, which nobody takes while there are none.
+ * The directory is divided as that of names is: topics by the hash of their name, each part with a lock that is held
+ * for a few steps. Patterns are in one trie with a lock of its own, which nobody takes while there are none.
  *
  * Whoever publishes looks up which workers have members, and posts one reference to each of them, itself included. So
  * what one publishes to a topic comes in its order at every worker; and a worker that is stuck blocks nobody: its box
@@ -101,8 +101,8 @@ void hub_find(struct hub *hub, const char *name, size_t len, struct hub_reach *r
 
 /*
  * Posts it to each of those workers, unless `most` messages are in its box already. `own` is the caller's, which looks
- * into its box before it waits: it cannot be stuck, and only the bytes there are bounded. Returns how many workers have not got it. The message is held for those that have; the
- * caller's hold stays the caller's.
+ * into its box before it waits: it cannot be stuck, and only the bytes there are bounded. Returns how many workers have
+ * not got it. The message is held for those that have; the caller's hold stays the caller's.
  */
 unsigned hub_post(struct hub *hub, struct hub_message *message, const struct hub_reach *reach, unsigned own,
 		  unsigned most);

@@ -203,9 +203,10 @@ struct protocol_ops {
 	void (*taken)(const struct protocol *protocol, struct session *session);
 
 	/*
-	 * It does not rewind. No message is taken for now, and in[0 .. n), which begins where decode() will go on, waits.
-	 * It may append what it answers by itself to what is in there; decode() is given it all the same. Each byte may
-	 * be there again, with more behind it. 0 or ERR_BUFFER_LIMIT. NULL: nothing is answered before its turn.
+	 * It does not rewind. No message is taken for now, and in[0 .. n), which begins where decode() will go on,
+	 * waits. It may append what it answers by itself to what is in there; decode() is given it all the same. Each
+	 * byte may be there again, with more behind it. 0 or ERR_BUFFER_LIMIT. NULL: nothing is answered before its
+	 * turn.
 	 */
 	int (*look_ahead)(const struct protocol *protocol, struct session *session, const uint8_t *in,
 			  size_t n, struct buf_pool *pool, struct buf **out);

@@ -108,8 +108,8 @@ struct stream_ops {
 
 	/*
 	 * Of a layer, once it has opened: who the peer is, if not who the lowest stream is connected to. 0: that one;
-	 * UV_ENOENT: it knows of no other; UV_EADDRNOTAVAIL: it is another, and nobody knows who, or whoever is in between
-	 * speaks for itself. NULL: what the one below says.
+	 * UV_ENOENT: it knows of no other; UV_EADDRNOTAVAIL: it is another, and nobody knows who, or whoever is in
+	 * between speaks for itself. NULL: what the one below says.
 	 */
 	int (*peer_address)(struct stream *stream, struct sockaddr_in6 *address);
 
@@ -117,8 +117,8 @@ struct stream_ops {
 	enum close_reason (*reason_of)(int err);
 
 	/*
-	 * Of a layer that has failed, in its opening or later: what for, in words for the log. Text that lasts until it is
-	 * closed; NULL: it has not, or that is no news.
+	 * Of a layer that has failed, in its opening or later: what for, in words for the log. Text that lasts until it
+	 * is closed; NULL: it has not, or that is no news.
 	 */
 	const char *(*failure)(const struct stream *stream);
 
